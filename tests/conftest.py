@@ -1,0 +1,207 @@
+"""What all tests share: a home of their own, a terminal to type into, the real model and a tiny one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upsert_cli.models import DEFAULT_MODEL, Model, cache_folder, find_model
+
+# Looked up before any test gets a home of its own: the model is fetched once a machine.
+MODEL_CACHE = cache_folder()
+SAMPLES = Path(__file__).parent.parent / "sample_data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Makes it impossible to write to the developer's home."""
+    home = tmp_path_factory.mktemp("home")
+    patch = pytest.MonkeyPatch()
+    for name in [name for name in os.environ if name.startswith(("UPSERT_CLI_", "XDG_", "CHROMA_", "HF_"))]:
+        patch.delenv(name)
+    for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "FORCE_COLOR", "NO_COLOR"):
+        patch.delenv(name, raising=False)
+    patch.setenv("HOME", str(home))
+    patch.setenv("UPSERT_CLI_MODEL_CACHE", str(MODEL_CACHE))
+    yield home
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """Returns the default model, fetched if this machine does not have it yet."""
+    return find_model(DEFAULT_MODEL)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a one-layer encoder with random weights and the real tokenizer: for speed alone."""
+    import numpy as np
+
+    from upsert_cli.default_model import build_bert_graph
+
+    config = json.loads((model.folder / "config.json").read_text())
+    config |= {"num_hidden_layers": 1, "intermediate_size": 64}
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    random = np.random.default_rng(0)
+
+    def weights(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        return random.normal(0, 0.05, shape).astype(np.float32)
+
+    def norm(prefix: str) -> dict[str, Any]:
+        return {f"{prefix}.weight": np.ones(hidden, np.float32), f"{prefix}.bias": np.zeros(hidden, np.float32)}
+
+    def dense(prefix: str, rows: int, columns: int) -> dict[str, Any]:
+        return {f"{prefix}.weight": weights(rows, columns), f"{prefix}.bias": weights(rows)}
+
+    layer = "encoder.layer.0"
+    tensors = {
+        "embeddings.word_embeddings.weight": weights(config["vocab_size"], hidden),
+        "embeddings.position_embeddings.weight": weights(config["max_position_embeddings"], hidden),
+        "embeddings.token_type_embeddings.weight": weights(config["type_vocab_size"], hidden),
+        **norm("embeddings.LayerNorm"),
+        **dense(f"{layer}.attention.self.query", hidden, hidden),
+        **dense(f"{layer}.attention.self.key", hidden, hidden),
+        **dense(f"{layer}.attention.self.value", hidden, hidden),
+        **dense(f"{layer}.attention.output.dense", hidden, hidden),
+        **norm(f"{layer}.attention.output.LayerNorm"),
+        **dense(f"{layer}.intermediate.dense", inner, hidden),
+        **dense(f"{layer}.output.dense", hidden, inner),
+        **norm(f"{layer}.output.LayerNorm"),
+    }
+    folder = tmp_path_factory.mktemp("tiny-model")
+    for path in model.folder.glob("*.json"):
+        shutil.copy(path, folder)
+    (folder / "model.onnx").write_bytes(build_bert_graph(tensors, config).SerializeToString())
+    return folder
+
+
+@dataclass
+class Terminal:
+    """A folder, a journal and an environment to type commands in."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"UPSERT_CLI_JOURNAL": str(self.journal)} | self.env
+
+    def arguments(self, line: str) -> list[str]:
+        words = shlex.split(line)
+        return [sys.executable, "-m", "upsert_cli", *words[1:]] if words[0] == "upsert-cli" else words
+
+    def type(self, line: str, *, expect: int | None = 0, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
+        """Runs a command line as a user would, and checks its exit code."""
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        raw = subprocess.run(
+            self.arguments(line), cwd=self.folder, env=self.environment, input=given, capture_output=True, check=False
+        )
+        done = subprocess.CompletedProcess(raw.args, raw.returncode, raw.stdout.decode(), raw.stderr.decode())
+        if expect is not None:
+            assert done.returncode == expect, f"{line}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, line: str, **options: Any) -> subprocess.Popen[str]:
+        """Starts a command without waiting for it, in a process group of its own."""
+        return subprocess.Popen(
+            self.arguments(line),
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+        )
+
+    def info(self, task_id: str) -> dict[str, Any]:
+        """Returns a task as `info --json` prints it."""
+        value: dict[str, Any] = json.loads(self.type(f"upsert-cli info {task_id} --json").stdout)
+        return value
+
+    def only_task(self) -> dict[str, Any]:
+        """Returns the one task of the journal."""
+        tasks = json.loads(self.type("upsert-cli list --json").stdout)
+        assert len(tasks) == 1
+        value: dict[str, Any] = tasks[0]
+        return value
+
+    def write(self, name: str, items: Iterable[dict[str, Any]]) -> Path:
+        """Writes items as JSONL."""
+        path = self.folder / name
+        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+        return path
+
+    def records(self, collection: str = "default", *, vectors: bool = False) -> dict[str, dict[str, Any]]:
+        """Reads a collection back with nothing but chromadb, in a process of its own: id -> document and metadata."""
+        done = subprocess.run(
+            [sys.executable, "-c", _READ_BACK, str(self.folder / "chroma"), collection, "1" if vectors else ""],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=self.environment,
+        )
+        value: dict[str, dict[str, Any]] = json.loads(done.stdout)
+        return value
+
+
+_READ_BACK = """
+import json, sys
+import chromadb
+collection = chromadb.PersistentClient(sys.argv[1]).get_collection(sys.argv[2])
+include = ["documents", "metadatas"] + (["embeddings"] if sys.argv[3] else [])
+found = {}
+for offset in range(0, collection.count(), 1000):
+    part = collection.get(limit=1000, offset=offset, include=include)
+    for place, identifier in enumerate(part["ids"]):
+        assert identifier not in found
+        found[identifier] = {"document": part["documents"][place], "metadata": part["metadatas"][place]}
+        if sys.argv[3]:
+            found[identifier]["vector"] = [float(x) for x in part["embeddings"][place]]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    """Returns a terminal in an empty folder."""
+    return Terminal(tmp_path)
+
+
+@pytest.fixture
+def tiny(terminal: Terminal, tiny_model: Path) -> Terminal:
+    """Returns a terminal whose loads use the tiny model."""
+    terminal.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(tiny_model)
+    terminal.env["UPSERT_CLI_CATEGORIES_RUN_MODEL_PATH"] = str(tiny_model)
+    return terminal
+
+
+@pytest.fixture
+def make_items() -> Callable[..., list[dict[str, Any]]]:
+    """Returns a maker of `count` items with texts of mixed length."""
+
+    def make(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
+        return [
+            {
+                "object_id": f"obj-{number:05d}",
+                "payload": {"text": f"{mark} text {number} " + "and more of it " * (number % 17), "number": number},
+                "item_info": {"origin": "test"},
+            }
+            for number in range(count)
+        ]
+
+    return make

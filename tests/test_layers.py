@@ -1,0 +1,109 @@
+"""The architecture, as design says it: who may import whom, and that light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Terminal
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "upsert_cli"
+HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "tokenizers", "huggingface_hub")
+THIRD_PARTY = {
+    "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "filelock",
+    "platformdirs", "rich", "click", "tenacity",
+}  # fmt: skip  # numpy is the language of arrays, and may be spoken anywhere
+
+
+def _imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yields each module that a file imports, and whether that happens when the file is loaded."""
+    tree = ast.parse(path.read_text())
+    inner = {id(node) for scope in ast.walk(tree) if isinstance(scope, ast.FunctionDef) for node in ast.walk(scope)}
+    typing_only = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.dump(branch.test)
+        for node in ast.walk(branch)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) not in inner) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, id(node) not in inner
+            yield from ((f"{node.module}.{alias.name}", id(node) not in inner) for alias in node.names)
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _inside(path: Path, folder: str) -> bool:
+    return (PACKAGE / folder) in path.parents
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_layers(path: Path) -> None:
+    """The stream knows no journal, the journal no stream, nothing but the command line knows the command line."""
+    for name, _ in _imports(path):
+        if _inside(path, "stream"):
+            assert not name.startswith("upsert_cli.journal"), name
+        if _inside(path, "journal"):
+            assert not name.startswith("upsert_cli.stream"), name
+        if not _inside(path, "cli") and path.name != "__main__.py":
+            assert not name.startswith(("upsert_cli.cli", "click", "rich")), name
+
+
+def test_one_module_for_each_third_party_package() -> None:
+    """Each third-party package is imported by one module; click and rich throughout the command line."""
+    users = defaultdict(set)
+    for path in _modules():
+        for name, _ in _imports(path):
+            if (package := name.partition(".")[0]) in THIRD_PARTY:
+                users[package].add("cli" if _inside(path, "cli") else str(path.relative_to(PACKAGE)))
+    assert set(users) >= {"chromadb", "fastembed", "pyarrow", "tinydb", "rich", "click"}
+    shared = {package: sorted(paths) for package, paths in users.items() if len(paths) > 1}
+    assert shared == ALLOWED_TWICE
+
+
+ALLOWED_TWICE: dict[str, list[str]] = {}
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_late(path: Path) -> None:
+    """Heavy packages are imported inside the function that needs them."""
+    late = [name for name, on_load in _imports(path) if on_load and name.partition(".")[0] in HEAVY]
+    assert late == []
+
+
+@pytest.mark.parametrize("line", ["--help", "run --help", "list", "list --json", "info nothing", "cancel nothing"])
+def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> None:
+    """Looking at tasks, canceling them and asking for help never load Chroma, a model's library or pyarrow."""
+    code = (
+        "import sys\nfrom upsert_cli.cli import cli\n"
+        f"try:\n    cli({line.split()!r}, prog_name='upsert-cli')\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=terminal.environment, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_every_test_says_what_it_shows() -> None:
+    """Every test has a docstring of one sentence."""
+    silent = [
+        f"{path.name}:{node.name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert silent == []

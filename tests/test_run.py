@@ -1,0 +1,283 @@
+"""`run` and what it leaves behind, typed as a user types it; everything is real, the model included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import SAMPLES, Terminal
+
+Items = Callable[..., list[dict[str, Any]]]
+
+EXAMPLE = {"object_id": "obj-1", "payload": {"text": "deep learning paper"}}
+
+
+def test_the_example_item_becomes_a_task_and_a_record(terminal: Terminal) -> None:
+    """The item of the API's own example is loaded by the real model, and its task is as the contract says."""
+    terminal.write("a.jsonl", [EXAMPLE])
+    terminal.type("upsert-cli run a.jsonl --task-id task-123")
+    task = terminal.info("task-123")
+    assert {"id", "status", "created_at", "updated_at", "failed_items"} <= set(task)
+    assert task["id"] == "task-123"
+    assert task["status"] == "done"
+    assert task["failed_items"] == []
+    assert task["running"] is False
+    assert task["progress"] == {"rows": 1, "total": 1}
+    assert task["sources"] == [str(terminal.folder / "a.jsonl")]
+    assert task["counts"] == {
+        "read": 1, "inserted": 1, "updated": 0, "unchanged": 0, "duplicate": 0, "failed": 0, "deleted": 0,
+        "truncated": 0,
+    }  # fmt: skip
+    records = terminal.records()
+    assert list(records) == ["obj-1"]
+    assert records["obj-1"]["document"] == "deep learning paper"
+    assert records["obj-1"]["metadata"]["text"] == "deep learning paper"
+
+
+def test_the_same_task_id_again_does_no_work(terminal: Terminal) -> None:
+    """A task that is done is shown and not repeated."""
+    terminal.write("a.jsonl", [EXAMPLE])
+    terminal.type("upsert-cli run a.jsonl --task-id task-123")
+    before = terminal.info("task-123")
+    again = terminal.type("upsert-cli run a.jsonl --task-id task-123")
+    assert "done already" in again.stderr
+    assert terminal.info("task-123") == before
+
+
+@pytest.mark.parametrize("other", ["b.jsonl", "a.jsonl --collection other", "a.jsonl --text-field title"])
+def test_another_load_under_a_taken_id_is_refused(tiny: Terminal, other: str) -> None:
+    """A task id stands for one load; another one under it is refused, and nothing is written."""
+    tiny.write("a.jsonl", [EXAMPLE | {"payload": {"text": "a", "title": "b"}}])
+    tiny.write("b.jsonl", [EXAMPLE])
+    tiny.type("upsert-cli run a.jsonl --task-id task-123")
+    before = tiny.info("task-123")
+    assert "another load" in tiny.type(f"upsert-cli run {other} --task-id task-123", expect=4).stderr
+    assert tiny.info("task-123") == before
+
+
+def test_a_changed_file_under_the_same_id_is_refused(tiny: Terminal) -> None:
+    """A file whose content changed is another load, although its name is the same."""
+    tiny.write("a.jsonl", [EXAMPLE])
+    tiny.type("upsert-cli run a.jsonl --task-id task-123")
+    tiny.write("a.jsonl", [EXAMPLE, {"object_id": "obj-2", "payload": {"text": "another"}}])
+    assert "a.jsonl" in tiny.type("upsert-cli run a.jsonl --task-id task-123", expect=4).stderr
+
+
+@pytest.mark.parametrize("name", ["articles.jsonl", "articles.parquet"])
+def test_sample_articles_are_loaded_to_the_letter(tiny: Terminal, name: str) -> None:
+    """Every sample item is in the collection once, with its text as the document and its payload as metadata."""
+    tiny.type(f"upsert-cli run {SAMPLES / name}")
+    items = [json.loads(line) for line in (SAMPLES / "articles.jsonl").read_text().splitlines()]
+    records = tiny.records()
+    assert records.keys() == {item["object_id"] for item in items}
+    for item in items:
+        record = records[item["object_id"]]
+        assert record["document"] == item["payload"]["text"]
+        for key, value in item["payload"].items():
+            if isinstance(value, str | int | float):
+                assert record["metadata"][key] == value
+
+
+def test_loading_again_embeds_nothing(tiny: Terminal, make_items: Items) -> None:
+    """An unchanged file is all `unchanged`, and not even the model is loaded for it."""
+    tiny.write("a.jsonl", make_items(300))
+    tiny.type("upsert-cli run a.jsonl")
+    before = tiny.records(vectors=True)
+    tiny.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(_unloadable_copy(tiny))
+    again = tiny.type("upsert-cli run a.jsonl --json")
+    summary = json.loads(again.stdout.splitlines()[-1])
+    assert summary["counts"]["unchanged"] == summary["counts"]["read"] == 300
+    assert tiny.records(vectors=True) == before
+
+
+def test_changed_metadata_is_written_without_embedding(tiny: Terminal, make_items: Items) -> None:
+    """Metadata that changed everywhere is `updated` everywhere, the vectors stay, a vanished key vanishes."""
+    items = make_items(200)
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl")
+    before = tiny.records(vectors=True)
+    for item in items:
+        item["payload"]["color"] = "red"
+        del item["payload"]["number"]
+    tiny.write("a.jsonl", items)
+    tiny.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(_unloadable_copy(tiny))
+    summary = json.loads(tiny.type("upsert-cli run a.jsonl --json").stdout.splitlines()[-1])
+    assert summary["counts"]["updated"] == 200
+    after = tiny.records(vectors=True)
+    for identifier, record in after.items():
+        assert record["vector"] == before[identifier]["vector"]
+        assert record["metadata"]["color"] == "red"
+        assert "number" not in record["metadata"]
+
+
+def test_two_items_that_swap_their_texts_are_both_seen(tiny: Terminal) -> None:
+    """Skipping goes by id and content, not by a set of known texts."""
+    tiny.write("a.jsonl", [_item("a", "one"), _item("b", "two")])
+    tiny.type("upsert-cli run a.jsonl")
+    before = tiny.records(vectors=True)
+    tiny.write("a.jsonl", [_item("a", "two"), _item("b", "one")])
+    tiny.type("upsert-cli run a.jsonl")
+    after = tiny.records(vectors=True)
+    assert after["a"]["document"] == "two"
+    assert after["a"]["vector"] == pytest.approx(before["b"]["vector"], abs=1e-6)
+    assert after["b"]["vector"] == pytest.approx(before["a"]["vector"], abs=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_the_last_of_a_repeated_id_wins(tiny: Terminal, batch: int) -> None:
+    """Wherever the rows of one id stand, the last one is what the collection holds, and the counts add up."""
+    rows = [_item("a", "first"), _item("b", "only"), _item("a", "second"), _item("a", "second"), _item("a", "last")]
+    tiny.write("a.jsonl", rows)
+    summary = json.loads(tiny.type(f"upsert-cli run a.jsonl --batch-size {batch} --json").stdout.splitlines()[-1])
+    assert tiny.records()["a"]["document"] == "last"
+    counts = summary["counts"]
+    assert counts["inserted"] == 2
+    assert counts["inserted"] + counts["updated"] + counts["unchanged"] + counts["duplicate"] == counts["read"] == 5
+
+
+def test_force_writes_again_what_has_not_changed(tiny: Terminal, make_items: Items) -> None:
+    """With --force every item is embedded and written."""
+    tiny.write("a.jsonl", make_items(20))
+    tiny.type("upsert-cli run a.jsonl")
+    summary = json.loads(tiny.type("upsert-cli run a.jsonl --force --json").stdout.splitlines()[-1])
+    assert summary["counts"]["updated"] == 20
+
+
+def test_bad_rows_cost_nobody_else(tiny: Terminal) -> None:
+    """Every good row of the file with all kinds of bad rows is loaded, every bad one named with its place."""
+    tiny.type(f"upsert-cli run {SAMPLES / 'mixed_errors.jsonl'} --task-id mixed", expect=3)
+    task = tiny.info("mixed")
+    counts = task["counts"]
+    assert task["status"] == "done"
+    assert counts["failed"] > 15
+    rejects = [json.loads(line) for line in tiny.type("upsert-cli info mixed --failed").stdout.splitlines()]
+    assert len(rejects) == counts["failed"]
+    assert all(reject["row"] >= 1 and reject["detail"] and reject["failure_stage"] for reject in rejects)
+    assert task["failed_items"] == rejects[:20]
+    assert len(tiny.records()) == counts["inserted"]
+    tiny.type(f"upsert-cli run {SAMPLES / 'mixed_errors.jsonl'} --strict", expect=1)
+
+
+def test_max_failures_stops_the_task(tiny: Terminal) -> None:
+    """Above --max-failures the task ends as failed, at a checkpoint."""
+    tiny.write("a.jsonl", [_item("a", "good"), *[{"object_id": ""}] * 30])
+    tiny.type("upsert-cli run a.jsonl --max-failures 10 --task-id t", expect=1)
+    assert tiny.info("t")["status"] == "failed"
+    tiny.type("upsert-cli run a.jsonl --max-failures 50%", expect=1)
+    tiny.type("upsert-cli run a.jsonl --max-failures 30", expect=3)
+
+
+def test_standard_input_is_spooled_and_can_be_read_again(tiny: Terminal, make_items: Items) -> None:
+    """What came through a pipe is kept, so that a restart can read it again."""
+    text = "".join(json.dumps(item) + "\n" for item in make_items(10))
+    tiny.type("upsert-cli run - --task-id piped", stdin=text)
+    assert len(tiny.records()) == 10
+    tiny.type("upsert-cli restart piped --from-start")
+    assert tiny.info("piped")["counts"]["unchanged"] == 10
+    tiny.type("upsert-cli run - --task-id piped", stdin=text)
+    tiny.type("upsert-cli run - --task-id piped", stdin=text + text, expect=4)
+
+
+def test_folders_and_globs_name_their_files(tiny: Terminal) -> None:
+    """A folder and a quoted glob stand for the item files in them, in order, each once."""
+    (tiny.folder / "data" / "deep").mkdir(parents=True)
+    tiny.write("data/a.jsonl", [_item("a", "one")])
+    tiny.write("data/deep/b.jsonl", [_item("b", "two")])
+    tiny.write("data/notes.txt", [_item("c", "three")])
+    tiny.type("upsert-cli run data 'data/*.jsonl' data/a.jsonl")
+    assert tiny.records().keys() == {"a", "b"}
+    assert tiny.only_task()["counts"]["read"] == 2
+
+
+def test_id_and_text_fields_map_other_shapes(tiny: Terminal) -> None:
+    """Records that are not in item form are loaded by naming their id and their texts."""
+    tiny.write("a.jsonl", [{"id": 7, "title": "A title", "body": {"plain": "A body"}, "lang": "en"}])
+    tiny.type("upsert-cli run a.jsonl --id-field id --text-field title --text-field body.plain")
+    record = tiny.records()["7"]
+    assert record["document"] == "A title\nA body"
+    assert record["metadata"]["lang"] == "en"
+    assert record["metadata"]["body.plain"] == "A body"
+
+
+def test_a_missing_text_field_stops_before_there_is_a_task(tiny: Terminal) -> None:
+    """If the first item has no text where it is looked for, its fields are named and nothing is created."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"title": "t", "body": "b"}}])
+    error = tiny.type("upsert-cli run a.jsonl", expect=2).stderr
+    assert "title" in error
+    assert "body" in error
+    assert tiny.type("upsert-cli list --json").stdout.strip() == "[]"
+
+
+def test_categories_run_has_a_collection_of_its_own(tiny: Terminal) -> None:
+    """`categories run` loads into the categories collection."""
+    tiny.type(f"upsert-cli categories run {SAMPLES / 'categories.jsonl'}")
+    assert tiny.only_task()["kind"] == "categories"
+    assert len(tiny.records("categories")) == tiny.only_task()["counts"]["inserted"] > 20
+
+
+def test_another_model_in_the_collection_is_refused(tiny: Terminal, make_items: Items) -> None:
+    """A collection that another model filled is left alone, although the dimension agrees."""
+    tiny.write("a.jsonl", make_items(3))
+    tiny.type("upsert-cli run a.jsonl")
+    tiny.write("b.jsonl", make_items(3, mark="other"))
+    before = tiny.records()
+    error = tiny.type(
+        "upsert-cli run b.jsonl --task-id other --model sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        expect=None,
+    )
+    assert error.returncode in (1, 4)
+    assert tiny.records() == before
+
+
+def test_an_empty_file_is_done(tiny: Terminal) -> None:
+    """A file without rows is nothing to do, and no failure."""
+    tiny.write("a.jsonl", [])
+    tiny.type("upsert-cli run a.jsonl")
+    assert tiny.only_task()["status"] == "done"
+    assert tiny.only_task()["counts"]["read"] == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "upsert-cli run",
+        "upsert-cli run missing.jsonl",
+        "upsert-cli run 'no*.jsonl'",
+        "upsert-cli run a.txt",
+        "upsert-cli run a.jsonl --task-id -x",
+        "upsert-cli run a.jsonl --task-id a/b",
+        "upsert-cli run a.jsonl --batch-size 0",
+        "upsert-cli run a.jsonl --max-failures many",
+        "upsert-cli run a.jsonl --max-failures 101%",
+        "upsert-cli run a.jsonl --model no/such-model",
+        "upsert-cli run a.jsonl --nonsense",
+        "upsert-cli list --status nonsense",
+        "upsert-cli nonsense",
+    ],
+)
+def test_usage_errors_exit_with_2(terminal: Terminal, line: str) -> None:
+    """What cannot be meant is a usage error: one line that says why, and no task."""
+    terminal.write("a.jsonl", [EXAMPLE])
+    terminal.write("a.txt", [EXAMPLE])
+    done = terminal.type(line, expect=2)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert done.stderr.strip()
+
+
+def _item(identifier: str, text: str) -> dict[str, Any]:
+    return {"object_id": identifier, "payload": {"text": text}}
+
+
+def _unloadable_copy(terminal: Terminal) -> Any:
+    """Copies the tiny model with a graph that nothing can load: whoever tries to embed fails."""
+    import shutil
+    from pathlib import Path
+
+    copy = terminal.folder / "unloadable"
+    shutil.copytree(Path(terminal.env["UPSERT_CLI_RUN_MODEL_PATH"]), copy)
+    (copy / "model.onnx").write_bytes(b"not a model")
+    return copy

@@ -1,0 +1,193 @@
+"""`info`, `list`, `restart`, `cancel`: what a user can do with tasks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+
+Items = Callable[..., list[dict[str, Any]]]
+
+
+def test_list_pages_and_filters_newest_first(tiny: Terminal, make_items: Items) -> None:
+    """`list` is an array of tasks, the newest first, cut by offset and limit, filtered by status."""
+    tiny.write("a.jsonl", make_items(2))
+    for name in ("one", "two", "three"):
+        tiny.type(f"upsert-cli run a.jsonl --task-id {name}")
+    tiny.write("bad.jsonl", [{"object_id": "", "payload": {"text": "x"}}])
+    tiny.type("upsert-cli run bad.jsonl --task-id four --max-failures 0", expect=1)
+
+    def ids(options: str) -> list[str]:
+        return [task["id"] for task in json.loads(tiny.type(f"upsert-cli list --json {options}").stdout)]
+
+    assert ids("") == ["four", "three", "two", "one"]
+    assert ids("--status done --offset 0 --limit 1") == ["three"]
+    assert ids("--status done --offset 1 --limit 5") == ["two", "one"]
+    assert ids("--status failed") == ["four"]
+    assert ids("--status canceled") == []
+
+
+def test_tables_in_a_pipe_are_tab_separated_and_whole(tiny: Terminal, make_items: Items) -> None:
+    """A table in a pipe has a line for each task, tabs between the cells, and cuts nothing."""
+    name = "x" * 100
+    tiny.write(f"{name}.jsonl", make_items(1))
+    tiny.type(f"upsert-cli run {name}.jsonl --task-id {name}")
+    header, row = tiny.type("upsert-cli list").stdout.splitlines()
+    assert header.split("\t")[0] == "ID"
+    assert row.split("\t")[0] == name
+    assert row.endswith(f"{name}.jsonl")
+
+
+def test_looking_at_an_empty_journal_makes_none(terminal: Terminal) -> None:
+    """`list` and `info` answer without a journal, and leave no trace."""
+    assert json.loads(terminal.type("upsert-cli list --json").stdout) == []
+    assert "nothing" in terminal.type("upsert-cli info nothing", expect=1).stderr
+    assert not terminal.journal.exists()
+
+
+def test_a_killed_run_goes_on_and_ends_equal(tiny: Terminal, make_items: Items) -> None:
+    """After kill -9 of runner and writer a restart ends in the collection of an uninterrupted run."""
+    tiny.write("a.jsonl", make_items(600))
+    _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
+    task = tiny.info("t")
+    assert task["status"] == "processing"
+    assert task["running"] is False
+    assert 0 < task["progress"]["rows"] < 600
+    tiny.type("upsert-cli restart t")
+    task = tiny.info("t")
+    assert task["status"] == "done"
+    assert task["attempt"] == 2
+    assert task["counts"]["read"] == 600
+    interrupted = tiny.records(vectors=True)
+    other = Terminal(tiny.folder / "other", tiny.env)
+    other.folder.mkdir()
+    other.type(f"upsert-cli run {tiny.folder / 'a.jsonl'}")
+    expected = other.records(vectors=True)
+    assert interrupted.keys() == expected.keys()
+    for identifier, record in expected.items():
+        assert interrupted[identifier]["document"] == record["document"]
+        assert interrupted[identifier]["metadata"] == record["metadata"]
+        assert interrupted[identifier]["vector"] == pytest.approx(record["vector"], abs=1e-5)
+
+
+def test_run_with_the_id_of_a_dead_task_takes_it_over(tiny: Terminal, make_items: Items) -> None:
+    """`run --task-id` means: make sure that it is done."""
+    tiny.write("a.jsonl", make_items(600))
+    _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
+    tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 32")
+    assert tiny.info("t")["counts"]["read"] == 600
+    assert len(tiny.records()) == 600
+
+
+def test_restart_refuses_a_source_that_changed(tiny: Terminal, make_items: Items) -> None:
+    """A checkpoint in a file that is another one now is worth nothing: the restart says what changed."""
+    tiny.write("a.jsonl", make_items(600))
+    _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
+    tiny.write("a.jsonl", make_items(601))
+    assert "size" in tiny.type("upsert-cli restart t", expect=4).stderr
+    tiny.type("upsert-cli restart t --from-start")
+    assert len(tiny.records()) == 601
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_stops_at_a_checkpoint_and_really_kills(
+    tiny: Terminal, make_items: Items, number: signal.Signals, code: int
+) -> None:
+    """A signal ends the run after the write in flight; the process dies by it, and a restart completes the load."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
+    _wait_for_rows(tiny, "t")
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -number
+    assert code == 128 + number
+    assert "restart t" in errors
+    task = tiny.info("t")
+    assert task["running"] is False
+    assert task["status"] == "failed"
+    assert len(tiny.records()) == task["progress"]["rows"]
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records()) == 600
+
+
+def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None:
+    """A running task stops for good when it is canceled elsewhere, and its runner exits with 5."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
+    _wait_for_rows(tiny, "t")
+    tiny.type("upsert-cli cancel t --wait 30")
+    process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert tiny.info("t")["status"] == "canceled"
+    tiny.type("upsert-cli cancel t")
+    tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 32", expect=5)
+    tiny.type("upsert-cli restart t")
+    assert tiny.info("t")["status"] == "done"
+    assert len(tiny.records()) == 600
+    before = tiny.info("t")
+    tiny.type("upsert-cli cancel t", expect=1)
+    assert tiny.info("t") == before
+
+
+def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None:
+    """The same task started twice: one works, the other is refused, skips, or waits and finds it done."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
+    _wait_for_rows(tiny, "t")
+    line = "upsert-cli run a.jsonl --task-id t --batch-size 32"
+    tiny.type(line, expect=4)
+    tiny.type(f"{line} --if-running skip")
+    tiny.type("upsert-cli restart t", expect=4)
+    tiny.type(f"{line} --if-running wait")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert tiny.info("t")["attempt"] == 1
+
+
+def test_a_folder_is_written_by_one_process(tiny: Terminal, make_items: Items) -> None:
+    """Two loads into one Chroma folder: the second is refused and says who holds it."""
+    tiny.write("a.jsonl", make_items(600))
+    tiny.write("b.jsonl", make_items(10, mark="other"))
+    process = tiny.start("upsert-cli run a.jsonl --task-id first --batch-size 32")
+    _wait_for_rows(tiny, "first")
+    refused = tiny.type("upsert-cli run b.jsonl --task-id second", expect=4)
+    assert "first" in refused.stderr
+    assert tiny.info("second")["status"] == "refused"
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    tiny.type("upsert-cli run b.jsonl --task-id second")
+    assert tiny.info("second")["status"] == "done"
+
+
+def test_exit_status_maps_the_state(tiny: Terminal, make_items: Items) -> None:
+    """`info --exit-status` exits as the task did."""
+    tiny.write("good.jsonl", make_items(2))
+    tiny.write("bad.jsonl", [*make_items(1), {"object_id": ""}])
+    tiny.type("upsert-cli run good.jsonl --task-id good")
+    tiny.type("upsert-cli run bad.jsonl --task-id bad", expect=3)
+    tiny.type("upsert-cli info good --exit-status")
+    tiny.type("upsert-cli info bad --exit-status", expect=3)
+    tiny.type("upsert-cli info bad")
+
+
+def _wait_for_rows(terminal: Terminal, task_id: str) -> None:
+    for _ in range(600):
+        done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
+        if done.returncode == 0 and json.loads(done.stdout)["progress"]["rows"]:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the task never came to its first checkpoint")
+
+
+def _kill_in_the_middle(terminal: Terminal, line: str) -> None:
+    process = terminal.start(line)
+    _wait_for_rows(terminal, "t")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)

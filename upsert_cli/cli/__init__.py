@@ -1,0 +1,92 @@
+"""The command line: the root group, and the one boundary at which errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from upsert_cli import __version__
+from upsert_cli.cli import models, run, tasks
+from upsert_cli.cli.options import Session
+from upsert_cli.cli.terminal import Terminal
+from upsert_cli.errors import Interrupted, UpsertCliError
+from upsert_cli.stopping import die_by
+
+
+class Root(click.Group):
+    """A group whose commands may raise what they like: it ends here."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command and turns an error into its message and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except Interrupted as error:
+            _terminal(ctx).fail(str(error))
+            _flush()
+            die_by(error.signal_number)
+        except UpsertCliError as error:
+            _explain(ctx, error)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            _flush()
+            die_by(signal.SIGINT)
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads stdout any more
+        except OSError as error:
+            _explain(ctx, error)
+            ctx.exit(UpsertCliError.exit_code)
+
+
+def _explain(ctx: click.Context, error: Exception) -> None:
+    terminal = _terminal(ctx)
+    if terminal.verbose:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            terminal.show(line)
+    terminal.fail(str(error))
+
+
+def _terminal(ctx: click.Context) -> Terminal:
+    session = ctx.find_root().obj
+    return session.terminal if isinstance(session, Session) else Terminal()
+
+
+def _flush() -> None:
+    """Writes out what is still buffered, since dying by a signal does not."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+@click.group(
+    cls=Root,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "auto_envvar_prefix": "UPSERT_CLI",
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="upsert-cli")
+def cli() -> None:
+    """Load items into a Chroma vector collection in batches, as tasks that lose no row.
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items were rejected,
+    4 refused and nothing written, 5 canceled, 129/130/143 stopped by a signal.
+    """
+
+
+for command in (run.run, run.categories, tasks.info, tasks.list_tasks, run.restart, tasks.cancel, models.models):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Runs the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or log that takes no Unicode gets escapes, not a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    cli(prog_name="upsert-cli")

@@ -1,0 +1,204 @@
+"""Options by situation: those that every command takes, those of a load, those of a task.
+
+Every option is also an environment variable: `UPSERT_CLI_JOURNAL` for the common ones, `UPSERT_CLI_RUN_MODEL` and the
+like, made by click from the command's name, for the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import click
+import platformdirs
+
+from upsert_cli.cli.terminal import Terminal
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import valid_task_id
+from upsert_cli.models import DEFAULT_MODEL
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Decorator = Callable[[Callable[P, R]], Callable[P, R]]
+
+MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
+MAX_THREADS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What every command works with."""
+
+    journal: Journal
+    terminal: Terminal
+
+
+class TaskId(click.ParamType):
+    """A task's id, checked before anything is looked up."""
+
+    name = "task id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the id, or fails with the rule that it breaks."""
+        if not valid_task_id(value):
+            self.fail(f"{value!r} is no task id: up to 128 letters, digits, '.', '_' and '-', a letter or digit first")
+        return str(value)
+
+
+class Failures(click.ParamType):
+    """A number of items, or a percentage of them."""
+
+    name = "n|n%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the text as it stands, once it is known to be a number or a percentage."""
+        if not re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value) or (value[-1] == "%" and float(value[:-1]) > 100):
+            self.fail(f"{value!r} is neither a number of items such as 10 nor a percentage such as 5%")
+        return str(value)
+
+
+def default_journal() -> str:
+    """Returns the journal's folder where none is given: in the user's state folder."""
+    return platformdirs.user_state_dir("upsert-cli", appauthor=False)
+
+
+def common_options(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+    """Adds the options that every command takes, and hands it a `Session` in their place."""
+
+    @click.option(
+        "--journal",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=default_journal,
+        show_default="the user's state folder",
+        envvar="UPSERT_CLI_JOURNAL",
+        show_envvar=True,
+        metavar="DIR",
+        help="Where tasks are kept.",
+    )
+    @click.option(
+        "-q", "--quiet", is_flag=True, envvar="UPSERT_CLI_QUIET", show_envvar=True, help="Print nothing on success."
+    )
+    @click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        envvar="UPSERT_CLI_VERBOSE",
+        show_envvar=True,
+        help="Show tracebacks and what the libraries say.",
+    )
+    @click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        envvar="UPSERT_CLI_COLOR",
+        show_envvar=True,
+        help="Colors on stderr; NO_COLOR is honoured.",
+    )
+    @click.option(
+        "--progress",
+        type=click.Choice(["auto", "bar", "plain", "none"]),
+        default="auto",
+        envvar="UPSERT_CLI_PROGRESS",
+        show_envvar=True,
+        help="Bars on a terminal, a line every 30 s in CI, else nothing.",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        options = cast("dict[str, Any]", kwargs)
+        journal = Journal(options.pop("journal").expanduser().absolute())
+        names = ("quiet", "verbose", "color", "progress")
+        terminal = Terminal(**{name: options.pop(name) for name in names})
+        session = Session(journal=journal, terminal=terminal)
+        click.get_current_context().find_root().obj = session
+        return command(session, *args, **kwargs)
+
+    return wrapped
+
+
+def load_options(collection: str) -> Decorator[P, R]:
+    """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
+    options = [
+        click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+        click.option("--task-id", type=TaskId(), metavar="ID", help="Make sure that the task of this id is done."),
+        click.option(
+            "--chroma",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=Path("chroma"),
+            metavar="FOLDER",
+            help="Chroma's folder.",
+        ),
+        click.option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
+        *model_choices(),
+        click.option("--text-field", "text_fields", multiple=True, default=("text",), metavar="PATH", help=_TEXT_HELP),
+        click.option("--id-field", metavar="PATH", help="Where a record has its id, if it is not in item form."),
+        click.option(
+            "--batch-size",
+            type=click.IntRange(1, MAX_BATCH),
+            show_default="by measured speed",
+            help="Items a write.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, MAX_THREADS),
+            show_default="one a processor",
+            help="Texts are embedded in so many threads.",
+        ),
+        click.option("--force", is_flag=True, help="Embed and write items again that have not changed."),
+        click.option(
+            "--max-failures",
+            type=Failures(),
+            show_default="no limit",
+            help="Stop as failed above so many rejected items.",
+        ),
+        click.option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
+        click.option(
+            "--if-running",
+            type=click.Choice(["refuse", "wait", "skip"]),
+            default="refuse",
+            help="What to do when the task or the target is in use.",
+        ),
+        json_option("Print one JSON object a line, the last one a summary."),
+    ]
+    return _all_of(options)
+
+
+def model_options() -> Decorator[P, R]:
+    """Adds the choice of a model."""
+    return _all_of(model_choices())
+
+
+def model_choices() -> list[Callable[..., Any]]:
+    """Returns the options that choose a model."""
+    return [
+        click.option(
+            "--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed's (`models list`)."
+        ),
+        click.option(
+            "--model-path",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="The folder with the model's files, instead of looking for them.",
+        ),
+        click.option("--offline", is_flag=True, help="Never look for the model in the network."),
+    ]
+
+
+def json_option(text: str) -> Callable[..., Any]:
+    """Returns the option for output that programs read."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+_TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
+
+
+def _all_of(options: list[Callable[..., Any]]) -> Decorator[P, R]:
+    def decorate(command: Callable[P, R]) -> Callable[P, R]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate

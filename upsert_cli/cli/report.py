@@ -1,0 +1,146 @@
+"""What a run says about itself: JSON events on stdout, progress and messages on stderr, a summary at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from upsert_cli.cli.display import open_display, restore_cursor
+from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.text import counts_line, safe_json
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import Task
+from upsert_cli.pipeline import Progress
+
+REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
+EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
+
+
+class RunReport:
+    """Observes one run and tells stdout and stderr about it."""
+
+    def __init__(self, journal: Journal, terminal: Terminal, *, json: bool) -> None:
+        """Shows nothing before something happens."""
+        self._journal = journal
+        self._terminal = terminal
+        self._json = json
+        self._display = open_display(terminal)
+        self._task: Task | None = None
+        self._began = time.monotonic()
+        self._next_event = 0.0
+
+    def __enter__(self) -> RunReport:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._display.close()
+        if isinstance(error, UpsertCliError):
+            self._failed(error)
+
+    # -- the observer of a task -----------------------------------------------------------------------------------
+
+    def started(self, task: Task) -> None:
+        """The task is being processed from now on."""
+        self._task = task
+        self._event("task", task.as_json(running=True))
+        again = f", attempt {task.attempt}" if task.attempt > 1 else ""
+        self._terminal.say(f"task {task.id}{again}: {_sources(task)} -> collection {task.collection} in {task.chroma}")
+
+    def progressed(self, progress: Progress) -> None:
+        """Moves the bars; now and then an event."""
+        self._display.update(progress)
+        if self._json and time.monotonic() >= self._next_event:
+            self._next_event = time.monotonic() + EVENT_SECONDS
+            self._event(
+                "progress",
+                {
+                    "rows": progress.written,
+                    "total": progress.total,
+                    "read": progress.read,
+                    "embedded": progress.embedded,
+                    "counts": progress.counts.as_json(),
+                },
+            )
+
+    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
+        """Writes an event for each reject."""
+        for record in records:
+            self._event("reject", record)
+
+    def noted(self, message: str) -> None:
+        """Shows a warning."""
+        self._terminal.warn(message)
+
+    def killed(self) -> None:
+        """Leaves the terminal usable, since the process ends without any clean-up."""
+        restore_cursor()
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def finished(self, task: Task, *, exit_code: int) -> None:
+        """Says how the task ended, where the data is and how to query it."""
+        self._display.close()
+        self._summary(task, exit_code=exit_code)
+        if self._terminal.quiet and exit_code == 0:
+            return
+        self._terminal.show(f"{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
+        if task.counts.failed:
+            self._show_rejects(task)
+        if task.status.value == "done" and not self._terminal.quiet:
+            self._terminal.show(f"collection {task.collection} in {task.chroma}, embedded by {task.model}; to query it:")
+            self._terminal.show(_query_line(task))
+
+    def nothing_to_do(self, task: Task, *, exit_code: int, why: str) -> None:
+        """Says that the task needed no work."""
+        self._summary(task, exit_code=exit_code)
+        if not (self._terminal.quiet and exit_code == 0):
+            self._terminal.show(f"task {task.id} {why}: {counts_line(task.counts.as_json())}")
+
+    def _failed(self, error: UpsertCliError) -> None:
+        """Reports what was done before an error; the error itself is shown by the error boundary."""
+        task = self._journal.find(self._task.id) if self._task is not None else None
+        exit_code = error.exit_code
+        self._event("error", {"message": str(error), "exit_code": exit_code})
+        self._summary(task, exit_code=exit_code, detail=str(error))
+        if task is None:
+            return
+        self._terminal.show(
+            f"task {task.id} {task.status}: {task.rows:,} rows settled, {counts_line(task.counts.as_json())}"
+        )
+        if task.counts.failed:
+            self._show_rejects(task)
+
+    def _show_rejects(self, task: Task) -> None:
+        for record in task.failed_items[:REPORTED_REJECTS]:
+            where = f"{record['source']}:{record['row']}"
+            self._terminal.show(f"  {where}: {record['failure_stage']}: {record['detail']}")
+        more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
+        also = f"{more:,} more; " if more > 0 else ""
+        self._terminal.show(f"  {also}all of them: upsert-cli info {task.id} --failed")
+
+    def _summary(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> None:
+        fields = task.as_json(running=False) if task is not None else {"id": None, "status": None, "detail": detail}
+        self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields)
+
+    def _event(self, kind: str, fields: dict[str, Any]) -> None:
+        if self._json:
+            click.echo(safe_json({"type": kind} | fields))
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def _sources(task: Task) -> str:
+    names = [Path(name).name if name != "-" else "standard input" for name in task.sources]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _query_line(task: Task) -> str:
+    call = f"chromadb.PersistentClient({task.chroma!r}).get_collection({task.collection!r})"
+    return f'  python -c "import chromadb; print({call}.query(query_texts=[\'your text\'], n_results=3))"'

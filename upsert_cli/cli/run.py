@@ -1,0 +1,114 @@
+"""The commands that load: `run`, `categories run`, `restart`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options
+from upsert_cli.cli.report import RunReport
+from upsert_cli.opening import Opening, exit_code, open_task, reopen_task
+from upsert_cli.pipeline import run_task
+from upsert_cli.request import IfRunning, Kind, Options, Request
+
+
+@click.command()
+@load_options("default")
+@common_options
+def run(session: Session, **options: Any) -> None:
+    """Load items into the default collection, as a task.
+
+    SOURCE is a JSONL or Parquet file, a folder of them, a glob, or - for JSONL on standard input. An item is
+    {"object_id": ..., "payload": {"text": ...}, "item_info": {...}}; see --id-field and --text-field for other shapes.
+
+    \b
+    upsert-cli run articles.jsonl --chroma ./chroma
+    upsert-cli run nightly/ --task-id nightly-2026-11-24 -q --if-running skip
+    """
+    _load(session, "default", **options)
+
+
+@click.group()
+def categories() -> None:
+    """Work on the categories collection."""
+
+
+@categories.command("run")
+@load_options("categories")
+@common_options
+def run_categories(session: Session, **options: Any) -> None:
+    """Load items into the categories collection, as a task.
+
+    The same as `upsert-cli run`, with another default for --collection.
+    """
+    _load(session, "categories", **options)
+
+
+@click.command()
+@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@click.option("--from-start", is_flag=True, help="Read the sources from their first row again.")
+@json_option("Print one JSON object a line, the last one a summary.")
+@common_options
+def restart(session: Session, *, task_id: str, from_start: bool, as_json: bool) -> None:
+    """Set a task back to pending and run it on from its checkpoint.
+
+    Works in every state but for a task that is being run. A source that changed since the checkpoint is refused;
+    --from-start reads it anew.
+    """
+    _work(session, as_json=as_json, opening=lambda: reopen_task(session.journal, task_id, from_start=from_start))
+
+
+def _load(
+    session: Session,
+    kind: Kind,
+    *,
+    sources: tuple[str, ...],
+    task_id: str | None,
+    chroma: Path,
+    collection: str,
+    model: str,
+    if_running: IfRunning,
+    as_json: bool,
+    model_path: Path | None,
+    text_fields: tuple[str, ...],
+    **options: Any,
+) -> None:
+    request = Request(
+        kind=kind,
+        names=sources,
+        chroma=chroma.expanduser().absolute(),
+        collection=collection,
+        model=model,
+        task_id=task_id,
+        options=Options(
+            text_fields=tuple(text_fields),
+            model_path=None if model_path is None else str(model_path.absolute()),
+            verbose=session.terminal.verbose,
+            **options,
+        ),
+    )
+    _work(
+        session,
+        as_json=as_json,
+        opening=lambda: open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running),
+    )
+
+
+def _work(session: Session, *, as_json: bool, opening: Callable[[], Opening]) -> None:
+    """Opens a task, runs it if it needs to be run, and exits as the task did."""
+    with RunReport(session.journal, session.terminal, json=as_json) as report:
+        opened = opening()
+        if opened.claim is None:
+            code = 0 if opened.skipped else exit_code(opened.task)
+            why = "is being run by another process" if opened.skipped else f"is {opened.task.status} already"
+            report.nothing_to_do(opened.task, exit_code=code, why=why)
+        else:
+            with opened.claim as claim:
+                task = run_task(session.journal, claim, opened.task, observer=report)
+            code = exit_code(task)
+            report.finished(task, exit_code=code)
+    click.get_current_context().exit(code)

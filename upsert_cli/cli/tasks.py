@@ -1,0 +1,164 @@
+"""The commands that look at tasks: `info`, `list`, `cancel`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+import click
+
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option
+from upsert_cli.cli.text import counts_line, safe, safe_json, tab_separated
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.opening import exit_code
+
+MAX_LIMIT = 1_000_000
+WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
+
+
+@click.command()
+@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@json_option("Print the task as one JSON object.")
+@click.option("--failed", is_flag=True, help="Print all rejected items as JSONL, to be mended and loaded again.")
+@click.option("--exit-status", is_flag=True, help="Exit as the task did.")
+@common_options
+def info(session: Session, *, task_id: str, as_json: bool, failed: bool, exit_status: bool) -> None:
+    """Show one task: state, progress, counts, rejected items.
+
+    Takes no lock, so it answers while a load runs.
+    """
+    task = session.journal.find(task_id)
+    running = session.journal.is_running(task_id)
+    if failed:
+        for record in RejectsFile.read(session.journal.rejects_path(task_id), limit=None, length=None):
+            click.echo(safe_json(record))
+    elif as_json:
+        click.echo(safe_json(task.as_json(running=running)))
+    else:
+        _print_pairs(_described(task, running=running))
+    if exit_status:
+        click.get_current_context().exit(_state_code(task, running=running))
+
+
+@click.command("list")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Tasks to leave out, the newest first.")
+@click.option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, help="Tasks to show.")
+@click.option("--status", type=click.Choice([status.value for status in TaskStatus]), help="Only those in this state.")
+@json_option("Print an array of tasks.")
+@common_options
+def list_tasks(session: Session, *, offset: int, limit: int, status: str | None, as_json: bool) -> None:
+    """List the tasks, newest first.
+
+    Takes no lock, so it answers while a load runs.
+    """
+    wanted = TaskStatus(status) if status is not None else None
+    tasks = session.journal.list(offset=offset, limit=limit, status=wanted)
+    if as_json:
+        click.echo(safe_json([task.as_json(running=_running(session, task)) for task in tasks]))
+        return
+    _print_table(session, _HEADER, [_row(task, running=_running(session, task)) for task in tasks])
+
+
+@click.command()
+@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@click.option("--wait", type=click.FloatRange(0), metavar="SECS", help="Wait so long until the runner has stopped.")
+@json_option("Print the task as one JSON object.")
+@common_options
+def cancel(session: Session, *, task_id: str, wait: float | None, as_json: bool) -> None:
+    """Stop a task, also one that another process runs.
+
+    A running task stops within one batch, at a checkpoint. `upsert-cli restart` continues it.
+    """
+    task = session.journal.request_cancel(task_id)
+    until = time.monotonic() + (wait or 0.0)
+    while task.status is not TaskStatus.CANCELED and time.monotonic() < until:
+        time.sleep(WAIT_STEP)
+        task = session.journal.find(task_id)
+    if as_json:
+        click.echo(safe_json(task.as_json(running=_running(session, task))))
+    if task.status is TaskStatus.CANCELED:
+        session.terminal.say(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
+    elif task.status.is_final:
+        session.terminal.fail(f"task {task_id} came to its end before it could be canceled: it is {task.status}")
+        click.get_current_context().exit(UpsertCliError.exit_code)
+    elif wait is not None:
+        session.terminal.fail(f"task {task_id} has not stopped within {wait:g} s; it will after the batch in flight")
+        click.get_current_context().exit(UpsertCliError.exit_code)
+    else:
+        session.terminal.say(f"task {task_id} will stop after the batch in flight; `upsert-cli info {task_id}` tells")
+
+
+def _running(session: Session, task: Task) -> bool:
+    return not task.status.is_final and session.journal.is_running(task.id)
+
+
+def _state_code(task: Task, *, running: bool) -> int:
+    if task.status is TaskStatus.PROCESSING and not running:
+        return UpsertCliError.exit_code  # its runner has died
+    return exit_code(task)
+
+
+_HEADER = ("ID", "STATUS", "CREATED", "ROWS", "REJECTED", "COLLECTION", "SOURCES")
+
+
+def _row(task: Task, *, running: bool) -> tuple[str, ...]:
+    total = "" if task.total is None or task.total == task.rows else f"/{task.total}"
+    return (
+        task.id,
+        _state(task, running=running),
+        task.created_at,
+        f"{task.rows}{total}",
+        str(task.counts.failed),
+        task.collection,
+        " ".join(task.sources),
+    )
+
+
+def _state(task: Task, *, running: bool) -> str:
+    dead = task.status is TaskStatus.PROCESSING and not running
+    return f"{task.status.value} (runner died)" if dead else task.status.value
+
+
+def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+    yield "task", task.id
+    yield "status", _state(task, running=running)
+    if task.detail is not None:
+        yield "detail", task.detail
+    yield "kind", task.kind
+    yield "sources", " ".join(task.sources)
+    yield "collection", f"{task.collection} in {task.chroma}"
+    yield "model", task.model
+    yield "rows", str(task.rows) if task.total is None else f"{task.rows} of {task.total}"
+    yield "counts", counts_line(task.counts.as_json())
+    for name in ("created_at", "started_at", "finished_at", "updated_at"):
+        if (moment := getattr(task, name)) is not None:
+            yield name.removesuffix("_at"), moment
+    yield "attempt", str(task.attempt)
+    for record in task.failed_items:
+        yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
+
+
+def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    if not sys.stdout.isatty():
+        click.echo(tab_separated(pairs))
+        return
+    for name, value in pairs:
+        click.echo(f"{name:<10}  {safe(value)}")
+
+
+def _print_table(session: Session, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not sys.stdout.isatty():
+        click.echo(tab_separated([header, *rows]))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in header:
+        table.add_column(title, overflow="fold", justify="right" if title in ("ROWS", "REJECTED") else "left")
+    for row in rows:
+        table.add_row(*(Text(safe(cell)) for cell in row))
+    session.terminal.console(stderr=False).print(table)

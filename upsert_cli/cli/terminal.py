@@ -1,0 +1,82 @@
+"""The terminal: where messages, errors and progress go, and what it can show."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from upsert_cli.cli.text import safe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ColorChoice = Literal["auto", "always", "never"]
+ProgressChoice = Literal["auto", "bar", "plain", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminal:
+    """What the user wants to see; stdout carries data only, everything else goes to stderr."""
+
+    quiet: bool = False
+    verbose: bool = False
+    color: ColorChoice = "auto"
+    progress: ProgressChoice = "auto"
+
+    def say(self, message: str) -> None:
+        """Shows a message of the tool's own, unless only failures are wanted."""
+        if not self.quiet:
+            self.show(message)
+
+    def warn(self, message: str) -> None:
+        """Shows what the user should know although the work goes on."""
+        if not self.quiet:
+            self._line("warning", "yellow", message)
+
+    def fail(self, message: str) -> None:
+        """Shows an error, always."""
+        self._line("error", "red", message)
+
+    def show(self, message: str) -> None:
+        """Shows a line on stderr, always."""
+        click.echo(safe(message), err=True)
+
+    def _line(self, label: str, color: str, message: str) -> None:
+        styled = click.style(f"{label}:", fg=color, bold=True) if self.colored else f"{label}:"
+        click.echo(f"{styled} {safe(message)}", err=True, color=self.colored)
+
+    @property
+    def colored(self) -> bool:
+        """Whether stderr gets colors; see https://no-color.org for the variable."""
+        if self.color != "auto":
+            return self.color == "always"
+        return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+    @property
+    def progress_kind(self) -> Literal["bar", "plain", "none"]:
+        """How progress is shown; bars only on a terminal, whatever FORCE_COLOR says."""
+        if self.quiet or self.progress == "none":
+            return "none"
+        bars = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        if self.progress == "auto":
+            return "bar" if bars else "plain" if os.environ.get("CI") else "none"
+        return "bar" if self.progress == "bar" and bars else "plain"
+
+    def console(self, *, stderr: bool) -> Console:
+        """Returns rich's console, with every decision that it would take from the environment taken here."""
+        from rich.console import Console
+
+        stream = sys.stderr if stderr else sys.stdout
+        return Console(
+            file=stream,
+            force_terminal=stream.isatty(),
+            force_interactive=stream.isatty(),
+            no_color=not self.colored,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )

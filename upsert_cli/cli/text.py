@@ -1,0 +1,60 @@
+"""Text that came from a file, an id or a path -> text that a terminal, a log and a CI system only show.
+
+Everything that the command line prints passes here, at the last moment, so that no escape sequence, no control or
+direction character and no line break of somebody else's ever has an effect.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and is not looked at character by character
+
+
+def safe(text: str) -> str:
+    r"""Returns `text` on one line, with every character that is not simply shown written as an escape (`\x1b`)."""
+    return _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text)
+
+
+def safe_json(value: Any) -> str:
+    r"""Returns `value` as JSON on one line; what `safe` would escape is escaped as JSON does it (`\u001b`)."""
+    text = json.dumps(value, ensure_ascii=not _takes_unicode(), allow_nan=False, default=str)
+    return _MAYBE_UNSAFE.sub(lambda match: _shown_in_json(match.group()), text)
+
+
+def tab_separated(rows: Iterable[Iterable[object]]) -> str:
+    """Returns rows for a pipe: one a line, never cut, and no tab or line break in a cell."""
+    return "\n".join("\t".join(safe(str(cell)) for cell in row) for row in rows)
+
+
+def counts_line(counts: Mapping[str, int]) -> str:
+    """Returns the counts of a task as a person reads them; zeros of the rarer kinds are left out."""
+    parts = [f"{counts['inserted']:,} new", f"{counts['updated']:,} changed", f"{counts['unchanged']:,} unchanged"]
+    if counts["duplicate"]:
+        parts.append(f"{counts['duplicate']:,} repeated")
+    parts.append(f"{counts['failed']:,} rejected")
+    if counts["truncated"]:
+        parts.append(f"{counts['truncated']:,} cut")
+    return ", ".join(parts)
+
+
+def _takes_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _harmless(character: str) -> bool:
+    # Python calls all spaces but the ASCII one unprintable; ideographic and no-break spaces are harmless.
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _shown(character: str) -> str:
+    return character if _harmless(character) else character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def _shown_in_json(character: str) -> str:
+    return character if _harmless(character) else json.dumps(character)[1:-1]

@@ -1,0 +1,317 @@
+"""Every error that a user can cause, as a tree, each with its exit code.
+
+    UpsertCliError            1   the tool could not work, or the task failed
+    ├── UsageFault            2   what was typed cannot be meant
+    ├── Refusal               4   nothing was written, and on purpose
+    ├── Canceled              5   somebody else stopped the task
+    └── Interrupted     128 + n   a signal stopped the task, after a checkpoint
+
+    ItemError                 -   one item cannot be loaded; it is rejected and its neighbours go on
+
+An error is named for the situation, carries its data, and its text is one line: what happened, where, and what to do
+next. The core raises; only the command line's error boundary turns an error into a message and an exit code.
+"""
+
+from __future__ import annotations
+
+import enum
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+SOME_REJECTED = 3  # exit code of a task that is done, but not with every item; no error, so no class
+
+
+class UpsertCliError(Exception):
+    """Root of all errors that are the user's to mend; anything else that escapes is a bug."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword-only fields do not survive pickling by themselves, and some cross the writer's pipe.
+        return _restore, (type(self), vars(self))
+
+
+def _restore(kind: type[UpsertCliError], data: dict[str, Any]) -> UpsertCliError:
+    error = kind.__new__(kind)
+    error.__dict__.update(data)
+    return error
+
+
+class UsageFault(UpsertCliError):
+    """Root of the errors in what was typed."""
+
+    exit_code = 2
+
+
+class Refusal(UpsertCliError):
+    """Root of the cases in which the tool writes nothing, on purpose."""
+
+    exit_code = 4
+
+
+class Stage(enum.StrEnum):
+    """Where on its way an item was lost; the `failure_stage` of a reject."""
+
+    READING = "on_reading"
+    DOWNLOADING = "on_downloading"
+    SPLITTING = "on_splitting"
+    INFERENCE = "on_inference"
+    UPSERT = "on_upsert"
+    OTHER = "other"
+
+
+@dataclass(eq=False, kw_only=True)
+class ItemError(Exception):
+    """Raised when one item cannot be loaded, and only that one."""
+
+    stage: Stage
+    detail: str
+    """One line of reason, such as `payload.text is empty`."""
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+# -- stopping -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class Canceled(UpsertCliError):
+    """Raised when somebody asked for the running task to be canceled."""
+
+    exit_code = 5
+    task_id: str
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} was canceled; `upsert-cli restart {self.task_id}` continues it"
+
+
+@dataclass(eq=False, kw_only=True)
+class Interrupted(UpsertCliError):
+    """Raised when a signal stopped the task; what was written is checkpointed."""
+
+    task_id: str
+    signal_number: int
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.signal_number).name
+        return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
+
+
+# -- embedding ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class EmbedderUnusable(UpsertCliError):
+    """Raised when the model's files are there but cannot be loaded."""
+
+    model: str
+    folder: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the model {self.model} in {self.folder} cannot be loaded ({self.reason}); "
+            f"`upsert-cli models check --model {self.model}` tries it, removing the folder fetches it anew"
+        )
+
+
+# -- running a task -----------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class TaskConflict(Refusal):
+    """Raised when a task id is used again for another load."""
+
+    task_id: str
+    what: str
+    """What differs: an option, or the name of a source."""
+
+    had: str
+    asked: str
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} stands for another load: its {self.what} was {self.had}, now {self.asked}; "
+            f"choose another --task-id, or see `upsert-cli info {self.task_id}`"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TooManyFailures(UpsertCliError):
+    """Raised when more items were rejected than `--max-failures` allows."""
+
+    task_id: str
+    failed: int
+    read: int
+    limit: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.failed} of {self.read} items were rejected, more than --max-failures {self.limit}; "
+            f"`upsert-cli info {self.task_id} --failed` shows them"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class CountsDoNotReconcile(UpsertCliError):
+    """Raised when the tool's own sums do not add up, which must never be called done."""
+
+    task_id: str
+    counts: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return (
+            f"the counts of task {self.task_id} do not add up ({dict(self.counts)}); this is a bug, please report it, "
+            f"and load again with `upsert-cli restart {self.task_id} --from-start`"
+        )
+
+
+# -- the journal --------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class InvalidTaskId(UsageFault):
+    """Raised when a task id has characters that no task id can have."""
+
+    task_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.task_id!r} cannot be a task id: use 1 to 128 letters, digits, dots, hyphens and underscores, "
+            f"the first a letter or a digit"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TaskNotFound(UsageFault):
+    """Raised when the journal has no task of that id."""
+
+    task_id: str
+    journal: str
+    """Folder of the journal that was searched."""
+
+    unreadable: int = 0
+    """Files of the journal that could not be searched, being damaged."""
+
+    def __str__(self) -> str:
+        if self.unreadable:
+            return (
+                f"there is no task {self.task_id!r} in what can be read of {self.journal}; `upsert-cli journal check` "
+                f"lists its damaged files ({self.unreadable})"
+            )
+        return f"there is no task {self.task_id!r} in {self.journal}; `upsert-cli list` shows those that there are"
+
+
+@dataclass(eq=False, kw_only=True)
+class TaskExists(Refusal):
+    """Raised when a task is created under an id that is taken."""
+
+    task_id: str
+
+    def __str__(self) -> str:
+        return f"there is a task {self.task_id} already; see `upsert-cli info {self.task_id}`, or choose another id"
+
+
+@dataclass(eq=False, kw_only=True)
+class TaskRunning(Refusal):
+    """Raised when a task is claimed that another process runs."""
+
+    task_id: str
+    holder: object
+    """Who runs it, in words: `pid 4242 on host since ...`."""
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} is being run by {self.holder}; wait for it, "
+            f"or stop it with `upsert-cli cancel {self.task_id}`"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class WrongStatus(UpsertCliError):
+    """Raised when a task is not, or no longer, in a state that allows what was asked."""
+
+    task_id: str
+    status: str
+    wanted: tuple[str, ...]
+    """The states that would have allowed it."""
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} is {self.status}, not {' or '.join(self.wanted)}, so nothing was changed; "
+            f"`upsert-cli info {self.task_id}` shows it"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class JournalUnwritable(UpsertCliError):
+    """Raised when the journal cannot be written; what was in it before is whole."""
+
+    path: str
+    reason: str
+    """What the system says, such as `No space left on device`."""
+
+    def __str__(self) -> str:
+        return (
+            f"the journal cannot be written: {self.path}: {self.reason}; make room or give access, "
+            f"or choose another folder with --journal"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class JournalUnreadable(UpsertCliError):
+    """Raised when a file of the journal is there but may not or cannot be read."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the journal cannot be read: {self.path}: {self.reason}; give this user access, "
+            f"or choose another folder with --journal"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class JournalDamaged(UpsertCliError):
+    """Raised when a file of the journal does not hold what it should, and there is no good copy of it."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists what is lost"
+
+
+@dataclass(eq=False, kw_only=True)
+class JournalBusy(UpsertCliError):
+    """Raised when another process keeps a lock of the journal that is meant to be held for milliseconds."""
+
+    path: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"another process has kept {self.path} locked for {self.seconds:.0f} seconds; "
+            f"look for an upsert-cli that is suspended or hangs, then try again"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class JournalTooNew(UpsertCliError):
+    """Raised when the journal was written by a version of this tool that is newer than this one."""
+
+    path: str
+    found: int
+    known: int
+
+    def __str__(self) -> str:
+        return (
+            f"the journal in {self.path} has format {self.found}, this version knows up to {self.known}; "
+            f"upgrade upsert-cli, or choose another folder with --journal"
+        )

@@ -1,0 +1,271 @@
+"""What a user asked for -> a task to run: one that is new, one that is resumed, or one that needs no work."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from upsert_cli.errors import (
+    SOME_REJECTED,
+    Canceled,
+    Refusal,
+    TaskConflict,
+    TaskExists,
+    TaskNotFound,
+    TaskRunning,
+    UpsertCliError,
+)
+from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
+from upsert_cli.request import IfRunning, Options, Request
+from upsert_cli.stream.documents import Recipe, check_text_fields
+from upsert_cli.stream.items import START, Item, read_items
+from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
+
+WAIT_STEP = 0.5  # seconds between two tries while another runner has the task
+PROBED_ROWS = 1_000  # rows in which the first readable item is looked for; a file may begin with a few broken ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A task that was asked for, and the right to run it where there is work to do."""
+
+    task: Task
+
+    claim: Claim | None
+    """Held already; None when the task needs no work, or somebody else is at it and that was to be skipped."""
+
+    skipped: bool = False
+
+
+def open_task(
+    journal: Journal, request: Request, *, stdin: BinaryIO, if_running: IfRunning, wait_until: float = math.inf
+) -> Opening:
+    """Makes sure that there is a task for `request`, and claims it if it is not done yet.
+
+    Args:
+        journal: Where tasks are kept.
+        request: What to load, and the id to load it under.
+        stdin: Read to its end where a source is `-`.
+        if_running: What to do when another process runs this very task.
+        wait_until: Monotonic seconds at which waiting for another runner ends in a refusal.
+
+    Raises:
+        TaskConflict: The id stands for another load already.
+        TaskRunning: Another process runs the task.
+        UsageFault: A source names nothing, or its items do not have the text field.
+    """
+    with _Draft(journal, request, stdin) as draft:
+        while True:
+            if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
+                _refuse_other_load(existing, draft.task)
+                return _reopen(journal, existing, if_running=if_running, wait_until=wait_until)
+            try:
+                task = draft.create()
+            except TaskExists:
+                continue  # made by another process in this moment, or a new id drawn twice
+            return Opening(task=task, claim=journal.claim(task.id))
+
+
+def reopen_task(journal: Journal, task_id: str, *, from_start: bool) -> Opening:
+    """Claims a task that exists and sets it back to pending, whatever its state.
+
+    Raises:
+        TaskNotFound: There is none.
+        TaskRunning: A process runs it.
+        SourceChanged: A source is not what it was when the checkpoint was made.
+    """
+    task = journal.find(task_id)
+    claim = journal.claim(task_id)
+    try:
+        return Opening(task=_set_back(journal, journal.find(task.id), claim, from_start=from_start), claim=claim)
+    except BaseException:
+        claim.release()
+        raise
+
+
+def exit_code(task: Task) -> int:
+    """Returns the exit code that stands for a task's state; 0 while nothing has gone wrong yet."""
+    strict = Options.from_json(task.options).strict
+    match task.status:
+        case TaskStatus.DONE if task.counts.failed:
+            return UpsertCliError.exit_code if strict else SOME_REJECTED
+        case TaskStatus.FAILED:
+            return UpsertCliError.exit_code
+        case TaskStatus.REFUSED:
+            return Refusal.exit_code
+        case TaskStatus.CANCELED:
+            return Canceled.exit_code
+    return 0
+
+
+class _Draft:
+    """The task that a request would make; nothing of it is in the journal until `create`."""
+
+    def __init__(self, journal: Journal, request: Request, stdin: BinaryIO) -> None:
+        self._journal = journal
+        self._request = request
+        self._stdin = stdin
+        self._incoming: Path | None = None
+
+    def __enter__(self) -> _Draft:
+        try:
+            self._sources = [self._read_in(found) for found in find_files(self._request.names)]
+            _check_first_item(self._sources, self._request.options)
+        except BaseException:
+            self._discard()
+            raise
+        self.task = self._task(self._request.task_id or new_task_id(), self._sources)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()
+
+    def _discard(self) -> None:
+        if self._incoming is not None:
+            shutil.rmtree(self._incoming, ignore_errors=True)
+
+    def _read_in(self, found: FoundFile) -> Source:
+        if not found.needs_spool:
+            return fingerprint(found)
+        if self._incoming is None:
+            self._incoming = self._journal.incoming_folder()
+        path = self._incoming / f"{len(list(self._incoming.iterdir()))}.{found.format}"
+        if found.name == "-":
+            spool(self._stdin, path)
+        else:
+            with found.path.open("rb") as stream:
+                spool(stream, path)
+        return fingerprint(replace(found, path=path))
+
+    def create(self) -> Task:
+        """Puts the task into the journal, and what was spooled into its folder.
+
+        Raises:
+            TaskExists: The id is taken.
+        """
+        task_id = self._request.task_id or new_task_id()
+        sources = self._sources
+        if self._incoming is not None:
+            kept = self._journal.adopt_spool(self._incoming, task_id)
+            moved = {self._incoming / name.name: name for name in kept.iterdir()}
+            sources = [replace(source, path=moved.get(source.path, source.path)) for source in sources]
+        return self._journal.create(self._task(task_id, sources))
+
+    def _task(self, task_id: str, sources: Sequence[Source]) -> Task:
+        request = self._request
+        totals = [source.total for source in sources]
+        now = utc_now()
+        return Task(
+            id=task_id,
+            status=TaskStatus.PENDING,
+            created_at=now,
+            updated_at=now,
+            kind=request.kind,
+            collection=request.collection,
+            chroma=str(request.chroma.absolute()),
+            model=request.model,
+            sources=tuple(name if name == "-" else str(Path(name).absolute()) for name in request.names),
+            total=None if None in totals else sum(total for total in totals if total is not None),
+            inputs=tuple(source.as_json() for source in sources),
+            options=request.options.as_json(),
+        )
+
+
+def _check_first_item(sources: Sequence[Source], options: Options) -> None:
+    rows = read_items(sources, start=START, id_field=options.id_field)
+    for row, _ in itertools.islice(rows, PROBED_ROWS):
+        if isinstance(row, Item):
+            check_text_fields(row, Recipe(text_fields=options.text_fields, identity=""))
+            return
+
+
+def _find(journal: Journal, task_id: str) -> Task | None:
+    try:
+        return journal.find(task_id)
+    except TaskNotFound:
+        return None
+
+
+def _refuse_other_load(task: Task, draft: Task) -> None:
+    """Compares what a task stands for with what is asked for under its id."""
+    for what in ("kind", "collection", "chroma", "model", "sources"):
+        if getattr(task, what) != getattr(draft, what):
+            raise TaskConflict(task_id=task.id, what=what, had=str(getattr(task, what)), asked=str(getattr(draft, what)))
+    if not Options.from_json(task.options).same_result(Options.from_json(draft.options)):
+        raise TaskConflict(task_id=task.id, what="options", had="others", asked="these")
+    before = {source.name: source for source in map(Source.from_json, task.inputs)}
+    for source in map(Source.from_json, draft.inputs):
+        known = before.pop(source.name, None)
+        change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
+        if change is not None:
+            raise TaskConflict(task_id=task.id, what=source.name, had="other content", asked=change)
+    for name in before:
+        raise TaskConflict(task_id=task.id, what=name, had="this file", asked="it is gone")
+
+
+def _reopen(journal: Journal, task: Task, *, if_running: IfRunning, wait_until: float) -> Opening:
+    """Resumes a task that is not done, unless somebody is at it."""
+    while True:
+        if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
+            return Opening(task=task, claim=None)
+        try:
+            claim = journal.claim(task.id)
+        except TaskRunning:
+            if if_running == "skip":
+                return Opening(task=task, claim=None, skipped=True)
+            if if_running == "refuse" or time.monotonic() >= wait_until:
+                raise
+            time.sleep(WAIT_STEP)
+            task = journal.find(task.id)
+            continue
+        task = journal.find(task.id)  # as it is now that nobody else can change it
+        if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
+            claim.release()
+            continue
+        try:
+            return Opening(task=_set_back(journal, task, claim, from_start=False), claim=claim)
+        except BaseException:
+            claim.release()
+            raise
+
+
+def _set_back(journal: Journal, task: Task, claim: Claim, *, from_start: bool) -> Task:
+    """Makes a claimed task pending again, at its checkpoint or at the start."""
+    sources = [Source.from_json(value) for value in task.inputs]
+    fields: dict[str, Any] = {}
+    if from_start or claim.checkpoint() is None:
+        claim.drop_checkpoint()
+        fields = _read_anew(task, sources)
+    else:
+        for source in sources:
+            source.check_unchanged()
+    if task.status is TaskStatus.PENDING and not fields:
+        return task
+    return journal.change(
+        task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), attempt=task.attempt + 1, detail=None, **fields
+    )
+
+
+def _read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
+    """Finds and fingerprints the sources of a task again, which starts from nothing."""
+    options = Options.from_json(task.options)
+    spooled = [source for source in sources if source.name == "-"]
+    names = [name for name in task.sources if name != "-"]
+    found = [*(fingerprint(file) for file in find_files(names)), *spooled] if names else spooled
+    _check_first_item(found, options)
+    totals = [source.total for source in found]
+    return {
+        "inputs": tuple(source.as_json() for source in found),
+        "total": None if None in totals else sum(total for total in totals if total is not None),
+        "rows": 0,
+        "counts": Counts(),
+        "converted": 0,
+        "failed_items": (),
+    }

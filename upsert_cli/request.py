@@ -1,0 +1,78 @@
+"""What a user asks for: the load and its options."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["default", "categories"]
+IfRunning = Literal["refuse", "wait", "skip"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of a run that its task keeps, so that a restart does the same."""
+
+    id_field: str | None = None
+    text_fields: tuple[str, ...] = ("text",)
+    model_path: str | None = None
+    offline: bool = False
+    batch_size: int | None = None
+    """Items a write; None: by measured speed."""
+
+    threads: int | None = None
+    """Micro-batches embedded at the same time; None: one a processor."""
+
+    force: bool = False
+    max_failures: str | None = None
+    """`"10"` items or `"5%"` of the items read; None: no limit."""
+
+    strict: bool = False
+    verbose: bool = False
+
+    @property
+    def model_folder(self) -> Path | None:
+        """The folder given for the model, if any."""
+        return Path(self.model_path) if self.model_path is not None else None
+
+    def exceeds_max_failures(self, failed: int, read: int, *, settled: int) -> bool:
+        """Tells whether too many items were rejected; a percentage is looked at from `settled` rows on."""
+        if self.max_failures is None:
+            return False
+        if self.max_failures.endswith("%"):
+            return read >= max(settled, 1) and failed * 100 > float(self.max_failures[:-1]) * read
+        return failed > int(self.max_failures)
+
+    def same_result(self, other: Options) -> bool:
+        """Tells whether a load with `other` stores the same records."""
+        return (self.id_field, self.text_fields, self.model_path) == (
+            other.id_field,
+            other.text_fields,
+            other.model_path,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the options as plain data, for the journal."""
+        return asdict(self) | {"text_fields": list(self.text_fields)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Options:
+        """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
+        known = {name: value[name] for name in (field.name for field in fields(cls)) if name in value}
+        return cls(**(known | {"text_fields": tuple(known.get("text_fields", ("text",)))}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A load as it was asked for."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    """Sources as typed; `-` is standard input."""
+
+    chroma: Path
+    collection: str
+    model: str
+    options: Options
+    task_id: str | None = None

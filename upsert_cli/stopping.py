@@ -1,0 +1,78 @@
+"""What ends a running task early: a signal, or somebody's wish to cancel it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from upsert_cli.errors import Canceled, Interrupted, UpsertCliError
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+CANCEL_POLL_SECONDS = 0.25  # seconds between two looks at the cancel flag, which costs a stat
+
+
+class Stopping:
+    """Why the task should stop, if it should; asked by the main thread in all its waits."""
+
+    def __init__(self, task_id: str, *, cancel_requested: Callable[[], bool], kill: Callable[[], None]) -> None:
+        """Watches nothing before `signals` is entered.
+
+        Args:
+            task_id: For the messages.
+            cancel_requested: Looks at the flag in the journal.
+            kill: Called at a second signal, before the process dies by it; leaves the terminal usable.
+        """
+        self.reason: UpsertCliError | None = None
+        self._task_id = task_id
+        self._cancel_requested = cancel_requested
+        self._kill = kill
+        self._next_poll = 0.0
+
+    def check(self) -> None:
+        """Raises the reason to stop, if there is one.
+
+        Raises:
+            Interrupted: A signal came.
+            Canceled: Another process asked for it.
+        """
+        if self.reason is None and time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + CANCEL_POLL_SECONDS
+            if self._cancel_requested():
+                self.reason = Canceled(task_id=self._task_id)
+        if self.reason is not None:
+            raise self.reason
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Takes the first signal as a wish to stop soon, and the second as one to stop at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers; an embedding program keeps its own
+            return
+        # A signal that is ignored from the start (nohup, a shell's background job) stays ignored.
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._take)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if isinstance(self.reason, Interrupted):
+            self._kill()
+            die_by(number)
+        # Also in place of a wish to cancel: who presses Ctrl-C wants this process to die by it.
+        self.reason = Interrupted(task_id=self._task_id, signal_number=number)
+
+
+def die_by(number: int) -> None:
+    """Ends this process by a signal, really by it, so that shells and CI systems see what happened."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

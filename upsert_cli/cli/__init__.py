@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from upsert_cli import __version__
+from upsert_cli import __version__, telemetry
 from upsert_cli.cli import models, run, tasks
 from upsert_cli.cli.options import Session
 from upsert_cli.cli.terminal import Terminal
@@ -85,6 +85,7 @@ for command in (run.run, run.categories, tasks.info, tasks.list_tasks, run.resta
 
 def main() -> None:
     """Runs the command line."""
+    telemetry.switch_off()
     for stream in (sys.stdout, sys.stderr):
         # A terminal or log that takes no Unicode gets escapes, not a crash.
         if hasattr(stream, "reconfigure"):

@@ -1,0 +1,62 @@
+"""What comes from a file, an id or a path is only ever shown, never obeyed."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upsert_cli.cli.text import safe, safe_json, tab_separated
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "\x1b]52;c;aGk=\x07",
+    "\x9b31m",
+    "two\nlines",
+    "carriage\rreturn",
+    "tab\there",
+    "right\u202eleft",
+    "zero\u200bwidth",
+    "nul\x00",
+    "delete\x7f",
+    "\ud800 alone",
+]
+
+
+def _controls(text: str) -> list[str]:
+    return [character for character in text if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_control_character_is_left(text: str) -> None:
+    """Escape sequences, line breaks, direction marks and lone surrogates are written as escapes."""
+    assert _controls(safe(text)) == []
+    assert "\\" in safe(text)
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_any_text_stays_on_one_harmless_line(text: str) -> None:
+    """Whatever the text, nothing that could act on a terminal is left, in plain output and in JSON."""
+    assert _controls(safe(text)) == []
+    assert _controls(safe_json({"text": text})) == []
+
+
+@given(st.text())
+def test_json_still_means_the_same(text: str) -> None:
+    """Escaping in JSON changes how a text is written, not what it is."""
+    assert json.loads(safe_json({"text": text})) == {"text": text}
+
+
+@pytest.mark.parametrize("text", ["plain", "[bold]not markup[/bold]", "naïve 中文 🎉", "a\u00a0b\u3000c"])
+def test_harmless_text_is_left_alone(text: str) -> None:
+    """Letters of all languages, emoji, wide spaces and brackets are shown as they are."""
+    assert safe(text) == text
+
+
+def test_a_cell_breaks_no_table() -> None:
+    """A tab or line break in a cell is no new cell and no new row."""
+    table = tab_separated([("a\tb", "c\nd"), ("e", 1)])
+    assert [line.count("\t") for line in table.split("\n")] == [1, 1]

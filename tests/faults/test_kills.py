@@ -1,0 +1,173 @@
+"""Kills and signals at random instants: after `restart` the collection equals that of an uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+
+ITEMS = 400
+LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+# How many kills; the larger number is run before a release.
+FEW_KILLS, MANY_KILLS = 20, 500
+FEW_SIGNALS, MANY_SIGNALS = 10, 100
+
+Records = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def items() -> list[dict[str, Any]]:
+    """Returns items of mixed length, some ids repeated, a few rows bad."""
+    made: list[dict[str, Any]] = [
+        {
+            "object_id": f"obj-{number % (ITEMS - 20):05d}",
+            "payload": {"text": f"text {number} " + "and more of it " * (number % 23), "number": number},
+        }
+        for number in range(ITEMS)
+    ]
+    for number in range(37, ITEMS, 97):
+        made[number] = {"object_id": f"bad-{number}", "payload": {"text": ""}}
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(items: list[dict[str, Any]], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """Returns the collection of a run that nobody interrupts."""
+    terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
+    terminal.write("a.jsonl", items)
+    terminal.type(LINE, expect=3)
+    return terminal.records(vectors=True)
+
+
+@pytest.mark.parametrize("kills", [FEW_KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
+def test_kills_at_random_instants_lose_nothing(
+    tiny: Terminal, items: list[dict[str, Any]], expected: Records, kills: int
+) -> None:
+    """Whoever is killed with -9, the runner, its writer or both: restarted until done, nothing is lost or doubled."""
+    choose = random.Random(kills)
+    done = 0
+    loads = 0
+    while done < kills:
+        loads += 1
+        terminal = Terminal(tiny.folder / str(loads), tiny.env)
+        terminal.folder.mkdir()
+        terminal.write("a.jsonl", items)
+        line = LINE
+        while done < kills:
+            process = terminal.start(line)
+            _kill_somebody(process, choose)
+            done += 1
+            if process.returncode in (0, 3):
+                break
+            line = "upsert-cli restart t" if _has_task(terminal) else LINE
+        terminal.type(line, expect=3) if process.returncode not in (0, 3) else None
+        _assert_equal(terminal, expected)
+
+
+@pytest.mark.parametrize("count", [FEW_SIGNALS, pytest.param(MANY_SIGNALS, marks=pytest.mark.slow)])
+def test_signals_at_random_instants_stop_at_a_checkpoint(
+    tiny: Terminal, items: list[dict[str, Any]], expected: Records, count: int
+) -> None:
+    """After SIGINT, SIGTERM or SIGHUP the process dies by that signal, the task can be restarted, and ends equal."""
+    choose = random.Random(count)
+    slowest = 0.0
+    for number in range(count):
+        terminal = Terminal(tiny.folder / str(number), tiny.env)
+        terminal.folder.mkdir()
+        terminal.write("a.jsonl", items)
+        process = terminal.start(LINE)
+        try:
+            process.wait(choose.uniform(0.5, 4.0))
+        except subprocess.TimeoutExpired:
+            chosen = choose.choice(list(CODES))
+            sent = time.monotonic()
+            os.kill(process.pid, chosen)
+            process.wait(60)
+            slowest = max(slowest, time.monotonic() - sent)
+            assert process.returncode in (-chosen, 0, 3), process.communicate()
+        process.communicate()
+        if not _has_task(terminal):
+            terminal.type(LINE, expect=3)
+        elif terminal.info("t")["status"] != "done":
+            assert terminal.info("t")["running"] is False
+            terminal.type("upsert-cli restart t", expect=3)
+        _assert_equal(terminal, expected)
+    print(f"slowest stop: {slowest:.2f} s")
+
+
+def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, Any]], expected: Records) -> None:
+    """A second Ctrl-C does not wait for anything; the journal is whole and the task can be taken over."""
+    tiny.write("a.jsonl", items)
+    process = tiny.start(LINE)
+    _wait_until(lambda: _has_task(tiny) and tiny.info("t")["progress"]["rows"] > 0)
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
+    process.wait(30)
+    assert process.returncode == -signal.SIGINT
+    assert tiny.info("t")["running"] is False
+    tiny.type("upsert-cli restart t", expect=3)
+    _assert_equal(tiny, expected)
+
+
+def _kill_somebody(process: subprocess.Popen[str], choose: random.Random) -> None:
+    """Kills the whole group, the runner or its writer with -9 after a while, and waits for the end of all."""
+    try:
+        process.wait(choose.uniform(0.2, 4.0))
+    except subprocess.TimeoutExpired:
+        whom = choose.choice(["group", "runner", "writer"])
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if whom == "group":
+            os.killpg(process.pid, signal.SIGKILL)
+        elif whom == "runner" or not children:
+            process.kill()
+        else:
+            _kill(int(choose.choice(children)))
+    process.communicate(timeout=120)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it came to its end in this moment
+
+
+def _has_task(terminal: Terminal) -> bool:
+    return terminal.type("upsert-cli info t --json", expect=None).returncode == 0
+
+
+def _assert_equal(terminal: Terminal, expected: Records) -> None:
+    task = terminal.info("t")
+    counts = task["counts"]
+    assert task["status"] == "done"
+    assert counts["read"] == ITEMS
+    settled = counts["inserted"] + counts["updated"] + counts["unchanged"] + counts["duplicate"] + counts["failed"]
+    assert settled == ITEMS
+    rejects = terminal.type("upsert-cli info t --failed").stdout.splitlines()
+    assert [json.loads(line)["row"] for line in rejects] == list(range(38, ITEMS + 1, 97))
+    found = terminal.records(vectors=True)
+    assert found.keys() == expected.keys()
+    for identifier, record in expected.items():
+        assert found[identifier]["document"] == record["document"]
+        assert found[identifier]["metadata"] == record["metadata"]
+        assert found[identifier]["vector"] == pytest.approx(record["vector"], abs=1e-5)
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came to that")

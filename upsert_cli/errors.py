@@ -15,6 +15,7 @@ next. The core raises; only the command line's error boundary turns an error int
 from __future__ import annotations
 
 import enum
+import shlex
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -315,3 +316,314 @@ class JournalTooNew(UpsertCliError):
             f"the journal in {self.path} has format {self.found}, this version knows up to {self.known}; "
             f"upgrade upsert-cli, or choose another folder with --journal"
         )
+
+
+# -- leases -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class LocksUnsupported(UpsertCliError):
+    """Raised when the system or the file system has no locks that end with their holder."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} cannot be locked, and without a lock two loads would destroy each other's work; "
+            f"use a local disk on Linux or macOS"
+        )
+
+
+# -- sources ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceNotFound(UsageFault):
+    """Raised when a source names nothing that exists."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} does not exist; name a file, a folder or a glob, or `-` for standard input"
+
+
+@dataclass(eq=False, kw_only=True)
+class NoItemFiles(UsageFault):
+    """Raised when a folder or a glob holds no file of a known format."""
+
+    name: str
+    known: tuple[str, ...]
+    """Suffixes."""
+
+    def __str__(self) -> str:
+        return f"{self.name} holds no file of items; looked for {', '.join(self.known)}"
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownFormat(UsageFault):
+    """Raised when the suffix of a file that was named says nothing about its format."""
+
+    name: str
+    known: tuple[str, ...]
+    """Suffixes."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} has none of the suffixes {', '.join(self.known)}; "
+            f"rename it, or give JSONL on standard input with `-`"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceUnreadable(UpsertCliError):
+    """Raised when a source cannot be opened, or not be read to its end."""
+
+    name: str
+    reason: str
+    row: int = 0
+    """The last row that could be read."""
+
+    def __str__(self) -> str:
+        where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
+        return f"{where} ({self.reason}); mend the file or leave it out, then load again"
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceChanged(Refusal):
+    """Raised when a source is no longer what a checkpoint was made for."""
+
+    name: str
+    how: str
+    """Such as `size 120 -> 180 bytes`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} changed since the task was last run ({self.how}), so its checkpoint means nothing; "
+            f"`upsert-cli restart TASK_ID --from-start` reads it anew"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class SpoolFailed(UpsertCliError):
+    """Raised when standard input or a pipe cannot be kept for a restart."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the input cannot be kept in {self.path} ({self.reason}); give it as a file, or choose another --journal"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TextFieldMissing(UsageFault):
+    """Raised when the first item has none of the fields whose text is to be embedded."""
+
+    source: str
+    row: int
+    wanted: tuple[str, ...]
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the payload has, the first few."""
+
+    def __str__(self) -> str:
+        wanted = " or ".join(f"`{name}`" for name in self.wanted)
+        there = f"it has {', '.join(f'`{name}`' for name in self.there)}" if self.there else "it is empty"
+        return f"{self.source}, row {self.row}: the payload has no {wanted}, {there}; --text-field names the text"
+
+
+# -- models -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownModel(UsageFault):
+    """Raised when fastembed has no dense text model of that name."""
+
+    name: str
+    near: tuple[str, ...]
+    """Names that look like it, the likeliest first."""
+
+    def __str__(self) -> str:
+        question = f"did you mean {' or '.join(self.near)}? " if self.near else ""
+        return f"fastembed has no text model named {self.name!r}; {question}`upsert-cli models list` names them all"
+
+
+@dataclass(eq=False, kw_only=True)
+class ModelNotFound(UpsertCliError):
+    """Raised when none of the places that a model can come from has it."""
+
+    model: str
+    tried: tuple[tuple[str, str], ...]
+    """Each place in the order of search, with one line of reason: `("model hub", "huggingface.co:443 ...")`."""
+
+    def __str__(self) -> str:
+        places = "; ".join(f"{place}: {reason}" for place, reason in self.tried)
+        return (
+            f"the model {self.model} was not found ({places}); `upsert-cli models fetch --model {self.model}` fetches "
+            f"it where there is a network, --model-path takes a folder that holds it"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class ModelDamaged(UpsertCliError):
+    """Raised when the folder of a model lacks a file, or holds one that says nothing usable."""
+
+    model: str
+    folder: str
+    problem: str
+    """What is wrong, as the end of a sentence about the folder: `lacks tokenizer.json`."""
+
+    given: bool
+    """The user named the folder; else it is in the cache."""
+
+    def __str__(self) -> str:
+        remedy = "give --model-path a complete folder" if self.given else "remove it, and it is fetched anew"
+        return f"the folder {self.folder} of the model {self.model} {self.problem}; {remedy}"
+
+
+class PlaceUnusable(UpsertCliError):
+    """Raised when one of the places that a model can come from cannot give it; the next one is asked."""
+
+
+# -- the collection -----------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class BadCollectionName(UsageFault):
+    """Raised when Chroma does not accept the name of a collection that is to be made."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r} cannot be the name of a collection: {self.reason}; choose another with --collection"
+
+
+@dataclass(eq=False, kw_only=True)
+class TargetInUse(Refusal):
+    """Raised when another upsert-cli has the folder."""
+
+    path: str
+    holder: str
+    """Who has it, in words: `pid 4242 on host since ...`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is in use by {self.holder}; wait for it to end, "
+            f"or choose another folder with --chroma (two writers would destroy the index)"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TargetBusy(Refusal):
+    """Raised when another program is writing to the folder."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return (
+            f"another program is writing to {self.path}, and two writers destroy the index; "
+            f"stop it, or let it end, then try again"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class ModelMismatch(Refusal):
+    """Raised when a collection was made with another model, or with the same model used otherwise."""
+
+    path: str
+    collection: str
+    what: str
+    """What differs: `model`, `token limit`."""
+
+    had: str
+    asked: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} was made with the {self.what} {self.had}, not "
+            f"{self.asked}; load with that, or into another --collection"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class DimensionMismatch(Refusal):
+    """Raised when a collection holds vectors of another length than the model gives."""
+
+    path: str
+    collection: str
+    had: int
+    asked: int
+    model: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} holds vectors of {self.had} numbers, and {self.model} "
+            f"gives {self.asked}; choose the --model it was made with, or another --collection"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TargetDamaged(UpsertCliError):
+    """Raised when a collection's index cannot be read, or does not hold what it should."""
+
+    path: str
+    collection: str
+    detail: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} is damaged ({self.detail}); its documents survive: "
+            f"`{_repair_command(self.collection, self.path)}` mends it"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TargetUnusable(UpsertCliError):
+    """Raised when the folder is there but Chroma cannot work with it."""
+
+    path: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be used: {self.reason}; {self.remedy}"
+
+
+@dataclass(eq=False, kw_only=True)
+class DiskFull(UpsertCliError):
+    """Raised when there is not enough room to write on without a loss."""
+
+    path: str
+    free: int
+    """Bytes."""
+
+    needed: int
+    """Bytes, with a reserve: on a full disk Chroma loses index data without an error."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} has {self.free >> 20} MiB free and {self.needed >> 20} MiB are needed; "
+            f"make room, then restart the task: all that was written is safe"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class WriterDied(UpsertCliError):
+    """Raised when the process that writes to Chroma ends by itself, again and again."""
+
+    path: str
+    collection: str
+    how: str
+    """How it ended, such as `SIGSEGV`."""
+
+    def __str__(self) -> str:
+        return (
+            f"the process that writes the collection {self.collection} in {self.path} ended by {self.how} each time; "
+            f"the collection's index may be damaged: `{_repair_command(self.collection, self.path)}` checks and mends "
+            f"it (SIGKILL may also mean that memory ran out)"
+        )
+
+
+def _repair_command(collection: str, path: str) -> str:
+    return f"upsert-cli verify --repair --collection {shlex.quote(collection)} --chroma {shlex.quote(path)}"

@@ -171,11 +171,15 @@ class _Draft:
             collection=request.collection,
             chroma=str(request.chroma.absolute()),
             model=request.model,
-            sources=tuple(name if name == "-" else str(Path(name).absolute()) for name in request.names),
+            sources=tuple(map(_absolute, request.names)),
             total=None if None in totals else sum(total for total in totals if total is not None),
             inputs=tuple(source.as_json() for source in sources),
             options=request.options.as_json(),
         )
+
+
+def _absolute(name: str) -> str:
+    return name if name == "-" else str(Path(name).absolute())
 
 
 def _check_first_item(sources: Sequence[Source], options: Options) -> None:
@@ -197,7 +201,9 @@ def _refuse_other_load(task: Task, draft: Task) -> None:
     """Compares what a task stands for with what is asked for under its id."""
     for what in ("kind", "collection", "chroma", "model", "sources"):
         if getattr(task, what) != getattr(draft, what):
-            raise TaskConflict(task_id=task.id, what=what, had=str(getattr(task, what)), asked=str(getattr(draft, what)))
+            raise TaskConflict(
+                task_id=task.id, what=what, had=str(getattr(task, what)), asked=str(getattr(draft, what))
+            )
     if not Options.from_json(task.options).same_result(Options.from_json(draft.options)):
         raise TaskConflict(task_id=task.id, what="options", had="others", asked="these")
     before = {source.name: source for source in map(Source.from_json, task.inputs)}
@@ -256,8 +262,9 @@ def _set_back(journal: Journal, task: Task, claim: Claim, *, from_start: bool) -
 def _read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     """Finds and fingerprints the sources of a task again, which starts from nothing."""
     options = Options.from_json(task.options)
-    spooled = [source for source in sources if source.name == "-"]
-    names = [name for name in task.sources if name != "-"]
+    spooled = [source for source in sources if source.spooled]
+    gone = {_absolute(source.name) for source in spooled}
+    names = [name for name in task.sources if name not in gone]
     found = [*(fingerprint(file) for file in find_files(names)), *spooled] if names else spooled
     _check_first_item(found, options)
     totals = [source.total for source in found]

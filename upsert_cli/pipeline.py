@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +18,7 @@ from upsert_cli.errors import Canceled, CountsDoNotReconcile, Refusal, Stage, To
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import Counts, Task, TaskStatus, utc_now
+from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task, TaskStatus, utc_now
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model
 from upsert_cli.request import Options
 from upsert_cli.stopping import Stopping
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 RUN_AHEAD = 2  # windows that wait between two stages; bounds memory, and more gains nothing
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
-FAILED_ITEMS = 20  # rejects in the task's record; all of them are in the rejects file
 LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that a percentage says little
 
@@ -85,10 +84,8 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer) 
         TaskStatus.PROCESSING,
         expect=(TaskStatus.PENDING,),
         started_at=utc_now(),
-        finished_at=None,
         detail=None,
         failed_items=(),
-        cancel_requested=False,
     )
     observer.started(task)
     stopping = Stopping(task.id, cancel_requested=claim.cancel_requested, kill=observer.killed)
@@ -152,10 +149,12 @@ class _Attempt:
             for warning in opened.warnings:
                 self._observer.noted(warning)
             self._progress.stage = "loading"
-            with RejectsFile.open_at(self._rejects_path, self._checkpoint.rejects_bytes) as rejects:
-                with closing(self._stream(sources, model, writer)) as stream:
-                    for embedded in stream:
-                        self._settle(embedded, writer, rejects)
+            with (
+                RejectsFile.open_at(self._rejects_path, self._checkpoint.rejects_bytes) as rejects,
+                closing(self._stream(sources, model, writer)) as stream,
+            ):
+                for embedded in stream:
+                    self._settle(embedded, writer, rejects)
             self._progress.stage = "flushing"
             self._writing = True
             writer.close()
@@ -168,9 +167,7 @@ class _Attempt:
 
     def finish(self, status: TaskStatus, detail: str | None) -> Task:
         """Writes how the attempt ended into the task's record."""
-        failed = tuple(
-            RejectsFile.read(self._rejects_path, limit=FAILED_ITEMS, length=self._checkpoint.rejects_bytes)
-        )
+        failed = tuple(RejectsFile.read(self._rejects_path, limit=FAILED_ITEMS, length=self._checkpoint.rejects_bytes))
         return self._claim.finish(status, detail=detail, failed_items=failed, checkpoint=self._checkpoint)
 
     # -- the stages -----------------------------------------------------------------------------------------------
@@ -193,19 +190,15 @@ class _Attempt:
             wait=self._wait,
         )
 
-    def _stream(self, sources: Sequence[Source], model: Model, writer: Writer) -> Iterator[Embedded]:
+    def _stream(self, sources: Sequence[Source], model: Model, writer: Writer) -> Generator[Embedded, None, None]:
         recipe = Recipe(text_fields=self._options.text_fields, identity=model.identity)
         start = Position.from_json(self._checkpoint.position)
-        windows = read_windows(
-            sources, start=start, id_field=self._options.id_field, recipe=recipe, pace=self._pace
-        )
+        windows = read_windows(sources, start=start, id_field=self._options.id_field, recipe=recipe, pace=self._pace)
         ahead = run_ahead(self._counted_in(windows), depth=RUN_AHEAD, ending=self._ending)
         plans = run_ahead(self._compare(ahead, writer), depth=RUN_AHEAD, ending=self._ending)
         embedded = embed_windows(
             plans,
-            load=lambda: FastEmbedder(
-                model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens
-            ),
+            load=lambda: FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens),
             threads=self._options.threads or usable_threads(),
             ending=self._ending,
             clock=time.monotonic,
@@ -264,9 +257,7 @@ class _Attempt:
 
     def _write(self, embedded: Embedded, writer: Writer) -> list[Reject]:
         documents = embedded.window.documents
-        updates = [
-            row for row, verdict in enumerate(embedded.comparison.verdicts) if verdict is Verdict.METADATA
-        ]
+        updates = [row for row, verdict in enumerate(embedded.comparison.verdicts) if verdict is Verdict.METADATA]
         if not embedded.rows and not updates:
             return []
         self._writing = True  # a write in flight ends before anything else does
@@ -371,10 +362,7 @@ def _rows(embedded: Embedded, places: Sequence[int], *, vectors: Vectors | None)
         ids=[document.id for document in documents],
         texts=[document.text for document in documents],
         # Chroma merges metadata; a value of None takes a key away that the item no longer has.
-        metadatas=[
-            document.metadata | dict.fromkeys(keys)
-            for document, keys in zip(documents, stale, strict=True)
-        ],
+        metadatas=[document.metadata | dict.fromkeys(keys) for document, keys in zip(documents, stale, strict=True)],
         vectors=vectors,
     )
 

@@ -90,9 +90,7 @@ class Bars:
             self._rich.start()
             self._started = True
         for identifier, stage in zip(self._ids, self._stages, strict=True):
-            self._rich.update(
-                identifier, completed=getattr(progress, stage), total=progress.total, progress=progress
-            )
+            self._rich.update(identifier, completed=getattr(progress, stage), total=progress.total, progress=progress)
 
     def close(self) -> None:
         """Gives the terminal back."""

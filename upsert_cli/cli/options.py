@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeAlias
 
 import click
 import platformdirs
@@ -21,12 +21,12 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import valid_task_id
 from upsert_cli.models import DEFAULT_MODEL
 
-P = ParamSpec("P")
-R = TypeVar("R")
-Decorator = Callable[[Callable[P, R]], Callable[P, R]]
+Command: TypeAlias = Callable[..., None]
+Decorator: TypeAlias = Callable[[Command], Command]
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
+ALL = 100.0  # percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Session:
     terminal: Terminal
 
 
-class TaskId(click.ParamType):
+class TaskId(click.ParamType[str]):
     """A task's id, checked before anything is looked up."""
 
     name = "task id"
@@ -49,14 +49,14 @@ class TaskId(click.ParamType):
         return str(value)
 
 
-class Failures(click.ParamType):
+class Failures(click.ParamType[str]):
     """A number of items, or a percentage of them."""
 
     name = "n|n%"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Returns the text as it stands, once it is known to be a number or a percentage."""
-        if not re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value) or (value[-1] == "%" and float(value[:-1]) > 100):
+        if not re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value) or (value[-1] == "%" and float(value[:-1]) > ALL):
             self.fail(f"{value!r} is neither a number of items such as 10 nor a percentage such as 5%")
         return str(value)
 
@@ -66,7 +66,7 @@ def default_journal() -> str:
     return platformdirs.user_state_dir("upsert-cli", appauthor=False)
 
 
-def common_options(command: Callable[Concatenate[Session, P], R]) -> Callable[P, R]:
+def common_options(command: Command) -> Command:
     """Adds the options that every command takes, and hands it a `Session` in their place."""
 
     @click.option(
@@ -107,21 +107,20 @@ def common_options(command: Callable[Concatenate[Session, P], R]) -> Callable[P,
         help="Bars on a terminal, a line every 30 s in CI, else nothing.",
     )
     @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        options = cast("dict[str, Any]", kwargs)
+    def wrapped(**options: Any) -> None:
         journal = Journal(options.pop("journal").expanduser().absolute())
         names = ("quiet", "verbose", "color", "progress")
         terminal = Terminal(**{name: options.pop(name) for name in names})
         session = Session(journal=journal, terminal=terminal)
         click.get_current_context().find_root().obj = session
-        return command(session, *args, **kwargs)
+        command(session, **options)
 
     return wrapped
 
 
-def load_options(collection: str) -> Decorator[P, R]:
+def load_options(collection: str) -> Decorator:
     """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
-    options = [
+    options: list[Decorator] = [
         click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
         click.option("--task-id", type=TaskId(), metavar="ID", help="Make sure that the task of this id is done."),
         click.option(
@@ -166,12 +165,12 @@ def load_options(collection: str) -> Decorator[P, R]:
     return _all_of(options)
 
 
-def model_options() -> Decorator[P, R]:
+def model_options() -> Decorator:
     """Adds the choice of a model."""
     return _all_of(model_choices())
 
 
-def model_choices() -> list[Callable[..., Any]]:
+def model_choices() -> list[Decorator]:
     """Returns the options that choose a model."""
     return [
         click.option(
@@ -187,7 +186,7 @@ def model_choices() -> list[Callable[..., Any]]:
     ]
 
 
-def json_option(text: str) -> Callable[..., Any]:
+def json_option(text: str) -> Decorator:
     """Returns the option for output that programs read."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 
@@ -195,8 +194,8 @@ def json_option(text: str) -> Callable[..., Any]:
 _TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
 
 
-def _all_of(options: list[Callable[..., Any]]) -> Decorator[P, R]:
-    def decorate(command: Callable[P, R]) -> Callable[P, R]:
+def _all_of(options: list[Decorator]) -> Decorator:
+    def decorate(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
         return command

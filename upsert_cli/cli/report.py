@@ -93,7 +93,9 @@ class RunReport:
         if task.counts.failed:
             self._show_rejects(task)
         if task.status.value == "done" and not self._terminal.quiet:
-            self._terminal.show(f"collection {task.collection} in {task.chroma}, embedded by {task.model}; to query it:")
+            self._terminal.show(
+                f"collection {task.collection} in {task.chroma}, embedded by {task.model}; to query it:"
+            )
             self._terminal.show(_query_line(task))
 
     def nothing_to_do(self, task: Task, *, exit_code: int, why: str) -> None:
@@ -143,4 +145,4 @@ def _sources(task: Task) -> str:
 
 def _query_line(task: Task) -> str:
     call = f"chromadb.PersistentClient({task.chroma!r}).get_collection({task.collection!r})"
-    return f'  python -c "import chromadb; print({call}.query(query_texts=[\'your text\'], n_results=3))"'
+    return f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""

@@ -1,0 +1,127 @@
+"""What the journal's tests share: a journal in an empty folder, tasks to put into it, and processes that use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal.leases import Checkpoint
+from upsert_cli.journal.tasks import Counts, Task, TaskStatus
+
+ROOT = Path(__file__).parents[2]
+MOMENT = "2026-11-23T21:03:12Z"
+UNPRIVILEGED = 65_534  # the user `nobody`, for whom permissions count where the tests run as root
+
+
+def make_task(task_id: str = "t", **fields: Any) -> Task:
+    """Returns a pending task."""
+    made: dict[str, Any] = {
+        "id": task_id,
+        "status": TaskStatus.PENDING,
+        "created_at": MOMENT,
+        "updated_at": MOMENT,
+        "kind": "default",
+        "collection": "default",
+        "chroma": "/data/chroma",
+        "model": "sentence-transformers/all-MiniLM-L6-v2",
+        "sources": ("/data/a.jsonl",),
+        "total": 100,
+    }
+    return Task(**(made | fields))
+
+
+def make_checkpoint(rows: int, *, rejects_bytes: int = 0) -> Checkpoint:
+    """Returns a checkpoint after `rows` rows, all of them inserted."""
+    return Checkpoint(
+        position={"source": 0, "row": rows, "offset": 10 * rows},
+        rows=rows,
+        counts=Counts(read=rows, inserted=rows),
+        rejects_bytes=rejects_bytes,
+    )
+
+
+def make_reject(number: int) -> dict[str, Any]:
+    """Returns a reject in the shape of the contract."""
+    return {
+        "object_id": f"obj-{number}",
+        "payload": {"text": ""},
+        "item_info": None,
+        "detail": "payload.text is empty",
+        "failure_stage": "on_reading",
+        "source": "a.jsonl",
+        "row": number,
+    }
+
+
+def start(journal: Journal, task_id: str = "t") -> Claim:
+    """Claims a task and sets it to processing, as a runner does."""
+    claim = journal.claim(task_id)
+    journal.change(task_id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,))
+    return claim
+
+
+def die(claim: Claim) -> None:
+    """Leaves everything as a process does that is killed: the kernel frees the lock, nobody tidies up."""
+    claim._lease.release()
+
+
+def finish(claim: Claim, status: TaskStatus, **fields: Any) -> Task:
+    """Ends a task that is being processed."""
+    return claim.finish(status, **({"detail": None, "failed_items": (), "checkpoint": None} | fields))
+
+
+def reach(journal: Journal, status: TaskStatus, task_id: str = "t") -> None:
+    """Creates a task and brings it into a state, by the way that a runner would take."""
+    journal.create(make_task(task_id))
+    if status is TaskStatus.PENDING:
+        return
+    claim = start(journal, task_id)
+    if status is TaskStatus.PROCESSING:
+        die(claim)
+        return
+    finish(claim, status)
+    claim.release()
+
+
+def start_process(module: str, *arguments: str | Path, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Starts a module of these tests as a process of its own, perhaps under another program."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    return subprocess.Popen(
+        [*before, sys.executable, str(ROOT / "tests" / "journal" / f"{module}.py"), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def acknowledged(output: str) -> list[dict[str, Any]]:
+    """Returns the steps that a process has reported as done; the last line may be torn."""
+    return [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Returns a journal in a folder that does not exist yet."""
+    return Journal(tmp_path / "journal")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[None]:
+    """Makes permissions count, also where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(UNPRIVILEGED)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

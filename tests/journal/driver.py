@@ -1,0 +1,102 @@
+"""A process that uses a journal until it is killed, and says what it has done: one JSON object a line.
+
+A step that was reported is acknowledged: no crash may undo it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.journal.conftest import make_checkpoint, make_reject, make_task
+from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
+from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.tasks import TaskStatus
+
+PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
+WINDOWS, ROWS = 3, 10  # a task has so many windows of so many rows, with one reject each
+
+
+def report(step: str, task_id: str, **facts: Any) -> None:
+    """Says that a step is done, in one write, so that a kill leaves no half of it in a buffer."""
+    os.write(1, (json.dumps({"step": step, "id": task_id} | facts) + "\n").encode())
+
+
+def claim_and_wait(folder: Path, task_id: str) -> None:
+    """Claims a task and never lets go of it."""
+    with Journal(folder).claim(task_id):
+        report("claimed", task_id)
+        time.sleep(600)
+
+
+def attempt(step: Callable[[], Any]) -> Any:
+    """Makes a step, and a second time if the journal could not be written, as a user would do after making room."""
+    try:
+        return step()
+    except (TaskExists, WrongStatus):
+        raise
+    except UpsertCliError as error:
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        try:
+            return step()
+        except (TaskExists, WrongStatus):
+            return None  # it was done, only its durability was not known
+
+
+def run(journal: Journal, task_id: str) -> None:
+    """Takes a task from its creation to its end, all steps of a run."""
+    attempt(lambda: journal.create(make_task(task_id)))
+    report("created", task_id)
+    claim: Claim = attempt(lambda: journal.claim(task_id))
+    attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
+    report("started", task_id)
+    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
+    for window in range(1, WINDOWS + 1):
+        length = attempt(partial(rejects.append, [make_reject(window)]))
+        checkpoint = make_checkpoint(window * ROWS, rejects_bytes=length)
+        attempt(partial(claim.save, checkpoint))
+        report("saved", task_id, rows=checkpoint.rows)
+    attempt(rejects.close)
+    attempt(
+        lambda: claim.finish(
+            TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=make_checkpoint(WINDOWS * ROWS)
+        )
+    )
+    report("finished", task_id)
+    claim.release()
+
+
+def run_many(folder: Path, prefix: str, count: int) -> None:
+    """Runs `count` tasks one after the other."""
+    journal = Journal(folder)
+    for number in range(count):
+        run(journal, f"{prefix}-{number}")
+
+
+def race(folder: Path, prefix: str, count: int) -> None:
+    """Runs own tasks, and tries to be the first to begin each of those that all processes share."""
+    journal = Journal(folder)
+    for number in range(count):
+        run(journal, f"{prefix}-{number}")
+        try:
+            journal.change(f"shared-{number}", PROCESSING, expect=(PENDING,), detail=prefix)
+        except WrongStatus:
+            continue
+        report("won", f"shared-{number}")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["claim", where, which]:
+            claim_and_wait(Path(where), which)
+        case ["run", where, name, times]:
+            run_many(Path(where), name, int(times))
+        case ["race", where, name, times]:
+            race(Path(where), name, int(times))

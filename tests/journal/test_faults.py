@@ -1,0 +1,111 @@
+"""A kill, a full disk and a failing disk at each single system call with which the journal is written."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.journal.conftest import acknowledged, make_task, start_process
+from tests.journal.test_journal_crashes import check
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import TaskStatus
+
+CALLS = (
+    *("write", "pwrite64", "fsync", "ftruncate", "openat", "flock", "mkdir", "mkdirat"),
+    *("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat"),
+)
+FAULTS = {"kill": "signal=KILL", "full disk": "error=ENOSPC", "failing disk": "error=EIO"}
+TASKS = 2  # the second one is written into files that exist already
+POINTS = 8  # points tried by default, spread over all
+_LINE = re.compile(r"(?:\[pid +\d+\] )?(\w+)\((.*)")
+
+
+def traced(folder: Path, log: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs two tasks from creation to end, each step reported, under strace."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed, and nothing else makes the n-th system call fail")
+    before = ["strace", "-f", "-y", "-o", str(log), "-e", f"trace={','.join(f'?{call}' for call in CALLS)}", *options]
+    process = start_process("driver", "run", folder, "t", str(TASKS), before=before)
+    output, problems = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, problems)
+
+
+def calls_in(log: Path, folder: Path) -> Iterator[tuple[str, int]]:
+    """Yields the calls that concern the journal: name, and which of the process's calls of that name it is."""
+    seen: dict[str, int] = {}
+    for line in log.read_text().splitlines():
+        if (match := _LINE.match(re.sub(r"^\d+ +", "", line))) is None:
+            continue
+        name, arguments = match.groups()
+        seen[name] = seen.get(name, 0) + 1
+        if str(folder) in arguments:
+            yield name, seen[name]
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
+    """Returns all points of a run at which a fault can strike."""
+    folder = tmp_path_factory.mktemp("points")
+    done = traced(folder / "journal", folder / "log")
+    assert (done.returncode, done.stderr) == (0, "")
+    check_all_done(folder / "journal")
+    found = list(calls_in(folder / "log", folder / "journal"))
+    assert {name for name, _ in found} >= {"write", "fsync", "openat", "ftruncate", "flock"}
+    assert len(found) > 100
+    return found
+
+
+def check_all_done(folder: Path) -> None:
+    """Checks that the run came to its end."""
+    tasks = Journal(folder).list()
+    assert [(task.id, task.status) for task in tasks] == [
+        (f"t-{number}", TaskStatus.DONE) for number in reversed(range(TASKS))
+    ]
+
+
+def strike(point: tuple[str, int], fault: str, folder: Path) -> None:
+    """Lets a fault strike at one point, and checks the journal after it."""
+    name, number = point
+    done = traced(folder / "journal", folder / "log", "-e", f"inject={name}:{FAULTS[fault]}:when={number}")
+    journal = Journal(folder / "journal")
+    check(journal, acknowledged(done.stdout))
+    if fault == "kill":
+        assert done.returncode != 0
+    else:
+        assert done.returncode == 0, done.stderr
+        assert "(INJECTED)" in (folder / "log").read_text()
+        # The step that failed said so in one line that names the path, and succeeded when it was made again.
+        assert all(str(folder / "journal") in line for line in done.stderr.splitlines())
+        check_all_done(journal.folder)
+    for task in journal.list():
+        assert not journal.is_running(task.id)
+        if not task.status.is_final:
+            assert journal.request_cancel(task.id).status is TaskStatus.CANCELED
+    journal.create(make_task("next"))
+    assert journal.find("next") == make_task("next")
+    assert journal.damaged() == ()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_some_system_calls_fail(points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
+    """At points spread over a run: what was acknowledged is there, nothing is damaged, and the journal works on."""
+    for place in range(list(FAULTS).index(fault), len(points), len(points) // POINTS):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        strike(points[place], fault, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_system_call_fails(points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
+    """At every point of a run the same."""
+    for place, point in enumerate(points):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        strike(point, fault, folder)
+        shutil.rmtree(folder)

@@ -1,0 +1,544 @@
+"""The journal as its callers see it: create, find, list, change, claim, cancel."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tinydb import TinyDB
+
+from tests.journal.conftest import (
+    die,
+    finish,
+    make_checkpoint,
+    make_reject,
+    make_task,
+    reach,
+    start,
+    start_process,
+)
+from upsert_cli.errors import InvalidTaskId, TaskExists, TaskNotFound, TaskRunning, WrongStatus
+from upsert_cli.journal import taskfile
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.tasks import Counts, TaskStatus
+
+PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
+CANCELED, FAILED, REFUSED = TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED
+
+
+@contextmanager
+def counting_opens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Collects the files that are opened."""
+    opened: list[Path] = []
+    real = os.open
+
+    def count(path: str | Path, *arguments: int) -> int:
+        opened.append(Path(path))
+        return real(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", count)
+        yield opened
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def test_looking_at_a_journal_that_does_not_exist_makes_nothing(journal: Journal) -> None:
+    """No list, no search and no question creates the folder."""
+    assert journal.list() == []
+    assert not journal.is_running("t")
+    assert journal.damaged() == ()
+    with pytest.raises(TaskNotFound, match="upsert-cli list"):
+        journal.find("t")
+    with pytest.raises(TaskNotFound):
+        journal.request_cancel("t")
+    with pytest.raises(TaskNotFound):
+        journal.claim("t")
+    assert not journal.folder.exists()
+
+
+@pytest.mark.parametrize("text", ["../../etc/passwd", "", 'a"', "\ud800", "a/b"])
+def test_what_is_no_id_is_not_found_and_names_no_file(journal: Journal, text: str) -> None:
+    """A text that can be no id never becomes a part of a path."""
+    journal.create(make_task())
+    with pytest.raises(TaskNotFound):
+        journal.find(text)
+    for ask in (journal.rejects_path, journal.spool_folder, journal.is_running):
+        with pytest.raises(InvalidTaskId):
+            ask(text)
+    with pytest.raises(InvalidTaskId):
+        journal.create(make_task(text))
+
+
+def test_a_task_is_found_as_it_was_created(journal: Journal) -> None:
+    """Another process finds every field as it was, also names that are no UTF-8."""
+    name = os.fsdecode(b"/data/caf\xe9.jsonl")
+    task = make_task(
+        sources=(name,), inputs=({"name": name, "size": 2**70},), options={"text": ["ä", "\N{PILE OF POO}"]}
+    )
+    assert journal.create(task) == task
+    assert Journal(journal.folder).find("t") == task
+
+
+def test_the_files_are_ordinary_tinydb_files(journal: Journal) -> None:
+    """Stock TinyDB reads what the journal wrote."""
+    journal.create(make_task("a"))
+    journal.create(make_task("b"))
+    table = TinyDB(journal.folder / "tasks-000000.json", access_mode="r").table("tasks")
+    assert [(record.doc_id, record["id"], record["status"]) for record in table] == [
+        (1, "a", "pending"),
+        (2, "b", "pending"),
+    ]
+
+
+def test_list_is_newest_first_and_paged(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offset, limit and status cut the same sequence, across segments."""
+    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 4)
+    ids = [f"t{number}" for number in range(10)]
+    for task_id in ids:
+        journal.create(make_task(task_id))
+    for task_id in ids[::3]:
+        journal.request_cancel(task_id)
+    newest = ids[::-1]
+    assert sorted(path.name for path in journal.folder.glob("tasks-*.json")) == [
+        f"tasks-00000{n}.json" for n in range(3)
+    ]
+    assert [task.id for task in journal.list()] == newest
+    assert [task.id for task in journal.list(offset=3, limit=5)] == newest[3:8]
+    assert [task.id for task in journal.list(offset=9, limit=5)] == newest[9:]
+    assert journal.list(offset=10) == [] == journal.list(limit=0)
+    assert [task.id for task in journal.list(status=CANCELED, offset=1)] == ["t6", "t3", "t0"]
+    assert [task.id for task in journal.list(status=FAILED)] == []
+
+
+@pytest.mark.parametrize("history", [0, 3, 40])
+def test_looking_costs_the_same_whatever_the_history(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, history: int
+) -> None:
+    """To find, list and change new tasks opens the same files after 40 segments as after none."""
+    with monkeypatch.context() as patch:
+        patch.setattr(taskfile, "SEGMENT_TASKS", 1)
+        for number in range(history):
+            journal.create(make_task(f"old{number}"))
+        journal.create(make_task("new"))
+    fresh = Journal(journal.folder)
+    with counting_opens(monkeypatch) as opened:
+        fresh.find("new")
+    assert [path.name for path in opened] == ["meta.json", f"tasks-{history:06}.json"]
+    with counting_opens(monkeypatch) as opened:
+        Journal(journal.folder).list(limit=1)
+    assert [path.name for path in opened] == ["meta.json", f"tasks-{history:06}.json"]
+    with counting_opens(monkeypatch) as opened:
+        fresh.change("new", CANCELED, expect=(PENDING,))
+    assert [path.name for path in opened] == [
+        "meta.json",
+        f"tasks-{history:06}.lock",
+        f"tasks-{history:06}.json.tmp",
+        "journal",
+    ]
+
+
+def test_a_segment_of_large_tasks_gets_no_further_ones(journal: Journal) -> None:
+    """One task with thousands of sources does not make the changes of others slow."""
+    journal.create(make_task("large", sources=tuple(f"/data/{number:0100}" for number in range(20_000))))
+    journal.create(make_task("small"))
+    assert (journal.folder / "tasks-000001.json").stat().st_size < 10_000
+    assert [task.id for task in journal.list()] == ["small", "large"]
+
+
+def test_a_reader_sees_at_once_what_others_write(journal: Journal) -> None:
+    """What was read is never answered from memory when the file is another one."""
+    journal.create(make_task())
+    reader = Journal(journal.folder)
+    for to in (PROCESSING, FAILED, PENDING, CANCELED):
+        journal.change("t", to, expect=tuple(TaskStatus))
+        assert reader.find("t").status is to
+        assert [task.status for task in reader.list()] == [to]
+
+
+# -- creating ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_id_is_taken_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id that is anywhere in the journal cannot be created again."""
+    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 2)
+    for number in range(7):
+        journal.create(make_task(f"t{number}"))
+    for number in range(7):
+        with pytest.raises(TaskExists, match=f"t{number}"):
+            Journal(journal.folder).create(make_task(f"t{number}"))
+    journal.create(make_task("t"))
+    assert len(journal.list()) == 8
+
+
+def test_ids_that_would_share_files_are_one_where_case_is_ignored(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a.lease and A.lease are one file, `Nightly` and `nightly` cannot both be tasks; elsewhere they can."""
+    monkeypatch.setattr(taskfile, "FOLDS_CASE", True)
+    journal.create(make_task("Nightly"))
+    for task_id in ("nightly", "NIGHTLY", "Nightly"):
+        with pytest.raises(TaskExists):
+            Journal(journal.folder).create(make_task(task_id))
+    monkeypatch.setattr(taskfile, "FOLDS_CASE", False)
+    journal.create(make_task("nightly"))
+    assert {task.id for task in journal.list()} == {"Nightly", "nightly"}
+
+
+# -- changing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_change_is_made_only_from_an_expected_state(journal: Journal) -> None:
+    """Of two who want to begin a task, one gets it, and the other learns what it is by now."""
+    journal.create(make_task())
+    other = Journal(journal.folder)
+    other.find("t")
+    assert journal.change("t", PROCESSING, expect=(PENDING,), attempt=2).attempt == 2
+    with pytest.raises(WrongStatus, match="is processing, not pending"):
+        other.change("t", PROCESSING, expect=(PENDING,), attempt=3)
+    assert journal.find("t").attempt == 2
+
+
+def test_a_change_sets_the_time(journal: Journal) -> None:
+    """`updated_at` follows every change, `finished_at` the end of a task."""
+    journal.create(make_task())
+    changed = journal.change("t", PROCESSING, expect=(PENDING,))
+    assert (changed.created_at, changed.finished_at) == (make_task().created_at, None)
+    assert changed.updated_at > changed.created_at
+    ended = journal.change("t", REFUSED, expect=(PROCESSING,), detail="the target is in use")
+    assert ended.finished_at == ended.updated_at
+    assert journal.find("t") == ended
+
+
+def test_a_change_that_fails_leaves_no_trace(journal: Journal) -> None:
+    """A field that there is not, or a value that is no JSON, changes nothing, not even what the process itself sees."""
+    journal.create(make_task())
+    with pytest.raises(TypeError):
+        journal.change("t", PROCESSING, expect=(PENDING,), no_such_field=1)
+    with pytest.raises(TypeError):
+        journal.change("t", PROCESSING, expect=(PENDING,), options={"a": object()})
+    assert journal.find("t") == make_task() == Journal(journal.folder).find("t")
+    journal.change("t", PROCESSING, expect=(PENDING,))
+
+
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_has_one_runner(journal: Journal) -> None:
+    """A second claim is refused at once, names the holder, and is granted when the first has let go."""
+    journal.create(make_task())
+    with journal.claim("t"):
+        assert journal.is_running("t")
+        with pytest.raises(TaskRunning, match=f"pid {os.getpid()} on "):
+            Journal(journal.folder).claim("t")
+    assert not journal.is_running("t")
+    with journal.claim("t") as claim:
+        claim.release()
+        with Journal(journal.folder).claim("t"):
+            claim.release()  # a second time, which must not take the lease away from its new holder
+            assert journal.is_running("t")
+    assert journal.find("t") == make_task()
+
+
+def test_a_runner_that_was_killed_has_no_claim_any_more(journal: Journal) -> None:
+    """The lease is free when its holder is dead, and the next claim gets it."""
+    journal.create(make_task())
+    process = start_process("driver", "claim", journal.folder, "t")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["step"] == "claimed"
+    assert journal.is_running("t")
+    process.kill()
+    process.communicate()
+    assert not journal.is_running("t")
+    journal.claim("t").release()
+
+
+def test_a_killed_task_shows_its_checkpoint(journal: Journal) -> None:
+    """While a task is processing, rows, counts and rejects are those of the checkpoint, in `find` and in `list`."""
+    journal.create(make_task())
+    claim = start(journal)
+    with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
+        length = rejects.append([make_reject(1), make_reject(2)])
+        claim.save(make_checkpoint(50, rejects_bytes=length))
+        rejects.append([make_reject(3)])  # beyond the checkpoint: will be found again
+    die(claim)
+    for task in (journal.find("t"), journal.list()[0]):
+        assert (task.status, task.rows, task.counts) == (PROCESSING, 50, Counts(read=50, inserted=50))
+        assert [item["row"] for item in task.failed_items] == [1, 2]
+
+
+def test_what_a_checkpoint_says_is_kept_when_a_dead_task_is_set_back(journal: Journal) -> None:
+    """A task that is pending again still says how far it is."""
+    journal.create(make_task())
+    claim = start(journal)
+    claim.save(make_checkpoint(50))
+    die(claim)
+    task = journal.change("t", PENDING, expect=(PROCESSING,), attempt=2)
+    assert (task.rows, task.counts.inserted, task.attempt) == (50, 50, 2)
+    assert Journal(journal.folder).find("t") == task
+
+
+@pytest.mark.parametrize("status", [FAILED, CANCELED, REFUSED, DONE])
+def test_the_end_of_an_attempt_is_written_with_all_that_belongs_to_it(journal: Journal, status: TaskStatus) -> None:
+    """Rows, counts and rejects go into the record; the checkpoint stays for a restart unless the task is done."""
+    journal.create(make_task())
+    with start(journal) as claim:
+        claim.save(make_checkpoint(40))
+        journal.change("t", PROCESSING, expect=(PROCESSING,), cancel_requested=True)
+        task = finish(claim, status, detail="why", failed_items=[make_reject(1)], checkpoint=make_checkpoint(60))
+        assert claim.checkpoint() == (None if status is DONE else make_checkpoint(40))
+    assert (task.status, task.detail, task.rows, task.counts.inserted) == (status, "why", 60, 60)
+    assert task.failed_items == (make_reject(1),)
+    assert task.finished_at is not None
+    assert not task.cancel_requested
+    assert Journal(journal.folder).find("t") == task
+
+
+def test_rejects_too_long_for_the_record_are_shown_whole(journal: Journal) -> None:
+    """The record stays small; `find` takes what it cut from the rejects file."""
+    journal.create(make_task())
+    items = [make_reject(number) | {"payload": {"text": "x" * 100_000}} for number in range(25)]
+    with start(journal) as claim:
+        with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
+            length = rejects.append(items)
+        finish(claim, DONE, failed_items=items[:20], checkpoint=make_checkpoint(50, rejects_bytes=length))
+    assert (journal.folder / "tasks-000000.json").stat().st_size < 50_000
+    assert list(journal.find("t").failed_items) == items[:20]
+    journal.rejects_path("t").unlink()
+    assert [item["payload"] for item in journal.find("t").failed_items] == [None] * 20
+
+
+def test_dropping_a_checkpoint_begins_at_the_start(journal: Journal) -> None:
+    """After that there is none, also where there never was one."""
+    journal.create(make_task())
+    with journal.claim("t") as claim:
+        claim.drop_checkpoint()
+        claim.save(make_checkpoint(40))
+        assert claim.checkpoint() == make_checkpoint(40)
+        claim.drop_checkpoint()
+        assert claim.checkpoint() is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "garbage", "empty", "other"])
+def test_a_torn_checkpoint_is_none(journal: Journal, damage: str) -> None:
+    """A progress file that is not whole to the last byte reads as none, for the runner and for those who look."""
+    journal.create(make_task())
+    claim = start(journal)
+    claim.save(make_checkpoint(40))
+    path = journal.folder / "active" / "t.progress"
+    whole = path.read_bytes()
+    torn = {
+        "cut": [whole[:length] for length in range(1, len(whole))],
+        "zeros": [whole[:length] + bytes(len(whole) - length) for length in range(0, len(whole), 9)],
+        "garbage": [os.urandom(len(whole))],
+        "empty": [b""],
+        "other": [whole.replace(b'"rows": 40', b'"rows": 90'), b"[1, 2]", b"00000000 {}"],
+    }
+    for content in torn[damage]:
+        path.write_bytes(content)
+        assert claim.checkpoint() is None
+        assert journal.find("t").rows == 0
+    path.write_bytes(whole)
+    assert claim.checkpoint() == make_checkpoint(40)
+
+
+def test_a_checkpoint_whose_rejects_are_gone_is_none(journal: Journal) -> None:
+    """A power failure may take rejects that the checkpoint counts; then the rows are read again."""
+    journal.create(make_task())
+    with start(journal) as claim:
+        with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
+            claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)])))
+        assert claim.checkpoint() is not None
+        os.truncate(journal.rejects_path("t"), 10)
+        assert claim.checkpoint() is None
+
+
+def test_a_new_task_does_not_inherit_the_checkpoint_of_a_lost_one(journal: Journal) -> None:
+    """What is left of a task whose record is gone does not make a new one of that id skip rows."""
+    journal.create(make_task())
+    claim = start(journal)
+    claim.save(make_checkpoint(40))
+    die(claim)
+    (journal.folder / "tasks-000000.json").unlink()
+    (journal.folder / "tasks-000000.json.bak").unlink()
+    journal.create(make_task())
+    assert journal.claim("t").checkpoint() is None
+
+
+# -- canceling --------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_of_a_pending_task_is_made_at_once(journal: Journal) -> None:
+    """Nobody runs it, so nobody has to be asked."""
+    reach(journal, PENDING)
+    assert journal.request_cancel("t").status is CANCELED
+    assert journal.find("t").finished_at is not None
+
+
+def test_cancel_of_a_task_whose_runner_is_dead_is_made_at_once(journal: Journal) -> None:
+    """It keeps the progress of its checkpoint, and can be restarted from there."""
+    journal.create(make_task())
+    claim = start(journal)
+    claim.save(make_checkpoint(40))
+    die(claim)
+    task = journal.request_cancel("t")
+    assert (task.status, task.rows, journal.is_running("t")) == (CANCELED, 40, False)
+    assert journal.claim("t").checkpoint() == make_checkpoint(40)
+
+
+def test_cancel_does_not_end_a_task_that_is_taken_over_in_that_moment(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look whether somebody runs it and the change, nobody can begin to."""
+    reach(journal, PROCESSING)
+    looks = iter([False])
+    look = journal.is_running
+    with journal.claim("t") as claim:
+        monkeypatch.setattr(journal, "is_running", lambda task_id: next(looks, None) is None and look(task_id))
+        assert journal.request_cancel("t").status is PROCESSING
+        assert claim.cancel_requested()
+
+
+def test_cancel_of_a_running_task_asks_its_runner(journal: Journal) -> None:
+    """The runner sees it at its next look, whatever else happened to the file before."""
+    journal.create(make_task())
+    journal.create(make_task("other"))
+    other = Journal(journal.folder)
+    with start(journal) as claim:
+        other.request_cancel("other")
+        assert not claim.cancel_requested()
+        asked = other.request_cancel("t")
+        assert (asked.status, asked.cancel_requested) == (PROCESSING, True)
+        assert claim.cancel_requested()
+        assert other.request_cancel("t").cancel_requested
+        assert finish(claim, CANCELED).cancel_requested is False
+
+
+def test_looking_for_a_cancel_opens_nothing_while_nothing_changed(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question costs a stat, so it may be asked all the time."""
+    journal.create(make_task())
+    with start(journal) as claim:
+        claim.cancel_requested()
+        with counting_opens(monkeypatch) as opened:
+            assert not any(claim.cancel_requested() for _ in range(10))
+        assert opened == []
+
+
+def test_a_journal_that_cannot_be_read_for_a_moment_cancels_nothing(journal: Journal) -> None:
+    """A runner goes on while its record is out of sight."""
+    journal.create(make_task())
+    with start(journal) as claim:
+        for path in journal.folder.glob("tasks-*"):
+            path.rename(path.with_suffix(path.suffix + ".away"))
+        assert not claim.cancel_requested()
+        for path in journal.folder.glob("*.away"):
+            path.write_bytes(b"garbage")
+            path.rename(path.with_suffix(""))
+        assert not claim.cancel_requested()
+
+
+@pytest.mark.parametrize("status", [DONE, FAILED, REFUSED])
+def test_cancel_of_a_task_that_ended_changes_nothing(journal: Journal, status: TaskStatus) -> None:
+    """It raises, says the state, and leaves the task as it is."""
+    reach(journal, status)
+    before = journal.find("t")
+    with pytest.raises(WrongStatus, match=f"is {status}, not pending or processing"):
+        journal.request_cancel("t")
+    assert journal.find("t") == before
+
+
+def test_cancel_of_a_canceled_task_is_no_error(journal: Journal) -> None:
+    """It is returned as it is."""
+    reach(journal, CANCELED)
+    before = journal.find("t")
+    assert journal.request_cancel("t") == before == journal.find("t")
+
+
+# -- files that go with a task ----------------------------------------------------------------------------------------
+
+
+def test_standard_input_is_kept_for_its_task(journal: Journal) -> None:
+    """What is read before there is a task moves into the task's folder."""
+    incoming = journal.incoming_folder()
+    (incoming / "0.jsonl").write_text("{}")
+    assert incoming.parent == journal.spool_folder("t").parent
+    assert journal.incoming_folder() != incoming
+    assert journal.adopt_spool(incoming, "t") == journal.spool_folder("t")
+    assert (journal.spool_folder("t") / "0.jsonl").read_text() == "{}"
+    assert not incoming.exists()
+
+
+def test_standard_input_never_takes_the_place_of_that_of_another_task(journal: Journal) -> None:
+    """The spool of a task that exists stays; what a process left that was killed before there was one does not."""
+    first = journal.incoming_folder()
+    (first / "0.jsonl").write_text("first")
+    journal.adopt_spool(first, "t")  # and killed here
+    second = journal.incoming_folder()
+    (second / "0.jsonl").write_text("second")
+    journal.adopt_spool(second, "t")
+    journal.create(make_task())
+    with pytest.raises(TaskExists):
+        journal.adopt_spool(journal.incoming_folder(), "t")
+    assert (journal.spool_folder("t") / "0.jsonl").read_text() == "second"
+
+
+def test_stale_standard_input_is_removed(journal: Journal) -> None:
+    """A day after the last write an incoming folder belongs to nobody; one that is being written stays."""
+    stale, slow = journal.incoming_folder(), journal.incoming_folder()
+    (stale / "0.jsonl").write_text("{}")
+    os.utime(stale / "0.jsonl", (0, 0))
+    os.utime(stale, (0, 0))
+    (slow / "0.jsonl").write_text("{}")
+    os.utime(slow, (0, 0))
+    journal.incoming_folder()
+    assert (stale.exists(), slow.exists()) == (False, True)
+
+
+def test_rejects_are_cut_back_to_the_checkpoint(journal: Journal) -> None:
+    """What was found again after a crash is in the file once; half a line does no harm."""
+    path = journal.rejects_path("t")
+    with RejectsFile.open_at(path, 0) as rejects:
+        length = rejects.append([make_reject(1)])
+        assert rejects.append([]) == length
+        rejects.append([make_reject(2), make_reject(3)])
+    with path.open("ab") as file:
+        file.write(b'{"half": ')
+    assert [item["row"] for item in RejectsFile.read(path)] == [1, 2, 3]
+    assert [item["row"] for item in RejectsFile.read(path, limit=2)] == [1, 2]
+    assert [item["row"] for item in RejectsFile.read(path, length=length)] == [1]
+    with RejectsFile.open_at(path, length) as rejects:
+        assert rejects.append([make_reject(2) | {"payload": "\ud800"}]) == path.stat().st_size
+    assert [(item["row"], item["payload"]) for item in RejectsFile.read(path)] == [(1, {"text": ""}), (2, "\ufffd")]
+
+
+def test_a_reject_that_is_no_json_is_kept_without_its_item(journal: Journal) -> None:
+    """Nested too deeply, or not a number: the row is named, and the rejects beside it are whole."""
+    deep: list[object] = []
+    for _ in range(5_000):
+        deep = [deep]
+    with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
+        rejects.append([make_reject(1) | {"payload": deep}, make_reject(2) | {"payload": float("nan")}, make_reject(3)])
+    kept = list(RejectsFile.read(journal.rejects_path("t")))
+    assert [(item["row"], item["payload"]) for item in kept] == [(1, None), (2, None), (3, {"text": ""})]
+    assert kept[0]["detail"].startswith("payload.text is empty (item left out: maximum recursion")
+
+
+def test_rejects_that_are_gone_are_not_made_up(journal: Journal) -> None:
+    """A file that is shorter than its checkpoint says is not filled with zeros, and none is made for no rejects."""
+    path = journal.rejects_path("t")
+    with RejectsFile.open_at(path, 1_000) as rejects:
+        assert rejects.append([]) == 0
+    assert not path.exists()
+    assert list(RejectsFile.read(path)) == []
+    for count in (1, 2):
+        with RejectsFile.open_at(path, 1_000) as rejects:
+            assert rejects.append([make_reject(1)]) == path.stat().st_size
+        assert len(list(RejectsFile.read(path))) == count

@@ -1,0 +1,268 @@
+"""A journal that was damaged: named, moved aside, restored where that can be, and never begun anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.journal.conftest import make_checkpoint, make_task, reach
+from upsert_cli.errors import JournalDamaged, JournalTooNew, TaskExists, TaskNotFound
+from upsert_cli.journal import layout, taskfile
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import TaskStatus
+
+PENDING, CANCELED = TaskStatus.PENDING, TaskStatus.CANCELED
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "truncated": lambda whole: whole[: len(whole) // 2],
+    "without its end": lambda whole: whole[:-1],
+    "zeroed": lambda whole: bytes(len(whole)),
+    "zeroed in the middle": lambda whole: whole[:20] + bytes(len(whole) - 40) + whole[-20:],
+    "garbage": lambda whole: os.urandom(len(whole)),
+    "garbage over an id": lambda whole: whole.replace(b'"id": "', b'"\xff\xfe\0: "', 1),
+    "other JSON": lambda _: b'{"tasks": [1, 2, 3]}}}',
+    "no table": lambda _: b"{}",
+    "records that are none": lambda _: b'{"tasks": {"1": "a"}}',
+}
+
+
+@pytest.fixture
+def segments(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    """Returns a journal of three segments with the tasks a0 a1, b0 b1 and c0 c1; the a's and c's were changed."""
+    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 2)
+    for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
+        journal.create(make_task(task_id))
+    for task_id in ("a0", "c0"):
+        journal.request_cancel(task_id)
+    return Journal(journal.folder)
+
+
+def path_of(journal: Journal, number: int, suffix: str = "") -> Path:
+    return journal.folder / f"tasks-{number:06}.json{suffix}"
+
+
+def damage(path: Path, kind: str = "truncated") -> bytes:
+    """Damages a file and returns what it is then."""
+    path.write_bytes(DAMAGE[kind](path.read_bytes()))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_readers_see_the_generation_before_and_touch_nothing(segments: Journal, kind: str) -> None:
+    """List and find answer from the .bak, say so once, and leave the damaged file where it is."""
+    left = damage(path_of(segments, 0), kind)
+    for _ in range(3):
+        assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "b0", "a1", "a0"]
+        assert segments.find("a0").status is PENDING  # the last change is what the generation before does not have
+        assert segments.find("c0").status is CANCELED
+    assert [task.id for task in segments.list(status=CANCELED)] == ["c0"]
+    assert len(segments.warnings) == 1
+    assert "tasks-000000.json is damaged" in segments.warnings[0]
+    assert path_of(segments, 0).read_bytes() == left
+    assert [entry.path.name for entry in segments.damaged()] == ["tasks-000000.json"]
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_writer_moves_the_damaged_file_aside_and_restores_the_one_before(segments: Journal, kind: str) -> None:
+    """Nothing is thrown away, and after the first change the journal is whole again."""
+    left = damage(path_of(segments, 0), kind)
+    assert segments.request_cancel("a1").status is CANCELED
+    (aside,) = segments.folder.glob("*.damaged-*")
+    assert (aside.name.startswith("tasks-000000.json.damaged-2"), aside.read_bytes()) == (True, left)
+    assert any("moved to" in warning for warning in segments.warnings)
+    assert any("restored" in warning for warning in segments.warnings)
+    fresh = Journal(segments.folder)
+    assert {task.id: task.status for task in fresh.list()}.items() >= {("a0", PENDING), ("a1", CANCELED)}
+    assert fresh.warnings == []
+    assert [entry.path for entry in fresh.damaged()] == [aside]
+    assert aside.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("number", [0, 2])
+def test_without_a_good_generation_the_others_go_on(segments: Journal, kind: str, number: int) -> None:
+    """The lost tasks are named as lost, all others are listed and changed, and the number is never used again."""
+    lost = "abc"[number]
+    damage(path_of(segments, number), kind)
+    path_of(segments, number, ".bak").unlink()
+    others = [task_id for task_id in ("c1", "c0", "b1", "b0", "a1", "a0") if task_id[0] != lost]
+    assert [task.id for task in segments.list()] == others
+    with pytest.raises((TaskNotFound, JournalDamaged)):
+        segments.change(f"{lost}1", CANCELED, expect=(PENDING,))
+    assert segments.request_cancel("b0").status is CANCELED
+    segments.create(make_task("new"))
+    assert [task.id for task in Journal(segments.folder).list()] == ["new", *others]
+    assert [entry.path.name[:17] for entry in segments.damaged()] == [path_of(segments, number).name]
+    if number == 2:
+        assert not path_of(segments, 2).exists()
+        assert path_of(segments, 3).exists()
+        assert len(list(segments.folder.glob("tasks-000002.json.damaged-*"))) == 1
+
+
+@pytest.mark.parametrize("kind", ["empty", "truncated", "without its end", "zeroed", "garbage"])
+def test_damage_in_an_old_segment_hides_no_task(segments: Journal, kind: str) -> None:
+    """What is cut off or overwritten is noticed in any segment, though old ones are searched without being parsed."""
+    for number in range(20):
+        segments.create(make_task(f"new{number}"))
+    damage(path_of(segments, 0), kind)
+    assert Journal(segments.folder).find("a1").id == "a1"
+    assert [task.id for task in Journal(segments.folder).list(status=PENDING)][-2:] == ["a1", "a0"]
+    with pytest.raises(TaskExists):
+        Journal(segments.folder).create(make_task("a1"))
+
+
+def test_both_generations_damaged(segments: Journal) -> None:
+    """Both are moved aside, and nothing takes their place."""
+    damage(path_of(segments, 2))
+    damage(path_of(segments, 2, ".bak"), "garbage")
+    segments.create(make_task("new"))
+    assert [task.id for task in segments.list()] == ["new", "b1", "b0", "a1", "a0"]
+    assert len(list(segments.folder.glob("tasks-000002.json*.damaged-*"))) == 2
+    assert [path.name for path in segments.folder.glob("tasks-000002.json*") if ".damaged-" not in path.name] == []
+
+
+def test_a_damaged_only_segment_is_not_an_empty_journal(journal: Journal) -> None:
+    """Where all is lost, it says so: no file takes the damaged one's name, and a search tells what it could not read."""
+    reach(journal, PENDING)
+    damage(path_of(journal, 0))
+    path_of(journal, 0, ".bak").unlink()
+    fresh = Journal(journal.folder)
+    assert fresh.list() == []
+    assert any("damaged" in warning for warning in fresh.warnings)
+    with pytest.raises(TaskNotFound, match="upsert-cli journal check"):
+        fresh.find("t")
+    fresh.create(make_task("new"))
+    assert path_of(journal, 1).exists()
+    assert not path_of(journal, 0).exists()
+
+
+def test_a_missing_file_is_restored_from_the_generation_before(segments: Journal) -> None:
+    """Somebody removed a segment: it is read from its .bak, and the next change brings it back."""
+    path_of(segments, 0).unlink()
+    assert segments.find("a0").status is PENDING
+    assert "missing" in segments.warnings[0]
+    segments.request_cancel("a1")
+    assert [task.id for task in Journal(segments.folder).list()][-2:] == ["a1", "a0"]
+
+
+def test_two_damages_in_one_second_are_both_kept(segments: Journal) -> None:
+    """A file that is moved aside never replaces another one."""
+    contents = set()
+    for round_number in range(3):
+        damage(path_of(segments, 0), "without its end")
+        contents.add(path_of(segments, 0).read_bytes())
+        segments.change("a1", PENDING, expect=(PENDING,), detail=f"round {round_number}")
+    kept = {path.read_bytes() for path in segments.folder.glob("tasks-000000.json.damaged-*")}
+    assert contents <= kept
+    assert len(list(segments.folder.glob("tasks-000000.json.damaged-*"))) == 3
+
+
+def test_a_record_that_is_no_task_hides_no_other(segments: Journal) -> None:
+    """It is left out of the list with a warning, named when it is asked for, and stays in its file."""
+    path = path_of(segments, 1)
+    path.write_bytes(path.read_bytes().replace(b'"pending"', b'"unheard"', 1))
+    assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "a1", "a0"]
+    assert any("b0" in warning for warning in segments.warnings)
+    with pytest.raises(JournalDamaged, match="b0"):
+        segments.find("b0")
+    segments.request_cancel("b1")
+    assert b'"unheard"' in path.read_bytes()
+
+
+def test_damaged_rejects_do_not_hide_their_task(journal: Journal) -> None:
+    """The task is shown with what its record says, and a warning."""
+    reach(journal, PENDING)
+    claim = journal.claim("t")
+    journal.change("t", TaskStatus.PROCESSING, expect=(PENDING,))
+    journal.rejects_path("t").write_bytes(b"garbage\n" * 10)
+    claim.save(make_checkpoint(40, rejects_bytes=80))
+    assert journal.find("t").rows == 40
+    assert any("t.jsonl is damaged (line 1" in warning for warning in journal.warnings)
+
+
+# -- formats ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_newer_format_is_refused(journal: Journal) -> None:
+    """Nothing is read from it and nothing written, and the message names both formats."""
+    reach(journal, PENDING)
+    (journal.folder / "meta.json").write_text('{"format": 7}')
+    (journal.folder / "spool").rmdir()
+    before = sorted(path.name for path in journal.folder.rglob("*"))
+    for use in (
+        lambda: journal.find("t"),
+        journal.list,
+        lambda: journal.create(make_task("new")),
+        lambda: journal.request_cancel("t"),
+        lambda: journal.claim("t"),
+        lambda: journal.change("t", CANCELED, expect=(PENDING,)),
+        journal.incoming_folder,
+        journal.damaged,
+    ):
+        with pytest.raises(JournalTooNew, match=r"has format 7, this version knows up to 1; upgrade"):
+            use()
+    assert sorted(path.name for path in journal.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b'{"format": "1"}', b'{"format": -3}', bytes(13)])
+def test_a_damaged_format_is_taken_as_the_present_one(journal: Journal, content: bytes) -> None:
+    """The tasks are still read, and the next write sets the damaged file aside."""
+    reach(journal, PENDING)
+    (journal.folder / "meta.json").write_bytes(content)
+    assert journal.find("t") == make_task()
+    assert [entry.path.name for entry in journal.damaged()] == ["meta.json"]
+    journal.create(make_task("new"))
+    assert (journal.folder / "meta.json").read_text() == '{"format": 1}'
+    (aside,) = journal.folder.glob("meta.json.damaged-*")
+    assert aside.read_bytes() == content
+    assert len(journal.warnings) == 1
+
+
+@pytest.mark.parametrize("first_use", ["find", "list", "create"])
+def test_an_older_format_is_brought_up_to_date(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, first_use: str
+) -> None:
+    """Whatever is done first migrates the journal, once."""
+    reach(journal, PENDING)
+    (journal.folder / "meta.json").write_text('{"format": 0}')
+    path_of(journal, 0).rename(journal.folder / "all-tasks.json")  # how a format 0 might have named it
+    path_of(journal, 0, ".bak").unlink()
+    moved: list[Path] = []
+
+    def migrate(folder: Path) -> None:
+        moved.append(folder)
+        (folder / "all-tasks.json").rename(folder / "tasks-000000.json")
+
+    monkeypatch.setitem(layout.MIGRATIONS, 0, migrate)
+    uses: dict[str, Callable[[], object]] = {
+        "find": lambda: journal.find("t"),
+        "list": journal.list,
+        "create": lambda: journal.create(make_task("new")),
+    }
+    uses[first_use]()
+    assert journal.find("t") == make_task()
+    assert moved == [journal.folder]
+    assert (journal.folder / "meta.json").read_text() == '{"format": 1}'
+
+
+def test_a_migration_that_fails_is_tried_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The format is raised only when its step is done."""
+    reach(journal, PENDING)
+    (journal.folder / "meta.json").write_text('{"format": 0}')
+    tries: list[Path] = []
+
+    def migrate(folder: Path) -> None:
+        tries.append(folder)
+        if len(tries) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(layout.MIGRATIONS, 0, migrate)
+    with pytest.raises(KeyboardInterrupt):
+        journal.find("t")
+    assert (journal.folder / "meta.json").read_text() == '{"format": 0}'
+    assert journal.find("t") == make_task()
+    assert len(tries) == 2

@@ -1,0 +1,153 @@
+"""A task as data: which state may follow which, what goes into the journal, what comes out of the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.journal.conftest import make_reject, make_task
+from upsert_cli.journal.tasks import (
+    FAILED_ITEMS,
+    FAILED_ITEMS_CHARS,
+    MOVES,
+    Counts,
+    ImpossibleMove,
+    Task,
+    TaskStatus,
+    new_task_id,
+    valid_task_id,
+)
+
+FINAL = {TaskStatus.DONE, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED}
+ALLOWED = {
+    *product([TaskStatus.PENDING], set(TaskStatus) - {TaskStatus.DONE}),
+    *product([TaskStatus.PROCESSING], TaskStatus),
+    *product(FINAL, [TaskStatus.PENDING]),
+}
+
+# With the halves of characters by which Python spells bytes that are not UTF-8, as in names of files.
+texts = st.text(st.characters(codec="utf-8") | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF), max_size=20)
+counts = st.builds(Counts, **{name: st.integers(0, 10**12) for name in Counts().as_json()})
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_statuses_are_those_of_the_api() -> None:
+    """The six states have exactly the names of the contract, and four of them are final."""
+    assert {str(status) for status in TaskStatus} == {"pending", "processing", "done", "canceled", "failed", "refused"}
+    assert {status for status in TaskStatus if status.is_final} == FINAL
+
+
+@pytest.mark.parametrize(("now", "to"), list(product(TaskStatus, TaskStatus)))
+def test_only_allowed_moves_are_made(now: TaskStatus, to: TaskStatus) -> None:
+    """A move that is not in the table raises, and one that is gives the times that follow from it."""
+    task = make_task(status=now, cancel_requested=True)
+    assert (to in MOVES[now]) == ((now, to) in ALLOWED)
+    if (now, to) not in ALLOWED:
+        with pytest.raises(ImpossibleMove):
+            task.moved(to)
+        return
+    moved = task.moved(to)
+    assert moved.status is to
+    assert (moved.finished_at is not None) == to.is_final
+    assert moved.cancel_requested == (now is to)
+
+
+@given(first=counts, second=counts)
+def test_counts_add_up(first: Counts, second: Counts) -> None:
+    """Counts are added name by name, and survive the way through the journal."""
+    total = (first + second).as_json()
+    assert total == {name: value + second.as_json()[name] for name, value in first.as_json().items()}
+    assert Counts.from_json(first.as_json() | {"of a newer version": 1}) == first
+
+
+def test_counts_reconcile_when_every_row_ended_once() -> None:
+    """Read equals inserted, updated, unchanged, duplicate and failed; deleted and truncated stand beside them."""
+    good = Counts(read=15, inserted=1, updated=2, unchanged=3, duplicate=4, failed=5, deleted=6, truncated=7)
+    assert good.reconciles()
+    assert not any(replace(good, **{name: 100}).reconciles() for name in ("read", "inserted", "updated", "failed"))
+
+
+tasks = st.builds(
+    make_task,
+    status=st.sampled_from(TaskStatus),
+    detail=st.none() | texts,
+    counts=counts,
+    total=st.none() | st.integers(0),
+    options=st.dictionaries(texts, plain, max_size=3),
+    inputs=st.lists(st.dictionaries(texts, plain, max_size=3), max_size=2).map(tuple),
+    sources=st.lists(texts, max_size=2).map(tuple),
+    failed_items=plain.map(lambda payload: (make_reject(1) | {"payload": payload},)),
+)
+
+
+@given(task=tasks)
+def test_records_survive_the_way_through_json(task: Task) -> None:
+    """What is journaled comes back equal, except that detail and failed items were made valid Unicode."""
+    back = Task.from_record(json.loads(json.dumps(task.as_record() | {"of a newer version": 1})))
+    assert replace(back, detail=None, failed_items=()) == replace(task, detail=None, failed_items=())
+    json.dumps([back.detail, back.failed_items], ensure_ascii=False).encode()
+    json.dumps(task.as_json(running=False), ensure_ascii=False).encode()
+
+
+def test_json_has_the_shape_of_the_contract() -> None:
+    """The keys stand in the order of the contract, with what this tool adds at the end."""
+    shown = make_task(rows=7, total=9, attempt=2, options={"force": True}).as_json(running=True)
+    assert ",".join(shown) == (
+        "id,status,created_at,updated_at,started_at,finished_at,failed_items,detail,kind,collection,chroma,model,"
+        "sources,attempt,running,progress,counts,converted,options"
+    )
+    assert ",".join(shown["counts"]) == "read,inserted,updated,unchanged,duplicate,failed,deleted,truncated"
+    assert shown["progress"] == {"rows": 7, "total": 9}
+    assert (shown["status"], shown["running"], shown["attempt"]) == ("pending", True, 2)
+    assert shown["sources"] == ["/data/a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "record", [{}, {"id": "t"}, make_task().as_record() | {"status": "lost"}, make_task().as_record() | {"counts": 3}]
+)
+def test_what_is_no_task_is_not_read_as_one(record: dict[str, Any]) -> None:
+    """A record without its fields, or with a state that there is not, raises rather than being guessed at."""
+    with pytest.raises(ValueError, match=r"no task|is not a valid"):
+        Task.from_record(record)
+
+
+@given(size=st.integers(0, 3 * FAILED_ITEMS_CHARS), count=st.integers(0, 3 * FAILED_ITEMS))
+def test_failed_items_in_a_record_are_bounded(size: int, count: int) -> None:
+    """A record holds the first 20 rejects within its bound; those that are too long lose payload, not identity."""
+    items = tuple(make_reject(number) | {"payload": {"text": "x" * size}} for number in range(count))
+    kept = make_task(failed_items=items).as_record()["failed_items"]
+    assert [item["row"] for item in kept] == list(range(min(count, FAILED_ITEMS)))
+    assert len(json.dumps(kept)) < 2 * FAILED_ITEMS_CHARS
+    assert all(item["payload"] == {"text": "x" * size} or "cut" in item for item in kept)
+
+
+def test_ids_sort_by_time_and_are_valid() -> None:
+    """A new id says its second in UTC, has a random end, and can be a file name."""
+    moment = datetime(2026, 11, 23, 22, 3, 12, tzinfo=UTC) + timedelta(0)
+    ids = {new_task_id(moment) for _ in range(50)}
+    assert len(ids) > 45
+    assert all(each.startswith("20261123-220312-") and valid_task_id(each) for each in ids)
+    assert new_task_id() > max(ids) or datetime.now(UTC) < moment
+
+
+@pytest.mark.parametrize("text", ["a", "A.b-c_9", "0" * 128, "nightly.2026-11-23"])
+def test_ids_that_are_taken(text: str) -> None:
+    """Letters, digits, dots, hyphens and underscores, up to 128 of them."""
+    assert valid_task_id(text)
+
+
+@pytest.mark.parametrize("text", ["", ".a", "-a", "_a", "a/b", "../a", "a b", "a\n", "ä", "0" * 129, "a\0", "\ud800"])
+def test_ids_that_are_refused(text: str) -> None:
+    """Nothing that is no file name, is hidden, or needs escaping."""
+    assert not valid_task_id(text)

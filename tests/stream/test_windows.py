@@ -1,0 +1,87 @@
+"""Windows: every row in exactly one, bounded, repeated ids reduced to the last."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upsert_cli.stream.documents import Recipe
+from upsert_cli.stream.items import START, Position
+from upsert_cli.stream.sources import Source, find_files, fingerprint
+from upsert_cli.stream.windows import MAX_ROWS, MIN_ROWS, TARGET_SECONDS, Pace, Window, read_windows
+
+RECIPE = Recipe(identity="test")
+
+
+def _sources(*paths: Path) -> list[Source]:
+    return [fingerprint(found) for found in find_files([str(path) for path in paths])]
+
+
+def _windows(sources: list[Source], rows: int, start: Position = START) -> list[Window]:
+    return list(read_windows(sources, start=start, id_field=None, recipe=RECIPE, pace=Pace(rows)))
+
+
+def _write(path: Path, ids: list[str]) -> Path:
+    lines = [
+        json.dumps({"object_id": identifier, "payload": {"text": f"{identifier} {row}"}}) if identifier else "broken"
+        for row, identifier in enumerate(ids)
+    ]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@given(ids=st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=40), rows=st.integers(1, 10))
+def test_every_row_is_in_one_window_and_accounted_for(ids: list[str], rows: int) -> None:
+    """Documents, rejects and duplicates of all windows are the rows of the file; the last of an id stays."""
+    with tempfile.TemporaryDirectory() as folder:
+        windows = _windows(_sources(_write(Path(folder) / "a.jsonl", ids)), rows)
+    assert sum(window.read for window in windows) == len(ids)
+    assert all(window.read == rows for window in windows[:-1])
+    for number, window in enumerate(windows):
+        part = ids[number * rows : number * rows + rows]
+        assert window.read == len(window.documents) + len(window.rejects) + window.duplicate
+        assert {document.id for document in window.documents} == set(part) - {""}
+        assert len(window.rejects) == part.count("")
+        for document in window.documents:
+            last = max(row for row, identifier in enumerate(ids[: number * rows + rows]) if identifier == document.id)
+            assert document.text == f"{document.id} {last}"
+
+
+def test_a_window_spans_files_and_can_be_resumed_after(tmp_path: Path) -> None:
+    """Many small files make few windows, and reading on after any of them gives just the rest."""
+    paths = [_write(tmp_path / f"{number}.jsonl", [f"{number}-{row}" for row in range(3)]) for number in range(5)]
+    sources = _sources(*paths)
+    windows = _windows(sources, 4)
+    assert [window.read for window in windows] == [4, 4, 4, 3]
+    for number, window in enumerate(windows):
+        rest = _windows(sources, 4, start=window.after)
+        assert [w.documents for w in rest] == [w.documents for w in windows[number + 1 :]]
+
+
+def test_a_window_is_bounded_in_bytes(tmp_path: Path) -> None:
+    """Long rows make short windows, rejected rows included."""
+    path = tmp_path / "a.jsonl"
+    good = json.dumps({"object_id": "a", "payload": {"text": "x" * 3_000_000}})
+    bad = json.dumps({"object_id": "", "payload": {"text": "x" * 3_000_000}})
+    path.write_text("".join(f"{line}\n" for line in [good, bad] * 6))
+    assert all(window.read <= 3 for window in _windows(_sources(path), 512))
+
+
+def test_the_pace_follows_the_measured_speed() -> None:
+    """Windows grow to the largest when they are fast, shrink to the smallest when slow, and obey the user."""
+    pace = Pace()
+    assert pace.rows == MIN_ROWS
+    for _ in range(10):
+        pace.settled(pace.rows, 0.001)
+    assert pace.rows == MAX_ROWS
+    pace.settled(MAX_ROWS, 2 * TARGET_SECONDS)
+    assert pace.rows == MAX_ROWS // 2
+    pace.settled(pace.rows, 1000.0)
+    assert pace.rows == MIN_ROWS
+    fixed = Pace(7)
+    fixed.settled(7, 0.001)
+    assert fixed.rows == 7

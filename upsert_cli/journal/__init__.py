@@ -1,0 +1,1 @@
+"""The tasks that were run, in files that no crash leaves unreadable."""

@@ -1,0 +1,123 @@
+"""The right to run a task, which one process has at a time, and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from upsert_cli.errors import JournalDamaged, JournalUnreadable, TaskNotFound
+from upsert_cli.journal.files import writing_to
+from upsert_cli.journal.layout import Layout
+from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
+from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.leases import Lease
+
+
+class TaskRecords(Protocol):
+    """What a claim asks of the journal."""
+
+    def change(self, task_id: str, to: TaskStatus, *, expect: Collection[TaskStatus], **fields: object) -> Task:
+        """Moves a task into another state."""
+
+    def is_cancel_requested(self, task_id: str) -> bool:
+        """Tells whether somebody asked for the end of a running task."""
+
+
+class Claim:
+    """The right to run a task, for as long as it is not released and this process lives; changes no state by itself."""
+
+    def __init__(self, task_id: str, lease: Lease, *, records: TaskRecords, layout: Layout) -> None:
+        """Takes over a lease; use `Journal.claim`."""
+        self.task_id = task_id
+        self._lease = lease
+        self._records = records
+        self._lease_path = layout.lease(task_id)
+        self._progress = layout.progress(task_id)
+        self._rejects = layout.rejects(task_id)
+        self._cancel_requested = False
+        self._released = False
+
+    def release(self) -> None:
+        """Lets others run the task."""
+        if self._released:
+            return
+        self._released = True
+        # Only while it is held, or it might be somebody else's. Who waits for its lock sees that the file is gone.
+        with suppress(OSError):  # a file that stays is in nobody's way
+            self._lease_path.unlink()
+        self._lease.release()
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Returns where to go on, or None to begin at the start; rows that are repeated change nothing."""
+        found = read_checkpoint(self._progress)
+        # Neither file is forced to the disk at once: after a power failure, rejects may be gone that this one counts.
+        return found if found is not None and found.rejects_bytes <= _size(self._rejects) else None
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keeps a checkpoint in place of the one before."""
+        write_checkpoint(self._progress, checkpoint)
+
+    def drop_checkpoint(self) -> None:
+        """Makes the next attempt begin at the start."""
+        with writing_to(self._progress):
+            self._progress.unlink(missing_ok=True)
+
+    def cancel_requested(self) -> bool:
+        """Tells whether somebody asked for the end of this task; cheap enough to be polled."""
+        try:
+            self._cancel_requested = self._records.is_cancel_requested(self.task_id)
+        except (JournalDamaged, JournalUnreadable, TaskNotFound):
+            # A journal that cannot be read at this moment is no reason to stop a load; the end of it will tell.
+            return self._cancel_requested
+        return self._cancel_requested
+
+    def finish(
+        self,
+        status: TaskStatus,
+        *,
+        detail: str | None,
+        failed_items: Iterable[Mapping[str, Any]],
+        checkpoint: Checkpoint | None,
+    ) -> Task:
+        """Writes how this attempt ended into the task's record, and returns the task.
+
+        The checkpoint stays, unless the task is done, since a restart of what failed or was canceled goes on from it.
+
+        Args:
+            status: `done`, `failed`, `canceled` or `refused`; or `pending`, for another attempt.
+            detail: One line of reason.
+            failed_items: The first rejects.
+            checkpoint: What was settled last; None leaves rows and counts as they are.
+        """
+        settled: dict[str, Any] = {}
+        if checkpoint is not None:
+            settled = {"rows": checkpoint.rows, "counts": checkpoint.counts, "converted": checkpoint.converted}
+        task = self._records.change(
+            self.task_id,
+            status,
+            expect=(TaskStatus.PROCESSING,),
+            detail=detail,
+            failed_items=tuple(dict(item) for item in failed_items),
+            **settled,
+        )
+        if status is TaskStatus.DONE:
+            self.drop_checkpoint()
+        return task
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0

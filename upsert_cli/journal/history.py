@@ -1,0 +1,148 @@
+"""All segments of a journal as one sequence of records, of which only a few are open at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from upsert_cli.errors import JournalDamaged, TaskNotFound
+from upsert_cli.journal.segments import Damage, Segment, moved_aside, next_number, segment_numbers
+from upsert_cli.journal.taskfile import Record, TaskFile
+from upsert_cli.journal.tasks import valid_task_id
+
+OPEN_SEGMENTS = 4  # segments of which the parsed content is kept, about 2 MB each
+THOROUGH = 4  # newest segments that are parsed before an id is called unknown, so that no damage there hides a task
+
+
+class History:
+    """The records of all tasks."""
+
+    def __init__(self, folder: Path, *, warn: Callable[[str], None]) -> None:
+        """Touches nothing."""
+        self._folder = folder
+        self._warn = warn
+        self._open: dict[int, Segment] = {}
+        self._places: dict[str, int] = {}
+
+    def find(self, task_id: str) -> Record:
+        """Returns the record of a task, without a lock.
+
+        Raises:
+            TaskNotFound: There is none of this id in what can be read.
+        """
+        unreadable = 0
+        for number, thorough in self._search_order(task_id):
+            with self._borrowed(number) as segment:
+                ask = partial(TaskFile.find, task_id=task_id, thorough=thorough)
+                try:
+                    record = segment.read(ask, otherwise=None)
+                except JournalDamaged as error:
+                    self._warn(str(error))
+                    unreadable += 1
+                    continue
+                if record is not None:
+                    self._keep(number, segment)
+                    self._places[task_id] = number
+                    return record
+        raise self._not_found(task_id, unreadable=unreadable)
+
+    def newest_first(self, status: str | None = None) -> Iterator[Record]:
+        """Yields records without a lock, and reads a segment only when it is their turn."""
+        for place, number in enumerate(segment_numbers(self._folder)):
+            with self._borrowed(number) as segment:
+                ask = partial(TaskFile.records, status=status, thorough=place < THOROUGH)
+                records: list[Record] = []
+                try:
+                    records = segment.read(ask, otherwise=records)
+                except JournalDamaged as error:
+                    self._warn(str(error))
+                    continue
+            yield from records
+
+    def is_taken(self, task_id: str) -> bool:
+        """Tells whether a task has this id; where the file system ignores case, also whether one is spelled like it."""
+        for number, thorough in self._search_order(task_id):
+            with self._borrowed(number) as segment:
+                ask = partial(TaskFile.takes, task_id=task_id, thorough=thorough)
+                try:
+                    if segment.read(ask, otherwise=False):
+                        return True
+                except JournalDamaged as error:
+                    self._warn(str(error))
+        return False
+
+    def append(self, task_id: str, record: Record) -> None:
+        """Adds a record; only the holder of the allocation lock may call this."""
+        number = self._number_with_room()
+        with self._segment(number).writing() as file:
+            file.insert(record)
+        self._places[task_id] = number
+
+    @contextmanager
+    def changing(self, task_id: str) -> Iterator[tuple[TaskFile, Record]]:
+        """Holds the lock of a task's segment and yields that and the task's record.
+
+        Raises:
+            TaskNotFound: There is none of this id, or none any more.
+        """
+        self.find(task_id)
+        with self._segment(self._places[task_id]).writing() as file:
+            if not file.exists or (record := file.find(task_id)) is None:
+                raise self._not_found(task_id, unreadable=1)
+            yield file, record
+
+    def damaged(self) -> Iterator[Damage]:
+        """Yields the damaged files of all segments, and those that were and are moved aside."""
+        yield from moved_aside(self._folder)
+        for number in segment_numbers(self._folder):
+            with self._borrowed(number) as segment:
+                yield from segment.damaged()
+
+    def close(self) -> None:
+        """Closes the files that reading keeps open."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _number_with_room(self) -> int:
+        newest = next_number(self._folder)
+        with self._segment(newest).writing() as file:
+            has_room = file.has_room
+        # Looked up again, since a damaged segment was just moved aside, and then its number is used up.
+        number = next_number(self._folder)
+        return number if has_room or number != newest else number + 1
+
+    def _search_order(self, task_id: str) -> Iterator[tuple[int, bool]]:
+        """Yields the numbers of the segments in which to look, and whether to look thoroughly."""
+        if not valid_task_id(task_id):
+            return
+        if (known := self._places.get(task_id)) is not None:
+            yield known, True
+        numbers = segment_numbers(self._folder)
+        yield from ((number, False) for number in numbers if number != known)
+        yield from ((number, True) for number in numbers[:THOROUGH])
+
+    @contextmanager
+    def _borrowed(self, number: int) -> Iterator[Segment]:
+        """Yields a segment that is closed afterwards unless it is kept, so that a search does not fill the memory."""
+        segment = self._open.get(number) or Segment(self._folder, number, warn=self._warn)
+        try:
+            yield segment
+        finally:
+            if number not in self._open:
+                segment.close()
+
+    def _segment(self, number: int) -> Segment:
+        segment = self._open.get(number) or Segment(self._folder, number, warn=self._warn)
+        self._keep(number, segment)
+        return segment
+
+    def _keep(self, number: int, segment: Segment) -> None:
+        self._open.pop(number, None)
+        self._open[number] = segment
+        while len(self._open) > OPEN_SEGMENTS:
+            self._open.pop(next(iter(self._open))).close()
+
+    def _not_found(self, task_id: str, *, unreadable: int) -> TaskNotFound:
+        return TaskNotFound(task_id=task_id, journal=str(self._folder), unreadable=unreadable)

@@ -1,0 +1,114 @@
+"""What lies where in the journal's folder, and the format that it has."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from upsert_cli.errors import InvalidTaskId, JournalTooNew
+from upsert_cli.journal.files import make_folder, move_aside, read_whole, reading_from, replace_file
+from upsert_cli.journal.tasks import valid_task_id
+
+FORMAT = 1
+MIGRATIONS: dict[int, Callable[[Path], None]] = {}
+"""What brings a journal's folder from one format to the next, by the former; after a crash it has to run again."""
+
+README = """\
+This folder belongs to upsert-cli. It keeps the tasks that were run on this machine: what `upsert-cli list` shows, what
+`upsert-cli restart` needs, and the items that could not be loaded. Removing it forgets the tasks and touches no
+collection. Please do not edit it while upsert-cli runs.
+
+    tasks-*.json      the tasks, 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
+    active/           *.lease: locked by the process that runs a task; *.progress: how far it is
+    rejects/          the items that could not be loaded, one JSON object a line
+    spool/            what was read from standard input, so that a restart can read it again
+    locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
+    *.damaged-*       files that were found damaged and moved aside; `upsert-cli journal check` lists them
+"""
+
+
+class Layout:
+    """The paths of a journal."""
+
+    def __init__(self, folder: Path) -> None:
+        """Touches nothing."""
+        self.folder = folder
+        self.meta = folder / "meta.json"
+        self.allocation_lock = folder / "locks" / "allocation.lock"
+        self.spool = folder / "spool"
+
+    def lease(self, task_id: str) -> Path:
+        """Returns the file that the runner of a task keeps locked."""
+        return self.folder / "active" / f"{_checked(task_id)}.lease"
+
+    def progress(self, task_id: str) -> Path:
+        """Returns the file with the checkpoint of a task."""
+        return self.folder / "active" / f"{_checked(task_id)}.progress"
+
+    def rejects(self, task_id: str) -> Path:
+        """Returns the file with the items of a task that could not be loaded."""
+        return self.folder / "rejects" / f"{_checked(task_id)}.jsonl"
+
+    def spooled(self, task_id: str) -> Path:
+        """Returns the folder with what a task read from standard input."""
+        return self.spool / _checked(task_id)
+
+    def make_folders(self) -> None:
+        """Makes the folders that are missing."""
+        make_folder(self.folder.resolve())  # the folder itself may be a link, by its owner's wish
+        for name in ("locks", "active", "rejects", "spool"):
+            make_folder(self.folder / name)
+
+    def read_format(self) -> int | None:
+        """Returns the format of the journal; None where nothing says it.
+
+        Raises:
+            JournalTooNew: It is newer than what this version knows.
+        """
+        try:
+            with reading_from(self.meta):
+                content = read_whole(self.meta)
+        except FileNotFoundError:
+            return None
+        if (found := _format_in(content)) is not None and found > FORMAT:
+            raise JournalTooNew(path=str(self.folder), found=found, known=FORMAT)
+        return found
+
+    def complete(self, warn: Callable[[str], None]) -> None:
+        """Brings the journal to the format of this version; only the holder of the allocation lock may call this."""
+        found = self.read_format()
+        if found is None:
+            self._set_damaged_meta_aside(warn)
+            self._write_format(FORMAT)
+        for step in range(FORMAT if found is None else found, FORMAT):
+            MIGRATIONS[step](self.folder)
+            self._write_format(step + 1)
+        readme = self.folder / "README"
+        if not readme.exists():
+            os.close(replace_file(readme, README.encode("ascii"), durable=False))
+
+    def _write_format(self, number: int) -> None:
+        os.close(replace_file(self.meta, json.dumps({"format": number}).encode("ascii"), durable=True))
+
+    def _set_damaged_meta_aside(self, warn: Callable[[str], None]) -> None:
+        if self.meta.exists():
+            aside = move_aside(self.meta)
+            warn(f"{self.meta} does not say the journal's format; it was moved to {aside.name} and taken as {FORMAT}")
+
+
+def _format_in(content: bytes) -> int | None:
+    try:
+        match json.loads(content):
+            case {"format": int(number)} if all(step in MIGRATIONS for step in range(number, FORMAT)):
+                return number
+    except (ValueError, RecursionError):
+        return None
+    return None
+
+
+def _checked(task_id: str) -> str:
+    if not valid_task_id(task_id):
+        raise InvalidTaskId(task_id=task_id)
+    return task_id

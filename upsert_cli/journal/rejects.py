@@ -1,0 +1,119 @@
+"""The rejects file of a task: one JSON object a line, append-only, cut back to its checkpoint on resume."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from upsert_cli.errors import JournalDamaged
+from upsert_cli.journal.files import make_folder, open_private, reading_from, write_all, writing_to
+from upsert_cli.journal.validtext import valid_json
+
+
+class RejectsFile:
+    """A rejects file that is open for writing; made at the first reject."""
+
+    def __init__(self, path: Path, descriptor: int | None, length: int) -> None:
+        """Takes over a descriptor; use `open_at`."""
+        self._path = path
+        self._descriptor = descriptor
+        self._length = length
+
+    @classmethod
+    def open_at(cls, path: Path, length: int) -> RejectsFile:
+        """Opens a rejects file behind its first `length` bytes, and drops the others."""
+        with writing_to(path):
+            try:
+                descriptor = open_private(path, os.O_RDWR)
+            except FileNotFoundError:
+                return cls(path, None, 0)
+            length = min(length, os.fstat(descriptor).st_size)  # never fill up with zeros what was lost
+            os.ftruncate(descriptor, length)
+            return cls(path, descriptor, length)
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> int:
+        """Adds records and returns the length of the file in bytes, which belongs into the checkpoint."""
+        content = "".join(f"{_line(record)}\n" for record in records).encode("ascii")
+        if content:
+            with writing_to(self._path):
+                self._write(content)
+            self._length += len(content)
+        return self._length
+
+    def close(self) -> None:
+        """Makes what was written survive a power failure."""
+        if self._descriptor is None:
+            return
+        with writing_to(self._path):
+            try:
+                os.fsync(self._descriptor)
+            finally:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    @staticmethod
+    def read(path: Path, *, limit: int | None = None, length: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yields the records of a rejects file; none where there is no file.
+
+        Args:
+            path: The file.
+            limit: Records to yield at most; None: all.
+            length: Bytes to read at most, as the checkpoint says; None: all.
+
+        Raises:
+            JournalDamaged: A line makes no sense.
+        """
+        try:
+            with reading_from(path):
+                descriptor = open_private(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        with os.fdopen(descriptor, "rb") as file:
+            lines = _whole_lines(file, os.fstat(descriptor).st_size if length is None else length)
+            yield from (_record(path, number, line) for number, line in enumerate(itertools.islice(lines, limit), 1))
+
+    def __enter__(self) -> RejectsFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(self, content: bytes) -> None:
+        if self._descriptor is None:
+            make_folder(self._path.parent)
+            self._descriptor = open_private(self._path, os.O_RDWR | os.O_CREAT)
+        # Always at the length that is known to be good, over whatever a write left there that did not come through.
+        os.lseek(self._descriptor, self._length, os.SEEK_SET)
+        write_all(self._descriptor, content)
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    try:
+        return valid_json(dict(record))
+    except (RecursionError, TypeError, ValueError) as error:
+        # A reject tells of a bad item; it must not end the load because of how bad that is.
+        bare = {"payload": None, "item_info": None, "detail": f"{record.get('detail')} (item left out: {error})"}
+        return valid_json(dict(record) | bare)
+
+
+def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
+    for line in lines:
+        length -= len(line)
+        if length < 0 or not line.endswith(b"\n"):
+            return  # beyond the checkpoint, or just being written
+        yield line
+
+
+def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise JournalDamaged(path=str(path), reason=f"line {number} is no JSON: {error}") from error
+    return record

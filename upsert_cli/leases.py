@@ -1,0 +1,217 @@
+"""Who is alive: a lock that a process holds as long as it lives, and which the kernel frees when it dies.
+
+This is flock itself. The `filelock` package, at the oldest version that we accept (3.16), opens the lock file with
+O_TRUNC at every attempt and so wipes what the holder wrote about itself; and where a file system has no flock it falls
+back to a file that outlives a holder that was killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from upsert_cli.errors import LocksUnsupported
+
+FILE_MODE = 0o600
+POLL_SECONDS = 0.02  # seconds between two tries for a lock that is taken
+PEEK_SECONDS = 0.05  # seconds for which a lock may look taken because somebody peeks at it, which takes microseconds
+FACTS_BYTES = 1024  # bytes; of one size always, so that rewriting the facts needs no space on a disk that is full
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_ALWAYS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a lease; for messages only, since it is the lock itself that tells whether the holder lives."""
+
+    pid: int
+    host: str
+    since: str
+    """When the lease was taken, such as `2026-11-23T21:03:12Z`."""
+
+    task_id: str | None = None
+    boot_id: str = ""
+    """The boot of the host that `pid` belongs to, where the system tells."""
+
+    clean: bool = False
+    """Whether the holder ended its work in order, and only has to let go of the lease."""
+
+    owed: dict[str, int] = field(default_factory=dict)
+    """What the holder still has to put back, should it die before it does: collection -> its own sync threshold."""
+
+    @classmethod
+    def this_process(cls, task_id: str | None = None, *, clean: bool = False) -> Holder:
+        """Returns the facts of the calling process, as of now."""
+        boot_id = ""
+        with suppress(OSError):
+            boot_id = _BOOT_ID.read_text().strip()
+        return cls(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            since=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            task_id=task_id,
+            boot_id=boot_id,
+            clean=clean,
+        )
+
+    def __str__(self) -> str:
+        if not self.pid:
+            return "another process"
+        task = f" (task {self.task_id})" if self.task_id else ""
+        return f"pid {self.pid} on {self.host}{task} since {self.since}"
+
+
+# A holder that has the lock but not yet written its facts, or whose facts were torn by a power failure.
+UNKNOWN = Holder(pid=0, host="", since="")
+
+
+@dataclass(eq=False)
+class LeaseHeld(Exception):
+    """Raised when somebody else has the lease."""
+
+    holder: Holder
+
+    def __str__(self) -> str:
+        return f"held by {self.holder}"
+
+
+class Lease:
+    """A lock file that this process holds; freed by `release`, or by the kernel when the process ends in any way.
+
+    Never fork while one is held: the child would keep it. (A program that is started does not: O_CLOEXEC.)
+    """
+
+    def __init__(self, descriptor: int, before: Holder | None) -> None:
+        """Takes over a descriptor that has the lock; use `take`."""
+        self._descriptor: int | None = descriptor
+        self.before = before
+        """Who held it last; None if nobody ever did."""
+
+    @classmethod
+    def take(cls, path: Path, holder: Holder, *, timeout: float = 0.0) -> Lease:
+        """Takes the lease and writes down who has it.
+
+        Args:
+            path: The lock file; created for this user alone where it is missing, never followed if it is a link.
+            holder: The facts to write into it.
+            timeout: Seconds to wait for a holder to let go.
+
+        Raises:
+            LeaseHeld: Somebody has it still.
+            LocksUnsupported: The system has no flock.
+            OSError: The file cannot be opened or written.
+        """
+        until = time.monotonic() + max(timeout, PEEK_SECONDS)
+        while (descriptor := _open_locked(path)) is None:
+            if time.monotonic() >= until:
+                raise LeaseHeld(_read(path) or UNKNOWN)
+            time.sleep(POLL_SECONDS)
+        try:
+            lease = cls(descriptor, _facts(os.pread(descriptor, 4 * FACTS_BYTES, 0)))
+            lease.write(holder)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return lease
+
+    @staticmethod
+    def peek(path: Path) -> Holder | None:
+        """Returns who holds the lease, or None if nobody does; neither keeps nor creates it."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | _ALWAYS)
+        except FileNotFoundError:
+            return None
+        try:
+            # Shared, so that two who look at the same time do not take each other for a holder.
+            if _lock(descriptor, path, shared=True):
+                return None
+            return _facts(os.pread(descriptor, 4 * FACTS_BYTES, 0)) or UNKNOWN
+        finally:
+            os.close(descriptor)
+
+    def write(self, holder: Holder) -> None:
+        """Replaces the facts about the holder; they survive a power failure from then on."""
+        if self._descriptor is None:
+            raise ValueError("the lease was released")
+        content = json.dumps(asdict(holder)).encode().ljust(FACTS_BYTES - 1) + b"\n"
+        os.pwrite(self._descriptor, content, 0)
+        os.ftruncate(self._descriptor, len(content))
+        os.fsync(self._descriptor)
+
+    def release(self) -> None:
+        """Lets go of the lease; the file stays, since others may be about to lock it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def _open_locked(path: Path) -> int | None:
+    """Returns a descriptor that has the lock of what is now at `path`, or None if somebody else has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _ALWAYS, FILE_MODE)
+    try:
+        if _lock(descriptor, path, shared=False) and _is_at(descriptor, path):
+            if os.fstat(descriptor).st_mode & 0o777 != FILE_MODE:
+                os.fchmod(descriptor, FILE_MODE)
+            return descriptor
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    # Whoever holds a lock may remove its file; a lock on a file without a name keeps nobody out.
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    return False
+
+
+def _lock(descriptor: int, path: Path, *, shared: bool) -> bool:
+    try:
+        import fcntl
+    except ImportError as error:
+        raise LocksUnsupported(path=str(path)) from error
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise LocksUnsupported(path=str(path)) from error
+        raise
+    return True
+
+
+def _read(path: Path) -> Holder | None:
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | _ALWAYS)
+        try:
+            return _facts(os.pread(descriptor, 4 * FACTS_BYTES, 0))
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def _facts(content: bytes) -> Holder | None:
+    """Reads the facts that `write` wrote; keys of other versions are ignored, and what makes no sense is `UNKNOWN`."""
+    if not content:
+        return None
+    try:
+        value = json.loads(content)
+        return Holder(**{known.name: value[known.name] for known in fields(Holder) if known.name in value})
+    except (ValueError, TypeError):
+        return UNKNOWN

@@ -1,0 +1,88 @@
+"""The folder of models: each one is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import platformdirs
+
+CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
+STAGING_PREFIX = ".fetch-"
+STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by one that was killed
+
+
+def cache_folder() -> Path:
+    """Returns where models are kept, which need not exist yet: never the temporary folder, which is emptied."""
+    if given := os.environ.get(CACHE_VARIABLE):
+        return Path(given).expanduser().absolute()
+    return Path(platformdirs.user_cache_dir("upsert-cli", appauthor=False)) / "models"
+
+
+def place_of(name: str) -> Path:
+    """Returns where the model `name` is, or would be: a folder, or a link to one that the hub's client keeps."""
+    return cache_folder() / ("models--" + name.replace("/", "--"))
+
+
+def missing_files(folder: Path, files: Collection[str]) -> list[str]:
+    """Returns those of `files` that `folder` lacks or that are empty there."""
+    return [name for name in files if not _has_content(folder / name)]
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+@contextlib.contextmanager
+def staging() -> Iterator[Path]:
+    """Gives a folder to make a model in, on the file system of the cache; it is gone afterwards, whatever happens."""
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    _sweep(cache)
+    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=cache, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _sweep(cache: Path) -> None:
+    for left in cache.glob(f"{STAGING_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def publish(made: Path, place: Path, *, files: Collection[str]) -> None:
+    """Puts a model that was made in a staging folder in its place.
+
+    Where another fetch was faster, its model stays and `made` is left to the staging folder's end.
+
+    Args:
+        made: A folder, or a link that is relative to `place`.
+        place: As `place_of` says.
+        files: What makes the model complete.
+    """
+    if not made.is_symlink():
+        for path in (*made.iterdir(), made):
+            _sync(path)
+    try:
+        made.rename(place)
+    except OSError:
+        if not os.path.lexists(place):
+            raise
+        if not missing_files(place, files):
+            return
+        place.rename(made.with_name("damaged"))
+        made.rename(place)
+    _sync(place.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,222 @@
+"""Where a model comes from: a given folder, the cache, the model hub, or the package index."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from upsert_cli.default_model import MAX_TOKENS, make_default_model
+from upsert_cli.errors import ModelDamaged, ModelNotFound, PlaceUnusable, UnknownModel
+from upsert_cli.model_cache import cache_folder, missing_files, place_of, publish, staging
+from upsert_cli.model_hub import Entry, catalogue, check_hub, download
+
+__all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "fetch_model", "find_model", "list_models"]
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+# Known here too, since the default model is mostly in the cache, and fastembed takes a second to import.
+DEFAULT_ENTRY = Entry(
+    name=DEFAULT_MODEL, dimension=384, repository="Qdrant/all-MiniLM-L6-v2-onnx", weights=("model.onnx",)
+)
+STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
+HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
+NEAR_NAMES = 3  # names in a question
+NOT_ASKED = "not asked, since the network is to be left alone"
+
+Report: TypeAlias = Callable[[str], None]
+Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model whose files are there."""
+
+    name: str
+    """As fastembed spells it."""
+
+    dimension: int
+    max_tokens: int
+    """Tokens of a text that count, the special ones among them; the rest is cut."""
+
+    folder: Path
+    """Holds what fastembed loads, as its `specific_model_path`."""
+
+    source: Origin
+
+    @property
+    def identity(self) -> str:
+        """Returns what two vectors must have in common to be compared."""
+        return f"{self.name}|{self.dimension}|{self.max_tokens}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the model as a JSON object."""
+        return asdict(self) | {"folder": str(self.folder)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A model that can be asked for."""
+
+    name: str
+    dimension: int
+    max_tokens: int | None
+    """From the files where they are cached, else from the description; None where that does not say."""
+
+    size_gb: float
+    license: str
+    description: str
+    cached: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the model as a JSON object."""
+        return asdict(self)
+
+
+def silent(_line: str) -> None:
+    """Drops a line of progress."""
+
+
+def find_model(name: str, *, folder: Path | None = None, offline: bool = False, report: Report = silent) -> Model:
+    """Finds a model in the given folder, or else as `fetch_model` does.
+
+    Args:
+        name: As in fastembed's list, in any case of letters.
+        folder: Holds the model's files; no other place is looked at then.
+        offline: Leaves the network alone.
+        report: Takes a line before each step that takes long.
+
+    Raises:
+        UnknownModel: fastembed has no model of that name.
+        ModelNotFound: No place has the model.
+        ModelDamaged: The folder is not complete.
+    """
+    entry = _entry(name)
+    if folder is None:
+        return _fetch(entry, offline=offline, report=report)
+    problem = "does not exist"
+    if folder.is_dir():
+        missing = missing_files(folder, entry.files)
+        problem = f"lacks {', '.join(missing)}" if missing else ""
+    if problem:
+        raise ModelDamaged(model=entry.name, folder=str(folder), problem=problem, given=True)
+    return _model(entry, folder.absolute(), "given folder")
+
+
+def fetch_model(name: str, *, offline: bool = False, report: Report = silent) -> Model:
+    """Makes sure that a model is in the cache, and fetches it from the model hub or the package index if it is not.
+
+    Raises:
+        UnknownModel: fastembed has no model of that name.
+        ModelNotFound: No place has the model.
+        ModelDamaged: The cached folder is not usable.
+    """
+    return _fetch(_entry(name), offline=offline, report=report)
+
+
+def list_models() -> list[ModelInfo]:
+    """Lists the dense text models that fastembed can load, the default one first."""
+    entries = sorted(catalogue(), key=lambda entry: (entry.name != DEFAULT_MODEL, entry.name.lower()))
+    return [_info(entry) for entry in entries]
+
+
+def _info(entry: Entry) -> ModelInfo:
+    cached = not missing_files(place_of(entry.name), entry.files)
+    described = re.search(r"(\d+) input tokens", entry.description)
+    if cached or entry.name == DEFAULT_MODEL:
+        limit: int | None = _max_tokens(entry, place_of(entry.name))
+    else:
+        limit = int(described[1]) if described else None
+    return ModelInfo(
+        name=entry.name,
+        dimension=entry.dimension,
+        max_tokens=limit,
+        size_gb=entry.size_gb,
+        license=entry.license,
+        description=entry.description,
+        cached=cached,
+    )
+
+
+def _entry(name: str) -> Entry:
+    if name.lower() == DEFAULT_MODEL.lower():
+        return DEFAULT_ENTRY
+    known = {entry.name.lower(): entry for entry in catalogue()}
+    try:
+        return known[name.lower()]
+    except KeyError:
+        # By the last part alone, since the organisation is what people leave out or mistake.
+        last_parts = {full.rpartition("/")[2]: entry.name for full, entry in known.items()}
+        near = difflib.get_close_matches(name.lower().rpartition("/")[2], last_parts, n=NEAR_NAMES)
+        raise UnknownModel(name=name, near=tuple(last_parts[part] for part in near)) from None
+
+
+def _fetch(entry: Entry, *, offline: bool, report: Report) -> Model:
+    place = place_of(entry.name)
+    missing = missing_files(place, entry.files)
+    if not missing:
+        return _model(entry, place, "cache")
+    tried = [("cache", f"{place} lacks {', '.join(missing)}" if place.is_dir() else f"{place} does not exist")]
+    origins: list[tuple[Origin, Callable[[], None]]] = [("model hub", lambda: _from_hub(entry, place, report=report))]
+    if entry.name == DEFAULT_MODEL:
+        origins.append(("package index", lambda: make_default_model(place, report=report)))
+    for origin, fetch in origins:
+        try:
+            if offline:
+                raise PlaceUnusable(NOT_ASKED)
+            fetch()
+        except (PlaceUnusable, OSError) as error:
+            tried.append((origin, str(error)))
+        else:
+            return _model(entry, place, origin)
+    raise ModelNotFound(model=entry.name, tried=tuple(tried))
+
+
+def _from_hub(entry: Entry, place: Path, *, report: Report) -> None:
+    check_hub()
+    report(f"fetching {entry.name} from the model hub")
+    snapshot = download(entry, cache_folder() / HUB_FOLDER)
+    if missing := missing_files(snapshot, entry.files):
+        raise PlaceUnusable(f"{entry.repository} lacks {', '.join(missing)}")
+    with staging() as folder:
+        link = folder / "model"
+        link.symlink_to(os.path.relpath(snapshot, place.parent))
+        publish(link, place, files=entry.files)
+
+
+def _model(entry: Entry, folder: Path, source: Origin) -> Model:
+    return Model(
+        name=entry.name,
+        dimension=entry.dimension,
+        max_tokens=_max_tokens(entry, folder),
+        # fastembed mends a snapshot of the hub's client as it loads, and recognises it by its path alone.
+        folder=folder.resolve() if folder.is_symlink() else folder,
+        source=source,
+    )
+
+
+def _max_tokens(entry: Entry, folder: Path) -> int:
+    """Returns the limit that fastembed would take from the tokenizer's settings, or the one that we set."""
+    if entry.name == DEFAULT_MODEL:
+        return MAX_TOKENS
+    if entry.is_static:
+        return STATIC_TOKENS
+    path = folder / "tokenizer_config.json"
+    try:
+        settings = json.loads(path.read_bytes())
+        limits = [limit for key in ("model_max_length", "max_length") if _is_limit(limit := settings.get(key))]
+        return min(limits)
+    except (ValueError, AttributeError):
+        problem = "has a tokenizer_config.json that names no limit of tokens"
+        given = folder != place_of(entry.name)
+        raise ModelDamaged(model=entry.name, folder=str(folder), problem=problem, given=given) from None
+
+
+def _is_limit(value: Any) -> bool:
+    # An unknown limit is written as 1e30, which is no integer, or as one that no tokenizer takes.
+    return type(value) is int and 0 < value <= sys.maxsize

@@ -1,0 +1,205 @@
+"""The writer's process: holds the folder's lease, opens the collection, and does what comes through the pipe.
+
+It ends when its parent closes the pipe or dies, after the write in flight; signals do not reach it. So it is this
+process that holds the lease: a parent that was killed may leave a write running for a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeAlias
+
+from upsert_cli.errors import TargetInUse, UpsertCliError
+from upsert_cli.leases import Holder, Lease, LeaseHeld
+from upsert_cli.stream.folder import LEASE_NAME, prepare_folder, probe_writer, unusable
+from upsert_cli.stream.records import Records
+from upsert_cli.stream.rows import Rows, Target
+
+LEASE_STEP = 0.1  # seconds between two looks at whether the parent still wants the lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The first message: what to open, and how."""
+
+    target: Target
+    task_id: str | None
+    lease_timeout: float
+    """Seconds to wait for another holder of the folder."""
+
+    serve: Serve
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """Asks what has to be done about some documents."""
+
+    ids: list[str]
+    hashes: list[str]
+    keys: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """Asks to write some records."""
+
+    upserts: Rows
+    updates: Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Asks to flush the index and end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of a request, or of opening."""
+
+    value: object = None
+    error: Exception | None = None
+
+
+Request: TypeAlias = Compare | Write | Close
+Serve: TypeAlias = Callable[[Connection, Start], None]
+
+
+class ParentGone(Exception):
+    """Raised when the parent closed the pipe, or died."""
+
+
+def main() -> None:
+    """Serves the parent at the other end of the descriptor that is given as the only argument."""
+    connection = Connection(int(sys.argv[1]))
+    try:
+        start: Start = connection.recv()
+    except EOFError:
+        return
+    start.serve(connection, start)
+
+
+def serve(connection: Connection, start: Start) -> None:
+    """Opens the collection and answers requests until the parent has no more."""
+    try:
+        answer = _work(connection, start)
+    except ParentGone:
+        return
+    except BaseException as error:  # noqa: BLE001  # the engine's panics are no Exception; all goes to the parent
+        answer = Answer(error=_portable(error))
+    # Last of all, when the lease is free: a parent that has this answer may start the next writer.
+    with suppress(ParentGone):
+        _send(connection, answer)
+
+
+def _work(connection: Connection, start: Start) -> Answer:
+    path = Path(start.target.path)
+    if prepare_folder(path):
+        os.umask(0o077)
+    os.chdir(path)  # chromadb reads the .env file of the working folder when it is imported
+    with _take_lease(connection, path / LEASE_NAME, start) as lease:
+        before = lease.before or Holder.this_process(clean=True)
+        ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
+        probe_writer(path)
+        records, opened = Records.open(
+            start.target, unclean=not before.clean, owed=ledger.owed, owe=ledger.write_down
+        )
+        try:
+            _send(connection, Answer(value=opened))
+            _answer_requests(connection, records)
+        except BaseException:
+            records.abandon()
+            raise
+        records.close()
+        ledger.close()
+    return Answer()
+
+
+def _answer_requests(connection: Connection, records: Records) -> None:
+    while True:
+        request = _receive(connection)
+        if isinstance(request, Close):
+            return
+        try:
+            answer = Answer(value=_do(records, request))
+        except BaseException as error:  # noqa: BLE001  # as above
+            answer = Answer(error=_portable(error))
+        del request  # a window's memory is not kept while waiting for the next one
+        _send(connection, answer)
+
+
+def _do(records: Records, request: Compare | Write) -> object:
+    if isinstance(request, Compare):
+        return records.compare(request.ids, request.hashes, request.keys)
+    return records.write(request.upserts, request.updates)
+
+
+def _take_lease(connection: Connection, path: Path, start: Start) -> Lease:
+    until = time.monotonic() + start.lease_timeout
+    while True:
+        try:
+            return Lease.take(path, Holder.this_process(start.task_id), timeout=min(start.lease_timeout, LEASE_STEP))
+        except LeaseHeld as error:
+            if time.monotonic() >= until:
+                raise TargetInUse(path=start.target.path, holder=str(error.holder)) from error
+        except OSError as error:
+            raise unusable(path, error) from error
+        if connection.poll():  # nothing is sent before the answer, so this is the end of the pipe
+            raise ParentGone
+
+
+class _Ledger:
+    """What this process has to put in order before it lets go of the lease, written down in the lease's file."""
+
+    def __init__(self, lease: Lease, holder: Holder, collection: str) -> None:
+        self._lease = lease
+        self._holder = holder
+        self._collection = collection
+        lease.write(holder)
+
+    @property
+    def owed(self) -> int | None:
+        """The collection's own threshold, which a writer that died did not put back."""
+        return self._holder.owed.get(self._collection)
+
+    def write_down(self, threshold: int | None) -> None:
+        """Remembers a threshold that is about to be changed, or that it was put back."""
+        others = {name: value for name, value in self._holder.owed.items() if name != self._collection}
+        owed = others if threshold is None else others | {self._collection: threshold}
+        if owed != self._holder.owed:
+            self._holder = replace(self._holder, owed=owed)
+            self._lease.write(self._holder)
+
+    def close(self) -> None:
+        """Marks the end of this writer as a clean one."""
+        with suppress(OSError):  # a disk that is full costs the next writer a closer look, no more
+            self._lease.write(replace(self._holder, clean=True))
+
+
+def _receive(connection: Connection) -> Request:
+    try:
+        request: Request = connection.recv()
+    except (EOFError, ConnectionError) as error:
+        raise ParentGone from error
+    return request
+
+
+def _send(connection: Connection, answer: Answer) -> None:
+    try:
+        connection.send(answer)
+    except OSError as error:
+        raise ParentGone from error
+
+
+def _portable(error: BaseException) -> Exception:
+    """Returns an error that survives the pipe; one that is a bug carries its traceback as text."""
+    if isinstance(error, UpsertCliError):
+        return error
+    return RuntimeError(f"the writer's process failed: {''.join(traceback.format_exception(error)).strip()}")

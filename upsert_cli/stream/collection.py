@@ -1,0 +1,181 @@
+"""An open collection of a local Chroma: made as loads need it, or taken over and given back as it was.
+
+The only module that imports chromadb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from upsert_cli.errors import BadCollectionName
+from upsert_cli.stream.faults import meaning, reason
+from upsert_cli.stream.folder import require_space
+from upsert_cli.stream.rows import Target
+from upsert_cli.stream.soundness import check_files, check_vectors
+from upsert_cli.stream.stamp import Described, check_model, stamp
+
+if TYPE_CHECKING:
+    from chromadb.api.client import Client
+    from chromadb.api.models.Collection import Collection
+
+LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which kill -9 finds the index half written
+FLUSH_THRESHOLD = 2  # rows; the least that Chroma takes, so that opening flushes all that is queued
+
+
+class OpenCollection:
+    """A collection and the client it came from; only one process at a time may have a folder's."""
+
+    def __init__(self, target: Target, client: Client, owe: Callable[[int | None], None]) -> None:
+        """Takes over an open client; use `open`."""
+        self._target = target
+        self._client = client
+        self._owe = owe
+        self._threshold: int | None = None  # rows; None for another kind of index
+        self._final_threshold: int | None = None
+        self.chroma: Collection
+        self.created = False
+        self.count = 0
+        self.max_batch = client.get_max_batch_size()
+        self.warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def open(
+        cls,
+        target: Target,
+        *,
+        suspicious: bool,
+        owed: int | None,
+        owe: Callable[[int | None], None],
+    ) -> OpenCollection:
+        """Opens the collection, or makes it; the folder is there, and nobody else writes to it.
+
+        Args:
+            target: What to open.
+            suspicious: Whether to look at more of the index, since the last writer did not end in order.
+            owed: The collection's own threshold, if a writer that died could not put it back.
+            owe: Called with the threshold of somebody else's collection before it is changed for the time of the load,
+                and with None once it is back.
+
+        Raises:
+            Refusal: The collection was made with another model.
+            BadCollectionName: Chroma does not accept the name.
+            TargetDamaged: The index cannot be read, or does not hold what it should.
+            UpsertCliError: Chroma cannot work with the folder.
+        """
+        require_space(Path(target.path), rows=0)
+        check_files(target)
+        with understood(target):
+            opening = cls(target, _connect(target.path), owe)
+            try:
+                opening._prepare(owed, suspicious=suspicious)
+            except BaseException:
+                opening._client.close()
+                raise
+        return opening
+
+    def _prepare(self, owed: int | None, *, suspicious: bool) -> None:
+        self.created = self._make_if_missing()
+        self.chroma = self._get()
+        described = _describe(self.chroma)
+        warnings = check_model(self._target, described)
+        self._raise_threshold(described, owed)
+        # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
+        # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
+        self.count = self.chroma.count()
+        self.warnings = warnings if self.count else ()
+        check_vectors(self._target, self.chroma, count=self.count, suspicious=suspicious)
+
+    def flush(self) -> None:
+        """Writes all that is queued into the index files, so that the next reader opens at once."""
+        with understood(self._target):
+            require_space(Path(self._target.path), rows=LOAD_THRESHOLD)
+            self._set_threshold(FLUSH_THRESHOLD)
+            # The engine takes the threshold when it loads the index, and flushes when that is first read.
+            self._client.close()
+            self._client = _connect(self._target.path)
+            self.chroma = self._get()
+            self.chroma.count()
+
+    def close(self) -> None:
+        """Puts the collection's threshold back and closes the client."""
+        try:
+            with understood(self._target):
+                if self._final_threshold is not None:
+                    self._set_threshold(self._final_threshold)
+                    self._owe(None)
+        finally:
+            self._client.close()
+
+    def _get(self) -> Collection:
+        return self._client.get_collection(self._target.collection, embedding_function=None)
+
+    def _make_if_missing(self) -> bool:
+        from chromadb.errors import InvalidArgumentError, NotFoundError
+
+        try:
+            self._get()
+        except NotFoundError:
+            pass
+        else:
+            return False
+        # Chroma's own default function where ours gives the same vectors: then any client can query by text.
+        function: dict[str, Any] = {} if self._target.default_model else {"embedding_function": None}
+        try:
+            self._client.create_collection(
+                self._target.collection,
+                configuration={"hnsw": {"space": "cosine", "sync_threshold": LOAD_THRESHOLD}},
+                metadata=stamp(self._target),
+                **function,
+            )
+        except InvalidArgumentError as error:
+            text = reason(error).removeprefix("Validation error: name: ")
+            raise BadCollectionName(name=self._target.collection, reason=text) from error
+        return True
+
+    def _raise_threshold(self, described: Described, owed: int | None) -> None:
+        self._threshold = described.sync_threshold
+        if self._threshold is None:
+            return
+        self._final_threshold = LOAD_THRESHOLD if described.is_ours else owed or self._threshold
+        if self._final_threshold != LOAD_THRESHOLD:
+            self._owe(self._final_threshold)
+        self._set_threshold(LOAD_THRESHOLD)
+
+    def _set_threshold(self, threshold: int) -> None:
+        if threshold == self._threshold or self._threshold is None:
+            return
+        # Once it is changed, chromadb builds the stored embedding function anew, which may need a package or a key.
+        with suppress(ValueError):
+            self.chroma.modify(configuration={"hnsw": {"sync_threshold": threshold}})
+        self._threshold = threshold
+
+
+@contextmanager
+def understood(target: Target) -> Iterator[None]:
+    """Turns Chroma's errors that are no row's fault into those that a user can act on."""
+    try:
+        yield
+    except BaseException as error:
+        meant = meaning(error, target)
+        if meant is None or meant is error:
+            raise
+        raise meant from error
+
+
+def _connect(path: str) -> Client:
+    import chromadb
+    from chromadb.config import Settings
+
+    # Constructed from the defaults alone: variables of the environment or a .env file cannot redirect or break it.
+    settings = Settings.model_construct(anonymized_telemetry=False)
+    return cast("Client", chromadb.PersistentClient(path, settings=settings))
+
+
+def _describe(collection: Collection) -> Described:
+    model = collection.get_model()
+    return Described(
+        metadata=model["metadata"] or {}, dimension=model["dimension"], configuration=model["configuration_json"] or {}
+    )

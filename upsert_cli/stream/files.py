@@ -1,0 +1,187 @@
+"""What the user names -> the files it stands for: a file, a folder, a glob, a pipe, standard input."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import glob
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
+from upsert_cli.stream.formats import KNOWN_SUFFIXES, format_of
+
+STDIN = "-"
+PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix
+
+_DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of links that lead nowhere, or around in a circle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFile:
+    """A file that the user named, not yet opened."""
+
+    name: str
+    """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
+
+    path: Path
+    """Absolute; what is opened."""
+
+    format: str
+    """A key of `FORMATS`."""
+
+    needs_spool: bool = False
+    """It can be read only once."""
+
+
+_Found: TypeAlias = tuple[FoundFile, os.stat_result]
+
+
+def find_files(names: Sequence[str]) -> list[FoundFile]:
+    """Returns the files that `names` stand for, in their order; folders and globs sorted; each file once.
+
+    Raises:
+        SourceNotFound: A name stands for nothing.
+        NoItemFiles: A folder or a glob holds nothing that we can read.
+        UnknownFormat: A file was named whose suffix we do not know.
+        SourceUnreadable: A file or folder cannot be looked at.
+    """
+    found: dict[tuple[int, int] | str, FoundFile] = {}
+    for name in names:
+        if name == STDIN:
+            found.setdefault(STDIN, FoundFile(name=STDIN, path=Path(STDIN), format=PIPE_FORMAT, needs_spool=True))
+            continue
+        for file, status in _named(name):
+            # Once, by whatever link or spelling it is named.
+            found.setdefault((status.st_dev, status.st_ino), file)
+    return list(found.values())
+
+
+def valid_unicode(name: str) -> str:
+    r"""Returns a file name as text that can be encoded; bytes that are not UTF-8 become `\xff`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+# -- one name -----------------------------------------------------------------------------------------------------
+
+
+def _named(name: str) -> Iterator[_Found]:
+    """Finds what one name stands for: first as it is, since brackets and stars may be part of a file's name."""
+    try:
+        status = Path(name).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if not glob.has_magic(name):
+            raise SourceNotFound(name=valid_unicode(name)) from None
+        yield from _some(name, _in_glob(name))
+    except ValueError:  # NUL, or what no file system can encode
+        raise SourceNotFound(name=ascii(name)) from None
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    else:
+        path = Path(name)
+        yield from _some(name, _in_folder(path)) if stat.S_ISDIR(status.st_mode) else [(_file(path, status), status)]
+
+
+def _file(path: Path, status: os.stat_result) -> FoundFile:
+    name = valid_unicode(str(path))
+    is_pipe = stat.S_ISFIFO(status.st_mode)
+    if not is_pipe and not stat.S_ISREG(status.st_mode):
+        raise SourceUnreadable(name=name, reason="neither a file nor a folder nor a pipe")
+    kind = format_of(path) or (PIPE_FORMAT if is_pipe else None)
+    if kind is None:
+        raise UnknownFormat(name=name, known=KNOWN_SUFFIXES)
+    return FoundFile(name=name, path=path.absolute(), format=kind, needs_spool=is_pipe)
+
+
+def _some(name: str, files: Iterator[_Found]) -> Iterator[_Found]:
+    first = next(files, None)
+    if first is None:
+        raise NoItemFiles(name=valid_unicode(name), known=KNOWN_SUFFIXES)
+    yield first
+    yield from files
+
+
+# -- many files ---------------------------------------------------------------------------------------------------
+
+
+def _in_folder(top: Path) -> Iterator[_Found]:
+    """Yields the files of items below a folder, sorted, also behind symbolic links."""
+    for folder, names in _walk(top):
+        for name in names:
+            yield from _if_items(folder / name)
+
+
+def _walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yields each folder once, with the names of its files, sorted; hidden ones are left out."""
+    seen: set[tuple[int, int]] = set()
+
+    def is_new(folder: Path) -> bool:
+        status = _status(folder)
+        if status is None or (status.st_dev, status.st_ino) in seen:
+            return False  # a link back up would lead around for ever
+        seen.add((status.st_dev, status.st_ino))
+        return True
+
+    is_new(top)
+    for folder, folders, files in os.walk(top, onerror=_refuse, followlinks=True):
+        path = Path(folder)
+        folders[:] = [name for name in sorted(folders) if name[0] != "." and is_new(path / name)]
+        yield path, [name for name in sorted(files) if name[0] != "."]
+
+
+def _in_glob(pattern: str) -> Iterator[_Found]:
+    parts = Path(pattern).parts
+    fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    for path in _matches(Path(*parts[:fixed]), parts[fixed:]):
+        status = _status(path)
+        yield from _in_folder(path) if status and stat.S_ISDIR(status.st_mode) else _if_items(path)
+
+
+def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """Yields what a glob stands for; the standard library's never comes back from two links that go in circles."""
+    if not pattern or (status := _status(folder)) is None or not stat.S_ISDIR(status.st_mode):
+        yield from [] if pattern else [folder]
+    elif pattern[0] == "**":
+        for below, _ in _walk(folder) if pattern[1:] else [(folder, [])]:
+            yield from _matches(below, pattern[1:])
+    elif glob.has_magic(pattern[0]):
+        for name in sorted(_names(folder)):
+            if fnmatch.fnmatchcase(name, pattern[0]) and (name[0] != "." or pattern[0][0] == "."):
+                yield from _matches(folder / name, pattern[1:])
+    else:
+        yield from _matches(folder / pattern[0], pattern[1:])
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise _unreadable(str(folder), error) from error
+
+
+def _if_items(path: Path) -> Iterator[_Found]:
+    """Takes what was found but not named: only files that can be read, since a pipe would block."""
+    if format_of(path) and (status := _status(path)) is not None and stat.S_ISREG(status.st_mode):
+        yield _file(path, status), status
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Returns None for a link that leads nowhere."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno in _DANGLING:
+            return None
+        raise _unreadable(str(path), error) from error
+
+
+def _refuse(error: OSError) -> None:
+    raise _unreadable(str(error.filename), error) from error
+
+
+def _unreadable(name: str, error: OSError) -> SourceUnreadable:
+    return SourceUnreadable(name=valid_unicode(name), reason=error.strerror or str(error))

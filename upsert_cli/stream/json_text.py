@@ -1,0 +1,165 @@
+"""JSON text -> values without loss, and any value that a file may hold -> JSON text.
+
+orjson is three times as fast as the standard library, but turns integers beyond 64 bits into floats and NaN into null
+in silence: both are taken care of here, once for all formats.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import json
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from upsert_cli.errors import ItemError, Stage
+
+MAX_NESTING = 100  # levels; orjson writes at most 254, and Python's own stack ends at about 900
+
+MIN_EXACT, MAX_EXACT = -float(2**63), float(2**63)  # orjson makes floats of integers beyond, and of no others
+
+_ONE_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+def parse(text: bytes) -> object:
+    """Returns the value that `text` stands for, with integers of any size.
+
+    Raises:
+        ItemError: It is not JSON, not UTF-8, or nested too deep; the detail says where.
+    """
+    try:
+        value = orjson.loads(text)
+        # Parsed again only where there is a sign of it: looking for long numbers in every text costs more than parsing.
+        return json.loads(text) if _has_huge((value,)) else value
+    except orjson.JSONDecodeError as error:
+        raise ItemError(stage=Stage.READING, detail=_what_is_wrong(text, error)) from None
+    except RecursionError:
+        raise ItemError(stage=Stage.READING, detail=_too_deep()) from None
+
+
+def _has_huge(values: Iterable[Any]) -> bool:
+    """Tells whether a float is among the values that may have been an integer beyond 64 bits."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            continue
+        if kind is float:
+            if not MIN_EXACT < value < MAX_EXACT:
+                return True
+        elif (kind is dict and _has_huge(value.values())) or (kind is list and _has_huge(value)):
+            return True
+    return False
+
+
+def canonical(value: object) -> bytes:
+    """Returns the same bytes for equal values and other bytes for others; tells 1, 1.0, True and "1" apart.
+
+    Args:
+        value: Only what JSON knows, with integers of 64 bits and finite floats.
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def as_text(value: object) -> str:
+    """Returns any value of a row as text: a scalar by itself, a container as JSON with sorted keys.
+
+    Raises:
+        ItemError: It is nested too deep.
+    """
+    value = plain(value)
+    if isinstance(value, str):
+        return value
+    try:
+        return canonical(value).decode()
+    except orjson.JSONEncodeError:  # an integer beyond 64 bits
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def plain(value: object, *, levels: int = MAX_NESTING) -> object:
+    """Returns `value` in what JSON knows: dates and decimals as text, bytes as base64, NaN as the text `NaN`.
+
+    Raises:
+        ItemError: It is nested deeper than `levels`.
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else _not_finite(value)
+        case dict() | list() | tuple() if levels == 0:
+            raise ItemError(stage=Stage.READING, detail=_too_deep())
+        case dict():
+            return {str(key): plain(inner, levels=levels - 1) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner, levels=levels - 1) for inner in value]
+    return _scalar_text(value)
+
+
+def _scalar_text(value: object) -> str:
+    match value:
+        case datetime.date() | datetime.time():  # a datetime is a date
+            return value.isoformat()
+        case datetime.timedelta():
+            return _duration_text(value)
+        case decimal.Decimal():
+            return str(value)
+        case bytes():
+            return base64.b64encode(value).decode("ascii")
+    return str(value)
+
+
+def _duration_text(value: datetime.timedelta) -> str:
+    """Returns an ISO 8601 duration in seconds, such as `-PT90.5S`; exact, unlike `total_seconds`."""
+    seconds, micros = divmod(abs(value) // _ONE_MICROSECOND, 1_000_000)
+    fraction = f".{micros:06d}".rstrip("0") if micros else ""
+    return f"{'-' if value < datetime.timedelta() else ''}PT{seconds}{fraction}S"
+
+
+def _not_finite(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _too_deep() -> str:
+    return f"nested deeper than {MAX_NESTING} levels"
+
+
+# -- what is wrong ------------------------------------------------------------------------------------------------
+
+_ONE_A_LINE = "a JSONL file has one whole object on each line"
+
+
+def _what_is_wrong(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """Returns one line of reason, with a hint where the cause is one of the usual ones."""
+    try:
+        stripped = text.decode().strip()
+    except UnicodeDecodeError as fault:
+        return f"not UTF-8: byte 0x{text[fault.start]:02x} at byte {fault.start + 1}{_utf16_hint(text)}"
+    if "depth limit" in error.msg:
+        return _too_deep()
+    if stripped in _BRACKETS:
+        return f"`{stripped}` alone on its line: {_ONE_A_LINE} (`jq -c` rewrites pretty-printed JSON)"
+    if stripped.endswith("},") and stripped.startswith("{"):
+        return f"a comma follows the object: {_ONE_A_LINE} (`jq -c '.[]'` rewrites an array)"
+    return f"not JSON: {error.msg}, column {error.pos + 1}{_hint(stripped, error.pos)}"
+
+
+_BRACKETS = frozenset(["[", "]", "{", "}", "[{", "}]", "},", "],", "},{", "}, {"])
+
+
+def _hint(text: str, position: int) -> str:
+    if re.match(r"-?(nan|inf)", text[position : position + 4], re.IGNORECASE):
+        return " (NaN and Infinity are not JSON)"
+    if text.startswith('"') and re.match(r'"[^"]*"\s*:', text):
+        return f" ({_ONE_A_LINE}; `jq -c` rewrites pretty-printed JSON)"
+    return ""
+
+
+def _utf16_hint(text: bytes) -> str:
+    return " (a UTF-16 file; `iconv -f UTF-16 -t UTF-8` rewrites it)" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else ""

@@ -1,0 +1,227 @@
+"""A Parquet file -> its rows, from any row on, in batches that stay small whatever a few bytes of the file unpack to.
+
+Dictionary and delta encoding repeat a value at no cost: a file of 1,340 bytes can hold 300 rows of 1 MB, and its footer
+says 1 MB. So what a row may grow to is looked up in the pages themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.json_text import parse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+JSON_FIELDS = ("payload", "item_info")  # columns in which a text is JSON
+MAX_ROW = 8 << 20  # bytes; as a line of JSONL
+MAX_BATCH_ROWS = 64  # rows; more gain nothing, 8 cost twice the CPU a row
+BATCH_BYTES = 128 << 20  # bytes that a batch may unpack to at worst
+AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
+READ_BUFFER = 1 << 20  # bytes; without `pre_buffer` a third of the memory, and no slower
+HEADER_BYTES = 32  # bytes of a page that surely hold the header's first two fields
+
+# The first two fields of a page header in Thrift's compact form: type 2, a dictionary, then the unpacked size.
+_DICTIONARY_HEADER = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\x00-\x7f])")
+
+
+def read_rows(
+    path: Path,
+    *,
+    row: int,
+    offset: int,  # noqa: ARG001  # Parquet is addressed by rows
+    fields: Collection[str] | None,
+) -> Iterator[tuple[int, object, int]]:
+    """Yields the rows, without reading row groups that are behind us; `formats.Reader` says the rest."""
+    import pyarrow as pa
+
+    try:
+        with path.open("rb") as pages, _open(path) as file:
+            end = 0
+            for group in range(file.metadata.num_row_groups):
+                begin, end = end, end + file.metadata.row_group(group).num_rows
+                if end <= row:
+                    continue
+                for record in _records(file, pages, group, skip=row - begin, fields=fields):
+                    row += 1
+                    yield row, record, 0
+                if row != end:
+                    raise OSError(f"row group {group} ends at row {row}, but the footer says {end}")
+    except pa.ArrowException as error:
+        raise OSError(_one_line(error)) from error
+
+
+def count_rows(path: Path) -> int:
+    """Returns the number of rows that the footer promises.
+
+    Raises:
+        OSError: The file is no Parquet or is cut off.
+    """
+    import pyarrow as pa
+
+    try:
+        with _open(path) as file:
+            return int(file.metadata.num_rows)
+    except pa.ArrowException as error:
+        raise OSError(_one_line(error)) from error
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(
+        pa.OSFile(os.fsencode(path)),  # by bytes: pyarrow takes every path in text for UTF-8
+        pre_buffer=False,
+        buffer_size=READ_BUFFER,
+        page_checksum_verification=True,
+    )
+
+
+# -- batches ------------------------------------------------------------------------------------------------------
+
+
+def _records(
+    file: pq.ParquetFile, pages: BinaryIO, group: int, *, skip: int, fields: Collection[str] | None
+) -> Iterator[dict[str, Any] | ItemError]:
+    # Of a file that is not in item form everything is read, so that its rejects show what there is.
+    names = [name for name in file.schema_arrow.names if fields is not None and name in fields] or None
+    rows = _batch_rows(file.metadata.row_group(group), pages, names)
+    batches = file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
+    return chain.from_iterable(_unpacked(batch, mapped=fields is None) for batch in _behind(batches, skip))
+
+
+def _behind(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
+    """Yields what comes after the first `skip` rows, in types that Python can hold."""
+    schema = None
+    for batch in batches:
+        schema = schema or _readable(batch.schema)
+        if skip < batch.num_rows:
+            wanted = batch.slice(skip) if skip > 0 else batch
+            yield wanted if batch.schema == schema else wanted.cast(schema, safe=False)
+        skip -= batch.num_rows
+
+
+def _batch_rows(group: pq.RowGroupMetaData, pages: BinaryIO, names: Collection[str] | None) -> int:
+    """Returns how many rows may be read at once."""
+    row = 1.0
+    for place in range(group.num_columns):
+        chunk = group.column(place)
+        if names is None or chunk.path_in_schema.partition(".")[0] in names:
+            row += _repeatable(chunk, pages) + chunk.total_uncompressed_size / max(1, group.num_rows)
+    return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / row)))
+
+
+def _repeatable(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> int:
+    """Returns the bytes that the largest value may have which the chunk can repeat at no cost."""
+    if chunk.physical_type != "BYTE_ARRAY":
+        return 0
+    if "DELTA_BYTE_ARRAY" in chunk.encodings:
+        return int(chunk.total_uncompressed_size)
+    if not chunk.has_dictionary_page:
+        return 0
+    pages.seek(chunk.dictionary_page_offset)
+    header = _DICTIONARY_HEADER.match(pages.read(HEADER_BYTES))
+    return _integer(header[1]) if header else int(chunk.total_uncompressed_size)
+
+
+def _integer(varint: bytes) -> int:
+    """Decodes a number of Thrift's compact form: seven bits a byte, low ones first, the sign at the very end."""
+    return sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(varint)) >> 1
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------
+
+
+def _unpacked(batch: pa.RecordBatch, *, mapped: bool) -> Iterable[dict[str, Any] | ItemError]:
+    """Returns the rows as Python values: one by one where they are large, or where one of them is broken."""
+    if batch.nbytes <= AT_ONCE_BYTES:
+        # A text that is not UTF-8, a date that Python cannot hold; pyarrow raises errors of many kinds for them.
+        with suppress(Exception):
+            return _as_dicts(batch, mapped=mapped)
+    return (_single(batch.slice(place, 1), mapped=mapped) for place in range(batch.num_rows))
+
+
+def _single(row: pa.RecordBatch, *, mapped: bool) -> dict[str, Any] | ItemError:
+    if row.nbytes > MAX_ROW:
+        return _fault(f"the row is larger than {MAX_ROW >> 20} MiB")
+    try:
+        return _as_dicts(row, mapped=mapped)[0]
+    except Exception as error:  # noqa: BLE001  # as above; here it is known whose fault it is
+        return _fault(f"a value cannot be read: {_one_line(error)}")
+
+
+def _as_dicts(batch: pa.RecordBatch, *, mapped: bool) -> list[dict[str, Any]]:
+    names = batch.schema.names
+    columns = [_values(column, name, mapped=mapped) for name, column in zip(names, batch.columns, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.Array, name: str, *, mapped: bool) -> list[Any]:
+    import pyarrow as pa
+
+    values: list[Any] = column.to_pylist()
+    if name in JSON_FIELDS and pa.types.is_large_binary(column.type):
+        return [text if text is None else _parsed(text, mapped=mapped) for text in values]
+    if pa.types.is_map(column.type):
+        return [value and {str(key): inner for key, inner in value} for value in values]
+    return values
+
+
+def _parsed(text: bytes, *, mapped: bool) -> object:
+    """Returns what a text column holds as JSON; where fields are mapped, it may as well be any text."""
+    if mapped and text.lstrip()[:1] != b"{":
+        return text.decode()
+    try:
+        return parse(text)
+    except ItemError as error:
+        return error
+
+
+def _readable(schema: pa.Schema) -> pa.Schema:
+    """Returns a schema with JSON as bytes, which need not be decoded twice, and types that Python can hold."""
+    import pyarrow as pa
+
+    return pa.schema(
+        field.with_type(pa.large_binary() if field.name in JSON_FIELDS and _is_text(field.type) else _held(field.type))
+        for field in schema
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    text = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return text in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
+
+
+def _held(kind: pa.DataType) -> pa.DataType:
+    """Returns a type with microseconds for nanoseconds: Python's own types hold no more."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        return pa.struct([field.with_type(_held(field.type)) for field in fields])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_held(kind.value_type)))
+    if getattr(kind, "unit", None) != "ns":
+        return kind
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
+
+
+def _fault(detail: str) -> ItemError:
+    return ItemError(stage=Stage.READING, detail=detail)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

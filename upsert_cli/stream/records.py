@@ -1,0 +1,187 @@
+"""Window -> Chroma: compares documents with a collection and writes them, finding the rows that cannot be written.
+
+It is meant to run in a process of its own, see `writer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from upsert_cli.errors import DimensionMismatch
+from upsert_cli.stream.collection import OpenCollection, understood
+from upsert_cli.stream.documents import HASH_KEY
+from upsert_cli.stream.faults import is_data_fault, is_passing, reason, row_fault, string_fault
+from upsert_cli.stream.folder import require_space
+from upsert_cli.stream.isolation import failing_rows
+from upsert_cli.stream.rows import Comparison, Opened, Rows, Target, Verdict
+
+__all__ = ["Comparison", "Opened", "Records", "Rows", "Target", "Verdict"]
+
+WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, and more gain nothing (tests/bench)
+READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
+RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
+RETRY_LONGEST = 5.0  # seconds between two tries
+
+_T = TypeVar("_T")
+
+
+class Records:
+    """The records of a collection that is open for writing."""
+
+    def __init__(self, target: Target, collection: OpenCollection, *, unflushed: bool) -> None:
+        """Takes over an open collection; use `open`."""
+        self._target = target
+        self._collection = collection
+        self._block = min(WRITE_ROWS, collection.max_batch)
+        self._unflushed = unflushed  # whether rows may be queued that the index files lack
+
+    @classmethod
+    def open(
+        cls,
+        target: Target,
+        *,
+        unclean: bool = False,
+        owed: int | None = None,
+        owe: Callable[[int | None], None] = lambda _: None,
+    ) -> tuple[Records, Opened]:
+        """Opens the collection, or makes it; see `OpenCollection.open` for what is raised.
+
+        Args:
+            target: What to open; the folder is there, and nobody else writes to it.
+            unclean: Whether the last writer did not end in order.
+            owed: The collection's own setting, if that writer could not put it back.
+            owe: Called with a setting before it is changed for the time of the load, with None once it is back.
+        """
+        collection = OpenCollection.open(target, suspicious=unclean, owed=owed, owe=owe)
+        records = cls(target, collection, unflushed=unclean)
+        return records, Opened(
+            created=collection.created,
+            count=collection.count,
+            max_batch=records._block,
+            warnings=collection.warnings,
+            unclean=unclean,
+        )
+
+    def close(self) -> None:
+        """Flushes the index, so that the next reader opens at once, and closes the collection."""
+        try:
+            if self._unflushed:
+                self._collection.flush()
+        finally:
+            self._collection.close()
+
+    def abandon(self) -> None:
+        """Closes the collection without a flush; all that was written is safe, but the next reader opens slowly."""
+        self._collection.close()
+
+    def compare(self, ids: Sequence[str], hashes: Sequence[str], keys: Sequence[Sequence[str]]) -> Comparison:
+        """Tells what has to be done about each document.
+
+        Args:
+            ids: Of the documents.
+            hashes: Their `upsert_hash`, `<text>.<metadata>`.
+            keys: The keys of their metadata.
+        """
+        with understood(self._target):
+            stored = dict(self._stored(ids))
+        return Comparison(
+            verdicts=[_verdict(stored.get(one), hashed) for one, hashed in zip(ids, hashes, strict=True)],
+            stale_keys=[tuple(stored.get(one, {}).keys() - own) for one, own in zip(ids, keys, strict=True)],
+        )
+
+    def _stored(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        # What cannot be an id cannot be stored either, and asking for it would fail for all.
+        asked = [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
+        for start in range(0, len(asked), READ_ROWS):
+            found = _patiently(self._get_metadata, asked[start : start + READ_ROWS])
+            yield from found
+
+    def _get_metadata(self, ids: list[str]) -> list[tuple[str, dict[str, Any]]]:
+        found = self._collection.chroma.get(ids=ids, include=["metadatas"])
+        metadatas = found["metadatas"] or []
+        return [(one, dict(metadata or {})) for one, metadata in zip(found["ids"], metadatas, strict=True)]
+
+    def write(self, upserts: Rows, updates: Rows) -> list[tuple[str, str]]:
+        """Writes all rows but those that are at fault themselves.
+
+        Args:
+            upserts: Records that are new or whose text changed.
+            updates: Records of which only the metadata changed.
+
+        Returns:
+            The id of each row that was not written, and why, in one line.
+
+        Raises:
+            DiskFull: There is no room for them; nothing was written.
+            UpsertCliError: Chroma failed for no row's fault; some may be written.
+        """
+        require_space(Path(self._target.path), rows=len(upserts.ids) + len(updates.ids))
+        with understood(self._target):
+            return [*self._write(upserts, self._upsert), *self._write(updates, self._update)]
+
+    def _write(self, rows: Rows, call: Callable[[Rows], None]) -> list[tuple[str, str]]:
+        faults = _row_faults(rows, self._target)
+        good = [place for place in range(len(rows.ids)) if place not in faults]
+        self._unflushed = self._unflushed or bool(good)
+        for start in range(0, len(good), self._block):
+            block = good[start : start + self._block]
+            failing = failing_rows(block, lambda part: _patiently(call, rows.take(part)), is_data_fault=is_data_fault)
+            faults.update((place, f"Chroma rejects it: {reason(error)}") for place, error in failing)
+        return [(rows.ids[place], faults[place]) for place in sorted(faults)]
+
+    def _upsert(self, rows: Rows) -> None:
+        self._collection.chroma.upsert(
+            ids=rows.ids, documents=rows.texts, metadatas=[*rows.metadatas], embeddings=rows.vectors
+        )
+
+    def _update(self, rows: Rows) -> None:
+        self._collection.chroma.update(ids=rows.ids, metadatas=[*rows.metadatas])
+
+
+def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
+    if stored is None:
+        return Verdict.NEW
+    had = stored.get(HASH_KEY)
+    if had == hashed:
+        return Verdict.UNCHANGED
+    same_text = isinstance(had, str) and had.partition(".")[0] == hashed.partition(".")[0]
+    return Verdict.METADATA if same_text else Verdict.TEXT
+
+
+def _row_faults(rows: Rows, target: Target) -> dict[int, str]:
+    """Returns what is wrong with rows, by their places."""
+    texts: Sequence[str | None] = rows.texts if rows.vectors is not None else [None] * len(rows.ids)
+    faults = {
+        place: fault
+        for place, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
+        if (fault := row_fault(*row)) is not None
+    }
+    if rows.vectors is not None and len(rows.ids):
+        import numpy as np
+
+        if rows.vectors.shape[1] != target.dimension:
+            raise DimensionMismatch(
+                path=target.path,
+                collection=target.collection,
+                had=target.dimension,
+                asked=rows.vectors.shape[1],
+                model=target.model,
+            )
+        for place in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
+            faults.setdefault(int(place), "its vector has a number that is not finite")
+    return faults
+
+
+def _patiently(call: Callable[..., _T], *arguments: Any) -> _T:
+    """Calls, again for a while where another program keeps the database locked."""
+    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+    retrying = Retrying(
+        retry=retry_if_exception(is_passing),
+        wait=wait_random_exponential(multiplier=0.1, max=RETRY_LONGEST),
+        stop=stop_after_delay(RETRY_SECONDS),
+        reraise=True,
+    )
+    return retrying(call, *arguments)

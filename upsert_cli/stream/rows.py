@@ -1,0 +1,97 @@
+"""What is said about records between the stages and the writer's process."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The collection to load into, and the model to load it with."""
+
+    path: str
+    """Absolute, the folder of a local Chroma."""
+
+    collection: str
+    model: str
+    dimension: int
+    max_tokens: int
+    tool_version: str
+
+    default_model: bool
+    """Whether the model is the one of Chroma's own default embedding function."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A collection that is ready to be written."""
+
+    created: bool
+    count: int
+    """Records in it."""
+
+    max_batch: int
+    """Rows a call."""
+
+    warnings: tuple[str, ...]
+
+    unclean: bool
+    """Whether the last one who wrote here did not end in order; the index was looked through then."""
+
+
+class Verdict(enum.IntEnum):
+    """What a document is to the collection."""
+
+    NEW = 0
+
+    TEXT = 1
+    """Its text changed, or cannot be told: embed and upsert."""
+
+    METADATA = 2
+    """Only its metadata changed: update."""
+
+    UNCHANGED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What the collection holds of some documents, in their order."""
+
+    verdicts: list[Verdict]
+
+    stale_keys: list[tuple[str, ...]]
+    """Per document, the metadata keys that its record has and the document has not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Records to write."""
+
+    ids: list[str]
+
+    texts: list[str]
+    """Not looked at where only metadata is updated."""
+
+    metadatas: list[dict[str, Any]]
+    """A value of None takes the key away."""
+
+    vectors: Vectors | None
+    """Float32, `(len(ids), dimension)`; None updates the metadata alone."""
+
+    def take(self, places: Sequence[int]) -> Rows:
+        """Returns some of the rows."""
+        return Rows(
+            ids=[self.ids[place] for place in places],
+            texts=[self.texts[place] for place in places] if self.vectors is not None else [],
+            metadatas=[self.metadatas[place] for place in places],
+            vectors=self.vectors[list(places)] if self.vectors is not None else None,
+        )

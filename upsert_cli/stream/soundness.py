@@ -1,0 +1,126 @@
+"""Whether a collection's vector index holds what it should, as far as a glance can tell.
+
+Chroma counts and lists records from its database, and never notices that their vectors are gone. A full look is what
+`verify` is for; this one is taken at every opening, so it costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upsert_cli.errors import TargetDamaged
+from upsert_cli.stream.folder import DATABASE_NAME
+from upsert_cli.stream.rows import Target
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+
+GLANCE_ROWS = 16  # rows read back from either end of the collection after a clean end
+SUSPICIOUS_ROWS = 512  # rows read back from the newest after an unclean end: at least the last write
+QUERIES = 8  # of those rows, how many have to find themselves
+SAME_DISTANCE = 1e-3  # of a vector to itself, where rounding alone gives some 1e-6
+# hnswlib's header, version 1: version, two offsets, rows, bytes a row, and more that is not looked at
+_HEADER = struct.Struct("<iQQQQ")
+_HEADER_BYTES = 100
+_FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
+
+
+def check_files(target: Target) -> None:
+    """Makes sure that the files of the index are there and long enough, before Chroma maps them into memory.
+
+    Raises:
+        TargetDamaged: One is missing or was cut; Chroma would end in a segmentation fault sooner or later.
+    """
+    folder = Path(target.path)
+    for segment in _flushed_segments(folder / DATABASE_NAME, target.collection):
+        if (fault := _files_fault(folder / segment)) is not None:
+            raise _damaged(target, fault)
+
+
+def _flushed_segments(database: Path, collection: str) -> Iterator[str]:
+    """Yields the vector segments of a collection whose index files were written at least once."""
+    query = (
+        "SELECT s.id FROM segments s "
+        "JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
+        "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0"
+    )
+    if not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute(query, (collection,)).fetchall()
+    except sqlite3.Error:
+        return  # of another version of Chroma, whose files may be others too; Chroma itself will say
+    yield from (str(segment) for (segment,) in found)
+
+
+def _files_fault(folder: Path) -> str | None:
+    sizes = {name: _size(folder / name) for name in _FILES}
+    for name, size in sizes.items():
+        if not size:
+            return f"{folder.name}/{name} is {'missing' if size is None else 'empty'}"
+    header = (folder / "header.bin").read_bytes()
+    version, _, _, rows, row_bytes = _HEADER.unpack(header.ljust(_HEADER.size, b"\0")[: _HEADER.size])
+    if version != 1:
+        # Zeros where a version should be are damage; any other version is one that we do not know.
+        return None if header.strip(b"\0") else f"{folder.name}/header.bin is blank"
+    least = {"header.bin": _HEADER_BYTES, "data_level0.bin": rows * row_bytes, "length.bin": 4 * rows}
+    least["link_lists.bin"] = 4 * rows
+    return next((f"{folder.name}/{name} was cut" for name in least if (sizes[name] or 0) < least[name]), None)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def check_vectors(target: Target, collection: Collection, *, count: int, suspicious: bool) -> None:
+    """Reads vectors back and lets a few of them find themselves.
+
+    Args:
+        target: For the message.
+        collection: Open.
+        count: Records in it.
+        suspicious: Whether to look at more, since the last writer did not end in order.
+
+    Raises:
+        TargetDamaged: Vectors are missing, or the index does not find them.
+    """
+    newest = min(SUSPICIOUS_ROWS if suspicious else GLANCE_ROWS, count)
+    for start, rows in ((0, min(GLANCE_ROWS, count)), (count - newest, newest)):
+        if rows and (fault := _vectors_fault(collection, start, rows)) is not None:
+            raise _damaged(target, fault)
+
+
+def _vectors_fault(collection: Collection, start: int, rows: int) -> str | None:
+    import numpy as np
+
+    read = collection.get(limit=rows, offset=start, include=["embeddings"])
+    vectors = np.asarray(read["embeddings"], dtype=np.float32)
+    if vectors.shape[0] != rows or not np.isfinite(vectors).all():
+        return f"of the {rows} records from {start + 1} on, {vectors.shape[0]} have a vector"
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not lengths.all():
+        return f"of the {rows} records from {start + 1} on, {int((lengths == 0).sum())} have a vector of zeros"
+    space = (collection.configuration_json.get("hnsw") or {}).get("space")
+    if space == "ip":
+        return None  # by the inner product a vector need not be nearest to itself
+    asked = slice(None, None, -(-rows // QUERIES))
+    found = collection.query(query_embeddings=vectors[asked], n_results=1, include=["distances"])["distances"] or []
+    nearest = np.array([distances[0] if distances else np.inf for distances in found])
+    # The index is an approximate one: a row that cannot be reached is no damage yet, many are.
+    lost = nearest > SAME_DISTANCE * np.maximum(1.0, lengths[asked] ** 2)
+    return (
+        f"{lost.sum()} of {lost.size} records are not found by their own vector" if 2 * lost.sum() > lost.size else None
+    )
+
+
+def _damaged(target: Target, detail: str) -> TargetDamaged:
+    return TargetDamaged(path=target.path, collection=target.collection, detail=detail)

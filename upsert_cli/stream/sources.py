@@ -1,0 +1,175 @@
+"""A file that the user named -> Source: with a fingerprint, so that a restart knows that it is still the same.
+
+What can be read only once, standard input and pipes, is spooled into a file first, so that a restart can read it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from upsert_cli.errors import SourceChanged, SourceUnreadable, SpoolFailed
+from upsert_cli.stream.files import FoundFile, find_files, valid_unicode
+from upsert_cli.stream.formats import FORMATS
+
+__all__ = ["Fingerprint", "FoundFile", "Source", "find_files", "fingerprint", "spool"]
+
+EDGE = 4 << 20  # bytes at each end of a file that its digest covers; what is between shows in the time of change
+CHUNK = 1 << 20  # bytes read at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """What tells cheaply whether a file is still the same."""
+
+    size: int
+    """Bytes."""
+
+    mtime_ns: int
+    """Nanoseconds since 1970; 0 for a spooled file, which is as old as its task."""
+
+    digest: str
+    """SHA-256 in hex, over the first and the last 4 MiB; of a spooled file, over all of it."""
+
+    @classmethod
+    def of(cls, path: Path, *, whole: bool) -> Fingerprint:
+        """Looks at a file; with `whole`, the digest covers all of it and the time of change is left out.
+
+        Raises:
+            OSError: The file cannot be read, or is none.
+        """
+        # Without O_NONBLOCK, opening a pipe would wait for somebody to write.
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("not a regular file")
+            if whole or status.st_size <= 2 * EDGE:
+                digest = hashlib.file_digest(file, "sha256")
+            else:
+                digest = hashlib.sha256(file.read(EDGE))
+                file.seek(-EDGE, os.SEEK_END)
+                digest.update(file.read(EDGE))
+        return cls(size=status.st_size, mtime_ns=0 if whole else status.st_mtime_ns, digest=digest.hexdigest())
+
+    def changed_from(self, old: Fingerprint) -> str | None:
+        """Returns what differs, such as `size 120 -> 180 bytes`, or None."""
+        if self.size != old.size:
+            return f"size {old.size} -> {self.size} bytes"
+        if self.digest != old.digest:
+            return "same size, other content"
+        # A time of change alone is no change, unless the digest leaves a gap: files are copied and touched.
+        if self.size > 2 * EDGE and self.mtime_ns != old.mtime_ns:
+            return "same size, another time of change"
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A file that a task reads, and what it was like when the task was made."""
+
+    name: str
+    """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
+
+    path: Path
+    """Absolute; what is opened."""
+
+    format: str
+    """A key of `FORMATS`."""
+
+    fingerprint: Fingerprint
+
+    total: int | None
+    """Rows."""
+
+    spooled: bool = False
+    """`path` is our own copy of what could be read only once."""
+
+    def change(self) -> str | None:
+        """Returns what is different about the file now, in one phrase, or None."""
+        try:
+            return Fingerprint.of(self.path, whole=self.spooled).changed_from(self.fingerprint)
+        except OSError as error:
+            return error.strerror or str(error)
+
+    def check_unchanged(self) -> None:
+        """Makes sure that a position in the file still means what it did.
+
+        Raises:
+            SourceChanged: It does not, or the file is gone.
+        """
+        if (how := self.change()) is not None:
+            raise SourceChanged(name=self.name, how=how)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the source as plain data in valid Unicode, for the journal."""
+        value = asdict(self) | {"path": valid_unicode(str(self.path))}
+        # A path may be any bytes, a journal holds only text.
+        return value if value["path"] == str(self.path) else value | {"path_bytes": os.fsencode(self.path).hex()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Source:
+        """Reads what `as_json` wrote."""
+        raw = value.get("path_bytes")
+        return cls(
+            name=value["name"],
+            path=Path(value["path"] if raw is None else os.fsdecode(bytes.fromhex(raw))),
+            format=value["format"],
+            fingerprint=Fingerprint(**value["fingerprint"]),
+            total=value["total"],
+            spooled=value.get("spooled", False),
+        )
+
+
+def fingerprint(found: FoundFile) -> Source:
+    """Looks at a file that was found, and counts its rows.
+
+    Raises:
+        SourceUnreadable: It cannot be read, is damaged, or is a pipe that was not spooled.
+    """
+    try:
+        return Source(
+            name=found.name,
+            path=found.path,
+            format=found.format,
+            fingerprint=Fingerprint.of(found.path, whole=found.needs_spool),
+            total=FORMATS[found.format].count(found.path),
+            spooled=found.needs_spool,
+        )
+    except OSError as error:
+        raise SourceUnreadable(name=found.name, reason=error.strerror or str(error)) from error
+
+
+def spool(stream: BinaryIO, path: Path) -> None:
+    """Copies a stream to its end into a file that only its owner can read, whole or not at all.
+
+    Raises:
+        SpoolFailed: It cannot be read or written, for lack of space say; nothing is left behind.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+            while chunk := stream.read(CHUNK):
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise SpoolFailed(path=str(path), reason=error.strerror or str(error)) from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,275 @@
+"""Window -> embedded Window: the texts that changed get their vectors, ordered by length inside.
+
+Cost follows padded tokens, so texts are taken in the order of their length and in micro-batches of a small budget, by
+Python threads that share one session with one intra-op thread: onnxruntime releases the GIL, and threads of its own
+would spin while they wait.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from upsert_cli.errors import EmbedderUnusable, Stage
+from upsert_cli.stream.isolation import failing_rows
+from upsert_cli.stream.items import Reject
+from upsert_cli.stream.records import Comparison, Verdict
+from upsert_cli.stream.windows import Window
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+
+TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (tests/bench)
+PREFIX_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A window and what the collection already holds of it."""
+
+    window: Window
+    comparison: Comparison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """A window with everything that writing it needs."""
+
+    window: Window
+    comparison: Comparison
+
+    rows: tuple[int, ...]
+    """Places in `window.documents` of the documents that `vectors` belongs to."""
+
+    vectors: Vectors | None
+    """Float32, `(len(rows), dimension)`; None where there are none."""
+
+    truncated: int
+    """Texts that were cut at the model's limit."""
+
+    rejects: tuple[Reject, ...]
+    """Documents that the model could not embed."""
+
+    seconds: float
+    """Wall seconds that embedding took."""
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors."""
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Counts the tokens of each text, those beyond the limit included."""
+
+    def embed(self, texts: list[str]) -> Vectors:
+        """Embeds one micro-batch: float32, `(len(texts), dimension)`. Called from several threads at once."""
+
+    max_tokens: int
+    dimension: int
+
+
+class FastEmbedder:
+    """A model loaded by fastembed, with one session for all threads."""
+
+    def __init__(self, name: str, folder: Path, *, dimension: int, max_tokens: int) -> None:
+        """Loads the model from `folder`; takes about a second of CPU.
+
+        Raises:
+            EmbedderUnusable: The files are there, but onnxruntime or the tokenizer cannot use them.
+        """
+        self.dimension = dimension
+        self.max_tokens = max_tokens
+        try:
+            from fastembed import TextEmbedding
+
+            self._embedding = TextEmbedding(name, specific_model_path=str(folder), threads=1, cuda=False)
+            self._tokenizer = self._prepare_tokenizer()
+        except Exception as error:  # noqa: BLE001  # onnxruntime and tokenizers raise classes of their own, and bare ones
+            raise EmbedderUnusable(model=name, folder=str(folder), reason=_one_line(error)) from error
+
+    def _prepare_tokenizer(self) -> Any:
+        """Sets the limit explicitly, since sources differ in it, and returns a copy that neither cuts nor pads."""
+        own = getattr(self._embedding.model, "tokenizer", None)
+        if own is None:
+            return None
+        from tokenizers import Tokenizer
+
+        own.enable_truncation(max_length=self.max_tokens)
+        counting = Tokenizer.from_str(own.to_str())
+        counting.no_truncation()
+        counting.no_padding()
+        return counting
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Counts the tokens of each text, those beyond the limit included.
+
+        Of a long text only a prefix is tokenized: where that alone exceeds the limit, the rest changes nothing.
+        """
+        if self._tokenizer is None:
+            return [min(len(text) // 4 + 2, self.max_tokens) for text in texts]
+        prefix = PREFIX_CHARACTERS * self.max_tokens
+        lengths = [len(encoding) for encoding in self._tokenizer.encode_batch_fast([text[:prefix] for text in texts])]
+        for place, text in enumerate(texts):
+            if len(text) > prefix and lengths[place] <= self.max_tokens:
+                lengths[place] = len(self._tokenizer.encode(text))
+        return lengths
+
+    def embed(self, texts: list[str]) -> Vectors:
+        """Embeds one micro-batch."""
+        import numpy as np
+
+        return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
+
+
+def usable_threads() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def embed_windows(
+    plans: Iterator[Plan],
+    *,
+    load: Callable[[], Embedder],
+    threads: int,
+    ending: threading.Event,
+    clock: Callable[[], float],
+) -> Iterator[Embedded]:
+    """Yields each window with the vectors of its new and changed texts.
+
+    Args:
+        plans: Windows that were compared.
+        load: Makes the embedder, once, when the first text needs it: an unchanged file needs none.
+        threads: Micro-batches that are embedded at the same time.
+        ending: Ends the work between two micro-batches; the window is then dropped.
+        clock: Seconds, monotonic.
+
+    Raises:
+        EmbedderUnusable: The model cannot be loaded.
+    """
+    embedder: Embedder | None = None
+    with ThreadPoolExecutor(threads, thread_name_prefix="embed") as pool:
+        for plan in plans:
+            rows = tuple(
+                row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
+            )
+            if rows and embedder is None:
+                embedder = load()
+            if not rows or embedder is None:
+                yield _nothing_to_embed(plan)
+                continue
+            began = clock()
+            work = _WindowWork(plan.window, rows, embedder, ending)
+            work.run(pool, threads)
+            if ending.is_set():
+                return
+            yield work.result(plan.comparison, seconds=clock() - began)
+
+
+def _nothing_to_embed(plan: Plan) -> Embedded:
+    return Embedded(
+        window=plan.window,
+        comparison=plan.comparison,
+        rows=(),
+        vectors=None,
+        truncated=0,
+        rejects=(),
+        seconds=0.0,
+    )
+
+
+class _WindowWork:
+    """The texts of one window on their way through the model."""
+
+    def __init__(self, window: Window, rows: tuple[int, ...], embedder: Embedder, ending: threading.Event) -> None:
+        import numpy as np
+
+        self._window = window
+        self._rows = rows
+        self._embedder = embedder
+        self._ending = ending
+        # A text that stands in the window more than once is embedded once.
+        self._places: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            self._places.setdefault(window.documents[row].text, []).append(place)
+        self._lengths = dict(zip(self._places, embedder.count(list(self._places)), strict=True))
+        self._vectors = np.zeros((len(rows), embedder.dimension), dtype=np.float32)
+        self._failed: dict[int, str] = {}
+
+    def run(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        """Embeds all texts, micro-batch by micro-batch; the longest first, so that no thread ends with them alone."""
+        batches = iter(list(self._micro_batches()))
+        lock = threading.Lock()
+
+        def work_off() -> None:
+            while not self._ending.is_set():
+                with lock:
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                self._embed(batch)
+
+        for done in [pool.submit(work_off) for _ in range(threads)]:
+            done.result()
+
+    def _micro_batches(self) -> Iterator[list[str]]:
+        batch: list[str] = []
+        longest = 0
+        for text in sorted(self._places, key=self._lengths.__getitem__, reverse=True):
+            if not batch:
+                longest = min(self._lengths[text], self._embedder.max_tokens)
+            batch.append(text)
+            if (len(batch) + 1) * longest > TOKEN_BUDGET:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _embed(self, batch: list[str]) -> None:
+        for text, error in failing_rows(batch, self._store, is_data_fault=_blames_a_text):
+            for place in self._places[text]:
+                self._failed[place] = _one_line(error)
+
+    def _store(self, texts: Sequence[str]) -> None:
+        import numpy as np
+
+        vectors = self._embedder.embed(list(texts))
+        if vectors.shape != (len(texts), self._embedder.dimension):
+            raise ValueError(f"the model gave vectors of shape {vectors.shape}")
+        if not np.isfinite(vectors).all():
+            raise ValueError("the model gave a vector that is not finite")
+        for text, vector in zip(texts, vectors, strict=True):
+            for place in self._places[text]:
+                self._vectors[place] = vector
+
+    def result(self, comparison: Comparison, *, seconds: float) -> Embedded:
+        good = [place for place in range(len(self._rows)) if place not in self._failed]
+        limit = self._embedder.max_tokens
+        return Embedded(
+            window=self._window,
+            comparison=comparison,
+            rows=tuple(self._rows[place] for place in good),
+            vectors=self._vectors[good] if self._failed else self._vectors,
+            truncated=sum(self._lengths[self._window.documents[self._rows[place]].text] > limit for place in good),
+            rejects=tuple(
+                Reject.of(self._window.documents[self._rows[place]].item, stage=Stage.INFERENCE, detail=detail)
+                for place, detail in sorted(self._failed.items())
+            ),
+            seconds=seconds,
+        )
+
+
+def _blames_a_text(error: BaseException) -> bool:
+    """Tells whether an error may come from one of the texts: all but those of the machine."""
+    return isinstance(error, Exception) and not isinstance(error, MemoryError | OSError)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -1,0 +1,115 @@
+"""Documents -> Window: a run of consecutive rows that is compared, embedded and written together.
+
+A window is the unit of a checkpoint, so it is bounded in rows, in bytes and, through `Pace`, in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from upsert_cli.errors import ItemError
+from upsert_cli.stream.documents import Document, Recipe, make_document
+from upsert_cli.stream.items import Item, Position, Reject, read_items
+from upsert_cli.stream.sources import Source
+
+MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (tests/bench)
+MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (tests/bench)
+MAX_BYTES = 8 << 20  # bytes of text in a window; a window is in memory about three times at once
+TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A run of consecutive rows, checked one by one; its repeated ids are reduced to the last of each."""
+
+    number: int
+    """Counts from 0 in one attempt."""
+
+    documents: tuple[Document, ...]
+    """At most one for each id, in the order of their rows."""
+
+    rejects: tuple[Reject, ...]
+    read: int
+    """Rows: `len(documents) + len(rejects) + duplicate`."""
+
+    duplicate: int
+    """Rows that a later row with the same id in this window replaced."""
+
+    after: Position
+    """Where to go on once this window is settled."""
+
+
+class Pace:
+    """How many rows the next window takes, so that it settles in about `TARGET_SECONDS` on this machine."""
+
+    def __init__(self, fixed_rows: int | None = None) -> None:
+        """Starts small, since nothing is known yet about the speed; `fixed_rows` is the user's own choice."""
+        self._fixed = fixed_rows is not None
+        self.rows = fixed_rows if fixed_rows is not None else MIN_ROWS
+
+    def settled(self, rows: int, seconds: float) -> None:
+        """Learns that `rows` rows kept the slowest stage busy for `seconds`."""
+        if self._fixed or rows == 0:
+            return
+        fitting = int(rows * TARGET_SECONDS / max(seconds, 1e-3))
+        # No faster than doubling: one lucky window, of unchanged rows say, tells nothing about the next.
+        self.rows = max(MIN_ROWS, min(MAX_ROWS, fitting, 2 * self.rows))
+
+
+def read_windows(
+    sources: Sequence[Source], *, start: Position, id_field: str | None, recipe: Recipe, pace: Pace
+) -> Iterator[Window]:
+    """Yields the rows of `sources` from `start` on, in windows of about `pace.rows` rows.
+
+    Raises:
+        SourceUnreadable: A file broke off or cannot be read any further.
+    """
+    number = 0
+    gathering = _Gathering(after=start)
+    for row, after in read_items(sources, start=start, id_field=id_field):
+        gathering.add(row, after, recipe)
+        if gathering.read >= pace.rows or gathering.size >= MAX_BYTES:
+            yield gathering.window(number)
+            number += 1
+            gathering = _Gathering(after=after)
+    if gathering.read:
+        yield gathering.window(number)
+
+
+class _Gathering:
+    """A window in the making."""
+
+    def __init__(self, *, after: Position) -> None:
+        self.read = 0
+        self.size = 0
+        self._documents: dict[str, Document] = {}
+        self._rejects: list[Reject] = []
+        self._after = after
+
+    def add(self, row: Item | Reject, after: Position, recipe: Recipe) -> None:
+        self.read += 1
+        self.size += max(after.offset - self._after.offset, 0)  # bytes of the line, where the format has lines
+        self._after = after
+        if isinstance(row, Reject):
+            self._rejects.append(row)
+            return
+        try:
+            document = make_document(row, recipe)
+        except ItemError as error:
+            self._rejects.append(Reject.of(row, stage=error.stage, detail=error.detail))
+            return
+        # Taken out first, so that the last row of an id also stands at the last row's place.
+        self._documents.pop(document.id, None)
+        self._documents[document.id] = document
+        self.size += len(document.text)
+
+    def window(self, number: int) -> Window:
+        return Window(
+            number=number,
+            documents=tuple(self._documents.values()),
+            rejects=tuple(self._rejects),
+            read=self.read,
+            duplicate=self.read - len(self._documents) - len(self._rejects),
+            after=self._after,
+        )

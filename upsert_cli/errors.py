@@ -19,9 +19,7 @@ import shlex
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
-
 
 SOME_REJECTED = 3  # exit code of a task that is done, but not with every item; no error, so no class
 

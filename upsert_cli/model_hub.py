@@ -84,7 +84,7 @@ def download(entry: Entry, folder: Path) -> Path:
     if entry.repository is None:
         raise PlaceUnusable("fastembed names no repository for it")
     from fastembed import TextEmbedding
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     try:
@@ -93,7 +93,7 @@ def download(entry: Entry, folder: Path) -> Path:
                 entry.repository, cache_dir=str(folder), extra_patterns=list(entry.weights)
             )
         )
-    except Exception as error:  # noqa: BLE001  # the hub's client raises classes of its own and of three HTTP libraries
+    except Exception as error:  # the hub's client raises classes of its own, and those of three HTTP libraries
         raise PlaceUnusable(_one_line(error)) from error
 
 

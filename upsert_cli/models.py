@@ -209,8 +209,8 @@ def _max_tokens(entry: Entry, folder: Path) -> int:
     path = folder / "tokenizer_config.json"
     try:
         settings = json.loads(path.read_bytes())
-        limits = [limit for key in ("model_max_length", "max_length") if _is_limit(limit := settings.get(key))]
-        return min(limits)
+        limits: list[int] = [settings.get(key) for key in ("model_max_length", "max_length")]
+        return min(limit for limit in limits if _is_limit(limit))
     except (ValueError, AttributeError):
         problem = "has a tokenizer_config.json that names no limit of tokens"
         given = folder != place_of(entry.name)

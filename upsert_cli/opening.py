@@ -12,14 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.errors import (
-    SOME_REJECTED,
-    Canceled,
-    Refusal,
     TaskConflict,
     TaskExists,
     TaskNotFound,
     TaskRunning,
-    UpsertCliError,
 )
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
@@ -88,21 +84,6 @@ def reopen_task(journal: Journal, task_id: str, *, from_start: bool) -> Opening:
     except BaseException:
         claim.release()
         raise
-
-
-def exit_code(task: Task) -> int:
-    """Returns the exit code that stands for a task's state; 0 while nothing has gone wrong yet."""
-    strict = Options.from_json(task.options).strict
-    match task.status:
-        case TaskStatus.DONE if task.counts.failed:
-            return UpsertCliError.exit_code if strict else SOME_REJECTED
-        case TaskStatus.FAILED:
-            return UpsertCliError.exit_code
-        case TaskStatus.REFUSED:
-            return Refusal.exit_code
-        case TaskStatus.CANCELED:
-            return Canceled.exit_code
-    return 0
 
 
 class _Draft:

@@ -1,10 +1,13 @@
-"""What a user asks for: the load and its options."""
+"""What a user asks for, the load and its options, and the exit code that answers it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
+from upsert_cli.journal.tasks import Task, TaskStatus
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
@@ -76,3 +79,18 @@ class Request:
     model: str
     options: Options
     task_id: str | None = None
+
+
+def exit_code(task: Task) -> int:
+    """Returns the exit code that stands for a task's state; 0 while nothing has gone wrong yet."""
+    strict = Options.from_json(task.options).strict
+    match task.status:
+        case TaskStatus.DONE if task.counts.failed:
+            return UpsertCliError.exit_code if strict else SOME_REJECTED
+        case TaskStatus.FAILED:
+            return UpsertCliError.exit_code
+        case TaskStatus.REFUSED:
+            return Refusal.exit_code
+        case TaskStatus.CANCELED:
+            return Canceled.exit_code
+    return 0

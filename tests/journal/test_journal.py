@@ -97,6 +97,19 @@ def test_the_files_are_ordinary_tinydb_files(journal: Journal) -> None:
     ]
 
 
+def test_a_file_that_stock_tinydb_wrote_is_read(journal: Journal) -> None:
+    """Who mends a file by hand needs to know of nothing but the table of tasks."""
+    journal.create(make_task("a"))
+    path = journal.folder / "tasks-000000.json"
+    path.unlink()
+    TinyDB(path).table("tasks").insert(make_task("b").as_record() | {"added": "by hand"})
+    fresh = Journal(journal.folder)
+    assert [task.id for task in fresh.list(status=PENDING)] == ["b"]
+    assert fresh.request_cancel("b").status is CANCELED
+    (record,) = TinyDB(path, access_mode="r").table("tasks")
+    assert (record["status"], record["added"]) == ("canceled", "by hand")
+
+
 def test_list_is_newest_first_and_paged(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offset, limit and status cut the same sequence, across segments."""
     monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 4)

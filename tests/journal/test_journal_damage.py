@@ -149,6 +149,16 @@ def test_a_missing_file_is_restored_from_the_generation_before(segments: Journal
     assert [task.id for task in Journal(segments.folder).list()][-2:] == ["a1", "a0"]
 
 
+def test_a_missing_file_whose_generation_before_is_damaged_is_a_loss(segments: Journal) -> None:
+    """It is told, and the others go on."""
+    path_of(segments, 0).unlink()
+    damage(path_of(segments, 0, ".bak"))
+    assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "b0"]
+    assert any("tasks-000000.json.bak is damaged" in warning for warning in segments.warnings)
+    with pytest.raises(TaskNotFound, match="damaged files"):
+        segments.find("a1")
+
+
 def test_two_damages_in_one_second_are_both_kept(segments: Journal) -> None:
     """A file that is moved aside never replaces another one."""
     contents = set()
@@ -164,7 +174,7 @@ def test_two_damages_in_one_second_are_both_kept(segments: Journal) -> None:
 def test_a_record_that_is_no_task_hides_no_other(segments: Journal) -> None:
     """It is left out of the list with a warning, named when it is asked for, and stays in its file."""
     path = path_of(segments, 1)
-    path.write_bytes(path.read_bytes().replace(b'"pending"', b'"unheard"', 1))
+    path.write_bytes(path.read_bytes().replace(b'"status": "pending"', b'"status": "unheard"', 1))
     assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "a1", "a0"]
     assert any("b0" in warning for warning in segments.warnings)
     with pytest.raises(JournalDamaged, match="b0"):

@@ -223,7 +223,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a file system can only be mounted by root; the strace tests inject the same error")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)  # also while a failed test keeps files open
 
 
 def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import traceback
@@ -10,15 +11,37 @@ from typing import Any
 import click
 
 from upsert_cli import __version__, telemetry
-from upsert_cli.cli import models, run, tasks
 from upsert_cli.cli.options import Session
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.stopping import die_by
 
+# Where each command is; a module is loaded when its command is asked for, so that `list` does not wait for `run`.
+COMMANDS = {
+    "run": "upsert_cli.cli.run:run",
+    "categories": "upsert_cli.cli.run:categories",
+    "info": "upsert_cli.cli.tasks:info",
+    "list": "upsert_cli.cli.tasks:list_tasks",
+    "restart": "upsert_cli.cli.run:restart",
+    "cancel": "upsert_cli.cli.tasks:cancel",
+    "models": "upsert_cli.cli.models:models",
+}
+
 
 class Root(click.Group):
     """A group whose commands may raise what they like: it ends here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of the commands, in the order of their use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Loads a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command and turns an error into its message and its exit code."""
@@ -77,10 +100,6 @@ def cli() -> None:
     Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items were rejected,
     4 refused and nothing written, 5 canceled, 129/130/143 stopped by a signal.
     """
-
-
-for command in (run.run, run.categories, tasks.info, tasks.list_tasks, run.restart, tasks.cancel, models.models):
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -23,10 +23,10 @@ def models() -> None:
 @models.command("list")
 @json_option("Print an array of models.")
 @common_options
-def list_all(_session: Session, *, as_json: bool) -> None:
+def list_all(_session: Session, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
-    if as_json:
+    if json:
         click.echo(safe_json([model.as_json() for model in known]))
         return
     rows = [
@@ -40,26 +40,26 @@ def list_all(_session: Session, *, as_json: bool) -> None:
 @model_options()
 @json_option("Print the model as one JSON object.")
 @common_options
-def fetch(session: Session, *, model: str, model_path: Path | None, offline: bool, as_json: bool) -> None:
+def fetch(session: Session, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
     """Make a model available ahead of time, for an image build or an air-gapped machine.
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
     """
     found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
-    _show(found.as_json(), as_json=as_json)
+    _show(found.as_json(), json=json)
 
 
 @models.command()
 @model_options()
 @json_option("Print the model as one JSON object.")
 @common_options
-def check(session: Session, *, model: str, model_path: Path | None, offline: bool, as_json: bool) -> None:
+def check(session: Session, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
     """Load a model, embed a text, and say its dimension, limit, source and path."""
     found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
     embedder = FastEmbedder(found.name, found.folder, dimension=found.dimension, max_tokens=found.max_tokens)
     vector = embedder.embed([PROBE_TEXT])[0]
-    _show(found.as_json() | {"hello world": [round(float(value), 6) for value in vector[:5]]}, as_json=as_json)
+    _show(found.as_json() | {"hello world": [round(float(value), 6) for value in vector[:5]]}, json=json)
 
 
-def _show(fields: dict[str, Any], *, as_json: bool) -> None:
-    click.echo(safe_json(fields) if as_json else tab_separated(fields.items()))
+def _show(fields: dict[str, Any], *, json: bool) -> None:
+    click.echo(safe_json(fields) if json else tab_separated(fields.items()))

@@ -24,6 +24,8 @@ from upsert_cli.models import DEFAULT_MODEL
 Command: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[[Command], Command]
 
+option = functools.partial(click.option, show_envvar=True)
+
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
 ALL = 100.0  # percent
@@ -69,41 +71,35 @@ def default_journal() -> str:
 def common_options(command: Command) -> Command:
     """Adds the options that every command takes, and hands it a `Session` in their place."""
 
-    @click.option(
+    @option(
         "--journal",
         type=click.Path(file_okay=False, path_type=Path),
         default=default_journal,
         show_default="the user's state folder",
         envvar="UPSERT_CLI_JOURNAL",
-        show_envvar=True,
         metavar="DIR",
         help="Where tasks are kept.",
     )
-    @click.option(
-        "-q", "--quiet", is_flag=True, envvar="UPSERT_CLI_QUIET", show_envvar=True, help="Print nothing on success."
-    )
-    @click.option(
+    @option("-q", "--quiet", is_flag=True, envvar="UPSERT_CLI_QUIET", help="Print nothing on success.")
+    @option(
         "-v",
         "--verbose",
         is_flag=True,
         envvar="UPSERT_CLI_VERBOSE",
-        show_envvar=True,
         help="Show tracebacks and what the libraries say.",
     )
-    @click.option(
+    @option(
         "--color",
         type=click.Choice(["auto", "always", "never"]),
         default="auto",
         envvar="UPSERT_CLI_COLOR",
-        show_envvar=True,
         help="Colors on stderr; NO_COLOR is honoured.",
     )
-    @click.option(
+    @option(
         "--progress",
         type=click.Choice(["auto", "bar", "plain", "none"]),
         default="auto",
         envvar="UPSERT_CLI_PROGRESS",
-        show_envvar=True,
         help="Bars on a terminal, a line every 30 s in CI, else nothing.",
     )
     @functools.wraps(command)
@@ -122,39 +118,39 @@ def load_options(collection: str) -> Decorator:
     """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
     options: list[Decorator] = [
         click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
-        click.option("--task-id", type=TaskId(), metavar="ID", help="Make sure that the task of this id is done."),
-        click.option(
+        option("--task-id", type=TaskId(), metavar="ID", help="Make sure that the task of this id is done."),
+        option(
             "--chroma",
             type=click.Path(file_okay=False, path_type=Path),
             default=Path("chroma"),
             metavar="FOLDER",
             help="Chroma's folder.",
         ),
-        click.option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
+        option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
         *model_choices(),
-        click.option("--text-field", "text_fields", multiple=True, default=("text",), metavar="PATH", help=_TEXT_HELP),
-        click.option("--id-field", metavar="PATH", help="Where a record has its id, if it is not in item form."),
-        click.option(
+        option("--text-field", multiple=True, default=("text",), metavar="PATH", help=_TEXT_HELP),
+        option("--id-field", metavar="PATH", help="Where a record has its id, if it is not in item form."),
+        option(
             "--batch-size",
             type=click.IntRange(1, MAX_BATCH),
             show_default="by measured speed",
             help="Items a write.",
         ),
-        click.option(
+        option(
             "--threads",
             type=click.IntRange(1, MAX_THREADS),
             show_default="one a processor",
             help="Texts are embedded in so many threads.",
         ),
-        click.option("--force", is_flag=True, help="Embed and write items again that have not changed."),
-        click.option(
+        option("--force", is_flag=True, help="Embed and write items again that have not changed."),
+        option(
             "--max-failures",
             type=Failures(),
             show_default="no limit",
             help="Stop as failed above so many rejected items.",
         ),
-        click.option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
-        click.option(
+        option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
+        option(
             "--if-running",
             type=click.Choice(["refuse", "wait", "skip"]),
             default="refuse",
@@ -173,22 +169,22 @@ def model_options() -> Decorator:
 def model_choices() -> list[Decorator]:
     """Returns the options that choose a model."""
     return [
-        click.option(
+        option(
             "--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed's (`models list`)."
         ),
-        click.option(
+        option(
             "--model-path",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             metavar="DIR",
             help="The folder with the model's files, instead of looking for them.",
         ),
-        click.option("--offline", is_flag=True, help="Never look for the model in the network."),
+        option("--offline", is_flag=True, help="Never look for the model in the network."),
     ]
 
 
 def json_option(text: str) -> Decorator:
     """Returns the option for output that programs read."""
-    return click.option("--json", "as_json", is_flag=True, help=text)
+    return option("--json", is_flag=True, help=text)
 
 
 _TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
@@ -196,8 +192,8 @@ _TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts
 
 def _all_of(options: list[Decorator]) -> Decorator:
     def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
+        for decorator in reversed(options):
+            command = decorator(command)
         return command
 
     return decorate

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options, option
 from upsert_cli.cli.report import RunReport
-from upsert_cli.opening import Opening, exit_code, open_task, reopen_task
+from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
-from upsert_cli.request import IfRunning, Kind, Options, Request
+from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
 
 
 @click.command()
@@ -50,16 +50,16 @@ def run_categories(session: Session, **options: Any) -> None:
 
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
-@click.option("--from-start", is_flag=True, help="Read the sources from their first row again.")
+@option("--from-start", is_flag=True, help="Read the sources from their first row again.")
 @json_option("Print one JSON object a line, the last one a summary.")
 @common_options
-def restart(session: Session, *, task_id: str, from_start: bool, as_json: bool) -> None:
+def restart(session: Session, *, task_id: str, from_start: bool, json: bool) -> None:
     """Set a task back to pending and run it on from its checkpoint.
 
     Works in every state but for a task that is being run. A source that changed since the checkpoint is refused;
     --from-start reads it anew.
     """
-    _work(session, as_json=as_json, opening=lambda: reopen_task(session.journal, task_id, from_start=from_start))
+    _work(session, json=json, opening=lambda: reopen_task(session.journal, task_id, from_start=from_start))
 
 
 def _load(
@@ -72,9 +72,9 @@ def _load(
     collection: str,
     model: str,
     if_running: IfRunning,
-    as_json: bool,
+    json: bool,
     model_path: Path | None,
-    text_fields: tuple[str, ...],
+    text_field: tuple[str, ...],
     **options: Any,
 ) -> None:
     request = Request(
@@ -85,7 +85,7 @@ def _load(
         model=model,
         task_id=task_id,
         options=Options(
-            text_fields=tuple(text_fields),
+            text_fields=text_field,
             model_path=None if model_path is None else str(model_path.absolute()),
             verbose=session.terminal.verbose,
             **options,
@@ -93,14 +93,14 @@ def _load(
     )
     _work(
         session,
-        as_json=as_json,
+        json=json,
         opening=lambda: open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running),
     )
 
 
-def _work(session: Session, *, as_json: bool, opening: Callable[[], Opening]) -> None:
+def _work(session: Session, *, json: bool, opening: Callable[[], Opening]) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
-    with RunReport(session.journal, session.terminal, json=as_json) as report:
+    with RunReport(session.journal, session.terminal, json=json) as report:
         opened = opening()
         if opened.claim is None:
             code = 0 if opened.skipped else exit_code(opened.task)

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.text import counts_line, safe, safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.opening import exit_code
+from upsert_cli.request import exit_code
 
 MAX_LIMIT = 1_000_000
 WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
@@ -22,10 +22,10 @@ WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @json_option("Print the task as one JSON object.")
-@click.option("--failed", is_flag=True, help="Print all rejected items as JSONL, to be mended and loaded again.")
-@click.option("--exit-status", is_flag=True, help="Exit as the task did.")
+@option("--failed", is_flag=True, help="Print all rejected items as JSONL, to be mended and loaded again.")
+@option("--exit-status", is_flag=True, help="Exit as the task did.")
 @common_options
-def info(session: Session, *, task_id: str, as_json: bool, failed: bool, exit_status: bool) -> None:
+def info(session: Session, *, task_id: str, json: bool, failed: bool, exit_status: bool) -> None:
     """Show one task: state, progress, counts, rejected items.
 
     Takes no lock, so it answers while a load runs.
@@ -35,7 +35,7 @@ def info(session: Session, *, task_id: str, as_json: bool, failed: bool, exit_st
     if failed:
         for record in RejectsFile.read(session.journal.rejects_path(task_id), limit=None, length=None):
             click.echo(safe_json(record))
-    elif as_json:
+    elif json:
         click.echo(safe_json(task.as_json(running=running)))
     else:
         _print_pairs(_described(task, running=running))
@@ -44,19 +44,19 @@ def info(session: Session, *, task_id: str, as_json: bool, failed: bool, exit_st
 
 
 @click.command("list")
-@click.option("--offset", type=click.IntRange(0), default=0, help="Tasks to leave out, the newest first.")
-@click.option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, help="Tasks to show.")
-@click.option("--status", type=click.Choice([status.value for status in TaskStatus]), help="Only those in this state.")
+@option("--offset", type=click.IntRange(0), default=0, help="Tasks to leave out, the newest first.")
+@option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, help="Tasks to show.")
+@option("--status", type=click.Choice([status.value for status in TaskStatus]), help="Only those in this state.")
 @json_option("Print an array of tasks.")
 @common_options
-def list_tasks(session: Session, *, offset: int, limit: int, status: str | None, as_json: bool) -> None:
+def list_tasks(session: Session, *, offset: int, limit: int, status: str | None, json: bool) -> None:
     """List the tasks, newest first.
 
     Takes no lock, so it answers while a load runs.
     """
     wanted = TaskStatus(status) if status is not None else None
     tasks = session.journal.list(offset=offset, limit=limit, status=wanted)
-    if as_json:
+    if json:
         click.echo(safe_json([task.as_json(running=_running(session, task)) for task in tasks]))
         return
     _print_table(session, _HEADER, [_row(task, running=_running(session, task)) for task in tasks])
@@ -64,10 +64,10 @@ def list_tasks(session: Session, *, offset: int, limit: int, status: str | None,
 
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
-@click.option("--wait", type=click.FloatRange(0), metavar="SECS", help="Wait so long until the runner has stopped.")
+@option("--wait", type=click.FloatRange(0), metavar="SECS", help="Wait so long until the runner has stopped.")
 @json_option("Print the task as one JSON object.")
 @common_options
-def cancel(session: Session, *, task_id: str, wait: float | None, as_json: bool) -> None:
+def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) -> None:
     """Stop a task, also one that another process runs.
 
     A running task stops within one batch, at a checkpoint. `upsert-cli restart` continues it.
@@ -77,7 +77,7 @@ def cancel(session: Session, *, task_id: str, wait: float | None, as_json: bool)
     while task.status is not TaskStatus.CANCELED and time.monotonic() < until:
         time.sleep(WAIT_STEP)
         task = session.journal.find(task_id)
-    if as_json:
+    if json:
         click.echo(safe_json(task.as_json(running=_running(session, task))))
     if task.status is TaskStatus.CANCELED:
         session.terminal.say(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")

@@ -20,7 +20,7 @@ This folder belongs to upsert-cli. It keeps the tasks that were run on this mach
 `upsert-cli restart` needs, and the items that could not be loaded. Removing it forgets the tasks and touches no
 collection. Please do not edit it while upsert-cli runs.
 
-    tasks-*.json      the tasks, 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
+    tasks-*.json      the tasks, up to 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
     active/           *.lease: locked by the process that runs a task; *.progress: how far it is
     rejects/          the items that could not be loaded, one JSON object a line
     spool/            what was read from standard input, so that a restart can read it again

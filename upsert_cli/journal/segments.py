@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,8 +45,7 @@ class Segment:
             warn: Told what is found damaged, and what is done about it.
         """
         self.file = TaskFile(folder / f"tasks-{number:06}.json")
-        self._before = TaskFile(backup_of(self.file.path))
-        self._lock = folder / "locks" / f"{self.file.path.stem}.lock"
+        self._folder = folder
         self._warn = warn
 
     def read(self, question: Callable[[TaskFile], _T], *, otherwise: _T) -> _T:
@@ -59,27 +59,34 @@ class Segment:
             JournalDamaged: Neither file makes sense.
         """
         problem: JournalDamaged | None = None
-        for file, pause in ((self.file, RETRY_PAUSE), (self.file, 0.0), (self._before, 0.0)):
+        for pause in (RETRY_PAUSE, 0.0):
             try:
-                answer = question(file)
+                return question(self.file)
             except FileNotFoundError:
                 continue
             except JournalDamaged as error:
-                problem = problem or error
+                problem = error
                 time.sleep(pause)
-                continue
-            if file is self._before:
-                what = f"damaged ({problem.reason})" if problem else "missing"
-                self._warn(f"{self.file.path} is {what}; reading the generation before it")
-            return answer
-        if problem is not None:
-            raise problem
-        return otherwise
+        try:
+            answer = question(self._before)
+        except FileNotFoundError:
+            if problem is not None:
+                raise problem from None
+            return otherwise
+        except JournalDamaged as error:
+            raise problem or error from None
+        what = f"damaged ({problem.reason})" if problem else "missing"
+        self._warn(f"{self.file.path} is {what}; reading the generation before it")
+        return answer
+
+    @cached_property
+    def _before(self) -> TaskFile:
+        return TaskFile(backup_of(self.file.path))
 
     @contextmanager
     def writing(self) -> Iterator[TaskFile]:
         """Holds the segment's lock and yields its file, mended if it was damaged."""
-        with locked(self._lock):
+        with locked(self._folder / "locks" / f"{self.file.path.stem}.lock"):
             with writing_to(self.file.path):
                 self._mend()
             yield self.file
@@ -93,7 +100,8 @@ class Segment:
     def close(self) -> None:
         """Closes the files that reading keeps open."""
         self.file.close()
-        self._before.close()
+        if "_before" in vars(self):
+            self._before.close()
 
     def _mend(self) -> None:
         damaged = self._moved_if_damaged(self.file)

@@ -36,6 +36,7 @@ class Start:
     """Seconds to wait for another holder of the folder."""
 
     serve: Serve
+    """What the process does; a function that can be imported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +109,7 @@ def _work(connection: Connection, start: Start) -> Answer:
         before = lease.before or Holder.this_process(clean=True)
         ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
         probe_writer(path)
-        records, opened = Records.open(
-            start.target, unclean=not before.clean, owed=ledger.owed, owe=ledger.write_down
-        )
+        records, opened = Records.open(start.target, unclean=not before.clean, owed=ledger.owed, owe=ledger.write_down)
         try:
             _send(connection, Answer(value=opened))
             _answer_requests(connection, records)

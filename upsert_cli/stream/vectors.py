@@ -92,7 +92,7 @@ class FastEmbedder:
 
             self._embedding = TextEmbedding(name, specific_model_path=str(folder), threads=1, cuda=False)
             self._tokenizer = self._prepare_tokenizer()
-        except Exception as error:  # noqa: BLE001  # onnxruntime and tokenizers raise classes of their own, and bare ones
+        except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
             raise EmbedderUnusable(model=name, folder=str(folder), reason=_one_line(error)) from error
 
     def _prepare_tokenizer(self) -> Any:

@@ -1,90 +1,54 @@
-"""The parent's end of the writer's process: starts it, asks it, and notices when it dies.
+"""The parent's end of the writer's process: asks it, and deals with its death.
 
 Chroma's engine holds the interpreter's lock for the whole of a write, may take seconds, and can end in a segmentation
-fault on a damaged index. In a process of its own it overlaps with embedding, and its death is an error message. The
-process is spawned by hand, not by `multiprocessing`, which would import the parent's main module again, start one
-more process to track resources, and join the child at exit however long that takes.
+fault on a damaged index. In a process of its own it overlaps with embedding, and its death is an error message.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from dataclasses import replace
 from typing import Any
 
 from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, WriterDied
 from upsert_cli.stream import child
 from upsert_cli.stream.isolation import failing_rows
+from upsert_cli.stream.process import POLL_SECONDS, Died, Process
 from upsert_cli.stream.rows import Comparison, Opened, Rows, Target
 
-POLL_SECONDS = 0.05  # seconds; the longest that a waiting caller does not look around
-RESTARTS = 2  # times that a process which died is started again for one call
-MAX_DEATHS = 32  # in one write; one row that kills takes 13 to be found, and beyond this no row is to blame
-EXIT_SECONDS = 10.0  # seconds that a process may take to end after its last answer
-# Chroma's settings that are read from the environment when chromadb is imported, and refused there if they look wrong.
-_CHROMA_PREFIX = "CHROMA_"
-_CHROMA_NAMES = {"IS_PERSISTENT", "PERSIST_DIRECTORY", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "ENVIRONMENT"} | {
-    "MIGRATIONS",
-    "MIGRATIONS_HASH_ALGORITHM",
-}
-_CRASHES = {getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")}
-_PROGRAM = "from upsert_cli.stream.child import main; main()"
+TRIES = 3  # tries of one call; a process that dies is started again in between
+TRIES_ALONE = 2  # tries of one row before it is blamed; one death might be by another hand
+MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
+_CRASHES = {-getattr(signal, name, 0) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")}
 
 
 class WriterAbandoned(Exception):
-    """Raised by the calls of other threads on a writer that was given up."""
-
-
-class _Died(Exception):
-    """Raised when the process ended before it answered."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status  # as `Popen.returncode`: negative for a signal
-
-    @property
-    def how(self) -> str:
-        with suppress(ValueError):
-            return signal.Signals(-self.status).name
-        return f"exit code {self.status}"
+    """Raised by calls on a writer that was given up."""
 
 
 class Writer:
     """A collection that is open for writing in another process.
 
-    Calls may come from several threads; one at a time is carried out. While one waits on the main thread, it calls the
-    `wait` hook. Should that raise while an answer is due, the writer is abandoned: what is being written is finished,
-    but nobody learns of it.
+    Calls may come from several threads; one at a time is carried out. A call that waits on the main thread calls the
+    `wait` hook meanwhile. If the hook raises while an answer is due, the writer is abandoned: what is being written or
+    flushed is finished, but nobody learns of it.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        *,
-        task_id: str | None,
-        verbose: bool,
-        lease_timeout: float,
-        wait: Callable[[], None],
-        serve: child.Serve,
-    ) -> None:
+    def __init__(self, start: child.Start, *, verbose: bool, wait: Callable[[], None]) -> None:
         """Starts nothing yet; use `start`."""
-        self._start = child.Start(target=target, task_id=task_id, lease_timeout=lease_timeout, serve=serve)
+        self._start = start
         self._verbose = verbose
         self._wait = wait
         self._turn = threading.Lock()  # held by the caller whose request is being carried out
-        self._state = threading.Lock()  # held for moments, where `abandon` may come in between
+        self._state = threading.Lock()  # held for moments, since `abandon` does not wait for its turn
         self._abandoned = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._process: Process | None = None
         self._opened: Opened | None = None
+        self._deaths = 0
 
     @classmethod
     def start(
@@ -105,20 +69,22 @@ class Writer:
             verbose: Whether the process may write to standard error.
             lease_timeout: Seconds to wait for another holder of the folder.
             wait: Called every `POLL_SECONDS` or so while the main thread waits; may raise to give up.
-            serve: What the process does.
+            serve: What the process does; a function that can be imported.
 
         Raises:
             LocksUnsupported: The system cannot keep signals and other writers away.
         """
         if not hasattr(signal, "pthread_sigmask"):
             raise LocksUnsupported(path=target.path)
-        writer = cls(
-            target, task_id=task_id, verbose=verbose, lease_timeout=lease_timeout, wait=wait, serve=serve
-        )
+        start = child.Start(target=target, task_id=task_id, lease_timeout=lease_timeout, serve=serve)
+        writer = cls(start, verbose=verbose, wait=wait)
         writer._spawn()
         return writer
 
-    # -- what a caller wants --------------------------------------------------------------------------------------
+    @property
+    def pid(self) -> int | None:
+        """The process that writes now, if there is one."""
+        return self._process.pid if self._process is not None else None
 
     def opened(self) -> Opened:
         """Waits until the collection is open, and tells what it is like.
@@ -134,27 +100,144 @@ class Writer:
 
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
         """Tells what has to be done about each document; see `Records.compare`."""
-        with self._my_turn():
-            comparison: Comparison = self._insist(child.Compare(ids=ids, hashes=hashes, keys=keys))
+        with self._my_turn(), self._last_death():
+            comparison: Comparison = self._ask(child.Compare(ids=ids, hashes=hashes, keys=keys), tries=TRIES)
             return comparison
 
     def write(self, upserts: Rows, updates: Rows) -> list[tuple[str, str]]:
-        """Writes all rows but those that are at fault themselves; see `Records.write`.
+        """Writes all rows but those that are at fault themselves, as `Records.write` does.
 
         A row that ends the process is found by halving, and is at fault as well.
         """
-        with self._my_turn():
-            return _Burial(self._ask, upserts, updates).write()
+        updates = replace(updates, texts=[])
+        border = len(upserts.ids)
+        places = range(border + len(updates.ids))
+        refused: list[tuple[str, str]] = []
+
+        def write(part: Sequence[int]) -> None:
+            tries = TRIES if len(part) == len(places) else TRIES_ALONE if len(part) == 1 else 1
+            refused.extend(self._ask(_part_of(upserts, updates, part), tries=tries))
+
+        with self._my_turn(), self._last_death():
+            self._deaths = 0
+            failing = failing_rows(places, write, is_data_fault=self._may_blame_a_row)
+        for place, death in failing:
+            one = upserts.ids[place] if place < border else updates.ids[place - border]
+            refused.append((one, f"the process that writes it ends by {death}"))
+        return refused
 
     def close(self) -> None:
-        """Flushes the index, waits for the process to end, and with it for the lease to be free."""
-        with self._my_turn():
-            self._insist(child.Close())
-            self._reap()
+        """Flushes the index, and waits for the process to end: the folder is free then."""
+        with self._my_turn(), self._last_death():
+            self._ask(child.Close(), tries=TRIES)
+            if self._process is not None:
+                with suppress(subprocess.TimeoutExpired):  # the folder is free already
+                    self._process.join(self._look_around)
 
     def abandon(self) -> None:
         """Hangs up, without waiting: the process finishes the write in flight, does not flush, and ends."""
         with self._state:
             self._abandoned = True
-            if self._connection is not None:
-                _hang_up(self._connection)
+            if self._process is not None:
+                self._process.hang_up()
+
+    # -- the process ----------------------------------------------------------------------------------------------
+
+    def _ask(self, request: child.Request, *, tries: int) -> Any:
+        """Carries out a request in a process that is started again, up to a number of tries, when it dies.
+
+        Raises:
+            Died: It died each time.
+        """
+        left = tries
+        while True:
+            left -= 1
+            self._open()
+            try:
+                return self._answer(lambda process: process.ask(request, self._look_around))
+            except Died:
+                self._deaths += 1
+                if not left:
+                    raise
+
+    def _open(self) -> Opened:
+        left = TRIES
+        while self._opened is None:
+            left -= 1
+            try:
+                self._opened = self._answer(lambda process: process.receive(self._look_around))
+            except Died as death:
+                if not left:
+                    raise self._cannot_open(death) from death
+        return self._opened
+
+    def _answer(self, get: Callable[[Process], child.Answer]) -> Any:
+        process = self._process or self._spawn()
+        try:
+            answer = get(process)
+        except Died as death:
+            self._process = self._opened = None
+            if self._abandoned:
+                raise WriterAbandoned from death
+            raise
+        except BaseException:
+            self.abandon()  # an answer may still come, and nobody would know to which request
+            raise
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    def _spawn(self) -> Process:
+        with self._state:
+            if self._abandoned:
+                raise WriterAbandoned
+            self._process = Process(self._start, verbose=self._verbose)
+            return self._process
+
+    def _look_around(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._wait()
+
+    @contextmanager
+    def _my_turn(self) -> Iterator[None]:
+        while not self._turn.acquire(timeout=POLL_SECONDS):
+            self._look_around()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    # -- its death ------------------------------------------------------------------------------------------------
+
+    def _may_blame_a_row(self, error: BaseException) -> bool:
+        return isinstance(error, Died) and self._deaths < MAX_DEATHS
+
+    @contextmanager
+    def _last_death(self) -> Iterator[None]:
+        try:
+            yield
+        except Died as death:
+            raise self._died(death) from death
+
+    def _cannot_open(self, death: Died) -> UpsertCliError:
+        if death.status not in _CRASHES:
+            return self._died(death)
+        target = self._start.target
+        return TargetDamaged(
+            path=target.path, collection=target.collection, detail=f"reading it ends the process by {death}"
+        )
+
+    def _died(self, death: Died) -> WriterDied:
+        target = self._start.target
+        return WriterDied(path=target.path, collection=target.collection, how=str(death))
+
+
+def _part_of(upserts: Rows, updates: Rows, places: Sequence[int]) -> child.Write:
+    """Returns the request for some rows, counted through both."""
+    border = len(upserts.ids)
+    if len(places) == border + len(updates.ids):
+        return child.Write(upserts=upserts, updates=updates)
+    return child.Write(
+        upserts=upserts.take([place for place in places if place < border]),
+        updates=updates.take([place - border for place in places if place >= border]),
+    )

@@ -187,7 +187,7 @@ class InvalidTaskId(UsageFault):
 
 
 @dataclass(eq=False, kw_only=True)
-class TaskNotFound(UsageFault):
+class TaskNotFound(UpsertCliError):
     """Raised when the journal has no task of that id."""
 
     task_id: str

@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import platformdirs
+from upsert_cli.folders import user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
@@ -21,7 +21,7 @@ def cache_folder() -> Path:
     """Returns where models are kept, which need not exist yet: never the temporary folder, which is emptied."""
     if given := os.environ.get(CACHE_VARIABLE):
         return Path(given).expanduser().absolute()
-    return Path(platformdirs.user_cache_dir("upsert-cli", appauthor=False)) / "models"
+    return user_cache_folder() / "models"
 
 
 def place_of(name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import socket
@@ -86,7 +87,9 @@ def download(entry: Entry, folder: Path) -> Path:
     from fastembed import TextEmbedding
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    # The one line of reason is ours to say.
     disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
         return Path(
             TextEmbedding.download_files_from_huggingface(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -127,20 +128,24 @@ def list_models() -> list[ModelInfo]:
 
 def _info(entry: Entry) -> ModelInfo:
     cached = not missing_files(place_of(entry.name), entry.files)
-    described = re.search(r"(\d+) input tokens", entry.description)
-    if cached or entry.name == DEFAULT_MODEL:
-        limit: int | None = _max_tokens(entry, place_of(entry.name))
-    else:
-        limit = int(described[1]) if described else None
     return ModelInfo(
         name=entry.name,
         dimension=entry.dimension,
-        max_tokens=limit,
+        max_tokens=_listed_limit(entry, cached=cached),
         size_gb=entry.size_gb,
         license=entry.license,
         description=entry.description,
         cached=cached,
     )
+
+
+def _listed_limit(entry: Entry, *, cached: bool) -> int | None:
+    if cached or entry.name == DEFAULT_MODEL:
+        # Damage is for whoever asks for the model; the list goes on.
+        with contextlib.suppress(ModelDamaged):
+            return _max_tokens(entry, place_of(entry.name))
+    described = re.search(r"(\d+) input tokens", entry.description)
+    return int(described[1]) if described else None
 
 
 def _entry(name: str) -> Entry:

@@ -12,53 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.journal.making import make_task
 from upsert_cli.journal.journal import Claim, Journal
-from upsert_cli.journal.leases import Checkpoint
-from upsert_cli.journal.tasks import Counts, Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus
 
 ROOT = Path(__file__).parents[2]
-MOMENT = "2026-11-23T21:03:12Z"
 UNPRIVILEGED = 65_534  # the user `nobody`, for whom permissions count where the tests run as root
-
-
-def make_task(task_id: str = "t", **fields: Any) -> Task:
-    """Returns a pending task."""
-    made: dict[str, Any] = {
-        "id": task_id,
-        "status": TaskStatus.PENDING,
-        "created_at": MOMENT,
-        "updated_at": MOMENT,
-        "kind": "default",
-        "collection": "default",
-        "chroma": "/data/chroma",
-        "model": "sentence-transformers/all-MiniLM-L6-v2",
-        "sources": ("/data/a.jsonl",),
-        "total": 100,
-    }
-    return Task(**(made | fields))
-
-
-def make_checkpoint(rows: int, *, rejects_bytes: int = 0) -> Checkpoint:
-    """Returns a checkpoint after `rows` rows, all of them inserted."""
-    return Checkpoint(
-        position={"source": 0, "row": rows, "offset": 10 * rows},
-        rows=rows,
-        counts=Counts(read=rows, inserted=rows),
-        rejects_bytes=rejects_bytes,
-    )
-
-
-def make_reject(number: int) -> dict[str, Any]:
-    """Returns a reject in the shape of the contract."""
-    return {
-        "object_id": f"obj-{number}",
-        "payload": {"text": ""},
-        "item_info": None,
-        "detail": "payload.text is empty",
-        "failure_stage": "on_reading",
-        "source": "a.jsonl",
-        "row": number,
-    }
 
 
 def start(journal: Journal, task_id: str = "t") -> Claim:
@@ -91,11 +50,13 @@ def reach(journal: Journal, status: TaskStatus, task_id: str = "t") -> None:
     claim.release()
 
 
-def start_process(module: str, *arguments: str | Path, before: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """Starts a module of these tests as a process of its own, perhaps under another program."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+def start_process(
+    module: str, *arguments: str | Path, before: Sequence[str] = (), root: Path = ROOT
+) -> subprocess.Popen[str]:
+    """Starts a module of these tests as a process of its own, perhaps under another program or from a copy."""
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}
     return subprocess.Popen(
-        [*before, sys.executable, str(ROOT / "tests" / "journal" / f"{module}.py"), *map(str, arguments)],
+        [*before, sys.executable, str(root / "tests" / "journal" / f"{module}.py"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.journal.conftest import make_checkpoint, make_reject, make_task
+from tests.journal.making import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.rejects import RejectsFile

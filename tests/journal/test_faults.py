@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.journal.conftest import acknowledged, make_task, start_process
+from tests.journal.conftest import ROOT, acknowledged, start_process
+from tests.journal.making import make_task
 from tests.journal.test_journal_crashes import check
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import TaskStatus
@@ -25,14 +27,34 @@ POINTS = 8  # points tried by default, spread over all
 _LINE = re.compile(r"(?:\[pid +\d+\] )?(\w+)\((.*)")
 
 
-def traced(folder: Path, log: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs two tasks from creation to end, each step reported, under strace."""
+@dataclass(frozen=True)
+class Strace:
+    """Runs two tasks from creation to end under strace."""
+
+    code: Path
+    """A copy of the sources that nobody edits meanwhile, so that every run makes the same system calls."""
+
+    def run(self, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        """Returns what the process reported; the system calls are in `folder/log`."""
+        calls = f"trace={','.join(f'?{call}' for call in CALLS)}"
+        before = ["strace", "-f", "-y", "-o", str(folder / "log"), "-e", calls, *options]
+        process = start_process("driver", "run", folder / "journal", "t", str(TASKS), before=before, root=self.code)
+        output, problems = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, problems)
+
+
+@pytest.fixture(scope="module")
+def strace(tmp_path_factory: pytest.TempPathFactory) -> Strace:
+    """Returns what runs the tasks, tried once, so that all files of Python's cache are there."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed, and nothing else makes the n-th system call fail")
-    before = ["strace", "-f", "-y", "-o", str(log), "-e", f"trace={','.join(f'?{call}' for call in CALLS)}", *options]
-    process = start_process("driver", "run", folder, "t", str(TASKS), before=before)
-    output, problems = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, output, problems)
+    code = tmp_path_factory.mktemp("code")
+    for name in ("upsert_cli", "tests/journal"):
+        shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (code / "tests" / "__init__.py").touch()
+    tried = Strace(code)
+    tried.run(tmp_path_factory.mktemp("first"))
+    return tried
 
 
 def calls_in(log: Path, folder: Path) -> Iterator[tuple[str, int]]:
@@ -48,10 +70,10 @@ def calls_in(log: Path, folder: Path) -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
+def points(strace: Strace, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
     """Returns all points of a run at which a fault can strike."""
     folder = tmp_path_factory.mktemp("points")
-    done = traced(folder / "journal", folder / "log")
+    done = strace.run(folder)
     assert (done.returncode, done.stderr) == (0, "")
     check_all_done(folder / "journal")
     found = list(calls_in(folder / "log", folder / "journal"))
@@ -68,10 +90,11 @@ def check_all_done(folder: Path) -> None:
     ]
 
 
-def strike(point: tuple[str, int], fault: str, folder: Path) -> None:
+def strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) -> None:
     """Lets a fault strike at one point, and checks the journal after it."""
     name, number = point
-    done = traced(folder / "journal", folder / "log", "-e", f"inject={name}:{FAULTS[fault]}:when={number}")
+    folder.mkdir()
+    done = strace.run(folder, "-e", f"inject={name}:{FAULTS[fault]}:when={number}")
     journal = Journal(folder / "journal")
     check(journal, acknowledged(done.stdout))
     if fault == "kill":
@@ -92,20 +115,16 @@ def strike(point: tuple[str, int], fault: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_some_system_calls_fail(points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
+def test_some_system_calls_fail(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
     """At points spread over a run: what was acknowledged is there, nothing is damaged, and the journal works on."""
     for place in range(list(FAULTS).index(fault), len(points), len(points) // POINTS):
-        folder = tmp_path / str(place)
-        folder.mkdir()
-        strike(points[place], fault, folder)
+        strike(strace, points[place], fault, tmp_path / str(place))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_system_call_fails(points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
+def test_every_system_call_fails(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
     """At every point of a run the same."""
     for place, point in enumerate(points):
-        folder = tmp_path / str(place)
-        folder.mkdir()
-        strike(point, fault, folder)
-        shutil.rmtree(folder)
+        strike(strace, point, fault, tmp_path / str(place))
+        shutil.rmtree(tmp_path / str(place))

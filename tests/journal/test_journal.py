@@ -11,16 +11,8 @@ from pathlib import Path
 import pytest
 from tinydb import TinyDB
 
-from tests.journal.conftest import (
-    die,
-    finish,
-    make_checkpoint,
-    make_reject,
-    make_task,
-    reach,
-    start,
-    start_process,
-)
+from tests.journal.conftest import die, finish, reach, start, start_process
+from tests.journal.making import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import InvalidTaskId, TaskExists, TaskNotFound, TaskRunning, WrongStatus
 from upsert_cli.journal import taskfile
 from upsert_cli.journal.journal import Journal

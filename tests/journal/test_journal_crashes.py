@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.journal.conftest import acknowledged, make_task, start_process
+from tests.journal.conftest import acknowledged, start_process
 from tests.journal.driver import ROWS, WINDOWS
+from tests.journal.making import make_task
 from upsert_cli.errors import TaskNotFound
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus

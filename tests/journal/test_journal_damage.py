@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.conftest import make_checkpoint, make_task, reach
+from tests.journal.conftest import reach
+from tests.journal.making import make_checkpoint, make_task
 from upsert_cli.errors import JournalDamaged, JournalTooNew, TaskExists, TaskNotFound
 from upsert_cli.journal import layout, taskfile
 from upsert_cli.journal.journal import Journal

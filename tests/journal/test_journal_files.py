@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, make_checkpoint, make_reject, make_task, start
+from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
+from tests.journal.making import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalBusy, JournalUnreadable, JournalUnwritable, TaskNotFound, UpsertCliError
 from upsert_cli.journal import files
 from upsert_cli.journal.files import locked

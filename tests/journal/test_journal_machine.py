@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.journal.conftest import finish, make_checkpoint, make_task, start
+from tests.journal.conftest import finish, start
+from tests.journal.making import make_checkpoint, make_task
 from upsert_cli.errors import TaskExists, TaskRunning, WrongStatus
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import TaskStatus

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.journal.conftest import make_reject, make_task
+from tests.journal.making import make_reject, make_task
 from upsert_cli.journal.tasks import (
     FAILED_ITEMS,
     FAILED_ITEMS_CHARS,

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
-import platformdirs
 
 from upsert_cli.cli.terminal import Terminal
+from upsert_cli.folders import state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import valid_task_id
 from upsert_cli.models import DEFAULT_MODEL
@@ -63,18 +63,13 @@ class Failures(click.ParamType[str]):
         return str(value)
 
 
-def default_journal() -> str:
-    """Returns the journal's folder where none is given: in the user's state folder."""
-    return platformdirs.user_state_dir("upsert-cli", appauthor=False)
-
-
 def common_options(command: Command) -> Command:
     """Adds the options that every command takes, and hands it a `Session` in their place."""
 
     @option(
         "--journal",
         type=click.Path(file_okay=False, path_type=Path),
-        default=default_journal,
+        default=state_folder,
         show_default="the user's state folder",
         envvar="UPSERT_CLI_JOURNAL",
         metavar="DIR",

@@ -19,7 +19,8 @@ from typing import TypeAlias
 
 from upsert_cli.errors import TargetInUse, UpsertCliError
 from upsert_cli.leases import Holder, Lease, LeaseHeld
-from upsert_cli.stream.folder import LEASE_NAME, prepare_folder, probe_writer, unusable
+from upsert_cli.stream.database import probe_writer
+from upsert_cli.stream.folder import LEASE_NAME, prepare_folder, unusable
 from upsert_cli.stream.records import Records
 from upsert_cli.stream.rows import Rows, Target
 

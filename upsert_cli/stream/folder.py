@@ -1,18 +1,14 @@
-"""The folder of a local Chroma: made, found free of other writers, and with room for what is to come."""
+"""The folder of a local Chroma: made, and with room for what is to come."""
 
 from __future__ import annotations
 
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
-from upsert_cli.errors import DiskFull, TargetBusy, TargetUnusable
+from upsert_cli.errors import DiskFull, TargetUnusable
 
 LEASE_NAME = ".upsert-cli.lock"
-DATABASE_NAME = "chroma.sqlite3"
 FOLDER_MODE = 0o700
-PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
 ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters (tests/bench)
 RESERVE_BYTES = 64 << 20  # bytes left alone: on a full disk Chroma loses index data without an error
 _GIVE_ACCESS = "give this user access, or choose another folder with --chroma"
@@ -38,33 +34,6 @@ def _make(path: Path) -> None:
         _make(path.parent)
     path.mkdir(mode=FOLDER_MODE)
     path.chmod(FOLDER_MODE)  # the umask may have taken bits away
-
-
-def probe_writer(path: Path) -> None:
-    """Makes sure that no other program writes to the database at this moment, without opening it by Chroma.
-
-    Raises:
-        TargetBusy: Another program holds a write transaction.
-        TargetUnusable: The database may not be written, or is none.
-    """
-    database = path / DATABASE_NAME
-    if not database.exists():
-        return
-    try:
-        uri = f"{database.absolute().as_uri()}?mode=rw"
-        with closing(sqlite3.connect(uri, uri=True, timeout=PROBE_SECONDS, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-    except sqlite3.Error as error:
-        if "locked" in str(error):
-            raise TargetBusy(path=str(path)) from error
-        if isinstance(error, sqlite3.OperationalError):
-            raise TargetUnusable(path=str(database), reason=str(error), remedy=_GIVE_ACCESS) from error
-        raise TargetUnusable(
-            path=str(database),
-            reason=str(error),
-            remedy="restore it from a backup, or choose another folder with --chroma",
-        ) from error
 
 
 def require_space(path: Path, *, rows: int) -> None:

@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,13 +25,18 @@ if TYPE_CHECKING:
 JSON_FIELDS = ("payload", "item_info")  # columns in which a text is JSON
 MAX_ROW = 8 << 20  # bytes; as a line of JSONL
 MAX_BATCH_ROWS = 64  # rows; more gain nothing, 8 cost twice the CPU a row
-BATCH_BYTES = 128 << 20  # bytes that a batch may unpack to at worst
+BATCH_BYTES = 32 << 20  # bytes that a batch may unpack to at worst; pyarrow takes three times as much for a moment
 AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
 READ_BUFFER = 1 << 20  # bytes; without `pre_buffer` a third of the memory, and no slower
-HEADER_BYTES = 32  # bytes of a page that surely hold the header's first two fields
+USUAL_DICTIONARY = 2 << 20  # bytes; writers give up a dictionary at about 1 MiB
+SKEW = 16  # times the mean that the largest value of a usual dictionary is taken for
+HUGE_GROUP = 1 << 30  # bytes; pyarrow unpacks pages as a whole, and a page may be as large as its row group
+HEADER_BYTES = 32  # bytes of a page that hold all we want of its header
 
-# The first two fields of a page header in Thrift's compact form: type 2, a dictionary, then the unpacked size.
-_DICTIONARY_HEADER = re.compile(rb"\x15\x04\x15([\x80-\xff]{0,4}[\x00-\x7f])")
+# The header of a dictionary page in Thrift's compact form: type 2, unpacked and packed size, perhaps a checksum, then a
+# structure that begins with the number of values.
+_VARINT = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
+_DICTIONARY_HEADER = re.compile(rb"\x15\x04\x15%b\x15%b(?:\x15%b)?[\x3c\x4c]\x15%b" % ((_VARINT,) * 4))
 
 
 def read_rows(
@@ -55,7 +61,7 @@ def read_rows(
                     yield row, record, 0
                 if row != end:
                     raise OSError(f"row group {group} ends at row {row}, but the footer says {end}")
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
         raise OSError(_one_line(error)) from error
 
 
@@ -70,7 +76,7 @@ def count_rows(path: Path) -> int:
     try:
         with _open(path) as file:
             return int(file.metadata.num_rows)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
         raise OSError(_one_line(error)) from error
 
 
@@ -92,11 +98,16 @@ def _open(path: Path) -> pq.ParquetFile:
 def _records(
     file: pq.ParquetFile, pages: BinaryIO, group: int, *, skip: int, fields: Collection[str] | None
 ) -> Iterator[dict[str, Any] | ItemError]:
+    metadata = file.metadata.row_group(group)
+    if metadata.total_byte_size > max(HUGE_GROUP, MAX_ROW * metadata.num_rows):
+        return repeat(_too_large(), metadata.num_rows - max(0, skip))
     # Of a file that is not in item form everything is read, so that its rejects show what there is.
     names = [name for name in file.schema_arrow.names if fields is not None and name in fields] or None
-    rows = _batch_rows(file.metadata.row_group(group), pages, names)
-    batches = file.iter_batches(rows, row_groups=[group], columns=names, use_threads=False)
-    return chain.from_iterable(_unpacked(batch, mapped=fields is None) for batch in _behind(batches, skip))
+    read = partial(file.iter_batches, row_groups=[group], columns=names, use_threads=False)
+    # Of a damaged footer the reader says so, while the metadata's accessors end the process (pyarrow 26).
+    next(read(1), None)
+    batches = _behind(read(_batch_rows(file, pages, group, names)), skip)
+    return chain.from_iterable(_unpacked(batch, mapped=fields is None) for batch in batches)
 
 
 def _behind(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
@@ -110,27 +121,29 @@ def _behind(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordB
         skip -= batch.num_rows
 
 
-def _batch_rows(group: pq.RowGroupMetaData, pages: BinaryIO, names: Collection[str] | None) -> int:
+def _batch_rows(file: pq.ParquetFile, pages: BinaryIO, group: int, names: Collection[str] | None) -> int:
     """Returns how many rows may be read at once."""
+    metadata = file.metadata.row_group(group)
     row = 1.0
-    for place in range(group.num_columns):
-        chunk = group.column(place)
-        if names is None or chunk.path_in_schema.partition(".")[0] in names:
-            row += _repeatable(chunk, pages) + chunk.total_uncompressed_size / max(1, group.num_rows)
+    for place in range(metadata.num_columns):
+        if names is None or file.schema.column(place).path.partition(".")[0] in names:
+            chunk = metadata.column(place)
+            row += _repeatable(chunk, pages) + chunk.total_uncompressed_size / max(1, metadata.num_rows)
     return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / row)))
 
 
 def _repeatable(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> int:
-    """Returns the bytes that the largest value may have which the chunk can repeat at no cost."""
-    if chunk.physical_type != "BYTE_ARRAY":
+    """Returns the bytes that a value may have which the chunk repeats at no cost."""
+    size = int(chunk.total_uncompressed_size)
+    if chunk.physical_type != "BYTE_ARRAY" or not (chunk.has_dictionary_page or "DELTA_BYTE_ARRAY" in chunk.encodings):
         return 0
-    if "DELTA_BYTE_ARRAY" in chunk.encodings:
-        return int(chunk.total_uncompressed_size)
     if not chunk.has_dictionary_page:
-        return 0
+        return size
     pages.seek(chunk.dictionary_page_offset)
-    header = _DICTIONARY_HEADER.match(pages.read(HEADER_BYTES))
-    return _integer(header[1]) if header else int(chunk.total_uncompressed_size)
+    if (header := _DICTIONARY_HEADER.match(pages.read(HEADER_BYTES))) is None:
+        return size
+    size, values = _integer(header[1]), _integer(header[4])
+    return size if size > USUAL_DICTIONARY else min(size, SKEW * size // max(1, values))
 
 
 def _integer(varint: bytes) -> int:
@@ -152,7 +165,7 @@ def _unpacked(batch: pa.RecordBatch, *, mapped: bool) -> Iterable[dict[str, Any]
 
 def _single(row: pa.RecordBatch, *, mapped: bool) -> dict[str, Any] | ItemError:
     if row.nbytes > MAX_ROW:
-        return _fault(f"the row is larger than {MAX_ROW >> 20} MiB")
+        return _too_large()
     try:
         return _as_dicts(row, mapped=mapped)[0]
     except Exception as error:  # noqa: BLE001  # as above; here it is known whose fault it is
@@ -217,6 +230,10 @@ def _held(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", kind.tz)
     return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
+
+
+def _too_large() -> ItemError:
+    return _fault(f"the row is larger than {MAX_ROW >> 20} MiB")
 
 
 def _fault(detail: str) -> ItemError:

@@ -129,6 +129,7 @@ class Records:
             block = good[start : start + self._block]
             failing = failing_rows(block, lambda part: _patiently(call, rows.take(part)), is_data_fault=is_data_fault)
             faults.update((place, f"Chroma rejects it: {reason(error)}") for place, error in failing)
+            self._collection.keep_readers_from_flushing()
         return [(rows.ids[place], faults[place]) for place in sorted(faults)]
 
     def _upsert(self, rows: Rows) -> None:

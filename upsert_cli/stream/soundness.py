@@ -6,15 +6,12 @@ Chroma counts and lists records from its database, and never notices that their 
 
 from __future__ import annotations
 
-import sqlite3
 import struct
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.errors import TargetDamaged
-from upsert_cli.stream.folder import DATABASE_NAME
+from upsert_cli.stream.database import flushed_segments
 from upsert_cli.stream.rows import Target
 
 if TYPE_CHECKING:
@@ -37,26 +34,9 @@ def check_files(target: Target) -> None:
         TargetDamaged: One is missing or was cut; Chroma would end in a segmentation fault sooner or later.
     """
     folder = Path(target.path)
-    for segment in _flushed_segments(folder / DATABASE_NAME, target.collection):
+    for segment in flushed_segments(folder, target.collection):
         if (fault := _files_fault(folder / segment)) is not None:
             raise _damaged(target, fault)
-
-
-def _flushed_segments(database: Path, collection: str) -> Iterator[str]:
-    """Yields the vector segments of a collection whose index files were written at least once."""
-    query = (
-        "SELECT s.id FROM segments s "
-        "JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
-        "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0"
-    )
-    if not database.exists():
-        return
-    try:
-        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute(query, (collection,)).fetchall()
-    except sqlite3.Error:
-        return  # of another version of Chroma, whose files may be others too; Chroma itself will say
-    yield from (str(segment) for (segment,) in found)
 
 
 def _files_fault(folder: Path) -> str | None:

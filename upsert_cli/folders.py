@@ -1,0 +1,19 @@
+"""The user's folders, where the system keeps them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+
+_APP = "upsert-cli"
+
+
+def state_folder() -> Path:
+    """Returns where the journal is if none is named; it need not exist yet."""
+    return Path(platformdirs.user_state_dir(_APP, appauthor=False))
+
+
+def user_cache_folder() -> Path:
+    """Returns where what can be fetched again is kept; it need not exist yet."""
+    return Path(platformdirs.user_cache_dir(_APP, appauthor=False))

@@ -1,0 +1,79 @@
+"""What stdlib sqlite3 can tell of Chroma's database while Chroma itself would wait, crash or say nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from upsert_cli.errors import TargetBusy, TargetUnusable
+
+DATABASE_NAME = "chroma.sqlite3"
+PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
+
+
+def probe_writer(folder: Path) -> None:
+    """Makes sure that no other program writes to the database at this moment.
+
+    Raises:
+        TargetBusy: Another program holds a write transaction.
+        TargetUnusable: The database may not be written, or is none.
+    """
+    path = folder / DATABASE_NAME
+    if not path.exists():
+        return
+    try:
+        with closing(_connect(path, mode="rw")) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise TargetBusy(path=str(folder)) from error
+        remedy = "restore it from a backup"
+        if isinstance(error, sqlite3.OperationalError):
+            remedy = "give this user access to it"
+        remedy += ", or choose another folder with --chroma"
+        raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
+
+
+def flushed_segments(folder: Path, collection: str) -> list[str]:
+    """Returns the vector segments of a collection whose index files were written at least once."""
+    rows = _ask(
+        folder,
+        "SELECT s.id FROM segments s "
+        "JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
+        "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0",
+        collection,
+    )
+    return [str(segment) for (segment,) in rows]
+
+
+def is_flushed(folder: Path, collection_id: str) -> bool | None:
+    """Tells whether the index files hold all that the records' tables hold; None where it cannot be told."""
+    rows = _ask(
+        folder,
+        "SELECT s.scope, m.seq_id FROM segments s JOIN max_seq_id m ON m.segment_id = s.id WHERE s.collection = ?",
+        collection_id,
+    )
+    reached: dict[str, int] = dict(rows)
+    if "METADATA" not in reached:
+        return None
+    return reached.get("VECTOR", 0) >= reached["METADATA"]
+
+
+def _ask(folder: Path, query: str, value: str) -> list[tuple[Any, ...]]:
+    """Returns nothing where the database is missing, or is of a version of Chroma that has other tables."""
+    path = folder / DATABASE_NAME
+    if not path.exists():
+        return []
+    try:
+        with closing(_connect(path, mode="ro")) as connection:
+            return connection.execute(query, (value,)).fetchall()
+    except sqlite3.Error:
+        return []
+
+
+def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=PROBE_SECONDS, isolation_level=None)

@@ -16,6 +16,7 @@ from upsert_cli.cli.text import counts_line, safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
+from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.pipeline import Progress
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
@@ -98,6 +99,17 @@ class RunReport:
             )
             self._terminal.show(_query_line(task))
 
+    def _show_place(self, task: Task) -> None:
+        place = f"collection {task.collection} in {task.chroma}, embedded by {task.model}"
+        if task.model != DEFAULT_MODEL:
+            self._terminal.show(f"{place}; a query has to be embedded by the same model")
+            return
+        call = f"chromadb.PersistentClient({task.chroma!r}).get_collection({task.collection!r})"
+        self._terminal.show(f"{place}; to query it:")
+        self._terminal.show(
+            f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""
+        )
+
     def nothing_to_do(self, task: Task, *, exit_code: int, why: str) -> None:
         """Says that the task needed no work."""
         self._summary(task, exit_code=exit_code)
@@ -141,8 +153,3 @@ class RunReport:
 def _sources(task: Task) -> str:
     names = [Path(name).name if name != "-" else "standard input" for name in task.sources]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-
-
-def _query_line(task: Task) -> str:
-    call = f"chromadb.PersistentClient({task.chroma!r}).get_collection({task.collection!r})"
-    return f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from upsert_cli.errors import BadCollectionName
+from upsert_cli.errors import BadCollectionName, UpsertCliError
 from upsert_cli.stream.database import is_flushed
 from upsert_cli.stream.faults import meaning, reason
 from upsert_cli.stream.folder import require_space
@@ -75,7 +75,8 @@ class OpenCollection:
             try:
                 opening._prepare(owed, suspicious=suspicious)
             except BaseException:
-                opening._client.close()
+                with suppress(UpsertCliError):  # the first error is the one that counts
+                    opening.close()
                 raise
         return opening
 

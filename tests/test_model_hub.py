@@ -132,6 +132,16 @@ def test_a_model_of_the_hub_is_found_again_without_it(hub: Hub, tmp_path: Path) 
     assert hub.asked == requests
 
 
+def test_a_cache_behind_a_link_can_be_used_and_moved(hub: Hub, tmp_path: Path) -> None:
+    """The cache may lie elsewhere than its path says, and keeps its models when it is moved."""
+    (tmp_path / "far" / "away" / "disk").mkdir(parents=True)
+    (tmp_path / "cache").symlink_to(tmp_path / "far" / "away" / "disk")
+    assert find("BAAI/bge-small-zh-v1.5", tmp_path / "cache", hub)["source"] == "model hub"
+    (tmp_path / "far" / "away" / "disk").rename(tmp_path / "moved")
+    found = find("BAAI/bge-small-zh-v1.5", tmp_path / "moved", hub, offline=True)
+    assert tmp_path / "moved" in Path(found["folder"]).parents
+
+
 def test_a_download_that_breaks_off_leaves_no_model(hub: Hub, tmp_path: Path) -> None:
     """A model whose weights came half-way is not in the cache, and the next fetch completes it."""
     hub.cut.add("model_optimized.onnx")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -34,6 +35,7 @@ CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and what is longer does not pass the checksum
+OBJECT = re.compile(r"<[^<>]*>:? ?")  # an object as Python prints it
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
 
 MAX_TOKENS = 256  # the checkpoint's own max_seq_length, and the limit of Chroma's default embedding function
@@ -90,10 +92,15 @@ def _download(folder: Path) -> Path:
 
 
 def _reason(stderr: str) -> str:
-    """Returns the line of pip's messages that says most."""
+    """Returns what pip's messages say, in one line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or [""])[-1]
+    said = (errors or lines or [""])[-1]
+    # Without a connection pip ends with "no matching distribution"; why there was none stands in a warning before.
+    for line in reversed(lines):
+        if cause := line.partition("connection broken by ")[2]:
+            return f"{said}, connection broken by {OBJECT.sub('', cause)}"
+    return said
 
 
 def _checked_files(wheel: Path) -> dict[str, bytes]:

@@ -190,7 +190,8 @@ def _from_hub(entry: Entry, place: Path, *, report: Report) -> None:
         raise PlaceUnusable(f"{entry.repository} lacks {', '.join(missing)}")
     with staging() as folder:
         link = folder / "model"
-        link.symlink_to(os.path.relpath(snapshot, place.parent))
+        # Relative, so that the cache can be copied; resolved, since a link is followed from where it really is.
+        link.symlink_to(os.path.relpath(snapshot.resolve(), place.parent.resolve()))
         publish(link, place, files=entry.files)
 
 

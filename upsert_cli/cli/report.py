@@ -126,6 +126,8 @@ class RunReport:
         )
         if task.counts.failed:
             self._show_rejects(task)
+        if (again := f"upsert-cli restart {task.id}") not in str(error):
+            self._terminal.show(f"  to go on once that is mended: {again}")
 
     def _show_rejects(self, task: Task) -> None:
         for record in task.failed_items[:REPORTED_REJECTS]:

@@ -71,6 +71,8 @@ def valid_unicode(name: str) -> str:
 
 def _named(name: str) -> Iterator[_Found]:
     """Finds what one name stands for: first as it is, since brackets and stars may be part of a file's name."""
+    if not name:  # for Path that is the current folder, for a user it is a shell variable that was not set
+        raise SourceNotFound(name="''")
     try:
         status = Path(name).stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -48,7 +48,7 @@ def tiny_model(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a one-layer encoder with random weights and the real tokenizer: for speed alone."""
     import numpy as np
 
-    from upsert_cli.bert_graph import build_bert_graph
+    from upsert_cli.models.bert_graph import build_bert_graph
 
     config = json.loads((model.folder / "config.json").read_text())
     config |= {"num_hidden_layers": 1, "intermediate_size": 64}

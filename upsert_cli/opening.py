@@ -19,6 +19,7 @@ from upsert_cli.errors import (
 )
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
+from upsert_cli.models import known_name
 from upsert_cli.request import IfRunning, Options, Request
 from upsert_cli.stream.documents import Recipe, check_text_fields
 from upsert_cli.stream.items import START, Item, read_items
@@ -132,12 +133,14 @@ class _Draft:
             TaskExists: The id is taken.
         """
         task_id = self._request.task_id or new_task_id()
-        sources = self._sources
         if self._incoming is not None:
             kept = self._journal.adopt_spool(self._incoming, task_id)
-            moved = {self._incoming / name.name: name for name in kept.iterdir()}
-            sources = [replace(source, path=moved.get(source.path, source.path)) for source in sources]
-        return self._journal.create(self._task(task_id, sources))
+            moved = {self._incoming / path.name: path for path in kept.iterdir()}
+            self._sources = [replace(source, path=moved.get(source.path, source.path)) for source in self._sources]
+            self._incoming = kept  # discarded like the folder before, if there is no task in the end
+        task = self._journal.create(self._task(task_id, self._sources))
+        self._incoming = None
+        return task
 
     def _task(self, task_id: str, sources: Sequence[Source]) -> Task:
         request = self._request
@@ -151,7 +154,7 @@ class _Draft:
             kind=request.kind,
             collection=request.collection,
             chroma=str(request.chroma.absolute()),
-            model=request.model,
+            model=known_name(request.model),
             sources=tuple(map(_absolute, request.names)),
             total=None if None in totals else sum(total for total in totals if total is not None),
             inputs=tuple(source.as_json() for source in sources),

@@ -64,8 +64,11 @@ class Observer(Protocol):
     def rejected(self, records: Sequence[dict[str, Any]]) -> None:
         """Items went into the rejects file."""
 
+    def told(self, message: str) -> None:
+        """A step that takes long begins."""
+
     def noted(self, message: str) -> None:
-        """Something that the user should know, in one line."""
+        """Something that the user should know although the work goes on."""
 
     def killed(self) -> None:
         """A second signal: the process ends at once. Called inside a signal handler."""
@@ -142,7 +145,7 @@ class _Attempt:
             self._task.model,
             folder=self._options.model_folder,
             offline=self._options.offline,
-            report=self._observer.noted,
+            report=self._observer.told,
         )
         with _abandoned_on_error(self._start_writer(model)) as writer:
             opened = writer.opened()

@@ -65,7 +65,7 @@ def test_leaving_early_ends_and_closes_all_stages() -> None:
     ending = threading.Event()
     stage = run_ahead((value for value in run_ahead(endless(), depth=2, ending=ending)), depth=2, ending=ending)
     next(stage)
-    stage.close()  # type: ignore[attr-defined]  # a generator
+    stage.close()
     assert closed.wait(5)
 
 

@@ -492,7 +492,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("unclean", [False, True])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_found_on_opening(loaded: Path, tmp_path: Path, damage: str, unclean: bool) -> None:  # noqa: FBT001
+def test_damage_is_found_on_opening(loaded: Path, tmp_path: Path, damage: str, unclean: bool) -> None:
     """Index files that are gone, cut or zeroed, and a poisoned queue, are found, with the command that mends them."""
     shutil.copytree(loaded, tmp_path, dirs_exist_ok=True)
     DAMAGES[damage](tmp_path)

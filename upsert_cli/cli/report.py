@@ -74,6 +74,10 @@ class RunReport:
         for record in records:
             self._event("reject", record)
 
+    def told(self, message: str) -> None:
+        """Shows what takes long."""
+        self._terminal.say(message)
+
     def noted(self, message: str) -> None:
         """Shows a warning."""
         self._terminal.warn(message)

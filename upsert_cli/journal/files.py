@@ -150,8 +150,8 @@ def sync_folder(folder: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Holds a lock that is meant for milliseconds.
 
-    This is flock itself rather than the `filelock` package, whose import costs 30 ms of CPU, as much as all else that
-    `cancel` imports; and which falls back to a lock that outlives its holder where there is no flock.
+    This is flock itself rather than the `filelock` package, whose import costs 30 ms of CPU, nearly as much as click
+    and tinydb together; and which, where there is no flock, falls back to a lock that outlives its holder.
 
     Raises:
         JournalBusy: Another process does not let go of it.

@@ -109,8 +109,14 @@ def _work(connection: Connection, start: Start) -> Answer:
     with _take_lease(connection, path / LEASE_NAME, start) as lease:
         before = lease.before or Holder.this_process(clean=True)
         ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
-        probe_writer(path)
-        records, opened = Records.open(start.target, unclean=not before.clean, owed=ledger.owed, owe=ledger.write_down)
+        try:
+            probe_writer(path)
+            records, opened = Records.open(
+                start.target, unclean=not before.clean, owed=ledger.owed, owe=ledger.write_down
+            )
+        except BaseException:
+            ledger.close(clean=before.clean)  # nothing was written
+            raise
         try:
             _send(connection, Answer(value=opened))
             _answer_requests(connection, records)
@@ -118,7 +124,7 @@ def _work(connection: Connection, start: Start) -> Answer:
             records.abandon()
             raise
         records.close()
-        ledger.close()
+        ledger.close(clean=True)
     return Answer()
 
 
@@ -177,10 +183,10 @@ class _Ledger:
             self._holder = replace(self._holder, owed=owed)
             self._lease.write(self._holder)
 
-    def close(self) -> None:
-        """Marks the end of this writer as a clean one."""
+    def close(self, *, clean: bool) -> None:
+        """Writes down whether the next writer may trust what it finds."""
         with suppress(OSError):  # a disk that is full costs the next writer a closer look, no more
-            self._lease.write(replace(self._holder, clean=True))
+            self._lease.write(replace(self._holder, clean=clean))
 
 
 def _receive(connection: Connection) -> Request:

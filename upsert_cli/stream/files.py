@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
-from upsert_cli.stream.formats import KNOWN_SUFFIXES, format_of
+from upsert_cli.stream.formats import KNOWN_SUFFIXES, format_of, why_unreadable
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix
@@ -186,4 +186,4 @@ def _refuse(error: OSError) -> None:
 
 
 def _unreadable(name: str, error: OSError) -> SourceUnreadable:
-    return SourceUnreadable(name=valid_unicode(name), reason=error.strerror or str(error))
+    return SourceUnreadable(name=valid_unicode(name), reason=why_unreadable(error))

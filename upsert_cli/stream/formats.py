@@ -54,6 +54,11 @@ FORMATS = {
 KNOWN_SUFFIXES = tuple(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
 
 
+def why_unreadable(error: OSError) -> str:
+    """Returns the system's or the reader's reason, in one line."""
+    return error.strerror or " ".join(str(error).split())
+
+
 def format_of(path: PurePath) -> str | None:
     """Returns the name of a file's format, or None where its suffix says none."""
     suffix = path.suffix.lower()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, SourceUnreadable, Stage
-from upsert_cli.stream.formats import FORMATS
+from upsert_cli.stream.formats import FORMATS, why_unreadable
 from upsert_cli.stream.json_text import plain
 from upsert_cli.stream.sources import Source
 
@@ -125,7 +125,7 @@ def read_items(
             for row, value, offset in rows:
                 yield _item(value, id_field, source.name, row), Position(index, row, offset)
         except OSError as error:
-            raise SourceUnreadable(name=source.name, reason=error.strerror or str(error), row=row) from error
+            raise SourceUnreadable(name=source.name, reason=why_unreadable(error), row=row) from error
 
 
 def field_at(values: dict[str, Any], path: str, default: object = None) -> object:

@@ -59,6 +59,7 @@ class Process:
             )
         self.pid = self._popen.pid
         self._connection = Connection(ours.detach())
+        self._hung_up = False
         with suppress(OSError):  # if it is dead already, that shows when its answer is waited for
             self._connection.send(start)
 
@@ -72,7 +73,7 @@ class Process:
         try:
             self._connection.send(request)
         except OSError as error:
-            raise Died(self.join(wait)) from error
+            raise self._death(wait) from error
         return self.receive(wait)
 
     def receive(self, wait: Callable[[], None]) -> Answer:
@@ -82,11 +83,16 @@ class Process:
                 wait()
             answer: Answer = self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise Died(self.join(wait)) from error
+            raise self._death(wait) from error
         return answer
+
+    def _death(self, wait: Callable[[], None]) -> Died:
+        # A process that we hung up on may live for as long as its write takes.
+        return Died(0 if self._hung_up else self.join(wait))
 
     def hang_up(self) -> None:
         """Closes the pipe for both ends, also under the feet of a thread that waits for an answer."""
+        self._hung_up = True
         with suppress(OSError):
             end = socket.socket(fileno=os.dup(self._connection.fileno()))
             with end:

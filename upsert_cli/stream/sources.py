@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from upsert_cli.errors import SourceChanged, SourceUnreadable, SpoolFailed
 from upsert_cli.stream.files import FoundFile, find_files, valid_unicode
-from upsert_cli.stream.formats import FORMATS
+from upsert_cli.stream.formats import FORMATS, why_unreadable
 
 __all__ = ["Fingerprint", "FoundFile", "Source", "find_files", "fingerprint", "spool"]
 
@@ -93,7 +93,7 @@ class Source:
         try:
             return Fingerprint.of(self.path, whole=self.spooled).changed_from(self.fingerprint)
         except OSError as error:
-            return error.strerror or str(error)
+            return why_unreadable(error)
 
     def check_unchanged(self) -> None:
         """Makes sure that a position in the file still means what it did.
@@ -140,7 +140,7 @@ def fingerprint(found: FoundFile) -> Source:
             spooled=found.needs_spool,
         )
     except OSError as error:
-        raise SourceUnreadable(name=found.name, reason=error.strerror or str(error)) from error
+        raise SourceUnreadable(name=found.name, reason=why_unreadable(error)) from error
 
 
 def spool(stream: BinaryIO, path: Path) -> None:
@@ -162,7 +162,7 @@ def spool(stream: BinaryIO, path: Path) -> None:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise SpoolFailed(path=str(path), reason=error.strerror or str(error)) from error
+            raise SpoolFailed(path=str(path), reason=why_unreadable(error)) from error
         raise
 
 

@@ -173,6 +173,8 @@ class Writer:
 
     def _answer(self, get: Callable[[Process], child.Answer]) -> Any:
         process = self._process or self._spawn()
+        if self._abandoned:
+            raise WriterAbandoned
         try:
             answer = get(process)
         except Died as death:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from upsert_cli import model_hub
 from upsert_cli.errors import PlaceUnusable
-from upsert_cli.model_hub import catalogue, check_hub, check_reachable
 from upsert_cli.models import DEFAULT_ENTRY, DEFAULT_MODEL
+from upsert_cli.models import hub as hub_module
+from upsert_cli.models.hub import catalogue, check_hub, check_reachable
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 TOKENIZER = {"tokenizer.json": b"{}", "tokenizer_config.json": b'{"model_max_length": 512}', "config.json": b"{}"}
@@ -197,7 +197,7 @@ def listening_port() -> Iterator[int]:
 @pytest.fixture
 def black_hole(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Returns a port that answers nothing: its queue is full, so the kernel drops what comes."""
-    monkeypatch.setattr(model_hub, "REACH_SECONDS", 0.3)
+    monkeypatch.setattr(hub_module, "REACH_SECONDS", 0.3)
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = server.getsockname()[1]
@@ -235,7 +235,7 @@ def test_a_host_that_never_answers_is_given_up(black_hole: int) -> None:
 def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The look-up of a name, which no timeout of a socket covers, is not waited for either."""
     never = threading.Event()
-    monkeypatch.setattr(model_hub, "REACH_SECONDS", 0.2)
+    monkeypatch.setattr(hub_module, "REACH_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: never.wait() and [])
     with pytest.raises(PlaceUnusable, match=r"hub\.invalid:443 did not answer within 0\.2 seconds"):
         check_reachable("https://hub.invalid")
@@ -271,6 +271,6 @@ def test_an_address_that_is_none_is_named_by_its_setting(monkeypatch: pytest.Mon
 def test_a_hub_that_is_switched_off_is_not_asked(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     """HF_HUB_OFFLINE keeps even the first packet in."""
     monkeypatch.setenv("HF_HUB_OFFLINE", word)
-    monkeypatch.setattr(model_hub, "check_reachable", lambda _url: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub_module, "check_reachable", lambda _url: pytest.fail("the hub was asked"))
     with pytest.raises(PlaceUnusable, match="HF_HUB_OFFLINE"):
         check_hub()

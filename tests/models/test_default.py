@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from upsert_cli import default_model, model_cache
-from upsert_cli.default_model import CHECKSUMS, FILES, build_bert_graph, make_default_model, read_safetensors
 from upsert_cli.errors import ModelNotFound
-from upsert_cli.model_cache import STALE_SECONDS, cache_folder, missing_files, place_of, publish, staging
-from upsert_cli.models import DEFAULT_MODEL, Model, find_model, silent
+from upsert_cli.models import DEFAULT_MODEL, Model, cache, default, find_model, silent
+from upsert_cli.models.cache import STALE_SECONDS, cache_folder, missing_files, place_of, publish, staging
+from upsert_cli.models.default import CHECKSUMS, FILES, build_bert_graph, make_default_model, read_safetensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -346,7 +345,7 @@ def test_an_interrupted_fetch_leaves_nothing(monkeypatch: pytest.MonkeyPatch, st
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(default_model, step, interrupt)
+        patch.setattr(default, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
             find_model(DEFAULT_MODEL)
     assert in_cache() == []
@@ -358,16 +357,16 @@ def test_a_killed_fetch_leaves_no_model_and_its_rest_is_swept() -> None:
     """A fetch that dies between writing and renaming leaves only a hidden folder, which a later one removes."""
     code = (
         "import json, os, sys\n"
-        "from upsert_cli import default_model\n"
+        "from upsert_cli.models import default\n"
         "from upsert_cli.models import DEFAULT_MODEL, find_model\n"
-        "default_model.CHECKSUMS.update(json.loads(sys.argv[1]))\n"
-        "default_model.publish = lambda *_, **__: os._exit(9)\n"
+        "default.CHECKSUMS.update(json.loads(sys.argv[1]))\n"
+        "default.publish = lambda *_, **__: os._exit(9)\n"
         "find_model(DEFAULT_MODEL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, json.dumps(CHECKSUMS)], check=False)
     assert done.returncode == 9
     (left,) = in_cache()
-    assert left.startswith(model_cache.STAGING_PREFIX)
+    assert left.startswith(cache.STAGING_PREFIX)
     with pytest.raises(ModelNotFound):
         find_model(DEFAULT_MODEL, offline=True)
     long_ago = time.time() - STALE_SECONDS - 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from upsert_cli.errors import ModelDamaged, ModelNotFound, UnknownModel
-from upsert_cli.models import DEFAULT_MODEL, Model, cache_folder, fetch_model, find_model, list_models
+from upsert_cli.models import DEFAULT_MODEL, Model, cache_folder, find_model, list_models
 
 SMALL = "BAAI/bge-small-en-v1.5"
 WITH_DATA = "intfloat/multilingual-e5-large"
@@ -62,7 +62,7 @@ def test_the_cached_default_model_needs_no_network(model: Model) -> None:
     found = find_model(DEFAULT_MODEL.upper())
     assert (found.name, found.dimension, found.max_tokens) == (DEFAULT_MODEL, 384, 256)
     assert found.folder == model.folder
-    assert found == fetch_model(DEFAULT_MODEL)
+    assert found == find_model(DEFAULT_MODEL)
     assert found.identity == "sentence-transformers/all-MiniLM-L6-v2|384|256"
 
 

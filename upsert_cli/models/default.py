@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upsert_cli.bert_graph import build_bert_graph
 from upsert_cli.errors import PlaceUnusable
-from upsert_cli.model_cache import publish, staging
+from upsert_cli.models.bert_graph import build_bert_graph
+from upsert_cli.models.cache import publish, staging
 
 if TYPE_CHECKING:
     import numpy as np

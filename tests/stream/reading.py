@@ -1,0 +1,57 @@
+"""How the tests of the readers ask for rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from upsert_cli.stream.items import START, Item, Position, Reject, read_items
+from upsert_cli.stream.sources import Source, find_files, fingerprint
+
+GOOD = b'{"object_id": "a", "payload": {"text": "hello"}}'
+
+Row = tuple[Item | Reject, Position]
+
+one_folder_for_all = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | numbers | st.text()
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
+payloads = st.dictionaries(st.text(), values)
+"""Any JSON object, with integers beyond 64 bits."""
+
+
+def sources_of(*paths: Path) -> list[Source]:
+    return [fingerprint(found) for found in find_files([str(path) for path in paths])]
+
+
+def read(*paths: Path, start: Position = START, id_field: str | None = None) -> list[Row]:
+    return list(read_items(sources_of(*paths), start=start, id_field=id_field))
+
+
+def rows_of(*paths: Path, id_field: str | None = None) -> list[Item | Reject]:
+    return [row for row, _ in read(*paths, id_field=id_field)]
+
+
+def item(row: Item | Reject) -> Item:
+    assert isinstance(row, Item), row
+    return row
+
+
+def reject(row: Item | Reject) -> Reject:
+    assert isinstance(row, Reject), row
+    return row
+
+
+def write_lines(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def exactly(value: Any) -> str:
+    """Tells 1 from 1.0 and True, as == does not."""
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,358 @@
+"""Parquet files give the same items as JSONL, from any row on, whatever types and tricks are in them."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.stream.reading import (
+    exactly,
+    item,
+    one_folder_for_all,
+    payloads,
+    read,
+    reject,
+    rows_of,
+    sources_of,
+    write_lines,
+)
+from upsert_cli.errors import SourceUnreadable
+from upsert_cli.stream.items import START, Item, Reject, read_items
+
+UTC = datetime.UTC
+
+
+def _write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def _payload(path: Path) -> Any:
+    [row] = rows_of(path)
+    return item(row).payload
+
+
+# -- the same items as JSONL --------------------------------------------------------------------------------------
+
+
+@one_folder_for_all
+@given(
+    rows=st.lists(st.tuples(payloads | st.none(), payloads | st.none()), min_size=1, max_size=5),
+    escaped=st.booleans(),
+    kind=st.sampled_from([pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]),
+)
+def test_json_text_gives_the_items_of_jsonl(
+    tmp_path: Path, rows: list[tuple[Any, Any]], escaped: bool, kind: pa.DataType
+) -> None:
+    """Any payload and info, written as a line and as JSON text in a column of any kind of text, are the same items."""
+    texts = [[None if part is None else json.dumps(part, ensure_ascii=escaped) for part in row] for row in rows]
+    jsonl = write_lines(
+        tmp_path / "a.jsonl",
+        *(
+            json.dumps({"object_id": f"i{n}", "payload": payload, "item_info": info}, ensure_ascii=escaped).encode()
+            for n, (payload, info) in enumerate(rows)
+        ),
+    )
+    parquet = _write(
+        tmp_path / "a.parquet",
+        {
+            "object_id": [f"i{n}" for n in range(len(rows))],
+            "payload": pa.array([payload for payload, _ in texts], pa.string()).cast(kind),
+            "item_info": pa.array([info for _, info in texts], pa.string()).cast(kind),
+        },
+    )
+    lines, records = [[item(row) for row in rows_of(path)] for path in (jsonl, parquet)]
+    assert [exactly(row[:3]) for row in lines] == [exactly(row[:3]) for row in records]
+    assert [row.row for row in lines] == [row.row for row in records]
+    assert [exactly(row.payload) for row in lines] == [exactly(payload) for payload, _ in rows]
+
+
+def test_struct_columns(tmp_path: Path) -> None:
+    """A struct is an object; fields that a row does not have are null, as a column cannot say it otherwise."""
+    path = _write(
+        tmp_path / "a.parquet",
+        {
+            "object_id": ["a", "b", "c"],
+            "payload": [{"text": "x", "tags": ["t", None]}, {"text": "y", "deep": {"n": 2**53 + 1}}, None],
+            "other": [1, 2, 3],
+        },
+    )
+    assert [item(row)[:3] for row in rows_of(path)] == [
+        ("a", {"text": "x", "tags": ["t", None], "deep": None}, None),
+        ("b", {"text": "y", "tags": None, "deep": {"n": 2**53 + 1}}, None),
+        ("c", None, None),
+    ]
+
+
+def test_map_columns(tmp_path: Path) -> None:
+    """A map is an object as well, whatever its keys are."""
+    kind = pa.map_(pa.int64(), pa.string())
+    path = _write(
+        tmp_path / "a.parquet",
+        {"object_id": ["a", "b"], "payload": pa.array([[(1, "x"), (2, None)], None], kind)},
+    )
+    assert [item(row).payload for row in rows_of(path)] == [{"1": "x", "2": None}, None]
+
+
+def test_columns_that_have_dots_in_their_names(tmp_path: Path) -> None:
+    """A column that is called like a field of the payload is not mistaken for it."""
+    path = _write(
+        tmp_path / "a.parquet", {"payload.text": ["wrong"], "payload": [{"text": "right"}], "object_id": ["a"]}
+    )
+    assert _payload(path) == {"text": "right"}
+
+
+def test_columns_that_are_mapped(tmp_path: Path) -> None:
+    """With an id field all columns are the payload, unless there is one; a column of text may have that name."""
+    flat = _write(tmp_path / "flat.parquet", {"id": [1], "text": ["t"], "payload": ["just text"]})
+    assert rows_of(flat, id_field="id") == [Item("1", {"text": "t", "payload": "just text"}, None, str(flat), 1)]
+    nested = _write(tmp_path / "nested.parquet", {"id": [1], "text": ["t"], "payload": ['{"n": 1}']})
+    assert rows_of(nested, id_field="id") == [Item("1", {"n": 1}, None, str(nested), 1)]
+
+
+def test_a_file_in_another_form_is_rejected_with_what_it_has(tmp_path: Path) -> None:
+    """A row without the fields of an item is rejected, and its reject says what there is instead."""
+    [bad] = rows_of(_write(tmp_path / "a.parquet", {"id": [1], "text": ["t"]}))
+    assert "there: id, text" in reject(bad).detail
+    assert reject(bad).payload == {"id": 1, "text": "t"}
+
+
+# -- values -------------------------------------------------------------------------------------------------------
+
+MOMENT = datetime.datetime(2026, 11, 23, 21, 3, 12, 5, tzinfo=UTC)
+
+VALUES: dict[str, tuple[pa.Array, Any]] = {
+    "timestamp": (pa.array([MOMENT]), "2026-11-23T21:03:12.000005+00:00"),
+    "no zone": (pa.array([datetime.datetime(2026, 11, 23)]), "2026-11-23T00:00:00"),
+    "nanoseconds": (pa.array([1_001], pa.timestamp("ns")), "1970-01-01T00:00:00.000001"),
+    "nanoseconds in a list": (pa.array([[1_001]], pa.list_(pa.timestamp("ns"))), ["1970-01-01T00:00:00.000001"]),
+    "date": (pa.array([datetime.date(2026, 11, 23)]), "2026-11-23"),
+    "time": (pa.array([datetime.time(1, 2, 3)]), "01:02:03"),
+    "nanosecond of a day": (pa.array([1], pa.time64("ns")), "00:00:00"),
+    "duration": (pa.array([datetime.timedelta(days=1, microseconds=5)]), "PT86400.000005S"),
+    "back in time": (pa.array([datetime.timedelta(seconds=-90)]), "-PT90S"),
+    "decimal": (pa.array([decimal.Decimal("1.50")]), "1.50"),
+    "bytes": (pa.array([b"\xff\x00"]), base64.b64encode(b"\xff\x00").decode()),
+    "small float": (pa.array([1.5], pa.float16()), 1.5),
+    "NaN": (pa.array([float("nan")]), "NaN"),
+    "infinity": (pa.array([[float("-inf")]]), ["-Infinity"]),
+    "large": (pa.array([2**64 - 1], pa.uint64()), 2**64 - 1),
+    "category": (pa.array(["x"]).dictionary_encode(), "x"),
+    "map": (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())), [["k", 1]]),
+    "null": (pa.array([None], pa.null()), None),
+}
+
+
+@pytest.mark.parametrize(("column", "expected"), VALUES.values(), ids=VALUES)
+def test_values_that_json_does_not_know(tmp_path: Path, column: pa.Array, expected: Any) -> None:
+    """A value of any type is read, without any other package, and reported as JSON."""
+    payload = pa.StructArray.from_arrays([column], ["v"])
+    path = _write(tmp_path / "a.parquet", {"object_id": pa.array([None], pa.string()), "payload": payload})
+    [bad] = rows_of(path)
+    assert exactly(reject(bad).as_json()["payload"]) == exactly({"v": expected})
+
+
+# -- bad rows -----------------------------------------------------------------------------------------------------
+
+NOT_UTF8 = pa.StringArray.from_buffers(
+    3, pa.py_buffer(b"".join(n.to_bytes(4, "little") for n in (0, 2, 4, 6))), pa.py_buffer(b"ok\xff\xfeok")
+)
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "text that is not UTF-8": ({"payload": pa.StructArray.from_arrays([NOT_UTF8], ["text"])}, "decode byte 0xff"),
+    "JSON that is not UTF-8": ({"payload": pa.array([b"{}", b'{"a": "\xff"}', b"{}"])}, "payload: not UTF-8"),
+    "no JSON": ({"payload": ["{}", "{", "{}"]}, "payload: "),
+    "empty text": ({"payload": ["{}", "", "{}"]}, "payload: not JSON"),
+    "a list as JSON": ({"item_info": ["{}", "[1]", "{}"]}, "item_info is a list"),
+    "a date that Python cannot hold": ({"payload": pa.StructArray.from_arrays([pa.array([1, 10**8, 1], pa.date32())], ["d"])}, "out of range"),
+    "an unknown time zone": ({"payload": pa.StructArray.from_arrays([pa.array([None, 1, None], pa.timestamp("us", "No/Where"))], ["d"])}, "cannot be read"),
+    "no id": ({"object_id": ["i", None, "k"]}, "object_id is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "detail"), BAD.values(), ids=BAD)
+def test_a_bad_row_costs_only_itself(tmp_path: Path, columns: dict[str, Any], detail: str) -> None:
+    """Each kind of bad row is rejected with its number and a reason, and its neighbours are read."""
+    rows = rows_of(_write(tmp_path / "a.parquet", {"object_id": ["i", "j", "k"]} | columns))
+    bad = reject(rows[1])
+    assert bad.row == 2
+    assert detail in bad.detail
+    assert json.dumps(bad.as_json(), allow_nan=False)
+    assert [type(row) for row in rows] == [Item, Reject, Item]
+
+
+@pytest.mark.parametrize(
+    ("columns", "detail"),
+    [
+        ({"object_id": pa.array([b"i", b"j"])}, "object_id is of the type bytes"),
+        ({"object_id": [1, 2]}, "object_id is a number"),
+        ({"object_id": ["i", "j"], "payload": [[1], [2]]}, "payload is a list"),
+    ],
+)
+def test_a_column_of_the_wrong_type(tmp_path: Path, columns: dict[str, Any], detail: str) -> None:
+    """A column that can hold no item is a reason for every row, since rows are what is counted."""
+    rows = rows_of(_write(tmp_path / "a.parquet", columns))
+    assert [detail in reject(row).detail for row in rows] == [True, True]
+
+
+def test_a_row_that_is_too_large(tmp_path: Path) -> None:
+    """A row beyond the limit of a JSONL line is rejected, as it would be there."""
+    texts = ["x", "y" * (9 << 20), "z"]
+    for name, payload in {
+        "struct": [{"text": text} for text in texts],
+        "json": [json.dumps({"text": text}) for text in texts],
+    }.items():
+        rows = rows_of(_write(tmp_path / f"{name}.parquet", {"object_id": ["i", "j", "k"], "payload": payload}))
+        assert [type(row) for row in rows] == [Item, Reject, Item]
+        assert "larger than 8 MiB" in reject(rows[1]).detail
+
+
+BOMB = """
+import sys
+from pathlib import Path
+from upsert_cli.stream.items import START, Item, read_items
+from upsert_cli.stream.sources import find_files, fingerprint
+rows = read_items([fingerprint(found) for found in find_files(sys.argv[1:])], start=START, id_field=None)
+kinds = [type(row).__name__ for row, _ in rows]
+[peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_dictionary": False, "column_encoding": {"payload": "DELTA_BYTE_ARRAY"}}],
+    ids=["dictionary", "delta"],
+)
+def test_a_bomb(tmp_path: Path, options: dict[str, Any]) -> None:
+    """A file of a few KB that unpacks to 600 MB is read in bounded memory, row by row."""
+    count = 600
+    text = json.dumps({"text": "x" * (1 << 20)})
+    path = _write(
+        tmp_path / "a.parquet",
+        {"object_id": [str(n) for n in range(count)], "payload": [text] * count},
+        compression="zstd",
+        **options,
+    )
+    assert path.stat().st_size < 20_000
+    done = subprocess.run([sys.executable, "-c", BOMB, str(path)], capture_output=True, text=True, check=True)
+    good, bad, peak = map(int, done.stdout.split())
+    assert (good, bad) == (count, 0)
+    assert peak < 320  # MiB; Python with pyarrow takes 70
+
+
+# -- damaged files ------------------------------------------------------------------------------------------------
+
+
+def _groups(path: Path, sizes: Sequence[int], *, as_text: bool = False) -> Path:
+    """Writes rows numbered from 1, in row groups of these sizes."""
+    kind = pa.string() if as_text else pa.struct([("text", pa.string())])
+    schema = pa.schema([("object_id", pa.string()), ("payload", kind)])
+    row = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for size in sizes:
+            numbers = range(row + 1, row + size + 1)
+            payload = [{"text": f"text {n}"} for n in numbers]
+            columns = {
+                "object_id": [f"i{n}" for n in numbers],
+                "payload": [json.dumps(part) for part in payload] if as_text else payload,
+            }
+            writer.write_table(pa.table(columns, schema=schema))
+            row += size
+    return path
+
+
+def _begin_of_group(path: Path, group: int) -> int:
+    metadata = pq.ParquetFile(path).metadata
+    if group == metadata.num_row_groups:
+        return path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[-8:-4], "little")
+    chunk = metadata.row_group(group).column(0)
+    return chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+
+
+def test_a_file_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
+    """What is before the damage is read, then the file is named, with the last good row."""
+    path = _groups(tmp_path / "a.parquet", [10, 10, 10])
+    sources = sources_of(path)
+    content = bytearray(path.read_bytes())
+    begin, end = _begin_of_group(path, 1), _begin_of_group(path, 2)
+    content[begin:end] = b"\xff" * (end - begin)
+    path.write_bytes(content)
+    rows = read_items(sources, start=START, id_field=None)
+    assert [item(next(rows)[0]).row for _ in range(10)] == list(range(1, 11))
+    with pytest.raises(SourceUnreadable, match=r"a\.parquet cannot be read beyond row 10") as caught:
+        next(rows)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
+    """A file without its end is not read at all, and no cut gives anything but our own error."""
+    path = _groups(tmp_path / "a.parquet", [20, 20])
+    sources = sources_of(path)
+    content = path.read_bytes()
+    for length in range(0, len(content), 37):
+        path.write_bytes(content[:length])
+        with pytest.raises(SourceUnreadable, match=r"a\.parquet"):
+            list(read_items(sources, start=START, id_field=None))
+
+
+# -- resuming -----------------------------------------------------------------------------------------------------
+
+
+@one_folder_for_all
+@given(
+    files=st.lists(st.lists(st.integers(1, 5) | st.just(70), max_size=4), min_size=1, max_size=2),
+    as_text=st.booleans(),
+    data=st.data(),
+)
+def test_resuming_anywhere_gives_the_rest(
+    tmp_path: Path, files: list[list[int]], as_text: bool, data: st.DataObject
+) -> None:
+    """From every position exactly the rows behind it are read, and no row group before it is looked at."""
+    paths = [_groups(tmp_path / f"{number}.parquet", sizes, as_text=as_text) for number, sizes in enumerate(files)]
+    contents = [path.read_bytes() for path in paths]
+    sources = sources_of(*paths)
+    rows = list(read_items(sources, start=START, id_field=None))
+    assert len(rows) == sum(map(sum, files))
+    for number in data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=5)) if rows else []:
+        position = rows[number][1]
+        for place, (path, content) in enumerate(zip(paths, contents, strict=True)):
+            path.write_bytes(content)
+            if place <= position.source:
+                behind = position.row if place == position.source else sum(files[place])
+                _spoil_before(path, files[place], behind)
+        assert list(read_items(sources, start=position, id_field=None)) == rows[number + 1 :]
+
+
+def _spoil_before(path: Path, sizes: Sequence[int], rows: int) -> None:
+    """Makes garbage of the row groups that hold only the first `rows` rows."""
+    whole = 0
+    while whole < len(sizes) and sum(sizes[: whole + 1]) <= rows:
+        whole += 1
+    end = _begin_of_group(path, whole)
+    content = path.read_bytes()
+    path.write_bytes(b"\xff" * end + content[end:])
+
+
+def test_jsonl_and_parquet_in_one_task(tmp_path: Path) -> None:
+    """Files of different formats follow each other, and a position names its file."""
+    first = write_lines(tmp_path / "a.jsonl", b'{"object_id": "x"}')
+    second = _groups(tmp_path / "b.parquet", [2])
+    rows = read(first, second)
+    assert [(row.source, row.row) for row, _ in rows] == [(str(first), 1), (str(second), 1), (str(second), 2)]
+    assert read(first, second, start=rows[0][1]) == rows[1:]
+    assert read(first, second, start=rows[2][1]) == []

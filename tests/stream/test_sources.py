@@ -1,0 +1,334 @@
+"""What a user may name, and how we know later that it is still the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from upsert_cli.errors import (
+    NoItemFiles,
+    Refusal,
+    SourceChanged,
+    SourceNotFound,
+    SourceUnreadable,
+    SpoolFailed,
+    UnknownFormat,
+    UsageFault,
+)
+from upsert_cli.stream.items import START, Item, read_items
+from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
+
+LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'
+EDGE = 4 << 20  # bytes at each end that a fingerprint covers
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are relative to a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def _write(name: str, content: bytes = LINE) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def _names(*names: str) -> list[str]:
+    return [found.name for found in find_files(names)]
+
+
+def _source(name: str) -> Source:
+    [found] = find_files([name])
+    return fingerprint(found)
+
+
+# -- finding ------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_keeps_its_name_and_is_opened_by_an_absolute_path() -> None:
+    """A file is called what the user calls it, and stays findable from any folder."""
+    _write("data/a.jsonl")
+    assert find_files(["data/a.jsonl"]) == [
+        FoundFile(name="data/a.jsonl", path=Path.cwd() / "data/a.jsonl", format="jsonl")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name"),
+    [("a.jsonl", "jsonl"), ("a.ndjson", "jsonl"), ("a.JSONL", "jsonl"), ("a.b.parquet", "parquet")],
+)
+def test_the_suffix_says_the_format(name: str, format_name: str) -> None:
+    """Each known suffix, in any case, leads to its format."""
+    _write(name)
+    assert [found.format for found in find_files([name])] == [format_name]
+
+
+def test_a_folder_is_read_to_its_depth_in_order() -> None:
+    """A folder stands for all files of items below it, sorted, without hidden and foreign ones."""
+    for name in ("d/b.jsonl", "d/a.jsonl", "d/sub/deep/c.parquet", "d/.hidden.jsonl", "d/.git/x.jsonl", "d/README.md"):
+        _write(name)
+    assert _names("d") == ["d/a.jsonl", "d/b.jsonl", "d/sub/deep/c.parquet"]
+
+
+def test_a_glob_that_no_shell_expanded() -> None:
+    """Stars are expanded here as well, `**` through all folders, hidden files left out."""
+    for name in ("d/a.jsonl", "d/b.jsonl", "d/sub/c.jsonl", "d/sub/deep/d.jsonl", "d/.x.jsonl", "d/note.txt"):
+        _write(name)
+    assert _names("d/*.jsonl") == ["d/a.jsonl", "d/b.jsonl"]
+    assert _names("d/[b-z]*") == ["d/b.jsonl", "d/sub/c.jsonl", "d/sub/deep/d.jsonl"]
+    assert _names("d/**/*.jsonl") == ["d/a.jsonl", "d/b.jsonl", "d/sub/c.jsonl", "d/sub/deep/d.jsonl"]
+    assert _names("**/deep") == ["d/sub/deep/d.jsonl"]
+    assert _names("d/**") == _names("d")
+    assert _names(str(Path.cwd() / "*" / "sub" / "*.jsonl")) == [str(Path.cwd() / "d/sub/c.jsonl")]
+
+
+def test_a_name_that_looks_like_a_glob() -> None:
+    """A file that is there is taken by its name, whatever characters are in it."""
+    _write("a[1].jsonl")
+    _write("a1.jsonl")
+    assert _names("a[1].jsonl") == ["a[1].jsonl"]
+
+
+def test_the_same_file_is_read_once() -> None:
+    """A file that is named twice, by another spelling, a link or its folder, is loaded once, at its first place."""
+    _write("d/a.jsonl")
+    _write("d/b.jsonl")
+    Path("link.jsonl").symlink_to("d/a.jsonl")
+    assert _names("d/b.jsonl", "d/../d/b.jsonl", "link.jsonl", "d", "-", "-") == ["d/b.jsonl", "link.jsonl", "-"]
+
+
+@pytest.mark.parametrize("name", ["nothing.jsonl", "nothing/", "", "a\0b.jsonl", "a.jsonl/b", "\ud800.jsonl"])
+def test_a_name_that_leads_nowhere(name: str) -> None:
+    """A name of nothing is a fault of usage, and the message can be printed whatever the name is."""
+    _write("a.jsonl")
+    with pytest.raises(SourceNotFound) as caught:
+        find_files([name])
+    assert isinstance(caught.value, UsageFault)
+    assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize("name", ["empty", "foreign", "empty/*.jsonl", "foreign/*", "empty/**/*.jsonl", "no/**/such"])
+def test_a_place_without_items(name: str) -> None:
+    """A folder or a glob without a file of items is a fault of usage that says what was looked for."""
+    Path("empty").mkdir()
+    _write("foreign/notes.txt")
+    with pytest.raises(NoItemFiles, match=r"\.parquet") as caught:
+        find_files([name])
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_suffix() -> None:
+    """A file that is named but of an unknown format is not passed over in silence."""
+    _write("a.txt")
+    with pytest.raises(UnknownFormat, match=r"a\.txt.*\.jsonl.*\.parquet") as caught:
+        find_files(["a.txt"])
+    assert caught.value.exit_code == 2
+
+
+def test_links_in_circles_end() -> None:
+    """Links that lead back up, to themselves or nowhere neither hang a walk nor hide the files beside them."""
+    _write("d/a.jsonl")
+    _write("elsewhere/far.jsonl")
+    for name, target in {"up": "..", "self": ".", "again": ".", "gone": "nowhere", "far": "../elsewhere"}.items():
+        Path("d", name).symlink_to(target)
+    Path("d/loop.jsonl").symlink_to("loop.jsonl")
+    Path("d/dangling.jsonl").symlink_to("nowhere.jsonl")
+    found = {found.path.resolve().name for found in find_files(["d"])}
+    assert found == {"a.jsonl", "far.jsonl"}
+    assert {found.path.resolve().name for found in find_files(["d/**/*.jsonl"])} == found
+    with pytest.raises(SourceUnreadable, match=r"loop\.jsonl"):
+        find_files(["d/loop.jsonl"])
+    with pytest.raises(SourceNotFound):
+        find_files(["d/dangling.jsonl"])
+
+
+def test_pipes_are_spooled_and_only_where_they_are_named() -> None:
+    """Standard input and a named pipe can be read once; a pipe that merely lies in a folder would block for ever."""
+    _write("d/a.jsonl")
+    os.mkfifo("d/pipe.jsonl")
+    os.mkfifo("pipe")
+    assert [(found.name, found.needs_spool) for found in find_files(["d", "-", "pipe", "d/pipe.jsonl"])] == [
+        ("d/a.jsonl", False),
+        ("-", True),
+        ("pipe", True),
+        ("d/pipe.jsonl", True),
+    ]
+    with pytest.raises(SourceUnreadable, match="not a regular file"):
+        fingerprint(find_files(["pipe"])[0])
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/zero"])
+def test_devices_are_no_sources(name: str) -> None:
+    """A device is refused: some never end."""
+    with pytest.raises(SourceUnreadable, match="neither a file"):
+        find_files([name])
+
+
+def test_a_name_of_any_bytes() -> None:
+    """A file whose name is not UTF-8 is opened, and has a name that can be printed and journaled."""
+    raw = os.fsdecode(b"d/caf\xe9.jsonl")
+    _write(raw)
+    for asked in (raw, "d", "d/*"):
+        source = _source(asked)
+        assert source.name == "d/caf\\xe9.jsonl"
+        journaled = json.dumps(source.as_json(), ensure_ascii=False).encode()
+        again = Source.from_json(json.loads(journaled))
+        assert again == source
+        assert [row.object_id for row, _ in read_items([again], start=START, id_field=None)] == ["a"]
+
+
+# -- fingerprints -------------------------------------------------------------------------------------------------
+
+
+def test_a_source_survives_the_journal() -> None:
+    """A source is the same after a journey through JSON, and keys of a newer version do no harm."""
+    _write("a.jsonl", LINE * 3)
+    source = _source("a.jsonl")
+    assert source.total == 3
+    assert Source.from_json(json.loads(json.dumps(source.as_json())) | {"newer": 1}) == source
+
+
+def test_the_rows_of_a_parquet_file_are_in_its_footer() -> None:
+    """The total of a Parquet file is known without reading it."""
+    pq.write_table(pa.table({"object_id": ["a", "b"]}), "a.parquet")
+    assert _source("a.parquet").total == 2
+
+
+def test_a_file_that_was_touched_or_copied_is_the_same() -> None:
+    """Another time of change alone says nothing about a file that the digest covers."""
+    path = _write("a.jsonl")
+    source = _source("a.jsonl")
+    os.utime(path, ns=(1, 1))
+    source.check_unchanged()
+
+
+@pytest.mark.parametrize(
+    ("content", "how"),
+    [
+        (LINE * 2, f"size {len(LINE)} -> {2 * len(LINE)} bytes"),
+        (LINE.replace(b"hello", b"hallo"), "same size, other content"),
+    ],
+)
+def test_a_file_that_changed(content: bytes, how: str) -> None:
+    """Another size or another content is refused, with what changed."""
+    path = _write("a.jsonl")
+    source = _source("a.jsonl")
+    path.write_bytes(content)
+    with pytest.raises(SourceChanged) as caught:
+        source.check_unchanged()
+    assert isinstance(caught.value, Refusal)
+    assert (caught.value.name, caught.value.how) == ("a.jsonl", how)
+    assert source.change() == how
+
+
+@pytest.mark.parametrize("place", [0, EDGE + 100, -1])
+def test_a_large_file_that_changed_anywhere(place: int) -> None:
+    """A change at either end of a large file shows in its digest, one between in its time of change."""
+    path = _write("a.jsonl", b"x" * (3 * EDGE))
+    source = _source("a.jsonl")
+    with path.open("r+b") as file:
+        file.seek(place, os.SEEK_SET if place >= 0 else os.SEEK_END)
+        file.write(b"y")
+    os.utime(path, ns=(1, 1))
+    assert source.change() is not None
+
+
+def test_a_file_that_is_gone() -> None:
+    """A file that is gone counts as changed."""
+    path = _write("a.jsonl")
+    source = _source("a.jsonl")
+    path.unlink()
+    with pytest.raises(SourceChanged, match="No such file"):
+        source.check_unchanged()
+
+
+def test_a_broken_file_is_named() -> None:
+    """A Parquet file that is empty, cut off or something else is refused before anything is loaded, by its name."""
+    pq.write_table(pa.table({"object_id": ["a", "b"]}), "good.parquet")
+    whole = Path("good.parquet").read_bytes()
+    for content in (b"", b"PAR1", whole[:-1], whole[: len(whole) // 2], LINE):
+        _write("a.parquet", content)
+        with pytest.raises(SourceUnreadable, match=r"a\.parquet") as caught:
+            _source("a.parquet")
+        assert caught.value.exit_code == 1
+
+
+# -- spooling -----------------------------------------------------------------------------------------------------
+
+
+def test_standard_input_is_kept_whole_and_private() -> None:
+    """What can be read once is copied into a file for its owner only, and is the same source as often as it comes."""
+    content = LINE * 40_000
+    sources = []
+    for name in ("one.jsonl", "two.jsonl"):
+        path = Path(name).absolute()
+        spool(io.BytesIO(content), path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        sources.append(fingerprint(replace(find_files(["-"])[0], path=path)))
+    assert sources[0].total == 40_000
+    assert sources[1].fingerprint.changed_from(sources[0].fingerprint) is None
+    assert sorted(path.name for path in Path().iterdir()) == ["one.jsonl", "two.jsonl"]
+
+
+def test_a_large_spooled_file_is_known_by_all_of_it() -> None:
+    """Two large inputs that differ only in the middle are told apart, and the time of spooling is not looked at."""
+    content = bytearray(b"x" * (3 * EDGE))
+    spool(io.BytesIO(content), Path("one.jsonl").absolute())
+    content[EDGE + 100] = ord("y")
+    spool(io.BytesIO(content), Path("two.jsonl").absolute())
+    [stdin] = find_files(["-"])
+    one, two = (fingerprint(replace(stdin, path=Path(name).absolute())) for name in ("one.jsonl", "two.jsonl"))
+    assert two.fingerprint.changed_from(one.fingerprint) == "same size, other content"
+    os.utime("one.jsonl", ns=(1, 1))
+    assert one.change() is None
+
+
+def test_a_pipe_is_read_to_its_end() -> None:
+    """A named pipe is read until its writer is done."""
+    os.mkfifo("pipe")
+    [found] = find_files(["pipe"])
+    writer = threading.Thread(target=lambda: Path("pipe").write_bytes(LINE * 3))
+    writer.start()
+    with found.path.open("rb") as stream:
+        spool(stream, Path("kept.jsonl").absolute())
+    writer.join()
+    source = fingerprint(replace(found, path=Path("kept.jsonl").absolute()))
+    rows = [row for row, _ in read_items([source], start=START, id_field=None)]
+    assert [(type(row), row.source, row.row) for row in rows] == [
+        (Item, "pipe", 1),
+        (Item, "pipe", 2),
+        (Item, "pipe", 3),
+    ]
+
+
+class _Broken(io.BytesIO):
+    """Ends with an error after some bytes."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(LINE)
+        self._error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        if data := super().read(size):
+            return data
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_an_interrupted_spool_leaves_nothing(error: BaseException) -> None:
+    """Input that cannot be kept whole is not kept at all, and the message names the place."""
+    with pytest.raises((SpoolFailed, KeyboardInterrupt)) as caught:
+        spool(_Broken(error), Path("kept.jsonl").absolute())
+    assert isinstance(caught.value, KeyboardInterrupt) or "kept.jsonl (No space left on device)" in str(caught.value)
+    assert list(Path().iterdir()) == []

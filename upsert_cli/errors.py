@@ -119,6 +119,16 @@ class EmbedderUnusable(UpsertCliError):
         )
 
 
+@dataclass(eq=False, kw_only=True)
+class EmbedderFailed(UpsertCliError):
+    """Raised when the model fails on any text, so that no item is to blame."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the model fails on every text ({self.reason}); see whether memory is short, then restart the task"
+
+
 # -- running a task -----------------------------------------------------------------------------------------------
 
 

@@ -10,9 +10,7 @@ import click
 from upsert_cli.cli.options import Session, common_options, json_option, model_options
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.models import find_model, list_models
-from upsert_cli.stream.vectors import FastEmbedder
-
-PROBE_TEXT = "hello world"
+from upsert_cli.stream.vectors import PROBE_TEXT, FastEmbedder
 
 
 @click.group()
@@ -58,7 +56,7 @@ def check(session: Session, *, model: str, model_path: Path | None, offline: boo
     found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
     embedder = FastEmbedder(found.name, found.folder, dimension=found.dimension, max_tokens=found.max_tokens)
     vector = embedder.embed([PROBE_TEXT])[0]
-    _show(found.as_json() | {"hello world": [round(float(value), 6) for value in vector[:5]]}, json=json)
+    _show(found.as_json() | {PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}, json=json)
 
 
 def _show(fields: dict[str, Any], *, json: bool) -> None:

@@ -200,6 +200,8 @@ def _readable(value: object) -> object:
 
 def _what_is_wrong(record: dict[str, Any], object_id: object, payload: object, id_field: str | None) -> str:
     name = id_field or "object_id"
+    if object_id is None and field_at(record, name, record) is None:
+        return f"{name} is null, not text"
     if object_id is None:
         hint = "" if id_field else "; --id-field takes the id from another field"
         return f"{name} is missing (there: {_names(record)}){hint}"

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from upsert_cli.errors import EmbedderUnusable, Stage
+from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.items import Reject
 from upsert_cli.stream.records import Comparison, Verdict
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Vectors: TypeAlias = NDArray[np.float32]
 
 TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (tests/bench)
+PROBE_TEXT = "hello world"  # that any model can embed
 PREFIX_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
 
 
@@ -153,6 +154,7 @@ def embed_windows(
 
     Raises:
         EmbedderUnusable: The model cannot be loaded.
+        EmbedderFailed: The model fails on any text, for lack of memory say.
     """
     embedder: Embedder | None = None
     with ThreadPoolExecutor(threads, thread_name_prefix="embed") as pool:
@@ -233,9 +235,19 @@ class _WindowWork:
             yield batch
 
     def _embed(self, batch: list[str]) -> None:
-        for text, error in failing_rows(batch, self._store, is_data_fault=_blames_a_text):
+        failing = failing_rows(batch, self._store, is_data_fault=_blames_a_text)
+        if failing:
+            self._make_sure_of_the_model(failing[0][1])
+        for text, error in failing:
             for place in self._places[text]:
                 self._failed[place] = _one_line(error)
+
+    def _make_sure_of_the_model(self, error: BaseException) -> None:
+        """Raises unless a harmless text still gets a vector: else no text is to blame, but the machine or the model."""
+        try:
+            self._embedder.embed([PROBE_TEXT])
+        except Exception as also:  # noqa: BLE001  # whatever it is, it is not the fault of a text
+            raise EmbedderFailed(reason=_one_line(also)) from error
 
     def _store(self, texts: Sequence[str]) -> None:
         import numpy as np

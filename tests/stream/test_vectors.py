@@ -1,0 +1,145 @@
+"""Embedding: equal to fastembed's own, whatever the order, the neighbours and the threads; one bad text costs one."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SAMPLES
+from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
+from upsert_cli.models import Model
+from upsert_cli.stream.documents import Recipe
+from upsert_cli.stream.items import START
+from upsert_cli.stream.rows import Comparison, Verdict
+from upsert_cli.stream.sources import find_files, fingerprint
+from upsert_cli.stream.vectors import Embedded, Embedder, FastEmbedder, Plan, embed_windows
+from upsert_cli.stream.windows import Pace, Window, read_windows
+
+
+@pytest.fixture(scope="module")
+def embedder(model: Model) -> FastEmbedder:
+    """Returns the real model."""
+    return FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens)
+
+
+def _windows(path: Path, rows: int) -> list[Window]:
+    sources = [fingerprint(found) for found in find_files([str(path)])]
+    return list(read_windows(sources, start=START, id_field=None, recipe=Recipe(identity="t"), pace=Pace(rows)))
+
+
+def _written(folder: Path, texts: list[str]) -> Path:
+    path = folder / "a.jsonl"
+    lines = (json.dumps({"object_id": str(row), "payload": {"text": text}}) for row, text in enumerate(texts))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def _embed(windows: list[Window], load: Callable[[], Embedder], *, verdict: Verdict = Verdict.NEW) -> list[Embedded]:
+    def plans() -> Iterator[Plan]:
+        for window in windows:
+            rows = len(window.documents)
+            yield Plan(window=window, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
+
+    return list(embed_windows(plans(), load=load, threads=2, ending=threading.Event(), clock=time.monotonic))
+
+
+def test_vectors_are_fastembeds_own(embedder: FastEmbedder, model: Model) -> None:
+    """Each text gets the vector that fastembed gives it alone, in the order of the rows, long texts included."""
+    from fastembed import TextEmbedding
+
+    window = _windows(SAMPLES / "articles.jsonl", 60)[0]
+    (embedded,) = _embed([window], lambda: embedder)
+    assert embedded.rows == tuple(range(60))
+    assert embedded.vectors is not None
+    own = TextEmbedding(model.name, specific_model_path=str(model.folder))
+    for row in range(0, 60, 7):
+        expected = next(iter(own.embed([window.documents[row].text])))
+        np.testing.assert_allclose(embedded.vectors[row], expected, atol=1e-5)
+
+
+def test_cut_texts_are_counted_by_the_tokenizer(embedder: FastEmbedder, tmp_path: Path) -> None:
+    """A text of as many tokens as the limit is whole, one more is cut; very long texts are no different."""
+    limit = embedder.max_tokens
+    texts = ["a " * (limit - 2), "a " * (limit - 1), "a " * 100_000, " " * 100_000 + "a", "short"]
+    (embedded,) = _embed(_windows(_written(tmp_path, texts), 10), lambda: embedder)
+    assert embedded.truncated == 2
+    assert embedded.vectors is not None
+    np.testing.assert_allclose(embedded.vectors[1], embedded.vectors[2], atol=1e-5)
+
+
+def test_what_is_unchanged_loads_no_model(tmp_path: Path) -> None:
+    """Where nothing is new the model is not even loaded."""
+
+    def load() -> Embedder:
+        raise AssertionError("the model was loaded")
+
+    windows = _windows(_written(tmp_path, ["a", "b"]), 10)
+    for verdict in (Verdict.UNCHANGED, Verdict.METADATA):
+        (embedded,) = _embed(windows, load, verdict=verdict)
+        assert embedded.rows == ()
+        assert embedded.vectors is None
+
+
+class _Fake:
+    """A stand-in for a model that fails, which no real one does on demand."""
+
+    max_tokens = 8
+    dimension = 3
+
+    def __init__(self, bad: Callable[[str], bool]) -> None:
+        self.bad = bad
+        self.embedded: list[str] = []
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def embed(self, texts: list[str]) -> Any:
+        if any(map(self.bad, texts)):
+            raise RuntimeError("node MatMul failed")
+        self.embedded += texts
+        return np.full((len(texts), 3), 0.5, dtype=np.float32)
+
+
+def test_a_text_that_cannot_be_embedded_costs_just_its_row(tmp_path: Path) -> None:
+    """The failing text is found by halving and rejected with its stage; its neighbours are embedded."""
+    fake = _Fake(lambda text: text == "text 13")
+    (embedded,) = _embed(_windows(_written(tmp_path, [f"text {row}" for row in range(40)]), 64), lambda: fake)
+    (reject,) = embedded.rejects
+    assert (reject.row, reject.stage) == (14, Stage.INFERENCE)
+    assert "MatMul" in reject.detail
+    assert embedded.rows == tuple(row for row in range(40) if row != 13)
+    assert embedded.vectors is not None
+    assert embedded.vectors.shape == (39, 3)
+
+
+def test_a_model_that_fails_on_every_text_blames_none(tmp_path: Path) -> None:
+    """Where a harmless text fails as well, the task stops, and no row is rejected for it."""
+    with pytest.raises(EmbedderFailed, match="MatMul"):
+        _embed(_windows(_written(tmp_path, ["a", "b"]), 10), lambda: _Fake(lambda _: True))
+
+
+def test_a_repeated_text_is_embedded_once(tmp_path: Path) -> None:
+    """Equal texts of different ids share one run through the model."""
+    fake = _Fake(lambda _: False)
+    (embedded,) = _embed(_windows(_written(tmp_path, ["same", "other", "same"]), 10), lambda: fake)
+    assert sorted(fake.embedded) == ["other", "same"]
+    assert embedded.vectors is not None
+    assert embedded.vectors.any(axis=1).all()
+
+
+def test_a_broken_model_file_is_an_error_of_one_line(model: Model, tmp_path: Path) -> None:
+    """A graph that cannot be loaded is named with its folder and the remedy."""
+    for path in model.folder.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"broken")
+    with pytest.raises(EmbedderUnusable) as caught:
+        FastEmbedder(model.name, tmp_path, dimension=384, max_tokens=256)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)

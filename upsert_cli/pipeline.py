@@ -10,8 +10,8 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from upsert_cli import __version__
 from upsert_cli.errors import Canceled, CountsDoNotReconcile, Refusal, Stage, TooManyFailures, UpsertCliError
@@ -25,14 +25,12 @@ from upsert_cli.stopping import Stopping
 from upsert_cli.stream.ahead import run_ahead
 from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.items import START, Position, Reject
-from upsert_cli.stream.records import Comparison, Rows, Target, Verdict
+from upsert_cli.stream.plans import InFlight, compare_windows
+from upsert_cli.stream.rows import Target, Verdict
 from upsert_cli.stream.sources import Source
-from upsert_cli.stream.vectors import Embedded, FastEmbedder, Plan, embed_windows, usable_threads
+from upsert_cli.stream.vectors import Embedded, FastEmbedder, embed_windows, usable_threads
 from upsert_cli.stream.windows import Pace, Window, read_windows
 from upsert_cli.stream.writer import Writer
-
-if TYPE_CHECKING:
-    from upsert_cli.stream.vectors import Vectors
 
 RUN_AHEAD = 2  # windows that wait between two stages; bounds memory, and more gains nothing
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
@@ -132,7 +130,7 @@ class _Attempt:
         )
         self._pace = Pace(self._options.batch_size)
         self._ending = threading.Event()
-        self._in_flight = _InFlight()
+        self._in_flight = InFlight()
         self._writing = False
         self._next_pulse = 0.0
 
@@ -198,7 +196,11 @@ class _Attempt:
         start = Position.from_json(self._checkpoint.position)
         windows = read_windows(sources, start=start, id_field=self._options.id_field, recipe=recipe, pace=self._pace)
         ahead = run_ahead(self._counted_in(windows), depth=RUN_AHEAD, ending=self._ending)
-        plans = run_ahead(self._compare(ahead, writer), depth=RUN_AHEAD, ending=self._ending)
+        plans = run_ahead(
+            compare_windows(ahead, writer, in_flight=self._in_flight, force=self._options.force, ending=self._ending),
+            depth=RUN_AHEAD,
+            ending=self._ending,
+        )
         embedded = embed_windows(
             plans,
             load=lambda: FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens),
@@ -217,19 +219,6 @@ class _Attempt:
         for embedded in windows:
             self._progress.embedded += embedded.window.read
             yield embedded
-
-    def _compare(self, windows: Iterator[Window], writer: Writer) -> Iterator[Plan]:
-        for window in windows:
-            ids = [document.id for document in window.documents]
-            # An id that is still on its way to the collection would be compared with what it is about to replace.
-            if not self._in_flight.enter(window.number, ids, self._ending):
-                return
-            comparison = writer.compare(
-                ids,
-                [document.upsert_hash for document in window.documents],
-                [tuple(document.metadata) for document in window.documents],
-            )
-            yield Plan(window=window, comparison=_forced(comparison) if self._options.force else comparison)
 
     # -- settling a window ----------------------------------------------------------------------------------------
 
@@ -259,23 +248,17 @@ class _Attempt:
         self._check_failures()
 
     def _write(self, embedded: Embedded, writer: Writer) -> list[Reject]:
-        documents = embedded.window.documents
-        updates = [row for row, verdict in enumerate(embedded.comparison.verdicts) if verdict is Verdict.METADATA]
-        if not embedded.rows and not updates:
+        upserts, updates = embedded.upserts(), embedded.updates()
+        if not upserts.ids and not updates.ids:
             return []
         self._writing = True  # a write in flight ends before anything else does
         try:
-            refused = dict(
-                writer.write(
-                    _rows(embedded, embedded.rows, vectors=embedded.vectors),
-                    _rows(embedded, updates, vectors=None),
-                )
-            )
+            refused = dict(writer.write(upserts, updates))
         finally:
             self._writing = False
         return [
             Reject.of(document.item, stage=Stage.UPSERT, detail=refused[document.id])
-            for document in documents
+            for document in embedded.window.documents
             if document.id in refused
         ]
 
@@ -295,30 +278,6 @@ class _Attempt:
             self._observer.progressed(self._progress)
         if not self._writing:
             self._stopping.check()
-
-
-class _InFlight:
-    """The ids of the windows between their comparison and their checkpoint."""
-
-    def __init__(self) -> None:
-        self._ids: dict[int, frozenset[str]] = {}
-        self._changed = threading.Condition()
-
-    def enter(self, number: int, ids: Sequence[str], ending: threading.Event) -> bool:
-        """Waits until no window in flight shares an id, then adds this one; False when the stream ends instead."""
-        entering = frozenset(ids)
-        with self._changed:
-            while not ending.is_set():
-                if all(entering.isdisjoint(other) for other in self._ids.values()):
-                    self._ids[number] = entering
-                    return True
-                self._changed.wait(PULSE_SECONDS)
-        return False
-
-    def leave(self, number: int) -> None:
-        with self._changed:
-            del self._ids[number]
-            self._changed.notify_all()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,23 +309,6 @@ def _outcome(embedded: Embedded, refused: Sequence[Reject]) -> _Outcome:
             truncated=embedded.truncated,
         ),
         converted=sum(document.converted for document, verdict in kept if verdict is not Verdict.UNCHANGED),
-    )
-
-
-def _forced(comparison: Comparison) -> Comparison:
-    verdicts = [Verdict.NEW if verdict is Verdict.NEW else Verdict.TEXT for verdict in comparison.verdicts]
-    return replace(comparison, verdicts=verdicts)
-
-
-def _rows(embedded: Embedded, places: Sequence[int], *, vectors: Vectors | None) -> Rows:
-    documents = [embedded.window.documents[place] for place in places]
-    stale = [embedded.comparison.stale_keys[place] for place in places]
-    return Rows(
-        ids=[document.id for document in documents],
-        texts=[document.text for document in documents],
-        # Chroma merges metadata; a value of None takes a key away that the item no longer has.
-        metadatas=[document.metadata | dict.fromkeys(keys) for document, keys in zip(documents, stale, strict=True)],
-        vectors=vectors,
     )
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.items import Reject
-from upsert_cli.stream.records import Comparison, Verdict
+from upsert_cli.stream.plans import Plan
+from upsert_cli.stream.rows import Comparison, Rows, Verdict
 from upsert_cli.stream.windows import Window
 
 if TYPE_CHECKING:
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
 TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (tests/bench)
 PROBE_TEXT = "hello world"  # that any model can embed
 PREFIX_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A window and what the collection already holds of it."""
-
-    window: Window
-    comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +55,28 @@ class Embedded:
 
     seconds: float
     """Wall seconds that embedding took."""
+
+    def upserts(self) -> Rows:
+        """Returns the records to write with their vectors."""
+        return self._records(self.rows, self.vectors)
+
+    def updates(self) -> Rows:
+        """Returns the records of which only the metadata changed."""
+        verdicts = enumerate(self.comparison.verdicts)
+        return self._records([row for row, verdict in verdicts if verdict is Verdict.METADATA], None)
+
+    def _records(self, rows: Sequence[int], vectors: Vectors | None) -> Rows:
+        documents = [self.window.documents[row] for row in rows]
+        stale = [self.comparison.stale_keys[row] for row in rows]
+        return Rows(
+            ids=[document.id for document in documents],
+            texts=[document.text for document in documents],
+            # Chroma merges metadata; a value of None takes a key away that the item no longer has.
+            metadatas=[
+                document.metadata | dict.fromkeys(keys) for document, keys in zip(documents, stale, strict=True)
+            ],
+            vectors=vectors,
+        )
 
 
 class Embedder(Protocol):

@@ -24,11 +24,12 @@ from upsert_cli.request import Options
 from upsert_cli.stopping import Stopping
 from upsert_cli.stream.ahead import run_ahead
 from upsert_cli.stream.documents import Recipe
+from upsert_cli.stream.embedder import FastEmbedder, usable_threads
 from upsert_cli.stream.items import START, Position, Reject
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.rows import Target, Verdict
 from upsert_cli.stream.sources import Source
-from upsert_cli.stream.vectors import Embedded, FastEmbedder, embed_windows, usable_threads
+from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 from upsert_cli.stream.writer import Writer
 

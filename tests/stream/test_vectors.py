@@ -16,11 +16,12 @@ from tests.conftest import SAMPLES
 from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
 from upsert_cli.models import Model
 from upsert_cli.stream.documents import Recipe
+from upsert_cli.stream.embedder import Embedder, FastEmbedder
 from upsert_cli.stream.items import START
 from upsert_cli.stream.plans import Plan
 from upsert_cli.stream.rows import Comparison, Verdict
 from upsert_cli.stream.sources import find_files, fingerprint
-from upsert_cli.stream.vectors import Embedded, Embedder, FastEmbedder, embed_windows
+from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 
 

@@ -10,7 +10,7 @@ import click
 from upsert_cli.cli.options import Session, common_options, json_option, model_options
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.models import find_model, list_models
-from upsert_cli.stream.vectors import PROBE_TEXT, FastEmbedder
+from upsert_cli.stream.embedder import PROBE_TEXT, FastEmbedder
 
 
 @click.group()

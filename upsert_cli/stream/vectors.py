@@ -7,14 +7,14 @@ would spin while they wait.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
+from upsert_cli.errors import EmbedderFailed, Stage
+from upsert_cli.stream.embedder import PROBE_TEXT, Embedder, one_line
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.items import Reject
 from upsert_cli.stream.plans import Plan
@@ -22,16 +22,12 @@ from upsert_cli.stream.rows import Comparison, Rows, Verdict
 from upsert_cli.stream.windows import Window
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
     Vectors: TypeAlias = NDArray[np.float32]
 
 TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (tests/bench)
-PROBE_TEXT = "hello world"  # that any model can embed
-PREFIX_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,77 +73,6 @@ class Embedded:
             ],
             vectors=vectors,
         )
-
-
-class Embedder(Protocol):
-    """What turns texts into vectors."""
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Counts the tokens of each text, those beyond the limit included."""
-
-    def embed(self, texts: list[str]) -> Vectors:
-        """Embeds one micro-batch: float32, `(len(texts), dimension)`. Called from several threads at once."""
-
-    max_tokens: int
-    dimension: int
-
-
-class FastEmbedder:
-    """A model loaded by fastembed, with one session for all threads."""
-
-    def __init__(self, name: str, folder: Path, *, dimension: int, max_tokens: int) -> None:
-        """Loads the model from `folder`; takes about a second of CPU.
-
-        Raises:
-            EmbedderUnusable: The files are there, but onnxruntime or the tokenizer cannot use them.
-        """
-        self.dimension = dimension
-        self.max_tokens = max_tokens
-        try:
-            from fastembed import TextEmbedding
-
-            self._embedding = TextEmbedding(name, specific_model_path=str(folder), threads=1, cuda=False)
-            self._tokenizer = self._prepare_tokenizer()
-        except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
-            raise EmbedderUnusable(model=name, folder=str(folder), reason=_one_line(error)) from error
-
-    def _prepare_tokenizer(self) -> Any:
-        """Sets the limit explicitly, since sources differ in it, and returns a copy that neither cuts nor pads."""
-        own = getattr(self._embedding.model, "tokenizer", None)
-        if own is None:
-            return None
-        from tokenizers import Tokenizer
-
-        own.enable_truncation(max_length=self.max_tokens)
-        counting = Tokenizer.from_str(own.to_str())
-        counting.no_truncation()
-        counting.no_padding()
-        return counting
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Counts the tokens of each text, those beyond the limit included.
-
-        Of a long text only a prefix is tokenized: where that alone exceeds the limit, the rest changes nothing.
-        """
-        if self._tokenizer is None:
-            return [min(len(text) // 4 + 2, self.max_tokens) for text in texts]
-        prefix = PREFIX_CHARACTERS * self.max_tokens
-        lengths = [len(encoding) for encoding in self._tokenizer.encode_batch_fast([text[:prefix] for text in texts])]
-        for place, text in enumerate(texts):
-            if len(text) > prefix and lengths[place] <= self.max_tokens:
-                lengths[place] = len(self._tokenizer.encode(text))
-        return lengths
-
-    def embed(self, texts: list[str]) -> Vectors:
-        """Embeds one micro-batch."""
-        import numpy as np
-
-        return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
-
-
-def usable_threads() -> int:
-    """Returns how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def embed_windows(
@@ -255,14 +180,14 @@ class _WindowWork:
             self._make_sure_of_the_model(failing[0][1])
         for text, error in failing:
             for place in self._places[text]:
-                self._failed[place] = _one_line(error)
+                self._failed[place] = one_line(error)
 
     def _make_sure_of_the_model(self, error: BaseException) -> None:
         """Raises unless a harmless text still gets a vector: else no text is to blame, but the machine or the model."""
         try:
             self._embedder.embed([PROBE_TEXT])
         except Exception as also:  # noqa: BLE001  # whatever it is, it is not the fault of a text
-            raise EmbedderFailed(reason=_one_line(also)) from error
+            raise EmbedderFailed(reason=one_line(also)) from error
 
     def _store(self, texts: Sequence[str]) -> None:
         import numpy as np
@@ -296,7 +221,3 @@ class _WindowWork:
 def _blames_a_text(error: BaseException) -> bool:
     """Tells whether an error may come from one of the texts: all but those of the machine."""
     return isinstance(error, Exception) and not isinstance(error, MemoryError | OSError)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

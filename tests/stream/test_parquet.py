@@ -55,7 +55,7 @@ def _payload(path: Path) -> Any:
     kind=st.sampled_from([pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]),
 )
 def test_json_text_gives_the_items_of_jsonl(
-    tmp_path: Path, rows: list[tuple[Any, Any]], escaped: bool, kind: pa.DataType
+    tmp_path: Path, *, rows: list[tuple[Any, Any]], escaped: bool, kind: pa.DataType
 ) -> None:
     """Any payload and info, written as a line and as JSON text in a column of any kind of text, are the same items."""
     texts = [[None if part is None else json.dumps(part, ensure_ascii=escaped) for part in row] for row in rows]
@@ -281,7 +281,7 @@ def _begin_of_group(path: Path, group: int) -> int:
     if group == metadata.num_row_groups:
         return path.stat().st_size - 8 - int.from_bytes(path.read_bytes()[-8:-4], "little")
     chunk = metadata.row_group(group).column(0)
-    return chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+    return int(chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset)
 
 
 def test_a_file_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
     data=st.data(),
 )
 def test_resuming_anywhere_gives_the_rest(
-    tmp_path: Path, files: list[list[int]], as_text: bool, data: st.DataObject
+    tmp_path: Path, *, files: list[list[int]], as_text: bool, data: st.DataObject
 ) -> None:
     """From every position exactly the rows behind it are read, and no row group before it is looked at."""
     paths = [_groups(tmp_path / f"{number}.parquet", sizes, as_text=as_text) for number, sizes in enumerate(files)]

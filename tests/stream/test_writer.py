@@ -50,6 +50,10 @@ def running(writer: Writer) -> Iterator[Writer]:
     writer.close()
 
 
+class Enough(Exception):
+    """Raised by a hook that wants to wait no longer."""
+
+
 def lease_of(target: Target) -> Path:
     return Path(target.path) / LEASE_NAME
 
@@ -339,7 +343,7 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
         nonlocal calls
         calls += 1
         if writing:
-            raise InterruptedError
+            raise Enough
 
     writing = False
     writer = Writer.start(target, wait=wait)
@@ -347,7 +351,7 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
     assert calls > 0
     rows = some_rows(numbered(0, 2_000))
     writing = True
-    with pytest.raises(InterruptedError):
+    with pytest.raises(Enough):
         writer.write(rows, NOTHING)
     assert not is_free(target)
     with pytest.raises(WriterAbandoned):

@@ -9,7 +9,7 @@ from upsert_cli.errors import DiskFull, TargetUnusable
 
 LEASE_NAME = ".upsert-cli.lock"
 FOLDER_MODE = 0o700
-ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters (tests/bench)
+ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters (measured)
 RESERVE_BYTES = 64 << 20  # bytes left alone: on a full disk Chroma loses index data without an error
 _GIVE_ACCESS = "give this user access, or choose another folder with --chroma"
 

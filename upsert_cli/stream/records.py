@@ -19,7 +19,7 @@ from upsert_cli.stream.rows import Comparison, Opened, Rows, Target, Verdict
 
 __all__ = ["Comparison", "Opened", "Records", "Rows", "Target", "Verdict"]
 
-WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, and more gain nothing (tests/bench)
+WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, and more gain nothing (measured)
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 RETRY_LONGEST = 5.0  # seconds between two tries

@@ -13,8 +13,8 @@ from upsert_cli.stream.documents import Document, Recipe, make_document
 from upsert_cli.stream.items import Item, Position, Reject, read_items
 from upsert_cli.stream.sources import Source
 
-MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (tests/bench)
-MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (tests/bench)
+MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
+MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
 MAX_BYTES = 8 << 20  # bytes of text in a window; a window is in memory about three times at once
 TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
 

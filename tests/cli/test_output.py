@@ -1,0 +1,157 @@
+"""What goes where: data to stdout, everything else to stderr, nothing that a log or a pipe would choke on."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+
+Items = Callable[..., list[dict[str, Any]]]
+
+NASTY = "\x1b[31m[bold]::error file=x\u202e\x9b1m"
+
+
+def _events(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_quiet_success_prints_nothing(tiny: Terminal, make_items: Items) -> None:
+    """With -q a load that went well prints not one byte, also when there was nothing to do."""
+    tiny.write("a.jsonl", make_items(5))
+    for _ in range(2):
+        done = tiny.type("upsert-cli run a.jsonl --task-id t -q")
+        assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_quiet_failure_prints_a_complete_report(tiny: Terminal, make_items: Items) -> None:
+    """With -q a load that failed says which task, the counts, the first ten rejects and how to restart."""
+    tiny.write("a.jsonl", [*make_items(5), *[{"object_id": ""}] * 12])
+    done = tiny.type("upsert-cli run a.jsonl --task-id t -q --max-failures 3", expect=1)
+    assert done.stdout == ""
+    assert "task t failed" in done.stderr
+    assert "5 new" in done.stderr
+    assert len(re.findall(r"a\.jsonl:\d+: on_reading", done.stderr)) == 10
+    assert "upsert-cli restart t" in done.stderr
+    assert "error: " in done.stderr
+
+
+def test_json_is_one_object_a_line_and_a_summary_last(tiny: Terminal, make_items: Items) -> None:
+    """`run --json` begins with the task, ends with the summary, and every line parses."""
+    tiny.write("a.jsonl", [*make_items(5), {"object_id": NASTY, "payload": {"text": ""}}])
+    events = _events(tiny.type("upsert-cli run a.jsonl --json", expect=3).stdout)
+    assert events[0]["type"] == "task"
+    assert [event["object_id"] for event in events if event["type"] == "reject"] == [NASTY]
+    assert events[-1]["type"] == "summary"
+    assert events[-1]["exit_code"] == 3
+    assert events[-1]["counts"]["inserted"] == 5
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("upsert-cli run missing.jsonl --json", 2),
+        ("upsert-cli run a.jsonl --json --max-failures 0 --task-id t", 1),
+        ("upsert-cli restart nothing --json", 1),
+    ],
+)
+def test_json_ends_with_a_summary_also_on_failure(tiny: Terminal, line: str, code: int) -> None:
+    """Whatever fails, the last line is a summary with the exit code, and the line before it the error."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}, {"object_id": ""}])
+    events = _events(tiny.type(line, expect=code).stdout)
+    assert [event["type"] for event in events[-2:]] == ["error", "summary"]
+    assert events[-1]["exit_code"] == code
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "NO_COLOR", "CI"])
+def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) -> None:
+    """Whatever the environment wishes, a pipe gets no color, no bar, no cursor movement."""
+    tiny.env |= {name: "1", "TERM": "xterm-256color"}
+    tiny.write("a.jsonl", [*make_items(3), {"object_id": ""}])
+    done = tiny.type("upsert-cli run a.jsonl", expect=3)
+    listed = tiny.type("upsert-cli list")
+    assert "\x1b" not in done.stdout + done.stderr + listed.stdout + listed.stderr
+    assert done.stdout == ""
+
+
+def test_nothing_of_a_file_reaches_a_terminal_raw(tiny: Terminal) -> None:
+    """Ids and texts with escapes, markup, direction marks and workflow commands are only ever shown."""
+    tiny.write(
+        "a.jsonl",
+        [{"object_id": "good", "payload": {"text": "x"}}, {"object_id": NASTY, "payload": {"text": "", NASTY: 1}}],
+    )
+    shown = [
+        tiny.type("upsert-cli run a.jsonl --task-id t", expect=3),
+        tiny.type("upsert-cli info t"),
+        tiny.type("upsert-cli info t --json"),
+        tiny.type("upsert-cli info t --failed"),
+        tiny.type("upsert-cli list --json"),
+        tiny.type("upsert-cli run a.jsonl --json", expect=3),
+        tiny.type(f"upsert-cli run '{NASTY}.jsonl'", expect=2),
+    ]
+    for done in shown:
+        text = done.stdout + done.stderr
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), done.args
+        assert not re.search(r"^::", text, re.M)
+
+
+def test_a_terminal_gets_bars_and_its_cursor_back(tiny: Terminal, make_items: Items) -> None:
+    """On a terminal there is a bar for each stage, and at the end the cursor is shown again."""
+    tiny.write("a.jsonl", make_items(200))
+    text = _in_a_terminal(tiny, "upsert-cli run a.jsonl")
+    for stage in ("read", "embedded", "written"):
+        assert stage in text
+    assert "200/200" in text
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0
+
+
+def test_stdout_may_be_closed_early(tiny: Terminal, make_items: Items) -> None:
+    """A reader that leaves after the first line gets no traceback."""
+    tiny.write("a.jsonl", make_items(2))
+    for number in range(3):
+        tiny.type(f"upsert-cli run a.jsonl --task-id t{number}")
+    process = tiny.start("upsert-cli list --json")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.wait(30)
+
+
+def test_cron_needs_no_home_and_no_terminal(tiny: Terminal, make_items: Items) -> None:
+    """With an empty environment a load works, and its state is where --journal says."""
+    tiny.write("a.jsonl", make_items(2))
+    arguments = tiny.arguments(
+        f"upsert-cli run a.jsonl --journal {tiny.journal} --model-path {tiny.env['UPSERT_CLI_RUN_MODEL_PATH']} -q"
+    )
+    done = subprocess.run(arguments, cwd=tiny.folder, env={}, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"", b"")
+    assert tiny.only_task()["status"] == "done"
+
+
+def _in_a_terminal(terminal: Terminal, line: str) -> str:
+    """Runs a command with a terminal of 80 columns for stderr, and returns what it drew."""
+    ours, theirs = pty.openpty()
+    environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "80"}
+    process = subprocess.Popen(
+        terminal.arguments(line), cwd=terminal.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            part = os.read(ours, 65_536)
+        except OSError:  # Linux reports the end of a terminal as an error
+            break
+        if not part:
+            break
+        drawn += part
+    assert process.wait() == 0
+    return drawn.decode()

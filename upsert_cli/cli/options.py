@@ -104,7 +104,11 @@ def common_options(command: Command) -> Command:
         terminal = Terminal(**{name: options.pop(name) for name in names})
         session = Session(journal=journal, terminal=terminal)
         click.get_current_context().find_root().obj = session
-        command(session, **options)
+        try:
+            command(session, **options)
+        finally:
+            for warning in journal.warnings:  # damage to the journal is never silent
+                terminal.warn(warning)
 
     return wrapped
 

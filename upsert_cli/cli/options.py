@@ -155,6 +155,13 @@ def load_options(collection: str) -> Decorator:
             default="refuse",
             help="What to do when the task or the target is in use.",
         ),
+        option(
+            "--wait-timeout",
+            type=click.FloatRange(0),
+            metavar="SECS",
+            show_default="no limit",
+            help="With --if-running wait: refuse after so many seconds.",
+        ),
         json_option("Print one JSON object a line, the last one a summary."),
     ]
     return _all_of(options)

@@ -85,7 +85,9 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
     assert late == []
 
 
-@pytest.mark.parametrize("line", ["--help", "run --help", "list", "list --json", "info nothing", "cancel nothing"])
+@pytest.mark.parametrize(
+    "line", ["--help", "run --help", "list", "list --json", "info nothing", "cancel nothing", "journal check"]
+)
 def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> None:
     """Looking at tasks, canceling them and asking for help never load Chroma, a model's library or pyarrow."""
     code = (

@@ -22,6 +22,7 @@ from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_
 from upsert_cli.models import known_name
 from upsert_cli.request import IfRunning, Options, Request
 from upsert_cli.stream.documents import Recipe, check_text_fields
+from upsert_cli.stream.folder import holder_of
 from upsert_cli.stream.items import START, Item, read_items
 from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
 
@@ -33,12 +34,14 @@ PROBED_ROWS = 1_000  # rows in which the first readable item is looked for; a fi
 class Opening:
     """A task that was asked for, and the right to run it where there is work to do."""
 
-    task: Task
+    task: Task | None
+    """None when another task has the target's folder and that was to be skipped: then there is none."""
 
     claim: Claim | None
-    """Held already; None when the task needs no work, or somebody else is at it and that was to be skipped."""
+    """Held already; None when the task needs no work."""
 
-    skipped: bool = False
+    skipped: str | None = None
+    """Why there is no work although the task is not done, in words that follow what there is no work for."""
 
 
 def open_task(
@@ -50,7 +53,7 @@ def open_task(
         journal: Where tasks are kept.
         request: What to load, and the id to load it under.
         stdin: Read to its end where a source is `-`.
-        if_running: What to do when another process runs this very task.
+        if_running: What to do when another process runs this very task; with `skip`, also when one has the folder.
         wait_until: Monotonic seconds at which waiting for another runner ends in a refusal.
 
     Raises:
@@ -63,11 +66,18 @@ def open_task(
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 _refuse_other_load(existing, draft.task)
                 return _reopen(journal, existing, if_running=if_running, wait_until=wait_until)
+            if if_running == "skip" and (why := _folder_in_use(draft.task)) is not None:
+                return Opening(task=None, claim=None, skipped=why)
             try:
                 task = draft.create()
             except TaskExists:
                 continue  # made by another process in this moment, or a new id drawn twice
-            return Opening(task=task, claim=journal.claim(task.id))
+            try:
+                return Opening(task=task, claim=journal.claim(task.id))
+            except TaskRunning:
+                if request.task_id is None:
+                    raise
+                # Another process that asks for the same id was faster by a moment.
 
 
 def reopen_task(journal: Journal, task_id: str, *, from_start: bool) -> Opening:
@@ -174,6 +184,12 @@ def _check_first_item(sources: Sequence[Source], options: Options) -> None:
             return
 
 
+def _folder_in_use(task: Task) -> str | None:
+    """Returns by whom, unless it is the task's own runner that died and whose last write is still on its way."""
+    holder = holder_of(Path(task.chroma))
+    return None if holder is None or holder.task_id == task.id else f"{task.chroma} is in use by {holder}"
+
+
 def _find(journal: Journal, task_id: str) -> Task | None:
     try:
         return journal.find(task_id)
@@ -209,7 +225,7 @@ def _reopen(journal: Journal, task: Task, *, if_running: IfRunning, wait_until: 
             claim = journal.claim(task.id)
         except TaskRunning:
             if if_running == "skip":
-                return Opening(task=task, claim=None, skipped=True)
+                return Opening(task=task, claim=None, skipped=f"task {task.id} is being run by another process")
             if if_running == "refuse" or time.monotonic() >= wait_until:
                 raise
             time.sleep(WAIT_STEP)
@@ -219,6 +235,9 @@ def _reopen(journal: Journal, task: Task, *, if_running: IfRunning, wait_until: 
         if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
             claim.release()
             continue
+        if if_running == "skip" and (why := _folder_in_use(task)) is not None:
+            claim.release()
+            return Opening(task=task, claim=None, skipped=why)
         try:
             return Opening(task=_set_back(journal, task, claim, from_start=False), claim=claim)
         except BaseException:

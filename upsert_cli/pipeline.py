@@ -6,6 +6,7 @@ behind the collection, never lead it, and repeating a window changes nothing, so
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -25,6 +26,7 @@ from upsert_cli.stopping import Stopping
 from upsert_cli.stream.ahead import run_ahead
 from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.embedder import FastEmbedder, usable_threads
+from upsert_cli.stream.folder import holder_of
 from upsert_cli.stream.items import START, Position, Reject
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.rows import Target, Verdict
@@ -73,8 +75,15 @@ class Observer(Protocol):
         """A second signal: the process ends at once. Called inside a signal handler."""
 
 
-def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer) -> Task:
+def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, wait_until: float = -math.inf) -> Task:
     """Runs a task from its checkpoint to its end and returns it as it is then.
+
+    Args:
+        journal: Where the task is kept.
+        claim: The right to run it.
+        task: A pending one.
+        observer: Told how it goes.
+        wait_until: Monotonic seconds at which waiting for another task that has the target's folder ends in a refusal.
 
     Raises:
         Interrupted: A signal stopped it; what was written is checkpointed.
@@ -91,7 +100,7 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer) 
     )
     observer.started(task)
     stopping = Stopping(task.id, cancel_requested=claim.cancel_requested, kill=observer.killed)
-    attempt = _Attempt(journal, claim, task, observer, stopping)
+    attempt = _Attempt(journal, claim, task, observer, stopping, wait_until)
     try:
         with stopping.signals():
             attempt.run()
@@ -114,11 +123,20 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer) 
 class _Attempt:
     """One attempt at a task: what it has settled so far, and the way there."""
 
-    def __init__(self, journal: Journal, claim: Claim, task: Task, observer: Observer, stopping: Stopping) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        claim: Claim,
+        task: Task,
+        observer: Observer,
+        stopping: Stopping,
+        wait_until: float,
+    ) -> None:
         self._claim = claim
         self._task = task
         self._observer = observer
         self._stopping = stopping
+        self._wait_until = wait_until
         self._options = Options.from_json(task.options)
         self._checkpoint = claim.checkpoint() or Checkpoint.at_start(START.as_json())
         self._rejects_path = journal.rejects_path(task.id)
@@ -188,9 +206,19 @@ class _Attempt:
             target,
             task_id=self._task.id,
             verbose=self._options.verbose,
-            lease_timeout=LEASE_SECONDS if self._task.attempt > 1 else 0.0,
+            lease_timeout=self._lease_seconds(),
             wait=self._wait,
         )
+
+    def _lease_seconds(self) -> float:
+        """Returns how long the writer waits for the folder: for this task's own dead runner in any case."""
+        holder = holder_of(Path(self._task.chroma))
+        is_other = holder is not None and holder.task_id not in (None, self._task.id)
+        least = LEASE_SECONDS if self._task.attempt > 1 and not is_other else 0.0
+        seconds = max(least, self._wait_until - time.monotonic())
+        if holder is not None and seconds > 0.0:
+            self._observer.told(f"waiting for {self._task.chroma}, which is in use by {holder}")
+        return seconds
 
     def _stream(self, sources: Sequence[Source], model: Model, writer: Writer) -> Generator[Embedded, None, None]:
         recipe = Recipe(text_fields=self._options.text_fields, identity=model.identity)

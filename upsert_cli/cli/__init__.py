@@ -25,6 +25,7 @@ COMMANDS = {
     "restart": "upsert_cli.cli.run:restart",
     "cancel": "upsert_cli.cli.tasks:cancel",
     "models": "upsert_cli.cli.models:models",
+    "journal": "upsert_cli.cli.journal:journal",
 }
 
 

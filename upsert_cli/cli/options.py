@@ -104,7 +104,11 @@ def common_options(command: Command) -> Command:
         terminal = Terminal(**{name: options.pop(name) for name in names})
         session = Session(journal=journal, terminal=terminal)
         click.get_current_context().find_root().obj = session
-        command(session, **options)
+        try:
+            command(session, **options)
+        finally:
+            for warning in journal.warnings:  # damage to the journal is never silent
+                terminal.warn(warning)
 
     return wrapped
 
@@ -150,6 +154,13 @@ def load_options(collection: str) -> Decorator:
             type=click.Choice(["refuse", "wait", "skip"]),
             default="refuse",
             help="What to do when the task or the target is in use.",
+        ),
+        option(
+            "--wait-timeout",
+            type=click.FloatRange(0),
+            metavar="SECS",
+            show_default="no limit",
+            help="With --if-running wait: refuse after so many seconds.",
         ),
         json_option("Print one JSON object a line, the last one a summary."),
     ]

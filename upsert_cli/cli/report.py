@@ -111,11 +111,16 @@ class RunReport:
             f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""
         )
 
-    def nothing_to_do(self, task: Task, *, exit_code: int, why: str) -> None:
-        """Says that the task needed no work."""
-        self._summary(task, exit_code=exit_code)
-        if not (self._terminal.quiet and exit_code == 0):
-            self._terminal.show(f"task {task.id} {why}: {counts_line(task.counts.as_json())}")
+    def nothing_to_do(self, task: Task | None, *, exit_code: int, skipped: str | None) -> None:
+        """Says that a task needed no work, or why what was asked for was skipped."""
+        self._display.close()
+        self._summary(task, exit_code=exit_code, detail=skipped)
+        if self._terminal.quiet and exit_code == 0:
+            return
+        if skipped is not None:
+            self._terminal.show(f"nothing was done: {skipped}")
+        elif task is not None:
+            self._terminal.show(f"task {task.id} is {task.status} already: {counts_line(task.counts.as_json())}")
 
     def _failed(self, error: UpsertCliError) -> None:
         """Reports what was done before an error; the error itself is shown by the error boundary."""

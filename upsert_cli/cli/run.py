@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import click
 
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options, option
 from upsert_cli.cli.report import RunReport
+from upsert_cli.errors import TargetInUse
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
 from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
@@ -72,6 +75,7 @@ def _load(
     collection: str,
     model: str,
     if_running: IfRunning,
+    wait_timeout: float | None,
     json: bool,
     model_path: Path | None,
     text_field: tuple[str, ...],
@@ -91,24 +95,44 @@ def _load(
             **options,
         ),
     )
+    wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
+
+    def opening() -> Opening:
+        return open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running, wait_until=wait_until)
+
     _work(
         session,
         json=json,
-        opening=lambda: open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running),
+        opening=opening,
+        wait_until=wait_until if if_running == "wait" else -math.inf,
+        skip=if_running == "skip",
     )
 
 
-def _work(session: Session, *, json: bool, opening: Callable[[], Opening]) -> None:
+def _work(
+    session: Session,
+    *,
+    json: bool,
+    opening: Callable[[], Opening],
+    wait_until: float = -math.inf,
+    skip: bool = False,
+) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
     with RunReport(session.journal, session.terminal, json=json) as report:
         opened = opening()
-        if opened.claim is None:
-            code = 0 if opened.skipped else exit_code(opened.task)
-            why = "is being run by another process" if opened.skipped else f"is {opened.task.status} already"
-            report.nothing_to_do(opened.task, exit_code=code, why=why)
+        if opened.claim is None or opened.task is None:
+            code = 0 if opened.skipped or opened.task is None else exit_code(opened.task)
+            report.nothing_to_do(opened.task, exit_code=code, skipped=opened.skipped)
         else:
             with opened.claim as claim:
-                task = run_task(session.journal, claim, opened.task, observer=report)
-            code = exit_code(task)
-            report.finished(task, exit_code=code)
+                try:
+                    task = run_task(session.journal, claim, opened.task, observer=report, wait_until=wait_until)
+                    code = exit_code(task)
+                    report.finished(task, exit_code=code)
+                except TargetInUse as error:
+                    if not skip:
+                        raise
+                    # Another process took the folder in the moment since it was looked at.
+                    code = 0
+                    report.nothing_to_do(session.journal.find(opened.task.id), exit_code=code, skipped=str(error))
     click.get_current_context().exit(code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,30 @@ class History:
                 raise self._not_found(task_id, unreadable=1)
             yield file, record
 
+    def mend(self) -> None:
+        """Moves all that is damaged aside, and restores what has a good generation before it."""
+        for number in segment_numbers(self._folder):
+            with self._borrowed(number) as segment:
+                segment.mend()
+
+    def put_back(self, number: int, records: Sequence[Record]) -> tuple[list[str], list[str]]:
+        """Adds records to the segment that they come from; only the holder of the allocation lock may call this.
+
+        Args:
+            number: Of the segment; it is made again if it is gone.
+            records: Of different tasks. One that the journal has is left as it is, unless this record is newer.
+
+        Returns:
+            The ids of those that were added, and of those that were brought to a newer state.
+        """
+        known = {record["id"] for record in records if self.is_taken(record["id"])}
+        missing = [record for record in records if record["id"] not in known]
+        if missing:
+            with self._segment(number).writing() as file:
+                file.insert(*missing)
+        renewed = [record["id"] for record in records if record["id"] in known and self._renew(record)]
+        return [record["id"] for record in missing], renewed
+
     def damaged(self) -> Iterator[Damage]:
         """Yields the damaged files of all segments, and those that were and are moved aside."""
         yield from moved_aside(self._folder)
@@ -104,6 +128,16 @@ class History:
         """Closes the files that reading keeps open."""
         while self._open:
             self._open.popitem()[1].close()
+
+    def _renew(self, record: Record) -> bool:
+        try:
+            with self.changing(record["id"]) as (file, present):
+                is_newer = bool(record["updated_at"] > present["updated_at"])
+                if is_newer:
+                    file.update(record)
+                return is_newer
+        except TaskNotFound:
+            return False  # taken by an id that differs in case alone, where the file system ignores that
 
     def _number_with_room(self) -> int:
         newest = next_number(self._folder)

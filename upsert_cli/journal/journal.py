@@ -6,8 +6,8 @@ Lock order, for those who hold more than one: target, task lease, allocation, se
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import FORMAT, Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint, take_task_lease
 from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.repair import repair
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
 from upsert_cli.journal.taskfile import Record
@@ -27,7 +28,9 @@ from upsert_cli.leases import Lease
 
 __all__ = ["Claim", "Damage", "Journal"]
 
-Tasks: TypeAlias = list[Task]  # inside the class, `list` is the method
+# Inside the class, `list` is the method.
+Tasks: TypeAlias = list[Task]
+Lines: TypeAlias = list[str]
 
 
 class Journal:
@@ -78,6 +81,20 @@ class Journal:
         return (*format_lost, *self._history.damaged())
 
     # -- writing --------------------------------------------------------------------------------------------------
+
+    def repair(self) -> Lines:
+        """Deals with damage as far as that can be, and returns what was done, one line a step; no good task is lost.
+
+        Raises:
+            JournalTooNew: It was written by a newer version; nothing is touched.
+        """
+        steps: Lines = []
+        if self.folder.exists():
+            history = History(self.folder, warn=steps.append)
+            with self._allocation(steps.append), closing(history):
+                repair(self.folder, history, tell=steps.append)
+        self.close()
+        return steps
 
     def create(self, task: Task) -> Task:
         """Puts a new task into the journal; it survives a power failure from then on.
@@ -186,13 +203,13 @@ class Journal:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _allocation(self) -> Iterator[None]:
+    def _allocation(self, warn: Callable[[str], None] | None = None) -> Iterator[None]:
         self._layout.read_format()  # nothing is written into a journal of a newer format
         with writing_to(self.folder):
             self._layout.make_folders()
         with locked(self._layout.allocation_lock):
             with writing_to(self.folder):
-                self._layout.complete(self._warn)
+                self._layout.complete(warn or self._warn)
             yield
 
     def _be_of_this_format(self) -> None:

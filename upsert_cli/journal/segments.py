@@ -23,6 +23,7 @@ RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it
 _T = TypeVar("_T")
 _NAME = re.compile(r"tasks-(\d{6,})\.json(\..+)?")
 _READABLE = ("", ".bak")
+SETTLED = ".repaired"  # ends the name of a damaged file out of which nothing more is to be had
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,9 @@ class Damage:
 
     path: Path
     reason: str
+
+    settled: bool = False
+    """It was moved aside, and what is whole in it is back in the journal."""
 
 
 class Segment:
@@ -97,6 +101,11 @@ class Segment:
             if (problem := file.problem()) is not None:
                 yield Damage(path=file.path, reason=problem)
 
+    def mend(self) -> None:
+        """Moves what is damaged aside, the generation before as well, and restores the segment from what is good."""
+        with self.writing(), writing_to(self.file.path):
+            self._moved_if_damaged(self._before)
+
     def close(self) -> None:
         """Closes the files that reading keeps open."""
         self.file.close()
@@ -137,7 +146,15 @@ def next_number(folder: Path) -> int:
 def moved_aside(folder: Path) -> Iterator[Damage]:
     """Yields the damaged files that were moved out of the way."""
     for path in sorted(folder.glob("*.damaged-*")):
-        yield Damage(path=path, reason="it was found damaged and moved aside")
+        settled = path.name.endswith(SETTLED)
+        whole = "; the tasks that are whole in it are in the journal" if settled else ""
+        yield Damage(path=path, reason=f"it was found damaged and moved aside{whole}", settled=settled)
+
+
+def number_of(path: Path) -> int | None:
+    """Returns the number of the segment that a file is or was of; None where it is none of a segment."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else None
 
 
 def _names(folder: Path) -> list[tuple[int, str]]:

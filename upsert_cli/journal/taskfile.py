@@ -167,13 +167,14 @@ class TaskFile:
             found = []
         return [dict(record) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
 
-    def insert(self, record: Record) -> None:
-        """Adds a record; only the holder of the file's lock may call this."""
+    def insert(self, *records: Record) -> None:
+        """Adds records, all or none; only the holder of the file's lock may call this."""
         if not self.exists:
             self._storage.write({TABLE: {}})
         # The number is our own, since two handles of TinyDB hand out the same next one.
         last = max((document.doc_id for document in self._table()), default=0)
-        self._change(lambda table: table.insert(Document(record, doc_id=last + 1)))
+        numbered = [Document(record, doc_id=number) for number, record in enumerate(records, last + 1)]
+        self._change(lambda table: table.insert_multiple(numbered))
 
     def update(self, record: Record) -> None:
         """Changes the record that has the same id; only the holder of the file's lock may call this."""

@@ -1,0 +1,168 @@
+"""`journal check` and `journal repair`: damage is named, moved aside, and all that is whole is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from tests.journal.conftest import reach
+from tests.journal.making import make_task
+from upsert_cli.journal import taskfile
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.repair import whole_records
+from upsert_cli.journal.tasks import TaskStatus
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "truncated": lambda whole: whole[: len(whole) * 9 // 10],
+    "zeroed": lambda whole: bytes(len(whole)),
+    "garbage": lambda whole: os.urandom(len(whole)),
+    "garbage in front": lambda whole: os.urandom(60) + whole[60:],
+}
+SAVED = {"truncated": {"a0"}, "zeroed": set(), "garbage": set(), "garbage in front": {"a0", "a1"}}
+
+
+@pytest.fixture
+def segments(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Returns a terminal with a journal of three segments: tasks a0 a1, b0 b1 and c0 c1, each of two states."""
+    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 2)
+    journal = Journal(terminal.journal)
+    for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
+        journal.create(make_task(task_id))
+    for task_id in ("a0", "b0", "c0"):
+        journal.request_cancel(task_id)
+    return terminal
+
+
+def _segment(terminal: Terminal, number: int, suffix: str = "") -> Path:
+    return terminal.journal / f"tasks-{number:06}.json{suffix}"
+
+
+def _damage(path: Path, kind: str) -> bytes:
+    path.write_bytes(DAMAGE[kind](path.read_bytes()))
+    return path.read_bytes()
+
+
+def _listed(terminal: Terminal) -> dict[str, str]:
+    return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
+
+
+def _check(terminal: Terminal, *, expect: int) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(terminal.type("upsert-cli journal check --json", expect=expect).stdout)
+    assert value["sound"] is (expect == 0)
+    return value
+
+
+def test_a_sound_journal_and_none_at_all(segments: Terminal, tmp_path: Path) -> None:
+    """Both are sound; looking after a journal that there is not makes none."""
+    assert _check(segments, expect=0)["damaged"] == []
+    assert "sound" in segments.type("upsert-cli journal repair").stderr
+    nothing = tmp_path / "nothing"
+    for command in ("check", "repair"):
+        segments.type(f"upsert-cli journal {command} --journal {nothing}")
+    assert not nothing.exists()
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_what_has_no_generation_before_is_named_and_salvaged(segments: Terminal, kind: str) -> None:
+    """The others are listed with a warning, whole tasks are put back, the damaged bytes are kept, and a second repair rests."""
+    left = _damage(_segment(segments, 0), kind)
+    _segment(segments, 0, ".bak").unlink()
+    before = segments.type("upsert-cli list --json")
+    assert {task["id"] for task in json.loads(before.stdout)} == {"b0", "b1", "c0", "c1"}
+    assert "tasks-000000.json is damaged" in before.stderr
+    (found,) = _check(segments, expect=1)["damaged"]
+    assert Path(found["path"]).name == "tasks-000000.json"
+    assert "tasks-000000.json" in segments.type("upsert-cli journal check", expect=1).stdout
+    steps = segments.type("upsert-cli journal repair").stdout.splitlines()
+    assert any("was moved to" in step for step in steps)
+    assert any(f"{len(SAVED[kind])} put back" in step for step in steps)
+    listed = _listed(segments)
+    assert set(listed) == {"b0", "b1", "c0", "c1"} | SAVED[kind]
+    assert list(listed)[:4] == ["c1", "c0", "b1", "b0"]
+    if "a0" in listed:
+        assert listed["a0"] == "canceled"
+    (aside,) = segments.journal.glob("*.damaged-*")
+    assert aside.read_bytes() == left
+    assert [entry["settled"] for entry in _check(segments, expect=0)["damaged"]] == [True]
+    assert json.loads(segments.type("upsert-cli journal repair --json").stdout)["steps"] == []
+    assert _listed(segments) == listed
+
+
+def test_the_generation_before_is_restored_and_brought_to_what_can_be_saved(segments: Terminal) -> None:
+    """No task is there twice, and a state that only the damaged file has is not lost if its time tells that it is newer."""
+    path = _segment(segments, 0)
+    changed = path.read_bytes().replace(b'"updated_at": "2026-', b'"updated_at": "2036-')
+    path.write_bytes(changed[: len(changed) * 9 // 10])
+    steps = segments.type("upsert-cli journal repair").stdout
+    assert "restored from the generation before" in steps
+    assert "1 whole task found, 0 put back, 1 brought to a newer state" in steps
+    listed = _listed(segments)
+    assert sorted(listed) == ["a0", "a1", "b0", "b1", "c0", "c1"]
+    assert listed["a0"] == "canceled"
+    _check(segments, expect=0)
+
+
+def test_both_generations_are_damaged(segments: Terminal) -> None:
+    """What one of them lost the other may have, and never is there an empty segment in their place."""
+    _damage(_segment(segments, 2), "truncated")
+    _damage(_segment(segments, 2, ".bak"), "zeroed")
+    assert len(_check(segments, expect=1)["damaged"]) == 2
+    segments.type("upsert-cli journal repair")
+    assert set(_listed(segments)) == {"a0", "a1", "b0", "b1", "c0"}
+    _damage(_segment(segments, 1), "zeroed")
+    _damage(_segment(segments, 1, ".bak"), "garbage")
+    segments.type("upsert-cli journal repair")
+    assert set(_listed(segments)) == {"a0", "a1", "c0"}
+    assert not _segment(segments, 1).exists()
+
+
+def test_a_damaged_generation_before_is_dealt_with_too(segments: Terminal) -> None:
+    """The good file stays as it is."""
+    good = _segment(segments, 0).read_bytes()
+    _damage(_segment(segments, 0, ".bak"), "garbage")
+    _check(segments, expect=1)
+    segments.type("upsert-cli journal repair")
+    assert _segment(segments, 0).read_bytes() == good
+    _check(segments, expect=0)
+
+
+def test_a_damaged_only_segment_never_becomes_an_empty_journal(terminal: Terminal) -> None:
+    """A lost task is told as lost: by list, by info, and by what stays in the folder."""
+    reach(Journal(terminal.journal), TaskStatus.PENDING)
+    _damage(_segment(terminal, 0), "zeroed")
+    _segment(terminal, 0, ".bak").unlink()
+    assert "damaged" in terminal.type("upsert-cli info t", expect=1).stderr
+    terminal.type("upsert-cli journal repair")
+    assert _listed(terminal) == {}
+    assert not _segment(terminal, 0).exists()
+    assert len(_check(terminal, expect=0)["damaged"]) == 1
+
+
+def test_a_format_that_is_unreadable_or_newer(segments: Terminal) -> None:
+    """The first is mended, the second is refused by both commands, and nothing is touched."""
+    meta = segments.journal / "meta.json"
+    meta.write_bytes(bytes(10))
+    _check(segments, expect=1)
+    segments.type("upsert-cli journal repair")
+    assert json.loads(meta.read_text()) == {"format": 1}
+    _check(segments, expect=0)
+    meta.write_text('{"format": 7}')
+    before = {path.name: path.read_bytes() for path in segments.journal.iterdir() if path.is_file()}
+    for command in ("check", "repair"):
+        assert "format 7" in segments.type(f"upsert-cli journal {command}", expect=1).stderr
+    assert {path.name: path.read_bytes() for path in segments.journal.iterdir() if path.is_file()} == before
+
+
+def test_a_record_inside_a_record_is_no_task(terminal: Terminal) -> None:
+    """What a user's payload looks like never becomes a task, and a torn string never a record."""
+    inner = make_task("inner").as_record()
+    outer = make_task("outer", failed_items=({"payload": inner},)).as_record()
+    raw = json.dumps({"tasks": {"1": outer}}).encode()
+    assert [record["id"] for record in whole_records(b"\0\xff" + raw)] == ["outer"]
+    assert list(whole_records(raw.replace(b"data", b"d\xffta"))) == []

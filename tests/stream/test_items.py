@@ -123,7 +123,7 @@ HOSTILE = {
     "a tab in a text": (b'{"object_id": "a\tb"}', "control character"),
     "no id": (b'{"payload": {"text": "hello"}}', "object_id is missing.*payload.*--id-field"),
     "nothing": (b"{}", "object_id is missing.*nothing"),
-    "null as id": (b'{"object_id": null}', "object_id is missing"),
+    "null as id": (b'{"object_id": null}', "object_id is null"),
     "empty id": (b'{"object_id": ""}', "object_id is empty"),
     "a number as id": (b'{"object_id": 7}', "object_id is a number"),
     "an object as id": (b'{"object_id": {}}', "object_id is an object"),
@@ -302,7 +302,7 @@ def test_the_id_comes_from_another_field(
     [
         (b'{"text": "t"}', r"meta\.id is missing \(there: text\)$"),
         (b'{"meta": "x"}', r"meta\.id is missing"),
-        (b'{"meta": {"id": null}}', r"meta\.id is missing"),
+        (b'{"meta": {"id": null}}', r"meta\.id is null"),
         (b'{"meta": {"id": 1.5}}', r"meta\.id is a number, not text"),
         (b'{"meta": {"id": true}}', r"meta\.id is true or false"),
         (b'{"meta": {"id": ""}}', r"meta\.id is empty"),

@@ -179,7 +179,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a list as JSON": ({"item_info": ["{}", "[1]", "{}"]}, "item_info is a list"),
     "a date that Python cannot hold": ({"payload": pa.StructArray.from_arrays([pa.array([1, 10**8, 1], pa.date32())], ["d"])}, "out of range"),
     "an unknown time zone": ({"payload": pa.StructArray.from_arrays([pa.array([None, 1, None], pa.timestamp("us", "No/Where"))], ["d"])}, "cannot be read"),
-    "no id": ({"object_id": ["i", None, "k"]}, "object_id is missing"),
+    "no id": ({"object_id": ["i", None, "k"]}, "object_id is null"),
 }  # fmt: skip
 
 

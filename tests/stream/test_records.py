@@ -219,6 +219,7 @@ def _bad(kind: str) -> Rows:
         "no-text": {"texts": [None]},
         "nan-vector": {"vectors": row.vectors * np.nan},
         "infinite-vector": {"vectors": row.vectors * np.inf},
+        "zero-vector": {"vectors": row.vectors * 0},
     }
     return replace(row, **changes[kind])
 
@@ -236,7 +237,7 @@ def _with(rows: Rows, other: Rows, *, place: int) -> Rows:
 
 
 KINDS = [
-    *BAD_METADATA, "empty-id", "surrogate-id", "surrogate-text", "no-text", "nan-vector", "infinite-vector",
+    *BAD_METADATA, "empty-id", "surrogate-id", "surrogate-text", "no-text", "nan-vector", "infinite-vector", "zero-vector",
 ]  # fmt: skip
 
 
@@ -342,6 +343,16 @@ def test_foreign_collection_of_another_dimension_is_refused(target: Target) -> N
     make_foreign(target, some_rows(["a"], dimension=5), embedding_function=None)
     with pytest.raises(DimensionMismatch, match="holds vectors of 5 numbers"), opened(target):
         pass
+
+
+def test_foreign_collection_may_hold_zeros(target: Target) -> None:
+    """A vector of zeros, which others may have reasons for, is no damage in their collections."""
+    rows = some_rows(numbered(0, 20))
+    assert rows.vectors is not None
+    rows.vectors[3:9] = 0
+    make_foreign(target, rows, embedding_function=None)
+    with opened(target, unclean=True) as (_, facts):
+        assert facts.count == 20
 
 
 def test_foreign_collection_with_the_default_function(target: Target) -> None:

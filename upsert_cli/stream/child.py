@@ -103,9 +103,7 @@ def serve(connection: Connection, start: Start) -> None:
 
 def _work(connection: Connection, start: Start) -> Answer:
     path = Path(start.target.path)
-    if prepare_folder(path):
-        os.umask(0o077)
-    os.chdir(path)  # chromadb reads the .env file of the working folder when it is imported
+    _move_into(path)
     with _take_lease(connection, path / LEASE_NAME, start) as lease:
         before = lease.before or Holder.this_process(clean=True)
         ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
@@ -126,6 +124,15 @@ def _work(connection: Connection, start: Start) -> Answer:
         records.close()
         ledger.close(clean=True)
     return Answer()
+
+
+def _move_into(path: Path) -> None:
+    if prepare_folder(path):
+        os.umask(0o077)  # what Chroma makes in it is to be as private
+    try:
+        os.chdir(path)  # chromadb reads the .env file of the working folder when it is imported
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def _answer_requests(connection: Connection, records: Records) -> None:

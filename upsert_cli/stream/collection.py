@@ -90,7 +90,7 @@ class OpenCollection:
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self.count = self.chroma.count()
         self.warnings = warnings if self.count else ()
-        check_vectors(self._target, self.chroma, count=self.count, suspicious=suspicious)
+        check_vectors(self._target, self.chroma, count=self.count, ours=described.is_ours, suspicious=suspicious)
 
     def keep_readers_from_flushing(self) -> None:
         """Lets nobody else flush the index until `close`; called after a write, when our engine has its own threshold.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
-from upsert_cli.errors import DiskFull, LocksUnsupported, TargetUnusable
+from upsert_cli.errors import DiskFull, LocksUnsupported, TargetUnusable, UpsertCliError
 from upsert_cli.leases import Holder, Lease
 
 LEASE_NAME = ".upsert-cli.lock"
 FOLDER_MODE = 0o700
 ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters (measured)
 RESERVE_BYTES = 64 << 20  # bytes left alone: on a full disk Chroma loses index data without an error
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _GIVE_ACCESS = "give this user access, or choose another folder with --chroma"
 
 
@@ -58,11 +60,14 @@ def require_space(path: Path, *, rows: int) -> None:
 
 def disk_full(path: Path, *, rows: int = 0) -> DiskFull:
     """Returns the error that says how much room there is at `path`, and how much `rows` more rows need."""
-    return DiskFull(path=str(path), free=shutil.disk_usage(path).free, needed=rows * ROW_BYTES + RESERVE_BYTES)
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    return DiskFull(path=str(path), free=shutil.disk_usage(there).free, needed=rows * ROW_BYTES + RESERVE_BYTES)
 
 
-def unusable(path: Path, error: OSError) -> TargetUnusable:
+def unusable(path: Path, error: OSError) -> UpsertCliError:
     """Returns what a user can do about an error of the system at `path`."""
+    if error.errno in _NO_SPACE:
+        return disk_full(path)
     return TargetUnusable(
         path=str(error.filename or path), reason=error.strerror or type(error).__name__, remedy=_GIVE_ACCESS
     )

@@ -172,6 +172,8 @@ def _row_faults(rows: Rows, target: Target) -> dict[int, str]:
             )
         for place in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
             faults.setdefault(int(place), "its vector has a number that is not finite")
+        for place in np.flatnonzero(~rows.vectors.any(axis=1)):
+            faults.setdefault(int(place), "its vector is all zeros, which no other is near to")
     return faults
 
 

@@ -61,13 +61,14 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def check_vectors(target: Target, collection: Collection, *, count: int, suspicious: bool) -> None:
+def check_vectors(target: Target, collection: Collection, *, count: int, ours: bool, suspicious: bool) -> None:
     """Reads vectors back and lets a few of them find themselves.
 
     Args:
         target: For the message.
         collection: Open.
         count: Records in it.
+        ours: Whether all of them were written by this tool, which writes no vector of zeros.
         suspicious: Whether to look at more, since the last writer did not end in order.
 
     Raises:
@@ -75,31 +76,31 @@ def check_vectors(target: Target, collection: Collection, *, count: int, suspici
     """
     newest = min(SUSPICIOUS_ROWS if suspicious else GLANCE_ROWS, count)
     for start, rows in ((0, min(GLANCE_ROWS, count)), (count - newest, newest)):
-        if rows and (fault := _vectors_fault(collection, start, rows)) is not None:
+        if rows and (fault := _vectors_fault(collection, start, rows, ours=ours)) is not None:
             raise _damaged(target, fault)
 
 
-def _vectors_fault(collection: Collection, start: int, rows: int) -> str | None:
+def _vectors_fault(collection: Collection, start: int, rows: int, *, ours: bool) -> str | None:
     import numpy as np
 
     read = collection.get(limit=rows, offset=start, include=["embeddings"])
     vectors = np.asarray(read["embeddings"], dtype=np.float32)
+    where = f"of the {rows} records from number {start + 1} on,"
     if vectors.shape[0] != rows or not np.isfinite(vectors).all():
-        return f"of the {rows} records from {start + 1} on, {vectors.shape[0]} have a vector"
+        return f"{where} {vectors.shape[0]} have a vector"
     lengths = np.linalg.norm(vectors, axis=1)
-    if not lengths.all():
-        return f"of the {rows} records from {start + 1} on, {int((lengths == 0).sum())} have a vector of zeros"
+    zeros = int((lengths == 0).sum())
+    if zeros == rows or (ours and zeros):
+        return f"{where} {zeros} have a vector of zeros"
     space = (collection.configuration_json.get("hnsw") or {}).get("space")
     if space == "ip":
         return None  # by the inner product a vector need not be nearest to itself
     asked = slice(None, None, -(-rows // QUERIES))
     found = collection.query(query_embeddings=vectors[asked], n_results=1, include=["distances"])["distances"] or []
     nearest = np.array([distances[0] if distances else np.inf for distances in found])
+    lost = int((nearest > SAME_DISTANCE * np.maximum(1.0, lengths[asked] ** 2)).sum())
     # The index is an approximate one: a row that cannot be reached is no damage yet, many are.
-    lost = nearest > SAME_DISTANCE * np.maximum(1.0, lengths[asked] ** 2)
-    return (
-        f"{lost.sum()} of {lost.size} records are not found by their own vector" if 2 * lost.sum() > lost.size else None
-    )
+    return f"{where} {lost} of {nearest.size} are not found by their own vector" if 2 * lost > nearest.size else None
 
 
 def _damaged(target: Target, detail: str) -> TargetDamaged:

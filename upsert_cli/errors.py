@@ -242,6 +242,34 @@ class TaskRunning(Refusal):
 
 
 @dataclass(eq=False, kw_only=True)
+class RowsLeft(Refusal):
+    """Raised when just the rejects of a task are to be retried, but it has rows that were never read."""
+
+    task_id: str
+    status: str
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} is {self.status} and has rows that were not read yet; "
+            f"let `upsert-cli restart {self.task_id}` read them first, then retry the rejects"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class RejectsLost(UpsertCliError):
+    """Raised when the rejects file of a task does not hold all that its counts speak of."""
+
+    task_id: str
+    failed: int
+
+    def __str__(self) -> str:
+        return (
+            f"the rejects file of task {self.task_id} does not hold its {self.failed} rejected items; "
+            f"load all rows again with `upsert-cli restart {self.task_id} --from-start`"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class WrongStatus(UpsertCliError):
     """Raised when a task is not, or no longer, in a state that allows what was asked."""
 

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.errors import (
+    RowsLeft,
     TaskConflict,
     TaskExists,
     TaskNotFound,
     TaskRunning,
 )
 from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.models import known_name
 from upsert_cli.request import IfRunning, Options, Request
 from upsert_cli.stream.documents import Recipe, check_text_fields
 from upsert_cli.stream.folder import holder_of
-from upsert_cli.stream.items import START, Item, read_items
+from upsert_cli.stream.items import START, Item, Position, read_items
 from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
 
 WAIT_STEP = 0.5  # seconds between two tries while another runner has the task
@@ -80,18 +82,31 @@ def open_task(
                 # Another process that asks for the same id was faster by a moment.
 
 
-def reopen_task(journal: Journal, task_id: str, *, from_start: bool) -> Opening:
+def reopen_task(journal: Journal, task_id: str, *, from_start: bool = False, failed_only: bool = False) -> Opening:
     """Claims a task that exists and sets it back to pending, whatever its state.
+
+    Args:
+        journal: Where tasks are kept.
+        task_id: The task.
+        from_start: Whether to read all rows again.
+        failed_only: Whether to read the rejected rows alone.
 
     Raises:
         TaskNotFound: There is none.
         TaskRunning: A process runs it.
         SourceChanged: A source is not what it was when the checkpoint was made.
+        RowsLeft: With `failed_only`, some rows were never read.
     """
-    task = journal.find(task_id)
+    journal.find(task_id)
     claim = journal.claim(task_id)
     try:
-        return Opening(task=_set_back(journal, journal.find(task.id), claim, from_start=from_start), claim=claim)
+        task = journal.find(task_id)
+        if not failed_only:
+            return Opening(task=_set_back(journal, task, claim, from_start=from_start), claim=claim)
+        if task.counts.failed:
+            return Opening(task=_set_back_to_rejects(journal, task, claim), claim=claim)
+        claim.release()
+        return Opening(task=task, claim=None, skipped=f"task {task_id} has no rejected items")
     except BaseException:
         claim.release()
         raise
@@ -206,14 +221,19 @@ def _refuse_other_load(task: Task, draft: Task) -> None:
             )
     if not Options.from_json(task.options).same_result(Options.from_json(draft.options)):
         raise TaskConflict(task_id=task.id, what="options", had="others", asked="these")
-    before = {source.name: source for source in map(Source.from_json, task.inputs)}
+    before = {_identity(source): source for source in map(Source.from_json, task.inputs)}
     for source in map(Source.from_json, draft.inputs):
-        known = before.pop(source.name, None)
+        known = before.pop(_identity(source), None)
         change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
         if change is not None:
             raise TaskConflict(task_id=task.id, what=source.name, had="other content", asked=change)
     for name in before:
         raise TaskConflict(task_id=task.id, what=name, had="this file", asked="it is gone")
+
+
+def _identity(source: Source) -> str:
+    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
+    return source.name if source.spooled else str(source.path)
 
 
 def _reopen(journal: Journal, task: Task, *, if_running: IfRunning, wait_until: float) -> Opening:
@@ -260,6 +280,25 @@ def _set_back(journal: Journal, task: Task, claim: Claim, *, from_start: bool) -
     return journal.change(
         task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), attempt=task.attempt + 1, detail=None, **fields
     )
+
+
+def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim) -> Task:
+    """Makes a claimed task pending again, for an attempt that reads the rejected rows alone."""
+    sources = [Source.from_json(value) for value in task.inputs]
+    for source in sources:
+        source.check_unchanged()
+    if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
+        raise RowsLeft(task_id=task.id, status=task.status.value)
+    claim.retry_rejects(task, START.as_json())
+    return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), attempt=task.attempt + 1, detail=None)
+
+
+def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Task) -> bool:
+    """Tells whether no row lies behind the checkpoint."""
+    if checkpoint is None or checkpoint.retried is not None:
+        return checkpoint is not None
+    start = Position.from_json(checkpoint.position)
+    return next(read_items(sources, start=start, id_field=Options.from_json(task.options).id_field), None) is None
 
 
 def _read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:

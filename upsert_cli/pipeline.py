@@ -6,6 +6,7 @@ behind the collection, never lead it, and repeating a window changes nothing, so
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -16,7 +17,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from upsert_cli import __version__
-from upsert_cli.errors import Canceled, CountsDoNotReconcile, Refusal, Stage, TooManyFailures, UpsertCliError
+from upsert_cli.errors import (
+    Canceled,
+    CountsDoNotReconcile,
+    Refusal,
+    RejectsLost,
+    Stage,
+    TooManyFailures,
+    UpsertCliError,
+)
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.rejects import RejectsFile
@@ -101,7 +110,7 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, 
     )
     observer.started(task)
     stopping = Stopping(task.id, cancel_requested=claim.cancel_requested, kill=observer.killed)
-    attempt = _Attempt(journal, claim, task, observer, stopping, wait_until)
+    attempt = _Attempt(journal, claim, task, observer, stopping, wait_until=wait_until)
     try:
         with stopping.signals():
             attempt.run()
@@ -131,6 +140,7 @@ class _Attempt:
         task: Task,
         observer: Observer,
         stopping: Stopping,
+        *,
         wait_until: float,
     ) -> None:
         self._claim = claim
@@ -141,13 +151,12 @@ class _Attempt:
         self._options = Options.from_json(task.options)
         self._checkpoint = claim.checkpoint() or Checkpoint.at_start(START.as_json())
         self._rejects_path = journal.rejects_path(task.id)
-        self._progress = Progress(
-            total=task.total,
-            read=self._checkpoint.rows,
-            embedded=self._checkpoint.rows,
-            written=self._checkpoint.rows,
-            counts=self._checkpoint.counts,
-        )
+        self._retry_path = journal.retry_path(task.id)
+        self._sources = [Source.from_json(value) for value in task.inputs]
+        self._places = {source.name: place for place, source in enumerate(self._sources)}
+        done = self._checkpoint.rows if self._checkpoint.retried is None else self._checkpoint.retried
+        total = task.total if self._checkpoint.retried is None else RejectsFile.count(self._retry_path)
+        self._progress = Progress(total=total, read=done, embedded=done, written=done, counts=self._checkpoint.counts)
         self._pace = Pace(self._options.batch_size)
         self._ending = threading.Event()
         self._in_flight = InFlight()
@@ -156,8 +165,9 @@ class _Attempt:
 
     def run(self) -> None:
         """Loads everything from the checkpoint on."""
-        sources = [Source.from_json(value) for value in self._task.inputs]
-        for source in sources:
+        if self._checkpoint.retried is not None and not self._retry_path.exists():
+            raise RejectsLost(task_id=self._task.id, failed=self._checkpoint.counts.failed)
+        for source in self._sources:
             source.check_unchanged()
         model = find_model(
             self._task.model,
@@ -172,7 +182,7 @@ class _Attempt:
             self._progress.stage = "loading"
             with (
                 RejectsFile.open_at(self._rejects_path, self._checkpoint.rejects_bytes) as rejects,
-                closing(self._stream(sources, model, writer)) as stream,
+                closing(self._stream(model, writer)) as stream,
             ):
                 for embedded in stream:
                     self._settle(embedded, writer, rejects)
@@ -180,7 +190,7 @@ class _Attempt:
             self._writing = True
             writer.close()
         self._check_failures(settled=0)
-        for source in sources:
+        for source in self._sources:
             if (change := source.change()) is not None:
                 self._observer.noted(f"{source.name} changed while it was being read ({change}); load it again")
         if not self._checkpoint.counts.reconciles():
@@ -221,10 +231,17 @@ class _Attempt:
             self._observer.told(f"waiting for {self._task.chroma}, which is in use by {holder}")
         return seconds
 
-    def _stream(self, sources: Sequence[Source], model: Model, writer: Writer) -> Generator[Embedded, None, None]:
+    def _stream(self, model: Model, writer: Writer) -> Generator[Embedded, None, None]:
         recipe = Recipe(text_fields=self._options.text_fields, identity=model.identity)
         start = Position.from_json(self._checkpoint.position)
-        windows = read_windows(sources, start=start, id_field=self._options.id_field, recipe=recipe, pace=self._pace)
+        windows = read_windows(
+            self._sources,
+            start=start,
+            id_field=self._options.id_field,
+            recipe=recipe,
+            pace=self._pace,
+            only=self._rows_to_retry(),
+        )
         ahead = run_ahead(self._counted_in(windows), depth=RUN_AHEAD, ending=self._ending)
         plans = run_ahead(
             compare_windows(ahead, writer, in_flight=self._in_flight, force=self._options.force, ending=self._ending),
@@ -239,6 +256,14 @@ class _Attempt:
             clock=time.monotonic,
         )
         return run_ahead(self._counted_on(embedded), depth=1, ending=self._ending, wait=self._wait)
+
+    def _rows_to_retry(self) -> Iterator[tuple[str, int]] | None:
+        """Returns source and row of the rejects that are still to be retried, or None to read every row."""
+        if self._checkpoint.retried is None:
+            return None
+        rejects = RejectsFile.read(self._retry_path, limit=None, length=None)
+        left = itertools.islice(rejects, self._checkpoint.retried, None)
+        return ((record["source"], record["row"]) for record in left)
 
     def _counted_in(self, windows: Iterator[Window]) -> Iterator[Window]:
         for window in windows:
@@ -258,24 +283,34 @@ class _Attempt:
         refused = self._write(embedded, writer)
         window = embedded.window
         failed = [*window.rejects, *embedded.rejects, *refused]
-        records = [reject.as_json() for reject in sorted(failed, key=lambda reject: reject.row)]
+        # In the order of the rows, by which a retry finds them again.
+        failed.sort(key=lambda reject: (self._places[reject.source], reject.row))
+        records = [reject.as_json() for reject in failed]
         outcome = _outcome(embedded, refused)
         self._checkpoint = Checkpoint(
             position=window.after.as_json(),
-            rows=self._checkpoint.rows + window.read,
-            counts=self._checkpoint.counts + outcome.counts,
             converted=self._checkpoint.converted + outcome.converted,
             rejects_bytes=rejects.append(records),
+            **self._settled(window.read, outcome.counts),
         )
         self._claim.save(self._checkpoint)
         self._in_flight.leave(window.number)
         self._pace.settled(window.read, max(embedded.seconds, time.monotonic() - began))
-        self._progress.written = self._checkpoint.rows
+        self._progress.written += window.read
         self._progress.counts = self._checkpoint.counts
         if records:
             self._observer.rejected(records)
         self._observer.progressed(self._progress)
-        self._check_failures()
+        if self._checkpoint.retried is None:  # a retry begins with all failures that there were
+            self._check_failures()
+
+    def _settled(self, rows: int, counts: Counts) -> dict[str, Any]:
+        before = self._checkpoint
+        if before.retried is None:
+            return {"rows": before.rows + rows, "counts": before.counts + counts}
+        # These rows were read and counted as failed before; what has become of them takes the place of that.
+        again = replace(counts, read=0, failed=counts.failed - rows)
+        return {"rows": before.rows, "counts": before.counts + again, "retried": before.retried + rows}
 
     def _write(self, embedded: Embedded, writer: Writer) -> list[Reject]:
         upserts, updates = embedded.upserts(), embedded.updates()

@@ -54,15 +54,22 @@ def run_categories(session: Session, **options: Any) -> None:
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @option("--from-start", is_flag=True, help="Read the sources from their first row again.")
+@option("--failed-only", is_flag=True, help="Read just the rejected rows again, of sources that did not change.")
 @json_option("Print one JSON object a line, the last one a summary.")
 @common_options
-def restart(session: Session, *, task_id: str, from_start: bool, json: bool) -> None:
+def restart(session: Session, *, task_id: str, from_start: bool, failed_only: bool, json: bool) -> None:
     """Set a task back to pending and run it on from its checkpoint.
 
     Works in every state but for a task that is being run. A source that changed since the checkpoint is refused;
     --from-start reads it anew.
     """
-    _work(session, json=json, opening=lambda: reopen_task(session.journal, task_id, from_start=from_start))
+    if from_start and failed_only:
+        raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
+
+    def opening() -> Opening:
+        return reopen_task(session.journal, task_id, from_start=from_start, failed_only=failed_only)
+
+    _work(session, json=json, opening=opening)
 
 
 def _load(

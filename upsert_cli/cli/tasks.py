@@ -11,7 +11,6 @@ import click
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.text import counts_line, safe, safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import exit_code
 
@@ -33,7 +32,7 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, exit_statu
     task = session.journal.find(task_id)
     running = session.journal.is_running(task_id)
     if failed:
-        for record in RejectsFile.read(session.journal.rejects_path(task_id), limit=None, length=None):
+        for record in session.journal.rejects(task_id):
             click.echo(safe_json(record))
     elif json:
         click.echo(safe_json(task.as_json(running=running)))

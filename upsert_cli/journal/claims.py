@@ -8,10 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from upsert_cli.errors import JournalDamaged, JournalUnreadable, TaskNotFound
-from upsert_cli.journal.files import writing_to
+from upsert_cli.errors import JournalDamaged, JournalUnreadable, RejectsLost, TaskNotFound
+from upsert_cli.journal.files import sync_folder, writing_to
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
+from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.leases import Lease
 
@@ -37,6 +38,7 @@ class Claim:
         self._lease_path = layout.lease(task_id)
         self._progress = layout.progress(task_id)
         self._rejects = layout.rejects(task_id)
+        self._retry = layout.retry(task_id)
         self._cancel_requested = False
         self._released = False
 
@@ -64,6 +66,31 @@ class Claim:
         """Makes the next attempt begin at the start."""
         with writing_to(self._progress):
             self._progress.unlink(missing_ok=True)
+            self._retry.unlink(missing_ok=True)
+
+    def retry_rejects(self, task: Task, start: dict[str, Any]) -> None:
+        """Makes the next attempt read the rejected rows alone; goes on where such an attempt was interrupted.
+
+        Args:
+            task: As it is now; all its rows were read, and some were rejected.
+            start: The position at which the sources begin.
+
+        Raises:
+            RejectsLost: The rejects file does not hold what the task counts.
+        """
+        found = None if task.status is TaskStatus.DONE else self.checkpoint()
+        if found is not None and found.retried is not None and found.retried < RejectsFile.count(self._retry):
+            return
+        length = None if found is None else found.rejects_bytes
+        if RejectsFile.count(self._rejects, length=length) == task.counts.failed:
+            # Renamed before there is a checkpoint that speaks of it: a crash in between leaves the second case.
+            RejectsFile.open_at(self._rejects, _size(self._rejects) if length is None else length).close()
+            with writing_to(self._retry):
+                self._rejects.replace(self._retry)
+                sync_folder(self._retry.parent)
+        elif RejectsFile.count(self._retry) != task.counts.failed:
+            raise RejectsLost(task_id=task.id, failed=task.counts.failed)
+        self.save(Checkpoint(position=start, rows=task.rows, counts=task.counts, converted=task.converted, retried=0))
 
     def cancel_requested(self) -> bool:
         """Tells whether somebody asked for the end of this task; cheap enough to be polled."""

@@ -173,6 +173,18 @@ class Journal:
         """Returns the file with the items of a task that could not be loaded; it may not exist."""
         return self._layout.rejects(task_id)
 
+    def retry_path(self, task_id: str) -> Path:
+        """Returns the file with the rejects that an attempt at a task retries; it may not exist."""
+        return self._layout.retry(task_id)
+
+    def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
+        """Yields the items of a task that could not be loaded; while they are retried, also those that wait for it."""
+        checkpoint, failed = read_checkpoint(self._layout.progress(task_id)), self._layout.rejects(task_id)
+        retried = checkpoint.retried if checkpoint is not None else None if failed.exists() else 0
+        yield from RejectsFile.read(failed)
+        if retried is not None:
+            yield from itertools.islice(RejectsFile.read(self._layout.retry(task_id)), retried, None)
+
     def spool_folder(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input; it may not exist."""
         return self._layout.spooled(task_id)

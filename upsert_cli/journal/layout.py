@@ -22,7 +22,7 @@ collection. Please do not edit it while upsert-cli runs.
 
     tasks-*.json      the tasks, up to 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
     active/           *.lease: locked by the process that runs a task; *.progress: how far it is
-    rejects/          the items that could not be loaded, one JSON object a line
+    rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
     spool/            what was read from standard input, so that a restart can read it again
     locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
     *.damaged-*       files that were found damaged and moved aside; `upsert-cli journal check` lists them
@@ -50,6 +50,10 @@ class Layout:
     def rejects(self, task_id: str) -> Path:
         """Returns the file with the items of a task that could not be loaded."""
         return self.folder / "rejects" / f"{_checked(task_id)}.jsonl"
+
+    def retry(self, task_id: str) -> Path:
+        """Returns the file with the rejects that an attempt retries, until it is done; no task id makes such a name."""
+        return self.folder / "rejects" / f"{_checked(task_id)}~retry.jsonl"
 
     def spooled(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input."""

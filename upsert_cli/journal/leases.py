@@ -29,6 +29,9 @@ class Checkpoint:
     rejects_bytes: int = 0
     """Length of the rejects file; what lies beyond is from rows that will be read again."""
 
+    retried: int | None = None
+    """Rows of the retry file that are settled; None in an attempt that reads all rows."""
+
     @classmethod
     def at_start(cls, position: dict[str, Any]) -> Checkpoint:
         """Returns the checkpoint of a task of which nothing is settled."""
@@ -47,6 +50,7 @@ class Checkpoint:
             counts=Counts.from_json(value["counts"]),
             converted=int(value["converted"]),
             rejects_bytes=int(value["rejects_bytes"]),
+            retried=None if value.get("retried") is None else int(value["retried"]),
         )
 
 

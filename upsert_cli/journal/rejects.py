@@ -77,6 +77,11 @@ class RejectsFile:
             lines = _whole_lines(file, os.fstat(descriptor).st_size if length is None else length)
             yield from (_record(path, number, line) for number, line in enumerate(itertools.islice(lines, limit), 1))
 
+    @staticmethod
+    def count(path: Path, *, length: int | None = None) -> int:
+        """Returns the number of records that `read` yields."""
+        return sum(1 for _ in RejectsFile.read(path, limit=None, length=length))
+
     def __enter__(self) -> RejectsFile:
         return self
 

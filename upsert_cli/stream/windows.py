@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from upsert_cli.errors import ItemError
+from upsert_cli.errors import ItemError, SourceChanged
 from upsert_cli.stream.documents import Document, Recipe, make_document
 from upsert_cli.stream.items import Item, Position, Reject, read_items
 from upsert_cli.stream.sources import Source
@@ -58,16 +58,32 @@ class Pace:
 
 
 def read_windows(
-    sources: Sequence[Source], *, start: Position, id_field: str | None, recipe: Recipe, pace: Pace
+    sources: Sequence[Source],
+    *,
+    start: Position,
+    id_field: str | None,
+    recipe: Recipe,
+    pace: Pace,
+    only: Iterator[tuple[str, int]] | None = None,
 ) -> Iterator[Window]:
     """Yields the rows of `sources` from `start` on, in windows of about `pace.rows` rows.
 
+    Args:
+        sources: Read one after the other.
+        start: Where to begin.
+        id_field: Dotted path of the field that holds the id.
+        recipe: How an item becomes a document.
+        pace: How many rows make a window.
+        only: Source and row of the rows to yield, in the order in which they stand there; None: all.
+
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further.
+        SourceChanged: It ends before a row that was to be yielded.
     """
     number = 0
     gathering = _Gathering(after=start)
-    for row, after in read_items(sources, start=start, id_field=id_field):
+    rows = read_items(sources, start=start, id_field=id_field)
+    for row, after in rows if only is None else _chosen(rows, only):
         gathering.add(row, after, recipe)
         if gathering.read >= pace.rows or gathering.size >= MAX_BYTES:
             yield gathering.window(number)
@@ -75,6 +91,19 @@ def read_windows(
             gathering = _Gathering(after=after)
     if gathering.read:
         yield gathering.window(number)
+
+
+def _chosen(
+    rows: Iterator[tuple[Item | Reject, Position]], only: Iterator[tuple[str, int]]
+) -> Iterator[tuple[Item | Reject, Position]]:
+    """Merges two streams that are in the same order, so neither has to be in memory."""
+    for source, number in only:
+        for row, after in rows:
+            if row.row == number and row.source == source:
+                yield row, after
+                break
+        else:
+            raise SourceChanged(name=source, how=f"it has no row {number} any more")
 
 
 class _Gathering:

@@ -1,0 +1,168 @@
+"""`restart --failed-only`: just the rejected rows are read again, and what becomes of them replaces what was counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from upsert_cli.journal.journal import Journal
+
+Items = Callable[..., list[dict[str, Any]]]
+
+ROWS, EVERY = 240, 2
+
+
+@pytest.fixture
+def mended(tiny: Terminal, make_items: Items) -> Terminal:
+    """Returns a terminal with a done task of two files: in each every second row was rejected, all but a few by mistake."""
+    items = make_items(ROWS)
+    for name, part in (("a.jsonl", items[: ROWS // 2]), ("b.jsonl", items[ROWS // 2 :])):
+        for number, item in enumerate(part):
+            if number % EVERY == 0:
+                item["payload"] |= {"text": "", "body": item["payload"]["text"]}
+            if number % 40 == 0:
+                item["payload"]["body"] = ""
+        tiny.write(name, part)
+    tiny.type("upsert-cli run a.jsonl b.jsonl --task-id t --batch-size 16", expect=3)
+    _change_task(tiny, "t", text_fields=["body"])
+    return tiny
+
+
+def _change_task(terminal: Terminal, task_id: str, **options: Any) -> None:
+    """Stands for what makes a retry succeed: another version of the tool, or a model that works again."""
+    journal = Journal(terminal.journal)
+    with journal._history.changing(task_id) as (file, record):
+        file.update(record | {"options": record["options"] | options})
+    journal.close()
+
+
+def _rejects(terminal: Terminal, task_id: str = "t") -> list[tuple[str, int]]:
+    output = terminal.type(f"upsert-cli info {task_id} --failed").stdout
+    return [(record["source"], record["row"]) for record in map(json.loads, output.splitlines())]
+
+
+def _snapshot(terminal: Terminal) -> tuple[dict[str, Any], list[tuple[str, int]], dict[str, Any]]:
+    return terminal.info("t"), _rejects(terminal), terminal.records()
+
+
+def _wait_for_a_part(terminal: Terminal) -> None:
+    for _ in range(600):
+        task = terminal.info("t")
+        if task["status"] == "processing" and task["counts"]["inserted"] > ROWS - ROWS // EVERY:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the retry never came to its first checkpoint")
+
+
+def _check_end(terminal: Terminal, *, attempts: int) -> None:
+    task = terminal.info("t")
+    bad = ROWS // 40
+    assert (task["status"], task["attempt"]) == ("done", attempts)
+    assert task["progress"] == {"rows": ROWS, "total": ROWS}
+    assert task["counts"] == {
+        "read": ROWS, "inserted": ROWS - bad, "updated": 0, "unchanged": 0, "duplicate": 0, "failed": bad,
+        "deleted": 0, "truncated": 0,
+    }  # fmt: skip
+    assert _rejects(terminal) == [(name, row) for name in ("a.jsonl", "b.jsonl") for row in range(1, ROWS // 2, 40)]
+    assert len(terminal.records()) == ROWS - bad
+    assert [path.name for path in (terminal.journal / "rejects").iterdir()] == ["t.jsonl"]
+
+
+def test_just_the_rejects_are_loaded(mended: Terminal) -> None:
+    """What can be loaded now is inserted, the rejects file holds only what fails again, and the counts still reconcile."""
+    assert len(_rejects(mended)) == ROWS // EVERY
+    output = mended.type("upsert-cli restart t --failed-only --json", expect=3).stdout
+    events = [json.loads(line) for line in output.splitlines()]
+    assert {event["total"] for event in events if event["type"] == "progress"} <= {ROWS // EVERY}
+    assert sum(event["type"] == "reject" for event in events) == ROWS // 40
+    _check_end(mended, attempts=2)
+    assert len(mended.info("t")["failed_items"]) == ROWS // 40
+    mended.type("upsert-cli restart t --failed-only", expect=3)
+    _check_end(mended, attempts=3)
+
+
+@pytest.mark.parametrize("again", ["restart t", "restart t --failed-only"])
+def test_a_retry_that_is_killed_goes_on(mended: Terminal, again: str) -> None:
+    """After kill -9 in the middle, what is not yet retried still counts as rejected, and either restart completes it."""
+    process = mended.start("upsert-cli restart t --failed-only")
+    _wait_for_a_part(mended)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    task = mended.info("t")
+    assert (task["status"], task["running"]) == ("processing", False)
+    counts = task["counts"]
+    assert counts["read"] == counts["inserted"] + counts["failed"] == ROWS
+    assert len(_rejects(mended)) == counts["failed"]
+    mended.type(f"upsert-cli {again}", expect=3)
+    _check_end(mended, attempts=3)
+
+
+def test_a_crash_before_the_first_checkpoint_of_a_retry(mended: Terminal) -> None:
+    """The rejects were renamed and nothing else happened: none is lost, and the next retry takes them up."""
+    journal = Journal(mended.journal)
+    before = _rejects(mended)
+    journal.rejects_path("t").rename(journal.retry_path("t"))
+    assert _rejects(mended) == before
+    mended.type("upsert-cli restart t --failed-only", expect=3)
+    _check_end(mended, attempts=2)
+
+
+def test_from_start_ends_a_retry(mended: Terminal) -> None:
+    """All rows are read again, and nothing of an interrupted retry is left."""
+    journal = Journal(mended.journal)
+    journal.rejects_path("t").rename(journal.retry_path("t"))
+    mended.type("upsert-cli restart t --from-start", expect=3)
+    task = mended.info("t")
+    assert (task["counts"]["read"], task["counts"]["failed"]) == (ROWS, ROWS - ROWS // EVERY + ROWS // 40)
+    assert not journal.retry_path("t").exists()
+
+
+def test_what_is_refused(mended: Terminal, make_items: Items) -> None:
+    """Another source, lost rejects, rows that were never read, and a task that is being run; nothing is changed."""
+    before = _snapshot(mended)
+    path = mended.folder / "b.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content + b"\n")
+    assert "b.jsonl changed" in mended.type("upsert-cli restart t --failed-only", expect=4).stderr
+    path.write_bytes(content)
+    with Journal(mended.journal).claim("t"):
+        assert "being run" in mended.type("upsert-cli restart t --failed-only", expect=4).stderr
+    assert "choose one" in mended.type("upsert-cli restart t --failed-only --from-start", expect=2).stderr
+    assert _snapshot(mended) == before
+    rejects = Journal(mended.journal).rejects_path("t")
+    rejects.write_bytes(rejects.read_bytes().partition(b"\n")[2])
+    assert "--from-start" in mended.type("upsert-cli restart t --failed-only", expect=1).stderr
+    mended.write("c.jsonl", [{"object_id": ""}, *make_items(400)])
+    mended.type("upsert-cli run c.jsonl --task-id c --batch-size 16 --max-failures 0", expect=1)
+    assert "not read yet" in mended.type("upsert-cli restart c --failed-only", expect=4).stderr
+
+
+def test_nothing_to_do(tiny: Terminal, make_items: Items) -> None:
+    """A task without rejects is left as it is, with exit code 0."""
+    tiny.write("a.jsonl", make_items(3))
+    tiny.type("upsert-cli run a.jsonl --task-id t")
+    before = tiny.info("t")
+    assert "no rejected items" in tiny.type("upsert-cli restart t --failed-only").stderr
+    assert tiny.info("t") == before
+
+
+def test_all_was_read_but_too_much_failed(tiny: Terminal, make_items: Items) -> None:
+    """A task that failed at its end for its many rejects can retry them, and is done once few enough are left."""
+    items = make_items(10)
+    for item in items[5:]:
+        item["payload"] |= {"text": "", "body": item["payload"]["text"]}
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl --task-id t --max-failures 3", expect=1)
+    tiny.type("upsert-cli restart t --failed-only", expect=1)
+    assert tiny.info("t")["counts"]["failed"] == 5
+    _change_task(tiny, "t", text_fields=["body"])
+    tiny.type("upsert-cli restart t --failed-only")
+    assert tiny.info("t")["status"] == "done"
+    assert len(tiny.records()) == 10

@@ -1,0 +1,191 @@
+"""Two that want the same Chroma folder: one works, the other is refused, waits or skips, and says who holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from upsert_cli.leases import Holder, Lease
+from upsert_cli.stream.folder import LEASE_NAME
+
+Items = Callable[..., list[dict[str, Any]]]
+
+LOAD = "upsert-cli run a.jsonl --task-id first --batch-size 16"
+SECONDS = 60.0  # seconds after which a test gives up; nothing here takes more than a few
+
+
+@pytest.fixture
+def busy(tiny: Terminal, make_items: Items) -> Iterator[Terminal]:
+    """Returns a terminal beside a load that is at work, and which ends well."""
+    tiny.write("a.jsonl", make_items(800))
+    tiny.write("b.jsonl", make_items(10, mark="other"))
+    process = tiny.start(LOAD)
+    _wait_for(lambda: _rows(tiny, "first") > 0)
+    yield tiny
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    assert tiny.info("first")["counts"]["read"] == 800
+    assert len(tiny.records()) == 800
+
+
+@contextmanager
+def _held(terminal: Terminal, task_id: str | None = "other") -> Iterator[None]:
+    """Holds the folder's lease, as a load does."""
+    folder = terminal.folder / "chroma"
+    folder.mkdir(exist_ok=True)
+    with Lease.take(folder / LEASE_NAME, Holder.this_process(task_id)):
+        yield
+
+
+def _wait_for(come: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not come():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _rows(terminal: Terminal, task_id: str) -> int:
+    done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
+    return 0 if done.returncode else int(json.loads(done.stdout)["progress"]["rows"])
+
+
+def _tasks(terminal: Terminal) -> dict[str, str]:
+    return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
+
+
+def test_refuse_says_who_has_the_folder(busy: Terminal) -> None:
+    """The message names the task, the process, the host and since when; nothing is written."""
+    errors = busy.type("upsert-cli run b.jsonl --task-id second", expect=4).stderr
+    assert re.search(rf"pid \d+ on {re.escape(socket.gethostname())} \(task first\) since 20\d\d-", errors)
+    assert _tasks(busy)["second"] == "refused"
+
+
+def test_skip_makes_no_task(busy: Terminal) -> None:
+    """A load that is skipped exits with 0, says why, and leaves nothing in the journal."""
+    assert "task first" in busy.type("upsert-cli run b.jsonl --if-running skip").stderr
+    assert busy.type("upsert-cli run b.jsonl --if-running skip -q").stderr == ""
+    done = busy.type("upsert-cli run b.jsonl --task-id second --if-running skip --json")
+    (summary,) = map(json.loads, done.stdout.splitlines())
+    assert (summary["type"], summary["exit_code"], summary["id"]) == ("summary", 0, None)
+    assert "in use" in summary["detail"]
+    assert set(_tasks(busy)) == {"first"}
+
+
+def test_wait_comes_after(busy: Terminal) -> None:
+    """A load that waits says for whom, and works when the other has ended; both are whole."""
+    done = busy.type("upsert-cli categories run b.jsonl --task-id second --if-running wait --wait-timeout 60")
+    assert "task first" in done.stderr
+    assert busy.info("second")["started_at"] <= busy.info("first")["finished_at"] <= busy.info("second")["finished_at"]
+    assert len(busy.records("categories")) == 10
+
+
+def test_wait_ends_at_its_timeout(tiny: Terminal, make_items: Items) -> None:
+    """A folder, or a task, that is not free in time is a refusal; once it is free the same command does the work."""
+    tiny.write("a.jsonl", make_items(5))
+    line = "upsert-cli run a.jsonl --task-id t --if-running wait --wait-timeout 0.5"
+    with _held(tiny):
+        assert "task other" in tiny.type(line, expect=4).stderr
+        refused = tiny.type("upsert-cli restart t", expect=4).stderr
+        assert "waiting" not in refused  # since it is another task that has the folder
+        with Lease.take(tiny.journal / "active" / "t.lease", Holder.this_process("t")):
+            assert "being run" in tiny.type(line, expect=4).stderr
+    tiny.type(line)
+    assert len(tiny.records()) == 5
+
+
+def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items) -> None:
+    """The last write of a runner that was killed may still be on its way: a restart waits for it without being asked to."""
+    tiny.write("a.jsonl", make_items(5))
+    with _held(tiny):
+        tiny.type("upsert-cli run a.jsonl --task-id t", expect=4)
+    with _held(tiny, "t"):
+        process = tiny.start("upsert-cli run a.jsonl --task-id t --if-running skip")
+        _wait_for(lambda: _tasks(tiny)["t"] == "processing")
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert "waiting for" in errors
+    assert tiny.info("t")["status"] == "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_waiting(tiny: Terminal, make_items: Items, number: signal.Signals) -> None:
+    """Who waits for a folder without a limit still dies by the first signal, and can be restarted."""
+    tiny.write("a.jsonl", make_items(5))
+    with _held(tiny):
+        process = tiny.start("upsert-cli run a.jsonl --task-id t --if-running wait")
+        _wait_for(lambda: _tasks(tiny).get("t") == "processing")
+        os.kill(process.pid, number)
+        _, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == -number
+        assert "restart t" in errors
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records()) == 5
+
+
+def test_two_that_start_together(tiny: Terminal, make_items: Items) -> None:
+    """Of two cron runs that start at the same moment and skip, both exit with 0, and one at least has done the work."""
+    tiny.write("a.jsonl", make_items(50))
+    for options in ("", "--task-id nightly"):
+        pair = [tiny.start(f"upsert-cli run a.jsonl --if-running skip -q {options}") for _ in range(2)]
+        for process in pair:
+            output, errors = process.communicate(timeout=SECONDS)
+            assert (process.returncode, output, errors) == (0, "", "")
+    assert len(tiny.records()) == 50
+    assert _tasks(tiny)["nightly"] == "done"
+
+
+def test_a_foreign_writer_is_an_error_and_no_hang(tiny: Terminal, make_items: Items) -> None:
+    """A program that has a write transaction open in Chroma's database gets the load refused; afterwards it works."""
+    tiny.write("a.jsonl", make_items(5))
+    tiny.type("upsert-cli run a.jsonl")
+    tiny.write("a.jsonl", make_items(6))
+    with closing(sqlite3.connect(tiny.folder / "chroma" / "chroma.sqlite3", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        errors = tiny.type("upsert-cli run a.jsonl --task-id t --if-running wait --wait-timeout 1", expect=4).stderr
+        connection.execute("ROLLBACK")
+    assert "another program is writing" in errors
+    assert tiny.info("t")["status"] == "refused"
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records()) == 6
+
+
+def test_a_foreign_reader_does_no_harm(tiny: Terminal, make_items: Items) -> None:
+    """A program that opens, counts and queries the collection over and over during a load leaves it whole."""
+    tiny.write("a.jsonl", make_items(800))
+    tiny.type("upsert-cli run a.jsonl --task-id small --batch-size 16")
+    tiny.write("a.jsonl", make_items(800, mark="second"))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
+    looks = 0
+    while process.poll() is None:
+        done = subprocess.run(
+            [sys.executable, "-c", _LOOK, str(tiny.folder / "chroma")], capture_output=True, text=True, check=False
+        )
+        looks += done.returncode == 0
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    assert looks > 0
+    records = tiny.records(vectors=True)
+    assert len(records) == 800
+    assert all(record["document"].startswith("second") and len(record["vector"]) == 384 for record in records.values())
+
+
+_LOOK = """
+import sys, chromadb
+collection = chromadb.PersistentClient(sys.argv[1]).get_collection("default")
+for _ in range(5):
+    assert collection.count() == 800
+    assert collection.query(query_embeddings=[[0.1] * 384], n_results=5)["ids"][0]
+"""

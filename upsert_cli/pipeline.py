@@ -147,7 +147,7 @@ class _Attempt:
             offline=self._options.offline,
             report=self._observer.told,
         )
-        with _abandoned_on_error(self._start_writer(model)) as writer:
+        with abandoned_on_error(self._start_writer(model)) as writer:
             opened = writer.opened()
             for warning in opened.warnings:
                 self._observer.noted(warning)
@@ -229,7 +229,7 @@ class _Attempt:
                 [document.upsert_hash for document in window.documents],
                 [tuple(document.metadata) for document in window.documents],
             )
-            yield Plan(window=window, comparison=_forced(comparison) if self._options.force else comparison)
+            yield Plan(window=window, comparison=forced(comparison) if self._options.force else comparison)
 
     # -- settling a window ----------------------------------------------------------------------------------------
 
@@ -267,8 +267,8 @@ class _Attempt:
         try:
             refused = dict(
                 writer.write(
-                    _rows(embedded, embedded.rows, vectors=embedded.vectors),
-                    _rows(embedded, updates, vectors=None),
+                    rows_of(embedded, embedded.rows, vectors=embedded.vectors),
+                    rows_of(embedded, updates, vectors=None),
                 )
             )
         finally:
@@ -353,12 +353,14 @@ def _outcome(embedded: Embedded, refused: Sequence[Reject]) -> _Outcome:
     )
 
 
-def _forced(comparison: Comparison) -> Comparison:
+def forced(comparison: Comparison) -> Comparison:
+    """Returns a comparison by which everything is written again."""
     verdicts = [Verdict.NEW if verdict is Verdict.NEW else Verdict.TEXT for verdict in comparison.verdicts]
     return replace(comparison, verdicts=verdicts)
 
 
-def _rows(embedded: Embedded, places: Sequence[int], *, vectors: Vectors | None) -> Rows:
+def rows_of(embedded: Embedded, places: Sequence[int], *, vectors: Vectors | None) -> Rows:
+    """Returns some of a window's documents as they are written."""
     documents = [embedded.window.documents[place] for place in places]
     stale = [embedded.comparison.stale_keys[place] for place in places]
     return Rows(
@@ -371,7 +373,8 @@ def _rows(embedded: Embedded, places: Sequence[int], *, vectors: Vectors | None)
 
 
 @contextmanager
-def _abandoned_on_error(writer: Writer) -> Iterator[Writer]:
+def abandoned_on_error(writer: Writer) -> Iterator[Writer]:
+    """Hangs up on the writer's process when anything goes wrong."""
     try:
         yield writer
     except BaseException:

@@ -11,9 +11,12 @@ import click
 
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options, option
 from upsert_cli.cli.report import RunReport
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
 from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
+from upsert_cli.subject import Subject
+from upsert_cli.verification import verify as verify_subject
 
 
 @click.command()
@@ -75,6 +78,7 @@ def _load(
     json: bool,
     model_path: Path | None,
     text_field: tuple[str, ...],
+    verify: bool,
     **options: Any,
 ) -> None:
     request = Request(
@@ -95,20 +99,34 @@ def _load(
         session,
         json=json,
         opening=lambda: open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running),
+        verify=verify,
     )
 
 
-def _work(session: Session, *, json: bool, opening: Callable[[], Opening]) -> None:
+def _work(session: Session, *, json: bool, opening: Callable[[], Opening], verify: bool = False) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
     with RunReport(session.journal, session.terminal, json=json) as report:
         opened = opening()
         if opened.claim is None:
             code = 0 if opened.skipped else exit_code(opened.task)
+            if verify and not opened.skipped:
+                code = _verify(session, report, opened.task, code)
             why = "is being run by another process" if opened.skipped else f"is {opened.task.status} already"
             report.nothing_to_do(opened.task, exit_code=code, why=why)
         else:
             with opened.claim as claim:
                 task = run_task(session.journal, claim, opened.task, observer=report)
             code = exit_code(task)
+            if verify:
+                code = _verify(session, report, task, code)
             report.finished(task, exit_code=code)
     click.get_current_context().exit(code)
+
+
+def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
+    """Reads back what a task loaded, and returns the graver of the two exit codes."""
+    if task.status is not TaskStatus.DONE:
+        return code
+    outcome = verify_subject(Subject.of_task(session.journal, task.id), repair=False, report=report.told)
+    report.verified(outcome)
+    return min((one for one in (code, outcome.exit_code) if one), default=0)

@@ -23,13 +23,17 @@ from upsert_cli.stream.vectors import FastEmbedder, Plan, embed_windows, usable_
 from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
 from upsert_cli.stream.writer import Writer
 from upsert_cli.subject import Subject
-from upsert_cli.verification import Findings, Repaired, Report, examine, opened
+from upsert_cli.verification import Findings, Repaired, Report, Verification, examine, opened
 
 _NOTHING = Rows(ids=[], texts=[], metadatas=[], vectors=None)
 
 
-def mend(subject: Subject, *, report: Report) -> tuple[Findings, Repaired]:
-    """Mends a collection, and returns how it is after that and what was done.
+def repair(subject: Subject, *, report: Report) -> Verification:
+    """Mends a collection, and tells how it is after that and what was done.
+
+    Args:
+        subject: What to mend, and the sources to mend it from.
+        report: Told of each step that may take long.
 
     Raises:
         ModelUnknown: Nothing says which model its vectors are of; only the queue was mended.
@@ -53,7 +57,8 @@ def mend(subject: Subject, *, report: Report) -> tuple[Findings, Repaired]:
         report(f"writing {len(found.wrong)} records again")
         written += _Mender(subject).write_again(found.wrong)
         found = examine(subject, report=report)
-    return found, Repaired(damage=damage, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
+    repaired = Repaired(damage=damage, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
+    return Verification(subject=subject, found=found, repaired=repaired)
 
 
 def _look(subject: Subject, report: Report) -> tuple[Findings | None, str | None]:

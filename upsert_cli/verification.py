@@ -156,31 +156,21 @@ class Verification:
         }
 
 
-def verify(subject: Subject, *, repair: bool, report: Report) -> Verification:
-    """Reads a collection back, and mends it before if that was asked for.
-
-    Args:
-        subject: What to read, and what to compare it with.
-        repair: Whether to write again what is wrong, from the sources or from what Chroma still holds.
-        report: Told of each step that may take long.
-
-    Raises:
-        TargetDamaged: The collection cannot be read; with `repair`, not even after it.
-        TargetInUse: Another upsert-cli has the folder.
-    """
-    if not repair:
-        return Verification(subject=subject, found=examine(subject, report=report))
-    from upsert_cli.repair import mend
-
-    found, repaired = mend(subject, report=report)
-    return Verification(subject=subject, found=found, repaired=repaired)
+def verify(subject: Subject, *, report: Report) -> Verification:
+    """Reads a collection back, and changes nothing; see `examine`."""
+    return Verification(subject=subject, found=examine(subject, report=report))
 
 
 def examine(subject: Subject, *, report: Report) -> Findings:
     """Reads every record with its vector, and compares the sources, if there are any, with what is stored.
 
+    Args:
+        subject: What to read, and what to compare it with.
+        report: Told of each step that may take long.
+
     Raises:
         TargetDamaged: The index cannot be read, or reading it ends the process.
+        TargetInUse: Another upsert-cli has the folder.
     """
     found = Findings()
     with opened(subject) as writer:

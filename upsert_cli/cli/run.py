@@ -127,6 +127,6 @@ def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
     """Reads back what a task loaded, and returns the graver of the two exit codes."""
     if task.status is not TaskStatus.DONE:
         return code
-    outcome = verify_subject(Subject.of_task(session.journal, task.id), repair=False, report=report.told)
+    outcome = verify_subject(Subject.of_task(session.journal, task.id), report=report.told)
     report.verified(outcome)
     return min((one for one in (code, outcome.exit_code) if one), default=0)

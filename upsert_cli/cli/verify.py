@@ -9,6 +9,7 @@ import click
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.repair import repair as repair_subject
 from upsert_cli.request import Options
 from upsert_cli.subject import Subject
 from upsert_cli.verification import Verification
@@ -63,7 +64,7 @@ def verify(
             if task_id is not None
             else Subject.of_collection(chroma.expanduser().absolute(), collection, options)
         )
-        outcome = verify_subject(subject, repair=repair, report=session.terminal.say)
+        outcome = (repair_subject if repair else verify_subject)(subject, report=session.terminal.say)
     except UpsertCliError as error:
         if json:
             click.echo(safe_json({"ok": False, "error": str(error), "exit_code": error.exit_code}))

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import Terminal
+from tests.stream.loading import a_target
+from upsert_cli.stream.damage import put_index_aside
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -294,6 +296,21 @@ def test_a_vector_of_zeros_is_unreadable(fresh: Terminal) -> None:
     outcome = _outcome(fresh, "upsert-cli verify --json", expect=3)
     assert _ids(outcome, "unreadable") == ["obj-00007"]
     assert _outcome(fresh, REPAIR)["ok"]
+    _assert_equal(fresh.records(vectors=True), before)
+
+
+def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
+    """Records that the index has lost are found one by one among those that it has, and just they are written again."""
+    before = fresh.records(vectors=True)
+    kept = sorted(before)[::2] + sorted(before)[1:13:2]
+    put_index_aside(a_target(fresh.folder))
+    (fresh.folder / "kept.json").write_text(json.dumps([kept, [before[one]["vector"] for one in kept]]))
+    _plain(fresh, "import json\nids, vectors = json.load(open('kept.json'))\ncollection.upsert(ids, vectors)\n")
+    outcome = _outcome(fresh, REPAIR)
+    assert _counts(outcome["repaired"]["before"]) == GOOD | {"unreadable": len(before) - len(kept)}
+    assert outcome["repaired"]["written"] == len(before) - len(kept)
+    assert outcome["repaired"]["aside"] == []
+    assert outcome["ok"]
     _assert_equal(fresh.records(vectors=True), before)
 
 

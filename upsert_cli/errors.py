@@ -661,5 +661,36 @@ class WriterDied(UpsertCliError):
         )
 
 
+# -- verification -------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class CollectionNotFound(UpsertCliError):
+    """Raised when a collection that is to be verified is not there."""
+
+    path: str
+    collection: str
+
+    def __str__(self) -> str:
+        return (
+            f"there is no collection {self.collection} in {self.path}; --collection and --chroma name another one, "
+            f"`upsert-cli run` makes it"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class ModelUnknown(Refusal):
+    """Raised when vectors are to be made again and nothing says by which model."""
+
+    path: str
+    collection: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} does not say which model made its vectors, "
+            f"so none was made again; load it anew into a collection of this tool's own"
+        )
+
+
 def _repair_command(collection: str, path: str) -> str:
     return f"upsert-cli verify --repair --collection {shlex.quote(collection)} --chroma {shlex.quote(path)}"

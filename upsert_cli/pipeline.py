@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -175,7 +175,7 @@ class _Attempt:
             offline=self._options.offline,
             report=self._observer.told,
         )
-        with _abandoned_on_error(self._start_writer(model)) as writer:
+        with abandoned_on_error(self._start_writer(model)) as writer:
             opened = writer.opened()
             for warning in opened.warnings:
                 self._observer.noted(warning)
@@ -378,7 +378,8 @@ def _outcome(embedded: Embedded, refused: Sequence[Reject]) -> _Outcome:
 
 
 @contextmanager
-def _abandoned_on_error(writer: Writer) -> Iterator[Writer]:
+def abandoned_on_error(writer: Writer) -> Iterator[Writer]:
+    """Hangs up on the writer's process when anything goes wrong."""
     try:
         yield writer
     except BaseException:

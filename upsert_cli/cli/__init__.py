@@ -24,6 +24,7 @@ COMMANDS = {
     "list": "upsert_cli.cli.tasks:list_tasks",
     "restart": "upsert_cli.cli.run:restart",
     "cancel": "upsert_cli.cli.tasks:cancel",
+    "verify": "upsert_cli.cli.verify:verify",
     "models": "upsert_cli.cli.models:models",
     "journal": "upsert_cli.cli.journal:journal",
 }

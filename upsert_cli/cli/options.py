@@ -148,6 +148,7 @@ def load_options(collection: str) -> Decorator:
             show_default="no limit",
             help="Stop as failed above so many rejected items.",
         ),
+        option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
         option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
         option(
             "--if-running",

@@ -15,9 +15,10 @@ from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line, safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import Task
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.pipeline import Progress
+from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
@@ -111,6 +112,18 @@ class RunReport:
             f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""
         )
 
+    def verified(self, outcome: Verification) -> None:
+        """Says what came of reading everything back."""
+        self._display.close()
+        self._event("verification", outcome.as_json())
+        if outcome.exit_code == 0:
+            self._terminal.say(outcome.summary())
+            return
+        self._terminal.fail(outcome.summary())
+        for kind, identifier, reason in outcome.found.examples():
+            self._terminal.show(f"  {kind}: {identifier}: {reason}")
+        self._terminal.show(f"  to mend it: {outcome.repair_command()}")
+
     def nothing_to_do(self, task: Task | None, *, exit_code: int, skipped: str | None) -> None:
         """Says that a task needed no work, or why what was asked for was skipped."""
         self._display.close()
@@ -135,7 +148,7 @@ class RunReport:
         )
         if task.counts.failed:
             self._show_rejects(task)
-        if (again := f"upsert-cli restart {task.id}") not in str(error):
+        if (again := f"upsert-cli restart {task.id}") not in str(error) and task.status is not TaskStatus.DONE:
             self._terminal.show(f"  to go on once that is mended: {again}")
 
     def _show_rejects(self, task: Task) -> None:

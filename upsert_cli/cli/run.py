@@ -14,9 +14,12 @@ import click
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options, option
 from upsert_cli.cli.report import RunReport
 from upsert_cli.errors import TargetInUse
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
 from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
+from upsert_cli.subject import Subject
+from upsert_cli.verification import verify as verify_subject
 
 
 @click.command()
@@ -86,6 +89,7 @@ def _load(
     json: bool,
     model_path: Path | None,
     text_field: tuple[str, ...],
+    verify: bool,
     **options: Any,
 ) -> None:
     request = Request(
@@ -113,6 +117,7 @@ def _load(
         opening=opening,
         wait_until=wait_until if if_running == "wait" else -math.inf,
         skip=if_running == "skip",
+        verify=verify,
     )
 
 
@@ -123,18 +128,23 @@ def _work(
     opening: Callable[[], Opening],
     wait_until: float = -math.inf,
     skip: bool = False,
+    verify: bool = False,
 ) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
     with RunReport(session.journal, session.terminal, json=json) as report:
         opened = opening()
         if opened.claim is None or opened.task is None:
             code = 0 if opened.skipped or opened.task is None else exit_code(opened.task)
+            if verify and not opened.skipped and opened.task is not None:
+                code = _verify(session, report, opened.task, code)
             report.nothing_to_do(opened.task, exit_code=code, skipped=opened.skipped)
         else:
             with opened.claim as claim:
                 try:
                     task = run_task(session.journal, claim, opened.task, observer=report, wait_until=wait_until)
                     code = exit_code(task)
+                    if verify:
+                        code = _verify(session, report, task, code)
                     report.finished(task, exit_code=code)
                 except TargetInUse as error:
                     if not skip:
@@ -143,3 +153,12 @@ def _work(
                     code = 0
                     report.nothing_to_do(session.journal.find(opened.task.id), exit_code=code, skipped=str(error))
     click.get_current_context().exit(code)
+
+
+def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
+    """Reads back what a task loaded, and returns the graver of the two exit codes."""
+    if task.status is not TaskStatus.DONE:
+        return code
+    outcome = verify_subject(Subject.of_task(session.journal, task.id), report=report.told)
+    report.verified(outcome)
+    return min((one for one in (code, outcome.exit_code) if one), default=0)

@@ -34,6 +34,11 @@ Report: TypeAlias = Callable[[str], None]
 Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index"]
 
 
+def identity_of(name: str, dimension: int, max_tokens: int) -> str:
+    """Returns what two vectors must have in common to be compared, as part of each record's hash."""
+    return f"{name}|{dimension}|{max_tokens}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model whose files are there."""
@@ -53,7 +58,7 @@ class Model:
     @property
     def identity(self) -> str:
         """Returns what two vectors must have in common to be compared."""
-        return f"{self.name}|{self.dimension}|{self.max_tokens}"
+        return identity_of(self.name, self.dimension, self.max_tokens)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the model as a JSON object."""

@@ -58,6 +58,25 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBack:
+    """Asks what is wrong with a run of records."""
+
+    start: int
+    rows: int
+    every: int
+    identity: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Asks for documents and metadata, of some ids or of a run of records."""
+
+    ids: list[str] | None
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
     """Asks to flush the index and end."""
 
@@ -70,7 +89,7 @@ class Answer:
     error: Exception | None = None
 
 
-Request: TypeAlias = Compare | Write | Close
+Request: TypeAlias = Compare | Write | ReadBack | Fetch | Close
 Serve: TypeAlias = Callable[[Connection, Start], None]
 
 
@@ -148,10 +167,18 @@ def _answer_requests(connection: Connection, records: Records) -> None:
         _send(connection, answer)
 
 
-def _do(records: Records, request: Compare | Write) -> object:
-    if isinstance(request, Compare):
-        return records.compare(request.ids, request.hashes, request.keys)
-    return records.write(request.upserts, request.updates)
+def _do(records: Records, request: Compare | Write | ReadBack | Fetch) -> object:
+    match request:
+        case Compare():
+            return records.compare(request.ids, request.hashes, request.keys)
+        case Write():
+            return records.write(request.upserts, request.updates)
+        case ReadBack():
+            return records.read_back(
+                start=request.start, rows=request.rows, every=request.every, identity=request.identity
+            )
+        case Fetch():
+            return records.fetch(request.ids, start=request.start, rows=request.rows)
 
 
 def _take_lease(connection: Connection, path: Path, start: Start) -> Lease:

@@ -81,16 +81,17 @@ class OpenCollection:
         return opening
 
     def _prepare(self, owed: int | None, *, suspicious: bool) -> None:
-        self.created = self._make_if_missing()
+        self.created = not self._target.as_found and self._make_if_missing()
         self.chroma = self._get()
         described = _describe(self.chroma)
-        warnings = check_model(self._target, described)
+        warnings = check_model(self._target, described) if self._target.model else ()
         self._raise_threshold(described, owed)
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self.count = self.chroma.count()
         self.warnings = warnings if self.count else ()
-        check_vectors(self._target, self.chroma, count=self.count, ours=described.is_ours, suspicious=suspicious)
+        if not self._target.as_found:
+            check_vectors(self._target, self.chroma, count=self.count, ours=described.is_ours, suspicious=suspicious)
 
     def keep_readers_from_flushing(self) -> None:
         """Lets nobody else flush the index until `close`; called after a write, when our engine has its own threshold.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,41 @@ def flushed_segments(folder: Path, collection: str) -> list[str]:
         collection,
     )
     return [str(segment) for (segment,) in rows]
+
+
+def described(folder: Path, collection: str) -> tuple[str, int | None, dict[str, Any], str] | None:
+    """Returns what the database says of a collection, without Chroma; None where it has none of that name.
+
+    Returns:
+        Its id, its dimension (None while it is empty), its metadata, and the name of its embedding function or "".
+    """
+    rows = _ask(folder, "SELECT id, dimension, config_json_str, schema_str FROM collections WHERE name = ?", collection)
+    if not rows:
+        return None
+    identity, dimension, *configurations = rows[0]
+    pairs = _ask(
+        folder,
+        "SELECT key, COALESCE(str_value, int_value, float_value, bool_value) FROM collection_metadata "
+        "WHERE collection_id = ?",
+        identity,
+    )
+    function = next((name for text in configurations if (name := _function(text))), "")
+    return str(identity), dimension, dict(pairs), function
+
+
+def _function(configuration: str | None) -> str:
+    """Returns the name of the embedding function in a stored configuration, wherever it stands."""
+    found: list[str] = []
+
+    def look(value: dict[str, Any]) -> dict[str, Any]:
+        function = value.get("embedding_function")
+        if isinstance(function, dict) and function.get("name"):
+            found.append(str(function["name"]))
+        return value
+
+    with suppress(ValueError):
+        json.loads(configuration or "{}", object_hook=look)
+    return found[0] if found else ""
 
 
 def is_flushed(folder: Path, collection_id: str) -> bool | None:

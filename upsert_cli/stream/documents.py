@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, TypeAlias
@@ -103,6 +103,51 @@ def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _paths(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"[:SHOWN_KEY]
+
+
+# -- stored records -----------------------------------------------------------------------------------------------
+
+
+def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str | None:
+    """Returns what of a stored record is not as its hash says, in one line; None if all is.
+
+    Args:
+        text: The document.
+        metadata: With `upsert_hash`.
+        identity: Of the recipe that it was made with.
+    """
+    hashed = metadata.get(HASH_KEY)
+    if not isinstance(hashed, str):
+        return f"it has no {HASH_KEY}"
+    own = {key: value for key, value in metadata.items() if key != HASH_KEY}
+    of_text, _, of_metadata = hashed.partition(".")
+    try:
+        if _text_hash(text, Recipe(identity=identity)) != of_text:
+            return f"its document is not the one of its {HASH_KEY}"
+        if any(value == 0 and isinstance(value, float) for value in own.values()):
+            return None  # Chroma stores -0.0 as 0.0, so that the hash says nothing
+        if of_metadata not in _metadata_hashes(own, text, identity):
+            return f"its metadata is not that of its {HASH_KEY}"
+    except ItemError as error:
+        return error.detail
+    return None
+
+
+def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
+    """Returns the hash that a stored record should have.
+
+    Raises:
+        ItemError: It is too large to have one.
+    """
+    own = {key: value for key, value in metadata.items() if key != HASH_KEY}
+    return f"{_text_hash(text, Recipe(identity=identity))}.{next(_metadata_hashes(own, text, identity))}"
+
+
+def _metadata_hashes(metadata: dict[str, Any], text: str, identity: str) -> Iterator[str]:
+    """Yields the hash for each field that the text may have come from, the likeliest first."""
+    names = sorted((name for name, value in metadata.items() if value == text), key="text".__ne__)
+    for name in (*names, ""):
+        yield _metadata_hash(metadata, text, Recipe(text_fields=(name,), identity=identity))
 
 
 # -- text ---------------------------------------------------------------------------------------------------------

@@ -76,9 +76,10 @@ def compare_windows(
             [document.upsert_hash for document in window.documents],
             [tuple(document.metadata) for document in window.documents],
         )
-        yield Plan(window=window, comparison=_forced(comparison) if force else comparison)
+        yield Plan(window=window, comparison=forced(comparison) if force else comparison)
 
 
-def _forced(comparison: Comparison) -> Comparison:
+def forced(comparison: Comparison) -> Comparison:
+    """Returns a comparison by which everything is written again."""
     verdicts = [Verdict.NEW if verdict is Verdict.NEW else Verdict.TEXT for verdict in comparison.verdicts]
     return replace(comparison, verdicts=verdicts)

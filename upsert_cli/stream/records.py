@@ -15,7 +15,8 @@ from upsert_cli.stream.documents import HASH_KEY
 from upsert_cli.stream.faults import is_data_fault, is_passing, reason, row_fault, string_fault
 from upsert_cli.stream.folder import require_space
 from upsert_cli.stream.isolation import failing_rows
-from upsert_cli.stream.rows import Comparison, Opened, Rows, Target, Verdict
+from upsert_cli.stream.reading_back import fetch, read_block
+from upsert_cli.stream.rows import Block, Comparison, Opened, Rows, Stored, Target, Verdict
 
 __all__ = ["Comparison", "Opened", "Records", "Rows", "Target", "Verdict"]
 
@@ -102,6 +103,20 @@ class Records:
         found = self._collection.chroma.get(ids=ids, include=["metadatas"])
         metadatas = found["metadatas"] or []
         return [(one, dict(metadata or {})) for one, metadata in zip(found["ids"], metadatas, strict=True)]
+
+    def read_back(self, *, start: int, rows: int, every: int, identity: str | None) -> Block:
+        """Tells what is wrong with a run of records; see `reading_back.read_block`."""
+        with understood(self._target):
+            return _patiently(
+                lambda: read_block(
+                    self._target, self._collection.chroma, start=start, rows=rows, every=every, identity=identity
+                )
+            )
+
+    def fetch(self, ids: list[str] | None, *, start: int, rows: int) -> list[Stored]:
+        """Returns the documents and metadata of `ids`, or of `rows` records from `start` on."""
+        with understood(self._target):
+            return _patiently(lambda: fetch(self._collection.chroma, ids, start=start, rows=rows))
 
     def write(self, upserts: Rows, updates: Rows) -> list[tuple[str, str]]:
         """Writes all rows but those that are at fault themselves.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,9 @@ class Target:
     default_model: bool
     """Whether the model is the one of Chroma's own default embedding function."""
 
+    as_found: bool = False
+    """Whether the collection has to be there and is taken as it is: for a full look instead of the usual glance."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
@@ -46,6 +49,34 @@ class Opened:
 
     unclean: bool
     """Whether the last one who wrote here did not end in order; the index was looked through then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What is wrong with a run of records, each id with one line of reason."""
+
+    rows: int
+    """Records that were looked at."""
+
+    unreadable: dict[str, str]
+    """Their vector or document is missing or no good."""
+
+    different: dict[str, str]
+    """They do not hold what their hash says."""
+
+    unreachable: dict[str, str]
+    """A query by their own vector does not find it."""
+
+    asked: int
+    """Records that were looked for by a query."""
+
+
+class Stored(NamedTuple):
+    """A record as it is stored, but for its vector."""
+
+    id: str
+    text: str | None
+    metadata: dict[str, Any]
 
 
 class Verdict(enum.IntEnum):

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 GLANCE_ROWS = 16  # rows read back from either end of the collection after a clean end
 SUSPICIOUS_ROWS = 512  # rows read back from the newest after an unclean end: at least the last write
 QUERIES = 8  # of those rows, how many have to find themselves
+GLANCE_LINKS = 100_000  # rows; to follow the links of more takes longer than a glance may
 SAME_DISTANCE = 1e-3  # of a vector to itself, where rounding alone gives some 1e-6
 # hnswlib's header, version 1: version, two offsets, rows, bytes a row, and more that is not looked at
 _HEADER = struct.Struct("<iQQQQ")
 _HEADER_BYTES = 100
+_LENGTH = struct.Struct("<I")
 _FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
 
 
@@ -35,11 +37,11 @@ def check_files(target: Target) -> None:
     """
     folder = Path(target.path)
     for segment in flushed_segments(folder, target.collection):
-        if (fault := _files_fault(folder / segment)) is not None:
+        if (fault := _files_fault(folder / segment, thorough=target.as_found)) is not None:
             raise _damaged(target, fault)
 
 
-def _files_fault(folder: Path) -> str | None:
+def _files_fault(folder: Path, *, thorough: bool) -> str | None:
     sizes = {name: _size(folder / name) for name in _FILES}
     for name, size in sizes.items():
         if not size:
@@ -51,7 +53,23 @@ def _files_fault(folder: Path) -> str | None:
         return None if header.strip(b"\0") else f"{folder.name}/header.bin is blank"
     least = {"header.bin": _HEADER_BYTES, "data_level0.bin": rows * row_bytes, "length.bin": 4 * rows}
     least["link_lists.bin"] = 4 * rows
+    if thorough or rows <= GLANCE_LINKS:
+        least["link_lists.bin"] = _links_end(folder / "link_lists.bin", rows)
     return next((f"{folder.name}/{name} was cut" for name in least if (sizes[name] or 0) < least[name]), None)
+
+
+def _links_end(path: Path, rows: int) -> int:
+    """Returns where the links of the last row end: each has their length in bytes before them, often 0.
+
+    Links that are cut off are read as none, without an error, and queries go astray that pass there.
+    """
+    content = path.read_bytes()
+    place = 0
+    for _ in range(rows):
+        if place + _LENGTH.size > len(content):
+            return place + _LENGTH.size
+        place += _LENGTH.size + _LENGTH.unpack_from(content, place)[0]
+    return place
 
 
 def _size(path: Path) -> int | None:

@@ -40,6 +40,11 @@ class Described:
         return value if isinstance(value, int) else None
 
 
+def default_function(name: str) -> bool:
+    """Tells whether a stored embedding function is the one that our default model equals."""
+    return name in _DEFAULT_FUNCTIONS
+
+
 def stamp(target: Target) -> dict[str, str | int]:
     """Returns the metadata that says how a collection is made."""
     return {

@@ -18,7 +18,7 @@ from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, W
 from upsert_cli.stream import child
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.process import POLL_SECONDS, Died, Process
-from upsert_cli.stream.rows import Comparison, Opened, Rows, Target
+from upsert_cli.stream.rows import Block, Comparison, Opened, Rows, Stored, Target
 
 TRIES = 3  # tries of one call; a process that dies is started again in between
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might be by another hand
@@ -125,6 +125,26 @@ class Writer:
             one = upserts.ids[place] if place < border else updates.ids[place - border]
             refused.append((one, f"the process that writes it ends by {death}"))
         return refused
+
+    def read_back(self, *, start: int, rows: int, every: int, identity: str | None) -> Block:
+        """Tells what is wrong with a run of records; see `Records.read_back`.
+
+        Raises:
+            TargetDamaged: Reading them ends the process, or the index cannot be read at all.
+        """
+        request = child.ReadBack(start=start, rows=rows, every=every, identity=identity)
+        with self._my_turn(), self._last_death():
+            try:
+                block: Block = self._ask(request, tries=TRIES_ALONE)
+            except Died as death:
+                raise self._cannot_open(death) from death
+            return block
+
+    def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Stored]:
+        """Returns documents and metadata; see `Records.fetch`."""
+        with self._my_turn(), self._last_death():
+            stored: list[Stored] = self._ask(child.Fetch(ids=ids, start=start, rows=rows), tries=TRIES)
+            return stored
 
     def close(self) -> None:
         """Flushes the index, and waits for the process to end: the folder is free then."""

@@ -1,0 +1,337 @@
+"""`verify`: whatever is wrong with a collection is found, and mended from the sources or from what Chroma still holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import Terminal
+from tests.stream.loading import a_target
+from upsert_cli.stream.damage import put_index_aside
+
+Items = Callable[..., list[dict[str, Any]]]
+
+ROWS = 300
+REPAIR = "upsert-cli verify --repair --json"
+FILES = ["header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle"]
+
+
+@pytest.fixture(scope="module")
+def loaded_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder with items, a journal and the collection that they were loaded into; to be copied."""
+    terminal = Terminal(tmp_path_factory.mktemp("loaded"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
+    items = [
+        {
+            "object_id": f"obj-{number:05d}",
+            "payload": {"text": f"text {number} " + "and more of it " * (number % 7), "number": number, "zero": -0.0},
+        }
+        for number in range(ROWS)
+    ]
+    terminal.write("a.jsonl", items)
+    terminal.type("upsert-cli run a.jsonl --task-id load")
+    return terminal.folder
+
+
+@pytest.fixture
+def loaded(loaded_folder: Path, tiny: Terminal, tiny_model: Path) -> Terminal:
+    """Returns a terminal whose collection holds the loaded items, and nothing of their sources."""
+    for name in ("chroma", "journal"):
+        shutil.copytree(loaded_folder / name, tiny.folder / name)
+    tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
+    return tiny
+
+
+@pytest.fixture
+def fresh(tiny: Terminal, tiny_model: Path, make_items: Items) -> Terminal:
+    """Returns a terminal with a load of its own, the task `load` of `a.jsonl`."""
+    tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
+    tiny.write("a.jsonl", make_items(40))
+    tiny.type("upsert-cli run a.jsonl --task-id load")
+    return tiny
+
+
+def _outcome(terminal: Terminal, line: str, *, expect: int = 0) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(terminal.type(line, expect=expect).stdout)
+    return value
+
+
+def _plain(terminal: Terminal, code: str) -> None:
+    """Runs some lines of plain chromadb on the collection, in a process of their own."""
+    start = "import chromadb, math, sys\ncollection = chromadb.PersistentClient('chroma').get_collection('default')\n"
+    subprocess.run(
+        [sys.executable, "-c", start + code], cwd=terminal.folder, env=terminal.environment, check=True,
+        capture_output=True,
+    )  # fmt: skip
+
+
+def _index(terminal: Terminal) -> Path:
+    (header,) = (terminal.folder / "chroma").glob("*/header.bin")
+    return header.parent
+
+
+def _counts(outcome: dict[str, Any]) -> dict[str, int]:
+    return {kind: outcome[kind]["count"] for kind in ("missing", "unreadable", "different", "unreachable")}
+
+
+def _ids(outcome: dict[str, Any], kind: str) -> list[str]:
+    return [one["id"] for one in outcome[kind]["first"]]
+
+
+GOOD = {"missing": 0, "unreadable": 0, "different": 0, "unreachable": 0}
+
+
+# -- all well ------------------------------------------------------------------------------------------------------
+
+
+def test_a_load_is_good(fresh: Terminal) -> None:
+    """A load that went well is verified, by its task and by its collection, and nothing is changed."""
+    before = fresh.records(vectors=True)
+    by_task = _outcome(fresh, "upsert-cli verify load --json")
+    assert by_task["ok"]
+    assert (by_task["records"], by_task["rows"], by_task["asked"]) == (40, 40, 40)
+    by_collection = _outcome(fresh, "upsert-cli verify --json")
+    assert by_collection["ok"]
+    assert _counts(by_task) == _counts(by_collection) == GOOD
+    assert fresh.records(vectors=True) == before
+    assert fresh.type("upsert-cli verify load -q").stderr == ""
+
+
+def test_verify_after_the_load(tiny: Terminal, make_items: Items) -> None:
+    """`run --verify` reads everything back in the same command, rejects included, and the summary is the last line."""
+    broken = {"object_id": "broken", "payload": {"text": ""}}
+    tiny.write("a.jsonl", [*make_items(20), broken])
+    lines = tiny.type("upsert-cli run a.jsonl --verify --json", expect=3).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    (verified,) = [event for event in events if event["type"] == "verification"]
+    assert verified["ok"]
+    assert verified["records"] == 20
+    assert verified["rows"] == 21
+    assert events[-1]["type"] == "summary"
+    assert events[-1]["exit_code"] == 3
+    tiny.write("b.jsonl", make_items(20))
+    assert "20 records read back" in tiny.type("upsert-cli run b.jsonl --verify").stderr
+
+
+def test_the_last_of_repeated_ids_is_expected(fresh: Terminal, make_items: Items) -> None:
+    """A row whose id comes again later, in another window, is not called different."""
+    items = make_items(700)
+    again = items[0] | {"payload": {"text": "another text"}}
+    back = items[1] | {"payload": {"text": "for a while"}}
+    fresh.write("b.jsonl", [back, *items, again])
+    fresh.type("upsert-cli run b.jsonl --task-id repeated")
+    assert _outcome(fresh, "upsert-cli verify repeated --json")["ok"]
+    # By the first task's file, the row that was replaced since is different, and no other.
+    outcome = _outcome(fresh, "upsert-cli verify load --json", expect=3)
+    assert _ids(outcome, "different") == [items[0]["object_id"]]
+
+
+@pytest.mark.parametrize("line", ["upsert-cli verify", "upsert-cli verify --collection other"])
+def test_no_collection(terminal: Terminal, line: str) -> None:
+    """A collection that is not there cannot be read, and is not made."""
+    assert "there is no collection" in terminal.type(line, expect=1).stderr
+    assert not (terminal.folder / "chroma").exists()
+
+
+def test_a_source_that_changed_is_refused(fresh: Terminal, make_items: Items) -> None:
+    """A task is compared with what it loaded; of another file nothing can be said."""
+    fresh.write("a.jsonl", make_items(41))
+    assert "changed" in fresh.type("upsert-cli verify load", expect=4).stderr
+
+
+# -- a damaged index ----------------------------------------------------------------------------------------------
+
+
+def _removed(path: Path) -> None:
+    path.unlink()
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _to_file(name: str, how: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda index: how(index / name)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "folder removed": shutil.rmtree,
+    **{f"{name} {how.__name__[1:]}": _to_file(name, how) for name in FILES for how in (_removed, _cut, _zeroed)},
+}
+# Each takes a dozen processes that import Chroma, so that only the kinds that differ most are run every time.
+QUICK = {
+    "folder removed",
+    "data_level0.bin cut",
+    "data_level0.bin zeroed",
+    "link_lists.bin zeroed",
+    "index_metadata.pickle removed",
+}
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in DAMAGES]
+)
+def test_a_damaged_index_is_found_and_made_anew(loaded_folder: Path, loaded: Terminal, damage: str) -> None:
+    """Index files that were cut, zeroed or removed are found, by `run` too, and made anew without the source."""
+    before = Terminal(loaded_folder).records(vectors=True)
+    index = _index(loaded)
+    DAMAGES[damage](index)
+    found = loaded.type("upsert-cli verify", expect=None)
+    assert found.returncode in (1, 3)
+    assert "upsert-cli verify --repair" in found.stderr
+    assert "Traceback" not in found.stderr
+    loaded.write("b.jsonl", [{"object_id": "b", "payload": {"text": "b"}}])
+    refused = loaded.type("upsert-cli run b.jsonl", expect=1)
+    assert "upsert-cli verify --repair" in refused.stderr
+    outcome = _outcome(loaded, REPAIR)
+    assert outcome["ok"]
+    assert outcome["records"] == ROWS
+    aside = outcome["repaired"]["aside"]
+    assert bool(aside) == (damage != "folder removed")
+    assert all((index.parent / name).is_dir() for name in aside)
+    after = loaded.records(vectors=True)
+    assert after.keys() == before.keys()
+    for one, record in before.items():
+        assert after[one]["document"] == record["document"]
+        assert after[one]["metadata"] == record["metadata"]
+        np.testing.assert_allclose(after[one]["vector"], record["vector"], atol=1e-5)
+    loaded.type("upsert-cli run b.jsonl")
+
+
+def test_a_poisoned_queue_is_mended(loaded: Terminal) -> None:
+    """A row that blocks Chroma's queue for good is taken out; what is queued behind it is stored, nothing is lost."""
+    before = loaded.records(vectors=True)
+    _plain(
+        loaded,
+        "vector = [[1.0] * 384]\n"
+        "try:\n    collection.upsert(ids=['poison'], embeddings=vector, metadatas=[{'a': [math.nan]}])\n"
+        "except Exception as error:\n    assert 'compaction' in str(error)\nelse:\n    sys.exit(1)\n",
+    )
+    assert "damaged" in loaded.type("upsert-cli verify", expect=1).stderr
+    outcome = _outcome(loaded, REPAIR)
+    assert outcome["repaired"]["removed"] == ["poison"]
+    assert outcome["repaired"]["aside"] == []
+    assert outcome["repaired"]["written"] == 0
+    assert loaded.records(vectors=True) == before
+
+
+def test_a_repair_that_cannot_have_the_model_changes_nothing(loaded: Terminal) -> None:
+    """Without the model nothing could be made again, so the damaged index stays where it is."""
+    _zeroed(_index(loaded) / "data_level0.bin")
+    before = sorted(path.name for path in (loaded.folder / "chroma").iterdir())
+    empty = loaded.folder / "empty"
+    empty.mkdir()
+    loaded.type(f"upsert-cli verify --repair --model-path {empty}", expect=1)
+    assert sorted(path.name for path in (loaded.folder / "chroma").iterdir()) == before
+
+
+# -- rows that are wrong ------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_record_is_missing(fresh: Terminal) -> None:
+    """A record that somebody deleted is missing by the task, and is loaded again from its source."""
+    before = fresh.records(vectors=True)
+    _plain(fresh, "collection.delete(ids=['obj-00007'])")
+    outcome = _outcome(fresh, "upsert-cli verify load --json", expect=3)
+    assert _counts(outcome) == GOOD | {"missing": 1}
+    assert _ids(outcome, "missing") == ["obj-00007"]
+    assert "a.jsonl:8" in outcome["missing"]["first"][0]["detail"]
+    assert "obj-00007" in fresh.type("upsert-cli verify load", expect=3).stdout
+    mended = _outcome(fresh, "upsert-cli verify load --repair --json")
+    assert mended["ok"]
+    assert mended["repaired"]["written"] == 1
+    _assert_equal(fresh.records(vectors=True), before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "collection.update(ids=['obj-00007'], documents=['changed'], embeddings=[[1.0] * 384])",
+        "collection.update(ids=['obj-00007'], metadatas=[{'number': 8}])",
+        "collection.update(ids=['obj-00007'], metadatas=[{'upsert_hash': None}])",
+        "collection.update(ids=['obj-00007'], metadatas=[{'more': True}])",
+    ],
+)
+def test_a_changed_record_is_different(fresh: Terminal, change: str) -> None:
+    """A record that somebody changed is different, with and without its source, and becomes what it was."""
+    before = fresh.records(vectors=True)
+    _plain(fresh, change)
+    outcome = _outcome(fresh, "upsert-cli verify --json", expect=3)
+    assert _counts(outcome) == GOOD | {"different": 1}
+    assert _ids(outcome, "different") == ["obj-00007"]
+    mended = _outcome(fresh, "upsert-cli verify load --repair --json")
+    assert mended["ok"]
+    assert _counts(mended["repaired"]["before"]) == GOOD | {"different": 1}
+    _assert_equal(fresh.records(vectors=True), before)
+
+
+def test_without_the_source_a_changed_document_is_embedded_as_it_is(fresh: Terminal) -> None:
+    """Without a task, a document that somebody changed is taken as it stands, and its vector is made to fit it."""
+    _plain(fresh, "collection.update(ids=['obj-00007'], documents=['changed'], embeddings=[[1.0] * 384])")
+    assert _outcome(fresh, REPAIR)["repaired"]["written"] == 1
+    fresh.write("b.jsonl", [{"object_id": "same", "payload": {"text": "changed"}}])
+    fresh.type("upsert-cli run b.jsonl")
+    records = fresh.records(vectors=True)
+    np.testing.assert_allclose(records["obj-00007"]["vector"], records["same"]["vector"], atol=1e-5)
+    assert records["obj-00007"]["document"] == "changed"
+    assert records["obj-00007"]["metadata"]["number"] == 7
+
+
+def test_a_vector_of_zeros_is_unreadable(fresh: Terminal) -> None:
+    """A record without a usable vector is found although Chroma lists it, and gets its vector back."""
+    before = fresh.records(vectors=True)
+    _plain(fresh, "collection.update(ids=['obj-00007'], embeddings=[[0.0] * 384])")
+    outcome = _outcome(fresh, "upsert-cli verify --json", expect=3)
+    assert _ids(outcome, "unreadable") == ["obj-00007"]
+    assert _outcome(fresh, REPAIR)["ok"]
+    _assert_equal(fresh.records(vectors=True), before)
+
+
+def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
+    """Records that the index has lost are found one by one among those that it has, and just they are written again."""
+    before = fresh.records(vectors=True)
+    kept = sorted(before)[::2] + sorted(before)[1:13:2]
+    put_index_aside(a_target(fresh.folder))
+    (fresh.folder / "kept.json").write_text(json.dumps([kept, [before[one]["vector"] for one in kept]]))
+    _plain(fresh, "import json\nids, vectors = json.load(open('kept.json'))\ncollection.upsert(ids, vectors)\n")
+    outcome = _outcome(fresh, REPAIR)
+    assert _counts(outcome["repaired"]["before"]) == GOOD | {"unreadable": len(before) - len(kept)}
+    assert outcome["repaired"]["written"] == len(before) - len(kept)
+    assert outcome["repaired"]["aside"] == []
+    assert outcome["ok"]
+    _assert_equal(fresh.records(vectors=True), before)
+
+
+def test_a_collection_of_others_is_read(fresh: Terminal) -> None:
+    """A collection that this tool did not make is read back as far as it can be told what it should hold."""
+    _plain(
+        fresh,
+        "other = chromadb.PersistentClient('chroma').create_collection('other', embedding_function=None)\n"
+        "other.add(ids=['a', 'b'], embeddings=[[1.0, 2.0], [3.0, 1.0]])\n"
+        "other.update(ids=['b'], embeddings=[[0.0, 0.0]])\n",
+    )
+    outcome = _outcome(fresh, "upsert-cli verify --collection other --json", expect=3)
+    assert outcome["records"] == 2
+    assert _ids(outcome, "unreadable") == ["b"]
+    refused = _outcome(fresh, f"{REPAIR} --collection other", expect=4)
+    assert "which model" in refused["error"]
+
+
+def _assert_equal(after: dict[str, Any], before: dict[str, Any]) -> None:
+    assert after.keys() == before.keys()
+    for one, record in before.items():
+        assert after[one]["document"] == record["document"]
+        assert after[one]["metadata"] == record["metadata"]
+        np.testing.assert_allclose(after[one]["vector"], record["vector"], atol=1e-5)

@@ -1,0 +1,93 @@
+"""The command that reads back: `verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.text import safe_json, tab_separated
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.repair import repair as repair_subject
+from upsert_cli.request import Options
+from upsert_cli.subject import Subject
+from upsert_cli.verification import Verification
+from upsert_cli.verification import verify as verify_subject
+
+
+@click.command()
+@click.argument("task_id", type=TaskId(), metavar="[TASK_ID]", required=False)
+@option(
+    "--chroma",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("chroma"),
+    metavar="FOLDER",
+    help="Chroma's folder, where no task is given.",
+)
+@option("--collection", default="default", metavar="NAME", help="The collection to read, where no task is given.")
+@option("--repair", is_flag=True, help="Write again what is missing, unreadable or different.")
+@option(
+    "--model-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The folder with the model's files, for a repair where no task is given.",
+)
+@option("--offline", is_flag=True, help="Never look for the model in the network.")
+@json_option("Print the outcome as one JSON object, also on failure.")
+@common_options
+def verify(
+    session: Session,
+    *,
+    task_id: str | None,
+    chroma: Path,
+    collection: str,
+    repair: bool,
+    model_path: Path | None,
+    offline: bool,
+    json: bool,
+) -> None:
+    """Read every record back with its vector, and compare it with a task's sources.
+
+    Exits with 0 if all is well, with 3 if records are missing, unreadable, different or not found by their own vector,
+    with 1 if the collection cannot be read at all. --repair writes those again, from the task's sources or from what
+    Chroma still holds; an index that cannot be read is moved aside, never deleted, and made anew.
+
+    \b
+    upsert-cli verify nightly-2026-11-24
+    upsert-cli verify --collection default --chroma ./chroma --repair
+    """
+    options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    try:
+        subject = (
+            Subject.of_task(session.journal, task_id)
+            if task_id is not None
+            else Subject.of_collection(chroma.expanduser().absolute(), collection, options)
+        )
+        outcome = (repair_subject if repair else verify_subject)(subject, report=session.terminal.say)
+    except UpsertCliError as error:
+        if json:
+            click.echo(safe_json({"ok": False, "error": str(error), "exit_code": error.exit_code}))
+        raise
+    _show(session, outcome, json=json)
+    click.get_current_context().exit(outcome.exit_code)
+
+
+def _show(session: Session, outcome: Verification, *, json: bool) -> None:
+    if json:
+        click.echo(safe_json(outcome.as_json()))
+    elif outcome.found.wrong:
+        click.echo(tab_separated([("PROBLEM", "ID", "DETAIL"), *outcome.found.examples()]))
+    if outcome.repaired is not None:
+        repaired = outcome.repaired
+        for name in repaired.aside:
+            session.terminal.say(f"the damaged index is kept as {name}; remove it once all is well")
+        for identifier in repaired.removed:
+            session.terminal.say(f"taken out of the queue that it blocked: {identifier}")
+        session.terminal.say(f"{repaired.written:,} records written again")
+    if not outcome.found.wrong:
+        session.terminal.say(outcome.summary())
+        return
+    session.terminal.fail(outcome.summary())
+    if outcome.repaired is None:
+        session.terminal.show(f"  to mend it: {outcome.repair_command()}")

@@ -1,0 +1,158 @@
+"""Mends a collection: writes again what is missing, unreadable or different, and makes an unreadable index anew.
+
+What a task's sources have is taken from there; everything else from the documents and metadata that Chroma still holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
+
+from upsert_cli.errors import ItemError, TargetDamaged
+from upsert_cli.models import Model
+from upsert_cli.stream.damage import put_index_aside, take_poison
+from upsert_cli.stream.documents import HASH_KEY, Document, Recipe, stored_fault, stored_hash
+from upsert_cli.stream.embedder import FastEmbedder, usable_threads
+from upsert_cli.stream.items import START, Item
+from upsert_cli.stream.plans import Plan, forced
+from upsert_cli.stream.rows import Comparison, Rows, Stored, Verdict
+from upsert_cli.stream.vectors import embed_windows
+from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
+from upsert_cli.stream.writer import Writer
+from upsert_cli.subject import Subject
+from upsert_cli.verification import Findings, Repaired, Report, Verification, examine, opened
+
+_NOTHING = Rows(ids=[], texts=[], metadatas=[], vectors=None)
+
+
+def repair(subject: Subject, *, report: Report) -> Verification:
+    """Mends a collection, and tells how it is after that and what was done.
+
+    Args:
+        subject: What to mend, and the sources to mend it from.
+        report: Told of each step that may take long.
+
+    Raises:
+        ModelUnknown: Nothing says which model its vectors are of; only the queue was mended.
+        TargetDamaged: It cannot be read still.
+    """
+    removed: list[str] = []
+    aside: list[str] = []
+    written = 0
+    found, damage = _look(subject, report)
+    before = found
+    if damage is not None and (removed := take_poison(subject.target)):
+        report(f"took {len(removed)} rows that blocked it out of the collection's queue")
+        found, _ = _look(subject, report)
+    if found is None or found.index_is_lost:
+        mender = _Mender(subject)  # before anything is moved: without the model nothing could be made again
+        aside = put_index_aside(subject.target)
+        report("making the index anew from the stored documents")
+        written += mender.write_all_stored()
+        found = examine(subject, report=report)
+    if found.wrong:
+        report(f"writing {len(found.wrong)} records again")
+        written += _Mender(subject).write_again(found.wrong)
+        found = examine(subject, report=report)
+    repaired = Repaired(damage=damage, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
+    return Verification(subject=subject, found=found, repaired=repaired)
+
+
+def _look(subject: Subject, report: Report) -> tuple[Findings | None, str | None]:
+    try:
+        return examine(subject, report=report), None
+    except TargetDamaged as error:
+        report(str(error))
+        return None, error.detail
+
+
+class _Mender:
+    """Embeds and writes again."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._model: Model = subject.model()
+        self._embedder = FastEmbedder(
+            self._model.name,
+            self._model.folder,
+            dimension=self._model.dimension,
+            max_tokens=self._model.max_tokens,
+        )
+
+    def write_all_stored(self) -> int:
+        """Writes every record again from what Chroma holds of it, and returns how many."""
+        with opened(self._subject) as writer:
+            return sum(1 for _ in self._write(self._stored_plans(_all_stored(writer)), writer))
+
+    def write_again(self, wrong: Set[str]) -> int:
+        """Writes some records again, from the sources where they have them, and returns how many."""
+        with opened(self._subject) as writer:
+            done = set(self._write(self._source_plans(wrong, writer), writer))
+            rest = sorted(wrong - done)
+            parts = (rest[start : start + MAX_ROWS] for start in range(0, len(rest), MAX_ROWS))
+            stored = self._stored_plans(writer.fetch(ids) for ids in parts)
+            return len(done) + sum(1 for _ in self._write(stored, writer))
+
+    def _write(self, plans: Iterator[Plan], writer: Writer) -> Iterator[str]:
+        """Yields the ids of what was written; each window is written before the next one is compared."""
+        for embedded in embed_windows(
+            plans,
+            load=lambda: self._embedder,
+            threads=self._subject.options.threads or usable_threads(),
+            ending=threading.Event(),
+            clock=time.monotonic,
+        ):
+            if not embedded.rows:
+                continue
+            rows = embedded.upserts()
+            refused = {one for one, _ in writer.write(rows, _NOTHING)}
+            yield from (one for one in rows.ids if one not in refused)
+
+    def _source_plans(self, wrong: Set[str], writer: Writer) -> Iterator[Plan]:
+        subject = self._subject
+        recipe = Recipe(text_fields=subject.options.text_fields, identity=self._model.identity)
+        for window in read_windows(
+            subject.sources, start=START, id_field=subject.options.id_field, recipe=recipe, pace=Pace(MAX_ROWS)
+        ):
+            documents = tuple(
+                one
+                for one in window.documents
+                if one.id in wrong and (one.item.source, one.item.row) not in subject.refused
+            )
+            if documents:
+                comparison = writer.compare(
+                    [one.id for one in documents],
+                    [one.upsert_hash for one in documents],
+                    [tuple(one.metadata) for one in documents],
+                )
+                yield Plan(window=replace(window, documents=documents), comparison=forced(comparison))
+
+    def _stored_plans(self, parts: Iterable[Sequence[Stored]]) -> Iterator[Plan]:
+        for number, part in enumerate(parts):
+            documents = tuple(self._document(one.id, one.text, one) for one in part if one.text)
+            yield Plan(
+                window=Window(number=number, documents=documents, rejects=(), read=len(part), duplicate=0, after=START),
+                comparison=Comparison(verdicts=[Verdict.TEXT] * len(documents), stale_keys=[()] * len(documents)),
+            )
+
+    def _document(self, identifier: str, text: str, stored: Stored) -> Document:
+        """Returns a stored record as it is written again, with the hash of what it holds now."""
+        metadata = stored.metadata
+        ours = self._subject.identity is not None or not metadata  # Chroma takes no record without any metadata
+        if ours and stored_fault(text, metadata, self._model.identity) is not None:
+            with suppress(ItemError):  # too large for a hash of ours: stored by others, and left as it is
+                metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.identity)}
+        item = Item(identifier, None, None, self._subject.target.collection, 0)
+        return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, 0)
+
+
+def _all_stored(writer: Writer) -> Iterator[Sequence[Stored]]:
+    for start in itertools.count(0, MAX_ROWS):
+        part = writer.fetch(start=start, rows=MAX_ROWS)
+        if not part:
+            return
+        yield part

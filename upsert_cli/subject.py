@@ -1,0 +1,110 @@
+"""What is to be verified: a collection as it describes itself, and the sources of a task where one is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upsert_cli import __version__
+from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of
+from upsert_cli.request import Options
+from upsert_cli.stream.database import described
+from upsert_cli.stream.rows import Target
+from upsert_cli.stream.sources import Source
+from upsert_cli.stream.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is to be verified, and what is needed to mend it."""
+
+    target: Target
+
+    identity: str | None
+    """The model's, which is part of the records' hashes; None where the collection does not tell."""
+
+    options: Options
+    """Of the task, or as far as they were given."""
+
+    task_id: str | None = None
+    sources: tuple[Source, ...] = ()
+
+    refused: frozenset[tuple[str, int]] = frozenset()
+    """Source and row of the items that the model or Chroma refused, and which are not stored for that reason."""
+
+    @classmethod
+    def of_collection(cls, path: Path, collection: str, options: Options) -> Subject:
+        """Returns a collection as it describes itself.
+
+        Raises:
+            CollectionNotFound: It is not there.
+        """
+        stamp, dimension, function = _described(path, collection)
+        model = stamp.get(STAMP_MODEL) or (DEFAULT_MODEL if default_function(function) else "")
+        return cls._stamped(path, collection, model, {STAMP_DIMENSION: dimension} | stamp, options)
+
+    @classmethod
+    def of_task(cls, journal: Journal, task_id: str) -> Subject:
+        """Returns a task's collection, its sources, and which of their rows are not to be expected.
+
+        Raises:
+            TaskNotFound: There is no such task.
+            SourceChanged: A source is not what it was when the task was made.
+            CollectionNotFound: The collection is not there.
+        """
+        task = journal.find(task_id)
+        options = Options.from_json(task.options)
+        sources = tuple(map(Source.from_json, task.inputs))
+        for source in sources:
+            source.check_unchanged()
+        path = Path(task.chroma)
+        stamp, _, _ = _described(path, task.collection)
+        if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
+            model = find_model(task.model, folder=options.model_folder, offline=options.offline)
+            stamp = {STAMP_MODEL: model.name, STAMP_DIMENSION: model.dimension, STAMP_MAX_TOKENS: model.max_tokens}
+        late = {Stage.INFERENCE.value, Stage.UPSERT.value}
+        rejects = RejectsFile.read(journal.rejects_path(task_id))
+        refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in late)
+        return cls._stamped(
+            path, task.collection, task.model, stamp, options, task_id=task_id, sources=sources, refused=refused
+        )
+
+    @classmethod
+    def _stamped(
+        cls, path: Path, collection: str, model: str, stamp: dict[str, Any], options: Options, **of_task: Any
+    ) -> Subject:
+        dimension, max_tokens = int(stamp.get(STAMP_DIMENSION) or 0), int(stamp.get(STAMP_MAX_TOKENS) or 0)
+        target = Target(
+            path=str(path),
+            collection=collection,
+            model=model,
+            dimension=dimension,
+            max_tokens=max_tokens,
+            tool_version=__version__,
+            default_model=model == DEFAULT_MODEL,
+            as_found=True,
+        )
+        identity = identity_of(model, dimension, max_tokens) if STAMP_MODEL in stamp else None
+        return cls(target=target, identity=identity, options=options, **of_task)
+
+    def model(self) -> Model:
+        """Returns the model that the collection's vectors are of.
+
+        Raises:
+            ModelUnknown: It does not say.
+        """
+        if not self.target.model:
+            raise ModelUnknown(path=self.target.path, collection=self.target.collection)
+        return find_model(self.target.model, folder=self.options.model_folder, offline=self.options.offline)
+
+
+def _described(path: Path, collection: str) -> tuple[dict[str, Any], int | None, str]:
+    known = described(path, collection)
+    if known is None:
+        raise CollectionNotFound(path=str(path), collection=collection)
+    _, dimension, metadata, function = known
+    return metadata, dimension, function

@@ -95,9 +95,13 @@ class Interrupted(UpsertCliError):
 
     task_id: str
     signal_number: int
+    done: bool = False
+    """The signal came when there was nothing left to stop."""
 
     def __str__(self) -> str:
         name = signal.Signals(self.signal_number).name
+        if self.done:
+            return f"task {self.task_id} is done; {name} came too late to stop it"
         return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
 
 
@@ -147,6 +151,35 @@ class TaskConflict(Refusal):
         return (
             f"task {self.task_id} stands for another load: its {self.what} was {self.had}, now {self.asked}; "
             f"choose another --task-id, or see `upsert-cli info {self.task_id}`"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class StoppedMidway(UpsertCliError):
+    """Raised when the target is refused to a task that had already written to it."""
+
+    task_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"after a part of the rows: {self.reason}; what was written is checkpointed, "
+            f"`upsert-cli restart {self.task_id}` continues it"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceCutShort(UpsertCliError):
+    """Raised when a source lost rows while it was being read, so that not all of them can have been loaded."""
+
+    task_id: str
+    name: str
+    how: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} became shorter while it was being read ({self.how}), so rows may be missing; once it is "
+            f"whole, load it with `upsert-cli restart {self.task_id} --from-start`"
         )
 
 

@@ -67,7 +67,8 @@ def open_task(
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 _refuse_other_load(existing, draft.task)
-                return _reopen(journal, existing, if_running=if_running, wait_until=wait_until)
+                options = draft.task.options
+                return _reopen(journal, existing, options, if_running=if_running, wait_until=wait_until)
             if if_running == "skip" and (why := _folder_in_use(draft.task)) is not None:
                 return Opening(task=None, claim=None, skipped=why)
             try:
@@ -169,7 +170,6 @@ class _Draft:
 
     def _task(self, task_id: str, sources: Sequence[Source]) -> Task:
         request = self._request
-        totals = [source.total for source in sources]
         now = utc_now()
         return Task(
             id=task_id,
@@ -181,10 +181,15 @@ class _Draft:
             chroma=str(request.chroma.absolute()),
             model=known_name(request.model),
             sources=tuple(map(_absolute, request.names)),
-            total=None if None in totals else sum(total for total in totals if total is not None),
+            total=_total_of(sources),
             inputs=tuple(source.as_json() for source in sources),
             options=request.options.as_json(),
         )
+
+
+def _total_of(sources: Sequence[Source]) -> int | None:
+    totals = [source.total for source in sources if source.total is not None]
+    return sum(totals) if len(totals) == len(sources) else None
 
 
 def _absolute(name: str) -> str:
@@ -236,7 +241,9 @@ def _identity(source: Source) -> str:
     return source.name if source.spooled else str(source.path)
 
 
-def _reopen(journal: Journal, task: Task, *, if_running: IfRunning, wait_until: float) -> Opening:
+def _reopen(
+    journal: Journal, task: Task, options: dict[str, Any], *, if_running: IfRunning, wait_until: float
+) -> Opening:
     """Resumes a task that is not done, unless somebody is at it."""
     while True:
         if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
@@ -259,19 +266,22 @@ def _reopen(journal: Journal, task: Task, *, if_running: IfRunning, wait_until: 
             claim.release()
             return Opening(task=task, claim=None, skipped=why)
         try:
-            return Opening(task=_set_back(journal, task, claim, from_start=False), claim=claim)
+            # The stored records are the same by these options, but how to go on is for the new ones to say.
+            return Opening(task=_set_back(journal, task, claim, from_start=False, options=options), claim=claim)
         except BaseException:
             claim.release()
             raise
 
 
-def _set_back(journal: Journal, task: Task, claim: Claim, *, from_start: bool) -> Task:
+def _set_back(
+    journal: Journal, task: Task, claim: Claim, *, from_start: bool, options: dict[str, Any] | None = None
+) -> Task:
     """Makes a claimed task pending again, at its checkpoint or at the start."""
     sources = [Source.from_json(value) for value in task.inputs]
-    fields: dict[str, Any] = {}
-    if from_start or claim.checkpoint() is None:
+    fields: dict[str, Any] = {} if options is None or options == task.options else {"options": options}
+    if from_start or task.status is TaskStatus.DONE or claim.checkpoint() is None:
+        fields |= _read_anew(task, sources)
         claim.drop_checkpoint()
-        fields = _read_anew(task, sources)
     else:
         for source in sources:
             source.check_unchanged()
@@ -304,15 +314,20 @@ def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Tas
 def _read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     """Finds and fingerprints the sources of a task again, which starts from nothing."""
     options = Options.from_json(task.options)
-    spooled = [source for source in sources if source.spooled]
-    gone = {_absolute(source.name) for source in spooled}
-    names = [name for name in task.sources if name not in gone]
-    found = [*(fingerprint(file) for file in find_files(names)), *spooled] if names else spooled
+    spooled = {_absolute(source.name): source for source in sources if source.spooled}
+    names = [name for name in task.sources if name not in spooled]
+    files = {file.path: file for file in find_files(names)} if names else {}
+    found: list[Source] = []
+    for name in task.sources:  # in the order in which they were named, since the last one of an id wins
+        if name in spooled:
+            found.append(spooled[name])
+        else:
+            mine = [file for file in find_files([name]) if files.pop(file.path, None) is not None]
+            found += [fingerprint(file) for file in mine]
     _check_first_item(found, options)
-    totals = [source.total for source in found]
     return {
         "inputs": tuple(source.as_json() for source in found),
-        "total": None if None in totals else sum(total for total in totals if total is not None),
+        "total": _total_of(found),
         "rows": 0,
         "counts": Counts(),
         "converted": 0,

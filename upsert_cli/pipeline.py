@@ -20,9 +20,13 @@ from upsert_cli import __version__
 from upsert_cli.errors import (
     Canceled,
     CountsDoNotReconcile,
+    Interrupted,
+    JournalDamaged,
     Refusal,
     RejectsLost,
+    SourceCutShort,
     Stage,
+    StoppedMidway,
     TooManyFailures,
     UpsertCliError,
 )
@@ -108,26 +112,23 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, 
         detail=None,
         failed_items=(),
     )
-    observer.started(task)
     stopping = Stopping(task.id, cancel_requested=claim.cancel_requested, kill=observer.killed)
-    attempt = _Attempt(journal, claim, task, observer, stopping, wait_until=wait_until)
-    try:
-        with stopping.signals():
+    with stopping.signals():
+        attempt = _Attempt(journal, claim, task, observer, stopping, wait_until=wait_until)
+        try:
+            observer.started(task)
             attempt.run()
-            # Inside, so that a signal cannot come between the last row and the word that the task is done.
-            return attempt.finish(TaskStatus.DONE, None)
-    except Canceled as error:
-        attempt.finish(TaskStatus.CANCELED, str(error))
-        raise
-    except Refusal as error:
-        attempt.finish(TaskStatus.REFUSED, str(error))
-        raise
-    except UpsertCliError as error:
-        attempt.finish(TaskStatus.FAILED, str(error))
-        raise
-    except BaseException as error:
-        attempt.finish(TaskStatus.FAILED, f"unexpected {type(error).__name__}: {error}")
-        raise
+            task = attempt.finish(TaskStatus.DONE, None)
+        except BaseException as error:
+            reason = attempt.reason_of(error)
+            attempt.finish_after(reason)
+            if reason is error:
+                raise
+            raise reason from error
+        if isinstance(stopping.reason, Interrupted):
+            # It came too late to stop anything, but who sent it wants this process to die by it.
+            raise Interrupted(task_id=task.id, signal_number=stopping.reason.signal_number, done=True)
+    return task
 
 
 class _Attempt:
@@ -162,6 +163,8 @@ class _Attempt:
         self._in_flight = InFlight()
         self._writing = False
         self._next_pulse = 0.0
+        self._rows_at_start = self._checkpoint.rows
+        self._announced = False
 
     def run(self) -> None:
         """Loads everything from the checkpoint on."""
@@ -169,12 +172,7 @@ class _Attempt:
             raise RejectsLost(task_id=self._task.id, failed=self._checkpoint.counts.failed)
         for source in self._sources:
             source.check_unchanged()
-        model = find_model(
-            self._task.model,
-            folder=self._options.model_folder,
-            offline=self._options.offline,
-            report=self._observer.told,
-        )
+        model = self._find_model()
         with abandoned_on_error(self._start_writer(model)) as writer:
             opened = writer.opened()
             for warning in opened.warnings:
@@ -192,14 +190,62 @@ class _Attempt:
         self._check_failures(settled=0)
         for source in self._sources:
             if (change := source.change()) is not None:
+                if source.is_shorter():
+                    raise SourceCutShort(name=source.name, how=change, task_id=self._task.id)
                 self._observer.noted(f"{source.name} changed while it was being read ({change}); load it again")
         if not self._checkpoint.counts.reconciles():
             raise CountsDoNotReconcile(task_id=self._task.id, counts=self._checkpoint.counts.as_json())
 
     def finish(self, status: TaskStatus, detail: str | None) -> Task:
         """Writes how the attempt ended into the task's record."""
-        failed = tuple(RejectsFile.read(self._rejects_path, limit=FAILED_ITEMS, length=self._checkpoint.rejects_bytes))
-        return self._claim.finish(status, detail=detail, failed_items=failed, checkpoint=self._checkpoint)
+        return self._claim.finish(
+            status, detail=detail, failed_items=self._first_rejects(), checkpoint=self._checkpoint
+        )
+
+    def reason_of(self, error: BaseException) -> BaseException:
+        """Returns what the user should hear: a wish to stop explains whatever fails because of it."""
+        if isinstance(self._stopping.reason, Interrupted):
+            return self._stopping.reason
+        if isinstance(error, Refusal) and self._checkpoint.rows > self._rows_at_start:
+            return StoppedMidway(task_id=self._task.id, reason=str(error))
+        return error
+
+    def finish_after(self, error: BaseException) -> None:
+        """Writes why the attempt ended into the task's record; where that fails too, the first error is what counts."""
+        status = TaskStatus.FAILED
+        if isinstance(error, Canceled):
+            status = TaskStatus.CANCELED
+        elif isinstance(error, Refusal):
+            status = TaskStatus.REFUSED
+        known = isinstance(error, UpsertCliError)
+        try:
+            self.finish(status, str(error) if known else f"unexpected {type(error).__name__}: {error}")
+        except UpsertCliError as also:
+            self._observer.noted(f"the end of the task could not be written down: {also}")
+
+    def _first_rejects(self) -> tuple[dict[str, Any], ...]:
+        found: list[dict[str, Any]] = []
+        try:
+            found.extend(
+                RejectsFile.read(self._rejects_path, limit=FAILED_ITEMS, length=self._checkpoint.rejects_bytes)
+            )
+        except JournalDamaged as error:
+            self._observer.noted(str(error))
+        return tuple(found)
+
+    def _find_model(self) -> Model:
+        """Finds the model in a thread, since a fetch may take minutes and signals have to be seen."""
+
+        def finding() -> Iterator[Model]:
+            yield find_model(
+                self._task.model,
+                folder=self._options.model_folder,
+                offline=self._options.offline,
+                report=self._observer.told,
+            )
+
+        with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=self._wait)) as found:
+            return next(found)
 
     # -- the stages -----------------------------------------------------------------------------------------------
 
@@ -338,6 +384,9 @@ class _Attempt:
 
     def _wait(self) -> None:
         """Is called in all waits of the main thread; ends them when the task should stop and nothing is in flight."""
+        if isinstance(self._stopping.reason, Interrupted) and not self._announced:
+            self._announced = True
+            self._observer.told("stopping after what is being written; a second signal ends it at once")
         if time.monotonic() >= self._next_pulse:
             self._next_pulse = time.monotonic() + PULSE_SECONDS
             self._observer.progressed(self._progress)

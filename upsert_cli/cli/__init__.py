@@ -6,6 +6,7 @@ import importlib
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -82,7 +83,8 @@ def _terminal(ctx: click.Context) -> Terminal:
 def _flush() -> None:
     """Writes out what is still buffered, since dying by a signal does not."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(OSError):  # nobody reads it any more
+            stream.flush()
 
 
 @click.group(

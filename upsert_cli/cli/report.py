@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ import click
 from upsert_cli.cli.display import open_display, restore_cursor
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line, safe_json
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
@@ -21,6 +22,7 @@ from upsert_cli.pipeline import Progress
 from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
+SIGNAL_BASE = 128  # shells report 128 and the signal's number
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
 
 
@@ -41,8 +43,8 @@ class RunReport:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._display.close()
-        if isinstance(error, UpsertCliError):
+        self._close_display()
+        if isinstance(error, Exception) and not isinstance(error, click.exceptions.Exit):
             self._failed(error)
 
     # -- the observer of a task -----------------------------------------------------------------------------------
@@ -91,7 +93,7 @@ class RunReport:
 
     def finished(self, task: Task, *, exit_code: int) -> None:
         """Says how the task ended, where the data is and how to query it."""
-        self._display.close()
+        self._close_display()
         self._summary(task, exit_code=exit_code)
         if self._terminal.quiet and exit_code == 0:
             return
@@ -114,7 +116,7 @@ class RunReport:
 
     def verified(self, outcome: Verification) -> None:
         """Says what came of reading everything back."""
-        self._display.close()
+        self._close_display()
         self._event("verification", outcome.as_json())
         if outcome.exit_code == 0:
             self._terminal.say(outcome.summary())
@@ -126,7 +128,7 @@ class RunReport:
 
     def nothing_to_do(self, task: Task | None, *, exit_code: int, skipped: str | None) -> None:
         """Says that a task needed no work, or why what was asked for was skipped."""
-        self._display.close()
+        self._close_display()
         self._summary(task, exit_code=exit_code, detail=skipped)
         if self._terminal.quiet and exit_code == 0:
             return
@@ -135,10 +137,16 @@ class RunReport:
         elif task is not None:
             self._terminal.show(f"task {task.id} is {task.status} already: {counts_line(task.counts.as_json())}")
 
-    def _failed(self, error: UpsertCliError) -> None:
+    def _close_display(self) -> None:
+        with suppress(OSError):  # the terminal is gone, which must not change how the work ends
+            self._display.close()
+
+    def _failed(self, error: Exception) -> None:
         """Reports what was done before an error; the error itself is shown by the error boundary."""
-        task = self._journal.find(self._task.id) if self._task is not None else None
-        exit_code = error.exit_code
+        task = None
+        with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
+            task = self._journal.find(self._task.id) if self._task is not None else None
+        exit_code = _code_of(error)
         self._event("error", {"message": str(error), "exit_code": exit_code})
         self._summary(task, exit_code=exit_code, detail=str(error))
         if task is None:
@@ -164,8 +172,14 @@ class RunReport:
         self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields)
 
     def _event(self, kind: str, fields: dict[str, Any]) -> None:
-        if self._json:
+        if not self._json:
+            return
+        try:
             click.echo(safe_json({"type": kind} | fields))
+        except OSError as error:
+            # Nobody reads any more, or the disk is full: the load goes on, and its exit code still tells the truth.
+            self._json = False
+            self._terminal.warn(f"the JSON events cannot be written any more ({error})")
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
@@ -174,3 +188,9 @@ class RunReport:
 def _sources(task: Task) -> str:
     names = [Path(name).name if name != "-" else "standard input" for name in task.sources]
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _code_of(error: Exception) -> int:
+    if isinstance(error, Interrupted):
+        return SIGNAL_BASE + error.signal_number
+    return error.exit_code if isinstance(error, UpsertCliError) else UpsertCliError.exit_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -43,11 +44,11 @@ class Terminal:
 
     def show(self, message: str) -> None:
         """Shows a line on stderr, always."""
-        click.echo(safe(message), err=True)
+        _echo(safe(message), colored=False)
 
     def _line(self, label: str, color: str, message: str) -> None:
         styled = click.style(f"{label}:", fg=color, bold=True) if self.colored else f"{label}:"
-        click.echo(f"{styled} {safe(message)}", err=True, color=self.colored)
+        _echo(f"{styled} {safe(message)}", colored=self.colored)
 
     @property
     def colored(self) -> bool:
@@ -80,3 +81,9 @@ class Terminal:
             markup=False,
             emoji=False,
         )
+
+
+def _echo(line: str, *, colored: bool) -> None:
+    # A terminal that was closed, or a log that is full, must not change how the work ends.
+    with suppress(OSError):
+        click.echo(line, err=True, color=colored)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from upsert_cli.errors import JournalDamaged, JournalUnreadable, RejectsLost, TaskNotFound
+from upsert_cli.errors import JournalDamaged, JournalUnreadable, JournalUnwritable, RejectsLost, TaskNotFound
 from upsert_cli.journal.files import sync_folder, writing_to
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
@@ -131,7 +131,8 @@ class Claim:
             **settled,
         )
         if status is TaskStatus.DONE:
-            self.drop_checkpoint()
+            with suppress(JournalUnwritable):  # what is left of it is dropped by the next attempt
+                self.drop_checkpoint()
         return task
 
     def __enter__(self) -> Claim:

@@ -15,7 +15,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+JOIN_SECONDS = 10.0  # seconds; the longest that one step of a stage takes is loading a model
 STEP = 0.05  # seconds; the longest that a stage sleeps before it looks whether it should end
+
+
+class StreamEnded(Exception):
+    """Raised by a stage that was ended from elsewhere, to whoever waits for its next value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ def run_ahead(
         BaseException: Whatever `stage` raised, in its place in the order.
     """
     made: queue.Queue[_Item[T] | _End] = queue.Queue(maxsize=depth)
-    thread = threading.Thread(target=_fill, args=(made, stage, ending), name="ahead", daemon=True)
+    failures: list[BaseException] = []
+    thread = threading.Thread(target=_fill, args=(made, stage, ending, failures), name="ahead", daemon=True)
     thread.start()
     finished = False
     try:
@@ -60,13 +66,20 @@ def run_ahead(
                     raise message.error
                 return
             yield message.value
+        thread.join(JOIN_SECONDS)
+        raise next(iter(failures), StreamEnded())  # to return would look like the end of the data
     finally:
         # A consumer that leaves early ends the whole stream: nobody else would take what the stages still make.
         if not finished:
             ending.set()
+        # A thread that comes back from native code while the interpreter ends would abort the process.
+        if thread is not threading.current_thread():
+            thread.join(JOIN_SECONDS)
 
 
-def _fill(made: queue.Queue[_Item[T] | _End], stage: Iterator[T], ending: threading.Event) -> None:
+def _fill(
+    made: queue.Queue[_Item[T] | _End], stage: Iterator[T], ending: threading.Event, failures: list[BaseException]
+) -> None:
     error: BaseException | None = None
     try:
         with closing(stage):  # type: ignore[type-var]  # a generator; Iterator has no close()
@@ -75,6 +88,7 @@ def _fill(made: queue.Queue[_Item[T] | _End], stage: Iterator[T], ending: thread
                     return
     except BaseException as caught:  # noqa: BLE001  # handed over to the consumer, which raises it
         error = caught
+        failures.append(caught)
     _put(made, _End(error), ending)
 
 

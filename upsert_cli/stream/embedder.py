@@ -50,6 +50,7 @@ class FastEmbedder:
 
             self._embedding = TextEmbedding(name, specific_model_path=str(folder), threads=1, cuda=False)
             self._tokenizer = self._prepare_tokenizer()
+            checked(self.embed([PROBE_TEXT]), texts=1, dimension=dimension)
         except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
             raise EmbedderUnusable(model=name, folder=str(folder), reason=one_line(error)) from error
 
@@ -85,6 +86,21 @@ class FastEmbedder:
         import numpy as np
 
         return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
+
+
+def checked(vectors: Vectors, *, texts: int, dimension: int) -> Vectors:
+    """Returns vectors if they are what was asked for.
+
+    Raises:
+        ValueError: Their number or their length is another, or one holds a number that is not finite.
+    """
+    import numpy as np
+
+    if vectors.shape != (texts, dimension):
+        raise ValueError(f"the model gave vectors of shape {vectors.shape}, not {(texts, dimension)}")
+    if not np.isfinite(vectors).all():
+        raise ValueError("the model gave a vector that is not finite")
+    return vectors
 
 
 def usable_threads() -> int:

@@ -95,6 +95,13 @@ class Source:
         except OSError as error:
             return why_unreadable(error)
 
+    def is_shorter(self) -> bool:
+        """Tells whether the file has lost bytes, or is gone, since it was looked at."""
+        try:
+            return self.path.stat().st_size < self.fingerprint.size
+        except OSError:
+            return True
+
     def check_unchanged(self) -> None:
         """Makes sure that a position in the file still means what it did.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.errors import EmbedderFailed, Stage
-from upsert_cli.stream.embedder import PROBE_TEXT, Embedder, one_line
+from upsert_cli.stream.embedder import PROBE_TEXT, Embedder, checked, one_line
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.items import Reject
 from upsert_cli.stream.plans import Plan
@@ -177,27 +177,24 @@ class _WindowWork:
     def _embed(self, batch: list[str]) -> None:
         failing = failing_rows(batch, self._store, is_data_fault=_blames_a_text)
         if failing:
-            self._make_sure_of_the_model(failing[0][1])
+            self._make_sure_of_the_model(*failing[0])
         for text, error in failing:
             for place in self._places[text]:
                 self._failed[place] = one_line(error)
 
-    def _make_sure_of_the_model(self, error: BaseException) -> None:
-        """Raises unless a harmless text still gets a vector: else no text is to blame, but the machine or the model."""
+    def _make_sure_of_the_model(self, accused: str, error: BaseException) -> None:
+        """Raises unless a harmless text as long as the accused one gets a vector: else no text is to blame."""
+        tokens = min(self._lengths[accused], self._embedder.max_tokens)
         try:
-            self._embedder.embed([PROBE_TEXT])
+            self._vectors_of([" ".join([PROBE_TEXT] * (tokens // 2 + 1))])
         except Exception as also:  # noqa: BLE001  # whatever it is, it is not the fault of a text
             raise EmbedderFailed(reason=one_line(also)) from error
 
-    def _store(self, texts: Sequence[str]) -> None:
-        import numpy as np
+    def _vectors_of(self, texts: list[str]) -> Vectors:
+        return checked(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
 
-        vectors = self._embedder.embed(list(texts))
-        if vectors.shape != (len(texts), self._embedder.dimension):
-            raise ValueError(f"the model gave vectors of shape {vectors.shape}")
-        if not np.isfinite(vectors).all():
-            raise ValueError("the model gave a vector that is not finite")
-        for text, vector in zip(texts, vectors, strict=True):
+    def _store(self, texts: Sequence[str]) -> None:
+        for text, vector in zip(texts, self._vectors_of(list(texts)), strict=True):
             for place in self._places[text]:
                 self._vectors[place] = vector
 

@@ -29,6 +29,7 @@ from upsert_cli.errors import (
     StoppedMidway,
     TooManyFailures,
     UpsertCliError,
+    WrongStatus,
 )
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
@@ -104,14 +105,19 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, 
         Canceled: Another process asked for it.
         UpsertCliError: It failed or was refused; the task's record says so as well.
     """
-    task = journal.change(
-        task.id,
-        TaskStatus.PROCESSING,
-        expect=(TaskStatus.PENDING,),
-        started_at=utc_now(),
-        detail=None,
-        failed_items=(),
-    )
+    try:
+        task = journal.change(
+            task.id,
+            TaskStatus.PROCESSING,
+            expect=(TaskStatus.PENDING,),
+            started_at=utc_now(),
+            detail=None,
+            failed_items=(),
+        )
+    except WrongStatus as error:
+        if error.status == TaskStatus.CANCELED:  # in the moment before it was begun
+            raise Canceled(task_id=task.id) from error
+        raise
     stopping = Stopping(task.id, cancel_requested=claim.cancel_requested, kill=observer.killed)
     with stopping.signals():
         attempt = _Attempt(journal, claim, task, observer, stopping, wait_until=wait_until)

@@ -1,0 +1,87 @@
+"""The edges of a run: sources that change under it, options that change between attempts, readers that leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.conftest import Terminal
+
+Items = Callable[..., list[dict[str, Any]]]
+
+
+def _item(identifier: str, text: str) -> dict[str, Any]:
+    return {"object_id": identifier, "payload": {"text": text}}
+
+
+def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
+    """The last source named wins, also after `restart --from-start`, standard input included."""
+    tiny.write("fix.jsonl", [_item("a", "correction")])
+    tiny.type("upsert-cli run - fix.jsonl --task-id t", stdin=json.dumps(_item("a", "from stdin")) + "\n")
+    assert tiny.records()["a"]["document"] == "correction"
+    tiny.type("upsert-cli restart t --from-start")
+    assert tiny.records()["a"]["document"] == "correction"
+
+
+def test_a_restart_that_cannot_begin_loses_no_checkpoint(tiny: Terminal, make_items: Items) -> None:
+    """While a source is missing nothing changes; once it is back, the task goes on where it was."""
+    path = tiny.write("a.jsonl", [*make_items(40), *[{"object_id": ""}] * 5])
+    tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 20 --max-failures 2", expect=1)
+    before = tiny.info("t")
+    aside = path.rename(tiny.folder / "aside")
+    tiny.type("upsert-cli restart t --from-start", expect=2)
+    assert tiny.info("t") == before
+    aside.rename(path)
+    tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 20 --max-failures 10", expect=3)
+    task = tiny.info("t")
+    assert (task["status"], task["counts"]["read"], task["counts"]["failed"]) == ("done", 45, 5)
+    assert task["counts"]["unchanged"] == 0
+
+
+def test_a_source_that_is_cut_while_it_is_read_is_no_success(tiny: Terminal, make_items: Items) -> None:
+    """Rows that vanished before they were read are said to be missing: the task fails, and names the file."""
+    path = tiny.write("a.jsonl", make_items(4000))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
+    _wait_for_rows(tiny, "t")
+    os.truncate(path, path.stat().st_size // 2)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "a.jsonl" in errors
+    assert tiny.info("t")["status"] == "failed"
+
+
+def test_a_reader_that_leaves_does_not_stop_the_load(tiny: Terminal, make_items: Items) -> None:
+    """With `--json` into a closed pipe everything is loaded all the same, and the task is done."""
+    tiny.write("a.jsonl", make_items(30))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --json", stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait(60)
+    assert tiny.info("t")["status"] == "done"
+    assert len(tiny.records()) == 30
+
+
+def test_a_cancel_while_the_model_loads_exits_with_5(terminal: Terminal, make_items: Items) -> None:
+    """Whatever a thread is doing when a task is canceled, the exit code is the contract's."""
+    terminal.write("a.jsonl", make_items(200))
+    process = terminal.start("upsert-cli run a.jsonl --task-id t")
+    for _ in range(400):
+        if terminal.type("upsert-cli info t", expect=None).returncode == 0:
+            break
+        time.sleep(0.02)
+    terminal.type("upsert-cli cancel t", expect=None)
+    process.communicate(timeout=60)
+    assert process.returncode == 5
+
+
+def _wait_for_rows(terminal: Terminal, task_id: str) -> None:
+    for _ in range(600):
+        done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
+        if done.returncode == 0 and json.loads(done.stdout)["progress"]["rows"]:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the task never came to its first checkpoint")

@@ -138,7 +138,7 @@ def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None
 
 def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None:
     """The same task started twice: one works, the other is refused, skips, or waits and finds it done."""
-    tiny.write("a.jsonl", make_items(600))
+    tiny.write("a.jsonl", make_items(3000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     _wait_for_rows(tiny, "t")
     line = "upsert-cli run a.jsonl --task-id t --batch-size 32"
@@ -146,21 +146,21 @@ def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None
     tiny.type(f"{line} --if-running skip")
     tiny.type("upsert-cli restart t", expect=4)
     tiny.type(f"{line} --if-running wait")
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert tiny.info("t")["attempt"] == 1
 
 
 def test_a_folder_is_written_by_one_process(tiny: Terminal, make_items: Items) -> None:
     """Two loads into one Chroma folder: the second is refused and says who holds it."""
-    tiny.write("a.jsonl", make_items(600))
+    tiny.write("a.jsonl", make_items(3000))
     tiny.write("b.jsonl", make_items(10, mark="other"))
     process = tiny.start("upsert-cli run a.jsonl --task-id first --batch-size 32")
     _wait_for_rows(tiny, "first")
     refused = tiny.type("upsert-cli run b.jsonl --task-id second", expect=4)
     assert "first" in refused.stderr
     assert tiny.info("second")["status"] == "refused"
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     tiny.type("upsert-cli run b.jsonl --task-id second")
     assert tiny.info("second")["status"] == "done"

@@ -123,9 +123,8 @@ class Terminal:
             cwd=self.folder,
             env=self.environment,
             text=True,
-            stdin=subprocess.DEVNULL,
             start_new_session=True,
-            **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+            **({"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
         )
 
     def info(self, task_id: str) -> dict[str, Any]:

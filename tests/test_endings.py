@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from tests.conftest import Terminal
 
@@ -76,6 +80,56 @@ def test_a_cancel_while_the_model_loads_exits_with_5(terminal: Terminal, make_it
     terminal.type("upsert-cli cancel t", expect=None)
     process.communicate(timeout=60)
     assert process.returncode == 5
+
+
+@pytest.mark.parametrize("target", ["http://localhost:1", "https://example.com/t/d", "cloud"])
+def test_a_server_does_not_become_a_folder(tiny: Terminal, make_items: Items, target: str) -> None:
+    """What names a server is refused as long as servers cannot be loaded into; nothing is made of that name."""
+    tiny.write("a.jsonl", make_items(1))
+    assert "no folder" in tiny.type(f"upsert-cli run a.jsonl --chroma {target}", expect=2).stderr
+    assert [path.name for path in tiny.folder.iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_obstacle(tiny: Terminal, make_items: Items, closed: str) -> None:
+    """A daemon that closed its standard streams loads all the same."""
+    tiny.write("a.jsonl", [*make_items(3), {"object_id": ""}])
+    line = shlex.join(tiny.arguments("upsert-cli run a.jsonl --json --task-id t"))
+    done = subprocess.run(
+        ["sh", "-c", f"{line} {closed}"], cwd=tiny.folder, env=tiny.environment, capture_output=True, check=False
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (3, False)
+    assert tiny.info("t")["counts"]["inserted"] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_standard_input_is_read_leaves_nothing(tiny: Terminal, number: signal.Signals) -> None:
+    """What was spooled so far is removed, and the process dies by the signal."""
+    process = tiny.start("upsert-cli run -", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write('{"object_id": "a"')
+    process.stdin.flush()
+    spool = tiny.journal / "spool"
+    for _ in range(400):
+        if spool.exists() and any(spool.iterdir()):
+            break
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    process.wait(30)
+    assert process.returncode == -number
+    assert list(spool.iterdir()) == []
+
+
+def test_after_ctrl_c_the_folder_is_free(tiny: Terminal, make_items: Items) -> None:
+    """Who starts the next load as soon as the interrupted one has ended is not refused."""
+    tiny.write("a.jsonl", make_items(300))
+    tiny.write("b.jsonl", make_items(3, mark="other"))
+    for delay in (0.3, 0.5, 0.8, 1.2):
+        process = tiny.start("upsert-cli run a.jsonl --force --batch-size 20")
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGINT)
+        process.wait(30)
+        tiny.type("upsert-cli run b.jsonl")
 
 
 def _wait_for_rows(terminal: Terminal, task_id: str) -> None:

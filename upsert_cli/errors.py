@@ -195,7 +195,8 @@ class TooManyFailures(UpsertCliError):
     def __str__(self) -> str:
         return (
             f"{self.failed} of {self.read} items were rejected, more than --max-failures {self.limit}; "
-            f"`upsert-cli info {self.task_id} --failed` shows them"
+            f"`upsert-cli info {self.task_id} --failed` shows them; once they are mended, "
+            f"`upsert-cli restart {self.task_id} --from-start` reads all again"
         )
 
 

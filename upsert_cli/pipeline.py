@@ -53,6 +53,7 @@ from upsert_cli.stream.writer import Writer
 RUN_AHEAD = 2  # windows that wait between two stages; bounds memory, and more gains nothing
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
+LAST_WRITE_SECONDS = 3.0  # seconds to wait for the writer at an early end; CI systems grant 7.5 s in all
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that a percentage says little
 
 
@@ -439,4 +440,5 @@ def abandoned_on_error(writer: Writer) -> Iterator[Writer]:
         yield writer
     except BaseException:
         writer.abandon()
+        writer.await_end(LAST_WRITE_SECONDS)
         raise

@@ -76,3 +76,23 @@ def die_by(number: int) -> None:
     """Ends this process by a signal, really by it, so that shells and CI systems see what happened."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+class Ended(BaseException):
+    """Raised in the main thread by a signal that comes while no task is run, so that what was begun is cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        """Keeps the signal, to die by it."""
+        super().__init__(number)
+        self.number = number
+
+
+def end_in_order() -> None:
+    """Lets SIGTERM and SIGHUP unwind the program as SIGINT does, unless they are ignored."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _raise_ended)
+
+
+def _raise_ended(number: int, _frame: FrameType | None) -> None:
+    raise Ended(number)

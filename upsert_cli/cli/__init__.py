@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +17,7 @@ from upsert_cli import __version__, telemetry
 from upsert_cli.cli.options import Session
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
-from upsert_cli.stopping import die_by
+from upsert_cli.stopping import Ended, die_by, end_in_order
 
 # Where each command is; a module is loaded when its command is asked for, so that `list` does not wait for `run`.
 COMMANDS = {
@@ -57,6 +59,10 @@ class Root(click.Group):
         except UpsertCliError as error:
             _explain(ctx, error)
             ctx.exit(error.exit_code)
+        except Ended as error:
+            _terminal(ctx).fail(f"stopped by {signal.Signals(error.number).name} before anything was loaded")
+            _flush()
+            die_by(error.number)
         except KeyboardInterrupt:
             _flush()
             die_by(signal.SIGINT)
@@ -106,9 +112,18 @@ def cli() -> None:
     """
 
 
+def _replace_closed_streams() -> None:
+    """Puts /dev/null in place of a standard stream that daemons and cron wrappers have closed."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # for as long as the process lives
+
+
 def main() -> None:
     """Runs the command line."""
     telemetry.switch_off()
+    _replace_closed_streams()
+    end_in_order()
     for stream in (sys.stdout, sys.stderr):
         # A terminal or log that takes no Unicode gets escapes, not a crash.
         if hasattr(stream, "reconfigure"):

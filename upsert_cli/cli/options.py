@@ -51,6 +51,18 @@ class TaskId(click.ParamType[str]):
         return str(value)
 
 
+class ChromaFolder(click.ParamType[Path]):
+    """The folder of a local Chroma; a server is no folder, and must not quietly become one of that name."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Returns the folder, or fails for what names a server."""
+        if re.match(r"[a-z][a-z0-9+.-]*://", str(value), re.IGNORECASE) or value == "cloud":
+            self.fail(f"{value!r} is no folder, and servers cannot be loaded into yet (a folder `cloud` is ./cloud)")
+        return Path(value)
+
+
 class Failures(click.ParamType[str]):
     """A number of items, or a percentage of them."""
 
@@ -120,7 +132,7 @@ def load_options(collection: str) -> Decorator:
         option("--task-id", type=TaskId(), metavar="ID", help="Make sure that the task of this id is done."),
         option(
             "--chroma",
-            type=click.Path(file_okay=False, path_type=Path),
+            type=ChromaFolder(),
             default=Path("chroma"),
             metavar="FOLDER",
             help="Chroma's folder.",

@@ -156,7 +156,9 @@ class RunReport:
         )
         if task.counts.failed:
             self._show_rejects(task)
-        if (again := f"upsert-cli restart {task.id}") not in str(error) and task.status is not TaskStatus.DONE:
+        again = f"upsert-cli restart {task.id}"
+        # What was typed wrong, or is refused for its options, a restart with the same options would not mend.
+        if exit_code == UpsertCliError.exit_code and again not in str(error) and task.status is not TaskStatus.DONE:
             self._terminal.show(f"  to go on once that is mended: {again}")
 
     def _show_rejects(self, task: Task) -> None:

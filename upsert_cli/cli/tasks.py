@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import click
 
@@ -157,7 +158,9 @@ def _print_table(session: Session, header: Sequence[str], rows: Sequence[Sequenc
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in header:
-        table.add_column(title, overflow="fold", justify="right" if title in ("ROWS", "REJECTED") else "left")
+        justify: Literal["left", "right"] = "right" if title in ("ROWS", "REJECTED") else "left"
+        # Only the last column may be broken: an id is there to be copied.
+        table.add_column(title, overflow="fold", no_wrap=title != header[-1], justify=justify)
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))
     session.terminal.console(stderr=False).print(table)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.options import ChromaFolder, Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.repair import repair as repair_subject
@@ -20,7 +20,7 @@ from upsert_cli.verification import verify as verify_subject
 @click.argument("task_id", type=TaskId(), metavar="[TASK_ID]", required=False)
 @option(
     "--chroma",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=ChromaFolder(),
     default=Path("chroma"),
     metavar="FOLDER",
     help="Chroma's folder, where no task is given.",

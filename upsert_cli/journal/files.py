@@ -51,6 +51,8 @@ def make_folder(path: Path) -> None:
         if path.is_symlink() or not path.is_dir():
             raise
     except FileNotFoundError:
+        if path.parent.is_dir():
+            raise  # of a file system that takes no folders, such as /proc
         make_folder(path.parent)
         make_folder(path)
     else:

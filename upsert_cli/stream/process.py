@@ -98,6 +98,11 @@ class Process:
             with end:
                 end.shutdown(socket.SHUT_RDWR)
 
+    def await_end(self, seconds: float) -> None:
+        """Waits until the process has ended, or until the time is over."""
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(seconds)
+
     def join(self, wait: Callable[[], None]) -> int:
         """Waits until the process has ended, and returns its status.
 

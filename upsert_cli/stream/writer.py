@@ -161,6 +161,11 @@ class Writer:
             if self._process is not None:
                 self._process.hang_up()
 
+    def await_end(self, seconds: float) -> None:
+        """Waits a while for an abandoned process, so that the folder is free for whoever comes next."""
+        if self._process is not None:
+            self._process.await_end(seconds)
+
     # -- the process ----------------------------------------------------------------------------------------------
 
     def _ask(self, request: child.Request, *, tries: int) -> Any:

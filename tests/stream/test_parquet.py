@@ -31,6 +31,7 @@ from tests.stream.reading import (
 )
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.stream.items import START, Item, Reject, read_items
+from upsert_cli.stream.sources import find_files, fingerprint
 
 UTC = datetime.UTC
 
@@ -356,3 +357,16 @@ def test_jsonl_and_parquet_in_one_task(tmp_path: Path) -> None:
     assert [(row.source, row.row) for row, _ in rows] == [(str(first), 1), (str(second), 1), (str(second), 2)]
     assert read(first, second, start=rows[0][1]) == rows[1:]
     assert read(first, second, start=rows[2][1]) == []
+
+
+def test_an_empty_map_is_an_object(tmp_path: Path) -> None:
+    """A map without entries is the empty object that JSONL has, not an empty list; a missing one is null."""
+    path = tmp_path / "a.parquet"
+    table = {
+        "id": pa.array(["a", "b", "c"]),
+        "m": pa.array([[], [("k", "v")], None], type=pa.map_(pa.string(), pa.string())),
+    }
+    pq.write_table(pa.table(table), path)
+    (found,) = find_files([str(path)])
+    rows = [row for row, _ in read_items([fingerprint(found)], start=START, id_field="id")]
+    assert [getattr(row, "payload", row) for row in rows] == [{"m": {}}, {"m": {"k": "v"}}, {"m": None}]

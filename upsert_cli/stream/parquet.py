@@ -185,7 +185,7 @@ def _values(column: pa.Array, name: str, *, mapped: bool) -> list[Any]:
     if name in JSON_FIELDS and pa.types.is_large_binary(column.type):
         return [text if text is None else _parsed(text, mapped=mapped) for text in values]
     if pa.types.is_map(column.type):
-        return [value and {str(key): inner for key, inner in value} for value in values]
+        return [None if value is None else {str(key): inner for key, inner in value} for value in values]
     return values
 
 

@@ -62,7 +62,9 @@ class Stopping:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Once stopped, there is only the way to the end left: a further signal may kill at once.
+                killed = isinstance(self.reason, Interrupted) and handler is not signal.SIG_IGN
+                signal.signal(number, signal.SIG_DFL if killed else handler)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if isinstance(self.reason, Interrupted):

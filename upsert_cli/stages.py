@@ -15,7 +15,7 @@ from upsert_cli.progress import Progress
 from upsert_cli.request import Options
 from upsert_cli.stream.ahead import run_ahead
 from upsert_cli.stream.documents import Recipe
-from upsert_cli.stream.embedder import Embedder, FastEmbedder, usable_threads
+from upsert_cli.stream.embedder import Embedder, FastEmbedder
 from upsert_cli.stream.folder import holder_of
 from upsert_cli.stream.items import Position
 from upsert_cli.stream.plans import InFlight, compare_windows
@@ -123,7 +123,7 @@ class Stages:
         embedded = embed_windows(
             plans,
             load=lambda: self._load(model),
-            threads=self._options.threads or usable_threads(),
+            effort=self._options.effort,
             ending=self._ending,
             clock=time.monotonic,
         )
@@ -137,7 +137,13 @@ class Stages:
 
     def _load(self, model: Model) -> Embedder:
         with self._progress.busy("loading"):
-            return FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens)
+            return FastEmbedder(
+                model.name,
+                model.folder,
+                dimension=model.dimension,
+                max_tokens=model.max_tokens,
+                device=self._options.device,
+            )
 
     def _read(self, windows: Iterator[Window]) -> Iterator[Window]:
         while True:

@@ -194,6 +194,14 @@ def tiny(terminal: Terminal, tiny_model: Path) -> Terminal:
     return terminal
 
 
+@pytest.fixture(scope="session")
+def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns the options for another model of the same dimension."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("other-model"), dirs_exist_ok=True)
+    (folder / "model.onnx").rename(folder / "model_optimized.onnx")
+    return f"--model sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2 --model-path {folder}"
+
+
 @pytest.fixture
 def make_items() -> Callable[..., list[dict[str, Any]]]:
     """Returns a maker of `count` items with texts of mixed length."""

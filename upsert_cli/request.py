@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import Counts, Task, TaskStatus
 from upsert_cli.stream.embedder import Device, Effort
 
 Kind = Literal["default", "categories"]
@@ -57,6 +57,13 @@ class Options:
             return read >= max(settled, 1) and failed * 100 > float(self.max_failures[:-1]) * read
         return failed > int(self.max_failures)
 
+    def done_code(self, counts: Counts) -> int:
+        """Returns the exit code of a load that came to its end."""
+        if not counts.failed:
+            return 0
+        too_many = self.exceeds_max_failures(counts.failed, counts.read, settled=0)
+        return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
+
     def same_result(self, other: Options) -> bool:
         """Tells whether a load with `other` stores the same records."""
         return (self.id_field, self.text_fields, self.model_path) == (
@@ -93,10 +100,10 @@ class Request:
 
 def exit_code(task: Task) -> int:
     """Returns the exit code that stands for a task's state; 0 while nothing has gone wrong yet."""
-    strict = Options.from_json(task.options).strict
+    options = Options.from_json(task.options)
     match task.status:
-        case TaskStatus.DONE if task.counts.failed:
-            return UpsertCliError.exit_code if strict else SOME_REJECTED
+        case TaskStatus.DONE:
+            return options.done_code(task.counts)
         case TaskStatus.FAILED:
             return UpsertCliError.exit_code
         case TaskStatus.REFUSED:

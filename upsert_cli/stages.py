@@ -41,6 +41,19 @@ def find_model_patiently(
         return next(found)
 
 
+def target_of(task: Task, model: Model) -> Target:
+    """Returns what a task writes to."""
+    return Target(
+        path=task.chroma,
+        collection=task.collection,
+        model=model.name,
+        dimension=model.dimension,
+        max_tokens=model.max_tokens,
+        tool_version=__version__,
+        default_model=model.name == DEFAULT_MODEL,
+    )
+
+
 def start_writer(
     task: Task,
     model: Model,
@@ -60,15 +73,6 @@ def start_writer(
         report: Told whom is waited for.
         wait: Called in the waits of the main thread; may raise to give up.
     """
-    target = Target(
-        path=task.chroma,
-        collection=task.collection,
-        model=model.name,
-        dimension=model.dimension,
-        max_tokens=model.max_tokens,
-        tool_version=__version__,
-        default_model=model.name == DEFAULT_MODEL,
-    )
     holder = holder_of(Path(task.chroma))
     is_other = holder is not None and holder.task_id not in (None, task.id)
     # For this task's own dead runner in any case.
@@ -76,7 +80,7 @@ def start_writer(
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:
         report(f"waiting for {task.chroma}, which is in use by {holder}")
-    return Writer.start(target, task_id=task.id, verbose=verbose, lease_timeout=seconds, wait=wait)
+    return Writer.start(target_of(task, model), task_id=task.id, verbose=verbose, lease_timeout=seconds, wait=wait)
 
 
 class Stages:

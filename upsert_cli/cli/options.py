@@ -169,6 +169,10 @@ def load_options(collection: str) -> Decorator:
             help="Stop as failed above so many rejected items.",
         ),
         option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
+        option(
+            "--dry-run", is_flag=True, help="Read, check and compare everything, say what would be done, write nothing."
+        ),
+        option("--no-compare", is_flag=True, help="With --dry-run: without looking at the collection or the model."),
         option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
         option(
             "--if-running",

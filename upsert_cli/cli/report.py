@@ -19,6 +19,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.progress import Progress
+from upsert_cli.rehearsal import Rehearsal
 from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
@@ -116,6 +117,27 @@ class RunReport:
             f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""
         )
 
+    def rehearsed(self, outcome: Rehearsal, *, exit_code: int) -> None:
+        """Says what a load would do."""
+        self._close_display()
+        for record in outcome.rejects:
+            self._event("reject", record)
+        fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
+        estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
+        self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields | estimate)
+        if self._terminal.quiet and exit_code == 0:
+            return
+        counts = counts_line(outcome.counts.as_json())
+        if outcome.compared:
+            self._terminal.show(
+                f"dry run: {counts}; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
+            )
+        else:
+            self._terminal.show(f"dry run, compared with nothing: {counts}; nothing was written")
+        self._list_rejects(outcome.rejects)
+        if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
+            self._terminal.show(f"  {more:,} more")
+
     def verified(self, outcome: Verification) -> None:
         """Says what came of reading everything back."""
         self._close_display()
@@ -164,12 +186,15 @@ class RunReport:
             self._terminal.show(f"  to go on once that is mended: {again}")
 
     def _show_rejects(self, task: Task) -> None:
-        for record in task.failed_items[:REPORTED_REJECTS]:
-            where = f"{record['source']}:{record['row']}"
-            self._terminal.show(f"  {where}: {record['failure_stage']}: {record['detail']}")
+        self._list_rejects(task.failed_items)
         more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
         also = f"{more:,} more; " if more > 0 else ""
         self._terminal.show(f"  {also}all of them: upsert-cli info {task.id} --failed")
+
+    def _list_rejects(self, records: Sequence[dict[str, Any]]) -> None:
+        for record in records[:REPORTED_REJECTS]:
+            where = f"{record['source']}:{record['row']}"
+            self._terminal.show(f"  {where}: {record['failure_stage']}: {record['detail']}")
 
     def _summary(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> None:
         fields = task.as_json(running=False) if task is not None else {"id": None, "status": None, "detail": detail}

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -17,6 +17,7 @@ from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
+from upsert_cli.rehearsal import rehearse
 from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
 from upsert_cli.subject import Subject
 from upsert_cli.verification import verify as verify_subject
@@ -90,8 +91,12 @@ def _load(
     model_path: Path | None,
     text_field: tuple[str, ...],
     verify: bool,
+    dry_run: bool,
+    no_compare: bool,
     **options: Any,
 ) -> None:
+    if no_compare and not dry_run:
+        raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
     request = Request(
         kind=kind,
         names=sources,
@@ -106,6 +111,8 @@ def _load(
             **options,
         ),
     )
+    if dry_run:
+        _rehearse(session, request, json=json, compare=not no_compare)
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
 
     def opening() -> Opening:
@@ -119,6 +126,22 @@ def _load(
         skip=if_running == "skip",
         verify=verify,
     )
+
+
+def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) -> NoReturn:
+    """Says what a load would do, and exits as it would."""
+    with RunReport(session.journal, session.terminal, json=json) as report:
+        outcome = rehearse(
+            session.journal,
+            request,
+            stdin=sys.stdin.buffer,
+            compare=compare,
+            report=report.told,
+            warn=report.noted,
+        )
+        code = request.options.done_code(outcome.counts)
+        report.rehearsed(outcome, exit_code=code)
+    click.get_current_context().exit(code)
 
 
 def _work(

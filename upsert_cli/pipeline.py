@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,7 @@ from upsert_cli.stream.items import START, Position, Reject
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.rows import Target, Verdict
 from upsert_cli.stream.sources import Source
+from upsert_cli.stream.superseded import Rejected, Superseded, superseded_by_later_rows
 from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 from upsert_cli.stream.writer import Writer
@@ -294,6 +295,7 @@ class _Attempt:
             recipe=recipe,
             pace=self._pace,
             only=self._rows_to_retry(),
+            superseded=self._superseded(),
         )
         ahead = run_ahead(self._counted_in(windows), depth=RUN_AHEAD, ending=self._ending)
         plans = run_ahead(
@@ -317,6 +319,17 @@ class _Attempt:
         rejects = RejectsFile.read(self._retry_path, limit=None, length=None)
         left = itertools.islice(rejects, self._checkpoint.retried, None)
         return ((record["source"], record["row"]) for record in left)
+
+    def _superseded(self) -> AbstractContextManager[Superseded] | None:
+        """Returns what tells which of the retried rows came too late, or None where all rows are read in order."""
+        if self._checkpoint.retried is None:
+            return None
+        return superseded_by_later_rows(
+            self._sources,
+            id_field=self._options.id_field,
+            rejected=lambda: map(Rejected.from_json, RejectsFile.read(self._retry_path)),
+            ending=self._ending,
+        )
 
     def _counted_in(self, windows: Iterator[Window]) -> Iterator[Window]:
         for window in windows:

@@ -60,15 +60,11 @@ def run(journal: Journal, task_id: str) -> None:
     rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
     for window in range(1, WINDOWS + 1):
         length = attempt(partial(rejects.append, [make_reject(window)]))
-        checkpoint = make_checkpoint(window * ROWS, rejects_bytes=length)
+        checkpoint = make_checkpoint(window * ROWS, rejects_bytes=length, failed=window)
         attempt(partial(claim.save, checkpoint))
         report("saved", task_id, rows=checkpoint.rows)
     attempt(rejects.close)
-    attempt(
-        lambda: claim.finish(
-            TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=make_checkpoint(WINDOWS * ROWS)
-        )
-    )
+    attempt(lambda: claim.finish(TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=checkpoint))
     report("finished", task_id)
     claim.release()
 

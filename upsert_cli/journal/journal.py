@@ -22,6 +22,7 @@ from upsert_cli.journal.rejects import known_rejects
 from upsert_cli.journal.repair import repair
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
+from upsert_cli.journal.taskdamage import TaskDamage, damaged_task_files
 from upsert_cli.journal.taskfile import Record
 from upsert_cli.journal.tasks import FAILED_ITEMS, Task, TaskStatus
 from upsert_cli.leases import Lease
@@ -78,7 +79,7 @@ class Journal:
         meta = self._layout.meta
         lost = self._layout.read_format() is None and meta.exists()
         format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
-        return (*format_lost, *self._history.damaged())
+        return (*format_lost, *self._history.damaged(), *(found.damage for found in self._damaged_task_files()))
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class Journal:
             history = History(self.folder, warn=steps.append)
             with self._allocation(steps.append), closing(history):
                 repair(self.folder, history, tell=steps.append)
+            steps += [self._mend(found) for found in self._damaged_task_files()]
         self.close()
         return steps
 
@@ -226,6 +228,22 @@ class Journal:
         if found is not None and found < FORMAT:
             with self._allocation():
                 return
+
+    def _damaged_task_files(self, *task_ids: str) -> Iterator[TaskDamage]:
+        with closing(History(self.folder, warn=lambda _: None)) as history:
+            records = map(history.find, task_ids) if task_ids else history.newest_first()
+            yield from damaged_task_files(self._layout, records, find=history.find)
+
+    def _mend(self, found: TaskDamage) -> str:
+        if found.is_mendable:
+            try:
+                with self.claim(found.task_id):
+                    for again in self._damaged_task_files(found.task_id):
+                        if again.is_mendable:
+                            return again.mend()
+            except TaskRunning as error:
+                return str(error)
+        return f"{found.damage.path}: {found.damage.reason}"
 
     def _refuse_taken(self, task_id: str) -> None:
         if self._history.is_taken(task_id):

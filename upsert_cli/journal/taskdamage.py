@@ -16,7 +16,7 @@ from upsert_cli.journal.leases import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.taskfile import Record
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus, valid_task_id
 
 LOOKS = 3  # at a task whose files seem damaged; more than one only if it moved on meanwhile
 
@@ -63,35 +63,36 @@ def damaged_task_files(
     Raises:
         JournalUnreadable: A file is there but cannot be read.
     """
+    names = layout.names_of_task_files()
     for record in records:
+        if not _has_files(names, record):
+            continue
         try:
             yield from _settled_judgement(layout, record, find)
         except ValueError:
             continue  # a record that makes no sense tells nothing of its files, and is named by those who list it
 
 
+def _has_files(names: frozenset[str], record: Record) -> bool:
+    """Tells cheaply whether there is something to judge; most tasks of a long history have no files."""
+    task_id, counts = record.get("id"), record.get("counts")
+    if not isinstance(task_id, str) or not valid_task_id(task_id):
+        return False  # what can be no id names no file
+    counted = isinstance(counts, dict) and bool(counts.get("failed"))
+    return counted or f"{task_id}.jsonl" in names or f"{task_id}.progress" in names
+
+
 def _settled_judgement(layout: Layout, record: Record, find: Callable[[str], Record]) -> list[TaskDamage]:
     found: list[TaskDamage] = []
     for _ in range(LOOKS):
-        task = Task.from_record(record) if _has_files(layout, record) else None
-        checkpoint = None if task is None else read_checkpoint(layout.progress(task.id))
-        found = [] if task is None else list(_judge(layout, task, checkpoint))
-        if task is None or not found:
-            return found
+        task = Task.from_record(record)
+        checkpoint = read_checkpoint(layout.progress(task.id))
+        if not (found := list(_judge(layout, task, checkpoint))):
+            break
         before, record = record, find(task.id)
         if record == before and read_checkpoint(layout.progress(task.id)) == checkpoint:
-            return found
+            break
     return found
-
-
-def _has_files(layout: Layout, record: Record) -> bool:
-    """Tells cheaply whether there is something to judge; most tasks of a long history have no files."""
-    if not isinstance(record.get("id"), str):
-        return False
-    if record.get("status") != TaskStatus.DONE.value:
-        return layout.progress(record["id"]).exists()
-    counts = record.get("counts")
-    return (isinstance(counts, dict) and bool(counts.get("failed"))) or _size(layout.rejects(record["id"])) > 0
 
 
 def _judge(layout: Layout, task: Task, checkpoint: Checkpoint | None) -> Iterator[TaskDamage]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.stream.reading import sources_of, write_lines
+from tests.stream.reading import fuzz, sources_of, write_lines
 from upsert_cli.errors import ScratchUnusable
 from upsert_cli.stream.ahead import StreamEnded
 from upsert_cli.stream.documents import Recipe
@@ -25,7 +24,6 @@ from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
 from upsert_cli.stream.windows import Pace, read_windows
 
 ATTEMPTS = 4
-FEW, MANY = 100, 2_000  # examples
 NEVER = ATTEMPTS
 
 
@@ -85,34 +83,28 @@ def _line(identifier: str, good_from: int) -> bytes:
 rows = st.tuples(st.sampled_from(["a", "b", "c", ""]), st.integers(0, NEVER))
 
 
-@pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_the_last_good_row_of_each_id_wins(examples: int) -> None:
+@fuzz(
+    files=st.lists(st.lists(rows, max_size=12), min_size=1, max_size=3),
+    kills=st.lists(st.none() | st.integers(0, 3), min_size=ATTEMPTS, max_size=ATTEMPTS),
+    attempts=st.integers(1, ATTEMPTS),
+)
+def test_the_last_good_row_of_each_id_wins(
+    files: list[list[tuple[str, int]]], kills: list[int | None], attempts: int
+) -> None:
     """After any retries, killed anywhere, the collection is what the good rows give when they are read in order."""
-
-    @settings(max_examples=examples, deadline=None)
-    @given(
-        files=st.lists(st.lists(rows, max_size=12), min_size=1, max_size=3),
-        kills=st.lists(st.none() | st.integers(0, 3), min_size=ATTEMPTS, max_size=ATTEMPTS),
-        attempts=st.integers(1, ATTEMPTS),
-    )
-    def check(files: list[list[tuple[str, int]]], kills: list[int | None], attempts: int) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [
-                write_lines(Path(folder) / f"{number}.jsonl", *(_line(*row) for row in file))
-                for number, file in enumerate(files)
-            ]
-            load = Load(sources_of(*paths))
-            for number, windows in zip(range(attempts), kills, strict=False):
-                load.attempt(number, windows=windows)
-            names = [source.name for source in load.sources]
-        numbered = [(names[n], row, *item) for n, file in enumerate(files) for row, item in enumerate(file, 1)]
-        good = [row for row in numbered if row[2] and row[3] < attempts]
-        assert load.collection == {identifier: (name, row) for name, row, identifier, _ in good}
-        assert [(each["source"], each["row"]) for each in load.rejected] == [
-            row[:2] for row in numbered if row not in good
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [
+            write_lines(Path(folder) / f"{number}.jsonl", *(_line(*row) for row in file))
+            for number, file in enumerate(files)
         ]
-
-    check()
+        load = Load(sources_of(*paths))
+        for number, windows in zip(range(attempts), kills, strict=False):
+            load.attempt(number, windows=windows)
+        names = [source.name for source in load.sources]
+    numbered = [(names[n], row, *item) for n, file in enumerate(files) for row, item in enumerate(file, 1)]
+    good = [row for row in numbered if row[2] and row[3] < attempts]
+    assert load.collection == {identifier: (name, row) for name, row, identifier, _ in good}
+    assert [(each["source"], each["row"]) for each in load.rejected] == [row[:2] for row in numbered if row not in good]
 
 
 @pytest.fixture

@@ -487,6 +487,19 @@ class SourceChanged(Refusal):
 
 
 @dataclass(eq=False, kw_only=True)
+class ScratchUnusable(UpsertCliError):
+    """Raised when what a retry has to remember of its rows finds no room in the temporary folder."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the temporary folder ($TMPDIR, or else /var/tmp) cannot be used ({self.reason}); make room there or "
+            f"set TMPDIR to another folder, then restart the task"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class SpoolFailed(UpsertCliError):
     """Raised when standard input or a pipe cannot be kept for a restart."""
 

@@ -147,9 +147,14 @@ class _Attempt:
             for warning in opened.warnings:
                 self._observer.noted(warning)
             self._progress.stage = "loading"
-            start = Position.from_json(self._settlement.checkpoint.position)
             stream = self._stages.run(
-                self._sources, start=start, only=only, model=model, writer=writer, wait=self._wait
+                self._sources,
+                start=Position.from_json(self._settlement.checkpoint.position),
+                only=only,
+                rejected=self._settlement.rejects_to_retry,
+                model=model,
+                writer=writer,
+                wait=self._wait,
             )
             with self._settlement.open_rejects() as rejects, closing(stream):
                 for embedded in stream:

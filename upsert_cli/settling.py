@@ -16,6 +16,7 @@ from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task, TaskStatus
 from upsert_cli.request import Options
 from upsert_cli.stream.items import START, Reject
 from upsert_cli.stream.rows import Verdict
+from upsert_cli.stream.superseded import Rejected
 from upsert_cli.stream.vectors import Embedded
 
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that a percentage says little
@@ -67,6 +68,10 @@ class Settlement:
         rejects = RejectsFile.read(self._retry_path, limit=None, length=None)
         left = itertools.islice(rejects, self.checkpoint.retried, None)
         return ((record["source"], record["row"]) for record in left)
+
+    def rejects_to_retry(self) -> Iterator[Rejected]:
+        """Yields all rejects that this attempt retries, also those that are settled already."""
+        return map(Rejected.from_json, RejectsFile.read(self._retry_path))
 
     def open_rejects(self) -> RejectsFile:
         """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""

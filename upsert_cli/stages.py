@@ -21,6 +21,7 @@ from upsert_cli.stream.items import Position
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.rows import Target
 from upsert_cli.stream.sources import Source
+from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
 from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 from upsert_cli.stream.writer import Writer
@@ -100,6 +101,7 @@ class Stages:
         *,
         start: Position,
         only: Iterator[tuple[str, int]] | None,
+        rejected: Callable[[], Iterator[Rejected]],
         model: Model,
         writer: Writer,
         wait: Callable[[], None],
@@ -110,13 +112,23 @@ class Stages:
             sources: What to read.
             start: Where to begin.
             only: Source and row of the rows to read, in their order; None: all.
+            rejected: Yields what is retried where `only` says that something is: a later good row of an id wins.
             model: What to embed with; loaded when the first text needs it.
             writer: Tells what the collection holds already.
             wait: Called in the waits of the thread that takes the windows; may raise to end all stages.
         """
         recipe = Recipe(text_fields=self._options.text_fields, identity=model.identity)
+        superseded = superseded_by_later_rows(
+            sources, id_field=self._options.id_field, rejected=rejected, ending=self._ending
+        )
         windows = read_windows(
-            sources, start=start, id_field=self._options.id_field, recipe=recipe, pace=self._pace, only=only
+            sources,
+            start=start,
+            id_field=self._options.id_field,
+            recipe=recipe,
+            pace=self._pace,
+            only=only,
+            superseded=None if only is None else superseded,
         )
         ahead = run_ahead(self._read(windows), depth=RUN_AHEAD, ending=self._ending)
         plans = run_ahead(

@@ -8,14 +8,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.stream.reading import (
     GOOD,
     exactly,
+    fuzz,
     item,
-    one_folder_for_all,
     read,
     reject,
     rows_of,
@@ -226,8 +225,7 @@ def test_the_limit_of_a_line(tmp_path: Path, excess: int, kind: type, end: bytes
     assert [type(row) for row in rows_of(path)] == [kind]
 
 
-@one_folder_for_all
-@given(content=st.lists(st.binary() | st.sampled_from([GOOD, b"", b" ", b"\xef\xbb\xbf", b"{", b"[1]"])))
+@fuzz(content=st.lists(st.binary() | st.sampled_from([GOOD, b"", b" ", b"\xef\xbb\xbf", b"{", b"[1]"])))
 def test_any_bytes_are_read(tmp_path: Path, content: list[bytes]) -> None:
     """Whatever is in a file, each line that is not blank is an item or a reject, and the total was known before."""
     path = tmp_path / "a.jsonl"
@@ -243,8 +241,7 @@ def test_any_bytes_are_read(tmp_path: Path, content: list[bytes]) -> None:
 lines = st.sampled_from([GOOD, b"", b"  ", b"{", GOOD + b"\r", GOOD + b" " * 300])
 
 
-@one_folder_for_all
-@given(files=st.lists(st.lists(lines, max_size=6), min_size=1, max_size=3), end=st.sampled_from([b"", b"\n"]))
+@fuzz(files=st.lists(st.lists(lines, max_size=6), min_size=1, max_size=3), end=st.sampled_from([b"", b"\n"]))
 def test_resuming_anywhere_gives_the_rest(tmp_path: Path, files: list[list[bytes]], end: bytes) -> None:
     """From every position that came with a row, exactly the rows behind it are read, though nothing before is there."""
     paths = [tmp_path / f"{number}.jsonl" for number in range(len(files))]

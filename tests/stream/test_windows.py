@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.stream.reading import fuzz
 from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.items import START, Position
 from upsert_cli.stream.sources import Source, find_files, fingerprint
@@ -37,7 +37,7 @@ def _write(path: Path, ids: list[str]) -> Path:
     return path
 
 
-@given(ids=st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=40), rows=st.integers(1, 10))
+@fuzz(ids=st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=40), rows=st.integers(1, 10))
 def test_every_row_is_in_one_window_and_accounted_for(ids: list[str], rows: int) -> None:
     """Documents, rejects and duplicates of all windows are the rows of the file; the last of an id stays."""
     with tempfile.TemporaryDirectory() as folder:

@@ -18,10 +18,11 @@ from upsert_cli.journal.files import locked, reading_from, writing_to
 from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import FORMAT, Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint, take_task_lease
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import known_rejects
 from upsert_cli.journal.repair import repair
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
+from upsert_cli.journal.taskdamage import TaskDamage, damaged_task_files
 from upsert_cli.journal.taskfile import Record
 from upsert_cli.journal.tasks import FAILED_ITEMS, Task, TaskStatus
 from upsert_cli.leases import Lease
@@ -78,7 +79,7 @@ class Journal:
         meta = self._layout.meta
         lost = self._layout.read_format() is None and meta.exists()
         format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
-        return (*format_lost, *self._history.damaged())
+        return (*format_lost, *self._history.damaged(), *(found.damage for found in self._damaged_task_files()))
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class Journal:
             history = History(self.folder, warn=steps.append)
             with self._allocation(steps.append), closing(history):
                 repair(self.folder, history, tell=steps.append)
+            steps += [self._mend(found) for found in self._damaged_task_files()]
         self.close()
         return steps
 
@@ -179,11 +181,8 @@ class Journal:
 
     def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
         """Yields the items of a task that could not be loaded; while they are retried, also those that wait for it."""
-        checkpoint, failed = read_checkpoint(self._layout.progress(task_id)), self._layout.rejects(task_id)
-        retried = checkpoint.retried if checkpoint is not None else None if failed.exists() else 0
-        yield from RejectsFile.read(failed)
-        if retried is not None:
-            yield from itertools.islice(RejectsFile.read(self._layout.retry(task_id)), retried, None)
+        checkpoint = read_checkpoint(self._layout.progress(task_id))  # it goes only after its task is done
+        yield from self._known_rejects(self._task(self._history.find(task_id)), checkpoint)
 
     def spool_folder(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input; it may not exist."""
@@ -230,6 +229,22 @@ class Journal:
             with self._allocation():
                 return
 
+    def _damaged_task_files(self, *task_ids: str) -> Iterator[TaskDamage]:
+        with closing(History(self.folder, warn=lambda _: None)) as history:
+            records = map(history.find, task_ids) if task_ids else history.newest_first()
+            yield from damaged_task_files(self._layout, records, find=history.find)
+
+    def _mend(self, found: TaskDamage) -> str:
+        if found.is_mendable:
+            try:
+                with self.claim(found.task_id):
+                    for again in self._damaged_task_files(found.task_id):
+                        if again.is_mendable:
+                            return again.mend()
+            except TaskRunning as error:
+                return str(error)
+        return f"{found.damage.path}: {found.damage.reason}"
+
     def _refuse_taken(self, task_id: str) -> None:
         if self._history.is_taken(task_id):
             raise TaskExists(task_id=task_id)
@@ -256,13 +271,16 @@ class Journal:
                 self._warn(str(error))
 
     def _as_of_now(self, task: Task) -> Task:
+        checkpoint: Checkpoint | None = None
+        if task.status is TaskStatus.PROCESSING or task.has_cut_items:
+            checkpoint = read_checkpoint(self._layout.progress(task.id))
         if task.status is TaskStatus.PROCESSING:
-            if (checkpoint := read_checkpoint(self._layout.progress(task.id))) is not None:
+            if checkpoint is not None:
                 return self._with_progress(task, checkpoint)
             # It may be done since: its progress file goes right after its record was changed.
             task = self._task(self._history.find(task.id))
         if task.has_cut_items and task.status.is_final:
-            return replace(task, failed_items=self._rejects(task, length=None) or task.failed_items)
+            return replace(task, failed_items=self._first_rejects(task, checkpoint) or task.failed_items)
         return task
 
     def _with_progress(self, task: Task, checkpoint: Checkpoint | None) -> Task:
@@ -273,15 +291,19 @@ class Journal:
             rows=checkpoint.rows,
             counts=checkpoint.counts,
             converted=checkpoint.converted,
-            failed_items=self._rejects(task, length=checkpoint.rejects_bytes),
+            failed_items=self._first_rejects(task, checkpoint),
         )
 
-    def _rejects(self, task: Task, *, length: int | None) -> tuple[dict[str, Any], ...]:
+    def _first_rejects(self, task: Task, checkpoint: Checkpoint | None) -> tuple[dict[str, Any], ...]:
         try:
-            return tuple(RejectsFile.read(self._layout.rejects(task.id), limit=FAILED_ITEMS, length=length))
+            return tuple(itertools.islice(self._known_rejects(task, checkpoint), FAILED_ITEMS))
         except JournalDamaged as error:
             self._warn(str(error))
             return task.failed_items
+
+    def _known_rejects(self, task: Task, checkpoint: Checkpoint | None) -> Iterator[dict[str, Any]]:
+        failed, retry = self._layout.rejects(task.id), self._layout.retry(task.id)
+        return known_rejects(failed, retry, checkpoint=checkpoint, count=task.counts.failed)
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:  # once, however often the same file is looked at

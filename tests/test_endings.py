@@ -132,6 +132,35 @@ def test_after_ctrl_c_the_folder_is_free(tiny: Terminal, make_items: Items) -> N
         tiny.type("upsert-cli run b.jsonl")
 
 
+def test_rejects_that_were_lost_are_not_called_done(tiny: Terminal, make_items: Items) -> None:
+    """A rejects file that somebody cut while the load ran ends it as failed, and says how to go on."""
+    items = make_items(1500)
+    items[3]["payload"] = {"text": ""}
+    tiny.write("a.jsonl", items)
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
+    path = tiny.journal / "rejects" / "t.jsonl"
+    _wait_for_rows(tiny, "t")
+    os.truncate(path, 0)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "does not hold its 1 rejected items" in said
+    assert tiny.info("t")["status"] == "failed"
+    tiny.type("upsert-cli restart t --from-start", expect=3)
+    assert tiny.info("t")["counts"]["failed"] == 1
+
+
+def test_a_task_tells_how_long_each_stage_was_busy(tiny: Terminal, make_items: Items) -> None:
+    """`info` has the seconds of each stage, and no stage was busy for longer than the whole took."""
+    tiny.write("a.jsonl", make_items(300))
+    said = tiny.type("upsert-cli run a.jsonl --task-id t -v").stderr
+    seconds = tiny.info("t")["seconds"]
+    stages = {"opening", "loading", "reading", "comparing", "embedding", "writing", "flushing"}
+    assert seconds.keys() == stages | {"total"}
+    assert all(0 <= seconds[stage] <= seconds["total"] for stage in stages)
+    assert "seconds busy: " in said
+    assert "embedding" in tiny.type("upsert-cli info t").stdout
+
+
 def _wait_for_rows(terminal: Terminal, task_id: str) -> None:
     for _ in range(600):
         done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)

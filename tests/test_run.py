@@ -218,6 +218,15 @@ def test_categories_run_has_a_collection_of_its_own(tiny: Terminal) -> None:
     assert len(tiny.records("categories")) == tiny.only_task()["counts"]["inserted"] > 20
 
 
+def test_a_gpu_that_is_not_there_is_an_error(tiny: Terminal, make_items: Items) -> None:
+    """`--device cuda` never falls back to the processor in silence; the task can be run without it."""
+    tiny.write("a.jsonl", make_items(3))
+    said = tiny.type("upsert-cli run a.jsonl --task-id t --device cuda", expect=1).stderr
+    assert "--device cuda cannot be used" in said
+    tiny.type("upsert-cli run a.jsonl --task-id t --device cpu --token-budget 64 --threads 1")
+    assert len(tiny.records()) == 3
+
+
 def test_another_model_in_the_collection_is_refused(tiny: Terminal, make_items: Items) -> None:
     """A collection that another model filled is left alone, although the dimension agrees."""
     tiny.write("a.jsonl", make_items(3))

@@ -119,7 +119,7 @@ def test_a_signal_stops_at_a_checkpoint_and_really_kills(
 
 def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None:
     """A running task stops for good when it is canceled elsewhere, and its runner exits with 5."""
-    tiny.write("a.jsonl", make_items(600))
+    tiny.write("a.jsonl", make_items(2000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     _wait_for_rows(tiny, "t")
     tiny.type("upsert-cli cancel t --wait 30")
@@ -130,7 +130,7 @@ def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 32", expect=5)
     tiny.type("upsert-cli restart t")
     assert tiny.info("t")["status"] == "done"
-    assert len(tiny.records()) == 600
+    assert len(tiny.records()) == 2000
     before = tiny.info("t")
     tiny.type("upsert-cli cancel t", expect=1)
     assert tiny.info("t") == before

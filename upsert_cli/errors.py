@@ -124,6 +124,19 @@ class EmbedderUnusable(UpsertCliError):
 
 
 @dataclass(eq=False, kw_only=True)
+class DeviceUnusable(UpsertCliError):
+    """Raised when texts are to be embedded by a GPU that onnxruntime cannot use."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--device cuda cannot be used ({self.reason}); install onnxruntime-gpu in place of onnxruntime, with the "
+            "CUDA that fits it, or run the task with --device cpu"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class EmbedderFailed(UpsertCliError):
     """Raised when the model fails on any text, so that no item is to blame."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from upsert_cli.draft import Draft, read_anew
 from upsert_cli.errors import (
     RowsLeft,
     TaskConflict,
@@ -20,16 +19,13 @@ from upsert_cli.errors import (
 )
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
-from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
-from upsert_cli.models import known_name
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import IfRunning, Options, Request
-from upsert_cli.stream.documents import Recipe, check_text_fields
 from upsert_cli.stream.folder import holder_of
-from upsert_cli.stream.items import START, Item, Position, read_items
-from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
+from upsert_cli.stream.items import START, Position, read_items
+from upsert_cli.stream.sources import Source
 
 WAIT_STEP = 0.5  # seconds between two tries while another runner has the task
-PROBED_ROWS = 1_000  # rows in which the first readable item is looked for; a file may begin with a few broken ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +59,7 @@ def open_task(
         TaskRunning: Another process runs the task.
         UsageFault: A source names nothing, or its items do not have the text field.
     """
-    with _Draft(journal, request, stdin) as draft:
+    with Draft(journal, request, stdin) as draft:
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 _refuse_other_load(existing, draft.task)
@@ -111,97 +107,6 @@ def reopen_task(journal: Journal, task_id: str, *, from_start: bool = False, fai
     except BaseException:
         claim.release()
         raise
-
-
-class _Draft:
-    """The task that a request would make; nothing of it is in the journal until `create`."""
-
-    def __init__(self, journal: Journal, request: Request, stdin: BinaryIO) -> None:
-        self._journal = journal
-        self._request = request
-        self._stdin = stdin
-        self._incoming: Path | None = None
-
-    def __enter__(self) -> _Draft:
-        try:
-            self._sources = [self._read_in(found) for found in find_files(self._request.names)]
-            _check_first_item(self._sources, self._request.options)
-        except BaseException:
-            self._discard()
-            raise
-        self.task = self._task(self._request.task_id or new_task_id(), self._sources)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._discard()
-
-    def _discard(self) -> None:
-        if self._incoming is not None:
-            shutil.rmtree(self._incoming, ignore_errors=True)
-
-    def _read_in(self, found: FoundFile) -> Source:
-        if not found.needs_spool:
-            return fingerprint(found)
-        if self._incoming is None:
-            self._incoming = self._journal.incoming_folder()
-        path = self._incoming / f"{len(list(self._incoming.iterdir()))}.{found.format}"
-        if found.name == "-":
-            spool(self._stdin, path)
-        else:
-            with found.path.open("rb") as stream:
-                spool(stream, path)
-        return fingerprint(replace(found, path=path))
-
-    def create(self) -> Task:
-        """Puts the task into the journal, and what was spooled into its folder.
-
-        Raises:
-            TaskExists: The id is taken.
-        """
-        task_id = self._request.task_id or new_task_id()
-        if self._incoming is not None:
-            kept = self._journal.adopt_spool(self._incoming, task_id)
-            moved = {self._incoming / path.name: path for path in kept.iterdir()}
-            self._sources = [replace(source, path=moved.get(source.path, source.path)) for source in self._sources]
-            self._incoming = kept  # discarded like the folder before, if there is no task in the end
-        task = self._journal.create(self._task(task_id, self._sources))
-        self._incoming = None
-        return task
-
-    def _task(self, task_id: str, sources: Sequence[Source]) -> Task:
-        request = self._request
-        now = utc_now()
-        return Task(
-            id=task_id,
-            status=TaskStatus.PENDING,
-            created_at=now,
-            updated_at=now,
-            kind=request.kind,
-            collection=request.collection,
-            chroma=str(request.chroma.absolute()),
-            model=known_name(request.model),
-            sources=tuple(map(_absolute, request.names)),
-            total=_total_of(sources),
-            inputs=tuple(source.as_json() for source in sources),
-            options=request.options.as_json(),
-        )
-
-
-def _total_of(sources: Sequence[Source]) -> int | None:
-    totals = [source.total for source in sources if source.total is not None]
-    return sum(totals) if len(totals) == len(sources) else None
-
-
-def _absolute(name: str) -> str:
-    return name if name == "-" else str(Path(name).absolute())
-
-
-def _check_first_item(sources: Sequence[Source], options: Options) -> None:
-    rows = read_items(sources, start=START, id_field=options.id_field)
-    for row, _ in itertools.islice(rows, PROBED_ROWS):
-        if isinstance(row, Item):
-            check_text_fields(row, Recipe(text_fields=options.text_fields, identity=""))
-            return
 
 
 def _folder_in_use(task: Task) -> str | None:
@@ -280,7 +185,7 @@ def _set_back(
     sources = [Source.from_json(value) for value in task.inputs]
     fields: dict[str, Any] = {} if options is None or options == task.options else {"options": options}
     if from_start or task.status is TaskStatus.DONE or claim.checkpoint() is None:
-        fields |= _read_anew(task, sources)
+        fields |= read_anew(task, sources)
         claim.drop_checkpoint()
     else:
         for source in sources:
@@ -309,27 +214,3 @@ def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Tas
         return checkpoint is not None
     start = Position.from_json(checkpoint.position)
     return next(read_items(sources, start=start, id_field=Options.from_json(task.options).id_field), None) is None
-
-
-def _read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """Finds and fingerprints the sources of a task again, which starts from nothing."""
-    options = Options.from_json(task.options)
-    spooled = {_absolute(source.name): source for source in sources if source.spooled}
-    names = [name for name in task.sources if name not in spooled]
-    files = {file.path: file for file in find_files(names)} if names else {}
-    found: list[Source] = []
-    for name in task.sources:  # in the order in which they were named, since the last one of an id wins
-        if name in spooled:
-            found.append(spooled[name])
-        else:
-            mine = [file for file in find_files([name]) if files.pop(file.path, None) is not None]
-            found += [fingerprint(file) for file in mine]
-    _check_first_item(found, options)
-    return {
-        "inputs": tuple(source.as_json() for source in found),
-        "total": _total_of(found),
-        "rows": 0,
-        "counts": Counts(),
-        "converted": 0,
-        "failed_items": (),
-    }

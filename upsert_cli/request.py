@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.stream.embedder import Device, Effort
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
@@ -27,6 +28,10 @@ class Options:
     threads: int | None = None
     """Micro-batches embedded at the same time; None: one a processor."""
 
+    token_budget: int | None = None
+    """Padded tokens of a micro-batch; None: what was measured to be fastest."""
+
+    device: Device = "cpu"
     force: bool = False
     max_failures: str | None = None
     """`"10"` items or `"5%"` of the items read; None: no limit."""
@@ -38,6 +43,11 @@ class Options:
     def model_folder(self) -> Path | None:
         """The folder given for the model, if any."""
         return Path(self.model_path) if self.model_path is not None else None
+
+    @property
+    def effort(self) -> Effort:
+        """How much is embedded at the same time."""
+        return Effort.fitting(self.device, threads=self.threads, budget=self.token_budget)
 
     def exceeds_max_failures(self, failed: int, read: int, *, settled: int) -> bool:
         """Tells whether too many items were rejected; a percentage is looked at from `settled` rows on."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
-from upsert_cli.pipeline import abandoned_on_error
 from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.items import START
 from upsert_cli.stream.rows import Verdict
@@ -189,7 +188,7 @@ def examine(subject: Subject, *, report: Report) -> Findings:
 @contextmanager
 def opened(subject: Subject) -> Iterator[Writer]:
     """Opens the collection in the writer's process, as it is, and flushes and closes it in the end."""
-    with abandoned_on_error(Writer.start(subject.target, task_id=subject.task_id)) as writer:
+    with Writer.start(subject.target, task_id=subject.task_id) as writer:
         yield writer
         writer.close()
 

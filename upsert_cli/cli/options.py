@@ -28,6 +28,7 @@ option = functools.partial(click.option, show_envvar=True)
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
+MAX_TOKEN_BUDGET = 1 << 20
 ALL = 100.0  # percent
 
 
@@ -153,6 +154,13 @@ def load_options(collection: str) -> Decorator:
             show_default="one a processor",
             help="Texts are embedded in so many threads.",
         ),
+        option(
+            "--token-budget",
+            type=click.IntRange(1, MAX_TOKEN_BUDGET),
+            show_default="the fastest for the device",
+            help="Tokens, padding included, that are embedded in one call.",
+        ),
+        option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help=_DEVICE_HELP),
         option("--force", is_flag=True, help="Embed and write items again that have not changed."),
         option(
             "--max-failures",
@@ -206,6 +214,7 @@ def json_option(text: str) -> Decorator:
     return option("--json", is_flag=True, help=text)
 
 
+_DEVICE_HELP = "Where texts are embedded; cuda needs onnxruntime-gpu in place of onnxruntime."
 _TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
 
 

@@ -13,12 +13,12 @@ import click
 
 from upsert_cli.cli.display import open_display, restore_cursor
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.cli.text import counts_line, safe_json
+from upsert_cli.cli.text import counts_line, safe_json, seconds_line
 from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.pipeline import Progress
+from upsert_cli.progress import Progress
 from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
@@ -98,6 +98,8 @@ class RunReport:
         if self._terminal.quiet and exit_code == 0:
             return
         self._terminal.show(f"{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
+        if self._terminal.verbose:
+            self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
         if task.counts.failed:
             self._show_rejects(task)
         if task.status.value == "done" and not self._terminal.quiet:

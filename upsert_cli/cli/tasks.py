@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
-from upsert_cli.cli.text import counts_line, safe, safe_json, tab_separated
+from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_separated
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import exit_code
@@ -137,6 +137,8 @@ def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
         if (moment := getattr(task, name)) is not None:
             yield name.removesuffix("_at"), moment
     yield "attempt", str(task.attempt)
+    if task.seconds:
+        yield "seconds", seconds_line(task.seconds)
     for record in task.failed_items:
         yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
 

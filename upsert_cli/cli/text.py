@@ -43,6 +43,13 @@ def counts_line(counts: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
+def seconds_line(seconds: Mapping[str, float]) -> str:
+    """Returns the seconds that each stage was busy, the busiest first; the sum exceeds the total where they overlap."""
+    stages = sorted((name for name in seconds if name != "total"), key=lambda name: -seconds[name])
+    parts = [f"{name} {seconds[name]:.1f}" for name in stages]
+    return f"{', '.join(parts)}; {seconds.get('total', 0.0):.1f} in all"
+
+
 def _takes_unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 

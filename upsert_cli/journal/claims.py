@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -56,7 +55,7 @@ class Claim:
         """Returns where to go on, or None to begin at the start; rows that are repeated change nothing."""
         found = read_checkpoint(self._progress)
         # Neither file is forced to the disk at once: after a power failure, rejects may be gone that this one counts.
-        return found if found is not None and found.rejects_bytes <= _size(self._rejects) else None
+        return found if found is not None and found.rejects_bytes <= RejectsFile.size(self._rejects) else None
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keeps a checkpoint in place of the one before."""
@@ -84,7 +83,7 @@ class Claim:
         length = None if found is None else found.rejects_bytes
         if RejectsFile.count(self._rejects, length=length) == task.counts.failed:
             # Renamed before there is a checkpoint that speaks of it: a crash in between leaves the second case.
-            RejectsFile.open_at(self._rejects, _size(self._rejects) if length is None else length).close()
+            RejectsFile.open_at(self._rejects, RejectsFile.size(self._rejects) if length is None else length).close()
             with writing_to(self._retry):
                 self._rejects.replace(self._retry)
                 sync_folder(self._retry.parent)
@@ -108,6 +107,7 @@ class Claim:
         detail: str | None,
         failed_items: Iterable[Mapping[str, Any]],
         checkpoint: Checkpoint | None,
+        seconds: Mapping[str, float] | None = None,
     ) -> Task:
         """Writes how this attempt ended into the task's record, and returns the task.
 
@@ -118,6 +118,7 @@ class Claim:
             detail: One line of reason.
             failed_items: The first rejects.
             checkpoint: What was settled last; None leaves rows and counts as they are.
+            seconds: How long each stage of the attempt was busy.
         """
         settled: dict[str, Any] = {}
         if checkpoint is not None:
@@ -128,6 +129,7 @@ class Claim:
             expect=(TaskStatus.PROCESSING,),
             detail=detail,
             failed_items=tuple(dict(item) for item in failed_items),
+            seconds=dict(seconds or {}),
             **settled,
         )
         if status is TaskStatus.DONE:
@@ -142,10 +144,3 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return 0

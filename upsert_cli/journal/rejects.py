@@ -82,6 +82,15 @@ class RejectsFile:
         """Returns the number of records that `read` yields."""
         return sum(1 for _ in RejectsFile.read(path, limit=None, length=length))
 
+    @staticmethod
+    def size(path: Path) -> int:
+        """Returns the length in bytes; 0 where there is no file."""
+        try:
+            with reading_from(path):
+                return path.lstat().st_size
+        except FileNotFoundError:
+            return 0
+
     def __enter__(self) -> RejectsFile:
         return self
 

@@ -119,6 +119,9 @@ class Task:
     converted: int = 0
     """Values that were changed to fit into Chroma."""
 
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds that each stage of the newest attempt was busy, by its name; `total` is all of the attempt."""
+
     inputs: tuple[dict[str, Any], ...] = ()
     """Fingerprints of the sources, opaque here."""
 
@@ -173,6 +176,7 @@ class Task:
                     "sources": tuple(known["sources"]),
                     "counts": Counts.from_json(known.get("counts", {})),
                     "inputs": tuple(dict(value) for value in known.get("inputs", ())),
+                    "seconds": dict(known.get("seconds", {})),
                     "options": dict(known.get("options", {})),
                 }
             )
@@ -192,6 +196,7 @@ class Task:
             "progress": {"rows": self.rows, "total": self.total},
             "counts": self.counts.as_json(),
             "converted": self.converted,
+            "seconds": self.seconds,
             "options": self.options,
         }
         plain: dict[str, Any] = json.loads(valid_json(shown))

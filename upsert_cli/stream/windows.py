@@ -15,7 +15,7 @@ from upsert_cli.stream.sources import Source
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
-MAX_BYTES = 8 << 20  # bytes of text in a window; a window is in memory about three times at once
+MAX_SIZE = 8 << 20  # characters of text, metadata and rejects in a window; some eight windows are on their way at once
 TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
 
 
@@ -84,8 +84,9 @@ def read_windows(
     gathering = _Gathering(after=start)
     rows = read_items(sources, start=start, id_field=id_field)
     for row, after in rows if only is None else _chosen(rows, only):
-        gathering.add(row, after, recipe)
-        if gathering.read >= pace.rows or gathering.size >= MAX_BYTES:
+        gathering.add(row, recipe)
+        gathering.after = after
+        if gathering.read >= pace.rows or gathering.size >= MAX_SIZE:
             yield gathering.window(number)
             number += 1
             gathering = _Gathering(after=after)
@@ -114,24 +115,26 @@ class _Gathering:
         self.size = 0
         self._documents: dict[str, Document] = {}
         self._rejects: list[Reject] = []
-        self._after = after
+        self.after = after
 
-    def add(self, row: Item | Reject, after: Position, recipe: Recipe) -> None:
+    def add(self, row: Item | Reject, recipe: Recipe) -> None:
         self.read += 1
-        self.size += max(after.offset - self._after.offset, 0)  # bytes of the line, where the format has lines
-        self._after = after
         if isinstance(row, Reject):
-            self._rejects.append(row)
+            self._reject(row)
             return
         try:
             document = make_document(row, recipe)
         except ItemError as error:
-            self._rejects.append(Reject.of(row, stage=error.stage, detail=error.detail))
+            self._reject(Reject.of(row, stage=error.stage, detail=error.detail))
             return
         # Taken out first, so that the last row of an id also stands at the last row's place.
         self._documents.pop(document.id, None)
         self._documents[document.id] = document
-        self.size += len(document.text)
+        self.size += len(document.text) + _size(document.metadata)
+
+    def _reject(self, reject: Reject) -> None:
+        self._rejects.append(reject)
+        self.size += _size(reject.payload) + _size(reject.item_info)
 
     def window(self, number: int) -> Window:
         return Window(
@@ -140,5 +143,14 @@ class _Gathering:
             rejects=tuple(self._rejects),
             read=self.read,
             duplicate=self.read - len(self._documents) - len(self._rejects),
-            after=self._after,
+            after=self.after,
         )
+
+
+def _size(value: object) -> int:
+    """Returns the characters of all strings in a value; what else it holds is small beside them."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0

@@ -9,9 +9,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import TracebackType
 from typing import Any
 
 from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, WriterDied
@@ -23,6 +25,7 @@ from upsert_cli.stream.rows import Block, Comparison, Opened, Rows, Stored, Targ
 TRIES = 3  # tries of one call; a process that dies is started again in between
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might be by another hand
 MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
+LAST_WRITE_SECONDS = 3.0  # seconds to wait for the process at an early end; CI systems grant 7.5 s in all
 _CRASHES = {-getattr(signal, name, 0) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")}
 
 
@@ -49,6 +52,17 @@ class Writer:
         self._process: Process | None = None
         self._opened: Opened | None = None
         self._deaths = 0
+        self.seconds = {"comparing": 0.0, "writing": 0.0}
+        """Wall seconds that the process was busy with calls of a kind; callers' waiting for their turn is none."""
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        """Hangs up on the process where anything went wrong."""
+        if kind is not None:
+            self.abandon()
+            self.await_end(LAST_WRITE_SECONDS)
 
     @classmethod
     def start(
@@ -100,7 +114,7 @@ class Writer:
 
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
         """Tells what has to be done about each document; see `Records.compare`."""
-        with self._my_turn(), self._last_death():
+        with self._my_turn(), self._last_death(), self._timed("comparing"):
             comparison: Comparison = self._ask(child.Compare(ids=ids, hashes=hashes, keys=keys), tries=TRIES)
             return comparison
 
@@ -118,7 +132,7 @@ class Writer:
             tries = TRIES if len(part) == len(places) else TRIES_ALONE if len(part) == 1 else 1
             refused.extend(self._ask(_part_of(upserts, updates, part), tries=tries))
 
-        with self._my_turn(), self._last_death():
+        with self._my_turn(), self._last_death(), self._timed("writing"):
             self._deaths = 0
             failing = failing_rows(places, write, is_data_fault=self._may_blame_a_row)
         for place, death in failing:
@@ -233,6 +247,14 @@ class Writer:
             yield
         finally:
             self._turn.release()
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[kind] += time.monotonic() - began
 
     # -- its death ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,135 @@
+"""What a user asked for -> the task that it would make: its sources found, spooled and fingerprinted."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
+from upsert_cli.models import known_name
+from upsert_cli.request import Options, Request
+from upsert_cli.stream.documents import Recipe, check_text_fields
+from upsert_cli.stream.items import START, Item, read_items
+from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
+
+PROBED_ROWS = 1_000  # rows in which the first readable item is looked for; a file may begin with a few broken ones
+
+
+class Draft:
+    """The task that a request would make; nothing of it is in the journal until `create`."""
+
+    def __init__(self, journal: Journal, request: Request, stdin: BinaryIO) -> None:
+        self._journal = journal
+        self._request = request
+        self._stdin = stdin
+        self._incoming: Path | None = None
+
+    def __enter__(self) -> Draft:
+        try:
+            self._sources = [self._read_in(found) for found in find_files(self._request.names)]
+            _check_first_item(self._sources, self._request.options)
+        except BaseException:
+            self._discard()
+            raise
+        self.task = self._task(self._request.task_id or new_task_id(), self._sources)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()
+
+    def _discard(self) -> None:
+        if self._incoming is not None:
+            shutil.rmtree(self._incoming, ignore_errors=True)
+
+    def _read_in(self, found: FoundFile) -> Source:
+        if not found.needs_spool:
+            return fingerprint(found)
+        if self._incoming is None:
+            self._incoming = self._journal.incoming_folder()
+        path = self._incoming / f"{len(list(self._incoming.iterdir()))}.{found.format}"
+        if found.name == "-":
+            spool(self._stdin, path)
+        else:
+            with found.path.open("rb") as stream:
+                spool(stream, path)
+        return fingerprint(replace(found, path=path))
+
+    def create(self) -> Task:
+        """Puts the task into the journal, and what was spooled into its folder.
+
+        Raises:
+            TaskExists: The id is taken.
+        """
+        task_id = self._request.task_id or new_task_id()
+        if self._incoming is not None:
+            kept = self._journal.adopt_spool(self._incoming, task_id)
+            moved = {self._incoming / path.name: path for path in kept.iterdir()}
+            self._sources = [replace(source, path=moved.get(source.path, source.path)) for source in self._sources]
+            self._incoming = kept  # discarded like the folder before, if there is no task in the end
+        task = self._journal.create(self._task(task_id, self._sources))
+        self._incoming = None
+        return task
+
+    def _task(self, task_id: str, sources: Sequence[Source]) -> Task:
+        request = self._request
+        now = utc_now()
+        return Task(
+            id=task_id,
+            status=TaskStatus.PENDING,
+            created_at=now,
+            updated_at=now,
+            kind=request.kind,
+            collection=request.collection,
+            chroma=str(request.chroma.absolute()),
+            model=known_name(request.model),
+            sources=tuple(map(_absolute, request.names)),
+            total=_total_of(sources),
+            inputs=tuple(source.as_json() for source in sources),
+            options=request.options.as_json(),
+        )
+
+
+def _total_of(sources: Sequence[Source]) -> int | None:
+    totals = [source.total for source in sources if source.total is not None]
+    return sum(totals) if len(totals) == len(sources) else None
+
+
+def _absolute(name: str) -> str:
+    return name if name == "-" else str(Path(name).absolute())
+
+
+def _check_first_item(sources: Sequence[Source], options: Options) -> None:
+    rows = read_items(sources, start=START, id_field=options.id_field)
+    for row, _ in itertools.islice(rows, PROBED_ROWS):
+        if isinstance(row, Item):
+            check_text_fields(row, Recipe(text_fields=options.text_fields, identity=""))
+            return
+
+
+def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
+    """Finds and fingerprints the sources of a task again, which starts from nothing."""
+    options = Options.from_json(task.options)
+    spooled = {_absolute(source.name): source for source in sources if source.spooled}
+    names = [name for name in task.sources if name not in spooled]
+    files = {file.path: file for file in find_files(names)} if names else {}
+    found: list[Source] = []
+    for name in task.sources:  # in the order in which they were named, since the last one of an id wins
+        if name in spooled:
+            found.append(spooled[name])
+        else:
+            mine = [file for file in find_files([name]) if files.pop(file.path, None) is not None]
+            found += [fingerprint(file) for file in mine]
+    _check_first_item(found, options)
+    return {
+        "inputs": tuple(source.as_json() for source in found),
+        "total": _total_of(found),
+        "rows": 0,
+        "counts": Counts(),
+        "converted": 0,
+        "failed_items": (),
+    }

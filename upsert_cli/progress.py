@@ -1,0 +1,60 @@
+"""How far a running task is, and who wants to know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from upsert_cli.journal.tasks import Counts, Task
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a task is; read by the display while the stages count."""
+
+    total: int | None
+    read: int = 0
+    embedded: int = 0
+    written: int = 0
+    counts: Counts = field(default_factory=Counts)
+    stage: str = "starting"
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds that each stage was busy, without its waiting for others; each name is added to by one thread."""
+
+    @contextmanager
+    def busy(self, name: str) -> Iterator[None]:
+        """Counts the time inside as work of a stage."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.add(name, time.monotonic() - began)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Counts `seconds` as work of a stage."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+
+class Observer(Protocol):
+    """Who wants to know what a running task does; called by the main thread only."""
+
+    def started(self, task: Task) -> None:
+        """The task is being processed from now on."""
+
+    def progressed(self, progress: Progress) -> None:
+        """A tenth of a second has passed, or a window was settled."""
+
+    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
+        """Items went into the rejects file."""
+
+    def told(self, message: str) -> None:
+        """A step that takes long begins."""
+
+    def noted(self, message: str) -> None:
+        """Something that the user should know although the work goes on."""
+
+    def killed(self) -> None:
+        """A second signal: the process ends at once. Called inside a signal handler."""

@@ -1,0 +1,180 @@
+"""Embedded windows become settled ones: what was written is counted, rejects are appended, the checkpoint is saved."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, RejectsLost, TooManyFailures
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.leases import Checkpoint
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task, TaskStatus
+from upsert_cli.request import Options
+from upsert_cli.stream.items import START, Reject
+from upsert_cli.stream.rows import Verdict
+from upsert_cli.stream.vectors import Embedded
+
+PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that a percentage says little
+
+
+class Settlement:
+    """What one attempt at a task has settled so far; the journal learns of a window only once Chroma has it."""
+
+    def __init__(self, journal: Journal, claim: Claim, task: Task) -> None:
+        """Goes on where the last attempt left off."""
+        self.checkpoint = claim.checkpoint() or Checkpoint.at_start(START.as_json())
+        self._claim = claim
+        self._task = task
+        self._options = Options.from_json(task.options)
+        self._rejects_path = journal.rejects_path(task.id)
+        self._retry_path = journal.retry_path(task.id)
+        self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
+        self._rows_at_start = self.checkpoint.rows
+
+    @property
+    def is_retry(self) -> bool:
+        """Tells whether this attempt reads the rejected rows of the one before alone."""
+        return self.checkpoint.retried is not None
+
+    @property
+    def has_advanced(self) -> bool:
+        """Tells whether this attempt has settled a row."""
+        return self.checkpoint.rows > self._rows_at_start
+
+    @property
+    def rows(self) -> int:
+        """Returns the rows of this reading that are settled."""
+        return self.checkpoint.rows if self.checkpoint.retried is None else self.checkpoint.retried
+
+    def total(self) -> int | None:
+        """Returns the rows that there are to settle, where that is known."""
+        return RejectsFile.count(self._retry_path) if self.is_retry else self._task.total
+
+    def rows_to_retry(self) -> Iterator[tuple[str, int]] | None:
+        """Returns source and row of the rejects that are still to be retried, or None to read every row.
+
+        Raises:
+            RejectsLost: They are not there any more.
+        """
+        if self.checkpoint.retried is None:
+            return None
+        if not self._retry_path.exists():
+            raise RejectsLost(task_id=self._task.id, failed=self.checkpoint.counts.failed)
+        rejects = RejectsFile.read(self._retry_path, limit=None, length=None)
+        left = itertools.islice(rejects, self.checkpoint.retried, None)
+        return ((record["source"], record["row"]) for record in left)
+
+    def open_rejects(self) -> RejectsFile:
+        """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""
+        return RejectsFile.open_at(self._rejects_path, self.checkpoint.rejects_bytes)
+
+    def settle(self, embedded: Embedded, refused: Sequence[Reject], rejects: RejectsFile) -> list[dict[str, Any]]:
+        """Checkpoints a window that was written, and returns its rejects as they are in the rejects file.
+
+        Args:
+            embedded: The window.
+            refused: What Chroma would not take of it.
+            rejects: Where its rejects go, before the checkpoint that counts on them.
+        """
+        window = embedded.window
+        failed = [*window.rejects, *embedded.rejects, *refused]
+        # In the order of the rows, by which a retry finds them again.
+        failed.sort(key=lambda reject: (self._places[reject.source], reject.row))
+        records = [reject.as_json() for reject in failed]
+        outcome = _outcome(embedded, refused)
+        self.checkpoint = Checkpoint(
+            position=window.after.as_json(),
+            converted=self.checkpoint.converted + outcome.converted,
+            rejects_bytes=rejects.append(records),
+            **self._advanced(window.read, outcome.counts),
+        )
+        self._claim.save(self.checkpoint)
+        return records
+
+    def _advanced(self, rows: int, counts: Counts) -> dict[str, Any]:
+        before = self.checkpoint
+        if before.retried is None:
+            return {"rows": before.rows + rows, "counts": before.counts + counts}
+        # These rows were read and counted as failed before; what has become of them takes the place of that.
+        again = replace(counts, read=0, failed=counts.failed - rows)
+        return {"rows": before.rows, "counts": before.counts + again, "retried": before.retried + rows}
+
+    def check_failures(self, *, settled: int = PERCENT_ROWS) -> None:
+        """Ends a load that rejects more than the user allows.
+
+        Raises:
+            TooManyFailures: It does.
+        """
+        counts = self.checkpoint.counts
+        if self._options.exceeds_max_failures(counts.failed, counts.read, settled=settled):
+            raise TooManyFailures(
+                task_id=self._task.id, failed=counts.failed, read=counts.read, limit=str(self._options.max_failures)
+            )
+
+    def check_complete(self) -> None:
+        """Makes sure, before a task is called done, that every row read ended as exactly one thing.
+
+        Raises:
+            CountsDoNotReconcile: The counts disagree.
+            RejectsLost: The rejects file does not hold what they count.
+        """
+        counts = self.checkpoint.counts
+        if not counts.reconciles():
+            raise CountsDoNotReconcile(task_id=self._task.id, counts=counts.as_json())
+        if RejectsFile.size(self._rejects_path) != self.checkpoint.rejects_bytes or (
+            RejectsFile.count(self._rejects_path) != counts.failed
+        ):
+            raise RejectsLost(task_id=self._task.id, failed=counts.failed)
+
+    def finish(self, status: TaskStatus, detail: str | None, *, seconds: dict[str, float]) -> Task:
+        """Writes how the attempt ended into the task's record."""
+        return self._claim.finish(
+            status,
+            detail=detail,
+            failed_items=self._first_rejects(),
+            checkpoint=self.checkpoint,
+            seconds=seconds,
+        )
+
+    def _first_rejects(self) -> tuple[dict[str, Any], ...]:
+        length = self.checkpoint.rejects_bytes
+        try:
+            return tuple(RejectsFile.read(self._rejects_path, limit=FAILED_ITEMS, length=length))
+        except JournalDamaged:
+            return ()  # `check_complete` and `journal check` say so; the record must not be lost for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What became of one window."""
+
+    counts: Counts
+    converted: int
+
+
+def _outcome(embedded: Embedded, refused: Sequence[Reject]) -> _Outcome:
+    window = embedded.window
+    lost = {reject.object_id for reject in (*embedded.rejects, *refused)}
+    kept = [
+        (document, verdict)
+        for document, verdict in zip(window.documents, embedded.comparison.verdicts, strict=True)
+        if document.id not in lost
+    ]
+    verdicts = [verdict for _, verdict in kept]
+    inserted, unchanged = verdicts.count(Verdict.NEW), verdicts.count(Verdict.UNCHANGED)
+    return _Outcome(
+        counts=Counts(
+            read=window.read,
+            inserted=inserted,
+            updated=len(kept) - inserted - unchanged,
+            unchanged=unchanged,
+            duplicate=window.duplicate,
+            failed=len(window.rejects) + len(embedded.rejects) + len(refused),
+            truncated=embedded.truncated,
+        ),
+        converted=sum(document.converted for document, verdict in kept if verdict is not Verdict.UNCHANGED),
+    )

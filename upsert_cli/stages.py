@@ -1,0 +1,161 @@
+"""The stages before the writing, joined: read, compare and embed, each in a thread of its own ahead of the next."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from upsert_cli import __version__
+from upsert_cli.journal.tasks import Task
+from upsert_cli.models import DEFAULT_MODEL, Model, find_model
+from upsert_cli.progress import Progress
+from upsert_cli.request import Options
+from upsert_cli.stream.ahead import run_ahead
+from upsert_cli.stream.documents import Recipe
+from upsert_cli.stream.embedder import Embedder, FastEmbedder
+from upsert_cli.stream.folder import holder_of
+from upsert_cli.stream.items import Position
+from upsert_cli.stream.plans import InFlight, compare_windows
+from upsert_cli.stream.rows import Target
+from upsert_cli.stream.sources import Source
+from upsert_cli.stream.vectors import Embedded, embed_windows
+from upsert_cli.stream.windows import Pace, Window, read_windows
+from upsert_cli.stream.writer import Writer
+
+RUN_AHEAD = 2  # windows that wait between two stages; bounds memory, and more gains nothing
+LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
+
+
+def find_model_patiently(
+    task: Task, options: Options, *, report: Callable[[str], None], wait: Callable[[], None]
+) -> Model:
+    """Finds the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
+
+    def finding() -> Iterator[Model]:
+        yield find_model(task.model, folder=options.model_folder, offline=options.offline, report=report)
+
+    with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=wait)) as found:
+        return next(found)
+
+
+def start_writer(
+    task: Task,
+    model: Model,
+    *,
+    verbose: bool,
+    wait_until: float,
+    report: Callable[[str], None],
+    wait: Callable[[], None],
+) -> Writer:
+    """Starts the process that writes to a task's collection.
+
+    Args:
+        task: What is loaded.
+        model: What it is embedded with.
+        verbose: Whether the process may write to standard error.
+        wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
+        report: Told whom is waited for.
+        wait: Called in the waits of the main thread; may raise to give up.
+    """
+    target = Target(
+        path=task.chroma,
+        collection=task.collection,
+        model=model.name,
+        dimension=model.dimension,
+        max_tokens=model.max_tokens,
+        tool_version=__version__,
+        default_model=model.name == DEFAULT_MODEL,
+    )
+    holder = holder_of(Path(task.chroma))
+    is_other = holder is not None and holder.task_id not in (None, task.id)
+    # For this task's own dead runner in any case.
+    least = LEASE_SECONDS if task.attempt > 1 and not is_other else 0.0
+    seconds = max(least, wait_until - time.monotonic())
+    if holder is not None and seconds > 0.0:
+        report(f"waiting for {task.chroma}, which is in use by {holder}")
+    return Writer.start(target, task_id=task.id, verbose=verbose, lease_timeout=seconds, wait=wait)
+
+
+class Stages:
+    """Everything before the writing, and what goes back to it from there: the pace, and what is settled."""
+
+    def __init__(self, options: Options, progress: Progress) -> None:
+        """Starts nothing yet; `run` does."""
+        self._options = options
+        self._progress = progress
+        self._pace = Pace(options.batch_size)
+        self._in_flight = InFlight()
+        self._ending = threading.Event()
+
+    def run(
+        self,
+        sources: list[Source],
+        *,
+        start: Position,
+        only: Iterator[tuple[str, int]] | None,
+        model: Model,
+        writer: Writer,
+        wait: Callable[[], None],
+    ) -> Generator[Embedded, None, None]:
+        """Yields embedded windows, in the order of their rows.
+
+        Args:
+            sources: What to read.
+            start: Where to begin.
+            only: Source and row of the rows to read, in their order; None: all.
+            model: What to embed with; loaded when the first text needs it.
+            writer: Tells what the collection holds already.
+            wait: Called in the waits of the thread that takes the windows; may raise to end all stages.
+        """
+        recipe = Recipe(text_fields=self._options.text_fields, identity=model.identity)
+        windows = read_windows(
+            sources, start=start, id_field=self._options.id_field, recipe=recipe, pace=self._pace, only=only
+        )
+        ahead = run_ahead(self._read(windows), depth=RUN_AHEAD, ending=self._ending)
+        plans = run_ahead(
+            compare_windows(ahead, writer, in_flight=self._in_flight, force=self._options.force, ending=self._ending),
+            depth=RUN_AHEAD,
+            ending=self._ending,
+        )
+        embedded = embed_windows(
+            plans,
+            load=lambda: self._load(model),
+            effort=self._options.effort,
+            ending=self._ending,
+            clock=time.monotonic,
+        )
+        return run_ahead(self._embedded(embedded), depth=1, ending=self._ending, wait=wait)
+
+    def settled(self, embedded: Embedded, *, write_seconds: float) -> None:
+        """Lets the ids of a window into the collection again, and sizes the next ones by what took longest."""
+        window = embedded.window
+        self._in_flight.leave(window.number)
+        self._pace.settled(window.read, max(embedded.seconds, write_seconds))
+
+    def _load(self, model: Model) -> Embedder:
+        with self._progress.busy("loading"):
+            return FastEmbedder(
+                model.name,
+                model.folder,
+                dimension=model.dimension,
+                max_tokens=model.max_tokens,
+                device=self._options.device,
+            )
+
+    def _read(self, windows: Iterator[Window]) -> Iterator[Window]:
+        while True:
+            with self._progress.busy("reading"):
+                window = next(windows, None)
+            if window is None:
+                return
+            self._progress.read += window.read
+            yield window
+
+    def _embedded(self, windows: Iterator[Embedded]) -> Iterator[Embedded]:
+        for embedded in windows:
+            self._progress.embedded += embedded.window.read
+            self._progress.add("embedding", embedded.seconds)
+            yield embedded

@@ -698,10 +698,10 @@ class DiskFull(UpsertCliError):
     """Bytes, with a reserve: on a full disk Chroma loses index data without an error."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.path} has {self.free >> 20} MiB free and {self.needed >> 20} MiB are needed; "
-            f"make room, then restart the task: all that was written is safe"
-        )
+        what = f"has {self.free >> 20} MiB free and {self.needed >> 20} MiB are needed"
+        if self.free >= self.needed:
+            what = "takes no more, though its disk is not full: there is a quota, or there are too many files"
+        return f"{self.path} {what}; make room, then restart the task: all that was written is safe"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -38,6 +38,9 @@ class Opening:
     claim: Claim | None
     """Held already; None when the task needs no work."""
 
+    created: bool = False
+    """The task did not exist before."""
+
     skipped: str | None = None
     """Why there is no work although the task is not done, in words that follow what there is no work for."""
 
@@ -72,7 +75,7 @@ def open_task(
             except TaskExists:
                 continue  # made by another process in this moment, or a new id drawn twice
             try:
-                return Opening(task=task, claim=journal.claim(task.id))
+                return Opening(task=task, claim=journal.claim(task.id), created=True)
             except TaskRunning:
                 if request.task_id is None:
                     raise

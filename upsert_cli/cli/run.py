@@ -174,7 +174,10 @@ def _work(
                         raise
                     # Another process took the folder in the moment since it was looked at.
                     code = 0
-                    report.nothing_to_do(session.journal.find(opened.task.id), exit_code=code, skipped=str(error))
+                    if opened.created:
+                        claim.withdraw()
+                    left = None if opened.created else session.journal.find(opened.task.id)
+                    report.nothing_to_do(left, exit_code=code, skipped=str(error))
     click.get_current_context().exit(code)
 
 

@@ -138,6 +138,11 @@ class Journal:
             file.update(task.as_record())
         return task
 
+    def remove(self, task_id: str) -> None:
+        """Takes a task out of the journal; only who has the right to run it may call this."""
+        self._be_of_this_format()
+        self._history.remove(task_id)
+
     def request_cancel(self, task_id: str) -> Task:
         """Cancels a task that nobody runs, at once, or asks its runner to; a canceled one is returned as it is.
 

@@ -108,10 +108,16 @@ class OpenCollection:
         To open the collection anew with a lower threshold would put all that is queued into the index again, at up to
         7 ms a row, and would let readers see that threshold.
         """
-        folder, identity = Path(self._target.path), str(self.chroma.id)
+        folder = Path(self._target.path)
+        require_space(folder, rows=0)
+        try:
+            self._flush(folder, str(self.chroma.id))
+        finally:
+            check_files(self._target)  # on a disk that fills up meanwhile the engine writes a part, and says nothing
+
+    def _flush(self, folder: Path, identity: str) -> None:
         block = min(FLUSH_ROWS, self.max_batch)
         with understood(self._target):
-            require_space(folder, rows=0)
             for start in range(0, LOAD_THRESHOLD, block):
                 if self._threshold is None or is_flushed(folder, identity) is not False:
                     return

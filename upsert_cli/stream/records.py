@@ -6,10 +6,11 @@ It is meant to run in a process of its own, see `writer`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from upsert_cli.errors import DimensionMismatch
+from upsert_cli.errors import DimensionMismatch, UpsertCliError
 from upsert_cli.stream.collection import OpenCollection, understood
 from upsert_cli.stream.documents import HASH_KEY
 from upsert_cli.stream.faults import is_data_fault, is_passing, reason, row_fault, string_fault
@@ -70,8 +71,11 @@ class Records:
         try:
             if self._unflushed:
                 self._collection.flush()
-        finally:
-            self._collection.close()
+        except BaseException:
+            with suppress(UpsertCliError):  # the first error is the one that counts
+                self._collection.close()
+            raise
+        self._collection.close()
 
     def abandon(self) -> None:
         """Closes the collection without a flush; all that was written is safe, but the next reader opens slowly."""

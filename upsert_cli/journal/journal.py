@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,14 +16,14 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import locked, reading_from, writing_to
 from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import FORMAT, Layout
-from upsert_cli.journal.leases import Checkpoint, read_checkpoint, take_task_lease
-from upsert_cli.journal.rejects import known_rejects
+from upsert_cli.journal.leases import take_task_lease
+from upsert_cli.journal.present import Present
 from upsert_cli.journal.repair import repair
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
-from upsert_cli.journal.taskdamage import TaskDamage, damaged_task_files
+from upsert_cli.journal.taskdamage import damaged_task_files, mended_task_files
 from upsert_cli.journal.taskfile import Record
-from upsert_cli.journal.tasks import FAILED_ITEMS, Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.leases import Lease
 
 __all__ = ["Claim", "Damage", "Journal"]
@@ -45,6 +44,7 @@ class Journal:
 
         self._layout = Layout(self.folder)
         self._history = History(self.folder, warn=self._warn)
+        self._present = Present(self._layout, find=self._recorded, warn=self._warn)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -56,13 +56,13 @@ class Journal:
             JournalDamaged: Its record makes no sense.
         """
         self._be_of_this_format()
-        return self._as_of_now(self._task(self._history.find(task_id)))
+        return self._present.as_of_now(self._recorded(task_id))
 
     def list(self, *, offset: int = 0, limit: int = 100, status: TaskStatus | None = None) -> Tasks:
         """Returns tasks, the newest first, like `find`; reads no segment that is not needed for that."""
         self._be_of_this_format()
         tasks = itertools.islice(self._readable(self._history.newest_first(status)), offset, offset + limit)
-        return [self._as_of_now(task) for task in tasks]
+        return [self._present.as_of_now(task) for task in tasks]
 
     def is_running(self, task_id: str) -> bool:
         """Tells whether a process runs the task at this moment."""
@@ -79,7 +79,7 @@ class Journal:
         meta = self._layout.meta
         lost = self._layout.read_format() is None and meta.exists()
         format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
-        return (*format_lost, *self._history.damaged(), *(found.damage for found in self._damaged_task_files()))
+        return (*format_lost, *self._history.damaged(), *(found.damage for found in damaged_task_files(self._layout)))
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -94,7 +94,7 @@ class Journal:
             history = History(self.folder, warn=steps.append)
             with self._allocation(steps.append), closing(history):
                 repair(self.folder, history, tell=steps.append)
-            steps += [self._mend(found) for found in self._damaged_task_files()]
+            steps += mended_task_files(self._layout, claim=self.claim)
         self.close()
         return steps
 
@@ -133,7 +133,7 @@ class Journal:
             if task.status not in expect:
                 raise WrongStatus(task_id=task_id, status=task.status, wanted=tuple(expect))
             if task.status is TaskStatus.PROCESSING:
-                task = self._with_progress(task, read_checkpoint(self._layout.progress(task_id)))
+                task = self._present.with_progress(task)
             task = task.moved(to, **fields)
             file.update(task.as_record())
         return task
@@ -177,7 +177,7 @@ class Journal:
     # -- files that go with a task --------------------------------------------------------------------------------
 
     def rejects_path(self, task_id: str) -> Path:
-        """Returns the file with the items of a task that could not be loaded; it may not exist."""
+        """Returns the file with the rejects of a task; it may not exist."""
         return self._layout.rejects(task_id)
 
     def retry_path(self, task_id: str) -> Path:
@@ -186,8 +186,7 @@ class Journal:
 
     def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
         """Yields the items of a task that could not be loaded; while they are retried, also those that wait for it."""
-        checkpoint = read_checkpoint(self._layout.progress(task_id))  # it goes only after its task is done
-        yield from self._known_rejects(self._task(self._history.find(task_id)), checkpoint)
+        return self._present.rejects(task_id)
 
     def spool_folder(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input; it may not exist."""
@@ -234,22 +233,6 @@ class Journal:
             with self._allocation():
                 return
 
-    def _damaged_task_files(self, *task_ids: str) -> Iterator[TaskDamage]:
-        with closing(History(self.folder, warn=lambda _: None)) as history:
-            records = map(history.find, task_ids) if task_ids else history.newest_first()
-            yield from damaged_task_files(self._layout, records, find=history.find)
-
-    def _mend(self, found: TaskDamage) -> str:
-        if found.is_mendable:
-            try:
-                with self.claim(found.task_id):
-                    for again in self._damaged_task_files(found.task_id):
-                        if again.is_mendable:
-                            return again.mend()
-            except TaskRunning as error:
-                return str(error)
-        return f"{found.damage.path}: {found.damage.reason}"
-
     def _refuse_taken(self, task_id: str) -> None:
         if self._history.is_taken(task_id):
             raise TaskExists(task_id=task_id)
@@ -261,6 +244,9 @@ class Journal:
             return self.change(task.id, TaskStatus.PROCESSING, expect=(TaskStatus.PROCESSING,), cancel_requested=True)
         with self.claim(task.id):  # so that no new runner starts meanwhile
             return self.change(task.id, TaskStatus.CANCELED, expect=(TaskStatus.PROCESSING,))
+
+    def _recorded(self, task_id: str) -> Task:
+        return self._task(self._history.find(task_id))
 
     def _task(self, record: Record) -> Task:
         try:
@@ -274,41 +260,6 @@ class Journal:
                 yield self._task(record)
             except JournalDamaged as error:
                 self._warn(str(error))
-
-    def _as_of_now(self, task: Task) -> Task:
-        checkpoint: Checkpoint | None = None
-        if task.status is TaskStatus.PROCESSING or task.has_cut_items:
-            checkpoint = read_checkpoint(self._layout.progress(task.id))
-        if task.status is TaskStatus.PROCESSING:
-            if checkpoint is not None:
-                return self._with_progress(task, checkpoint)
-            # It may be done since: its progress file goes right after its record was changed.
-            task = self._task(self._history.find(task.id))
-        if task.has_cut_items and task.status.is_final:
-            return replace(task, failed_items=self._first_rejects(task, checkpoint) or task.failed_items)
-        return task
-
-    def _with_progress(self, task: Task, checkpoint: Checkpoint | None) -> Task:
-        if checkpoint is None:
-            return task
-        return replace(
-            task,
-            rows=checkpoint.rows,
-            counts=checkpoint.counts,
-            converted=checkpoint.converted,
-            failed_items=self._first_rejects(task, checkpoint),
-        )
-
-    def _first_rejects(self, task: Task, checkpoint: Checkpoint | None) -> tuple[dict[str, Any], ...]:
-        try:
-            return tuple(itertools.islice(self._known_rejects(task, checkpoint), FAILED_ITEMS))
-        except JournalDamaged as error:
-            self._warn(str(error))
-            return task.failed_items
-
-    def _known_rejects(self, task: Task, checkpoint: Checkpoint | None) -> Iterator[dict[str, Any]]:
-        failed, retry = self._layout.rejects(task.id), self._layout.retry(task.id)
-        return known_rejects(failed, retry, checkpoint=checkpoint, count=task.counts.failed)
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:  # once, however often the same file is looked at

@@ -5,12 +5,15 @@ What lies beyond a checkpoint is never judged: a kill leaves anything there, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from upsert_cli.errors import JournalDamaged
+from upsert_cli.errors import JournalDamaged, TaskRunning
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import move_aside, writing_to
+from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import RejectsFile
@@ -50,27 +53,37 @@ class TaskDamage:
         return f"{path} was cut from {length} to {self.cut_to} bytes: {self.damage.reason}"
 
 
-def damaged_task_files(
-    layout: Layout, records: Iterable[Record], *, find: Callable[[str], Record]
-) -> Iterator[TaskDamage]:
-    """Yields the damaged files of tasks, and opens only files that hold something.
-
-    Args:
-        layout: Where the files are.
-        records: Of the tasks.
-        find: Returns the present record of a task, to look once more at one whose runner may have moved on.
+def damaged_task_files(layout: Layout, *task_ids: str) -> Iterator[TaskDamage]:
+    """Yields the damaged files of some tasks, or of all, and opens only files that hold something.
 
     Raises:
         JournalUnreadable: A file is there but cannot be read.
     """
-    names = layout.names_of_task_files()
-    for record in records:
-        if not _has_files(names, record):
-            continue
+    # What is said about damaged segments is said by those who look for that.
+    with closing(History(layout.folder, warn=lambda _: None)) as history:
+        records = map(history.find, task_ids) if task_ids else history.newest_first()
+        names = layout.names_of_task_files()
+        for record in records:
+            # A record that makes no sense tells nothing of its files, and is named by those who list it.
+            with suppress(ValueError):
+                if _has_files(names, record):
+                    yield from _settled_judgement(layout, record, history)
+
+
+def mended_task_files(layout: Layout, *, claim: Callable[[str], Claim]) -> Iterator[str]:
+    """Does what can be done about damaged files of tasks, and yields a line for each; tells what cannot be mended."""
+    for found in damaged_task_files(layout):
         try:
-            yield from _settled_judgement(layout, record, find)
-        except ValueError:
-            continue  # a record that makes no sense tells nothing of its files, and is named by those who list it
+            yield _mended(layout, found, claim) or f"{found.damage.path}: {found.damage.reason}"
+        except TaskRunning as error:
+            yield str(error)
+
+
+def _mended(layout: Layout, found: TaskDamage, claim: Callable[[str], Claim]) -> str | None:
+    if not found.is_mendable:
+        return None
+    with claim(found.task_id):  # nobody moves on meanwhile, so it is looked at once more
+        return next((again.mend() for again in damaged_task_files(layout, found.task_id) if again.is_mendable), None)
 
 
 def _has_files(names: frozenset[str], record: Record) -> bool:
@@ -82,14 +95,14 @@ def _has_files(names: frozenset[str], record: Record) -> bool:
     return counted or f"{task_id}.jsonl" in names or f"{task_id}.progress" in names
 
 
-def _settled_judgement(layout: Layout, record: Record, find: Callable[[str], Record]) -> list[TaskDamage]:
+def _settled_judgement(layout: Layout, record: Record, history: History) -> list[TaskDamage]:
     found: list[TaskDamage] = []
     for _ in range(LOOKS):
         task = Task.from_record(record)
         checkpoint = read_checkpoint(layout.progress(task.id))
         if not (found := list(_judge(layout, task, checkpoint))):
             break
-        before, record = record, find(task.id)
+        before, record = record, history.find(task.id)
         if record == before and read_checkpoint(layout.progress(task.id)) == checkpoint:
             break
     return found

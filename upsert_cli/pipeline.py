@@ -215,9 +215,9 @@ class _Attempt:
         upserts, updates = embedded.upserts(), embedded.updates()
         if not upserts.ids and not updates.ids:
             return []
-        self._writing = True  # a write in flight ends before anything else does
+        self._writing = True  # what Chroma is at ends before anything else does
         try:
-            refused = dict(writer.write(upserts, updates))
+            refused = dict(writer.write(upserts, updates, between=self._stopping.check))
         finally:
             self._writing = False
         return [

@@ -296,6 +296,35 @@ def test_all_kinds_in_one_window(target: Target) -> None:
     assert_holds(target, good)
 
 
+def test_window_of_bad_rows_alone_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every row of a window is at fault, each is rejected, and the look whether that can be leaves no trace."""
+    monkeypatch.setattr(records_module, "_row_faults", lambda *_: {})
+    bad = replace(some_rows(numbered(0, 20)), metadatas=[{"a": {}}] * 20)
+    good = some_rows(numbered(20, 40))
+    with opened(target) as (records, _):
+        assert len(records.write(bad, NOTHING)) == 20
+        assert records.write(good, NOTHING) == []
+        assert len(records.write(bad, NOTHING)) == 20
+    assert_holds(target, good)
+
+
+def test_chroma_that_refuses_any_row_blames_none(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Chroma refuses a harmless record just as well, the load stops at once with cause and remedy."""
+    from chromadb.api.models.Collection import Collection
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TypeError("unexpected kind of array")
+
+    with opened(target) as (records, _):
+        with monkeypatch.context() as broken:
+            for name in ("upsert", "update"):
+                broken.setattr(Collection, name, refuse)
+            with pytest.raises(TargetUnusable, match=r"any record: unexpected kind of array; .* restart the task"):
+                records.write(some_rows(numbered(0, 20)), NOTHING)
+        assert records.write(some_rows(numbered(0, 20)), NOTHING) == []
+    assert_holds(target, some_rows(numbered(0, 20)))
+
+
 def test_vectors_of_another_length_are_no_rows_fault(target: Target) -> None:
     """Vectors that do not fit the target stop the load; no row is blamed."""
     with opened(target) as (records, _), pytest.raises(DimensionMismatch):

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from upsert_cli.errors import BadCollectionName, UpsertCliError
+from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
 from upsert_cli.stream.database import is_flushed
 from upsert_cli.stream.faults import meaning, reason
 from upsert_cli.stream.folder import require_space
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which kill -9 finds the index half written
 READERS_THRESHOLD = 1_000_000_000  # rows; what others see during a load, so that none of them flushes
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
+PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 FLUSH_ROWS = 2_500  # changes a call while flushing; a quarter of the threshold
 
 
@@ -100,6 +101,23 @@ class OpenCollection:
         writes the files, beside us, if that was as much.
         """
         self._set_threshold(READERS_THRESHOLD)
+
+    def check_takes_any(self, error: BaseException) -> None:
+        """Makes sure that rows are to blame for an error with which each of them failed.
+
+        Raises:
+            TargetUnusable: A harmless record is refused as well.
+        """
+        import numpy as np
+
+        vectors = np.full((1, self._target.dimension), 0.5, dtype=np.float32)
+        try:
+            # Of an id that there is not: this goes all the way that a row goes, and changes nothing.
+            self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
+        except Exception as also:
+            remedy = "try another version of chromadb, then restart the task"
+            what = f"Chroma refuses any record: {reason(error)}"
+            raise TargetUnusable(path=self._target.path, reason=what, remedy=remedy) from also
 
     def flush(self) -> None:
         """Writes all that is queued into the index files, so that the next reader opens at once.

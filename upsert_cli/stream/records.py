@@ -147,6 +147,8 @@ class Records:
         for start in range(0, len(good), self._block):
             block = good[start : start + self._block]
             failing = failing_rows(block, lambda part: _patiently(call, rows.take(part)), is_data_fault=is_data_fault)
+            if failing and len(failing) == len(block):
+                self._collection.check_takes_any(failing[0][1])
             faults.update((place, f"Chroma rejects it: {reason(error)}") for place, error in failing)
             self._collection.keep_readers_from_flushing()
         return [(rows.ids[place], faults[place]) for place in sorted(faults)]

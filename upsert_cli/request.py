@@ -12,6 +12,9 @@ from upsert_cli.journal.tasks import Task, TaskStatus
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
 
+# The options that decide what is stored, by field; the others only say how to go about it.
+RESULT_FIELDS = {"id_field": "--id-field", "text_fields": "--text-field", "model_path": "--model-path"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -47,13 +50,9 @@ class Options:
             return read >= max(settled, 1) and failed * 100 > float(self.max_failures[:-1]) * read
         return failed > int(self.max_failures)
 
-    def same_result(self, other: Options) -> bool:
-        """Tells whether a load with `other` stores the same records."""
-        return (self.id_field, self.text_fields, self.model_path) == (
-            other.id_field,
-            other.text_fields,
-            other.model_path,
-        )
+    def differing(self, other: Options) -> tuple[str, ...]:
+        """Returns the names of the fields by which a load with `other` would store other records."""
+        return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the options as plain data, for the journal."""
@@ -79,6 +78,11 @@ class Request:
     model: str
     options: Options
     task_id: str | None = None
+
+
+def in_words(value: str | tuple[str, ...] | None) -> str:
+    """Returns an option's value as a user would give it."""
+    return "not given" if value is None else value if isinstance(value, str) else ", ".join(value)
 
 
 def exit_code(task: Task) -> int:

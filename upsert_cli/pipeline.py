@@ -36,6 +36,7 @@ from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task, TaskStatus, utc_now
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model
+from upsert_cli.redaction import without_secrets
 from upsert_cli.request import Options
 from upsert_cli.stopping import Stopping
 from upsert_cli.stream.ahead import run_ahead
@@ -226,7 +227,8 @@ class _Attempt:
             status = TaskStatus.REFUSED
         known = isinstance(error, UpsertCliError)
         try:
-            self.finish(status, str(error) if known else f"unexpected {type(error).__name__}: {error}")
+            detail = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+            self.finish(status, without_secrets(detail))
         except UpsertCliError as also:
             self._observer.noted(f"the end of the task could not be written down: {also}")
 

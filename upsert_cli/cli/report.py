@@ -19,6 +19,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.pipeline import Progress
+from upsert_cli.redaction import without_secrets
 from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
@@ -150,9 +151,9 @@ class RunReport:
         task = None
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
             task = self._journal.find(self._task.id) if self._task is not None else None
-        exit_code = _code_of(error)
-        self._event("error", {"message": str(error), "exit_code": exit_code})
-        self._summary(task, exit_code=exit_code, detail=str(error))
+        exit_code, message = _code_of(error), without_secrets(str(error))
+        self._event("error", {"message": message, "exit_code": exit_code})
+        self._summary(task, exit_code=exit_code, detail=message)
         if task is None:
             return
         self._terminal.show(
@@ -193,6 +194,7 @@ class RunReport:
 
 def report_failure(message: str, exit_code: int) -> None:
     """Prints the events of a command that failed before there was anything to run."""
+    message = without_secrets(message)
     click.echo(safe_json({"type": "error", "message": message, "exit_code": exit_code}))
     click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": 0.0} | _no_task(message)))
 

@@ -71,6 +71,9 @@ class ItemError(Exception):
     detail: str
     """One line of reason, such as `payload.text is empty`."""
 
+    line: str | None = None
+    """The row as it stands in its file, where it could not be parsed."""
+
     def __str__(self) -> str:
         return self.detail
 
@@ -162,7 +165,7 @@ class TaskConflict(Refusal):
 
     def __str__(self) -> str:
         return (
-            f"task {self.task_id} stands for another load: its {self.what} was {self.had}, now {self.asked}; "
+            f"task {self.task_id} stands for another load ({self.what}: {self.had}, now {self.asked}); "
             f"choose another --task-id, or see `upsert-cli info {self.task_id}`"
         )
 

@@ -24,6 +24,7 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
 from upsert_cli.progress import Observer, Progress
+from upsert_cli.redaction import without_secrets
 from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
 from upsert_cli.stages import Stages, find_model_patiently, start_writer
@@ -190,7 +191,8 @@ class _Attempt:
             status = TaskStatus.REFUSED
         known = isinstance(error, UpsertCliError)
         try:
-            self.finish(status, str(error) if known else f"unexpected {type(error).__name__}: {error}")
+            detail = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+            self.finish(status, without_secrets(detail))
         except UpsertCliError as also:
             self._observer.noted(f"the end of the task could not be written down: {also}")
 

@@ -13,6 +13,9 @@ from upsert_cli.stream.embedder import Device, Effort
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
 
+# The options that decide what is stored, by field; the others only say how to go about it.
+RESULT_FIELDS = {"id_field": "--id-field", "text_fields": "--text-field", "model_path": "--model-path"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -64,13 +67,9 @@ class Options:
         too_many = self.exceeds_max_failures(counts.failed, counts.read, settled=0)
         return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
 
-    def same_result(self, other: Options) -> bool:
-        """Tells whether a load with `other` stores the same records."""
-        return (self.id_field, self.text_fields, self.model_path) == (
-            other.id_field,
-            other.text_fields,
-            other.model_path,
-        )
+    def differing(self, other: Options) -> tuple[str, ...]:
+        """Returns the names of the fields by which a load with `other` would store other records."""
+        return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the options as plain data, for the journal."""
@@ -96,6 +95,11 @@ class Request:
     model: str
     options: Options
     task_id: str | None = None
+
+
+def in_words(value: str | tuple[str, ...] | None) -> str:
+    """Returns an option's value as a user would give it."""
+    return "not given" if value is None else value if isinstance(value, str) else ", ".join(value)
 
 
 def exit_code(task: Task) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,26 @@ def test_quiet_failure_prints_a_complete_report(tiny: Terminal, make_items: Item
     assert len(re.findall(r"a\.jsonl:\d+: on_reading", done.stderr)) == 10
     assert "upsert-cli restart t" in done.stderr
     assert "error: " in done.stderr
+
+
+def test_quiet_rejects_are_a_complete_report(tiny: Terminal, make_items: Items) -> None:
+    """With -q a load that is done but for some rejects says which task, the counts, ten rejects and what to do."""
+    tiny.write("a.jsonl", [*make_items(2), *[{"object_id": ""}] * 12])
+    done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
+    first, *rejects, where, again = done.stderr.splitlines()
+    assert (done.stdout, len(rejects)) == ("", 10)
+    assert first.startswith("task t done: 2 new, 0 changed, 0 unchanged, 12 rejected")
+    assert where == "  2 more; all of them: upsert-cli info t --failed"
+    assert again == "  to read all again once they are mended: upsert-cli restart t --from-start"
+
+
+def test_a_substituted_process_keeps_its_name(tiny: Terminal) -> None:
+    """What the shell passes for `<(...)` is named as it was given, in the first line and in rejects."""
+    command = " ".join(map(shlex.quote, tiny.arguments("upsert-cli run")))
+    done = tiny.type(f"bash -c {shlex.quote(f'{command} <(echo none)')}", expect=3)
+    first, _, reject, *_ = done.stderr.splitlines()
+    assert re.search(r": /dev/fd/\d+ -> ", first)
+    assert re.match(r"  /dev/fd/\d+:1: on_reading: not JSON", reject)
 
 
 def test_json_is_one_object_a_line_and_a_summary_last(tiny: Terminal, make_items: Items) -> None:

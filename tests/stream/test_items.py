@@ -197,6 +197,20 @@ def test_a_json_array_and_pretty_printed_json(tmp_path: Path) -> None:
         assert "jq -c" in rows[0].detail
 
 
+def test_a_line_that_is_no_json_is_kept(tmp_path: Path) -> None:
+    """The reject of a line that cannot be parsed has the line itself, in valid Unicode and bounded; others have none."""
+    long = b'{"object_id": "' + b"x" * 20_000
+    path = write_lines(tmp_path / "a.jsonl", b'{"object_id": "a", \r', b'{"caf\xe9": "\xc3\xa9"', long, b"[1]", GOOD)
+    shown = [reject(row).as_json() for row in rows_of(path)[:4]]
+    assert [record.get("line") for record in shown] == [
+        '{"object_id": "a", ',
+        '{"caf\\xe9": "\u00e9"',
+        long[:10_000].decode(),
+        None,
+    ]
+    assert all(record["payload"] is None for record in shown)
+
+
 def test_an_endless_line_costs_no_memory(tmp_path: Path) -> None:
     """A line beyond the limit is one reject, keeps the numbering, and is never held as a whole."""
     path = tmp_path / "a.jsonl"

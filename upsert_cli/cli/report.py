@@ -19,6 +19,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.progress import Progress
+from upsert_cli.redaction import without_secrets
 from upsert_cli.rehearsal import Rehearsal
 from upsert_cli.verification import Verification
 
@@ -98,11 +99,13 @@ class RunReport:
         self._summary(task, exit_code=exit_code)
         if self._terminal.quiet and exit_code == 0:
             return
-        self._terminal.show(f"{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
+        name = f"task {task.id} " if self._terminal.quiet else ""  # which else was named at the start
+        self._terminal.show(f"{name}{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
         if self._terminal.verbose:
             self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
         if task.counts.failed:
             self._show_rejects(task)
+            self._terminal.show(f"  to read all again once they are mended: upsert-cli restart {task.id} --from-start")
         if task.status.value == "done" and not self._terminal.quiet:
             self._show_place(task)
 
@@ -160,6 +163,8 @@ class RunReport:
             self._terminal.show(f"nothing was done: {skipped}")
         elif task is not None:
             self._terminal.show(f"task {task.id} is {task.status} already: {counts_line(task.counts.as_json())}")
+            if task.status is TaskStatus.CANCELED:
+                self._terminal.show(f"  to go on with it: upsert-cli restart {task.id}")
 
     def _close_display(self) -> None:
         with suppress(OSError):  # the terminal is gone, which must not change how the work ends
@@ -170,9 +175,9 @@ class RunReport:
         task = None
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
             task = self._journal.find(self._task.id) if self._task is not None else None
-        exit_code = _code_of(error)
-        self._event("error", {"message": str(error), "exit_code": exit_code})
-        self._summary(task, exit_code=exit_code, detail=str(error))
+        exit_code, message = _code_of(error), without_secrets(str(error))
+        self._event("error", {"message": message, "exit_code": exit_code})
+        self._summary(task, exit_code=exit_code, detail=message)
         if task is None:
             return
         self._terminal.show(
@@ -197,7 +202,7 @@ class RunReport:
             self._terminal.show(f"  {where}: {record['failure_stage']}: {record['detail']}")
 
     def _summary(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> None:
-        fields = task.as_json(running=False) if task is not None else {"id": None, "status": None, "detail": detail}
+        fields = task.as_json(running=False) if task is not None else _no_task(detail)
         self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields)
 
     def _event(self, kind: str, fields: dict[str, Any]) -> None:
@@ -214,9 +219,27 @@ class RunReport:
         return time.monotonic() - self._began
 
 
+def report_failure(message: str, exit_code: int) -> None:
+    """Prints the events of a command that failed before there was anything to run."""
+    message = without_secrets(message)
+    click.echo(safe_json({"type": "error", "message": message, "exit_code": exit_code}))
+    click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": 0.0} | _no_task(message)))
+
+
+def _no_task(detail: str | None) -> dict[str, Any]:
+    return {"id": None, "status": None, "detail": detail}
+
+
 def _sources(task: Task) -> str:
-    names = [Path(name).name if name != "-" else "standard input" for name in task.sources]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    name = _short_name(task.sources[0])
+    return name if len(task.sources) == 1 else f"{name} and {len(task.sources) - 1} more"
+
+
+def _short_name(source: str) -> str:
+    if source == "-":
+        return "standard input"
+    # Of `<(...)`, which the shell writes as /dev/fd/63, the last part alone would say nothing.
+    return source if source.startswith(("/dev/", "/proc/")) else Path(source).name
 
 
 def _code_of(error: Exception) -> int:

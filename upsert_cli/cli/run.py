@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 import click
 
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options, option
-from upsert_cli.cli.report import RunReport
+from upsert_cli.cli.load_options import load_options
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.report import RunReport, report_failure
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.opening import Opening, open_task, reopen_task
@@ -22,8 +23,38 @@ from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
 from upsert_cli.subject import Subject
 from upsert_cli.verification import verify as verify_subject
 
+TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the environment
 
-@click.command()
+
+class Loading(click.Command):
+    """A command of events: with --json they end with a summary also if what was typed cannot be meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the options."""
+        wanted = self._wants_json(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if wanted:
+                report_failure(error.format_message(), error.exit_code)
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if ctx.params.get("json"):
+                report_failure(error.format_message(), error.exit_code)
+            raise
+
+    def _wants_json(self, ctx: click.Context, args: list[str]) -> bool:
+        # Looked up before the options are read, since that is what may fail.
+        given = next(param for param in self.params if param.name == "json").resolve_envvar_value(ctx) or ""
+        return "--json" in args or given.lower() in TRUE_WORDS
+
+
+@click.command(cls=Loading)
 @load_options("default")
 @common_options
 def run(session: Session, **options: Any) -> None:
@@ -44,7 +75,7 @@ def categories() -> None:
     """Work on the categories collection."""
 
 
-@categories.command("run")
+@categories.command("run", cls=Loading)
 @load_options("categories")
 @common_options
 def run_categories(session: Session, **options: Any) -> None:
@@ -55,7 +86,7 @@ def run_categories(session: Session, **options: Any) -> None:
     _load(session, "categories", **options)
 
 
-@click.command()
+@click.command(cls=Loading)
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @option("--from-start", is_flag=True, help="Read the sources from their first row again.")
 @option("--failed-only", is_flag=True, help="Read just the rejected rows again, of sources that did not change.")

@@ -94,7 +94,13 @@ def common_options(command: Command) -> Command:
         metavar="DIR",
         help="Where tasks are kept.",
     )
-    @option("-q", "--quiet", is_flag=True, envvar="UPSERT_CLI_QUIET", help="Print nothing on success.")
+    @option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        envvar="UPSERT_CLI_QUIET",
+        help="Print nothing on success, a complete report else.",
+    )
     @option(
         "-v",
         "--verbose",

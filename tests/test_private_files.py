@@ -30,8 +30,6 @@ def test_all_that_is_kept_is_private_whatever_the_umask(tiny: Terminal, make_ite
         ("run a.jsonl --task-id a", 3),
         ("run - --task-id b", 3),
         ("restart a --failed-only", 3),
-        ("restart b --from-start", 3),
-        ("run a.jsonl --task-id c --max-failures 0", 1),
         ("cancel a", 1),
         ("verify b --repair", 0),
         ("journal repair", 0),

@@ -121,27 +121,6 @@ def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) ->
     assert done.stdout == ""
 
 
-def test_nothing_of_a_file_reaches_a_terminal_raw(tiny: Terminal) -> None:
-    """Ids and texts with escapes, markup, direction marks and workflow commands are only ever shown."""
-    tiny.write(
-        "a.jsonl",
-        [{"object_id": "good", "payload": {"text": "x"}}, {"object_id": NASTY, "payload": {"text": "", NASTY: 1}}],
-    )
-    shown = [
-        tiny.type("upsert-cli run a.jsonl --task-id t", expect=3),
-        tiny.type("upsert-cli info t"),
-        tiny.type("upsert-cli info t --json"),
-        tiny.type("upsert-cli info t --failed"),
-        tiny.type("upsert-cli list --json"),
-        tiny.type("upsert-cli run a.jsonl --json", expect=3),
-        tiny.type(f"upsert-cli run '{NASTY}.jsonl'", expect=2),
-    ]
-    for done in shown:
-        text = done.stdout + done.stderr
-        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), done.args
-        assert not re.search(r"^::", text, re.M)
-
-
 def test_a_terminal_gets_bars_and_its_cursor_back(tiny: Terminal, make_items: Items) -> None:
     """On a terminal there is a bar for each stage, and at the end the cursor is shown again."""
     tiny.write("a.jsonl", make_items(200))

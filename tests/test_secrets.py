@@ -126,6 +126,7 @@ def test_a_model_that_cannot_be_fetched_shows_no_secret(secretive: Terminal, unw
     for line in lines if broken == "refusing places" else lines[:1]:
         done = secretive.type(line, expect=1)
         assert "was not found" in done.stderr
+        assert "Exception:)" not in done.stderr  # pip's headline, which says nothing
         _assert_unseen(done.stdout + done.stderr, done.args)
     assert "was not found" in secretive.info("t")["detail"]
     _assert_not_kept(secretive.folder)

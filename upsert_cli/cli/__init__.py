@@ -79,7 +79,7 @@ class Root(click.Group):
             _flush()
             die_by(error.signal_number)
         except Ended as error:
-            _terminal(ctx).fail(f"stopped by {signal.Signals(error.number).name} before anything was loaded")
+            _terminal(ctx).fail(str(error))
             _flush()
             die_by(error.number)
         except KeyboardInterrupt:

@@ -45,7 +45,12 @@ def load_options(collection: str) -> Decorator:
     """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
     options: list[Decorator] = [
         click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
-        option("--task-id", type=TaskId(), metavar="ID", help="Make sure that the task of this id is done."),
+        option(
+            "--task-id",
+            type=TaskId(),
+            metavar="ID",
+            help="Make sure that the task of this id is done: make it, go on with it, or do nothing.",
+        ),
         option(
             "--chroma",
             type=ChromaFolder(),
@@ -60,14 +65,16 @@ def load_options(collection: str) -> Decorator:
         option(
             "--batch-size",
             type=click.IntRange(1, MAX_BATCH),
+            metavar="N",
             show_default="by measured speed",
-            help="Items a write.",
+            help="Items in one write.",
         ),
         option(
             "--threads",
             type=click.IntRange(1, MAX_THREADS),
+            metavar="N",
             show_default="one a processor",
-            help="Texts are embedded in so many threads.",
+            help="Threads that embed.",
         ),
         option(
             "--token-budget",
@@ -81,7 +88,7 @@ def load_options(collection: str) -> Decorator:
             "--max-failures",
             type=Failures(),
             show_default="no limit",
-            help="Stop as failed above so many rejected items.",
+            help="End as failed once more items than this, or than this share, are rejected.",
         ),
         option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
         option("--dry-run", is_flag=True, help="Read, check and compare everything, but write nothing."),
@@ -91,7 +98,7 @@ def load_options(collection: str) -> Decorator:
             "--if-running",
             type=click.Choice(["refuse", "wait", "skip"]),
             default="refuse",
-            help="What to do when the task or the target is in use.",
+            help="What to do when another process runs the task, or loads into the same folder.",
         ),
         option(
             "--wait-timeout",

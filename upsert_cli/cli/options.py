@@ -34,6 +34,14 @@ class Option(click.Option):
         """Returns the value of the first of the option's variables that is set and not empty."""
         return next((value for name in self._variables(ctx) if (value := os.environ.get(name))), None)
 
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Returns the value, or fails for text that no journal and no collection could hold; paths may be any bytes."""
+        cast = super().type_cast_value(ctx, value)
+        for text in cast if isinstance(cast, tuple) else (cast,):
+            if isinstance(text, str) and not text.isascii() and text != text.encode(errors="replace").decode():
+                raise click.BadParameter(f"{text!r} is not valid UTF-8", ctx=ctx, param=self)
+        return cast
+
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Returns what a bad value was given by: the option as typed, or the variable."""
         hint = click.Parameter.get_error_hint(self, ctx)
@@ -86,7 +94,13 @@ def common_options(command: Command) -> Command:
         metavar="DIR",
         help="Where tasks are kept.",
     )
-    @option("-q", "--quiet", is_flag=True, envvar="UPSERT_CLI_QUIET", help="Print nothing on success.")
+    @option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        envvar="UPSERT_CLI_QUIET",
+        help="Print nothing on success, a complete report else.",
+    )
     @option(
         "-v",
         "--verbose",

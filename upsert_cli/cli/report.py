@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.progress import Progress
 from upsert_cli.redaction import without_secrets
 from upsert_cli.rehearsal import Rehearsal
+from upsert_cli.stopping import Ended
 from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
@@ -46,7 +48,9 @@ class RunReport:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._close_display()
-        if isinstance(error, Exception) and not isinstance(error, click.exceptions.Exit):
+        if isinstance(error, KeyboardInterrupt):
+            error = Ended(signal.SIGINT)
+        if isinstance(error, Exception | Ended) and not isinstance(error, click.exceptions.Exit):
             self._failed(error)
 
     # -- the observer of a task -----------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ class RunReport:
             self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
         if task.counts.failed:
             self._show_rejects(task)
-            self._terminal.show(f"  to read all again once they are mended: upsert-cli restart {task.id} --from-start")
+            self._terminal.show(f"  once they are mended: {_again(task)}")
         if task.status.value == "done" and not self._terminal.quiet:
             self._show_place(task)
 
@@ -170,7 +174,7 @@ class RunReport:
         with suppress(OSError):  # the terminal is gone, which must not change how the work ends
             self._display.close()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception | Ended) -> None:
         """Reports what was done before an error; the error itself is shown by the error boundary."""
         task = None
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
@@ -242,7 +246,16 @@ def _short_name(source: str) -> str:
     return source if source.startswith(("/dev/", "/proc/")) else Path(source).name
 
 
-def _code_of(error: Exception) -> int:
+def _again(task: Task) -> str:
+    """Returns the command that loads mended rejects; our own copy of a stream is not for the user to mend."""
+    if any(source.get("spooled") for source in task.inputs):
+        return "upsert-cli run FILE, with what `--failed` printed"
+    return f"upsert-cli restart {task.id} --from-start"
+
+
+def _code_of(error: Exception | Ended) -> int:
+    if isinstance(error, Ended):
+        return SIGNAL_BASE + error.number
     if isinstance(error, Interrupted):
         return SIGNAL_BASE + error.signal_number
     return error.exit_code if isinstance(error, UpsertCliError) else UpsertCliError.exit_code

@@ -150,7 +150,7 @@ def _assert_whole(terminal: Terminal, expected: Collection, *, others: int = 0) 
         np.testing.assert_allclose(found[one]["vector"], record["vector"], atol=1e-5)
 
 
-@pytest.mark.parametrize("what", ["idle", "write", pytest.param("read", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["write", *(pytest.param(what, marks=pytest.mark.slow) for what in ("idle", "read"))])
 def test_another_collection_of_the_folder(loaded: Terminal, expected: Collection, what: str) -> None:
     """A program that has another collection open, and leaves it at that or writes or reads on and on, and then writes."""
     with foreign(loaded, "other", what) as told:
@@ -194,6 +194,7 @@ def test_many_that_only_read(loaded: Terminal, expected: Collection) -> None:
     _assert_whole(loaded, expected)
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_held_is_an_error_at_once(loaded: Terminal, expected: Collection) -> None:
     """A program that keeps the database locked, at the start or from the middle on: an error in time, never a hang."""
     lock = (

@@ -156,6 +156,7 @@ def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], 
     _assert_equal(terminal.records(vectors=True), expected)
 
 
+@pytest.mark.slow
 def test_full_at_the_flush(loaded: tuple[Terminal, Disk]) -> None:
     """A window of long texts that just had room leaves none for the flush: no success, and nothing is lost."""
     terminal, disk = loaded
@@ -179,7 +180,7 @@ def serve_without_a_reserve(connection: Connection, start: child.Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "leave", [0, 900_000, *(pytest.param(n * 300_000, marks=pytest.mark.slow) for n in (1, 2, 4, 5, 6, 7, 8))]
+    "leave", [900_000, *(pytest.param(n * 300_000, marks=pytest.mark.slow) for n in (0, 1, 2, 4, 5, 6, 7, 8))]
 )
 def test_full_in_the_middle_of_the_flush(make_disk: Callable[..., Disk], leave: int) -> None:
     """Somebody else takes the last of the reserve while the index is written: that is said, and no row is lost."""
@@ -221,7 +222,6 @@ def test_no_more_files(tiny: Terminal, make_disk: Callable[..., Disk]) -> None:
     assert "too many files" in errors
     disk.grow(SIZE)
     tiny.type("upsert-cli restart t")
-    tiny.type("upsert-cli verify t")
     assert len(tiny.records(vectors=True)) == 20
 
 

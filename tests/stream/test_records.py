@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from upsert_cli.errors import (
 )
 from upsert_cli.stream import collection as collection_module
 from upsert_cli.stream import records as records_module
+from upsert_cli.stream import soundness as soundness_module
 from upsert_cli.stream.database import is_flushed
 from upsert_cli.stream.folder import prepare_folder
 from upsert_cli.stream.records import Opened, Records, Rows, Target, Verdict
@@ -566,6 +568,18 @@ def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypat
         assert caught.value.path == target.path
         records.write(rows := some_rows(["a"]), NOTHING)
     assert_holds(target, rows)
+
+
+def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that were cut off a large index are found at the next opening, unless the last writer ended in order."""
+    load(target, some_rows(numbered(0, 600)))
+    monkeypatch.setattr(soundness_module, "GLANCE_LINKS", 100)
+    (links,) = Path(target.path).glob("*/link_lists.bin")
+    os.truncate(links, links.stat().st_size - 1)
+    with opened(target):
+        pass
+    with pytest.raises(TargetDamaged, match=r"link_lists.bin was cut"):
+        Records.open(target, unclean=True)
 
 
 def test_passing_lock_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ class OpenCollection:
             UpsertCliError: Chroma cannot work with the folder.
         """
         require_space(Path(target.path), rows=0)
-        check_files(target)
+        check_files(target, suspicious=suspicious)
         with understood(target):
             opening = cls(target, _connect(target.path), owe)
             try:

@@ -46,7 +46,7 @@ def read_block(target: Target, chroma: Collection, *, start: int, rows: int, eve
         if (fault := _vector_fault(vectors.get(record.id), target.dimension)) is not None:
             unreadable[record.id] = fault
         elif record.text is None and identity is not None:
-            unreadable[record.id] = "it has no document"
+            different[record.id] = "it has no document"  # so its vector could not be made again: leave the index alone
         elif identity is not None and (fault := stored_fault(record.text or "", record.metadata, identity)) is not None:
             different[record.id] = fault
     first = -start % every

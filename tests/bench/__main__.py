@@ -9,7 +9,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import embedding, flushing, growth, journal, memory, overlap, reading, reloading, resuming, startup
+from tests.bench import (
+    constants,
+    embedding,
+    flushing,
+    growth,
+    journal,
+    memory,
+    overlap,
+    reading,
+    reloading,
+    resuming,
+    startup,
+)
 from tests.bench.bench import MEASURE, SHORT, Bench, Sizes
 from tests.bench.measuring import CommandFailed
 from tests.bench.results import Result, as_json, as_table, shown
@@ -27,6 +39,7 @@ MEASURES: dict[str, MEASURE] = {
     **flushing.MEASURES,
     **overlap.MEASURES,
     **growth.MEASURES,
+    **constants.MEASURES,
 }
 
 
@@ -49,14 +62,15 @@ def _measured(bench: Bench, names: list[str]) -> Iterator[Result]:
             yield from MEASURES[name](bench)
         except (CommandFailed, OSError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            yield shown(name, "could not be measured", reason[:REASON])
+            yield shown(name, "could not be measured", reason[-REASON:])
 
 
 def _rows(options: argparse.Namespace) -> list[str]:
     """Returns the names of what to measure; `S5` stands for all that begin so."""
     if options.growth:
         return list(growth.MEASURES)
-    asked = options.only or [name for name in MEASURES if name not in ON_REQUEST]
+    usual = constants.MEASURES if options.constants else MEASURES.keys() - constants.MEASURES.keys() - set(ON_REQUEST)
+    asked = options.only or [name for name in MEASURES if name in usual]
     found = {one: [name for name in MEASURES if name == one or name.startswith(f"{one}-")] for one in asked}
     if unknown := [one for one, names in found.items() if not names]:
         _parser().error(f"there is no row {', '.join(unknown)}; there are {' '.join(MEASURES)}")
@@ -77,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="one row, such as S3; repeatable")
     parser.add_argument("--growth", action="store_true", help="measure growth alone, and draw its plot (`bench` extra)")
+    parser.add_argument("--constants", action="store_true", help="what the package's constants are based on")
     parser.add_argument("--short", action="store_true", help="small sizes: whether it works, not what it reaches")
     parser.add_argument("--json", action="store_true", help="an array of objects with all raw figures")
     parser.add_argument("--texts", type=int, help="texts that the real model embeds (S1 to S3)")

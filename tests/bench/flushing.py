@@ -5,8 +5,8 @@ Both are programs: `python -m tests.bench.flushing close|abandon|query CHROMA`.
 
 from __future__ import annotations
 
-import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,27 +58,22 @@ def _end_of_a_load(chroma: Path, *, flush: bool) -> float:
     vectors = np.random.default_rng(0).normal(size=(NEW_ROWS, 384)).astype(np.float32)
     rows = Rows(ids=[f"more-{text}" for text in texts], texts=texts, metadatas=[{"a": 1}] * NEW_ROWS, vectors=vectors)
     records.write(rows, rows.take([]))
-    began = _cpu()
+    began = time.process_time()
     if flush:
         records.close()
     else:
         records.abandon()
-    return _cpu() - began
+    return time.process_time() - began
 
 
 def _first_query(chroma: Path) -> float:
     import chromadb
     import numpy as np
 
-    began = _cpu()
+    began = time.process_time()
     collection = chromadb.PersistentClient(str(chroma)).get_collection("default", embedding_function=None)
     collection.query(query_embeddings=np.ones((1, 384), dtype=np.float32), n_results=1)
-    return _cpu() - began
-
-
-def _cpu() -> float:
-    times = os.times()
-    return times.user + times.system
+    return time.process_time() - began
 
 
 MEASURES = {"flush": flushing}

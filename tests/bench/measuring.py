@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.05  # seconds between two looks at the memory
+# An installed program is compiled; a checkout is only once Python may keep what it compiled.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 MEGABYTE = 1_000_000  # bytes; the scorecard's figures are decimal
 
 
@@ -73,7 +75,7 @@ def cost_of(
     """
     with subprocess.Popen(
         command,
-        env=os.environ | (env or {}),
+        env=os.environ | COMPILED | (env or {}),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

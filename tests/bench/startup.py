@@ -25,6 +25,8 @@ def start_up(bench: Bench) -> Iterator[Result]:
         "list": bench.command("list", journal="journal-start"),
         "info": bench.command("info", "task-0", journal="journal-start"),
     }
+    for command in commands.values():
+        cost_of(command)  # compiles what is not
     ids = iter(range(TURNS * bench.sizes.times))
     base, canceling, *costs = interleaved(
         TURNS * bench.sizes.times,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -51,14 +50,14 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
         )
         for each in windows
     )
-    began, rows = (_cpu(), time.monotonic()), 0
+    began, rows = (time.process_time(), time.monotonic()), 0
     stage = vectors.embed_windows(
         plans, load=lambda: embedder, threads=threads, ending=threading.Event(), clock=time.monotonic
     )
     for embedded in stage:
         rows += len(embedded.rows)
     return {
-        "cpu_ms_a_text": (_cpu() - began[0]) / rows * 1e3,
+        "cpu_ms_a_text": (time.process_time() - began[0]) / rows * 1e3,
         "wall_ms_a_text": (time.monotonic() - began[1]) / rows * 1e3,
     }
 
@@ -72,12 +71,12 @@ def write(*, rows: int, batch: int, array: str, index: dict[str, Any]) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         client = chromadb.PersistentClient(folder)
         collection = client.create_collection("sweep", embedding_function=None, configuration=configuration)
-        began, slowest = _cpu(), 0.0
+        began, slowest = time.process_time(), 0.0
         for start in range(0, rows, batch):
             called = time.monotonic()
             _upsert(collection, range(start, min(start + batch, rows)), _shaped(given[start : start + batch], array))
             slowest = max(slowest, time.monotonic() - called)
-        cost = {"cpu_us_a_row": (_cpu() - began) / rows * 1e6, "slowest_call_s": slowest}
+        cost = {"cpu_us_a_row": (time.process_time() - began) / rows * 1e6, "slowest_call_s": slowest}
         return cost | {"recall": _recall(collection, given)}
 
 
@@ -114,11 +113,6 @@ def _clustered(rows: int) -> Vectors:
     vectors = centres[random.integers(0, CLUSTERS, rows)] + random.normal(0, SPREAD, (rows, DIMENSION))
     unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return unit
-
-
-def _cpu() -> float:
-    times = os.times()
-    return times.user + times.system
 
 
 SWEEPS: dict[str, Callable[..., dict[str, float]]] = {"embed": embed, "write": write}

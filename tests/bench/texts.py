@@ -9,7 +9,6 @@ import json
 import sysconfig
 import warnings
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,27 @@ TOPICS = 7  # values of a metadata field, as a real payload has some that repeat
 Item = dict[str, Any]
 
 
-@lru_cache(maxsize=1)
-def docstrings() -> tuple[str, ...]:
-    """Returns all docstrings of this Python's standard library, each once, shuffled by their hashes."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    paths = sorted(path for path in root.rglob("*.py") if LEFT_OUT.isdisjoint(path.relative_to(root).parts))
-    texts = {text for path in paths for text in _docstrings_in(path) if len(text) >= SHORTEST}
-    return tuple(sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest()))
-
-
 def texts(count: int) -> Iterator[str]:
     """Yields `count` texts; once all are used, they come again with a number, so that no two are the same."""
-    for number, text in enumerate(itertools.islice(itertools.cycle(docstrings()), count)):
-        turn = number // len(docstrings())
-        yield text if turn == 0 else f"{text} ({turn})"
+    used = []
+    for text in itertools.islice(docstrings(), count):
+        used.append(text)
+        yield text
+    for number in range(len(used), count):
+        yield f"{used[number % len(used)]} ({number // len(used)})"
+
+
+def docstrings() -> Iterator[str]:
+    """Yields the docstrings of this Python's standard library, each once, file by file in the order of their hashes."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    names = [path.relative_to(root) for path in root.rglob("*.py")]
+    kept = [name for name in names if LEFT_OUT.isdisjoint(name.parts)]
+    seen: set[str] = set()
+    for name in sorted(kept, key=lambda name: hashlib.sha256(name.as_posix().encode()).digest()):
+        for text in _docstrings_in(root / name):
+            if len(text) >= SHORTEST and text not in seen:
+                seen.add(text)
+                yield text
 
 
 def items(count: int, *, revision: int = 0, changed: int = 0) -> Iterator[Item]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.tiny_model import build_tiny_model
 from upsert_cli.models import DEFAULT_MODEL, Model, cache_folder, find_model
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.
@@ -51,44 +52,7 @@ def model() -> Model:
 @pytest.fixture(scope="session")
 def tiny_model(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a one-layer encoder with random weights and the real tokenizer: for speed alone."""
-    import numpy as np
-
-    from upsert_cli.models.bert_graph import build_bert_graph
-
-    config = json.loads((model.folder / "config.json").read_text())
-    config |= {"num_hidden_layers": 1, "intermediate_size": 64}
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    random = np.random.default_rng(0)
-
-    def weights(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return random.normal(0, 0.05, shape).astype(np.float32)
-
-    def norm(prefix: str) -> dict[str, Any]:
-        return {f"{prefix}.weight": np.ones(hidden, np.float32), f"{prefix}.bias": np.zeros(hidden, np.float32)}
-
-    def dense(prefix: str, rows: int, columns: int) -> dict[str, Any]:
-        return {f"{prefix}.weight": weights(rows, columns), f"{prefix}.bias": weights(rows)}
-
-    layer = "encoder.layer.0"
-    tensors = {
-        "embeddings.word_embeddings.weight": weights(config["vocab_size"], hidden),
-        "embeddings.position_embeddings.weight": weights(config["max_position_embeddings"], hidden),
-        "embeddings.token_type_embeddings.weight": weights(config["type_vocab_size"], hidden),
-        **norm("embeddings.LayerNorm"),
-        **dense(f"{layer}.attention.self.query", hidden, hidden),
-        **dense(f"{layer}.attention.self.key", hidden, hidden),
-        **dense(f"{layer}.attention.self.value", hidden, hidden),
-        **dense(f"{layer}.attention.output.dense", hidden, hidden),
-        **norm(f"{layer}.attention.output.LayerNorm"),
-        **dense(f"{layer}.intermediate.dense", inner, hidden),
-        **dense(f"{layer}.output.dense", hidden, inner),
-        **norm(f"{layer}.output.LayerNorm"),
-    }
-    folder = tmp_path_factory.mktemp("tiny-model")
-    for path in model.folder.glob("*.json"):
-        shutil.copy(path, folder)
-    (folder / "model.onnx").write_bytes(build_bert_graph(tensors, config).SerializeToString())
-    return folder
+    return build_tiny_model(model, tmp_path_factory.mktemp("tiny-model"))
 
 
 @dataclass

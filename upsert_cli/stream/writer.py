@@ -22,9 +22,7 @@ from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.process import POLL_SECONDS, Died, Process
 from upsert_cli.stream.rows import Block, Comparison, Opened, Rows, Stored, Target
 
-CALL_ROWS = (
-    512  # rows a request, which nothing interrupts: 3.6 s of CPU where all replace others, 1.3 s where none does
-)
+CALL_ROWS = 512  # rows a request, which nothing interrupts: 3.6 s of CPU where all replace others, else 1.3 s
 TRIES = 3  # tries of one call; a process that dies is started again in between
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might be by another hand
 MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame

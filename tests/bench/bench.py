@@ -1,0 +1,154 @@
+"""What all benchmarks share: sizes, a folder to work in, both models, and collections that several of them need."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bench.measuring import Cost, cost_of, python
+from tests.bench.results import Result
+from tests.bench.texts import items, write_jsonl
+
+MEASURE = Callable[["Bench"], Iterator[Result]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How much is measured."""
+
+    texts: int = 1_000
+    """Texts that the real model embeds, for the comparisons with others."""
+
+    rows: int = 20_000
+    """Rows that are loaded again, and read."""
+
+    large: int = 100_000
+    """Rows of the large collection, through the tiny model."""
+
+    tasks: int = 100_000
+    """Tasks of the large journal."""
+
+    times: int = 3
+    """Repetitions of which the median counts; cheap measurements are repeated three times as often."""
+
+
+SHORT = Sizes(texts=40, rows=200, large=600, tasks=600, times=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A place to measure in."""
+
+    folder: Path
+    """Is removed afterwards; everything is below it."""
+
+    sizes: Sizes
+    say: Callable[[str], None]
+    """Takes a line about what is being measured now."""
+
+    plot: Path | None = None
+    """Where the plot of growth goes; None: nowhere."""
+
+    _made: dict[str, Path] = field(default_factory=dict)
+    _costs: dict[str, Cost] = field(default_factory=dict)
+
+    # -- what is measured -----------------------------------------------------------------------------------------
+
+    def command(self, *arguments: str, journal: str = "journal") -> list[str]:
+        """Returns a command line of ours."""
+        return python("-m", "upsert_cli", *arguments, "--journal", str(self.folder / journal))
+
+    def load(self, source: Path, chroma: Path, *options: str, tiny: bool = False, memory: bool = False) -> Cost:
+        """Runs `run` on a file and returns what it cost; the last line of its output is the summary."""
+        model = ["--model-path", str(self.tiny_model if tiny else self.model)]
+        return cost_of(
+            self.command("run", str(source), "--chroma", str(chroma), *model, "--json", *options), memory=memory
+        )
+
+    def first_load(self) -> Cost:
+        """Returns what `run` costs with the real model and an empty collection; measured at the first call."""
+        return self.once("run", lambda: self.load(self.source(self.sizes.texts), self.fresh("run"), memory=True))
+
+    def once(self, name: str, measure: Callable[[], Cost]) -> Cost:
+        """Returns what is measured at the first call, and kept for the rows that share it."""
+        if name not in self._costs:
+            self.say(f"measuring {name}")
+            self._costs[name] = measure()
+        return self._costs[name]
+
+    @staticmethod
+    def task_of(cost: Cost) -> dict[str, Any]:
+        """Returns the task that a load ended with."""
+        task: dict[str, Any] = json.loads(cost.out.splitlines()[-1])
+        return task
+
+    # -- what is measured with ------------------------------------------------------------------------------------
+
+    def source(self, count: int, *, revision: int = 0, changed: int = 0) -> Path:
+        """Returns a JSONL file of items, made at the first call."""
+        name = f"items-{count}-{revision}-{changed}.jsonl"
+        return self.made(name, lambda path: write_jsonl(path, items(count, revision=revision, changed=changed)))
+
+    def loaded(self, count: int) -> Path:
+        """Returns a copy of a collection that the tiny model filled; the real one takes it for its own, by its name."""
+        master = self.made(f"loaded-{count}", lambda path: self.load(self.source(count), path, tiny=True))
+        return self.copy_of(master)
+
+    def copy_of(self, master: Path) -> Path:
+        """Returns a folder with the same content, to be changed."""
+        copy = self.fresh("copy")
+        shutil.copytree(master, copy)
+        return copy
+
+    def fresh(self, name: str) -> Path:
+        """Returns a path that does not exist yet."""
+        number = sum(1 for _ in self.folder.glob(f"{name}-*"))
+        return self.folder / f"{name}-{number}"
+
+    def made(self, name: str, make: Callable[[Path], object]) -> Path:
+        """Returns what is made at the first call, and kept for the others."""
+        path = self.folder / name
+        if name not in self._made:
+            self.say(f"making {name}")
+            make(path)
+            self._made[name] = path
+        return path
+
+    @property
+    def model(self) -> Path:
+        """The folder of the default model, fetched if this machine does not have it."""
+        return self.made("model", _link_model)
+
+    @property
+    def tiny_model(self) -> Path:
+        """The folder of a model that is fast and no good."""
+        return self.made("tiny-model", _make_tiny_model)
+
+    @property
+    def chromas_home(self) -> dict[str, str]:
+        """The environment in which Chroma's own embedding function finds the same weights."""
+        return {"HOME": str(self.made("home", lambda home: _lay_out_for_chroma(self.model, home)))}
+
+
+def _link_model(path: Path) -> None:
+    done = cost_of(python("-m", "upsert_cli", "models", "check", "--json"))
+    path.symlink_to(json.loads(done.out)["folder"])
+
+
+def _make_tiny_model(path: Path) -> None:
+    path.mkdir()
+    # In a process of its own, so that this one stays small.
+    cost_of(python("-m", "tests.bench.tiny", str(path)))
+
+
+def _lay_out_for_chroma(model: Path, home: Path) -> None:
+    """Puts the model where Chroma's own function looks for it, as after its own download."""
+    place = home / ".cache" / "chroma" / "onnx_models" / "all-MiniLM-L6-v2" / "onnx"
+    place.mkdir(parents=True)
+    for path in model.resolve().iterdir():
+        (place / path.name).symlink_to(path)
+    (place / "vocab.txt").write_text("")  # looked for, and not read

@@ -1,0 +1,98 @@
+"""S10: reading alone, from the file to documents, beside the libraries that do the parsing.
+
+Each is a program that prints the CPU seconds of its loop, so that imports do not count:
+`python -m tests.bench.reading WAY FILE`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from tests.bench.bench import Bench
+from tests.bench.measuring import cost_of, interleaved, python
+from tests.bench.results import Result, at_most
+
+TIMES = 2.0
+GROUP_ROWS = 10_000  # rows a row group
+ROWS = 5  # times as many rows as elsewhere, since reading is fast
+
+
+def reading(bench: Bench) -> Iterator[Result]:
+    """Measures JSONL and Parquet."""
+    rows = ROWS * bench.sizes.rows
+    lines = bench.source(rows)
+    parquet = bench.made(
+        f"items-{rows}.parquet",
+        lambda path: cost_of(python("-m", "tests.bench.fat", str(lines), str(path), "0", "0", str(GROUP_ROWS))),
+    )
+    for path, library in ((lines, "orjson"), (parquet, "pyarrow")):
+        runs = (partial(_seconds, "documents", path), partial(_seconds, library, path))
+        ours, theirs = interleaved(bench.sizes.times, *runs)
+        yield at_most(
+            "S10",
+            f"CPU from {path.suffix[1:]} to documents / {library} alone, {rows:,} rows",
+            ours / theirs,
+            TIMES,
+            unit="times",
+            ours_us_a_row=ours / rows * 1e6,
+            library_us_a_row=theirs / rows * 1e6,
+        )
+
+
+def _seconds(way: str, path: Path) -> float:
+    return float(cost_of(python("-m", "tests.bench.reading", way, str(path))).out)
+
+
+def _documents(path: Path) -> Callable[[], None]:
+    from upsert_cli.stream.documents import Recipe, make_document
+    from upsert_cli.stream.items import START, Item, read_items
+    from upsert_cli.stream.sources import find_files, fingerprint
+
+    sources = [fingerprint(found) for found in find_files([str(path)])]
+    recipe = Recipe(identity="model|384|256")
+
+    def read() -> None:
+        for row, _ in read_items(sources, start=START, id_field=None):
+            if isinstance(row, Item):
+                make_document(row, recipe)
+
+    return read
+
+
+def _orjson(path: Path) -> Callable[[], None]:
+    import orjson
+
+    def read() -> None:
+        with path.open("rb") as file:
+            for line in file:
+                orjson.loads(line)
+
+    return read
+
+
+def _pyarrow(path: Path) -> Callable[[], None]:
+    import orjson
+    import pyarrow.parquet as pq
+
+    def read() -> None:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                # A payload that is JSON in a column has to be parsed by somebody.
+                for row in batch.to_pylist():
+                    orjson.loads(row["payload"])
+
+    return read
+
+
+WAYS = {"documents": _documents, "orjson": _orjson, "pyarrow": _pyarrow}
+MEASURES = {"S10": reading}
+
+if __name__ == "__main__":
+    read = WAYS[sys.argv[1]](Path(sys.argv[2]))
+    began = time.process_time()
+    read()
+    print(time.process_time() - began)

@@ -1,0 +1,53 @@
+"""The benchmark works: it measures and prints. What it measures is nobody's business here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SIZES = ("--short", "--texts", "12", "--rows", "40", "--large", "100", "--tasks", "20")
+
+
+def _bench(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", *SIZES, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    return done.stdout
+
+
+def test_the_table_has_each_row_with_its_figure() -> None:
+    """A row is printed with what it is, its figure, its reach, and whether that was met."""
+    table = [[cell.strip() for cell in line.split("|")] for line in _bench("--only", "S7").splitlines()]
+    assert table[0][1:-1] == ["row", "what", "figure", "reach", "met"]
+    assert [line[1] for line in table[2:]] == ["S7"] * 5
+    assert all(line[3].split()[0] and line[5] in ("yes", "NO") for line in table[2:])
+
+
+def test_json_has_all_that_was_measured() -> None:
+    """The peers and a load are run for real, and the raw figures of both are in the JSON."""
+    rows = json.loads(_bench("--only", "S3", "--only", "S10", "--json"))
+    assert [row["row"] for row in rows] == ["S3", "S10", "S10"]
+    assert rows[0]["raw"]["bare_cpu_s"] > 0
+    assert rows[0]["raw"]["run_cpu_s"] > 0
+
+
+@pytest.mark.slow
+def test_every_row_can_be_measured() -> None:
+    """No row of the short form fails."""
+    rows = json.loads(_bench("--json"))
+    assert [row["figure"] for row in rows if row["what"] == "could not be measured"] == []
+    assert {row["row"] for row in rows} >= {f"S{number}" for number in range(1, 11)}
+
+
+def test_an_unknown_row_is_refused() -> None:
+    """A row that there is not ends in a message with those that there are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--only", "S99"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 2
+    assert "S10" in done.stderr

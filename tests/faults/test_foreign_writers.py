@@ -161,7 +161,8 @@ def test_another_collection_of_the_folder(loaded: Terminal, expected: Collection
     assert len(loaded.records("other")) == told[0]
 
 
-@pytest.mark.parametrize("when", ["before", pytest.param("midway", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "midway"])
 def test_a_writer_of_the_same_collection(loaded: Terminal, expected: Collection, when: str) -> None:
     """A program that writes rows of its own into the very collection, from before the load on or from its middle."""
     started: list[subprocess.Popen[str]] = []

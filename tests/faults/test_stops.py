@@ -25,7 +25,7 @@ from upsert_cli.stream.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 
-FEW, MANY = 2_000, 5_000  # rows of one window; the larger number is run before a release
+FEW, MANY = 1_600, 5_000  # rows of one window; the larger number is run before a release
 SECONDS = 120.0  # seconds after which a test gives up
 
 

@@ -59,7 +59,9 @@ def _measured(bench: Bench, names: list[str]) -> Iterator[Result]:
     for name in names:
         _say(name)
         try:
-            yield from MEASURES[name](bench)
+            for result in MEASURES[name](bench):
+                _say(f"  {': '.join(result.cells()[1:3])}")
+                yield result
         except (CommandFailed, OSError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             yield shown(name, "could not be measured", reason[-REASON:])

@@ -8,18 +8,40 @@ from typing import Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.embedder import Device, Effort
+from upsert_cli.stream.items import IdFrom
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
+
+MAPPING = (
+    "format",
+    "id_field",
+    "id_from",
+    "text_fields",
+    "template",
+    "metadata_fields",
+    "vector_field",
+    "keep_lists",
+)
+"""The options that say how to read a file which is not in our form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of a run that its task keeps, so that a restart does the same."""
 
+    format: str | None = None
+    """A key of `FORMATS`, whatever the suffixes of the sources say."""
+
     id_field: str | None = None
+    id_from: IdFrom | None = None
     text_fields: tuple[str, ...] = ("text",)
+    template: str | None = None
+    metadata_fields: tuple[str, ...] | None = None
+    vector_field: str | None = None
+    keep_lists: bool = False
     model_path: str | None = None
     offline: bool = False
     batch_size: int | None = None
@@ -57,23 +79,32 @@ class Options:
             return read >= max(settled, 1) and failed * 100 > float(self.max_failures[:-1]) * read
         return failed > int(self.max_failures)
 
+    def recipe(self, *, identity: str, dimension: int = 0) -> Recipe:
+        """Returns how documents are made of items, for a model's identity and the numbers of its vectors."""
+        return Recipe(
+            text_fields=self.text_fields,
+            template=self.template,
+            metadata_fields=self.metadata_fields,
+            vector_field=self.vector_field,
+            keep_lists=self.keep_lists,
+            identity=identity,
+            dimension=dimension,
+        )
+
     def same_result(self, other: Options) -> bool:
         """Tells whether a load with `other` stores the same records."""
-        return (self.id_field, self.text_fields, self.model_path) == (
-            other.id_field,
-            other.text_fields,
-            other.model_path,
-        )
+        return all(getattr(self, name) == getattr(other, name) for name in (*MAPPING, "model_path"))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the options as plain data, for the journal."""
-        return asdict(self) | {"text_fields": list(self.text_fields)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Options:
         """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
-        known = {name: value[name] for name in (field.name for field in fields(cls)) if name in value}
-        return cls(**(known | {"text_fields": tuple(known.get("text_fields", ("text",)))}))
+        known: dict[str, Any] = {name: value[name] for name in (field.name for field in fields(cls)) if name in value}
+        lists = {name: tuple(one) for name, one in known.items() if isinstance(one, list)}
+        return cls(**(known | lists))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,6 +56,9 @@ def _has_huge(values: Iterable[Any]) -> bool:
     return False
 
 
+_PLAIN = frozenset([str, int, bool, type(None)])  # of which a list, such as one of tags, is written as it is
+
+
 def canonical(value: object) -> bytes:
     """Returns the same bytes for equal values and other bytes for others; tells 1, 1.0, True and "1" apart.
 
@@ -71,7 +74,8 @@ def as_text(value: object) -> str:
     Raises:
         ItemError: It is nested too deep.
     """
-    value = plain(value)
+    if type(value) is not list or not _PLAIN.issuperset(map(type, value)):
+        value = plain(value)
     if isinstance(value, str):
         return value
     try:

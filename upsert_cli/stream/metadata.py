@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
+from math import isfinite
 from typing import Any, NoReturn, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
@@ -28,7 +28,6 @@ def flatten(
     *,
     prefix: str = "",
     keep_lists: bool = False,
-    levels: int = MAX_NESTING,
 ) -> int:
     """Puts values under dotted keys, and returns how many of them had to be changed.
 
@@ -37,11 +36,14 @@ def flatten(
         into: What is there already is never replaced.
         prefix: Of all keys.
         keep_lists: Whether lists of one scalar kind stay lists.
-        levels: How deep objects may be nested.
 
     Raises:
         ItemError: Chroma cannot hold them.
     """
+    return _flatten(values, prefix, into, keep_lists, MAX_NESTING)
+
+
+def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_lists: bool, levels: int) -> int:  # noqa: FBT001  # by place: it is called for every object
     converted = 0
     for name, value in values.items():
         kind = type(value)
@@ -50,7 +52,7 @@ def flatten(
             kind is str
             or kind is bool
             or (kind is int and MIN_INTEGER <= value <= MAX_INTEGER)
-            or (kind is float and -math.inf < value < math.inf)
+            or (kind is float and isfinite(value))
             or (kind is list and keep_lists and _stays_a_list(value, into))
         ):
             _check_key(key)
@@ -60,11 +62,11 @@ def flatten(
         elif kind is dict and value:
             if levels == 0:
                 _refuse(f"nested deeper than {MAX_NESTING} levels")
-            converted += flatten(value, into, prefix=key + ".", keep_lists=keep_lists, levels=levels - 1)
+            converted += _flatten(value, key + ".", into, keep_lists, levels - 1)
         else:
             converted += 1
             if value is not None:
-                flatten({name: as_text(value)}, into, prefix=prefix)
+                _flatten({name: as_text(value)}, prefix, into, keep_lists, levels)
     return converted
 
 
@@ -83,7 +85,7 @@ def _stays_a_list(values: list[Any], beside: dict[str, Value]) -> bool:
         kind is str
         or kind is bool
         or (kind is int and min(values) >= MIN_INTEGER and max(values) <= MAX_INTEGER)
-        or (kind is float and all(map(math.isfinite, values)))
+        or (kind is float and all(map(isfinite, values)))
     )
 
 

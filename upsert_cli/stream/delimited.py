@@ -18,7 +18,7 @@ from upsert_cli.stream.jsonl import MAX_LINE, skip_line, too_long
 
 JSON_FIELDS = ("payload", "item_info")  # columns in which an object is JSON text
 OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
-RESCAN_BYTES = 64 << 20  # bytes of a file that may be read twice, because a quote was left open; bounds the time
+RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice, because a quote was left open; bounds the time
 
 
 def read_records(file: BinaryIO, *, row: int, offset: int, delimiter: str) -> Iterator[tuple[int, object, int]]:

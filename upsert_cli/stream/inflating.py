@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Compression: TypeAlias = Literal["gzip", "zstd"]
 
@@ -45,13 +48,54 @@ def open_bytes(path: Path, compression: Compression | None) -> Iterator[BinaryIO
             return
         if not _is_compressed(head, compression):
             raise OSError(f"it is not compressed with {compression}")
-    import pyarrow as pa
-
-    # By bytes: pyarrow takes every path in text for UTF-8.
-    with pa.CompressedInputStream(pa.OSFile(os.fsencode(path)), compression) as inflated:
+    with closing(_Inflated(path, compression)) as inflated:
         file: BinaryIO = io.BufferedReader(inflated, BUFFER)
         _refuse_foreign(_head(file))
         yield file
+
+
+class _Inflated(io.RawIOBase):
+    """What a compressed file holds, to the last byte before any damage, which is then raised as an OSError.
+
+    pyarrow gives nothing of a call that comes upon damage, so from there on it is asked for single bytes.
+    """
+
+    def __init__(self, path: Path, compression: Compression) -> None:
+        self._path = path
+        self._compression = compression
+        self._stream = self._open()
+        self._given = 0
+        self._damaged = False
+
+    def _open(self) -> BinaryIO:
+        import pyarrow as pa
+
+        # By bytes: pyarrow takes every path in text for UTF-8.
+        return cast("BinaryIO", pa.CompressedInputStream(pa.OSFile(os.fsencode(self._path)), self._compression))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        into = memoryview(buffer).cast("B")
+        piece = 1 if self._damaged else len(into)
+        try:
+            data = self._stream.read(piece)
+        except OSError:
+            if self._damaged:
+                raise
+            self._damaged = True
+            self._stream.close()
+            self._stream = self._open()
+            skip(self._stream, self._given)
+            data = self._stream.read(1)
+        into[: len(data)] = data
+        self._given += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def skip_byte_order_mark(file: BinaryIO) -> int:

@@ -68,7 +68,7 @@ def text_by_template(payload: dict[str, Any], template: str) -> str:
                 _refuse(f"payload.{path} is missing, and the template needs it")
             pieces.append(as_text(value))
     text = "".join(pieces)
-    if text.isspace():
+    if not text or text.isspace():
         _refuse("the text by the template is empty")
     return text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +12,8 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.models import known_name
 from upsert_cli.request import Options, Request
-from upsert_cli.stream.documents import Recipe, check_text_fields
-from upsert_cli.stream.items import START, Item, read_items
+from upsert_cli.stream.probing import check_first_rows
 from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
-
-PROBED_ROWS = 1_000  # rows in which the first readable item is looked for; a file may begin with a few broken ones
 
 
 class Draft:
@@ -30,9 +26,10 @@ class Draft:
         self._incoming: Path | None = None
 
     def __enter__(self) -> Draft:
+        names, given = self._request.names, self._request.options.format
         try:
-            self._sources = [self._read_in(found) for found in find_files(self._request.names)]
-            _check_first_item(self._sources, self._request.options)
+            self._sources = [self._read_in(found) for found in find_files(names, given=given)]
+            _check_mapping(self._sources, self._request.options)
         except BaseException:
             self._discard()
             raise
@@ -103,12 +100,8 @@ def _absolute(name: str) -> str:
     return name if name == "-" else str(Path(name).absolute())
 
 
-def _check_first_item(sources: Sequence[Source], options: Options) -> None:
-    rows = read_items(sources, start=START, id_field=options.id_field)
-    for row, _ in itertools.islice(rows, PROBED_ROWS):
-        if isinstance(row, Item):
-            check_text_fields(row, Recipe(text_fields=options.text_fields, identity=""))
-            return
+def _check_mapping(sources: Sequence[Source], options: Options) -> None:
+    check_first_rows(sources, id_field=options.id_field, id_from=options.id_from, recipe=options.recipe(identity=""))
 
 
 def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
@@ -116,15 +109,15 @@ def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     options = Options.from_json(task.options)
     spooled = {_absolute(source.name): source for source in sources if source.spooled}
     names = [name for name in task.sources if name not in spooled]
-    files = {file.path: file for file in find_files(names)} if names else {}
+    files = {file.path: file for file in find_files(names, given=options.format)} if names else {}
     found: list[Source] = []
     for name in task.sources:  # in the order in which they were named, since the last one of an id wins
         if name in spooled:
             found.append(spooled[name])
         else:
-            mine = [file for file in find_files([name]) if files.pop(file.path, None) is not None]
+            mine = [file for file in find_files([name], given=options.format) if files.pop(file.path, None) is not None]
             found += [fingerprint(file) for file in mine]
-    _check_first_item(found, options)
+    _check_mapping(found, options)
     return {
         "inputs": tuple(source.as_json() for source in found),
         "total": _total_of(found),

@@ -453,10 +453,16 @@ class UnknownFormat(UsageFault):
     known: tuple[str, ...]
     """Suffixes."""
 
+    content: str | None = None
+    """What its first bytes say, such as `Parquet; --format parquet reads it`."""
+
     def __str__(self) -> str:
+        if self.content is not None:
+            return f"{self.name} has no suffix that tells its format; it is {self.content}"
+        json = "; `jq -c '.[]'` makes JSONL of a JSON array" if self.name.lower().endswith(".json") else ""
         return (
             f"{self.name} has none of the suffixes {', '.join(self.known)}; "
-            f"rename it, or give JSONL on standard input with `-`"
+            f"--format says what it is, such as --format jsonl{json}"
         )
 
 
@@ -525,10 +531,102 @@ class TextFieldMissing(UsageFault):
     there: tuple[str, ...]
     """Dotted paths of the fields that the payload has, the first few."""
 
+    beside: tuple[str, ...] = ()
+    """Of the fields that the row has beside an empty payload."""
+
     def __str__(self) -> str:
+        where = f"{self.source}, row {self.row}"
         wanted = " or ".join(f"`{name}`" for name in self.wanted)
-        there = f"it has {', '.join(f'`{name}`' for name in self.there)}" if self.there else "it is empty"
-        return f"{self.source}, row {self.row}: the payload has no {wanted}, {there}; --text-field names the text"
+        if self.beside:
+            return (
+                f"{where}: it has no payload with {wanted}, but {_quoted(self.beside)}; "
+                f"--id-field object_id takes them as the payload, and --text-field names the text"
+            )
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return f"{where}: the payload has no {wanted}, {there}; --text-field names the text"
+
+
+@dataclass(eq=False, kw_only=True)
+class IdFieldMissing(UsageFault):
+    """Raised when none of the first rows has the field that the id is to be taken from."""
+
+    source: str
+    row: int
+    wanted: str
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the row has, the first few."""
+
+    def __str__(self) -> str:
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return (
+            f"{self.source}, row {self.row}: there is no `{self.wanted}`, {there}; "
+            f"--id-field names the id, --id-from row or hash makes one where there is none"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class FieldsMissing(UsageFault):
+    """Raised when none of the first items has a field that an option names."""
+
+    source: str
+    row: int
+    option: str
+    """Such as `--template`."""
+
+    wanted: tuple[str, ...]
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the payload has, the first few."""
+
+    def __str__(self) -> str:
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return (
+            f"{self.source}, row {self.row}: the payload has no {_quoted(self.wanted)}, {there}; "
+            f"correct {self.option}, which takes dotted paths"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class RowIdsRepeat(UsageFault):
+    """Raised when ids are to be made of file and row, and two files have the same name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"two files are called {self.name}, so --id-from row would give their rows the same ids; "
+            f"rename one of them, or use --id-from hash"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class BadTemplate(UsageFault):
+    """Raised when a template cannot be understood."""
+
+    template: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--template {self.template!r}: {self.reason}; it takes `{{field}}` or `{{outer.inner}}`, "
+            f"and `{{{{` and `}}}}` for the braces themselves"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class BadMapping(UsageFault):
+    """Raised when what says how to read a file cannot be understood."""
+
+    where: str
+    """A file of `--map`, or an option."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 # -- models -------------------------------------------------------------------------------------------------------

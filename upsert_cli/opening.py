@@ -221,4 +221,6 @@ def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Tas
     if checkpoint is None or checkpoint.retried is not None:
         return checkpoint is not None
     start = Position.from_json(checkpoint.position)
-    return next(read_items(sources, start=start, id_field=Options.from_json(task.options).id_field), None) is None
+    options = Options.from_json(task.options)
+    rest = read_items(sources, start=start, id_field=options.id_field, id_from=options.id_from)
+    return next(rest, None) is None

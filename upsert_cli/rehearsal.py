@@ -17,7 +17,6 @@ from upsert_cli.models import Model, find_model
 from upsert_cli.request import Options, Request
 from upsert_cli.stages import target_of
 from upsert_cli.stream.database import described
-from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items import START
 from upsert_cli.stream.plans import Collection, InFlight, Plan, compare_windows
@@ -73,12 +72,14 @@ def rehearse(
         model = None
         if compare:
             model = find_model(draft.task.model, folder=options.model_folder, offline=options.offline, report=report)
-        recipe = Recipe(text_fields=options.text_fields, identity=model.identity if model is not None else "")
         windows = read_windows(
             [Source.from_json(value) for value in draft.task.inputs],
             start=START,
             id_field=options.id_field,
-            recipe=recipe,
+            id_from=options.id_from,
+            recipe=options.recipe(identity=model.identity, dimension=model.dimension)
+            if model is not None
+            else options.recipe(identity=""),
             pace=Pace(MAX_ROWS),
         )
         tally = _Tally(model, options)
@@ -148,7 +149,10 @@ class _Tally:
 
     def _lengths(self, plan: Plan) -> list[int]:
         """Counts the tokens of the texts that would be embedded; the first of them also tell the speed."""
-        rows = [row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)]
+        changed = (
+            row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
+        )
+        rows = [row for row in changed if plan.window.documents[row].vector is None]
         if self._model is None or not rows:
             return []
         texts = [plan.window.documents[row].text for row in rows]

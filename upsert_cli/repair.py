@@ -15,8 +15,9 @@ from dataclasses import replace
 from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.models import Model
 from upsert_cli.stream.damage import put_index_aside, take_poison
-from upsert_cli.stream.documents import HASH_KEY, Document, Recipe, stored_fault, stored_hash
+from upsert_cli.stream.documents import Document
 from upsert_cli.stream.embedder import FastEmbedder
+from upsert_cli.stream.hashes import HASH_KEY, has_own_vector, stored_fault, stored_hash
 from upsert_cli.stream.items import START, Item
 from upsert_cli.stream.plans import Plan, forced
 from upsert_cli.stream.rows import Comparison, Rows, Stored, Verdict
@@ -114,9 +115,14 @@ class _Mender:
 
     def _source_plans(self, wrong: Set[str], writer: Writer) -> Iterator[Plan]:
         subject = self._subject
-        recipe = Recipe(text_fields=subject.options.text_fields, identity=self._model.identity)
+        options = subject.options
         for window in read_windows(
-            subject.sources, start=START, id_field=subject.options.id_field, recipe=recipe, pace=Pace(MAX_ROWS)
+            subject.sources,
+            start=START,
+            id_field=options.id_field,
+            id_from=options.id_from,
+            recipe=options.recipe(identity=self._model.identity, dimension=self._model.dimension),
+            pace=Pace(MAX_ROWS),
         ):
             documents = tuple(
                 one
@@ -133,7 +139,9 @@ class _Mender:
 
     def _stored_plans(self, parts: Iterable[Sequence[Stored]]) -> Iterator[Plan]:
         for number, part in enumerate(parts):
-            documents = tuple(self._document(one.id, one.text, one) for one in part if one.text)
+            # No model makes a vector again that came with its item; only the sources have it.
+            again = (one for one in part if one.text and not has_own_vector(one.metadata.get(HASH_KEY)))
+            documents = tuple(self._document(one.id, one.text or "", one) for one in again)
             yield Plan(
                 window=Window(number=number, documents=documents, rejects=(), read=len(part), duplicate=0, after=START),
                 comparison=Comparison(verdicts=[Verdict.TEXT] * len(documents), stale_keys=[()] * len(documents)),

@@ -8,21 +8,46 @@ from typing import Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.tasks import Counts, Task, TaskStatus
+from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.embedder import Device, Effort
+from upsert_cli.stream.items import IdFrom
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
 
-# The options that decide what is stored, by field; the others only say how to go about it.
-RESULT_FIELDS = {"id_field": "--id-field", "text_fields": "--text-field", "model_path": "--model-path"}
+MAPPING = {
+    "format": "--format",
+    "id_field": "--id-field",
+    "id_from": "--id-from",
+    "text_fields": "--text-field",
+    "template": "--template",
+    "metadata_fields": "--metadata-fields",
+    "vector_field": "--vector-field",
+    "keep_lists": "--keep-lists",
+}
+"""The options that say how to read a file which is not in our form, by field."""
+
+# The options that decide what is stored; the others only say how to go about it.
+RESULT_FIELDS = MAPPING | {"model_path": "--model-path", "refs_root": "--refs-root"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of a run that its task keeps, so that a restart does the same."""
 
+    format: str | None = None
+    """A key of `FORMATS`, whatever the suffixes of the sources say."""
+
     id_field: str | None = None
+    id_from: IdFrom | None = None
     text_fields: tuple[str, ...] = ("text",)
+    template: str | None = None
+    metadata_fields: tuple[str, ...] | None = None
+    vector_field: str | None = None
+    keep_lists: bool = False
+    refs_root: str | None = None
+    """Absolute."""
+
     model_path: str | None = None
     offline: bool = False
     batch_size: int | None = None
@@ -67,19 +92,33 @@ class Options:
         too_many = self.exceeds_max_failures(counts.failed, counts.read, settled=0)
         return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
 
+    def recipe(self, *, identity: str, dimension: int = 0) -> Recipe:
+        """Returns how documents are made of items, for a model's identity and the numbers of its vectors."""
+        return Recipe(
+            text_fields=self.text_fields,
+            template=self.template,
+            metadata_fields=self.metadata_fields,
+            vector_field=self.vector_field,
+            keep_lists=self.keep_lists,
+            refs_root=None if self.refs_root is None else Path(self.refs_root),
+            identity=identity,
+            dimension=dimension,
+        )
+
     def differing(self, other: Options) -> tuple[str, ...]:
         """Returns the names of the fields by which a load with `other` would store other records."""
         return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the options as plain data, for the journal."""
-        return asdict(self) | {"text_fields": list(self.text_fields)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Options:
         """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
-        known = {name: value[name] for name in (field.name for field in fields(cls)) if name in value}
-        return cls(**(known | {"text_fields": tuple(known.get("text_fields", ("text",)))}))
+        known: dict[str, Any] = {name: value[name] for name in (field.name for field in fields(cls)) if name in value}
+        lists = {name: tuple(one) for name, one in known.items() if isinstance(one, list)}
+        return cls(**(known | lists))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

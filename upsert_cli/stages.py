@@ -14,7 +14,6 @@ from upsert_cli.models import DEFAULT_MODEL, Model, find_model
 from upsert_cli.progress import Progress
 from upsert_cli.request import Options
 from upsert_cli.stream.ahead import run_ahead
-from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.embedder import Embedder, FastEmbedder
 from upsert_cli.stream.folder import holder_of
 from upsert_cli.stream.items import Position
@@ -117,15 +116,16 @@ class Stages:
             writer: Tells what the collection holds already.
             wait: Called in the waits of the thread that takes the windows; may raise to end all stages.
         """
-        recipe = Recipe(text_fields=self._options.text_fields, identity=model.identity)
+        options = self._options
         superseded = superseded_by_later_rows(
-            sources, id_field=self._options.id_field, rejected=rejected, ending=self._ending
+            sources, id_field=options.id_field, id_from=options.id_from, rejected=rejected, ending=self._ending
         )
         windows = read_windows(
             sources,
             start=start,
-            id_field=self._options.id_field,
-            recipe=recipe,
+            id_field=options.id_field,
+            id_from=options.id_from,
+            recipe=options.recipe(identity=model.identity, dimension=model.dimension),
             pace=self._pace,
             only=only,
             superseded=None if only is None else superseded,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
-from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.items import START
 from upsert_cli.stream.rows import Verdict
 from upsert_cli.stream.windows import MAX_ROWS, Pace, read_windows
@@ -194,10 +193,15 @@ def opened(subject: Subject) -> Iterator[Writer]:
 
 
 def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
-    recipe = Recipe(text_fields=subject.options.text_fields, identity=subject.identity or "")
+    options = subject.options
     found.rows = 0
     for window in read_windows(
-        subject.sources, start=START, id_field=subject.options.id_field, recipe=recipe, pace=Pace(MAX_ROWS)
+        subject.sources,
+        start=START,
+        id_field=options.id_field,
+        id_from=options.id_from,
+        recipe=options.recipe(identity=subject.identity or "", dimension=subject.target.dimension),
+        pace=Pace(MAX_ROWS),
     ):
         found.rows += window.read
         expected = [one for one in window.documents if (one.item.source, one.item.row) not in subject.refused]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import SAMPLES
 from tests.stream.reading import exactly, fuzz, item, payloads, rows_of, values
-from upsert_cli.errors import ItemError, Stage, TextFieldMissing
-from upsert_cli.stream.documents import Document, Recipe, check_text_fields, make_document
+from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.documents import Document, Recipe, make_document
 from upsert_cli.stream.items import Item
 
 RECIPE = Recipe(identity="a model|384|256")
@@ -82,26 +82,6 @@ def test_an_item_without_text(payload: dict[str, Any] | None, detail: str) -> No
     with pytest.raises(ItemError) as caught:
         make_document(_item(payload), RECIPE)
     assert (caught.value.stage, caught.value.detail) == (Stage.READING, detail)
-
-
-def test_the_first_item_shows_what_fields_there_are() -> None:
-    """Where the first item has no text field, the message names those that it has, by the paths to ask for them."""
-    first = _item({"title": "T", "body": {"de": "B", "en": "B"}, "empty": {}})
-    with pytest.raises(TextFieldMissing) as caught:
-        check_text_fields(first, Recipe(text_fields=("text", "body.fr"), identity=""))
-    assert str(caught.value) == (
-        "a.jsonl, row 1: the payload has no `text` or `body.fr`, "
-        "it has `title`, `body.de`, `body.en`, `empty`; --text-field names the text"
-    )
-    assert caught.value.exit_code == 2
-    with pytest.raises(TextFieldMissing, match="it is empty"):
-        check_text_fields(_item(None), RECIPE)
-
-
-@pytest.mark.parametrize("payload", [{"text": "x"}, {"text": None}, {"text": 1}, {"more": "x", "other": {"deep": "y"}}])
-def test_a_first_item_that_has_one_of_the_fields(payload: dict[str, Any]) -> None:
-    """One text field is enough, and a bad value in the first item is a matter of that item alone."""
-    check_text_fields(_item(payload), Recipe(text_fields=("text", "other.deep"), identity=""))
 
 
 # -- metadata -----------------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.conftest import Terminal
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.references import MAX_REFERENCE, read_reference, reference_of
 
@@ -24,6 +26,7 @@ def root(tmp_path: Path) -> Path:
     (root / "link").symlink_to("../secret")
     (root / "inner-link").symlink_to("a.txt")
     (root / "folder-link").symlink_to("../outside")
+    (root / "blank").write_text(" \n")
     (root / "latin").write_bytes(b"caf\xe9")
     os.mkfifo(root / "pipe")
     with (root / "large").open("wb") as file:
@@ -61,6 +64,7 @@ def test_a_file_below_the_root_is_read(root: Path, path: str, text: str) -> None
         ("pipe", "no regular file"),
         ("none.txt", "is not there"),
         ("large", "larger than 8 MiB"),
+        ("blank", "is empty"),
         ("latin", "not UTF-8: byte 0xe9 at byte 4"),
         ("\ud800", "nothing that the file system can name"),
         ("x" * 5000, "cannot be read"),
@@ -88,6 +92,35 @@ def test_the_root_may_be_a_link(root: Path, tmp_path: Path) -> None:
     """Whoever gives the root decides where it leads."""
     (tmp_path / "alias").symlink_to(root)
     assert read_reference(tmp_path / "alias", "a.txt") == "one"
+
+
+def test_items_that_point_to_their_texts(tiny: Terminal) -> None:
+    """With `--refs-root` such items load, each bad reference is a reject, and verify agrees; without, nothing starts."""
+    texts = tiny.folder / "texts"
+    texts.mkdir()
+    for number in range(4):
+        (texts / f"{number}.txt").write_text(f"text {number}")
+    items: list[dict[str, Any]] = [
+        {"object_id": f"{number}", "item_info": {"file_path": f"{number}.txt"}} for number in range(4)
+    ]
+    items.append({"object_id": "out", "item_info": {"file_path": "../a.jsonl"}})
+    items.append({"object_id": "own", "payload": {"text": "its own"}, "item_info": {"file_path": "1.txt"}})
+    tiny.write("a.jsonl", items)
+    assert "text" in tiny.type("upsert-cli run a.jsonl", expect=2).stderr
+    tiny.type("upsert-cli run a.jsonl --task-id t --refs-root texts", expect=3)
+    (failed,) = tiny.info("t")["failed_items"]
+    assert (failed["object_id"], failed["failure_stage"], failed["row"]) == ("out", "on_downloading", 5)
+    records = tiny.records()
+    assert {one: record["document"] for one, record in records.items()} == {
+        **{f"{number}": f"text {number}" for number in range(4)},
+        "own": "its own",
+    }
+    assert "text" not in records["0"]["metadata"]
+    tiny.type("upsert-cli verify t")
+    (texts / "2.txt").write_text("another text")
+    tiny.type("upsert-cli run a.jsonl --task-id t2 --refs-root texts", expect=3)
+    counts = tiny.info("t2")["counts"]
+    assert (counts["updated"], counts["unchanged"], counts["failed"]) == (1, 4, 1)
 
 
 def test_which_field_names_the_file() -> None:

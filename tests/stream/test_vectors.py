@@ -140,6 +140,39 @@ def test_a_repeated_text_is_embedded_once(tmp_path: Path) -> None:
     assert embedded.vectors.any(axis=1).all()
 
 
+def test_items_with_a_vector_of_their_own_are_not_embedded(tmp_path: Path) -> None:
+    """Own vectors are written as they came, beside those of the model; where all rows have one, no model is loaded."""
+
+    def load() -> Embedder:
+        raise AssertionError("the model was loaded")
+
+    path = tmp_path / "a.jsonl"
+    own = [{"text": f"own {row}", "vector": [row + 1, 0.5, -2]} for row in range(3)]
+
+    def write(payloads: list[dict[str, Any]]) -> None:
+        rows = enumerate(payloads)
+        path.write_text("".join(json.dumps({"object_id": str(row), "payload": one}) + "\n" for row, one in rows))
+
+    write(own)
+    for verdict in (Verdict.NEW, Verdict.TEXT):
+        (embedded,) = _embed(_windows(path, 10), load, verdict=verdict)
+        assert embedded.vectors is not None
+        assert embedded.vectors.dtype == np.float32
+        assert embedded.vectors.tolist() == [one["vector"] for one in own]
+    write([{"text": "text 0"}, own[1], {"text": "text 2"}, own[2]])
+    fake = _Fake(lambda text: text == "text 2")
+    (embedded,) = _embed(_windows(path, 10), lambda: fake)
+    rows = embedded.upserts()
+    assert rows.vectors is not None
+    assert dict(zip(rows.ids, rows.vectors.tolist(), strict=True)) == {
+        "0": [0.5, 0.5, 0.5],
+        "1": own[1]["vector"],
+        "3": own[2]["vector"],
+    }
+    assert not any(text.startswith("own") for text in fake.embedded)
+    assert [reject.object_id for reject in embedded.rejects] == ["2"]
+
+
 def test_a_broken_model_file_is_an_error_of_one_line(model: Model, tmp_path: Path) -> None:
     """A graph that cannot be loaded is named with its folder and the remedy."""
     for path in model.folder.glob("*.json"):

@@ -16,10 +16,11 @@ from upsert_cli.cli.options import Session, TaskId, common_options, json_option,
 from upsert_cli.cli.report import RunReport, report_failure
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.mapping import read_mapping
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
 from upsert_cli.rehearsal import rehearse
-from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
+from upsert_cli.request import MAPPING, IfRunning, Kind, Options, Request, exit_code
 from upsert_cli.subject import Subject
 from upsert_cli.verification import verify as verify_subject
 
@@ -60,8 +61,9 @@ class Loading(click.Command):
 def run(session: Session, **options: Any) -> None:
     """Load items into the default collection, as a task.
 
-    SOURCE is a JSONL or Parquet file, a folder of them, a glob, or - for JSONL on standard input. An item is
-    {"object_id": ..., "payload": {"text": ...}, "item_info": {...}}; see --id-field and --text-field for other shapes.
+    SOURCE is a file of JSONL, CSV, TSV (these also with .gz or .zst) or Parquet, a folder of them, a glob, or - for
+    JSONL on standard input. An item is {"object_id": ..., "payload": {"text": ...}, "item_info": {...}}; for other
+    shapes see --id-field, --id-from, --text-field and --template.
 
     \b
     upsert-cli run articles.jsonl --chroma ./chroma
@@ -120,6 +122,8 @@ def _load(
     wait_timeout: float | None,
     json: bool,
     model_path: Path | None,
+    refs_root: Path | None,
+    map_file: Path | None,
     text_field: tuple[str, ...],
     verify: bool,
     dry_run: bool,
@@ -128,6 +132,7 @@ def _load(
 ) -> None:
     if no_compare and not dry_run:
         raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
+    given = {"text_fields": text_field} | {name: options.pop(name) for name in MAPPING if name in options}
     request = Request(
         kind=kind,
         names=sources,
@@ -136,8 +141,9 @@ def _load(
         model=model,
         task_id=task_id,
         options=Options(
-            text_fields=text_field,
+            **read_mapping(map_file, given),
             model_path=None if model_path is None else str(model_path.absolute()),
+            refs_root=None if refs_root is None else str(refs_root.absolute()),
             verbose=session.terminal.verbose,
             **options,
         ),

@@ -14,9 +14,10 @@ from typing import TypeAlias
 
 from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
 from upsert_cli.stream.formats import KNOWN_SUFFIXES, format_of, why_unreadable
+from upsert_cli.stream.inflating import HEAD, what_it_is
 
 STDIN = "-"
-PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix
+PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
 
 _DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of links that lead nowhere, or around in a circle
 
@@ -41,8 +42,12 @@ class FoundFile:
 _Found: TypeAlias = tuple[FoundFile, os.stat_result]
 
 
-def find_files(names: Sequence[str]) -> list[FoundFile]:
+def find_files(names: Sequence[str], *, given: str | None = None) -> list[FoundFile]:
     """Returns the files that `names` stand for, in their order; folders and globs sorted; each file once.
+
+    Args:
+        names: Files, folders, globs, pipes; `-` is standard input.
+        given: The format that the user says they have, whatever their suffixes.
 
     Raises:
         SourceNotFound: A name stands for nothing.
@@ -53,9 +58,9 @@ def find_files(names: Sequence[str]) -> list[FoundFile]:
     found: dict[tuple[int, int] | str, FoundFile] = {}
     for name in names:
         if name == STDIN:
-            found.setdefault(STDIN, FoundFile(name=STDIN, path=Path(STDIN), format=PIPE_FORMAT, needs_spool=True))
+            found.setdefault(STDIN, _stdin(given))
             continue
-        for file, status in _named(name):
+        for file, status in _named(name, given):
             # Once, by whatever link or spelling it is named.
             found.setdefault((status.st_dev, status.st_ino), file)
     return list(found.values())
@@ -69,7 +74,11 @@ def valid_unicode(name: str) -> str:
 # -- one name -----------------------------------------------------------------------------------------------------
 
 
-def _named(name: str) -> Iterator[_Found]:
+def _stdin(given: str | None) -> FoundFile:
+    return FoundFile(name=STDIN, path=Path(STDIN), format=given or PIPE_FORMAT, needs_spool=True)
+
+
+def _named(name: str, given: str | None) -> Iterator[_Found]:
     """Finds what one name stands for: first as it is, since brackets and stars may be part of a file's name."""
     if not name:  # for Path that is the current folder, for a user it is a shell variable that was not set
         raise SourceNotFound(name="''")
@@ -78,25 +87,36 @@ def _named(name: str) -> Iterator[_Found]:
     except (FileNotFoundError, NotADirectoryError):
         if not glob.has_magic(name):
             raise SourceNotFound(name=valid_unicode(name)) from None
-        yield from _some(name, _in_glob(name))
+        yield from _some(name, _in_glob(name, given))
     except ValueError:  # NUL, or what no file system can encode
         raise SourceNotFound(name=ascii(name)) from None
     except OSError as error:
         raise _unreadable(name, error) from error
     else:
         path = Path(name)
-        yield from _some(name, _in_folder(path)) if stat.S_ISDIR(status.st_mode) else [(_file(path, status), status)]
+        if stat.S_ISDIR(status.st_mode):
+            yield from _some(name, _in_folder(path, given))
+        else:
+            yield _file(path, status, given), status
 
 
-def _file(path: Path, status: os.stat_result) -> FoundFile:
+def _file(path: Path, status: os.stat_result, given: str | None) -> FoundFile:
     name = valid_unicode(str(path))
     is_pipe = stat.S_ISFIFO(status.st_mode)
     if not is_pipe and not stat.S_ISREG(status.st_mode):
         raise SourceUnreadable(name=name, reason="neither a file nor a folder nor a pipe")
-    kind = format_of(path) or (PIPE_FORMAT if is_pipe else None)
+    kind = given or format_of(path) or (PIPE_FORMAT if is_pipe else None)
     if kind is None:
-        raise UnknownFormat(name=name, known=KNOWN_SUFFIXES)
+        raise UnknownFormat(name=name, known=KNOWN_SUFFIXES, content=_content(path))
     return FoundFile(name=name, path=path.absolute(), format=kind, needs_spool=is_pipe)
+
+
+def _content(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return what_it_is(file.read(HEAD))
+    except OSError:  # that it has no suffix is the first thing to mend
+        return None
 
 
 def _some(name: str, files: Iterator[_Found]) -> Iterator[_Found]:
@@ -110,11 +130,14 @@ def _some(name: str, files: Iterator[_Found]) -> Iterator[_Found]:
 # -- many files ---------------------------------------------------------------------------------------------------
 
 
-def _in_folder(top: Path) -> Iterator[_Found]:
+def _in_folder(top: Path, given: str | None) -> Iterator[_Found]:
     """Yields the files of items below a folder, sorted, also behind symbolic links."""
     for folder, names in _walk(top):
         for name in names:
-            yield from _if_items(folder / name)
+            path = folder / name
+            # With a format given, also what has no suffix; `_SUCCESS` and the like are notes of the writer.
+            if format_of(path) or (given and not path.suffix and name[0] != "_"):
+                yield from _if_file(path, given)
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -135,12 +158,15 @@ def _walk(top: Path) -> Iterator[tuple[Path, list[str]]]:
         yield path, [name for name in sorted(files) if name[0] != "."]
 
 
-def _in_glob(pattern: str) -> Iterator[_Found]:
+def _in_glob(pattern: str, given: str | None) -> Iterator[_Found]:
     parts = Path(pattern).parts
     fixed = next(place for place, part in enumerate(parts) if glob.has_magic(part))
     for path in _matches(Path(*parts[:fixed]), parts[fixed:]):
         status = _status(path)
-        yield from _in_folder(path) if status and stat.S_ISDIR(status.st_mode) else _if_items(path)
+        if status and stat.S_ISDIR(status.st_mode):
+            yield from _in_folder(path, given)
+        elif given or format_of(path):
+            yield from _if_file(path, given)
 
 
 def _matches(folder: Path, pattern: Sequence[str]) -> Iterator[Path]:
@@ -165,10 +191,10 @@ def _names(folder: Path) -> list[str]:
         raise _unreadable(str(folder), error) from error
 
 
-def _if_items(path: Path) -> Iterator[_Found]:
-    """Takes what was found but not named: only files that can be read, since a pipe would block."""
-    if format_of(path) and (status := _status(path)) is not None and stat.S_ISREG(status.st_mode):
-        yield _file(path, status), status
+def _if_file(path: Path, given: str | None) -> Iterator[_Found]:
+    """Takes what was found but not named: only what is a file, since a pipe would block."""
+    if (status := _status(path)) is not None and stat.S_ISREG(status.st_mode):
+        yield _file(path, status, given), status
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from upsert_cli.stream.delimited import count_records, read_records
+from upsert_cli.stream.inflating import Compression, open_bytes
 from upsert_cli.stream.jsonl import count_lines, read_lines
 from upsert_cli.stream.parquet import count_rows, read_rows
 
@@ -22,7 +26,8 @@ class Reader(Protocol):
         Args:
             path: What to open.
             row: Rows that are behind us.
-            offset: The offset that came with the last of them; nothing before it is read. 0 in formats without.
+            offset: The offset that came with the last of them; nothing before it is read, but a header, and what has
+                to be inflated. 0 in formats without.
             fields: The only top-level fields that are wanted; None: all.
 
         Yields:
@@ -31,6 +36,13 @@ class Reader(Protocol):
         Raises:
             OSError: The file cannot be opened or read any further.
         """
+
+
+class TextReader(Protocol):
+    """What reads the bytes of a text file, from any row on."""
+
+    def __call__(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, object, int]]:
+        """Yields as a `Reader` does; the file is at its first byte."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +54,58 @@ class Format:
 
     read: Reader
 
-    count: Callable[[Path], int]
-    """Returns the rows of a file; raises OSError."""
+    count: Callable[[Path], int | None]
+    """Returns the rows of a file, or None where only reading tells; raises OSError."""
+
+    is_table: bool = False
+    """Its rows have no objects inside: the id is a column among others."""
+
+
+def _text_formats(name: str, *suffixes: str, read: TextReader, count: Callable[[BinaryIO], int]) -> dict[str, Format]:
+    """Returns a text format and its compressed forms."""
+    kinds: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
+    return {
+        f"{name}{ending}": Format(
+            suffixes=tuple(f"{suffix}{ending}" for suffix in suffixes),
+            read=partial(_read_text, read, compression),
+            count=partial(_count_text, count, compression),
+            is_table=read is not read_lines,
+        )
+        for ending, compression in kinds.items()
+    }
+
+
+def _read_text(
+    read: TextReader,
+    compression: Compression | None,
+    path: Path,
+    *,
+    row: int,
+    offset: int,
+    fields: Collection[str] | None,  # noqa: ARG001  # a row of text is parsed as a whole
+) -> Iterator[tuple[int, object, int]]:
+    with open_bytes(path, compression) as file:
+        yield from read(file, row=row, offset=offset)
+
+
+def _count_text(count: Callable[[BinaryIO], int], compression: Compression | None, path: Path) -> int | None:
+    if compression is None:
+        with open_bytes(path, None) as file:
+            return count(file)
+    # The rows before the damage are loaded, and reading them finds it.
+    with suppress(OSError), open_bytes(path, compression) as file:
+        return count(file)
+    return None
 
 
 FORMATS = {
-    "jsonl": Format(suffixes=(".jsonl", ".ndjson"), read=read_lines, count=count_lines),
+    **_text_formats("jsonl", ".jsonl", ".ndjson", read=read_lines, count=count_lines),
+    **_text_formats(
+        "csv", ".csv", read=partial(read_records, delimiter=","), count=partial(count_records, delimiter=",")
+    ),
+    **_text_formats(
+        "tsv", ".tsv", read=partial(read_records, delimiter="\t"), count=partial(count_records, delimiter="\t")
+    ),
     "parquet": Format(suffixes=(".parquet",), read=read_rows, count=count_rows),
 }
 
@@ -61,5 +119,5 @@ def why_unreadable(error: OSError) -> str:
 
 def format_of(path: PurePath) -> str | None:
     """Returns the name of a file's format, or None where its suffix says none."""
-    suffix = path.suffix.lower()
-    return next((name for name, kind in FORMATS.items() if suffix in kind.suffixes), None)
+    name = path.name.lower()
+    return next((key for key, kind in FORMATS.items() if name.endswith(kind.suffixes)), None)

@@ -56,6 +56,9 @@ def _has_huge(values: Iterable[Any]) -> bool:
     return False
 
 
+_PLAIN = frozenset([str, int, bool, type(None)])  # of which a list, such as one of tags, is written as it is
+
+
 def canonical(value: object) -> bytes:
     """Returns the same bytes for equal values and other bytes for others; tells 1, 1.0, True and "1" apart.
 
@@ -87,7 +90,8 @@ def as_text(value: object) -> str:
     Raises:
         ItemError: It is nested too deep.
     """
-    value = plain(value)
+    if type(value) is not list or not _PLAIN.issuperset(map(type, value)):
+        value = plain(value)
     if isinstance(value, str):
         return value
     try:
@@ -156,7 +160,7 @@ def _what_is_wrong(text: bytes, error: orjson.JSONDecodeError) -> str:
     try:
         stripped = text.decode().strip()
     except UnicodeDecodeError as fault:
-        return f"not UTF-8: byte 0x{text[fault.start]:02x} at byte {fault.start + 1}{_utf16_hint(text)}"
+        return not_utf8(text, fault)
     if "depth limit" in error.msg:
         return _too_deep()
     if stripped in _BRACKETS:
@@ -169,13 +173,26 @@ def _what_is_wrong(text: bytes, error: orjson.JSONDecodeError) -> str:
 _BRACKETS = frozenset(["[", "]", "{", "}", "[{", "}]", "},", "],", "},{", "}, {"])
 
 
+def not_utf8(text: bytes, fault: UnicodeDecodeError) -> str:
+    """Returns what is wrong with a text that is not UTF-8, with the command that mends the likeliest causes."""
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        hint = " (a UTF-16 file; `iconv -f UTF-16 -t UTF-8` rewrites it)"
+    elif text[fault.start] in _WINDOWS_1252:
+        hint = " (if the file is Windows-1252, `iconv -f WINDOWS-1252 -t UTF-8` rewrites it)"
+    else:
+        hint = ""
+    return f"not UTF-8: byte 0x{text[fault.start]:02x} at byte {fault.start + 1}{hint}"
+
+
+_WINDOWS_1252 = frozenset(range(0x80, 0x100)) - {0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFE, 0xFF}  # less what text has not
+_CSV = re.compile(r"[^{\[][^,;\t]*[,;\t][^,;\t]")
+
+
 def _hint(text: str, position: int) -> str:
     if re.match(r"-?(nan|inf)", text[position : position + 4], re.IGNORECASE):
         return " (NaN and Infinity are not JSON)"
     if text.startswith('"') and re.match(r'"[^"]*"\s*:', text):
         return f" ({_ONE_A_LINE}; `jq -c` rewrites pretty-printed JSON)"
+    if _CSV.match(text):
+        return " (if the file is CSV, --format csv reads it)"
     return ""
-
-
-def _utf16_hint(text: bytes) -> str:
-    return " (a UTF-16 file; `iconv -f UTF-16 -t UTF-8` rewrites it)" if text[:2] in (b"\xff\xfe", b"\xfe\xff") else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -17,12 +18,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.json_text import parse
+from upsert_cli.stream.parquet_types import JSON_FIELDS, readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-JSON_FIELDS = ("payload", "item_info")  # columns in which a text is JSON
 MAX_ROW = 8 << 20  # bytes; as a line of JSONL
 MAX_BATCH_ROWS = 64  # rows; more gain nothing, 8 cost twice the CPU a row
 BATCH_BYTES = 32 << 20  # bytes that a batch may unpack to at worst; pyarrow takes three times as much for a moment
@@ -51,6 +52,7 @@ def read_rows(
 
     try:
         with path.open("rb") as pages, _open(path) as file:
+            _check_names(file.schema_arrow.names, fields)
             end = 0
             for group in range(file.metadata.num_row_groups):
                 begin, end = end, end + file.metadata.row_group(group).num_rows
@@ -78,6 +80,12 @@ def count_rows(path: Path) -> int:
             return int(file.metadata.num_rows)
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
         raise OSError(_one_line(error)) from error
+
+
+def _check_names(names: Iterable[str], fields: Collection[str] | None) -> None:
+    repeated = [name for name, times in Counter(names).items() if times > 1 and (fields is None or name in fields)]
+    if repeated:
+        raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -114,7 +122,7 @@ def _behind(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordB
     """Yields what comes after the first `skip` rows, in types that Python can hold."""
     schema = None
     for batch in batches:
-        schema = schema or _readable(batch.schema)
+        schema = schema or readable(batch.schema)
         if skip < batch.num_rows:
             wanted = batch.slice(skip) if skip > 0 else batch
             yield wanted if batch.schema == schema else wanted.cast(schema, safe=False)
@@ -197,39 +205,6 @@ def _parsed(text: bytes, *, mapped: bool) -> object:
         return parse(text)
     except ItemError as error:
         return error
-
-
-def _readable(schema: pa.Schema) -> pa.Schema:
-    """Returns a schema with JSON as bytes, which need not be decoded twice, and types that Python can hold."""
-    import pyarrow as pa
-
-    return pa.schema(
-        field.with_type(pa.large_binary() if field.name in JSON_FIELDS and _is_text(field.type) else _held(field.type))
-        for field in schema
-    )
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    text = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return text in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
-
-
-def _held(kind: pa.DataType) -> pa.DataType:
-    """Returns a type with microseconds for nanoseconds: Python's own types hold no more."""
-    import pyarrow as pa
-
-    if pa.types.is_struct(kind):
-        fields = [kind.field(place) for place in range(kind.num_fields)]
-        return pa.struct([field.with_type(_held(field.type)) for field in fields])
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_held(kind.value_type)))
-    if getattr(kind, "unit", None) != "ns":
-        return kind
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", kind.tz)
-    return pa.duration("us") if pa.types.is_duration(kind) else pa.time64("us")
 
 
 def _too_large() -> ItemError:

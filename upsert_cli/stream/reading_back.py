@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.stream.documents import stored_fault
+from upsert_cli.stream.hashes import stored_fault
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.rows import Block, Stored, Target
 from upsert_cli.stream.soundness import SAME_DISTANCE

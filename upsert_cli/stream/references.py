@@ -43,15 +43,17 @@ def read_reference(root: Path, path: str) -> str:
         path: Relative to it, with `/` between its parts.
 
     Raises:
-        ItemError: The path leads elsewhere, or its file is missing, too large or not UTF-8; the stage says that it is
-            about what was to be read, not about the item.
+        ItemError: The path leads elsewhere, or its file is missing, empty, too large or not UTF-8.
     """
     with _opened(root, _parts(path), path) as descriptor:
         content = _content(descriptor, path)
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _fault(path, f"is not UTF-8: byte 0x{content[error.start]:02x} at byte {error.start + 1}") from error
+    if not text or text.isspace():
+        raise _fault(path, "is empty")
+    return text
 
 
 def _parts(path: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from upsert_cli.errors import ScratchUnusable
 from upsert_cli.stream.ahead import StreamEnded
-from upsert_cli.stream.items import START, Item, Reject, read_items
+from upsert_cli.stream.items import START, IdFrom, Item, Reject, read_items
 from upsert_cli.stream.sources import Source
 
 BLOCK_ROWS = 1_000  # ids looked up in one transaction; more gain nothing
@@ -52,6 +52,7 @@ def superseded_by_later_rows(
     sources: Sequence[Source],
     *,
     id_field: str | None,
+    id_from: IdFrom | None = None,
     rejected: Callable[[], Iterable[Rejected]],
     ending: threading.Event,
 ) -> Iterator[Superseded]:
@@ -63,6 +64,7 @@ def superseded_by_later_rows(
     Args:
         sources: Read one after the other.
         id_field: Dotted path of the field that holds the id.
+        id_from: How the ids of rows without one are made.
         rejected: Returns all rows of the retry, those as well that are settled, in the order of the sources.
         ending: Set by anyone to end the pass early.
 
@@ -75,7 +77,7 @@ def superseded_by_later_rows(
     with closing(_Ids()) as ids:
         ids.expect(each.object_id for each in rejected() if isinstance(each.object_id, str))
         if ids.known:
-            rows = (row for row, _ in read_items(sources, start=START, id_field=id_field))
+            rows = (row for row, _ in read_items(sources, start=START, id_field=id_field, id_from=id_from))
             for block in _blocks(_others(rows, rejected())):
                 if ending.is_set():
                     raise StreamEnded

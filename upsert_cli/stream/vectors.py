@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.errors import EmbedderFailed, Stage
@@ -100,17 +100,29 @@ def embed_windows(
             rows = tuple(
                 row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
             )
-            if rows and embedder is None:
+            asked = tuple(row for row in rows if plan.window.documents[row].vector is None)
+            if asked and embedder is None:
                 embedder = load()
-            if not rows or embedder is None:
-                yield _nothing_to_embed(plan)
-                continue
             began = clock()
-            work = _WindowWork(plan.window, rows, embedder, ending)
-            work.run(pool, effort)
-            if ending.is_set():
-                return
-            yield work.result(plan.comparison, seconds=clock() - began)
+            embedded = _nothing_to_embed(plan)
+            if asked and embedder is not None:
+                work = _WindowWork(plan.window, asked, embedder, ending)
+                work.run(pool, effort)
+                if ending.is_set():
+                    return
+                embedded = work.result(plan.comparison, seconds=clock() - began)
+            yield _with_own_vectors(embedded, [row for row in rows if plan.window.documents[row].vector is not None])
+
+
+def _with_own_vectors(embedded: Embedded, rows: Sequence[int]) -> Embedded:
+    """Adds the documents that brought a vector to those that were embedded."""
+    if not rows:
+        return embedded
+    import numpy as np
+
+    own = np.stack([np.asarray(embedded.window.documents[row].vector, dtype=np.float32) for row in rows])
+    vectors = own if embedded.vectors is None else np.concatenate([embedded.vectors, own])
+    return replace(embedded, rows=(*embedded.rows, *rows), vectors=vectors)
 
 
 def _nothing_to_embed(plan: Plan) -> Embedded:

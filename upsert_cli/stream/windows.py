@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from upsert_cli.errors import ItemError, SourceChanged
 from upsert_cli.stream.documents import Document, Recipe, make_document
-from upsert_cli.stream.items import Item, Position, Reject, read_items
+from upsert_cli.stream.items import IdFrom, Item, Position, Reject, read_items
 from upsert_cli.stream.sources import Source
 from upsert_cli.stream.superseded import Superseded, nothing_superseded
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
 MAX_SIZE = 8 << 20  # characters of text, metadata and rejects in a window; some eight windows are on their way at once
+NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
 
 
@@ -64,6 +65,7 @@ def read_windows(
     *,
     start: Position,
     id_field: str | None,
+    id_from: IdFrom | None = None,
     recipe: Recipe,
     pace: Pace,
     only: Iterator[tuple[str, int]] | None = None,
@@ -75,6 +77,7 @@ def read_windows(
         sources: Read one after the other.
         start: Where to begin.
         id_field: Dotted path of the field that holds the id.
+        id_from: What the id is made of, in files that have none.
         recipe: How an item becomes a document.
         pace: How many rows make a window.
         only: Source and row of the rows to yield, in the order in which they stand there; None: all.
@@ -85,7 +88,7 @@ def read_windows(
         SourceChanged: It ends before a row that was to be yielded.
     """
     number = 0
-    rows = read_items(sources, start=start, id_field=id_field)
+    rows = read_items(sources, start=start, id_field=id_field, id_from=id_from)
     with superseded or nullcontext(nothing_superseded) as is_superseded:
         gathering = _Gathering(recipe, is_superseded, after=start)
         for row, after in rows if only is None else _chosen(rows, only):
@@ -140,6 +143,8 @@ class _Gathering:
         self._documents.pop(document.id, None)
         self._documents[document.id] = document
         self.size += len(document.text) + _size(document.metadata)
+        if document.vector is not None:
+            self.size += NUMBER_SIZE * len(document.vector)
 
     def _reject(self, reject: Reject) -> None:
         self._rejects.append(reject)
@@ -158,8 +163,15 @@ class _Gathering:
 
 def _size(value: object) -> int:
     """Returns the characters of all strings in a value; what else it holds is small beside them."""
-    if isinstance(value, str | bytes):
-        return len(value)
     if isinstance(value, dict):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, list) else 0
+        value = [*value.values()]
+    if not isinstance(value, list):
+        return len(value) if isinstance(value, str | bytes) else 0
+    size = 0
+    for inner in value:
+        kind = type(inner)  # told apart here, since this is asked of every value of every row
+        if kind is str or kind is bytes:
+            size += len(inner)
+        elif kind is dict or kind is list:
+            size += _size(inner)
+    return size

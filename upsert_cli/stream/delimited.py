@@ -1,0 +1,183 @@
+"""A CSV or TSV file -> its rows under the names of its header, from any byte on.
+
+The standard library's parser takes just the lines that a record needs, so the bytes behind each record are known
+although its fields may hold line breaks; and a record is read only up to a limit, whatever a quote leaves open.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.inflating import skip, skip_byte_order_mark
+from upsert_cli.stream.json_text import not_utf8, parse
+from upsert_cli.stream.jsonl import MAX_LINE, skip_line, too_long
+
+JSON_FIELDS = ("payload", "item_info")  # columns in which an object is JSON text
+OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
+RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice, because a quote was left open; bounds the time
+
+
+def read_records(file: BinaryIO, *, row: int, offset: int, delimiter: str) -> Iterator[tuple[int, object, int]]:
+    """Yields the records of an open file behind its header, numbered from 1; `formats.Reader` says the rest.
+
+    Raises:
+        OSError: The header cannot be used.
+    """
+    records = _Records(file, delimiter)
+    names = records.header()
+    if offset:
+        records.go_to(offset)
+    parsed = [name for name in JSON_FIELDS if name in names]
+    for fields in records:
+        row += 1
+        value = _named(names, fields) if isinstance(fields, list) else fields
+        if parsed and isinstance(value, dict):
+            value |= {name: _parsed(value[name]) for name in parsed}
+        yield row, value, records.offset
+
+
+def count_records(file: BinaryIO, *, delimiter: str) -> int:
+    """Counts the records behind the header, which is to read them; raises OSError as `read_records` does."""
+    records = _Records(file, delimiter)
+    records.header()
+    return sum(1 for _ in records)
+
+
+def _named(names: Sequence[str], fields: list[str]) -> dict[str, object] | ItemError:
+    if len(fields) != len(names):
+        return _fault(f"{len(fields)} fields, and the header has {len(names)}")
+    return dict(zip(names, fields, strict=True))
+
+
+def _parsed(text: object) -> object:
+    if not isinstance(text, str) or not text.lstrip().startswith("{"):
+        return text or None
+    try:
+        return parse(text.encode())
+    except ItemError as error:
+        return error
+
+
+class _TooLong(Exception):
+    """Raised when a record has no end within the limit."""
+
+
+class _Records:
+    """The records of a file; those that cannot be read are errors in their place."""
+
+    def __init__(self, file: BinaryIO, delimiter: str) -> None:
+        csv.field_size_limit(MAX_LINE)
+        self.offset = skip_byte_order_mark(file)
+        self._file = file
+        self._lines = _Lines(file)
+        self._delimiter = delimiter
+        self._rescanned = 0
+        self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
+
+    def header(self) -> list[str]:
+        """Reads the names of the columns; those without get one by their place, such as `column1`."""
+        fields = next(self, [])
+        if isinstance(fields, ItemError):
+            raise OSError(f"its header: {fields.detail}")
+        others = OTHER_DELIMITERS if self._delimiter == "," and len(fields) == 1 else ""
+        if (other := next((one for one in others if one in fields[0]), None)) is not None:
+            self._reader = csv.reader(self._lines, delimiter=other, strict=True)
+            self._delimiter = other
+            self.offset -= self._lines.give_back(0)
+            return self.header()
+        names = [name or f"column{place}" for place, name in enumerate(fields, start=1)]
+        repeated = [name for name, times in Counter(names).items() if times > 1]
+        if repeated:
+            raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
+        return names
+
+    def go_to(self, offset: int) -> None:
+        """Goes on at a place that was reached before."""
+        skip(self._file, offset - self.offset)
+        self.offset = offset
+
+    def __iter__(self) -> Iterator[list[str] | ItemError]:
+        return self
+
+    def __next__(self) -> list[str] | ItemError:
+        lines, fields = self._lines, None
+        while not fields:  # blank lines are no records
+            lines.begin()
+            try:
+                fields = next(self._reader)
+            except (csv.Error, _TooLong) as error:
+                reason = _reason(error, lines=len(lines.record))
+                self._give_up()
+                self.offset += lines.size
+                return reason
+            self.offset += lines.size
+        return fields if lines.fault is None else _fault(lines.fault)
+
+    def _give_up(self) -> None:
+        """Goes on behind the first line of a broken record, since a quote left open takes good records with it."""
+        lines = self._lines
+        if len(lines.record) > 1 and self._rescanned + lines.size <= RESCAN_BYTES:
+            self._rescanned += lines.give_back(1)
+        elif not lines.record[-1].endswith(b"\n"):
+            lines.size += skip_line(self._file)
+
+
+class _Lines:
+    """The lines of a file as the parser takes them, and those of the record at hand."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._again: deque[bytes] = deque()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins a record."""
+        self.record: list[bytes] = []
+        self.size = 0
+        self.fault: str | None = None
+
+    def give_back(self, kept: int) -> int:
+        """Hands out again what follows the first `kept` lines of the record, and returns its bytes."""
+        again = self.record[kept:]
+        size = sum(map(len, again))
+        self._again.extendleft(reversed(again))
+        self.record, self.size = self.record[:kept], self.size - size
+        return size
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else self._file.readline(MAX_LINE + 1)
+        if not line:
+            raise StopIteration
+        self.record.append(line)
+        self.size += len(line)
+        if self.size > MAX_LINE:
+            raise _TooLong
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            self.fault = self.fault or not_utf8(line, error)
+            return line.decode(errors="replace")
+
+
+def _reason(error: csv.Error | _TooLong, *, lines: int) -> ItemError:
+    text = str(error)
+    if isinstance(error, _TooLong) and lines == 1:
+        return too_long()
+    if isinstance(error, _TooLong) or "unexpected end" in text or "field larger" in text:
+        return _fault("a quote that opens in this row is never closed")
+    if "expected after" in text:
+        return _fault("a quote inside of a quoted field is not doubled, or one that opens in this row is never closed")
+    if "new-line" in text:
+        return _fault("a carriage return without a line feed, outside of quotes; `tr '\\r' '\\n'` mends old line ends")
+    return _fault(f"not CSV: {text}")
+
+
+def _fault(detail: str) -> ItemError:
+    return ItemError(stage=Stage.READING, detail=detail)

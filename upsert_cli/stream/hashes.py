@@ -1,0 +1,128 @@
+"""A record -> the hash that it carries: what differs of it tells what has to be written.
+
+Two halves in hex, `<text>.<metadata>`. Where an item brings its own vector, the first is `<text>+<vector>`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.json_text import canonical
+
+HASH_KEY = "upsert_hash"
+HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of
+MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; what a line of JSONL can hold
+OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not the model's
+
+
+def record_hash(
+    text: str, metadata: dict[str, Any], *, field: str, identity: str, vector: array[float] | None = None
+) -> str:
+    """Returns the hash of a record.
+
+    Args:
+        text: The document.
+        metadata: Without the hash.
+        field: The key that the text may stand under in the metadata as well; it is hashed once.
+        identity: The model's, and the options of embedding.
+        vector: The item's own.
+
+    Raises:
+        ItemError: It is too large to be stored.
+    """
+    own = "" if vector is None else OWN_VECTOR + _digest("own vector", vector.tobytes())
+    return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, field)}"
+
+
+def has_own_vector(upsert_hash: object) -> bool:
+    """Tells by a stored record's hash whether its vector came with its item, and no model can make it again."""
+    return isinstance(upsert_hash, str) and OWN_VECTOR in upsert_hash
+
+
+def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str | None:
+    """Returns what of a stored record is not as its hash says, in one line; None if all is.
+
+    Args:
+        text: The document.
+        metadata: With `upsert_hash`.
+        identity: Of the recipe that it was made with.
+    """
+    hashed = metadata.get(HASH_KEY)
+    if not isinstance(hashed, str):
+        return f"it has no {HASH_KEY}"
+    own = {key: value for key, value in metadata.items() if key != HASH_KEY}
+    of_text, _, of_metadata = hashed.partition(".")
+    try:
+        # The vector is left out: an index with the cosine keeps it at another length.
+        if _text_hash(text, identity) != of_text.partition(OWN_VECTOR)[0]:
+            return f"its document is not the one of its {HASH_KEY}"
+        if any(map(_may_be_negative_zero, own.values())):
+            return None  # Chroma stores -0.0 as 0.0, so that the hash says nothing
+        if of_metadata not in _metadata_hashes(own, text):
+            return f"its metadata is not that of its {HASH_KEY}"
+    except ItemError as error:
+        return error.detail
+    return None
+
+
+def _may_be_negative_zero(value: object) -> bool:
+    return any(map(_may_be_negative_zero, value)) if isinstance(value, list) else value == 0 and type(value) is float
+
+
+def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
+    """Returns the hash that a stored record should have.
+
+    Raises:
+        ItemError: It is too large to have one.
+    """
+    own = {key: value for key, value in metadata.items() if key != HASH_KEY}
+    return f"{_text_hash(text, identity)}.{next(_metadata_hashes(own, text))}"
+
+
+def _metadata_hashes(metadata: dict[str, Any], text: str) -> Iterator[str]:
+    """Yields the hash for each field that the text may have come from, the likeliest first."""
+    names = sorted((name for name, value in metadata.items() if value == text), key="text".__ne__)
+    for name in (*names, ""):
+        yield _metadata_hash(metadata, text, name)
+
+
+def _text_hash(text: str, identity: str) -> str:
+    data = text.encode()
+    if len(data) > MAX_BYTES:
+        _refuse(f"the text has {len(data)} bytes, {MAX_BYTES} are allowed")
+    return _digest(identity, data)
+
+
+def _metadata_hash(metadata: dict[str, Any], text: str, field: str) -> str:
+    """Hashes what the text's hash does not cover: where it is the value of a key, the key's name stands for it."""
+    if metadata.get(field) == text:
+        metadata = metadata.copy()
+        del metadata[field]
+    else:
+        field = ""
+    data = canonical(metadata)
+    if len(data) > MAX_BYTES:
+        _refuse(f"the metadata has {len(data)} bytes as JSON, {MAX_BYTES} are allowed")
+    return _digest(field, data)
+
+
+def _digest(purpose: str, data: bytes) -> str:
+    hasher = _hasher(purpose).copy()
+    hasher.update(data)
+    return hasher.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _hasher(purpose: str) -> hashlib.blake2b:
+    """Returns a hash to copy, which costs half of making one; its values are its purpose's alone."""
+    person = hashlib.blake2b(purpose.encode(), digest_size=hashlib.blake2b.PERSON_SIZE).digest()
+    return hashlib.blake2b(digest_size=HASH_BYTES, person=person)
+
+
+def _refuse(detail: str) -> None:
+    raise ItemError(stage=Stage.READING, detail=detail)

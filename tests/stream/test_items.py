@@ -117,7 +117,11 @@ HOSTILE = {
     "a number": (b"17", "not a number"),
     "null": (b"null", "not null"),
     "true": (b"true", "not true or false"),
-    "no JSON": (b"object_id,text", "column 1"),
+    "CSV": (b"object_id,text", "column 1.*--format csv"),
+    "a row of CSV": (b'17,"text, more",x', "--format csv"),
+    "TSV": (b"id\ttext", "--format csv"),
+    "Windows-1252": ('{"object_id": "caf\xe9"}'.encode("cp1252"), "byte 0xe9 at byte 19.*iconv -f WINDOWS-1252"),
+    "no JSON": (b"hello world", r"column 1$"),
     "zeros": (b"\0" * 100, "column 1"),
     "a tab in a text": (b'{"object_id": "a\tb"}', "control character"),
     "no id": (b'{"payload": {"text": "hello"}}', "object_id is missing.*payload.*--id-field"),
@@ -185,6 +189,15 @@ def test_a_reject_of_what_nobody_can_write_as_json(tmp_path: Path) -> None:
     [bad] = rows_of(write_lines(tmp_path / "a.jsonl", nested))
     written = json.dumps(reject(bad).as_json())
     assert json.loads(written)["item_info"] == {"k": 1}
+
+
+def test_a_last_line_that_was_cut(tmp_path: Path) -> None:
+    """A last line that is broken and has no line break may be all that is left of more, and the reject asks so."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(GOOD + b"\n" + GOOD[:-5])
+    assert "is the file whole?" in reject(rows_of(path)[1]).detail
+    path.write_bytes(GOOD[:-5] + b"\n" + GOOD)
+    assert "line break" not in reject(rows_of(path)[0]).detail
 
 
 def test_a_json_array_and_pretty_printed_json(tmp_path: Path) -> None:

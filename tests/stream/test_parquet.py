@@ -29,6 +29,7 @@ from tests.stream.reading import (
     write_lines,
 )
 from upsert_cli.errors import SourceUnreadable
+from upsert_cli.stream.documents import Recipe, make_document
 from upsert_cli.stream.items import START, Item, Reject, read_items
 from upsert_cli.stream.sources import find_files, fingerprint
 
@@ -162,6 +163,65 @@ def test_values_that_json_does_not_know(tmp_path: Path, column: pa.Array, expect
     path = _write(tmp_path / "a.parquet", {"object_id": pa.array([None], pa.string()), "payload": payload})
     [bad] = rows_of(path)
     assert exactly(reject(bad).as_json()["payload"]) == exactly({"v": expected})
+
+
+NANOS = pa.timestamp("ns")
+
+HUB: dict[str, tuple[pa.Array, Any]] = {
+    "list of nanoseconds": (pa.array([[1_001]], pa.large_list(NANOS)), '["1970-01-01T00:00:00.000001"]'),
+    "pair of nanoseconds": (pa.array([[1, 2]], pa.list_(NANOS, 2)), '["1970-01-01T00:00:00","1970-01-01T00:00:00"]'),
+    "embedding": (pa.array([[0.5, 2.0]], pa.list_(pa.float32(), 2)), "[0.5,2.0]"),
+    "view": (pa.array([["a"]], pa.list_view(pa.string_view())), '["a"]'),
+    "messages": (pa.array([[{"role": "user", "content": "hi"}]]), '[{"content":"hi","role":"user"}]'),
+    "dictionary": (pa.array(["en"]).dictionary_encode(), "en"),
+    "index": (pa.array([7]), 7),
+    "label": (pa.array([3], pa.int8()), 3),
+    "unsigned": (pa.array([2**64 - 1], pa.uint64()), "18446744073709551615"),
+    "half": (pa.array([1.5], pa.float16()), 1.5),
+    "date": (pa.array([datetime.date(2026, 11, 23)]), "2026-11-23"),
+    "bytes": (pa.array([b"\x00\xff"], pa.binary(2)), "AP8="),
+    "uuid": (pa.array([b"\0" * 15 + b"\x01"], pa.uuid()), "00000000-0000-0000-0000-000000000001"),
+}
+
+
+@pytest.mark.parametrize(("column", "expected"), HUB.values(), ids=HUB)
+def test_columns_as_on_a_dataset_hub(tmp_path: Path, column: pa.Array, expected: Any) -> None:
+    """A column of any type that hubs have becomes metadata, in a file of other names than ours and without ids."""
+    path = _write(tmp_path / "train.parquet", {"review": ["good"], "more": column, "uid": pa.nulls(1)})
+    [row] = [row for row, _ in read_items(sources_of(path), start=START, id_field=None, id_from="row")]
+    document = make_document(item(row), Recipe(text_fields=("review",), identity="m"))
+    assert (document.id, document.text) == ("train.parquet:1", "good")
+    assert document.metadata == {"review": "good", "more": expected, "upsert_hash": document.upsert_hash}
+
+
+def test_structs_and_maps_of_a_dataset_hub(tmp_path: Path) -> None:
+    """Objects in columns become dotted keys, and a UUID is an id as well as a text is."""
+    ids = pa.array([b"\0" * 15 + b"\x01"], pa.uuid())
+    image = pa.array(
+        [{"bytes": b"\xff", "path": None, "at": 1}],
+        pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("at", NANOS)]),
+    )
+    scores = pa.array([[("a", 1.5), ("b", None)]], pa.map_(pa.string(), pa.float64()))
+    path = _write(tmp_path / "a.parquet", {"id": ids, "text": ["x"], "image": image, "scores": scores})
+    document = make_document(item(rows_of(path, id_field="id")[0]), Recipe(identity="m"))
+    assert document.id == "00000000-0000-0000-0000-000000000001"
+    assert {key: value for key, value in document.metadata.items() if key != "upsert_hash"} == {
+        "text": "x",
+        "image.bytes": "/w==",
+        "image.at": "1970-01-01T00:00:00",
+        "scores.a": 1.5,
+    }
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    """Where a name stands for two columns that are wanted, nobody can say which is meant, and the file is named."""
+    table = pa.Table.from_arrays(
+        [pa.array(["a"]), pa.array(["{}"]), pa.array([1]), pa.array([2])], ["object_id", "payload", "x", "x"]
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert item(rows_of(tmp_path / "a.parquet")[0]).object_id == "a"
+    with pytest.raises(SourceUnreadable, match=r"a\.parquet.*two columns are called `x`; rename one"):
+        rows_of(tmp_path / "a.parquet", id_field="object_id")
 
 
 # -- bad rows -----------------------------------------------------------------------------------------------------

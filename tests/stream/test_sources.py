@@ -66,7 +66,16 @@ def test_a_file_keeps_its_name_and_is_opened_by_an_absolute_path() -> None:
 
 @pytest.mark.parametrize(
     ("name", "format_name"),
-    [("a.jsonl", "jsonl"), ("a.ndjson", "jsonl"), ("a.JSONL", "jsonl"), ("a.b.parquet", "parquet")],
+    [
+        ("a.jsonl", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.JSONL", "jsonl"),
+        ("a.b.parquet", "parquet"),
+        ("a.csv", "csv"),
+        ("a.tsv", "tsv"),
+        ("a.ndjson.gz", "jsonl.gz"),
+        ("a.csv.ZST", "csv.zst"),
+    ],
 )
 def test_the_suffix_says_the_format(name: str, format_name: str) -> None:
     """Each known suffix, in any case, leads to its format."""
@@ -134,6 +143,37 @@ def test_an_unknown_suffix() -> None:
     with pytest.raises(UnknownFormat, match=r"a\.txt.*\.jsonl.*\.parquet") as caught:
         find_files(["a.txt"])
     assert caught.value.exit_code == 2
+
+
+def test_a_format_that_is_given() -> None:
+    """A given format beats the suffixes, and finds files without one; marks and notes of other programs stay out."""
+    for name in ("d/part-0", "d/a.json", "d/b.csv.gz", "d/_SUCCESS", "d/README.md", "d/sub/part-1"):
+        _write(name)
+    assert _names("d") == ["d/b.csv.gz"]
+    for names, expected in {
+        ("d",): ["d/b.csv.gz", "d/part-0", "d/sub/part-1"],
+        ("d/*.json",): ["d/a.json"],
+        ("d/a.json", "-"): ["d/a.json", "-"],
+    }.items():
+        found = find_files(names, given="tsv")
+        assert [file.name for file in found] == expected
+        assert {file.format for file in found} == {"tsv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("a.json", LINE, "--format jsonl; `jq"),
+        ("a.json", b"PAR1....", "Parquet; --format parquet"),
+        ("a.txt", b"\x1f\x8b\x08\0", "gzip; add .gz"),
+        ("a.xlsx", b"PK\x03\x04", "spreadsheet"),
+    ],
+)
+def test_what_a_file_of_an_unknown_suffix_is(name: str, content: bytes, hint: str) -> None:
+    """Where the first bytes tell what a file is, the message does too."""
+    _write(name, content)
+    with pytest.raises(UnknownFormat, match=hint):
+        find_files([name])
 
 
 def test_links_in_circles_end() -> None:

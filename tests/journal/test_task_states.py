@@ -105,7 +105,7 @@ def test_json_has_the_shape_of_the_contract() -> None:
     shown = make_task(rows=7, total=9, attempt=2, options={"force": True}).as_json(running=True)
     assert ",".join(shown) == (
         "id,status,created_at,updated_at,started_at,finished_at,failed_items,detail,kind,collection,chroma,model,"
-        "sources,attempt,running,progress,counts,converted,options"
+        "sources,attempt,running,progress,counts,converted,seconds,options"
     )
     assert ",".join(shown["counts"]) == "read,inserted,updated,unchanged,duplicate,failed,deleted,truncated"
     assert shown["progress"] == {"rows": 7, "total": 9}

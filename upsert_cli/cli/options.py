@@ -20,7 +20,6 @@ from upsert_cli.folders import state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import valid_task_id
 from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.stream.formats import FORMATS
 
 Command: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[[Command], Command]
@@ -141,7 +140,6 @@ def load_options(collection: str) -> Decorator:
         ),
         option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
         *model_choices(),
-        *mapping_choices(),
         option(
             "--batch-size",
             type=click.IntRange(1, MAX_BATCH),
@@ -185,12 +183,12 @@ def load_options(collection: str) -> Decorator:
         ),
         json_option("Print one JSON object a line, the last one a summary."),
     ]
-    return _all_of(options)
+    return all_of(options)
 
 
 def model_options() -> Decorator:
     """Adds the choice of a model."""
-    return _all_of(model_choices())
+    return all_of(model_choices())
 
 
 def model_choices() -> list[Decorator]:
@@ -209,42 +207,17 @@ def model_choices() -> list[Decorator]:
     ]
 
 
-def mapping_choices() -> list[Decorator]:
-    """Returns the options that say how to read a file which is not in our form."""
-    return [
-        option("--format", type=click.Choice(list(FORMATS)), show_default="by the suffix", help=_FORMAT_HELP),
-        option("--id-field", metavar="PATH", help="Where a row has its id, if it is not in item form."),
-        option("--id-from", type=click.Choice(["row", "hash"]), help=_ID_FROM_HELP),
-        option("--text-field", multiple=True, metavar="PATH", show_default="text", help=_TEXT_HELP),
-        option("--template", metavar="TEXT", help=_TEMPLATE_HELP),
-        option("--metadata-fields", metavar="PATH,...", show_default="the whole payload", help=_METADATA_HELP),
-        option("--vector-field", metavar="PATH", show_default="vector, if it is a list", help=_VECTOR_HELP),
-        option("--keep-lists", is_flag=True, default=None, help="Keep lists of one scalar kind instead of JSON text."),
-        option(
-            "--map",
-            "map_file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="TOML with any of these under the same names; options beat it.",
-        ),
-    ]
-
-
 def json_option(text: str) -> Decorator:
     """Returns the option for output that programs read."""
     return option("--json", is_flag=True, help=text)
 
 
 _DEVICE_HELP = "Where texts are embedded; cuda needs onnxruntime-gpu in place of onnxruntime."
-_FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."
-_TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
-_ID_FROM_HELP = "Make the ids of rows that have none: FILENAME:ROW, or a hash of what the row holds."
-_TEMPLATE_HELP = r"Make the text of several fields, such as 'title: {title}\n{body.plain}'; {{ and }} are braces."
-_METADATA_HELP = "What of the payload becomes metadata, dotted."
-_VECTOR_HELP = "Where an item brings its own vector, dotted; it is not embedded then."
 
 
-def _all_of(options: list[Decorator]) -> Decorator:
+def all_of(options: list[Decorator]) -> Decorator:
+    """Returns what adds several options, in their order."""
+
     def decorate(command: Command) -> Command:
         for decorator in reversed(options):
             command = decorator(command)

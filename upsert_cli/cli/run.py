@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.mapping import mapping_options
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options, option
 from upsert_cli.cli.report import RunReport
 from upsert_cli.errors import TargetInUse
@@ -25,6 +26,7 @@ from upsert_cli.verification import verify as verify_subject
 
 @click.command()
 @load_options("default")
+@mapping_options()
 @common_options
 def run(session: Session, **options: Any) -> None:
     """Load items into the default collection, as a task.
@@ -47,6 +49,7 @@ def categories() -> None:
 
 @categories.command("run")
 @load_options("categories")
+@mapping_options()
 @common_options
 def run_categories(session: Session, **options: Any) -> None:
     """Load items into the categories collection, as a task.

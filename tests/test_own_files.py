@@ -80,7 +80,7 @@ def test_shards_without_ids(tiny: Terminal) -> None:
 
 
 def test_items_that_bring_their_vectors(tiny: Terminal) -> None:
-    """Own vectors are stored, told apart from the model's, verified and repaired; a vector of another size is a reject."""
+    """Own vectors are stored beside those of the model, and verified; a change is seen, and a vector of another size is a reject."""
     own = [[float(n == place) + 0.25 for place in range(384)] for n in range(6)]
     rows: list[dict[str, Any]] = [{"id": f"own{n}", "text": f"text {n}", "emb": vector} for n, vector in enumerate(own)]
     tiny.write("a.jsonl", [*rows, {"id": "embedded", "text": "no vector"}, {"id": "bad", "text": "x", "emb": [1.0]}])

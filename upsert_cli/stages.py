@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -25,7 +26,8 @@ from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 from upsert_cli.stream.writer import Writer
 
-RUN_AHEAD = 2  # windows that wait between two stages; bounds memory, and more gains nothing
+RUN_AHEAD = 1  # windows that wait between two stages; bounds memory, and more gains nothing
+UNMEASURED_WINDOWS = 2  # windows of the smallest size, one to measure and one to be at work meanwhile
 LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
 
 
@@ -149,7 +151,7 @@ class Stages:
         """Lets the ids of a window into the collection again, and sizes the next ones by what took longest."""
         window = embedded.window
         self._in_flight.leave(window.number)
-        self._pace.settled(window.read, max(embedded.seconds, write_seconds))
+        self._pace.learn("writing", window.read, write_seconds)
 
     def _load(self, model: Model) -> Embedder:
         with self._progress.busy("loading"):
@@ -162,7 +164,9 @@ class Stages:
             )
 
     def _read(self, windows: Iterator[Window]) -> Iterator[Window]:
-        while True:
+        for number in itertools.count():
+            if number == UNMEASURED_WINDOWS:
+                self._pace.await_first(self._ending)
             with self._progress.busy("reading"):
                 window = next(windows, None)
             if window is None:
@@ -174,4 +178,5 @@ class Stages:
         for embedded in windows:
             self._progress.embedded += embedded.window.read
             self._progress.add("embedding", embedded.seconds)
+            self._pace.learn("embedding", embedded.window.read, embedded.seconds)
             yield embedded

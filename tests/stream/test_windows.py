@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -79,15 +80,28 @@ def test_the_pace_follows_the_measured_speed() -> None:
     pace = Pace()
     assert pace.rows == MIN_ROWS
     for _ in range(10):
-        pace.settled(pace.rows, 0.001)
+        pace.learn("embedding", pace.rows, 0.001)
     assert pace.rows == MAX_ROWS
-    pace.settled(MAX_ROWS, 2 * TARGET_SECONDS)
+    pace.learn("embedding", MAX_ROWS, 2 * TARGET_SECONDS)
+    pace.learn("writing", MAX_ROWS, 0.001)
     assert pace.rows == MAX_ROWS // 2
-    pace.settled(pace.rows, 1000.0)
+    pace.learn("writing", pace.rows, 1000.0)
     assert pace.rows == MIN_ROWS
     fixed = Pace(7)
-    fixed.settled(7, 0.001)
+    fixed.learn("embedding", 7, 0.001)
     assert fixed.rows == 7
+
+
+def test_a_pace_that_is_not_known_is_waited_for_until_the_end() -> None:
+    """Whoever waits goes on once a window was measured, when the stream ends, and at once where the user chose."""
+    ending = threading.Event()
+    ending.set()
+    Pace().await_first(ending)
+    Pace(7).await_first(threading.Event())
+    pace = Pace()
+    threading.Timer(0.1, pace.learn, ("embedding", 64, 1.0)).start()
+    pace.await_first(threading.Event())
+    assert pace.rows == 3 * MIN_ROWS
 
 
 @pytest.mark.parametrize("field", ["text", "other", "nested"])

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.options import Command, Decorator, TaskId, json_option, option
+from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
 from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.stream.formats import FORMATS
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
@@ -61,7 +60,6 @@ def load_options(collection: str) -> Decorator:
         ),
         option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
         *model_choices(),
-        *mapping_choices(),
         option(
             "--batch-size",
             type=click.IntRange(1, MAX_BATCH),
@@ -109,12 +107,12 @@ def load_options(collection: str) -> Decorator:
         ),
         json_option("Print one JSON object a line, the last one a summary."),
     ]
-    return _all_of(options)
+    return all_of(options)
 
 
 def model_options() -> Decorator:
     """Adds the choice of a model."""
-    return _all_of(model_choices())
+    return all_of(model_choices())
 
 
 def model_choices() -> list[Decorator]:
@@ -133,47 +131,4 @@ def model_choices() -> list[Decorator]:
     ]
 
 
-def mapping_choices() -> list[Decorator]:
-    """Returns the options that say how to read a file which is not in our form."""
-    return [
-        option("--format", type=click.Choice(list(FORMATS)), show_default="by the suffix", help=_FORMAT_HELP),
-        option("--id-field", metavar="PATH", help="Where a row has its id, if it is not in item form."),
-        option("--id-from", type=click.Choice(["row", "hash"]), help=_ID_FROM_HELP),
-        option("--text-field", multiple=True, metavar="PATH", show_default="text", help=_TEXT_HELP),
-        option("--template", metavar="TEXT", help=_TEMPLATE_HELP),
-        option("--metadata-fields", metavar="PATH,...", show_default="the whole payload", help=_METADATA_HELP),
-        option("--vector-field", metavar="PATH", show_default="vector, if it is a list", help=_VECTOR_HELP),
-        option("--keep-lists", is_flag=True, default=None, help="Keep lists of one scalar kind instead of JSON text."),
-        option(
-            "--refs-root",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            metavar="DIR",
-            help=_REFS_HELP,
-        ),
-        option(
-            "--map",
-            "map_file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            metavar="FILE",
-            help="TOML with any of these under the same names; options beat it.",
-        ),
-    ]
-
-
 _DEVICE_HELP = "Where texts are embedded; cuda needs onnxruntime-gpu in place of onnxruntime."
-_FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."
-_TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
-_ID_FROM_HELP = "Make the ids of rows that have none: FILENAME:ROW, or a hash of what the row holds."
-_TEMPLATE_HELP = r"Make the text of several fields, such as 'title: {title}\n{body.plain}'; {{ and }} are braces."
-_METADATA_HELP = "What of the payload becomes metadata, dotted."
-_REFS_HELP = "Read the text of an item without one from the file below DIR that its item_info names."
-_VECTOR_HELP = "Where an item brings its own vector, dotted; it is not embedded then."
-
-
-def _all_of(options: list[Decorator]) -> Decorator:
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(options):
-            command = decorator(command)
-        return command
-
-    return decorate

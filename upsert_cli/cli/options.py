@@ -141,3 +141,14 @@ def common_options(command: Command) -> Command:
 def json_option(text: str) -> Decorator:
     """Returns the option for output that programs read."""
     return option("--json", is_flag=True, help=text)
+
+
+def all_of(options: list[Decorator]) -> Decorator:
+    """Returns what adds several options, in their order."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(options):
+            command = decorator(command)
+        return command
+
+    return decorate

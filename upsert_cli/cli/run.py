@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from upsert_cli.cli.load_options import load_options
+from upsert_cli.cli.mapping import mapping_options
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.report import RunReport, report_failure
 from upsert_cli.errors import TargetInUse
@@ -57,6 +58,7 @@ class Loading(click.Command):
 
 @click.command(cls=Loading)
 @load_options("default")
+@mapping_options()
 @common_options
 def run(session: Session, **options: Any) -> None:
     """Load items into the default collection, as a task.
@@ -79,6 +81,7 @@ def categories() -> None:
 
 @categories.command("run", cls=Loading)
 @load_options("categories")
+@mapping_options()
 @common_options
 def run_categories(session: Session, **options: Any) -> None:
     """Load items into the categories collection, as a task.

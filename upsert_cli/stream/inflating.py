@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # behind the first byte of a frame without data, with which parallel writers begin
 _UTF16 = "text in UTF-16; `iconv -f UTF-16 -t UTF-8` rewrites it"
+_UTF16_WITHOUT_MARK = re.compile(rb"(?:[\t-~]\0){2}|(?:\0[\t-~]){2}")
 _FOREIGN = {
     b"PAR1": "Parquet; --format parquet reads it",
     _GZIP: "compressed with gzip; add .gz to its name, or to --format",
@@ -124,8 +126,7 @@ def skip(file: BinaryIO, size: int) -> None:
 def what_it_is(head: bytes) -> str | None:
     """Returns what a file that begins so clearly is, in words that follow `it is`; None if it may be text."""
     known = next((words for magic, words in _FOREIGN.items() if head.startswith(magic)), None)
-    without_mark = len(head) == HEAD and (head[1::2] == b"\0\0") != (head[::2] == b"\0\0")
-    return known or (_UTF16 if without_mark and head != b"\0\0\0\0" else None)
+    return known or (_UTF16 if _UTF16_WITHOUT_MARK.fullmatch(head) else None)
 
 
 def _head(file: BinaryIO) -> bytes:

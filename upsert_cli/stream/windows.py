@@ -5,6 +5,7 @@ A window is the unit of a checkpoint, so it is bounded in rows, in bytes and, th
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
 MAX_SIZE = 8 << 20  # characters of text, metadata and rejects in a window; some eight windows are on their way at once
 NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
+GROWTH = 4  # times that a window may be larger than the one before
+STEP = 0.05  # seconds; the longest that a stage sleeps before it looks whether it should end
 TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
 
 
@@ -49,15 +52,24 @@ class Pace:
     def __init__(self, fixed_rows: int | None = None) -> None:
         """Starts small, since nothing is known yet about the speed; `fixed_rows` is the user's own choice."""
         self._fixed = fixed_rows is not None
+        self._row_seconds: dict[str, float] = {}
+        self._known = threading.Event()
         self.rows = fixed_rows if fixed_rows is not None else MIN_ROWS
 
-    def settled(self, rows: int, seconds: float) -> None:
-        """Learns that `rows` rows kept the slowest stage busy for `seconds`."""
+    def learn(self, stage: str, rows: int, seconds: float) -> None:
+        """Learns that `rows` rows kept a stage busy for `seconds`; the slowest stage counts."""
         if self._fixed or rows == 0:
             return
-        fitting = int(rows * TARGET_SECONDS / max(seconds, 1e-3))
-        # No faster than doubling: one lucky window, of unchanged rows say, tells nothing about the next.
-        self.rows = max(MIN_ROWS, min(MAX_ROWS, fitting, 2 * self.rows))
+        self._row_seconds[stage] = seconds / rows
+        fitting = int(TARGET_SECONDS / max(*self._row_seconds.values(), TARGET_SECONDS / MAX_ROWS))
+        # No faster than fourfold: one lucky window, of unchanged rows say, tells nothing about the next.
+        self.rows = max(MIN_ROWS, min(fitting, GROWTH * self.rows))
+        self._known.set()
+
+    def await_first(self, ending: threading.Event) -> None:
+        """Waits until something is known, lest a file is in windows of the smallest size before the first is done."""
+        while not (self._fixed or ending.is_set() or self._known.wait(STEP)):
+            continue
 
 
 def read_windows(

@@ -114,7 +114,9 @@ def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, A
     _wait_until(lambda: _has_task(tiny) and tiny.info("t")["progress"]["rows"] > 0)
     os.kill(process.pid, signal.SIGINT)
     os.kill(process.pid, signal.SIGINT)
+    sent = time.monotonic()
     process.wait(30)
+    print(f"gone {time.monotonic() - sent:.2f} s after the second signal")
     assert process.returncode == -signal.SIGINT
     assert tiny.info("t")["running"] is False
     tiny.type("upsert-cli restart t", expect=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,14 @@ def tiny(terminal: Terminal, tiny_model: Path) -> Terminal:
     terminal.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(tiny_model)
     terminal.env["UPSERT_CLI_CATEGORIES_RUN_MODEL_PATH"] = str(tiny_model)
     return terminal
+
+
+@pytest.fixture(scope="session")
+def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns the options for another model of the same dimension."""
+    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("other-model"), dirs_exist_ok=True)
+    (folder / "model.onnx").rename(folder / "model_optimized.onnx")
+    return f"--model sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2 --model-path {folder}"
 
 
 @pytest.fixture

@@ -48,6 +48,15 @@ def _rejects(terminal: Terminal, task_id: str = "t") -> list[tuple[str, int]]:
     return [(record["source"], record["row"]) for record in map(json.loads, output.splitlines())]
 
 
+def _failing(identifier: str, text: str) -> dict[str, Any]:
+    """Returns an item that is rejected first and can be loaded later."""
+    return {"object_id": identifier, "payload": {"text": "", "body": text}}
+
+
+def _loaded(identifier: str, text: str) -> dict[str, Any]:
+    return {"object_id": identifier, "payload": {"text": text}}
+
+
 def _snapshot(terminal: Terminal) -> tuple[dict[str, Any], list[tuple[str, int]], dict[str, Any]]:
     return terminal.info("t"), _rejects(terminal), terminal.records()
 
@@ -169,3 +178,45 @@ def test_all_was_read_but_too_much_failed(tiny: Terminal, make_items: Items) -> 
     tiny.type("upsert-cli restart t --failed-only")
     assert tiny.info("t")["status"] == "done"
     assert len(tiny.records()) == 10
+
+
+def test_a_retried_row_never_replaces_a_later_good_one(tiny: Terminal) -> None:
+    """The last row of an id wins, whichever attempt loaded it; one that came too late is counted as a duplicate."""
+    tiny.write("a.jsonl", [_failing("x", "x old"), _failing("y", "y old"), _loaded("z", "z old"), _failing("x", "x 2")])
+    rest = [_failing("y", "y new"), _loaded("x", "x new"), _failing("z", "z new"), {"object_id": ""}, _failing("x", "")]
+    tiny.write("b.jsonl", rest)
+    tiny.type("upsert-cli run a.jsonl b.jsonl --task-id t --batch-size 3", expect=3)
+    assert tiny.info("t")["counts"]["failed"] == 7
+    _change_task(tiny, "t", text_fields=["body"])
+    for _ in range(2):
+        tiny.type("upsert-cli restart t --failed-only", expect=3)
+        assert {one: record["document"] for one, record in tiny.records().items()} == {
+            "x": "x new", "y": "y new", "z": "z new"
+        }  # fmt: skip
+        counts = tiny.info("t")["counts"]
+        assert (counts["read"], counts["failed"]) == (9, 2)
+        written = counts["inserted"] + counts["updated"] + counts["unchanged"]
+        assert written + counts["duplicate"] == 7
+        assert counts["duplicate"] >= 2
+
+
+def test_a_retry_that_is_killed_still_knows_what_was_superseded(tiny: Terminal, make_items: Items) -> None:
+    """Of an id whose last row was good at first, nothing older is written before or after kill -9."""
+    items = make_items(ROWS)
+    tiny.write("a.jsonl", [_failing(item["object_id"], "old") for item in items] + items[::2])
+    tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 16", expect=3)
+    _change_task(tiny, "t", text_fields=["body"])
+    process = tiny.start("upsert-cli restart t --failed-only")
+    _wait_for_a_part(tiny)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    counts = tiny.info("t")["counts"]
+    parts = ("inserted", "updated", "unchanged", "duplicate", "failed")
+    assert counts["read"] == sum(counts[part] for part in parts) == ROWS + ROWS // 2
+    tiny.type("upsert-cli restart t")
+    counts = tiny.info("t")["counts"]
+    assert (counts["duplicate"], counts["updated"], counts["failed"]) == (ROWS // 2, 0, 0)
+    expected = {item["object_id"]: "old" for item in items} | {
+        item["object_id"]: item["payload"]["text"] for item in items[::2]
+    }
+    assert {one: record["document"] for one, record in tiny.records().items()} == expected

@@ -8,8 +8,6 @@ import re
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -135,18 +133,6 @@ def test_a_signal_ends_the_waiting(tiny: Terminal, make_items: Items, number: si
     assert len(tiny.records()) == 5
 
 
-def test_two_that_start_together(tiny: Terminal, make_items: Items) -> None:
-    """Of two cron runs that start at the same moment and skip, both exit with 0, and one at least has done the work."""
-    tiny.write("a.jsonl", make_items(50))
-    for options in ("", "--task-id nightly"):
-        pair = [tiny.start(f"upsert-cli run a.jsonl --if-running skip -q {options}") for _ in range(2)]
-        for process in pair:
-            output, errors = process.communicate(timeout=SECONDS)
-            assert (process.returncode, output, errors) == (0, "", "")
-    assert len(tiny.records()) == 50
-    assert _tasks(tiny)["nightly"] == "done"
-
-
 def test_a_foreign_writer_is_an_error_and_no_hang(tiny: Terminal, make_items: Items) -> None:
     """A program that has a write transaction open in Chroma's database gets the load refused; afterwards it works."""
     tiny.write("a.jsonl", make_items(5))
@@ -160,32 +146,3 @@ def test_a_foreign_writer_is_an_error_and_no_hang(tiny: Terminal, make_items: It
     assert tiny.info("t")["status"] == "refused"
     tiny.type("upsert-cli restart t")
     assert len(tiny.records()) == 6
-
-
-def test_a_foreign_reader_does_no_harm(tiny: Terminal, make_items: Items) -> None:
-    """A program that opens, counts and queries the collection over and over during a load leaves it whole."""
-    tiny.write("a.jsonl", make_items(800))
-    tiny.type("upsert-cli run a.jsonl --task-id small --batch-size 16")
-    tiny.write("a.jsonl", make_items(800, mark="second"))
-    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
-    looks = 0
-    while process.poll() is None:
-        done = subprocess.run(
-            [sys.executable, "-c", _LOOK, str(tiny.folder / "chroma")], capture_output=True, text=True, check=False
-        )
-        looks += done.returncode == 0
-    _, errors = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0, errors
-    assert looks > 0
-    records = tiny.records(vectors=True)
-    assert len(records) == 800
-    assert all(record["document"].startswith("second") and len(record["vector"]) == 384 for record in records.values())
-
-
-_LOOK = """
-import sys, chromadb
-collection = chromadb.PersistentClient(sys.argv[1]).get_collection("default")
-for _ in range(5):
-    assert collection.count() == 800
-    assert collection.query(query_embeddings=[[0.1] * 384], n_results=5)["ids"][0]
-"""

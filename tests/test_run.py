@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -47,14 +48,23 @@ def test_the_same_task_id_again_does_no_work(terminal: Terminal) -> None:
     assert terminal.info("task-123") == before
 
 
-@pytest.mark.parametrize("other", ["b.jsonl", "a.jsonl --collection other", "a.jsonl --text-field title"])
-def test_another_load_under_a_taken_id_is_refused(tiny: Terminal, other: str) -> None:
-    """A task id stands for one load; another one under it is refused, and nothing is written."""
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ("b.jsonl", r"sources: \S*/a\.jsonl, now \S*/b\.jsonl"),
+        ("a.jsonl --collection other", "collection: default, now other"),
+        ("a.jsonl --text-field title --text-field text", "--text-field: text, now title, text"),
+        ("a.jsonl --id-field object_id", "--id-field: not given, now object_id"),
+    ],
+)
+def test_another_load_under_a_taken_id_is_refused(tiny: Terminal, other: str, difference: str) -> None:
+    """A task id stands for one load; another one under it is refused with what differs, and nothing is written."""
     tiny.write("a.jsonl", [EXAMPLE | {"payload": {"text": "a", "title": "b"}}])
     tiny.write("b.jsonl", [EXAMPLE])
     tiny.type("upsert-cli run a.jsonl --task-id task-123")
     before = tiny.info("task-123")
-    assert "another load" in tiny.type(f"upsert-cli run {other} --task-id task-123", expect=4).stderr
+    errors = tiny.type(f"upsert-cli run {other} --task-id task-123", expect=4).stderr
+    assert re.search(rf"another load \({difference}\);", errors)
     assert tiny.info("task-123") == before
 
 
@@ -218,17 +228,23 @@ def test_categories_run_has_a_collection_of_its_own(tiny: Terminal) -> None:
     assert len(tiny.records("categories")) == tiny.only_task()["counts"]["inserted"] > 20
 
 
-def test_another_model_in_the_collection_is_refused(tiny: Terminal, make_items: Items) -> None:
+def test_a_gpu_that_is_not_there_is_an_error(tiny: Terminal, make_items: Items) -> None:
+    """`--device cuda` never falls back to the processor in silence; the task can be run without it."""
+    tiny.write("a.jsonl", make_items(3))
+    said = tiny.type("upsert-cli run a.jsonl --task-id t --device cuda", expect=1).stderr
+    assert "--device cuda cannot be used" in said
+    tiny.type("upsert-cli run a.jsonl --task-id t --device cpu --token-budget 64 --threads 1")
+    assert len(tiny.records()) == 3
+
+
+def test_another_model_in_the_collection_is_refused(tiny: Terminal, make_items: Items, other_model: str) -> None:
     """A collection that another model filled is left alone, although the dimension agrees."""
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl")
     tiny.write("b.jsonl", make_items(3, mark="other"))
     before = tiny.records()
-    error = tiny.type(
-        "upsert-cli run b.jsonl --task-id other --model sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-        expect=None,
-    )
-    assert error.returncode in (1, 4)
+    said = tiny.type(f"upsert-cli run b.jsonl --task-id other {other_model}", expect=4).stderr
+    assert "model" in said
     assert tiny.records() == before
 
 

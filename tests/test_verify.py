@@ -162,13 +162,21 @@ def _zeroed(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
+def _garbage(path: Path) -> None:
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+
+
 def _to_file(name: str, how: Callable[[Path], None]) -> Callable[[Path], None]:
     return lambda index: how(index / name)
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "folder removed": shutil.rmtree,
-    **{f"{name} {how.__name__[1:]}": _to_file(name, how) for name in FILES for how in (_removed, _cut, _zeroed)},
+    **{
+        f"{name} {how.__name__[1:]}": _to_file(name, how)
+        for name in FILES
+        for how in (_removed, _cut, _zeroed, _garbage)
+    },
 }
 # Each takes a dozen processes that import Chroma, so that only the kinds that differ most are run every time.
 QUICK = {
@@ -210,16 +218,28 @@ def test_a_damaged_index_is_found_and_made_anew(loaded_folder: Path, loaded: Ter
     loaded.type("upsert-cli run b.jsonl")
 
 
-def test_a_poisoned_queue_is_mended(loaded: Terminal) -> None:
+POISONS = {
+    "a number in a list that is none": "{'a': [math.nan]}",
+    "too many keys": "{f'key {number}': number for number in range(5_500)}",
+    "too long a list": "{'a': list(range(6_000))}",
+}
+
+
+@pytest.mark.parametrize(
+    "poison", [*list(POISONS)[:1], *(pytest.param(one, marks=pytest.mark.slow) for one in list(POISONS)[1:])]
+)
+def test_a_poisoned_queue_is_mended(loaded: Terminal, poison: str) -> None:
     """A row that blocks Chroma's queue for good is taken out; what is queued behind it is stored, nothing is lost."""
     before = loaded.records(vectors=True)
     _plain(
         loaded,
         "vector = [[1.0] * 384]\n"
-        "try:\n    collection.upsert(ids=['poison'], embeddings=vector, metadatas=[{'a': [math.nan]}])\n"
+        f"try:\n    collection.upsert(ids=['poison'], embeddings=vector, metadatas=[{POISONS[poison]}])\n"
         "except Exception as error:\n    assert 'compaction' in str(error)\nelse:\n    sys.exit(1)\n",
     )
     assert "damaged" in loaded.type("upsert-cli verify", expect=1).stderr
+    loaded.write("b.jsonl", [{"object_id": "b", "payload": {"text": "b"}}])
+    assert "upsert-cli verify --repair" in loaded.type("upsert-cli run b.jsonl", expect=1).stderr
     outcome = _outcome(loaded, REPAIR)
     assert outcome["repaired"]["removed"] == ["poison"]
     assert outcome["repaired"]["aside"] == []

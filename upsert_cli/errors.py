@@ -71,6 +71,9 @@ class ItemError(Exception):
     detail: str
     """One line of reason, such as `payload.text is empty`."""
 
+    line: str | None = None
+    """The row as it stands in its file, where it could not be parsed."""
+
     def __str__(self) -> str:
         return self.detail
 
@@ -124,6 +127,19 @@ class EmbedderUnusable(UpsertCliError):
 
 
 @dataclass(eq=False, kw_only=True)
+class DeviceUnusable(UpsertCliError):
+    """Raised when texts are to be embedded by a GPU that onnxruntime cannot use."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--device cuda cannot be used ({self.reason}); install onnxruntime-gpu in place of onnxruntime, with the "
+            "CUDA that fits it, or run the task with --device cpu"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class EmbedderFailed(UpsertCliError):
     """Raised when the model fails on any text, so that no item is to blame."""
 
@@ -149,7 +165,7 @@ class TaskConflict(Refusal):
 
     def __str__(self) -> str:
         return (
-            f"task {self.task_id} stands for another load: its {self.what} was {self.had}, now {self.asked}; "
+            f"task {self.task_id} stands for another load ({self.what}: {self.had}, now {self.asked}); "
             f"choose another --task-id, or see `upsert-cli info {self.task_id}`"
         )
 
@@ -474,6 +490,19 @@ class SourceChanged(Refusal):
 
 
 @dataclass(eq=False, kw_only=True)
+class ScratchUnusable(UpsertCliError):
+    """Raised when what a retry has to remember of its rows finds no room in the temporary folder."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the temporary folder ($TMPDIR, or else /var/tmp) cannot be used ({self.reason}); make room there or "
+            f"set TMPDIR to another folder, then restart the task"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class SpoolFailed(UpsertCliError):
     """Raised when standard input or a pipe cannot be kept for a restart."""
 
@@ -672,10 +701,10 @@ class DiskFull(UpsertCliError):
     """Bytes, with a reserve: on a full disk Chroma loses index data without an error."""
 
     def __str__(self) -> str:
-        return (
-            f"{self.path} has {self.free >> 20} MiB free and {self.needed >> 20} MiB are needed; "
-            f"make room, then restart the task: all that was written is safe"
-        )
+        what = f"has {self.free >> 20} MiB free and {self.needed >> 20} MiB are needed"
+        if self.free >= self.needed:
+            what = "takes no more, though its disk is not full: there is a quota, or there are too many files"
+        return f"{self.path} {what}; make room, then restart the task: all that was written is safe"
 
 
 @dataclass(eq=False, kw_only=True)

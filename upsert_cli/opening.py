@@ -20,7 +20,7 @@ from upsert_cli.errors import (
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.request import IfRunning, Options, Request
+from upsert_cli.request import RESULT_FIELDS, IfRunning, Options, Request, in_words
 from upsert_cli.stream.folder import holder_of
 from upsert_cli.stream.items import START, Position, read_items
 from upsert_cli.stream.sources import Source
@@ -37,6 +37,9 @@ class Opening:
 
     claim: Claim | None
     """Held already; None when the task needs no work."""
+
+    created: bool = False
+    """The task did not exist before."""
 
     skipped: str | None = None
     """Why there is no work although the task is not done, in words that follow what there is no work for."""
@@ -72,7 +75,7 @@ def open_task(
             except TaskExists:
                 continue  # made by another process in this moment, or a new id drawn twice
             try:
-                return Opening(task=task, claim=journal.claim(task.id))
+                return Opening(task=task, claim=journal.claim(task.id), created=True)
             except TaskRunning:
                 if request.task_id is None:
                     raise
@@ -125,12 +128,17 @@ def _find(journal: Journal, task_id: str) -> Task | None:
 def _refuse_other_load(task: Task, draft: Task) -> None:
     """Compares what a task stands for with what is asked for under its id."""
     for what in ("kind", "collection", "chroma", "model", "sources"):
-        if getattr(task, what) != getattr(draft, what):
-            raise TaskConflict(
-                task_id=task.id, what=what, had=str(getattr(task, what)), asked=str(getattr(draft, what))
-            )
-    if not Options.from_json(task.options).same_result(Options.from_json(draft.options)):
-        raise TaskConflict(task_id=task.id, what="options", had="others", asked="these")
+        was, now = getattr(task, what), getattr(draft, what)
+        if was != now:
+            raise TaskConflict(task_id=task.id, what=what, had=in_words(was), asked=in_words(now))
+    had, asked = Options.from_json(task.options), Options.from_json(draft.options)
+    if names := had.differing(asked):
+        raise TaskConflict(
+            task_id=task.id,
+            what=" and ".join(RESULT_FIELDS[name] for name in names),
+            had=" and ".join(in_words(getattr(had, name)) for name in names),
+            asked=" and ".join(in_words(getattr(asked, name)) for name in names),
+        )
     before = {_identity(source): source for source in map(Source.from_json, task.inputs)}
     for source in map(Source.from_json, draft.inputs):
         known = before.pop(_identity(source), None)

@@ -24,6 +24,7 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
 from upsert_cli.progress import Observer, Progress
+from upsert_cli.redaction import without_secrets
 from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
 from upsert_cli.stages import Stages, find_model_patiently, start_writer
@@ -147,9 +148,14 @@ class _Attempt:
             for warning in opened.warnings:
                 self._observer.noted(warning)
             self._progress.stage = "loading"
-            start = Position.from_json(self._settlement.checkpoint.position)
             stream = self._stages.run(
-                self._sources, start=start, only=only, model=model, writer=writer, wait=self._wait
+                self._sources,
+                start=Position.from_json(self._settlement.checkpoint.position),
+                only=only,
+                rejected=self._settlement.rejects_to_retry,
+                model=model,
+                writer=writer,
+                wait=self._wait,
             )
             with self._settlement.open_rejects() as rejects, closing(stream):
                 for embedded in stream:
@@ -185,7 +191,8 @@ class _Attempt:
             status = TaskStatus.REFUSED
         known = isinstance(error, UpsertCliError)
         try:
-            self.finish(status, str(error) if known else f"unexpected {type(error).__name__}: {error}")
+            detail = str(error) if known else f"unexpected {type(error).__name__}: {error}"
+            self.finish(status, without_secrets(detail))
         except UpsertCliError as also:
             self._observer.noted(f"the end of the task could not be written down: {also}")
 
@@ -210,9 +217,9 @@ class _Attempt:
         upserts, updates = embedded.upserts(), embedded.updates()
         if not upserts.ids and not updates.ids:
             return []
-        self._writing = True  # a write in flight ends before anything else does
+        self._writing = True  # what Chroma is at ends before anything else does
         try:
-            refused = dict(writer.write(upserts, updates))
+            refused = dict(writer.write(upserts, updates, between=self._stopping.check))
         finally:
             self._writing = False
         return [

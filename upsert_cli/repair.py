@@ -16,7 +16,7 @@ from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.models import Model
 from upsert_cli.stream.damage import put_index_aside, take_poison
 from upsert_cli.stream.documents import HASH_KEY, Document, Recipe, stored_fault, stored_hash
-from upsert_cli.stream.embedder import FastEmbedder, usable_threads
+from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items import START, Item
 from upsert_cli.stream.plans import Plan, forced
 from upsert_cli.stream.rows import Comparison, Rows, Stored, Verdict
@@ -102,7 +102,7 @@ class _Mender:
         for embedded in embed_windows(
             plans,
             load=lambda: self._embedder,
-            threads=self._subject.options.threads or usable_threads(),
+            effort=self._subject.options.effort,
             ending=threading.Event(),
             clock=time.monotonic,
         ):

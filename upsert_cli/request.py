@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import Counts, Task, TaskStatus
+from upsert_cli.stream.embedder import Device, Effort
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
+
+# The options that decide what is stored, by field; the others only say how to go about it.
+RESULT_FIELDS = {"id_field": "--id-field", "text_fields": "--text-field", "model_path": "--model-path"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,10 @@ class Options:
     threads: int | None = None
     """Micro-batches embedded at the same time; None: one a processor."""
 
+    token_budget: int | None = None
+    """Padded tokens of a micro-batch; None: what was measured to be fastest."""
+
+    device: Device = "cpu"
     force: bool = False
     max_failures: str | None = None
     """`"10"` items or `"5%"` of the items read; None: no limit."""
@@ -39,6 +47,11 @@ class Options:
         """The folder given for the model, if any."""
         return Path(self.model_path) if self.model_path is not None else None
 
+    @property
+    def effort(self) -> Effort:
+        """How much is embedded at the same time."""
+        return Effort.fitting(self.device, threads=self.threads, budget=self.token_budget)
+
     def exceeds_max_failures(self, failed: int, read: int, *, settled: int) -> bool:
         """Tells whether too many items were rejected; a percentage is looked at from `settled` rows on."""
         if self.max_failures is None:
@@ -47,13 +60,16 @@ class Options:
             return read >= max(settled, 1) and failed * 100 > float(self.max_failures[:-1]) * read
         return failed > int(self.max_failures)
 
-    def same_result(self, other: Options) -> bool:
-        """Tells whether a load with `other` stores the same records."""
-        return (self.id_field, self.text_fields, self.model_path) == (
-            other.id_field,
-            other.text_fields,
-            other.model_path,
-        )
+    def done_code(self, counts: Counts) -> int:
+        """Returns the exit code of a load that came to its end."""
+        if not counts.failed:
+            return 0
+        too_many = self.exceeds_max_failures(counts.failed, counts.read, settled=0)
+        return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
+
+    def differing(self, other: Options) -> tuple[str, ...]:
+        """Returns the names of the fields by which a load with `other` would store other records."""
+        return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
 
     def as_json(self) -> dict[str, Any]:
         """Returns the options as plain data, for the journal."""
@@ -81,12 +97,17 @@ class Request:
     task_id: str | None = None
 
 
+def in_words(value: str | tuple[str, ...] | None) -> str:
+    """Returns an option's value as a user would give it."""
+    return "not given" if value is None else value if isinstance(value, str) else ", ".join(value)
+
+
 def exit_code(task: Task) -> int:
     """Returns the exit code that stands for a task's state; 0 while nothing has gone wrong yet."""
-    strict = Options.from_json(task.options).strict
+    options = Options.from_json(task.options)
     match task.status:
-        case TaskStatus.DONE if task.counts.failed:
-            return UpsertCliError.exit_code if strict else SOME_REJECTED
+        case TaskStatus.DONE:
+            return options.done_code(task.counts)
         case TaskStatus.FAILED:
             return UpsertCliError.exit_code
         case TaskStatus.REFUSED:

@@ -16,6 +16,7 @@ from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task, TaskStatus
 from upsert_cli.request import Options
 from upsert_cli.stream.items import START, Reject
 from upsert_cli.stream.rows import Verdict
+from upsert_cli.stream.superseded import Rejected
 from upsert_cli.stream.vectors import Embedded
 
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that a percentage says little
@@ -27,6 +28,7 @@ class Settlement:
     def __init__(self, journal: Journal, claim: Claim, task: Task) -> None:
         """Goes on where the last attempt left off."""
         self.checkpoint = claim.checkpoint() or Checkpoint.at_start(START.as_json())
+        self._journal = journal
         self._claim = claim
         self._task = task
         self._options = Options.from_json(task.options)
@@ -68,6 +70,10 @@ class Settlement:
         left = itertools.islice(rejects, self.checkpoint.retried, None)
         return ((record["source"], record["row"]) for record in left)
 
+    def rejects_to_retry(self) -> Iterator[Rejected]:
+        """Yields all rejects that this attempt retries, also those that are settled already."""
+        return map(Rejected.from_json, RejectsFile.read(self._retry_path))
+
     def open_rejects(self) -> RejectsFile:
         """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""
         return RejectsFile.open_at(self._rejects_path, self.checkpoint.rejects_bytes)
@@ -86,13 +92,14 @@ class Settlement:
         failed.sort(key=lambda reject: (self._places[reject.source], reject.row))
         records = [reject.as_json() for reject in failed]
         outcome = _outcome(embedded, refused)
-        self.checkpoint = Checkpoint(
+        checkpoint = Checkpoint(
             position=window.after.as_json(),
             converted=self.checkpoint.converted + outcome.converted,
             rejects_bytes=rejects.append(records),
             **self._advanced(window.read, outcome.counts),
         )
-        self._claim.save(self.checkpoint)
+        self._claim.save(checkpoint)
+        self.checkpoint = checkpoint
         return records
 
     def _advanced(self, rows: int, counts: Counts) -> dict[str, Any]:
@@ -141,9 +148,8 @@ class Settlement:
         )
 
     def _first_rejects(self) -> tuple[dict[str, Any], ...]:
-        length = self.checkpoint.rejects_bytes
         try:
-            return tuple(RejectsFile.read(self._rejects_path, limit=FAILED_ITEMS, length=length))
+            return tuple(itertools.islice(self._journal.rejects(self._task.id), FAILED_ITEMS))
         except JournalDamaged:
             return ()  # `check_complete` and `journal check` say so; the record must not be lost for it
 

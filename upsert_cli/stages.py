@@ -15,12 +15,13 @@ from upsert_cli.progress import Progress
 from upsert_cli.request import Options
 from upsert_cli.stream.ahead import run_ahead
 from upsert_cli.stream.documents import Recipe
-from upsert_cli.stream.embedder import Embedder, FastEmbedder, usable_threads
+from upsert_cli.stream.embedder import Embedder, FastEmbedder
 from upsert_cli.stream.folder import holder_of
 from upsert_cli.stream.items import Position
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.rows import Target
 from upsert_cli.stream.sources import Source
+from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
 from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 from upsert_cli.stream.writer import Writer
@@ -39,6 +40,19 @@ def find_model_patiently(
 
     with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=wait)) as found:
         return next(found)
+
+
+def target_of(task: Task, model: Model) -> Target:
+    """Returns what a task writes to."""
+    return Target(
+        path=task.chroma,
+        collection=task.collection,
+        model=model.name,
+        dimension=model.dimension,
+        max_tokens=model.max_tokens,
+        tool_version=__version__,
+        default_model=model.name == DEFAULT_MODEL,
+    )
 
 
 def start_writer(
@@ -60,15 +74,6 @@ def start_writer(
         report: Told whom is waited for.
         wait: Called in the waits of the main thread; may raise to give up.
     """
-    target = Target(
-        path=task.chroma,
-        collection=task.collection,
-        model=model.name,
-        dimension=model.dimension,
-        max_tokens=model.max_tokens,
-        tool_version=__version__,
-        default_model=model.name == DEFAULT_MODEL,
-    )
     holder = holder_of(Path(task.chroma))
     is_other = holder is not None and holder.task_id not in (None, task.id)
     # For this task's own dead runner in any case.
@@ -76,7 +81,7 @@ def start_writer(
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:
         report(f"waiting for {task.chroma}, which is in use by {holder}")
-    return Writer.start(target, task_id=task.id, verbose=verbose, lease_timeout=seconds, wait=wait)
+    return Writer.start(target_of(task, model), task_id=task.id, verbose=verbose, lease_timeout=seconds, wait=wait)
 
 
 class Stages:
@@ -96,6 +101,7 @@ class Stages:
         *,
         start: Position,
         only: Iterator[tuple[str, int]] | None,
+        rejected: Callable[[], Iterator[Rejected]],
         model: Model,
         writer: Writer,
         wait: Callable[[], None],
@@ -106,13 +112,23 @@ class Stages:
             sources: What to read.
             start: Where to begin.
             only: Source and row of the rows to read, in their order; None: all.
+            rejected: Yields what is retried where `only` says that something is: a later good row of an id wins.
             model: What to embed with; loaded when the first text needs it.
             writer: Tells what the collection holds already.
             wait: Called in the waits of the thread that takes the windows; may raise to end all stages.
         """
         recipe = Recipe(text_fields=self._options.text_fields, identity=model.identity)
+        superseded = superseded_by_later_rows(
+            sources, id_field=self._options.id_field, rejected=rejected, ending=self._ending
+        )
         windows = read_windows(
-            sources, start=start, id_field=self._options.id_field, recipe=recipe, pace=self._pace, only=only
+            sources,
+            start=start,
+            id_field=self._options.id_field,
+            recipe=recipe,
+            pace=self._pace,
+            only=only,
+            superseded=None if only is None else superseded,
         )
         ahead = run_ahead(self._read(windows), depth=RUN_AHEAD, ending=self._ending)
         plans = run_ahead(
@@ -123,7 +139,7 @@ class Stages:
         embedded = embed_windows(
             plans,
             load=lambda: self._load(model),
-            threads=self._options.threads or usable_threads(),
+            effort=self._options.effort,
             ending=self._ending,
             clock=time.monotonic,
         )
@@ -137,7 +153,13 @@ class Stages:
 
     def _load(self, model: Model) -> Embedder:
         with self._progress.busy("loading"):
-            return FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens)
+            return FastEmbedder(
+                model.name,
+                model.folder,
+                dimension=model.dimension,
+                max_tokens=model.max_tokens,
+                device=self._options.device,
+            )
 
     def _read(self, windows: Iterator[Window]) -> Iterator[Window]:
         while True:

@@ -88,6 +88,9 @@ class Ended(BaseException):
         super().__init__(number)
         self.number = number
 
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name} before anything was loaded"
+
 
 def end_in_order() -> None:
     """Lets SIGTERM and SIGHUP unwind the program as SIGINT does, unless they are ignored."""

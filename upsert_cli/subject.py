@@ -9,7 +9,6 @@ from typing import Any
 from upsert_cli import __version__
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of
 from upsert_cli.request import Options
 from upsert_cli.stream.database import described
@@ -67,7 +66,7 @@ class Subject:
             model = find_model(task.model, folder=options.model_folder, offline=options.offline)
             stamp = {STAMP_MODEL: model.name, STAMP_DIMENSION: model.dimension, STAMP_MAX_TOKENS: model.max_tokens}
         late = {Stage.INFERENCE.value, Stage.UPSERT.value}
-        rejects = RejectsFile.read(journal.rejects_path(task_id))
+        rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in late)
         return cls._stamped(
             path, task.collection, task.model, stamp, options, task_id=task_id, sources=sources, refused=refused

@@ -32,14 +32,13 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.models import DEFAULT_MODEL
     from upsert_cli.stream import vectors
     from upsert_cli.stream.documents import Recipe
-    from upsert_cli.stream.embedder import FastEmbedder
+    from upsert_cli.stream.embedder import Effort, FastEmbedder
     from upsert_cli.stream.items import START
     from upsert_cli.stream.plans import Plan
     from upsert_cli.stream.rows import Comparison, Verdict
     from upsert_cli.stream.sources import find_files, fingerprint
     from upsert_cli.stream.windows import Pace, read_windows
 
-    vectors.TOKEN_BUDGET = budget
     embedder = FastEmbedder(DEFAULT_MODEL, Path(model), dimension=DIMENSION, max_tokens=256)
     sources = [fingerprint(found) for found in find_files([source])]
     windows = read_windows(sources, start=START, id_field=None, recipe=Recipe(identity=""), pace=Pace(window))
@@ -52,7 +51,11 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     )
     began, rows = (time.process_time(), time.monotonic()), 0
     stage = vectors.embed_windows(
-        plans, load=lambda: embedder, threads=threads, ending=threading.Event(), clock=time.monotonic
+        plans,
+        load=lambda: embedder,
+        effort=Effort(threads=threads, budget=budget),
+        ending=threading.Event(),
+        clock=time.monotonic,
     )
     for embedded in stage:
         rows += len(embedded.rows)

@@ -144,19 +144,29 @@ def test_a_damaged_only_segment_never_becomes_an_empty_journal(terminal: Termina
     assert len(_check(terminal, expect=0)["damaged"]) == 1
 
 
-def test_a_format_that_is_unreadable_or_newer(segments: Terminal) -> None:
-    """The first is mended, the second is refused by both commands, and nothing is touched."""
+def test_a_format_that_is_unreadable(segments: Terminal) -> None:
+    """It is named, and mended."""
     meta = segments.journal / "meta.json"
     meta.write_bytes(bytes(10))
     _check(segments, expect=1)
     segments.type("upsert-cli journal repair")
     assert json.loads(meta.read_text()) == {"format": 1}
     _check(segments, expect=0)
-    meta.write_text('{"format": 7}')
-    before = {path.name: path.read_bytes() for path in segments.journal.iterdir() if path.is_file()}
-    for command in ("check", "repair"):
-        assert "format 7" in segments.type(f"upsert-cli journal {command}", expect=1).stderr
-    assert {path.name: path.read_bytes() for path in segments.journal.iterdir() if path.is_file()} == before
+
+
+def test_a_newer_format_is_refused_by_every_command(segments: Terminal) -> None:
+    """Nothing is read from it and nothing written, and the message says what to do."""
+    (segments.journal / "meta.json").write_text('{"format": 7}')
+    segments.write("a.jsonl", [{"object_id": "a", "payload": {"text": "a"}}])
+    before = {path: path.read_bytes() for path in segments.folder.rglob("*") if path.is_file()}
+    for command in (
+        *("info a0", "list", "cancel a0", "restart a0", "verify a0", "run a.jsonl", "categories run a.jsonl"),
+        *("journal check", "journal repair"),
+    ):
+        done = segments.type(f"upsert-cli {command}", expect=1)
+        assert "has format 7, this version knows up to 1; upgrade upsert-cli" in done.stderr, command
+        assert done.stdout == ""
+    assert {path: path.read_bytes() for path in segments.folder.rglob("*") if path.is_file()} == before
 
 
 def test_a_record_inside_a_record_is_no_task(terminal: Terminal) -> None:

@@ -6,7 +6,10 @@ import json
 import os
 import pty
 import re
+import shlex
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +46,26 @@ def test_quiet_failure_prints_a_complete_report(tiny: Terminal, make_items: Item
     assert "error: " in done.stderr
 
 
+def test_quiet_rejects_are_a_complete_report(tiny: Terminal, make_items: Items) -> None:
+    """With -q a load that is done but for some rejects says which task, the counts, ten rejects and what to do."""
+    tiny.write("a.jsonl", [*make_items(2), *[{"object_id": ""}] * 12])
+    done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
+    first, *rejects, where, again = done.stderr.splitlines()
+    assert (done.stdout, len(rejects)) == ("", 10)
+    assert first.startswith("task t done: 2 new, 0 changed, 0 unchanged, 12 rejected")
+    assert where == "  2 more; all of them: upsert-cli info t --failed"
+    assert again == "  once they are mended: upsert-cli restart t --from-start"
+
+
+def test_a_substituted_process_keeps_its_name(tiny: Terminal) -> None:
+    """What the shell passes for `<(...)` is named as it was given, in the first line and in rejects."""
+    command = " ".join(map(shlex.quote, tiny.arguments("upsert-cli run")))
+    done = tiny.type(f"bash -c {shlex.quote(f'{command} <(echo none)')}", expect=3)
+    first, _, reject, *_ = done.stderr.splitlines()
+    assert re.search(r": /dev/fd/\d+ -> ", first)
+    assert re.match(r"  /dev/fd/\d+:1: on_reading: not JSON", reject)
+
+
 def test_json_is_one_object_a_line_and_a_summary_last(tiny: Terminal, make_items: Items) -> None:
     """`run --json` begins with the task, ends with the summary, and every line parses."""
     tiny.write("a.jsonl", [*make_items(5), {"object_id": NASTY, "payload": {"text": ""}}])
@@ -70,6 +93,23 @@ def test_json_ends_with_a_summary_also_on_failure(tiny: Terminal, line: str, cod
     assert events[-1]["exit_code"] == code
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_json_ends_with_a_summary_also_when_stopped_early(tiny: Terminal, number: signal.Signals) -> None:
+    """A signal that comes while standard input is read, before there is a task, is an error with a summary too."""
+    process = tiny.start("upsert-cli run - --json", stdin=subprocess.PIPE)
+    while not list(tiny.journal.glob("spool/.incoming-*/*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == -number
+    assert [(event["type"], event["exit_code"]) for event in _events(output)] == [
+        ("error", 128 + number),
+        ("summary", 128 + number),
+    ]
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "NO_COLOR", "CI"])
 def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) -> None:
     """Whatever the environment wishes, a pipe gets no color, no bar, no cursor movement."""
@@ -79,27 +119,6 @@ def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) ->
     listed = tiny.type("upsert-cli list")
     assert "\x1b" not in done.stdout + done.stderr + listed.stdout + listed.stderr
     assert done.stdout == ""
-
-
-def test_nothing_of_a_file_reaches_a_terminal_raw(tiny: Terminal) -> None:
-    """Ids and texts with escapes, markup, direction marks and workflow commands are only ever shown."""
-    tiny.write(
-        "a.jsonl",
-        [{"object_id": "good", "payload": {"text": "x"}}, {"object_id": NASTY, "payload": {"text": "", NASTY: 1}}],
-    )
-    shown = [
-        tiny.type("upsert-cli run a.jsonl --task-id t", expect=3),
-        tiny.type("upsert-cli info t"),
-        tiny.type("upsert-cli info t --json"),
-        tiny.type("upsert-cli info t --failed"),
-        tiny.type("upsert-cli list --json"),
-        tiny.type("upsert-cli run a.jsonl --json", expect=3),
-        tiny.type(f"upsert-cli run '{NASTY}.jsonl'", expect=2),
-    ]
-    for done in shown:
-        text = done.stdout + done.stderr
-        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), done.args
-        assert not re.search(r"^::", text, re.M)
 
 
 def test_a_terminal_gets_bars_and_its_cursor_back(tiny: Terminal, make_items: Items) -> None:

@@ -56,6 +56,13 @@ def test_harmless_text_is_left_alone(text: str) -> None:
     assert safe(text) == text
 
 
+@pytest.mark.parametrize("text", ["::error::x", "  ::stop-commands::x", "\t::x"])
+def test_no_line_is_a_workflow_command(text: str) -> None:
+    """A text at the start of a line does not begin a command of a CI system; elsewhere colons are colons."""
+    assert not safe(text).lstrip().startswith("::")
+    assert safe(f"a{text.strip()}") == f"a{text.strip()}"
+
+
 def test_a_cell_breaks_no_table() -> None:
     """A tab or line break in a cell is no new cell and no new row."""
     table = tab_separated([("a\tb", "c\nd"), ("e", 1)])

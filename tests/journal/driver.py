@@ -5,11 +5,13 @@ A step that was reported is acknowledged: no crash may undo it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ from typing import Any
 from tests.journal.making import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
 from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.stream.sources import spool
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 WINDOWS, ROWS = 3, 10  # a task has so many windows of so many rows, with one reject each
+INPUT = b"what is read only once\n" * 1_000
 
 
 def report(step: str, task_id: str, **facts: Any) -> None:
@@ -50,6 +55,14 @@ def attempt(step: Callable[[], Any]) -> Any:
             return None  # it was done, only its durability was not known
 
 
+def keep_input(journal: Journal, task_id: str) -> None:
+    """Reads standard input, as it were, into the folder of a task that is about to be created."""
+    incoming: Path = attempt(journal.incoming_folder)
+    attempt(lambda: spool(io.BytesIO(INPUT), incoming / "0.jsonl"))
+    attempt(lambda: journal.adopt_spool(incoming, task_id) if incoming.exists() else None)
+    report("kept", task_id)
+
+
 def run(journal: Journal, task_id: str) -> None:
     """Takes a task from its creation to its end, all steps of a run."""
     attempt(lambda: journal.create(make_task(task_id)))
@@ -60,16 +73,36 @@ def run(journal: Journal, task_id: str) -> None:
     rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
     for window in range(1, WINDOWS + 1):
         length = attempt(partial(rejects.append, [make_reject(window)]))
-        checkpoint = make_checkpoint(window * ROWS, rejects_bytes=length)
+        checkpoint = make_checkpoint(window * ROWS, rejects_bytes=length, failed=window)
         attempt(partial(claim.save, checkpoint))
         report("saved", task_id, rows=checkpoint.rows)
     attempt(rejects.close)
-    attempt(
-        lambda: claim.finish(
-            TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=make_checkpoint(WINDOWS * ROWS)
-        )
-    )
+    end(claim, checkpoint)
     report("finished", task_id)
+    claim.release()
+
+
+def end(claim: Claim, checkpoint: Checkpoint) -> None:
+    """Writes that a task is done, with the first of its rejects."""
+    attempt(lambda: claim.finish(TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=checkpoint))
+
+
+def retry(journal: Journal, task_id: str) -> None:
+    """Retries the rejects of a task that is done; the first one fails again."""
+    claim: Claim = attempt(lambda: journal.claim(task_id))
+    attempt(lambda: claim.retry_rejects(journal.find(task_id), {}))
+    attempt(lambda: journal.change(task_id, PENDING, expect=(TaskStatus.DONE,), attempt=2))
+    attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
+    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
+    length = attempt(partial(rejects.append, [make_reject(1)]))
+    for window in range(1, WINDOWS + 1):
+        counted = make_checkpoint(WINDOWS * ROWS, rejects_bytes=length, failed=WINDOWS - window + 1)
+        checkpoint = replace(counted, retried=window)
+        attempt(partial(claim.save, checkpoint))
+        report("retried", task_id, rows=window)
+    attempt(rejects.close)
+    end(claim, checkpoint)
+    report("mended", task_id)
     claim.release()
 
 
@@ -78,6 +111,15 @@ def run_many(folder: Path, prefix: str, count: int) -> None:
     journal = Journal(folder)
     for number in range(count):
         run(journal, f"{prefix}-{number}")
+
+
+def do_everything(folder: Path, prefix: str) -> None:
+    """Runs a task with what may come before and after that, and one that finds the journal's files made already."""
+    journal = Journal(folder)
+    keep_input(journal, f"{prefix}-0")
+    run(journal, f"{prefix}-0")
+    retry(journal, f"{prefix}-0")
+    run(journal, f"{prefix}-1")
 
 
 def race(folder: Path, prefix: str, count: int) -> None:
@@ -98,5 +140,7 @@ if __name__ == "__main__":
             claim_and_wait(Path(where), which)
         case ["run", where, name, times]:
             run_many(Path(where), name, int(times))
+        case ["everything", where, name]:
+            do_everything(Path(where), name)
         case ["race", where, name, times]:
             race(Path(where), name, int(times))

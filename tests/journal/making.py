@@ -27,12 +27,12 @@ def make_task(task_id: str = "t", **fields: Any) -> Task:
     return Task(**(made | fields))
 
 
-def make_checkpoint(rows: int, *, rejects_bytes: int = 0) -> Checkpoint:
-    """Returns a checkpoint after `rows` rows, all of them inserted."""
+def make_checkpoint(rows: int, *, rejects_bytes: int = 0, failed: int = 0) -> Checkpoint:
+    """Returns a checkpoint after `rows` rows, all of them inserted but those that failed."""
     return Checkpoint(
         position={"source": 0, "row": rows, "offset": 10 * rows},
         rows=rows,
-        counts=Counts(read=rows, inserted=rows),
+        counts=Counts(read=rows, inserted=rows - failed, failed=failed),
         rejects_bytes=rejects_bytes,
     )
 

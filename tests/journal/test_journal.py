@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -270,12 +271,52 @@ def test_a_killed_task_shows_its_checkpoint(journal: Journal) -> None:
     claim = start(journal)
     with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
         length = rejects.append([make_reject(1), make_reject(2)])
-        claim.save(make_checkpoint(50, rejects_bytes=length))
+        claim.save(make_checkpoint(50, rejects_bytes=length, failed=2))
         rejects.append([make_reject(3)])  # beyond the checkpoint: will be found again
     die(claim)
     for task in (journal.find("t"), journal.list()[0]):
-        assert (task.status, task.rows, task.counts) == (PROCESSING, 50, Counts(read=50, inserted=50))
+        assert (task.status, task.rows, task.counts) == (PROCESSING, 50, Counts(read=50, inserted=48, failed=2))
         assert [item["row"] for item in task.failed_items] == [1, 2]
+    assert [item["row"] for item in journal.rejects("t")] == [1, 2]
+
+
+def _rows_shown(journal: Journal) -> tuple[list[int], list[int]]:
+    return [item["row"] for item in journal.find("t").failed_items], [item["row"] for item in journal.rejects("t")]
+
+
+def test_rejects_beyond_the_checkpoint_are_never_shown(journal: Journal) -> None:
+    """Before the first checkpoint there are none, whatever an attempt has left, and after a failure those that count."""
+    journal.create(make_task())
+    claim = start(journal)
+    with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
+        length = rejects.append([make_reject(1) | {"payload": {"text": "x" * 100_000}}])
+        assert _rows_shown(journal) == ([], [])
+        claim.save(make_checkpoint(10, rejects_bytes=length, failed=1))
+        rejects.append([make_reject(2)])
+    assert _rows_shown(journal) == ([1], [1])
+    finish(claim, FAILED, failed_items=journal.find("t").failed_items, checkpoint=claim.checkpoint())
+    assert _rows_shown(journal) == ([1], [1])
+    journal.change("t", PENDING, expect=(FAILED,), counts=Counts(), failed_items=())
+    claim.drop_checkpoint()
+    assert _rows_shown(journal) == ([], [])
+
+
+def test_rejects_that_wait_to_be_retried_are_shown(journal: Journal) -> None:
+    """While a retry is under way, they follow those that have failed again."""
+    journal.create(make_task())
+    claim = start(journal)
+    with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
+        length = rejects.append([make_reject(number) for number in (1, 2, 3)])
+    checkpoint = make_checkpoint(10, rejects_bytes=length, failed=3)
+    claim.retry_rejects(finish(claim, DONE, checkpoint=checkpoint), checkpoint.position)
+    journal.change("t", PENDING, expect=(DONE,))
+    journal.change("t", PROCESSING, expect=(PENDING,))
+    assert _rows_shown(journal) == ([1, 2, 3], [1, 2, 3])
+    with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
+        length = rejects.append([make_reject(2)])
+        claim.save(replace(make_checkpoint(10, rejects_bytes=length, failed=2), retried=2))
+        rejects.append([make_reject(3)])
+    assert _rows_shown(journal) == ([2, 3], [2, 3])
 
 
 def test_what_a_checkpoint_says_is_kept_when_a_dead_task_is_set_back(journal: Journal) -> None:
@@ -312,7 +353,8 @@ def test_rejects_too_long_for_the_record_are_shown_whole(journal: Journal) -> No
     with start(journal) as claim:
         with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
             length = rejects.append(items)
-        finish(claim, DONE, failed_items=items[:20], checkpoint=make_checkpoint(50, rejects_bytes=length))
+        checkpoint = make_checkpoint(50, rejects_bytes=length, failed=25)
+        finish(claim, DONE, failed_items=items[:20], checkpoint=checkpoint)
     assert (journal.folder / "tasks-000000.json").stat().st_size < 50_000
     assert list(journal.find("t").failed_items) == items[:20]
     journal.rejects_path("t").unlink()

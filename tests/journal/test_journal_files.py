@@ -49,7 +49,7 @@ def fill(journal: Journal) -> None:
     journal.create(make_task("dead"))
     claim = start(journal, "dead")
     with RejectsFile.open_at(journal.rejects_path("dead"), 0) as rejects:
-        claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)])))
+        claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)]), failed=1))
     die(claim)
     journal.adopt_spool(journal.incoming_folder(), "new")
     journal.incoming_folder()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from upsert_cli.stream.items import START, Item, Position, Reject, read_items
@@ -16,13 +20,41 @@ GOOD = b'{"object_id": "a", "payload": {"text": "hello"}}'
 
 Row = tuple[Item | Reject, Position]
 
-one_folder_for_all = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+FEW, MANY = 100, 2_000  # examples
 
 numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
 scalars = st.none() | st.booleans() | numbers | st.text()
 values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
 payloads = st.dictionaries(st.text(), values)
 """Any JSON object, with integers beyond 64 bits."""
+
+
+def fuzz(
+    *, few: int = FEW, **strategies: st.SearchStrategy[Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Returns what calls a test with few drawn examples by default, with many under `-m slow`; all share its fixtures."""
+    examples = [few, pytest.param(MANY, marks=pytest.mark.slow)]
+
+    def decorate(check: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(check)
+        asked = [each for name, each in signature.parameters.items() if name not in strategies]
+        number = inspect.Parameter("examples", inspect.Parameter.KEYWORD_ONLY)
+
+        @wraps(check)
+        def test(*, examples: int, **fixtures: Any) -> None:
+            @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+            @given(**strategies)
+            def draw(**drawn: Any) -> None:
+                check(**fixtures, **drawn)
+
+            draw()
+
+        parameters = [*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in asked), number]
+        vars(test)["__signature__"] = signature.replace(parameters=parameters)
+        marked: Callable[..., None] = pytest.mark.parametrize("examples", examples)(test)
+        return marked
+
+    return decorate
 
 
 def sources_of(*paths: Path) -> list[Source]:

@@ -12,11 +12,10 @@ import chromadb
 import numpy as np
 import pytest
 from chromadb.api import ClientAPI
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import SAMPLES
-from tests.stream.reading import exactly, item, payloads, rows_of, values
+from tests.stream.reading import exactly, fuzz, item, payloads, rows_of, values
 from upsert_cli.errors import ItemError, Stage, TextFieldMissing
 from upsert_cli.stream.documents import Document, Recipe, check_text_fields, make_document
 from upsert_cli.stream.items import Item
@@ -242,8 +241,7 @@ def test_values_that_look_alike_have_other_hashes() -> None:
     assert len(set(hashes)) == len(alike)
 
 
-@settings(deadline=None)
-@given(one=payloads, other=payloads, text=st.text(min_size=1).filter(str.strip))
+@fuzz(one=payloads, other=payloads, text=st.text(min_size=1).filter(str.strip))
 def test_hashes_differ_exactly_where_records_do(one: dict[str, Any], other: dict[str, Any], text: str) -> None:
     """Two items of one recipe have the same hash if and only if their metadata is the same."""
     documents = []
@@ -270,11 +268,11 @@ keys = st.text(max_size=4) | st.sampled_from(["#", "$a", "chroma:x", "a.b", "ite
 texts = st.text(min_size=1) | st.sampled_from(["\0", "\x1b[31m", "\u202e", "\ufffe", "::error"])
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-@given(
+@fuzz(
+    few=40,
     rows=st.lists(
         st.tuples(texts, st.dictionaries(keys, values), st.none() | st.dictionaries(keys, values)), min_size=1
-    )
+    ),
 )
 def test_chroma_takes_every_document_and_gives_it_back(client: ClientAPI, rows: list[tuple[str, Any, Any]]) -> None:
     """A document that was made is stored as it is, whatever the item held, and costs no other row of its call."""

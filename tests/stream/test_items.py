@@ -8,14 +8,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.stream.reading import (
     GOOD,
     exactly,
+    fuzz,
     item,
-    one_folder_for_all,
     read,
     reject,
     rows_of,
@@ -198,6 +197,20 @@ def test_a_json_array_and_pretty_printed_json(tmp_path: Path) -> None:
         assert "jq -c" in rows[0].detail
 
 
+def test_a_line_that_is_no_json_is_kept(tmp_path: Path) -> None:
+    """The reject of a line that cannot be parsed has the line itself, in valid Unicode and bounded; others have none."""
+    long = b'{"object_id": "' + b"x" * 20_000
+    path = write_lines(tmp_path / "a.jsonl", b'{"object_id": "a", \r', b'{"caf\xe9": "\xc3\xa9"', long, b"[1]", GOOD)
+    shown = [reject(row).as_json() for row in rows_of(path)[:4]]
+    assert [record.get("line") for record in shown] == [
+        '{"object_id": "a", ',
+        '{"caf\\xe9": "\u00e9"',
+        long[:10_000].decode(),
+        None,
+    ]
+    assert all(record["payload"] is None for record in shown)
+
+
 def test_an_endless_line_costs_no_memory(tmp_path: Path) -> None:
     """A line beyond the limit is one reject, keeps the numbering, and is never held as a whole."""
     path = tmp_path / "a.jsonl"
@@ -226,8 +239,7 @@ def test_the_limit_of_a_line(tmp_path: Path, excess: int, kind: type, end: bytes
     assert [type(row) for row in rows_of(path)] == [kind]
 
 
-@one_folder_for_all
-@given(content=st.lists(st.binary() | st.sampled_from([GOOD, b"", b" ", b"\xef\xbb\xbf", b"{", b"[1]"])))
+@fuzz(content=st.lists(st.binary() | st.sampled_from([GOOD, b"", b" ", b"\xef\xbb\xbf", b"{", b"[1]"])))
 def test_any_bytes_are_read(tmp_path: Path, content: list[bytes]) -> None:
     """Whatever is in a file, each line that is not blank is an item or a reject, and the total was known before."""
     path = tmp_path / "a.jsonl"
@@ -243,8 +255,7 @@ def test_any_bytes_are_read(tmp_path: Path, content: list[bytes]) -> None:
 lines = st.sampled_from([GOOD, b"", b"  ", b"{", GOOD + b"\r", GOOD + b" " * 300])
 
 
-@one_folder_for_all
-@given(files=st.lists(st.lists(lines, max_size=6), min_size=1, max_size=3), end=st.sampled_from([b"", b"\n"]))
+@fuzz(files=st.lists(st.lists(lines, max_size=6), min_size=1, max_size=3), end=st.sampled_from([b"", b"\n"]))
 def test_resuming_anywhere_gives_the_rest(tmp_path: Path, files: list[list[bytes]], end: bytes) -> None:
     """From every position that came with a row, exactly the rows behind it are read, though nothing before is there."""
     paths = [tmp_path / f"{number}.jsonl" for number in range(len(files))]

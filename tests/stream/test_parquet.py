@@ -15,13 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.stream.reading import (
     exactly,
+    fuzz,
     item,
-    one_folder_for_all,
     payloads,
     read,
     reject,
@@ -49,8 +48,7 @@ def _payload(path: Path) -> Any:
 # -- the same items as JSONL --------------------------------------------------------------------------------------
 
 
-@one_folder_for_all
-@given(
+@fuzz(
     rows=st.lists(st.tuples(payloads | st.none(), payloads | st.none()), min_size=1, max_size=5),
     escaped=st.booleans(),
     kind=st.sampled_from([pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())]),
@@ -314,8 +312,7 @@ def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
 # -- resuming -----------------------------------------------------------------------------------------------------
 
 
-@one_folder_for_all
-@given(
+@fuzz(
     files=st.lists(st.lists(st.integers(1, 5) | st.just(70), max_size=4), min_size=1, max_size=2),
     as_text=st.booleans(),
     data=st.data(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from upsert_cli.errors import (
 )
 from upsert_cli.stream import collection as collection_module
 from upsert_cli.stream import records as records_module
+from upsert_cli.stream import soundness as soundness_module
 from upsert_cli.stream.database import is_flushed
 from upsert_cli.stream.folder import prepare_folder
 from upsert_cli.stream.records import Opened, Records, Rows, Target, Verdict
@@ -296,6 +298,35 @@ def test_all_kinds_in_one_window(target: Target) -> None:
     assert_holds(target, good)
 
 
+def test_window_of_bad_rows_alone_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every row of a window is at fault, each is rejected, and the look whether that can be leaves no trace."""
+    monkeypatch.setattr(records_module, "_row_faults", lambda *_: {})
+    bad = replace(some_rows(numbered(0, 20)), metadatas=[{"a": {}}] * 20)
+    good = some_rows(numbered(20, 40))
+    with opened(target) as (records, _):
+        assert len(records.write(bad, NOTHING)) == 20
+        assert records.write(good, NOTHING) == []
+        assert len(records.write(bad, NOTHING)) == 20
+    assert_holds(target, good)
+
+
+def test_chroma_that_refuses_any_row_blames_none(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Chroma refuses a harmless record just as well, the load stops at once with cause and remedy."""
+    from chromadb.api.models.Collection import Collection
+
+    def refuse(*_: object, **__: object) -> None:
+        raise TypeError("unexpected kind of array")
+
+    with opened(target) as (records, _):
+        with monkeypatch.context() as broken:
+            for name in ("upsert", "update"):
+                broken.setattr(Collection, name, refuse)
+            with pytest.raises(TargetUnusable, match=r"any record: unexpected kind of array; .* restart the task"):
+                records.write(some_rows(numbered(0, 20)), NOTHING)
+        assert records.write(some_rows(numbered(0, 20)), NOTHING) == []
+    assert_holds(target, some_rows(numbered(0, 20)))
+
+
 def test_vectors_of_another_length_are_no_rows_fault(target: Target) -> None:
     """Vectors that do not fit the target stop the load; no row is blamed."""
     with opened(target) as (records, _), pytest.raises(DimensionMismatch):
@@ -537,6 +568,18 @@ def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypat
         assert caught.value.path == target.path
         records.write(rows := some_rows(["a"]), NOTHING)
     assert_holds(target, rows)
+
+
+def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that were cut off a large index are found at the next opening, unless the last writer ended in order."""
+    load(target, some_rows(numbered(0, 600)))
+    monkeypatch.setattr(soundness_module, "GLANCE_LINKS", 100)
+    (links,) = Path(target.path).glob("*/link_lists.bin")
+    os.truncate(links, links.stat().st_size - 1)
+    with opened(target):
+        pass
+    with pytest.raises(TargetDamaged, match=r"link_lists.bin was cut"):
+        Records.open(target, unclean=True)
 
 
 def test_passing_lock_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

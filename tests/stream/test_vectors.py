@@ -16,7 +16,7 @@ from tests.conftest import SAMPLES
 from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
 from upsert_cli.models import Model
 from upsert_cli.stream.documents import Recipe
-from upsert_cli.stream.embedder import Embedder, FastEmbedder
+from upsert_cli.stream.embedder import Effort, Embedder, FastEmbedder
 from upsert_cli.stream.items import START
 from upsert_cli.stream.plans import Plan
 from upsert_cli.stream.rows import Comparison, Verdict
@@ -49,7 +49,11 @@ def _embed(windows: list[Window], load: Callable[[], Embedder], *, verdict: Verd
             rows = len(window.documents)
             yield Plan(window=window, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
 
-    return list(embed_windows(plans(), load=load, threads=2, ending=threading.Event(), clock=time.monotonic))
+    return list(
+        embed_windows(
+            plans(), load=load, effort=Effort(threads=2, budget=512), ending=threading.Event(), clock=time.monotonic
+        )
+    )
 
 
 def test_vectors_are_fastembeds_own(embedder: FastEmbedder, model: Model) -> None:

@@ -6,13 +6,16 @@ import json
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from hypothesis import strategies as st
 
+from tests.stream.reading import fuzz
 from upsert_cli.stream.documents import Recipe
 from upsert_cli.stream.items import START, Position
 from upsert_cli.stream.sources import Source, find_files, fingerprint
-from upsert_cli.stream.windows import MAX_ROWS, MIN_ROWS, TARGET_SECONDS, Pace, Window, read_windows
+from upsert_cli.stream.windows import MAX_ROWS, MAX_SIZE, MIN_ROWS, TARGET_SECONDS, Pace, Window, read_windows
 
 RECIPE = Recipe(identity="test")
 
@@ -34,7 +37,7 @@ def _write(path: Path, ids: list[str]) -> Path:
     return path
 
 
-@given(ids=st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=40), rows=st.integers(1, 10))
+@fuzz(ids=st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=40), rows=st.integers(1, 10))
 def test_every_row_is_in_one_window_and_accounted_for(ids: list[str], rows: int) -> None:
     """Documents, rejects and duplicates of all windows are the rows of the file; the last of an id stays."""
     with tempfile.TemporaryDirectory() as folder:
@@ -85,3 +88,16 @@ def test_the_pace_follows_the_measured_speed() -> None:
     fixed = Pace(7)
     fixed.settled(7, 0.001)
     assert fixed.rows == 7
+
+
+@pytest.mark.parametrize("field", ["text", "other", "nested"])
+def test_a_window_is_bounded_in_size_whatever_fills_it(tmp_path: Path, field: str) -> None:
+    """Large texts, large metadata and large rejects end a window early, so that memory does not grow with them."""
+    large = "x" * (MAX_SIZE // 4)
+    payloads = {"text": {"text": large}, "other": {"text": "t", "note": large}, "nested": {"text": "", "a": [large]}}
+    path = tmp_path / "a.parquet"
+    rows = [{"object_id": f"{row}", "payload": json.dumps(payloads[field])} for row in range(12)]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    windows = _windows(_sources(path), 512)
+    assert sum(window.read for window in windows) == 12
+    assert max(window.read for window in windows) <= 4

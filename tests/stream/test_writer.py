@@ -32,7 +32,7 @@ from upsert_cli.stream import child
 from upsert_cli.stream.folder import LEASE_NAME
 from upsert_cli.stream.records import Records
 from upsert_cli.stream.rows import Rows, Target, Verdict
-from upsert_cli.stream.writer import Writer, WriterAbandoned
+from upsert_cli.stream.writer import CALL_ROWS, Writer, WriterAbandoned
 
 
 @pytest.fixture
@@ -310,14 +310,14 @@ def _parent(folder: Path) -> tuple[subprocess.Popen[str], int]:
 def test_writer_outlives_a_killed_parent_by_one_write(target: Target, tmp_path: Path) -> None:
     """When its parent is killed with -9 the process finishes the write in flight, lets go of the folder, and is gone."""
     parent, pid = _parent(tmp_path)
-    time.sleep(0.2)  # into the first write, which takes a second
+    time.sleep(0.1)  # into the first part of the first write
     parent.kill()
     parent.communicate()
     wait_until(lambda: is_free(target))
     wait_until(lambda: not Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True)
     with running(Writer.start(target)) as writer:
         assert writer.opened().unclean
-        assert writer.opened().count in (0, 2_000)
+        assert writer.opened().count in (0, CALL_ROWS, 2 * CALL_ROWS)
     assert_holds(target, some_rows(numbered(0, writer.opened().count)))
 
 
@@ -349,7 +349,7 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
     writer = Writer.start(target, wait=wait)
     writer.opened()
     assert calls > 0
-    rows = some_rows(numbered(0, 2_000))
+    rows = some_rows(numbered(0, CALL_ROWS))
     writing = True
     with pytest.raises(Enough):
         writer.write(rows, NOTHING)
@@ -360,6 +360,25 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
     assert_holds(target, rows)
     with running(Writer.start(target)) as second:
         assert second.opened().unclean
+
+
+def test_wish_to_stop_is_heard_between_the_parts_of_a_write(target: Target) -> None:
+    """A write of thousands of rows can be ended after each part; what was written by then is whole."""
+    rows = some_rows(numbered(0, 5 * CALL_ROWS))
+    heard = 0
+
+    def between() -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 2:
+            raise Enough
+
+    writer = Writer.start(target)
+    with pytest.raises(Enough):
+        writer.write(rows, NOTHING, between=between)
+    writer.abandon()
+    wait_until(lambda: is_free(target))
+    assert_holds(target, rows.take(range(2 * CALL_ROWS)))
 
 
 def test_abandoning_frees_a_thread_that_waits(target: Target) -> None:

@@ -6,30 +6,36 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from upsert_cli import __version__, telemetry
-from upsert_cli.cli.options import Session
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.stopping import Ended, die_by, end_in_order
 
-# Where each command is; a module is loaded when its command is asked for, so that `list` does not wait for `run`.
+if TYPE_CHECKING:
+    from upsert_cli.cli.options import Session
+
+
+# Where each command is, and what it is for; a module is loaded when its command is asked for, so that neither `list`
+# nor `--help` waits for `run`. A test holds the words against the command's own.
 COMMANDS = {
-    "run": "upsert_cli.cli.run:run",
-    "categories": "upsert_cli.cli.run:categories",
-    "info": "upsert_cli.cli.tasks:info",
-    "list": "upsert_cli.cli.tasks:list_tasks",
-    "restart": "upsert_cli.cli.run:restart",
-    "cancel": "upsert_cli.cli.tasks:cancel",
-    "verify": "upsert_cli.cli.verify:verify",
-    "models": "upsert_cli.cli.models:models",
-    "journal": "upsert_cli.cli.journal:journal",
+    "run": ("upsert_cli.cli.run:run", "Load items into the default collection, as a task."),
+    "categories": ("upsert_cli.cli.run:categories", "Work on the categories collection."),
+    "info": ("upsert_cli.cli.tasks:info", "Show one task: state, progress, counts, rejected items."),
+    "list": ("upsert_cli.cli.tasks:list_tasks", "List the tasks, newest first."),
+    "restart": ("upsert_cli.cli.run:restart", "Set a task back to pending and run it on from its checkpoint."),
+    "cancel": ("upsert_cli.cli.tasks:cancel", "Stop a task, also one that another process runs."),
+    "verify": (
+        "upsert_cli.cli.verify:verify",
+        "Read every record back with its vector, and compare it with a task's sources.",
+    ),
+    "models": ("upsert_cli.cli.models:models", "See, fetch and check embedding models."),
+    "journal": ("upsert_cli.cli.journal:journal", "Look after the journal of tasks."),
 }
 
 
@@ -44,46 +50,76 @@ class Root(click.Group):
         """Loads a command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes what each command is for, and loads none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the group's own options."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            _correct(ctx, error)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command and turns an error into its message and its exit code."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            _correct(ctx, error)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click ends quietly when nobody reads stdout any more
         except Interrupted as error:
             _terminal(ctx).fail(str(error))
             _flush()
             die_by(error.signal_number)
-        except UpsertCliError as error:
-            _explain(ctx, error)
-            ctx.exit(error.exit_code)
         except Ended as error:
-            _terminal(ctx).fail(f"stopped by {signal.Signals(error.number).name} before anything was loaded")
+            _terminal(ctx).fail(str(error))
             _flush()
             die_by(error.number)
         except KeyboardInterrupt:
             _flush()
             die_by(signal.SIGINT)
-        except BrokenPipeError:
-            raise  # click ends quietly when nobody reads stdout any more
+        except UpsertCliError as error:
+            _explain(ctx, error, trace=False)
+            ctx.exit(error.exit_code)
         except OSError as error:
-            _explain(ctx, error)
+            _explain(ctx, error, trace=False)
+            ctx.exit(UpsertCliError.exit_code)
+        except Exception as error:  # noqa: BLE001  # a bug; its traceback may quote what is in a file
+            _explain(ctx, error, trace=True)
             ctx.exit(UpsertCliError.exit_code)
 
 
-def _explain(ctx: click.Context, error: Exception) -> None:
+def _correct(ctx: click.Context, error: click.UsageError) -> NoReturn:
+    """Says in one line what is wrong with what was typed."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+    else:
+        command = (error.ctx or ctx).command_path
+        _terminal(ctx).fail(f"{error.format_message().rstrip('.')} (`{command} --help` says what can be given)")
+    ctx.exit(error.exit_code)
+
+
+def _explain(ctx: click.Context, error: Exception, *, trace: bool) -> None:
     terminal = _terminal(ctx)
-    if terminal.verbose:
+    if trace or terminal.verbose:
+        import traceback
+
         for line in "".join(traceback.format_exception(error)).splitlines():
             terminal.show(line)
-    terminal.fail(str(error))
+    bug = f"this is a bug, please report it ({type(error).__name__}: {error})" if trace else str(error)
+    terminal.fail(bug)
 
 
 def _terminal(ctx: click.Context) -> Terminal:
-    session = ctx.find_root().obj
-    return session.terminal if isinstance(session, Session) else Terminal()
+    session: Session | None = ctx.find_root().obj
+    return Terminal() if session is None else session.terminal
 
 
 def _flush() -> None:

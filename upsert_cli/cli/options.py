@@ -1,34 +1,65 @@
-"""Options by situation: those that every command takes, those of a load, those of a task.
+"""The options that every command takes, and what all options have in common.
 
 Every option is also an environment variable: `UPSERT_CLI_JOURNAL` for the common ones, `UPSERT_CLI_RUN_MODEL` and the
-like, made by click from the command's name, for the others.
+like, made from the command's name, for the others.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
+from click.core import ParameterSource
 
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.folders import state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import valid_task_id
-from upsert_cli.models import DEFAULT_MODEL
 
 Command: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[[Command], Command]
 
-option = functools.partial(click.option, show_envvar=True)
+OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
 
-MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
-MAX_THREADS = 256
-ALL = 100.0  # percent
+
+class Option(click.Option):
+    """An option that says which environment variable it came from, and that `categories run` shares with `run`."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Returns the value of the first of the option's variables that is set and not empty."""
+        return next((value for name in self._variables(ctx) if (value := os.environ.get(name))), None)
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """Returns the value, or fails for text that no journal and no collection could hold; paths may be any bytes."""
+        cast = super().type_cast_value(ctx, value)
+        for text in cast if isinstance(cast, tuple) else (cast,):
+            if isinstance(text, str) and not text.isascii() and text != text.encode(errors="replace").decode():
+                raise click.BadParameter(f"{text!r} is not valid UTF-8", ctx=ctx, param=self)
+        return cast
+
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Returns what a bad value was given by: the option as typed, or the variable."""
+        hint = click.Parameter.get_error_hint(self, ctx)
+        if ctx is None or ctx.get_parameter_source(self.name) is not ParameterSource.ENVIRONMENT:
+            return hint
+        variable = next((name for name in self._variables(ctx) if os.environ.get(name)), None)
+        return f"the environment variable {variable} ({hint})"
+
+    def _variables(self, ctx: click.Context) -> Iterator[str]:
+        if isinstance(self.envvar, str):
+            yield self.envvar
+        elif self.name and ctx.auto_envvar_prefix:
+            yield f"{ctx.auto_envvar_prefix}_{self.name.upper()}"
+            if ctx.auto_envvar_prefix.endswith("_CATEGORIES_RUN") and self.name not in OWN_TO_A_COMMAND:
+                yield f"{ctx.auto_envvar_prefix.removesuffix('_CATEGORIES_RUN')}_RUN_{self.name.upper()}"
+
+
+option = functools.partial(click.option, cls=Option, show_envvar=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,30 +82,6 @@ class TaskId(click.ParamType[str]):
         return str(value)
 
 
-class ChromaFolder(click.ParamType[Path]):
-    """The folder of a local Chroma; a server is no folder, and must not quietly become one of that name."""
-
-    name = "folder"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Returns the folder, or fails for what names a server."""
-        if re.match(r"[a-z][a-z0-9+.-]*://", str(value), re.IGNORECASE) or value == "cloud":
-            self.fail(f"{value!r} is no folder, and servers cannot be loaded into yet (a folder `cloud` is ./cloud)")
-        return Path(value)
-
-
-class Failures(click.ParamType[str]):
-    """A number of items, or a percentage of them."""
-
-    name = "n|n%"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the text as it stands, once it is known to be a number or a percentage."""
-        if not re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value) or (value[-1] == "%" and float(value[:-1]) > ALL):
-            self.fail(f"{value!r} is neither a number of items such as 10 nor a percentage such as 5%")
-        return str(value)
-
-
 def common_options(command: Command) -> Command:
     """Adds the options that every command takes, and hands it a `Session` in their place."""
 
@@ -87,7 +94,13 @@ def common_options(command: Command) -> Command:
         metavar="DIR",
         help="Where tasks are kept.",
     )
-    @option("-q", "--quiet", is_flag=True, envvar="UPSERT_CLI_QUIET", help="Print nothing on success.")
+    @option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        envvar="UPSERT_CLI_QUIET",
+        help="Print nothing on success, a complete report else.",
+    )
     @option(
         "-v",
         "--verbose",
@@ -125,94 +138,6 @@ def common_options(command: Command) -> Command:
     return wrapped
 
 
-def load_options(collection: str) -> Decorator:
-    """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
-    options: list[Decorator] = [
-        click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
-        option("--task-id", type=TaskId(), metavar="ID", help="Make sure that the task of this id is done."),
-        option(
-            "--chroma",
-            type=ChromaFolder(),
-            default=Path("chroma"),
-            metavar="FOLDER",
-            help="Chroma's folder.",
-        ),
-        option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
-        *model_choices(),
-        option("--text-field", multiple=True, default=("text",), metavar="PATH", help=_TEXT_HELP),
-        option("--id-field", metavar="PATH", help="Where a record has its id, if it is not in item form."),
-        option(
-            "--batch-size",
-            type=click.IntRange(1, MAX_BATCH),
-            show_default="by measured speed",
-            help="Items a write.",
-        ),
-        option(
-            "--threads",
-            type=click.IntRange(1, MAX_THREADS),
-            show_default="one a processor",
-            help="Texts are embedded in so many threads.",
-        ),
-        option("--force", is_flag=True, help="Embed and write items again that have not changed."),
-        option(
-            "--max-failures",
-            type=Failures(),
-            show_default="no limit",
-            help="Stop as failed above so many rejected items.",
-        ),
-        option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
-        option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
-        option(
-            "--if-running",
-            type=click.Choice(["refuse", "wait", "skip"]),
-            default="refuse",
-            help="What to do when the task or the target is in use.",
-        ),
-        option(
-            "--wait-timeout",
-            type=click.FloatRange(0),
-            metavar="SECS",
-            show_default="no limit",
-            help="With --if-running wait: refuse after so many seconds.",
-        ),
-        json_option("Print one JSON object a line, the last one a summary."),
-    ]
-    return _all_of(options)
-
-
-def model_options() -> Decorator:
-    """Adds the choice of a model."""
-    return _all_of(model_choices())
-
-
-def model_choices() -> list[Decorator]:
-    """Returns the options that choose a model."""
-    return [
-        option(
-            "--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed's (`models list`)."
-        ),
-        option(
-            "--model-path",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            metavar="DIR",
-            help="The folder with the model's files, instead of looking for them.",
-        ),
-        option("--offline", is_flag=True, help="Never look for the model in the network."),
-    ]
-
-
 def json_option(text: str) -> Decorator:
     """Returns the option for output that programs read."""
     return option("--json", is_flag=True, help=text)
-
-
-_TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
-
-
-def _all_of(options: list[Decorator]) -> Decorator:
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(options):
-            command = decorator(command)
-        return command
-
-    return decorate

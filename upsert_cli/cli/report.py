@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +20,9 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.progress import Progress
+from upsert_cli.redaction import without_secrets
+from upsert_cli.rehearsal import Rehearsal
+from upsert_cli.stopping import Ended
 from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
@@ -44,7 +48,9 @@ class RunReport:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._close_display()
-        if isinstance(error, Exception) and not isinstance(error, click.exceptions.Exit):
+        if isinstance(error, KeyboardInterrupt):
+            error = Ended(signal.SIGINT)
+        if isinstance(error, Exception | Ended) and not isinstance(error, click.exceptions.Exit):
             self._failed(error)
 
     # -- the observer of a task -----------------------------------------------------------------------------------
@@ -97,11 +103,13 @@ class RunReport:
         self._summary(task, exit_code=exit_code)
         if self._terminal.quiet and exit_code == 0:
             return
-        self._terminal.show(f"{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
+        name = f"task {task.id} " if self._terminal.quiet else ""  # which else was named at the start
+        self._terminal.show(f"{name}{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
         if self._terminal.verbose:
             self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
         if task.counts.failed:
             self._show_rejects(task)
+            self._terminal.show(f"  once they are mended: {_again(task)}")
         if task.status.value == "done" and not self._terminal.quiet:
             self._show_place(task)
 
@@ -115,6 +123,27 @@ class RunReport:
         self._terminal.show(
             f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""
         )
+
+    def rehearsed(self, outcome: Rehearsal, *, exit_code: int) -> None:
+        """Says what a load would do."""
+        self._close_display()
+        for record in outcome.rejects:
+            self._event("reject", record)
+        fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
+        estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
+        self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields | estimate)
+        if self._terminal.quiet and exit_code == 0:
+            return
+        counts = counts_line(outcome.counts.as_json())
+        if outcome.compared:
+            self._terminal.show(
+                f"dry run: {counts}; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
+            )
+        else:
+            self._terminal.show(f"dry run, compared with nothing: {counts}; nothing was written")
+        self._list_rejects(outcome.rejects)
+        if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
+            self._terminal.show(f"  {more:,} more")
 
     def verified(self, outcome: Verification) -> None:
         """Says what came of reading everything back."""
@@ -138,19 +167,21 @@ class RunReport:
             self._terminal.show(f"nothing was done: {skipped}")
         elif task is not None:
             self._terminal.show(f"task {task.id} is {task.status} already: {counts_line(task.counts.as_json())}")
+            if task.status is TaskStatus.CANCELED:
+                self._terminal.show(f"  to go on with it: upsert-cli restart {task.id}")
 
     def _close_display(self) -> None:
         with suppress(OSError):  # the terminal is gone, which must not change how the work ends
             self._display.close()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception | Ended) -> None:
         """Reports what was done before an error; the error itself is shown by the error boundary."""
         task = None
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
             task = self._journal.find(self._task.id) if self._task is not None else None
-        exit_code = _code_of(error)
-        self._event("error", {"message": str(error), "exit_code": exit_code})
-        self._summary(task, exit_code=exit_code, detail=str(error))
+        exit_code, message = _code_of(error), without_secrets(str(error))
+        self._event("error", {"message": message, "exit_code": exit_code})
+        self._summary(task, exit_code=exit_code, detail=message)
         if task is None:
             return
         self._terminal.show(
@@ -164,15 +195,18 @@ class RunReport:
             self._terminal.show(f"  to go on once that is mended: {again}")
 
     def _show_rejects(self, task: Task) -> None:
-        for record in task.failed_items[:REPORTED_REJECTS]:
-            where = f"{record['source']}:{record['row']}"
-            self._terminal.show(f"  {where}: {record['failure_stage']}: {record['detail']}")
+        self._list_rejects(task.failed_items)
         more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
         also = f"{more:,} more; " if more > 0 else ""
         self._terminal.show(f"  {also}all of them: upsert-cli info {task.id} --failed")
 
+    def _list_rejects(self, records: Sequence[dict[str, Any]]) -> None:
+        for record in records[:REPORTED_REJECTS]:
+            where = f"{record['source']}:{record['row']}"
+            self._terminal.show(f"  {where}: {record['failure_stage']}: {record['detail']}")
+
     def _summary(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> None:
-        fields = task.as_json(running=False) if task is not None else {"id": None, "status": None, "detail": detail}
+        fields = task.as_json(running=False) if task is not None else _no_task(detail)
         self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields)
 
     def _event(self, kind: str, fields: dict[str, Any]) -> None:
@@ -189,12 +223,39 @@ class RunReport:
         return time.monotonic() - self._began
 
 
+def report_failure(message: str, exit_code: int) -> None:
+    """Prints the events of a command that failed before there was anything to run."""
+    message = without_secrets(message)
+    click.echo(safe_json({"type": "error", "message": message, "exit_code": exit_code}))
+    click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": 0.0} | _no_task(message)))
+
+
+def _no_task(detail: str | None) -> dict[str, Any]:
+    return {"id": None, "status": None, "detail": detail}
+
+
 def _sources(task: Task) -> str:
-    names = [Path(name).name if name != "-" else "standard input" for name in task.sources]
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    name = _short_name(task.sources[0])
+    return name if len(task.sources) == 1 else f"{name} and {len(task.sources) - 1} more"
 
 
-def _code_of(error: Exception) -> int:
+def _short_name(source: str) -> str:
+    if source == "-":
+        return "standard input"
+    # Of `<(...)`, which the shell writes as /dev/fd/63, the last part alone would say nothing.
+    return source if source.startswith(("/dev/", "/proc/")) else Path(source).name
+
+
+def _again(task: Task) -> str:
+    """Returns the command that loads mended rejects; our own copy of a stream is not for the user to mend."""
+    if any(source.get("spooled") for source in task.inputs):
+        return "upsert-cli run FILE, with what `--failed` printed"
+    return f"upsert-cli restart {task.id} --from-start"
+
+
+def _code_of(error: Exception | Ended) -> int:
+    if isinstance(error, Ended):
+        return SIGNAL_BASE + error.number
     if isinstance(error, Interrupted):
         return SIGNAL_BASE + error.signal_number
     return error.exit_code if isinstance(error, UpsertCliError) else UpsertCliError.exit_code

@@ -7,22 +7,54 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option, load_options, option
-from upsert_cli.cli.report import RunReport
+from upsert_cli.cli.load_options import load_options
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.report import RunReport, report_failure
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
+from upsert_cli.rehearsal import rehearse
 from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
 from upsert_cli.subject import Subject
 from upsert_cli.verification import verify as verify_subject
 
+TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the environment
 
-@click.command()
+
+class Loading(click.Command):
+    """A command of events: with --json they end with a summary also if what was typed cannot be meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the options."""
+        wanted = self._wants_json(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if wanted:
+                report_failure(error.format_message(), error.exit_code)
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            if ctx.params.get("json"):
+                report_failure(error.format_message(), error.exit_code)
+            raise
+
+    def _wants_json(self, ctx: click.Context, args: list[str]) -> bool:
+        # Looked up before the options are read, since that is what may fail.
+        given = next(param for param in self.params if param.name == "json").resolve_envvar_value(ctx) or ""
+        return "--json" in args or given.lower() in TRUE_WORDS
+
+
+@click.command(cls=Loading)
 @load_options("default")
 @common_options
 def run(session: Session, **options: Any) -> None:
@@ -43,7 +75,7 @@ def categories() -> None:
     """Work on the categories collection."""
 
 
-@categories.command("run")
+@categories.command("run", cls=Loading)
 @load_options("categories")
 @common_options
 def run_categories(session: Session, **options: Any) -> None:
@@ -54,7 +86,7 @@ def run_categories(session: Session, **options: Any) -> None:
     _load(session, "categories", **options)
 
 
-@click.command()
+@click.command(cls=Loading)
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @option("--from-start", is_flag=True, help="Read the sources from their first row again.")
 @option("--failed-only", is_flag=True, help="Read just the rejected rows again, of sources that did not change.")
@@ -90,8 +122,12 @@ def _load(
     model_path: Path | None,
     text_field: tuple[str, ...],
     verify: bool,
+    dry_run: bool,
+    no_compare: bool,
     **options: Any,
 ) -> None:
+    if no_compare and not dry_run:
+        raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
     request = Request(
         kind=kind,
         names=sources,
@@ -106,6 +142,8 @@ def _load(
             **options,
         ),
     )
+    if dry_run:
+        _rehearse(session, request, json=json, compare=not no_compare)
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
 
     def opening() -> Opening:
@@ -119,6 +157,22 @@ def _load(
         skip=if_running == "skip",
         verify=verify,
     )
+
+
+def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) -> NoReturn:
+    """Says what a load would do, and exits as it would."""
+    with RunReport(session.journal, session.terminal, json=json) as report:
+        outcome = rehearse(
+            session.journal,
+            request,
+            stdin=sys.stdin.buffer,
+            compare=compare,
+            report=report.told,
+            warn=report.noted,
+        )
+        code = request.options.done_code(outcome.counts)
+        report.rehearsed(outcome, exit_code=code)
+    click.get_current_context().exit(code)
 
 
 def _work(
@@ -151,7 +205,10 @@ def _work(
                         raise
                     # Another process took the folder in the moment since it was looked at.
                     code = 0
-                    report.nothing_to_do(session.journal.find(opened.task.id), exit_code=code, skipped=str(error))
+                    if opened.created:
+                        claim.withdraw()
+                    left = None if opened.created else session.journal.find(opened.task.id)
+                    report.nothing_to_do(left, exit_code=code, skipped=str(error))
     click.get_current_context().exit(code)
 
 

@@ -44,8 +44,8 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, exit_statu
 
 
 @click.command("list")
-@option("--offset", type=click.IntRange(0), default=0, help="Tasks to leave out, the newest first.")
-@option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, help="Tasks to show.")
+@option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Tasks to leave out, the newest first.")
+@option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Tasks to show.")
 @option("--status", type=click.Choice([status.value for status in TaskStatus]), help="Only those in this state.")
 @json_option("Print an array of tasks.")
 @common_options

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from upsert_cli.cli.text import safe
+from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,11 +45,11 @@ class Terminal:
 
     def show(self, message: str) -> None:
         """Shows a line on stderr, always."""
-        _echo(safe(message), colored=False)
+        _echo(safe(without_secrets(message)), colored=False)
 
     def _line(self, label: str, color: str, message: str) -> None:
         styled = click.style(f"{label}:", fg=color, bold=True) if self.colored else f"{label}:"
-        _echo(f"{styled} {safe(message)}", colored=self.colored)
+        _echo(f"{styled} {safe(without_secrets(message))}", colored=self.colored)
 
     @property
     def colored(self) -> bool:

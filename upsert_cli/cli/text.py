@@ -15,10 +15,15 @@ from typing import Any
 
 _MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and is not looked at character by character
 
+_WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:)")
+
 
 def safe(text: str) -> str:
-    r"""Returns `text` on one line, with every character that is not simply shown written as an escape (`\x1b`)."""
-    return _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text)
+    r"""Returns `text` on one line, with every character that is not simply shown written as an escape (`\x1b`).
+
+    So is a colon that would begin a workflow command of GitHub's, should the text be put at the start of a line.
+    """
+    return _WORKFLOW_COMMAND.sub(r"\1\\x3a", _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text))
 
 
 def safe_json(value: Any) -> str:

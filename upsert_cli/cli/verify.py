@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.options import ChromaFolder, Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.load_options import ChromaFolder
+from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.repair import repair as repair_subject

@@ -25,6 +25,9 @@ class TaskRecords(Protocol):
     def is_cancel_requested(self, task_id: str) -> bool:
         """Tells whether somebody asked for the end of a running task."""
 
+    def remove(self, task_id: str) -> None:
+        """Takes a task out of the journal."""
+
 
 class Claim:
     """The right to run a task, for as long as it is not released and this process lives; changes no state by itself."""
@@ -38,6 +41,7 @@ class Claim:
         self._progress = layout.progress(task_id)
         self._rejects = layout.rejects(task_id)
         self._retry = layout.retry(task_id)
+        self._spooled = layout.spooled(task_id)
         self._cancel_requested = False
         self._released = False
 
@@ -136,6 +140,16 @@ class Claim:
             with suppress(JournalUnwritable):  # what is left of it is dropped by the next attempt
                 self.drop_checkpoint()
         return task
+
+    def withdraw(self) -> None:
+        """Takes the task out of the journal with all that goes with it, as if it had never been created."""
+        import shutil
+
+        self._records.remove(self.task_id)
+        shutil.rmtree(self._spooled, ignore_errors=True)
+        for path in (self._progress, self._rejects, self._retry):
+            with writing_to(path):
+                path.unlink(missing_ok=True)
 
     def __enter__(self) -> Claim:
         return self

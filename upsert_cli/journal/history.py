@@ -93,6 +93,16 @@ class History:
                 raise self._not_found(task_id, unreadable=1)
             yield file, record
 
+    def remove(self, task_id: str) -> None:
+        """Takes a record out.
+
+        Raises:
+            TaskNotFound: There is none of this id.
+        """
+        with self.changing(task_id) as (file, _):
+            file.remove(task_id)
+        del self._places[task_id]
+
     def mend(self) -> None:
         """Moves all that is damaged aside, and restores what has a good generation before it."""
         for number in segment_numbers(self._folder):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,13 +16,14 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import locked, reading_from, writing_to
 from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import FORMAT, Layout
-from upsert_cli.journal.leases import Checkpoint, read_checkpoint, take_task_lease
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.leases import take_task_lease
+from upsert_cli.journal.present import Present
 from upsert_cli.journal.repair import repair
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
+from upsert_cli.journal.taskdamage import damaged_task_files, mended_task_files
 from upsert_cli.journal.taskfile import Record
-from upsert_cli.journal.tasks import FAILED_ITEMS, Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.leases import Lease
 
 __all__ = ["Claim", "Damage", "Journal"]
@@ -44,6 +44,7 @@ class Journal:
 
         self._layout = Layout(self.folder)
         self._history = History(self.folder, warn=self._warn)
+        self._present = Present(self._layout, find=self._recorded, warn=self._warn)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -55,13 +56,13 @@ class Journal:
             JournalDamaged: Its record makes no sense.
         """
         self._be_of_this_format()
-        return self._as_of_now(self._task(self._history.find(task_id)))
+        return self._present.as_of_now(self._recorded(task_id))
 
     def list(self, *, offset: int = 0, limit: int = 100, status: TaskStatus | None = None) -> Tasks:
         """Returns tasks, the newest first, like `find`; reads no segment that is not needed for that."""
         self._be_of_this_format()
         tasks = itertools.islice(self._readable(self._history.newest_first(status)), offset, offset + limit)
-        return [self._as_of_now(task) for task in tasks]
+        return [self._present.as_of_now(task) for task in tasks]
 
     def is_running(self, task_id: str) -> bool:
         """Tells whether a process runs the task at this moment."""
@@ -78,7 +79,7 @@ class Journal:
         meta = self._layout.meta
         lost = self._layout.read_format() is None and meta.exists()
         format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
-        return (*format_lost, *self._history.damaged())
+        return (*format_lost, *self._history.damaged(), *(found.damage for found in damaged_task_files(self._layout)))
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ class Journal:
             history = History(self.folder, warn=steps.append)
             with self._allocation(steps.append), closing(history):
                 repair(self.folder, history, tell=steps.append)
+            steps += mended_task_files(self._layout, claim=self.claim)
         self.close()
         return steps
 
@@ -131,10 +133,15 @@ class Journal:
             if task.status not in expect:
                 raise WrongStatus(task_id=task_id, status=task.status, wanted=tuple(expect))
             if task.status is TaskStatus.PROCESSING:
-                task = self._with_progress(task, read_checkpoint(self._layout.progress(task_id)))
+                task = self._present.with_progress(task)
             task = task.moved(to, **fields)
             file.update(task.as_record())
         return task
+
+    def remove(self, task_id: str) -> None:
+        """Takes a task out of the journal; only who has the right to run it may call this."""
+        self._be_of_this_format()
+        self._history.remove(task_id)
 
     def request_cancel(self, task_id: str) -> Task:
         """Cancels a task that nobody runs, at once, or asks its runner to; a canceled one is returned as it is.
@@ -170,7 +177,7 @@ class Journal:
     # -- files that go with a task --------------------------------------------------------------------------------
 
     def rejects_path(self, task_id: str) -> Path:
-        """Returns the file with the items of a task that could not be loaded; it may not exist."""
+        """Returns the file with the rejects of a task; it may not exist."""
         return self._layout.rejects(task_id)
 
     def retry_path(self, task_id: str) -> Path:
@@ -179,11 +186,7 @@ class Journal:
 
     def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
         """Yields the items of a task that could not be loaded; while they are retried, also those that wait for it."""
-        checkpoint, failed = read_checkpoint(self._layout.progress(task_id)), self._layout.rejects(task_id)
-        retried = checkpoint.retried if checkpoint is not None else None if failed.exists() else 0
-        yield from RejectsFile.read(failed)
-        if retried is not None:
-            yield from itertools.islice(RejectsFile.read(self._layout.retry(task_id)), retried, None)
+        return self._present.rejects(task_id)
 
     def spool_folder(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input; it may not exist."""
@@ -242,6 +245,9 @@ class Journal:
         with self.claim(task.id):  # so that no new runner starts meanwhile
             return self.change(task.id, TaskStatus.CANCELED, expect=(TaskStatus.PROCESSING,))
 
+    def _recorded(self, task_id: str) -> Task:
+        return self._task(self._history.find(task_id))
+
     def _task(self, record: Record) -> Task:
         try:
             return Task.from_record(record)
@@ -254,34 +260,6 @@ class Journal:
                 yield self._task(record)
             except JournalDamaged as error:
                 self._warn(str(error))
-
-    def _as_of_now(self, task: Task) -> Task:
-        if task.status is TaskStatus.PROCESSING:
-            if (checkpoint := read_checkpoint(self._layout.progress(task.id))) is not None:
-                return self._with_progress(task, checkpoint)
-            # It may be done since: its progress file goes right after its record was changed.
-            task = self._task(self._history.find(task.id))
-        if task.has_cut_items and task.status.is_final:
-            return replace(task, failed_items=self._rejects(task, length=None) or task.failed_items)
-        return task
-
-    def _with_progress(self, task: Task, checkpoint: Checkpoint | None) -> Task:
-        if checkpoint is None:
-            return task
-        return replace(
-            task,
-            rows=checkpoint.rows,
-            counts=checkpoint.counts,
-            converted=checkpoint.converted,
-            failed_items=self._rejects(task, length=checkpoint.rejects_bytes),
-        )
-
-    def _rejects(self, task: Task, *, length: int | None) -> tuple[dict[str, Any], ...]:
-        try:
-            return tuple(RejectsFile.read(self._layout.rejects(task.id), limit=FAILED_ITEMS, length=length))
-        except JournalDamaged as error:
-            self._warn(str(error))
-            return task.failed_items
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:  # once, however often the same file is looked at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from upsert_cli.errors import InvalidTaskId, JournalTooNew
@@ -58,6 +59,14 @@ class Layout:
     def spooled(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input."""
         return self.spool / _checked(task_id)
+
+    def names_of_task_files(self) -> frozenset[str]:
+        """Returns the names of the files that go with tasks: leases, checkpoints, rejects."""
+        names: set[str] = set()
+        for folder in (self.folder / "active", self.folder / "rejects"):
+            with suppress(FileNotFoundError), reading_from(folder):
+                names.update(path.name for path in folder.iterdir())
+        return frozenset(names)
 
     def make_folders(self) -> None:
         """Makes the folders that are missing."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from upsert_cli.errors import JournalDamaged
 from upsert_cli.journal.files import make_folder, open_private, reading_from, write_all, writing_to
+from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.validtext import valid_json
 
 
@@ -68,19 +69,20 @@ class RejectsFile:
         Raises:
             JournalDamaged: A line makes no sense.
         """
-        try:
-            with reading_from(path):
-                descriptor = open_private(path, os.O_RDONLY)
-        except FileNotFoundError:
-            return
-        with os.fdopen(descriptor, "rb") as file:
-            lines = _whole_lines(file, os.fstat(descriptor).st_size if length is None else length)
-            yield from (_record(path, number, line) for number, line in enumerate(itertools.islice(lines, limit), 1))
+        yield from (record for record, _ in itertools.islice(_records(path, length), limit))
 
     @staticmethod
     def count(path: Path, *, length: int | None = None) -> int:
         """Returns the number of records that `read` yields."""
-        return sum(1 for _ in RejectsFile.read(path, limit=None, length=length))
+        return RejectsFile.extent(path, length=length)[0]
+
+    @staticmethod
+    def extent(path: Path, *, length: int | None = None) -> tuple[int, int]:
+        """Returns the number of records that `read` yields, and the bytes that they take."""
+        count = size = 0
+        for _, taken in _records(path, length):
+            count, size = count + 1, size + taken
+        return count, size
 
     @staticmethod
     def size(path: Path) -> int:
@@ -117,6 +119,39 @@ def _line(record: Mapping[str, Any]) -> str:
         return valid_json(dict(record) | bare)
 
 
+def known_rejects(failed: Path, retry: Path, *, checkpoint: Checkpoint | None, count: int) -> Iterator[dict[str, Any]]:
+    """Yields the rejects that are settled: those that failed in this attempt, then those that wait to be retried.
+
+    Args:
+        failed: The rejects file.
+        retry: The file of those that are being retried.
+        checkpoint: What lies beyond it will be found again.
+        count: How many the task counts; it tells what is settled where there is no checkpoint.
+
+    Raises:
+        JournalDamaged: A line makes no sense.
+    """
+    waiting = None if failed.exists() else 0  # the files were renamed, and then came a crash
+    records = RejectsFile.read(failed, length=None if checkpoint is None else checkpoint.rejects_bytes)
+    if checkpoint is not None and checkpoint.retried is not None:
+        waiting = checkpoint.retried
+    if waiting is not None:
+        records = itertools.chain(records, itertools.islice(RejectsFile.read(retry), waiting, None))
+    return records if checkpoint is not None else itertools.islice(records, count)
+
+
+def _records(path: Path, length: int | None) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yields records, each with the bytes that it takes."""
+    try:
+        with reading_from(path):
+            descriptor = open_private(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    with os.fdopen(descriptor, "rb") as file:
+        lines = _whole_lines(file, os.fstat(descriptor).st_size if length is None else length)
+        yield from ((_record(path, number, line), len(line)) for number, line in enumerate(lines, 1))
+
+
 def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
     for line in lines:
         length -= len(line)
@@ -127,7 +162,10 @@ def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(line)
+        match json.loads(line):
+            case {"source": str(), "row": int(), **_others} as record:
+                return dict(record)
+        reason = "tells of no row"
     except (ValueError, RecursionError) as error:
-        raise JournalDamaged(path=str(path), reason=f"line {number} is no JSON: {error}") from error
-    return record
+        reason = f"is no JSON: {error}"
+    raise JournalDamaged(path=str(path), reason=f"line {number} {reason}")

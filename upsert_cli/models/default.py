@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from upsert_cli.errors import PlaceUnusable
 from upsert_cli.models.bert_graph import build_bert_graph
 from upsert_cli.models.cache import publish, staging
+from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,8 +94,10 @@ def _download(folder: Path) -> Path:
 
 def _reason(stderr: str) -> str:
     """Returns what pip's messages say, in one line."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    lines = [line.strip() for line in without_secrets(stderr).splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    if "Exception:" in errors:
+        return lines[-1]  # of a traceback of pip's own
     said = (errors or lines or [""])[-1]
     # Without a connection pip ends with "no matching distribution"; why there was none stands in a warning before.
     for line in reversed(lines):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from upsert_cli.errors import PlaceUnusable
+from upsert_cli.redaction import without_secrets
 
 HUB = "https://huggingface.co"
 REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 seconds
@@ -151,4 +152,4 @@ def _host_and_port(url: str, *, setting: str) -> tuple[str, int]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:REASON_CHARACTERS]
+    return " ".join(without_secrets(f"{type(error).__name__}: {error}").split())[:REASON_CHARACTERS]

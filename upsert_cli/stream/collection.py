@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from upsert_cli.errors import BadCollectionName, UpsertCliError
+from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
 from upsert_cli.stream.database import is_flushed
 from upsert_cli.stream.faults import meaning, reason
 from upsert_cli.stream.folder import require_space
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which kill -9 finds the index half written
 READERS_THRESHOLD = 1_000_000_000  # rows; what others see during a load, so that none of them flushes
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
+PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 FLUSH_ROWS = 2_500  # changes a call while flushing; a quarter of the threshold
 
 
@@ -69,7 +70,7 @@ class OpenCollection:
             UpsertCliError: Chroma cannot work with the folder.
         """
         require_space(Path(target.path), rows=0)
-        check_files(target)
+        check_files(target, suspicious=suspicious)
         with understood(target):
             opening = cls(target, _connect(target.path), owe)
             try:
@@ -101,6 +102,23 @@ class OpenCollection:
         """
         self._set_threshold(READERS_THRESHOLD)
 
+    def check_takes_any(self, error: BaseException) -> None:
+        """Makes sure that rows are to blame for an error with which each of them failed.
+
+        Raises:
+            TargetUnusable: A harmless record is refused as well.
+        """
+        import numpy as np
+
+        vectors = np.full((1, self._target.dimension), 0.5, dtype=np.float32)
+        try:
+            # Of an id that there is not: this goes all the way that a row goes, and changes nothing.
+            self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
+        except Exception as also:
+            remedy = "try another version of chromadb, then restart the task"
+            what = f"Chroma refuses any record: {reason(error)}"
+            raise TargetUnusable(path=self._target.path, reason=what, remedy=remedy) from also
+
     def flush(self) -> None:
         """Writes all that is queued into the index files, so that the next reader opens at once.
 
@@ -108,10 +126,16 @@ class OpenCollection:
         To open the collection anew with a lower threshold would put all that is queued into the index again, at up to
         7 ms a row, and would let readers see that threshold.
         """
-        folder, identity = Path(self._target.path), str(self.chroma.id)
+        folder = Path(self._target.path)
+        require_space(folder, rows=0)
+        try:
+            self._flush(folder, str(self.chroma.id))
+        finally:
+            check_files(self._target)  # on a disk that fills up meanwhile the engine writes a part, and says nothing
+
+    def _flush(self, folder: Path, identity: str) -> None:
         block = min(FLUSH_ROWS, self.max_batch)
         with understood(self._target):
-            require_space(folder, rows=0)
             for start in range(0, LOAD_THRESHOLD, block):
                 if self._threshold is None or is_flushed(folder, identity) is not False:
                     return

@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage, TextFieldMissing
-from upsert_cli.stream.items import Item, field_at, kind_of
-from upsert_cli.stream.json_text import MAX_NESTING, as_text, canonical
+from upsert_cli.stream.items import Item, field_at
+from upsert_cli.stream.json_text import MAX_NESTING, as_text, canonical, kind_of
 
 Scalar: TypeAlias = str | int | float | bool
 

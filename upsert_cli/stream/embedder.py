@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from upsert_cli.errors import EmbedderUnusable
+from upsert_cli.errors import DeviceUnusable, EmbedderUnusable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,9 +17,32 @@ if TYPE_CHECKING:
 
     Vectors: TypeAlias = NDArray[np.float32]
 
+Device: TypeAlias = Literal["cpu", "cuda"]
+
+TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (tests/bench, constants)
+CUDA_TOKEN_BUDGET = 32_768  # padded tokens, 128 texts of 256; not measured: a GPU wants few large calls
 PROBE_TEXT = "hello world"  # that any model can embed
 PREFIX_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
+GPU_PROVIDER = "CUDAExecutionProvider"
 REASON_CHARACTERS = 500  # characters of an error's message; onnxruntime's may repeat whole inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How much of a window is embedded at the same time."""
+
+    threads: int
+    """Micro-batches."""
+
+    budget: int
+    """Padded tokens of a micro-batch."""
+
+    @classmethod
+    def fitting(cls, device: Device, *, threads: int | None = None, budget: int | None = None) -> Effort:
+        """Returns what is best for a device, but for what the user chose."""
+        if device == "cuda":  # one call at a time keeps a GPU busy; more only share its memory
+            return cls(threads=threads or 1, budget=budget or CUDA_TOKEN_BUDGET)
+        return cls(threads=threads or usable_threads(), budget=budget or TOKEN_BUDGET)
 
 
 class Embedder(Protocol):
@@ -37,22 +61,29 @@ class Embedder(Protocol):
 class FastEmbedder:
     """A model loaded by fastembed, with one session for all threads."""
 
-    def __init__(self, name: str, folder: Path, *, dimension: int, max_tokens: int) -> None:
+    def __init__(self, name: str, folder: Path, *, dimension: int, max_tokens: int, device: Device = "cpu") -> None:
         """Loads the model from `folder`; takes about a second of CPU.
 
         Raises:
+            DeviceUnusable: The GPU that is asked for cannot be used.
             EmbedderUnusable: The files are there, but onnxruntime or the tokenizer cannot use them.
         """
         self.dimension = dimension
         self.max_tokens = max_tokens
+        if device == "cuda":
+            _require_gpu()
         try:
             from fastembed import TextEmbedding
 
-            self._embedding = TextEmbedding(name, specific_model_path=str(folder), threads=1, cuda=False)
+            self._embedding = TextEmbedding(name, specific_model_path=str(folder), threads=1, cuda=device == "cuda")
             self._tokenizer = self._prepare_tokenizer()
             checked(self.embed([PROBE_TEXT]), texts=1, dimension=dimension)
         except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
             raise EmbedderUnusable(model=name, folder=str(folder), reason=one_line(error)) from error
+        session = getattr(self._embedding.model, "model", None)
+        # Where the GPU's libraries do not fit, onnxruntime warns and goes on with the processor, many times slower.
+        if device == "cuda" and session is not None and GPU_PROVIDER not in session.get_providers():
+            raise DeviceUnusable(reason="onnxruntime fell back to the processor")
 
     def _prepare_tokenizer(self) -> Any:
         """Sets the limit explicitly, since sources differ in it, and returns a copy that neither cuts nor pads."""
@@ -86,6 +117,13 @@ class FastEmbedder:
         import numpy as np
 
         return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
+
+
+def _require_gpu() -> None:
+    import onnxruntime
+
+    if GPU_PROVIDER not in onnxruntime.get_available_providers():
+        raise DeviceUnusable(reason="the onnxruntime that is installed has no CUDA")
 
 
 def checked(vectors: Vectors, *, texts: int, dimension: int) -> Vectors:

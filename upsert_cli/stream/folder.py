@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ LEASE_NAME = ".upsert-cli.lock"
 FOLDER_MODE = 0o700
 ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters (measured)
 RESERVE_BYTES = 64 << 20  # bytes left alone: on a full disk Chroma loses index data without an error
+RESERVE_FILES = 16  # files left alone: an index has five in a folder of its own, and sqlite makes some for moments
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _GIVE_ACCESS = "give this user access, or choose another folder with --chroma"
 
@@ -54,8 +56,15 @@ def require_space(path: Path, *, rows: int) -> None:
         DiskFull: There is not.
     """
     full = disk_full(path, rows=rows)
-    if full.free < full.needed:
+    if full.free < full.needed or not _takes_files(path):
         raise full
+
+
+def _takes_files(path: Path) -> bool:
+    if not hasattr(os, "statvfs"):
+        return True
+    disk = os.statvfs(path)
+    return not disk.f_files or disk.f_favail >= RESERVE_FILES  # some file systems count no files
 
 
 def disk_full(path: Path, *, rows: int = 0) -> DiskFull:

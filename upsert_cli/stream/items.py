@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, SourceUnreadable, Stage
 from upsert_cli.stream.formats import FORMATS, why_unreadable
-from upsert_cli.stream.json_text import plain
+from upsert_cli.stream.json_text import kind_of, plain
 from upsert_cli.stream.sources import Source
 
 ITEM_FIELDS = ("object_id", "payload", "item_info")
@@ -77,6 +77,9 @@ class Reject:
     source: str
     row: int
 
+    line: str | None = None
+    """The row as it stands in its file, where it could not be parsed; its beginning where it is long."""
+
     @classmethod
     def of(cls, item: Item, *, stage: Stage, detail: str) -> Reject:
         """Returns the reject that stands for an item from now on."""
@@ -100,7 +103,7 @@ class Reject:
             "failure_stage": self.stage.value,
             "source": self.source,
             "row": self.row,
-        }
+        } | ({} if self.line is None else {"line": self.line})
 
 
 def read_items(
@@ -186,12 +189,19 @@ def _other_fields(record: dict[str, Any], without: Sequence[str]) -> dict[str, A
 
 
 def _not_a_record(value: object, source: str, row: int) -> Reject:
-    if isinstance(value, ItemError):
-        detail, stage = value.detail, value.stage
-    else:
+    if not isinstance(value, ItemError):
         hint = "; `jq -c '.[]'` writes the elements of an array one a line" if isinstance(value, list) else ""
-        detail, stage = f"an object was expected, not {kind_of(value)}{hint}", Stage.READING
-    return Reject(object_id=None, payload=None, item_info=None, detail=detail, stage=stage, source=source, row=row)
+        value = ItemError(stage=Stage.READING, detail=f"an object was expected, not {kind_of(value)}{hint}")
+    return Reject(
+        object_id=None,
+        payload=None,
+        item_info=None,
+        detail=value.detail,
+        stage=value.stage,
+        source=source,
+        row=row,
+        line=value.line,
+    )
 
 
 def _readable(value: object) -> object:
@@ -215,22 +225,6 @@ def _what_is_wrong(record: dict[str, Any], object_id: object, payload: object, i
 
 def _is_object_or_none(value: object) -> bool:
     return value is None or type(value) is dict
-
-
-def kind_of(value: object) -> str:
-    """Returns what a value is in the words of JSON, such as `a number`."""
-    return _KINDS.get(type(value)) or f"of the type {type(value).__name__}"
-
-
-_KINDS = {
-    type(None): "null",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "an object",
-}
 
 
 def _names(record: dict[str, Any]) -> str:

@@ -65,6 +65,22 @@ def canonical(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
+def kind_of(value: object) -> str:
+    """Returns what a value is in the words of JSON, such as `a number`."""
+    return _KINDS.get(type(value)) or f"of the type {type(value).__name__}"
+
+
+_KINDS = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
+
+
 def as_text(value: object) -> str:
     """Returns any value of a row as text: a scalar by itself, a container as JSON with sorted keys.
 

@@ -16,6 +16,7 @@ from upsert_cli.stream.json_text import parse
 MAX_LINE = 8 << 20  # bytes without the line break; longer items are rejected (design: at any length, bounded memory)
 BUFFER = 256 << 10  # bytes; with Python's default of 8 KiB, reading lines costs three times the CPU
 CHUNK = 1 << 20  # bytes in which lines are counted
+SHOWN_LINE = 10_000  # characters of a line that cannot be parsed, which its reject keeps so that it can be mended
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _BLANK_LINE = re.compile(rb"\n[ \t\r\v\f]*+(?=\n)")
@@ -44,8 +45,14 @@ def read_lines(
                 try:
                     value = parse(line)
                 except ItemError as error:
+                    error.line = _shown(line)
                     value = error
                 yield row, value, offset
+
+
+def _shown(line: bytes) -> str:
+    r"""Returns a line, or its beginning, as text; bytes that are not UTF-8 become `\xff`."""
+    return line[: 4 * SHOWN_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:SHOWN_LINE]
 
 
 def count_lines(path: Path) -> int:

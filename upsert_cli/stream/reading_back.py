@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from upsert_cli.stream.rows import Vectors
 
 FETCH_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
+ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ so much, garbage mostly does
 _NO_VECTOR = "the index has no vector of it"
 
 
@@ -40,13 +41,15 @@ def read_block(target: Target, chroma: Collection, *, start: int, rows: int, eve
     """
     records = fetch(chroma, None, start=start, rows=rows)
     vectors = _vectors(chroma, [record.id for record in records])
-    unreadable: dict[str, str] = {}
+    unreadable: dict[str, str] = _odd_lengths(vectors) if identity is not None else {}
     different: dict[str, str] = {}
     for record in records:
         if (fault := _vector_fault(vectors.get(record.id), target.dimension)) is not None:
             unreadable[record.id] = fault
+        elif record.id in unreadable:
+            continue
         elif record.text is None and identity is not None:
-            unreadable[record.id] = "it has no document"
+            different[record.id] = "it has no document"  # so its vector could not be made again: leave the index alone
         elif identity is not None and (fault := stored_fault(record.text or "", record.metadata, identity)) is not None:
             different[record.id] = fault
     first = -start % every
@@ -101,6 +104,19 @@ def _vector_fault(vector: Any, dimension: int) -> str | None:
     if not np.isfinite(vector).all():
         return "its vector has a number that is not finite"
     return None if vector.any() else "its vector is all zeros"
+
+
+def _odd_lengths(vectors: dict[str, Vectors]) -> dict[str, str]:
+    """Returns those that are far longer or shorter than others of one model: a cosine alone would not show it."""
+    import numpy as np
+
+    lengths = {one: float(np.linalg.norm(vector.astype(np.float64))) for one, vector in vectors.items()}
+    usual = float(np.median([*lengths.values()])) if lengths else 0.0
+    return {
+        one: f"its vector has the length {length:.3g}, and {usual:.3g} is usual"
+        for one, length in lengths.items()
+        if not usual / ODD_FACTOR <= length <= usual * ODD_FACTOR
+    }
 
 
 def _unreachable(chroma: Collection, sample: dict[str, Vectors]) -> dict[str, str]:

@@ -6,10 +6,11 @@ It is meant to run in a process of its own, see `writer`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from upsert_cli.errors import DimensionMismatch
+from upsert_cli.errors import DimensionMismatch, UpsertCliError
 from upsert_cli.stream.collection import OpenCollection, understood
 from upsert_cli.stream.documents import HASH_KEY
 from upsert_cli.stream.faults import is_data_fault, is_passing, reason, row_fault, string_fault
@@ -70,8 +71,11 @@ class Records:
         try:
             if self._unflushed:
                 self._collection.flush()
-        finally:
-            self._collection.close()
+        except BaseException:
+            with suppress(UpsertCliError):  # the first error is the one that counts
+                self._collection.close()
+            raise
+        self._collection.close()
 
     def abandon(self) -> None:
         """Closes the collection without a flush; all that was written is safe, but the next reader opens slowly."""
@@ -143,6 +147,8 @@ class Records:
         for start in range(0, len(good), self._block):
             block = good[start : start + self._block]
             failing = failing_rows(block, lambda part: _patiently(call, rows.take(part)), is_data_fault=is_data_fault)
+            if failing and len(failing) == len(block):
+                self._collection.check_takes_any(failing[0][1])
             faults.update((place, f"Chroma rejects it: {reason(error)}") for place, error in failing)
             self._collection.keep_readers_from_flushing()
         return [(rows.ids[place], faults[place]) for place in sorted(faults)]

@@ -29,15 +29,19 @@ _LENGTH = struct.Struct("<I")
 _FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
 
 
-def check_files(target: Target) -> None:
+def check_files(target: Target, *, suspicious: bool = False) -> None:
     """Makes sure that the files of the index are there and long enough, before Chroma maps them into memory.
+
+    Args:
+        target: The collection; all of its links are followed where it is to be looked at as it was found.
+        suspicious: Whether to follow them in any case, however long that takes.
 
     Raises:
         TargetDamaged: One is missing or was cut; Chroma would end in a segmentation fault sooner or later.
     """
     folder = Path(target.path)
     for segment in flushed_segments(folder, target.collection):
-        if (fault := _files_fault(folder / segment, thorough=target.as_found)) is not None:
+        if (fault := _files_fault(folder / segment, thorough=suspicious or target.as_found)) is not None:
             raise _damaged(target, fault)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.errors import EmbedderFailed, Stage
-from upsert_cli.stream.embedder import PROBE_TEXT, Embedder, checked, one_line
+from upsert_cli.stream.embedder import PROBE_TEXT, Effort, Embedder, checked, one_line
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.items import Reject
 from upsert_cli.stream.plans import Plan
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vectors: TypeAlias = NDArray[np.float32]
-
-TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (measured)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +77,7 @@ def embed_windows(
     plans: Iterator[Plan],
     *,
     load: Callable[[], Embedder],
-    threads: int,
+    effort: Effort,
     ending: threading.Event,
     clock: Callable[[], float],
 ) -> Iterator[Embedded]:
@@ -88,7 +86,7 @@ def embed_windows(
     Args:
         plans: Windows that were compared.
         load: Makes the embedder, once, when the first text needs it: an unchanged file needs none.
-        threads: Micro-batches that are embedded at the same time.
+        effort: How much is embedded at the same time.
         ending: Ends the work between two micro-batches; the window is then dropped.
         clock: Seconds, monotonic.
 
@@ -97,7 +95,7 @@ def embed_windows(
         EmbedderFailed: The model fails on any text, for lack of memory say.
     """
     embedder: Embedder | None = None
-    with ThreadPoolExecutor(threads, thread_name_prefix="embed") as pool:
+    with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:
         for plan in plans:
             rows = tuple(
                 row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
@@ -109,7 +107,7 @@ def embed_windows(
                 continue
             began = clock()
             work = _WindowWork(plan.window, rows, embedder, ending)
-            work.run(pool, threads)
+            work.run(pool, effort)
             if ending.is_set():
                 return
             yield work.result(plan.comparison, seconds=clock() - began)
@@ -145,9 +143,9 @@ class _WindowWork:
         self._vectors = np.zeros((len(rows), embedder.dimension), dtype=np.float32)
         self._failed: dict[int, str] = {}
 
-    def run(self, pool: ThreadPoolExecutor, threads: int) -> None:
+    def run(self, pool: ThreadPoolExecutor, effort: Effort) -> None:
         """Embeds all texts, micro-batch by micro-batch; the longest first, so that no thread ends with them alone."""
-        batches = iter(list(self._micro_batches()))
+        batches = iter(list(self._micro_batches(effort.budget)))
         lock = threading.Lock()
 
         def work_off() -> None:
@@ -158,17 +156,17 @@ class _WindowWork:
                     return
                 self._embed(batch)
 
-        for done in [pool.submit(work_off) for _ in range(threads)]:
+        for done in [pool.submit(work_off) for _ in range(effort.threads)]:
             done.result()
 
-    def _micro_batches(self) -> Iterator[list[str]]:
+    def _micro_batches(self, budget: int) -> Iterator[list[str]]:
         batch: list[str] = []
         longest = 0
         for text in sorted(self._places, key=self._lengths.__getitem__, reverse=True):
             if not batch:
                 longest = min(self._lengths[text], self._embedder.max_tokens)
             batch.append(text)
-            if (len(batch) + 1) * longest > TOKEN_BUDGET:
+            if (len(batch) + 1) * longest > budget:
                 yield batch
                 batch = []
         if batch:

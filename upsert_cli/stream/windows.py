@@ -6,16 +6,18 @@ A window is the unit of a checkpoint, so it is bounded in rows, in bytes and, th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from upsert_cli.errors import ItemError, SourceChanged
 from upsert_cli.stream.documents import Document, Recipe, make_document
 from upsert_cli.stream.items import Item, Position, Reject, read_items
 from upsert_cli.stream.sources import Source
+from upsert_cli.stream.superseded import Superseded, nothing_superseded
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
-MAX_BYTES = 8 << 20  # bytes of text in a window; a window is in memory about three times at once
+MAX_SIZE = 8 << 20  # characters of text, metadata and rejects in a window; some eight windows are on their way at once
 TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
 
 
@@ -34,7 +36,7 @@ class Window:
     """Rows: `len(documents) + len(rejects) + duplicate`."""
 
     duplicate: int
-    """Rows that a later row with the same id in this window replaced."""
+    """Rows that a later row with the same id replaced: one in this window, or one that an earlier attempt loaded."""
 
     after: Position
     """Where to go on once this window is settled."""
@@ -65,6 +67,7 @@ def read_windows(
     recipe: Recipe,
     pace: Pace,
     only: Iterator[tuple[str, int]] | None = None,
+    superseded: AbstractContextManager[Superseded] | None = None,
 ) -> Iterator[Window]:
     """Yields the rows of `sources` from `start` on, in windows of about `pace.rows` rows.
 
@@ -75,22 +78,25 @@ def read_windows(
         recipe: How an item becomes a document.
         pace: How many rows make a window.
         only: Source and row of the rows to yield, in the order in which they stand there; None: all.
+        superseded: Entered and left by this generator; tells which good rows only count as duplicates; None: none.
 
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further.
         SourceChanged: It ends before a row that was to be yielded.
     """
     number = 0
-    gathering = _Gathering(after=start)
     rows = read_items(sources, start=start, id_field=id_field)
-    for row, after in rows if only is None else _chosen(rows, only):
-        gathering.add(row, after, recipe)
-        if gathering.read >= pace.rows or gathering.size >= MAX_BYTES:
+    with superseded or nullcontext(nothing_superseded) as is_superseded:
+        gathering = _Gathering(recipe, is_superseded, after=start)
+        for row, after in rows if only is None else _chosen(rows, only):
+            gathering.add(row)
+            gathering.after = after
+            if gathering.read >= pace.rows or gathering.size >= MAX_SIZE:
+                yield gathering.window(number)
+                number += 1
+                gathering = _Gathering(recipe, is_superseded, after=after)
+        if gathering.read:
             yield gathering.window(number)
-            number += 1
-            gathering = _Gathering(after=after)
-    if gathering.read:
-        yield gathering.window(number)
 
 
 def _chosen(
@@ -109,29 +115,35 @@ def _chosen(
 class _Gathering:
     """A window in the making."""
 
-    def __init__(self, *, after: Position) -> None:
+    def __init__(self, recipe: Recipe, is_superseded: Superseded, *, after: Position) -> None:
+        self._recipe = recipe
+        self._is_superseded = is_superseded
         self.read = 0
         self.size = 0
         self._documents: dict[str, Document] = {}
         self._rejects: list[Reject] = []
-        self._after = after
+        self.after = after
 
-    def add(self, row: Item | Reject, after: Position, recipe: Recipe) -> None:
+    def add(self, row: Item | Reject) -> None:
         self.read += 1
-        self.size += max(after.offset - self._after.offset, 0)  # bytes of the line, where the format has lines
-        self._after = after
         if isinstance(row, Reject):
-            self._rejects.append(row)
+            self._reject(row)
             return
         try:
-            document = make_document(row, recipe)
+            document = make_document(row, self._recipe)
         except ItemError as error:
-            self._rejects.append(Reject.of(row, stage=error.stage, detail=error.detail))
+            self._reject(Reject.of(row, stage=error.stage, detail=error.detail))
+            return
+        if self._is_superseded(row):
             return
         # Taken out first, so that the last row of an id also stands at the last row's place.
         self._documents.pop(document.id, None)
         self._documents[document.id] = document
-        self.size += len(document.text)
+        self.size += len(document.text) + _size(document.metadata)
+
+    def _reject(self, reject: Reject) -> None:
+        self._rejects.append(reject)
+        self.size += _size(reject.payload) + _size(reject.item_info)
 
     def window(self, number: int) -> Window:
         return Window(
@@ -140,5 +152,14 @@ class _Gathering:
             rejects=tuple(self._rejects),
             read=self.read,
             duplicate=self.read - len(self._documents) - len(self._rejects),
-            after=self._after,
+            after=self.after,
         )
+
+
+def _size(value: object) -> int:
+    """Returns the characters of all strings in a value; what else it holds is small beside them."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0

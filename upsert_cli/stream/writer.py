@@ -22,6 +22,7 @@ from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.process import POLL_SECONDS, Died, Process
 from upsert_cli.stream.rows import Block, Comparison, Opened, Rows, Stored, Target
 
+CALL_ROWS = 512  # rows a request, which nothing interrupts: 3.6 s of CPU where all replace others, else 1.3 s
 TRIES = 3  # tries of one call; a process that dies is started again in between
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might be by another hand
 MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
@@ -118,26 +119,39 @@ class Writer:
             comparison: Comparison = self._ask(child.Compare(ids=ids, hashes=hashes, keys=keys), tries=TRIES)
             return comparison
 
-    def write(self, upserts: Rows, updates: Rows) -> list[tuple[str, str]]:
+    def write(
+        self, upserts: Rows, updates: Rows, *, between: Callable[[], None] = lambda: None
+    ) -> list[tuple[str, str]]:
         """Writes all rows but those that are at fault themselves, as `Records.write` does.
 
         A row that ends the process is found by halving, and is at fault as well.
+
+        Args:
+            upserts: Records that are new or whose text changed.
+            updates: Records of which only the metadata changed.
+            between: Called after each `CALL_ROWS` rows but the last; may raise to leave the others unwritten.
         """
         updates = replace(updates, texts=[])
-        border = len(upserts.ids)
-        places = range(border + len(updates.ids))
+        places = range(len(upserts.ids) + len(updates.ids))
+        refused: list[tuple[str, str]] = []
+        with self._my_turn(), self._last_death(), self._timed("writing"):
+            for start in range(0, len(places), CALL_ROWS):
+                if start:
+                    between()
+                refused += self._write_part(_part_of(upserts, updates, places[start : start + CALL_ROWS]))
+        return refused
+
+    def _write_part(self, rows: child.Write) -> list[tuple[str, str]]:
+        ids = [*rows.upserts.ids, *rows.updates.ids]
         refused: list[tuple[str, str]] = []
 
         def write(part: Sequence[int]) -> None:
-            tries = TRIES if len(part) == len(places) else TRIES_ALONE if len(part) == 1 else 1
-            refused.extend(self._ask(_part_of(upserts, updates, part), tries=tries))
+            tries = TRIES if len(part) == len(ids) else TRIES_ALONE if len(part) == 1 else 1
+            refused.extend(self._ask(_part_of(rows.upserts, rows.updates, part), tries=tries))
 
-        with self._my_turn(), self._last_death(), self._timed("writing"):
-            self._deaths = 0
-            failing = failing_rows(places, write, is_data_fault=self._may_blame_a_row)
-        for place, death in failing:
-            one = upserts.ids[place] if place < border else updates.ids[place - border]
-            refused.append((one, f"the process that writes it ends by {death}"))
+        self._deaths = 0
+        failing = failing_rows(range(len(ids)), write, is_data_fault=self._may_blame_a_row)
+        refused += [(ids[place], f"the process that writes it ends by {death}") for place, death in failing]
         return refused
 
     def read_back(self, *, start: int, rows: int, every: int, identity: str | None) -> Block:

@@ -1,0 +1,223 @@
+"""A program of others works in the Chroma folder while we load: our exit code is true, and the collection stays whole."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import Terminal
+
+ROWS = 300
+LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"
+
+Collection = dict[str, dict[str, Any]]
+
+# A plain client, without a lease: opens the folder, tells when it is ready, does its work until it is told to end.
+FOREIGN = """
+import os, select, sys, time
+import chromadb
+client = chromadb.PersistentClient(sys.argv[1])
+collection = client.get_or_create_collection(sys.argv[2], embedding_function=None)
+vector = [0.5] * 384
+written = failed = 0
+def write():
+    global written, failed
+    ids = [f"foreign-{written + number}" for number in range(8)]
+    try:
+        collection.upsert(ids=ids, embeddings=[vector] * 8, metadatas=[{"foreign": True}] * 8)
+        written += 8
+    except Exception:
+        failed += 1
+def read():
+    collection.count()
+    collection.query(query_embeddings=[vector], n_results=3)
+def idle():
+    pass
+if sys.argv[3] == "idle":
+    write()
+work = {"write": write, "read": read, "idle": idle}[sys.argv[3]]
+print("ready", flush=True)
+sys.stdin.readline()
+while not select.select([sys.stdin], [], [], 0.05)[0]:
+    work()
+if sys.argv[3] == "idle":
+    write()
+print(written, failed, flush=True)
+"""
+
+
+@contextmanager
+def foreign(
+    terminal: Terminal, collection: str, what: str, *, begin: Callable[[], object] = lambda: None
+) -> Iterator[list[int]]:
+    """Runs a foreign program meanwhile; afterwards the list says how many rows it wrote, and how often it failed.
+
+    Args:
+        terminal: Whose folder it opens.
+        collection: Opened, or made.
+        what: `write`, `read` or `idle`, which is a write at its beginning and one at its end.
+        begin: Called when it has opened the collection, and before it goes on.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", FOREIGN, str(terminal.folder / "chroma"), collection, what],
+        env=terminal.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "ready\n"
+    told: list[int] = []
+    try:
+        begin()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        yield told
+        output, _ = process.communicate("\n", timeout=120)
+        told.extend(map(int, output.split()))
+    finally:
+        process.kill()
+
+
+def _items(mark: str) -> list[dict[str, Any]]:
+    return [
+        {"object_id": f"obj-{number:05d}", "payload": {"text": f"{mark} {number} " + "and more of it " * (number % 7)}}
+        for number in range(ROWS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Returns the collection after a load that nobody disturbs."""
+    terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
+    terminal.write("a.jsonl", _items("second"))
+    terminal.type(LINE)
+    return terminal.records(vectors=True)
+
+
+@pytest.fixture
+def loaded(tiny: Terminal, tiny_model: Path) -> Terminal:
+    """Returns a terminal with a load behind it, and one to come that replaces every text."""
+    tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
+    tiny.write("a.jsonl", _items("first"))
+    tiny.type("upsert-cli run a.jsonl --task-id first")
+    tiny.write("a.jsonl", _items("second"))
+    return tiny
+
+
+def _start_and_wait(terminal: Terminal, started: list[subprocess.Popen[str]]) -> None:
+    """Starts the load, and waits for its first checkpoint."""
+    started.append(terminal.start(LINE))
+    until = time.monotonic() + 60
+    while not (terminal.journal / "active" / "t.progress").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def _settle(terminal: Terminal, code: int, errors: str) -> None:
+    """Checks that an exit code is the truth; after an error, does what its message says."""
+    assert "Traceback" not in errors
+    if code == 0:
+        assert terminal.info("t")["status"] == "done"
+        return
+    assert code in (1, 4)
+    assert terminal.info("t")["status"] in ("failed", "refused")
+    if "verify --repair" in errors:
+        terminal.type("upsert-cli verify --repair", expect=None)  # 3 where others wrote rows of their own
+    terminal.type("upsert-cli restart t")
+
+
+def _assert_whole(terminal: Terminal, expected: Collection, *, others: int = 0) -> None:
+    if not others:
+        terminal.type("upsert-cli verify t")
+    found = terminal.records(vectors=True)
+    assert len(found) == ROWS + others
+    for one, record in expected.items():
+        assert found[one]["document"] == record["document"]
+        assert found[one]["metadata"] == record["metadata"]
+        np.testing.assert_allclose(found[one]["vector"], record["vector"], atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["write", *(pytest.param(what, marks=pytest.mark.slow) for what in ("idle", "read"))])
+def test_another_collection_of_the_folder(loaded: Terminal, expected: Collection, what: str) -> None:
+    """A program that has another collection open, and leaves it at that or writes or reads on and on, and then writes."""
+    with foreign(loaded, "other", what) as told:
+        done = loaded.type(LINE, expect=None)
+        _settle(loaded, done.returncode, done.stderr)
+    assert told[1] == 0
+    _assert_whole(loaded, expected)
+    assert len(loaded.records("other")) == told[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "midway"])
+def test_a_writer_of_the_same_collection(loaded: Terminal, expected: Collection, when: str) -> None:
+    """A program that writes rows of its own into the very collection, from before the load on or from its middle."""
+    started: list[subprocess.Popen[str]] = []
+    start = functools.partial(_start_and_wait, loaded, started)
+    with foreign(loaded, "default", "write", begin=start if when == "midway" else lambda: None) as told:
+        if when == "before":
+            started.append(loaded.start(LINE))
+        _, errors = started[0].communicate(timeout=120)
+    code = started[0].returncode
+    _settle(loaded, code, errors)
+    assert told[0] > 0
+    looked = json.loads(loaded.type("upsert-cli verify t --json", expect=3).stdout)
+    print(f"exit {code}, {told[0]} foreign rows, {told[1]} of their writes failed")
+    # What others wrote without a document is named, and a repair that cannot make its vectors does not take them away.
+    assert (looked["missing"]["count"], looked["different"]["count"]) == (0, told[0])
+    loaded.type("upsert-cli verify t --repair", expect=3)
+    _assert_whole(loaded, expected, others=told[0])
+
+
+@pytest.mark.slow
+def test_many_that_only_read(loaded: Terminal, expected: Collection) -> None:
+    """Three programs that open, count and query the very collection over and over do not disturb a load."""
+    with (
+        foreign(loaded, "default", "read"),
+        foreign(loaded, "default", "read"),
+        foreign(loaded, "default", "read"),
+    ):
+        done = loaded.type(LINE, expect=None)
+        _settle(loaded, done.returncode, done.stderr)
+    _assert_whole(loaded, expected)
+
+
+@pytest.mark.slow
+def test_a_lock_that_is_held_is_an_error_at_once(loaded: Terminal, expected: Collection) -> None:
+    """A program that keeps the database locked, at the start or from the middle on: an error in time, never a hang."""
+    lock = (
+        "import sqlite3, sys\nconnection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)\n"
+        "connection.execute('BEGIN IMMEDIATE')\nprint('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", lock, str(loaded.folder / "chroma" / "chroma.sqlite3")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline()
+    began, used = time.monotonic(), os.times()
+    errors = loaded.type(LINE, expect=4).stderr
+    after = os.times()
+    spent = after.children_user + after.children_system - used.children_user - used.children_system
+    print(f"refused after {time.monotonic() - began:.2f} s, {spent:.2f} s of CPU")
+    assert "another program is writing" in errors
+    assert len(errors.splitlines()) <= 4
+    holder.kill()
+    holder.communicate()
+    loaded.type("upsert-cli verify first", expect=4)  # since the source is another one by now
+    loaded.type("upsert-cli restart t")
+    _assert_whole(loaded, expected)

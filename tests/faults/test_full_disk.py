@@ -1,0 +1,261 @@
+"""A disk that is full: what was there stays whole, the message says where and what to do, and it works again after."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import Terminal
+from tests.stream.loading import NOTHING, a_target, numbered, some_rows
+from upsert_cli.errors import DiskFull, TargetDamaged
+from upsert_cli.stream import child, folder
+from upsert_cli.stream.damage import put_index_aside
+from upsert_cli.stream.writer import Writer
+
+MIB = 1 << 20
+SIZE = 200  # MiB of the disk
+RESERVE = folder.RESERVE_BYTES // MIB  # MiB that a load leaves alone
+ROWS = 300
+OLD = "upsert-cli run old.jsonl --task-id old"
+NEW = "upsert-cli run new.jsonl --task-id new --batch-size 16"
+
+Collection = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Disk:
+    """A file system in memory, small enough to be filled."""
+
+    path: Path
+
+    def fill(self, *, leave: int) -> None:
+        """Takes all space but some bytes."""
+        free = os.statvfs(self.path)
+        with (self.path / "filler").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - leave)
+
+    def clear(self) -> None:
+        """Gives it back."""
+        (self.path / "filler").unlink()
+
+    def grow(self, size: int) -> None:
+        """Makes the disk larger, to so many MiB."""
+        _mount("-o", f"remount,size={size}m,nr_inodes=10000", str(self.path))
+
+
+def _mount(*arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small disk cannot be mounted here, which takes root: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def make_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
+    """Returns a maker of a small disk."""
+    path = tmp_path / "disk"
+    path.mkdir()
+
+    def make(options: str = f"size={SIZE}m") -> Disk:
+        _mount("-t", "tmpfs", "-o", options, "tmpfs", str(path))
+        return Disk(path)
+
+    yield make
+    subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
+
+
+def _items(first: int, count: int, mark: str) -> list[dict[str, Any]]:
+    return [
+        {"object_id": f"obj-{number:05d}", "payload": {"text": f"{mark} {number} " + "and more of it " * (number % 7)}}
+        for number in range(first, first + count)
+    ]
+
+
+@pytest.fixture
+def loaded(tiny: Terminal, make_disk: Callable[..., Disk]) -> tuple[Terminal, Disk]:
+    """Returns a terminal with a load that went well into a disk, and a second one to come that replaces half of it."""
+    disk = make_disk()
+    tiny.env |= {"UPSERT_CLI_RUN_CHROMA": str(disk.path / "chroma")}
+    tiny.env |= {"UPSERT_CLI_VERIFY_CHROMA": str(disk.path / "chroma")}
+    (tiny.folder / "chroma").symlink_to(disk.path / "chroma")
+    tiny.write("old.jsonl", _items(0, ROWS, "old"))
+    tiny.write("new.jsonl", _items(ROWS // 2, ROWS, "new"))
+    tiny.type(OLD)
+    return tiny, disk
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Returns the collection after both loads on a disk with room."""
+    terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
+    terminal.write("old.jsonl", _items(0, ROWS, "old"))
+    terminal.write("new.jsonl", _items(ROWS // 2, ROWS, "new"))
+    terminal.type(OLD)
+    terminal.type(NEW)
+    return terminal.records(vectors=True)
+
+
+def _wait_for_rows(terminal: Terminal, task_id: str) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
+        if done.returncode == 0 and json.loads(done.stdout)["progress"]["rows"]:
+            return
+        time.sleep(0.02)
+    raise AssertionError("the task never came to its first checkpoint")
+
+
+def _assert_full(errors: str, path: Path) -> None:
+    """Checks that the message names the path and what to do, in one line."""
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert str(path) in line
+    assert "make room" in line
+    assert "Traceback" not in errors
+
+
+def _assert_equal(found: Collection, expected: Collection) -> None:
+    assert found.keys() == expected.keys()
+    for one, record in expected.items():
+        assert found[one]["document"] == record["document"]
+        assert found[one]["metadata"] == record["metadata"]
+        np.testing.assert_allclose(found[one]["vector"], record["vector"], atol=1e-5)
+
+
+# -- the disk of the collection -----------------------------------------------------------------------------------
+
+
+def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], expected: Collection) -> None:
+    """A load finds no room, then some that ends under it: each time what was there is whole, and at last it is done."""
+    terminal, disk = loaded
+    disk.fill(leave=MIB)
+    _assert_full(terminal.type(NEW, expect=1).stderr, disk.path)
+    assert terminal.info("new")["status"] == "failed"
+    disk.clear()
+    terminal.type("upsert-cli verify old")
+    process = terminal.start("upsert-cli restart new")
+    _wait_for_rows(terminal, "new")
+    disk.fill(leave=10 * MIB)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    _assert_full(errors, disk.path)
+    task = terminal.info("new")
+    assert 0 < task["progress"]["rows"] < ROWS
+    assert (task["status"], task["counts"]["read"]) == ("failed", task["progress"]["rows"])
+    disk.grow(2 * SIZE)
+    terminal.type("upsert-cli verify")
+    terminal.type("upsert-cli restart new")
+    _assert_equal(terminal.records(vectors=True), expected)
+
+
+@pytest.mark.slow
+def test_full_at_the_flush(loaded: tuple[Terminal, Disk]) -> None:
+    """A window of long texts that just had room leaves none for the flush: no success, and nothing is lost."""
+    terminal, disk = loaded
+    long = [item | {"payload": {"text": f"long {item['object_id']} " * 10_000}} for item in _items(ROWS, 20, "long")]
+    terminal.write("long.jsonl", long)
+    disk.fill(leave=(RESERVE + 1) * MIB)
+    _assert_full(terminal.type("upsert-cli run long.jsonl --task-id long", expect=1).stderr, disk.path)
+    task = terminal.info("long")
+    assert (task["status"], task["progress"]["rows"]) == ("failed", 20)
+    disk.clear()
+    terminal.type("upsert-cli verify long")
+    terminal.type("upsert-cli restart long")
+    assert terminal.info("long")["status"] == "done"
+    terminal.type("upsert-cli verify long")
+
+
+def serve_without_a_reserve(connection: Connection, start: child.Start) -> None:
+    """Serves as ever, but does not look at the space that is left."""
+    folder.RESERVE_BYTES = -SIZE * MIB
+    child.serve(connection, start)
+
+
+@pytest.mark.parametrize(
+    "leave", [900_000, *(pytest.param(n * 300_000, marks=pytest.mark.slow) for n in (0, 1, 2, 4, 5, 6, 7, 8))]
+)
+def test_full_in_the_middle_of_the_flush(make_disk: Callable[..., Disk], leave: int) -> None:
+    """Somebody else takes the last of the reserve while the index is written: that is said, and no row is lost."""
+    disk = make_disk()
+    target = a_target(disk.path, dimension=384)
+    writer = Writer.start(target, serve=serve_without_a_reserve)
+    writer.write(some_rows(numbered(0, 1_000), dimension=384), NOTHING)
+    writer.close()
+    writer = Writer.start(target, serve=serve_without_a_reserve)
+    writer.write(some_rows(numbered(1_000, 2_000), dimension=384), NOTHING)
+    disk.fill(leave=leave)
+    with pytest.raises((TargetDamaged, DiskFull)) as caught:
+        writer.close()
+    print(f"{leave:,} bytes left: {caught.value}")
+    disk.clear()
+    writer = Writer.start(target)
+    aside: list[str] = []
+    try:
+        writer.opened()
+    except TargetDamaged as error:
+        assert "verify --repair" in str(error)
+        aside = put_index_aside(target)
+        writer = Writer.start(replace(target, as_found=True))
+    assert len(writer.fetch(start=0, rows=2_000)) == writer.opened().count == 2_000
+    if not aside:
+        block = writer.read_back(start=0, rows=2_000, every=10, identity=None)
+        assert (block.rows, block.unreadable, block.unreachable) == (2_000, {}, {})
+    writer.close()
+
+
+def test_no_more_files(tiny: Terminal, make_disk: Callable[..., Disk]) -> None:
+    """A disk that takes no more files, though it has room, is named; once it takes some, all is loaded."""
+    disk = make_disk(f"size={SIZE}m,nr_inodes=8")
+    (tiny.folder / "chroma").symlink_to(disk.path / "chroma")
+    tiny.write("new.jsonl", _items(0, 20, "new"))
+    place = f"--chroma {disk.path / 'chroma'}"
+    errors = tiny.type(f"upsert-cli run new.jsonl --task-id t {place}", expect=1).stderr
+    _assert_full(errors, disk.path)
+    assert "too many files" in errors
+    disk.grow(SIZE)
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records(vectors=True)) == 20
+
+
+# -- the disk of the journal --------------------------------------------------------------------------------------
+
+
+def test_journal_full_before_the_start_and_in_the_middle(
+    tiny: Terminal, make_disk: Callable[..., Disk], expected: Collection
+) -> None:
+    """Without room for the journal nothing begins, or it stops; the journal is whole, and a restart ends equal."""
+    disk = make_disk("size=4m")
+    tiny.env["UPSERT_CLI_JOURNAL"] = str(disk.path / "journal")
+    journal = disk.path / "journal"
+    place = f"--journal {journal}"
+    tiny.write("old.jsonl", _items(0, ROWS, "old"))
+    tiny.write("new.jsonl", _items(ROWS // 2, ROWS, "new"))
+    tiny.type(f"{OLD} {place}")
+    disk.fill(leave=0)
+    _assert_full(tiny.type(f"{NEW} {place}", expect=1).stderr, journal)
+    disk.clear()
+    tiny.type(f"upsert-cli info new {place}", expect=1)
+    process = tiny.start(f"{NEW} {place}")
+    until = time.monotonic() + 60
+    while not list(journal.glob("active/new.progress")):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    disk.fill(leave=0)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    _assert_full(errors, journal)
+    listed = json.loads(tiny.type(f"upsert-cli list --json {place}").stdout)
+    assert [(task["id"], task["running"]) for task in listed] == [("new", False), ("old", False)]
+    tiny.type(f"upsert-cli journal check {place}")
+    disk.grow(64)
+    tiny.type("upsert-cli verify")
+    tiny.type(f"upsert-cli restart new {place}")
+    _assert_equal(tiny.records(vectors=True), expected)

@@ -1,0 +1,250 @@
+"""What ends a load early and is no crash: a cancel, a dead runner, a refusal midway, a closed terminal, a bad model."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from upsert_cli.journal.journal import Journal
+from upsert_cli.leases import Holder, Lease
+from upsert_cli.stream.folder import LEASE_NAME
+
+Items = Callable[..., list[dict[str, Any]]]
+
+FEW, MANY = 1_600, 5_000  # rows of one window; the larger number is run before a release
+SECONDS = 120.0  # seconds after which a test gives up
+
+
+def _wait_for(come: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not come():
+        assert time.monotonic() < until, "it never came to that"
+        time.sleep(0.02)
+
+
+def _has_checkpoint(terminal: Terminal) -> bool:
+    return (terminal.journal / "active" / "t.progress").exists()
+
+
+def _writer_of(process: subprocess.Popen[str]) -> int:
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(child)
+
+
+def _stored(terminal: Terminal) -> int:
+    """Returns how many records Chroma's database lists, and takes no lock for that."""
+    path = terminal.folder / "chroma" / "chroma.sqlite3"
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            (count,) = database.execute("SELECT COUNT(*) FROM embeddings_queue").fetchone()
+            return int(count)
+    except sqlite3.OperationalError:
+        return 0  # it is being made
+
+
+# -- cancel, and a dead runner ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_cancel_is_heard_within_a_large_window(tiny: Terminal, make_items: Items, rows: int) -> None:
+    """Also where one window has thousands of rows, a cancel from elsewhere is heard while it is being written."""
+    tiny.write("a.jsonl", make_items(rows))
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size {rows}")
+    _wait_for(lambda: _stored(tiny) > 0)
+    began = time.monotonic()
+    Journal(tiny.journal).request_cancel("t")
+    process.communicate(timeout=SECONDS)
+    print(f"{rows} rows in a window: canceled after {time.monotonic() - began:.2f} s")
+    assert process.returncode == 5
+    task = tiny.info("t")
+    assert (task["status"], task["progress"]["rows"]) == ("canceled", 0)
+    assert len(tiny.records()) < rows
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records(vectors=True)) == rows
+
+
+def test_a_dead_runner_is_seen(tiny: Terminal, make_items: Items) -> None:
+    """A task whose runner was killed with -9 is shown as `processing` and not running, by the next look at it."""
+    tiny.write("a.jsonl", make_items(800))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
+    _wait_for(lambda: _has_checkpoint(tiny))
+    assert tiny.info("t")["running"] is True
+    process.kill()
+    began = time.monotonic()
+    process.wait()
+    task = tiny.info("t")
+    print(f"seen to be dead after {time.monotonic() - began:.2f} s")
+    assert (task["status"], task["running"]) == ("processing", False)
+    tiny.type("upsert-cli cancel t")
+    assert tiny.info("t")["status"] == "canceled"
+    process.communicate()
+
+
+# -- a refusal midway ---------------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_lost_midway(tiny: Terminal, make_items: Items) -> None:
+    """The writer is killed and another takes the folder: it failed after a part, which is said, and can be continued."""
+    tiny.write("a.jsonl", make_items(800))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
+    _wait_for(lambda: _has_checkpoint(tiny))
+    taken: list[Lease] = []
+    path = tiny.folder / "chroma" / LEASE_NAME
+    other = threading.Thread(
+        target=lambda: taken.append(Lease.take(path, Holder.this_process("other"), timeout=SECONDS))
+    )
+    other.start()
+    os.kill(_writer_of(process), signal.SIGKILL)
+    _, errors = process.communicate(timeout=SECONDS)
+    other.join()
+    taken[0].release()
+    assert process.returncode == 1, errors
+    assert "after a part of the rows" in errors
+    assert "task other" in errors
+    task = tiny.info("t")
+    assert task["status"] == "failed"
+    assert task["progress"]["rows"] > 0
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records(vectors=True)) == 800
+
+
+# -- a terminal that is closed ------------------------------------------------------------------------------------
+
+
+def test_a_closed_terminal_stops_at_a_checkpoint(tiny: Terminal, make_items: Items) -> None:
+    """Who closes the window with the progress bars in it sends SIGHUP: it is honoured though nothing can be shown."""
+    tiny.write("a.jsonl", make_items(800))
+    ours, theirs = pty.openpty()
+    process = tiny.start(
+        "upsert-cli run a.jsonl --task-id t --batch-size 16", stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    draining = threading.Thread(target=_drain, args=(ours, lambda: _has_checkpoint(tiny)))
+    draining.start()
+    draining.join(SECONDS)
+    os.close(ours)
+    time.sleep(0.3)  # in which the bars are moved, with nobody to see them
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.wait(SECONDS) == -signal.SIGHUP
+    task = tiny.info("t")
+    assert (task["status"], task["running"]) == ("failed", False)
+    assert 0 < task["progress"]["rows"] < 800
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records(vectors=True)) == 800
+
+
+def _drain(terminal: int, enough: Callable[[], bool]) -> None:
+    os.set_blocking(terminal, False)
+    until = time.monotonic() + SECONDS
+    while not enough() and time.monotonic() < until:
+        try:
+            os.read(terminal, 65_536)
+        except BlockingIOError:
+            time.sleep(0.02)
+
+
+# -- a model that is no good --------------------------------------------------------------------------------------
+
+
+def _other_model(tiny_model: Path, folder: Path, change: Callable[[Any], None]) -> Path:
+    """Returns a copy of the tiny model with another graph."""
+    import onnx
+
+    shutil.copytree(tiny_model, folder)
+    model = onnx.load(folder / "model.onnx")
+    change(model.graph)
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def test_a_text_of_which_the_model_makes_no_number(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
+    """A row whose vector would hold NaN is rejected with its stage, and its neighbours are loaded."""
+    import numpy as np
+    from onnx import numpy_helper
+    from tokenizers import Tokenizer
+
+    token = Tokenizer.from_file(str(tiny_model / "tokenizer.json")).token_to_id("horse")
+
+    def poison(graph: Any) -> None:
+        for tensor in graph.initializer:
+            values = numpy_helper.to_array(tensor).copy()
+            if values.ndim == 2 and values.shape[0] > token:
+                values[token] = np.nan
+                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+    folder = _other_model(tiny_model, tiny.folder / "model", poison)
+    items = make_items(30)
+    items[13]["payload"]["text"] = "a horse among them"
+    tiny.write("a.jsonl", items)
+    tiny.type(f"upsert-cli run a.jsonl --task-id t --model-path {folder}", expect=3)
+    (reject,) = map(json.loads, tiny.type("upsert-cli info t --failed").stdout.splitlines())
+    assert (reject["row"], reject["failure_stage"]) == (14, "on_inference")
+    assert "not finite" in reject["detail"]
+    assert len(tiny.records()) == 29
+
+
+def test_a_model_of_another_dimension_writes_nothing(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
+    """A model whose vectors are shorter than its name promises stops the load with one line, and no row is blamed."""
+    from onnx import TensorProto, helper
+
+    def shorten(graph: Any) -> None:
+        (output,) = graph.output
+        for name, value in (("starts", 0), ("ends", 128), ("axes", 2)):
+            graph.initializer.append(helper.make_tensor(f"cut_{name}", TensorProto.INT64, [1], [value]))
+        graph.node.append(helper.make_node("Slice", [output.name, "cut_starts", "cut_ends", "cut_axes"], ["shorter"]))
+        output.name = "shorter"
+        output.type.tensor_type.shape.dim[2].dim_value = 128
+
+    folder = _other_model(tiny_model, tiny.folder / "model", shorten)
+    tiny.write("a.jsonl", make_items(30))
+    errors = tiny.type(f"upsert-cli run a.jsonl --task-id t --model-path {folder}", expect=1).stderr
+    assert "Traceback" not in errors
+    assert str(folder) in errors
+    task = tiny.info("t")
+    assert (task["status"], task["counts"]["failed"]) == ("failed", 0)
+    assert tiny.records() == {}
+
+
+# -- a journal that is damaged meanwhile --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_backup", [True, False])
+def test_a_segment_that_is_zeroed_during_a_load(tiny: Terminal, make_items: Items, with_backup: bool) -> None:
+    """Zeros over the tasks while one of them runs: its end is told truly, and after a repair it can be continued."""
+    tiny.write("a.jsonl", make_items(800))
+    tiny.write("b.jsonl", make_items(5))
+    tiny.type("upsert-cli categories run b.jsonl --task-id before")
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
+    _wait_for(lambda: _has_checkpoint(tiny))
+    segment = tiny.journal / "tasks-000000.json"
+    segment.write_bytes(bytes(segment.stat().st_size))
+    if not with_backup:
+        segment.with_name(f"{segment.name}.bak").unlink()
+    _, errors = process.communicate(timeout=SECONDS)
+    print(f"exit {process.returncode}: {errors[-600:]}")
+    assert process.returncode in (0, 1)
+    assert "Traceback" not in errors
+    tiny.type("upsert-cli journal repair", expect=None)
+    listed = {task["id"]: task["status"] for task in json.loads(tiny.type("upsert-cli list --json").stdout)}
+    assert listed.keys() == ({"before", "t"} if with_backup else set())
+    if with_backup and listed["t"] != "done":
+        tiny.type("upsert-cli restart t")
+    if not with_backup:
+        tiny.type("upsert-cli run a.jsonl --task-id t")
+    assert len(tiny.records(vectors=True)) == 800

@@ -1,0 +1,204 @@
+"""The files that go with tasks: what is torn, garbled or missing in them is named, and mended where that is safe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Terminal
+from tests.journal.conftest import die, finish, start
+from tests.journal.making import make_checkpoint, make_reject, make_task
+from upsert_cli.journal import files, rejects
+from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.tasks import TaskStatus
+
+DONE, FAILED, PENDING, PROCESSING = TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.PENDING, TaskStatus.PROCESSING
+COUNT = 3
+
+
+def _begin(journal: Journal, task_id: str = "t") -> Claim:
+    """Starts a task, and brings it to a checkpoint below which three rows were rejected."""
+    journal.create(make_task(task_id))
+    claim = start(journal, task_id)
+    with RejectsFile.open_at(journal.rejects_path(task_id), 0) as file:
+        length = file.append([make_reject(number) for number in range(1, COUNT + 1)])
+        claim.save(make_checkpoint(10, rejects_bytes=length, failed=COUNT))
+        file.append([make_reject(COUNT + 1)])
+    return claim
+
+
+def _end(journal: Journal, claim: Claim, status: TaskStatus = DONE) -> None:
+    checkpoint = claim.checkpoint()
+    assert checkpoint is not None
+    RejectsFile.open_at(journal.rejects_path(claim.task_id), checkpoint.rejects_bytes).close()
+    finish(claim, status, checkpoint=checkpoint)
+    claim.release()
+
+
+def _found(journal: Journal) -> list[tuple[str, str]]:
+    return [(damage.path.name, damage.reason) for damage in journal.damaged()]
+
+
+def _tear(raw: bytes) -> bytes:
+    return raw[:-10]
+
+
+DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "torn": (_tear, "2 whole rejects of 3"),
+    "short": (lambda raw: raw.splitlines(keepends=True)[0], "1 whole reject of 3"),
+    "empty": (lambda _: b"", "0 whole rejects of 3"),
+    "zeroed": (lambda raw: bytes(len(raw)), "0 whole rejects of 3"),
+    "garbled": (lambda raw: raw[:5] + b"\xff\x00" + raw[7:], "line 1 is no JSON"),
+    "other": (lambda raw: b"[]\n" + raw, "line 1 tells of no row"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("status", [DONE, FAILED, PROCESSING])
+def test_damaged_rejects_are_named(journal: Journal, kind: str, status: TaskStatus) -> None:
+    """Of a task in any state, with what to do; nothing is changed, also not by a repair, which says it again."""
+    claim = _begin(journal)
+    if status is PROCESSING:
+        die(claim)
+    else:
+        _end(journal, claim, status)
+    assert journal.damaged() == ()
+    path = journal.rejects_path("t")
+    damage, reason = DAMAGE[kind]
+    path.write_bytes(damage(path.read_bytes()[: make_length()]))
+    ((name, found),) = _found(journal)
+    assert name == "t.jsonl"
+    assert reason in found
+    assert "`upsert-cli restart t --from-start`" in found
+    left = path.read_bytes()
+    (step,) = journal.repair()
+    assert found in step
+    assert path.read_bytes() == left
+    assert _found(journal) == [(name, found)]
+
+
+def make_length() -> int:
+    """Returns the bytes of the rejects below the checkpoint."""
+    return COUNT * len(f"{json.dumps(make_reject(1))}\n")
+
+
+def test_more_rejects_than_are_counted(journal: Journal) -> None:
+    """A done task has just those that it counts, and one without rejects has none."""
+    _end(journal, _begin(journal))
+    path = journal.rejects_path("t")
+    path.write_bytes(path.read_bytes() * 2)
+    ((_, found),) = _found(journal)
+    assert "6 whole rejects of 3" in found
+    path.unlink()
+    ((_, found),) = _found(journal)
+    assert "0 whole rejects of 3" in found
+
+
+def test_a_torn_tail_of_a_done_task_is_cut(journal: Journal) -> None:
+    """All that the task counts is whole in front of it, so nothing is lost."""
+    _end(journal, _begin(journal))
+    path = journal.rejects_path("t")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"object_id": "ha')
+    ((_, found),) = _found(journal)
+    assert "torn" in found
+    with journal.claim("t"):
+        (step,) = journal.repair()
+        assert "being run" in step
+    (step,) = journal.repair()
+    assert "cut" in step
+    assert path.read_bytes() == whole
+    assert journal.damaged() == ()
+    assert journal.repair() == []
+
+
+def test_what_a_kill_leaves_is_no_damage(journal: Journal) -> None:
+    """Rejects and half a line beyond a checkpoint, a half-written checkpoint, and files of tasks that are gone."""
+    claim = _begin(journal)
+    with journal.rejects_path("t").open("ab") as file:
+        file.write(b'{"half": ')
+    (journal.folder / "active" / "t.progress.tmp").write_bytes(b"half")
+    journal.rejects_path("gone").write_bytes(b"garbage")
+    (journal.folder / "active" / "gone.progress").write_bytes(b"garbage")
+    assert journal.damaged() == ()
+    die(claim)
+    assert journal.damaged() == ()
+    assert journal.repair() == []
+
+
+def test_a_torn_checkpoint_is_set_aside(journal: Journal) -> None:
+    """It is named with what follows from it; after a repair, the next attempt begins at the start."""
+    die(_begin(journal))
+    path = journal.folder / "active" / "t.progress"
+    path.write_bytes(_tear(path.read_bytes()))
+    ((name, found),) = _found(journal)
+    assert name == "t.progress"
+    assert "reads all rows again" in found
+    (step,) = journal.repair()
+    assert "moved to t.progress.damaged-" in step
+    assert journal.damaged() == ()
+    with journal.claim("t") as claim:
+        assert claim.checkpoint() is None
+
+
+@pytest.mark.parametrize("moment", ["renamed", "saved", "begun", "midway"])
+def test_each_moment_of_a_retry_is_sound_and_its_damage_is_named(journal: Journal, moment: str) -> None:
+    """Rejects that failed again and rejects that wait make up what the task counts, wherever the retry stopped."""
+    claim = _begin(journal)
+    _end(journal, claim)
+    failed, retry = journal.rejects_path("t"), journal.retry_path("t")
+    if moment == "renamed":
+        failed.rename(retry)
+    else:
+        claim = journal.claim("t")
+        claim.retry_rejects(journal.find("t"), {})
+    if moment in ("begun", "midway"):
+        journal.change("t", PENDING, expect=(DONE,))
+        journal.change("t", PROCESSING, expect=(PENDING,))
+    if moment == "midway":
+        with RejectsFile.open_at(failed, 0) as file:
+            length = file.append([make_reject(1)])
+            claim.save(replace(make_checkpoint(10, rejects_bytes=length, failed=2), retried=2))
+    assert journal.damaged() == ()
+    retry.write_bytes(_tear(retry.read_bytes()))
+    ((name, found),) = _found(journal)
+    assert name == "t~retry.jsonl"
+    assert "of 3" in found if moment != "midway" else "1 whole reject of 2" in found
+    assert "--from-start" in found
+
+
+def test_only_tasks_with_such_files_are_looked_at(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many tasks, those without a rejects file cost no more than a look into the folder."""
+    for number in range(5):
+        journal.create(make_task(f"p{number}"))
+    _end(journal, _begin(journal))
+    opened: list[Path] = []
+
+    def open_private(path: Path, flags: int) -> int:
+        opened.append(path)
+        return files.open_private(path, flags)
+
+    monkeypatch.setattr(rejects, "open_private", open_private)
+    assert journal.damaged() == ()
+    assert opened == [journal.rejects_path("t")]
+
+
+def test_the_commands_name_the_damage(terminal: Terminal) -> None:
+    """`journal check` exits with 1 and says what to do, `journal repair` mends the tail, and then all is sound."""
+    journal = Journal(terminal.journal)
+    _end(journal, _begin(journal))
+    with journal.rejects_path("t").open("ab") as file:
+        file.write(b"\0\0\0")
+    done = terminal.type("upsert-cli journal check", expect=1)
+    assert "t.jsonl" in done.stdout
+    assert "1 damaged file" in done.stderr
+    assert "cut" in terminal.type("upsert-cli journal repair").stdout
+    terminal.type("upsert-cli journal check")
+    journal.rejects_path("t").unlink()
+    assert "restart t --from-start" in terminal.type("upsert-cli journal check", expect=1).stdout
+    assert "restart t --from-start" in terminal.type("upsert-cli journal repair", expect=1).stdout

@@ -1,0 +1,110 @@
+"""What the tool keeps is for its user alone, whatever the umask, and is never written through a link."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+
+Items = Callable[..., list[dict[str, Any]]]
+
+UNTOUCHED = '{"format": 1}\n'
+
+
+@pytest.mark.parametrize("umask", ["000", "077"])
+def test_all_that_is_kept_is_private_whatever_the_umask(tiny: Terminal, make_items: Items, umask: str) -> None:
+    """After every command that writes, folders have mode 0700 and files 0600, Chroma's among them."""
+    tiny.env |= {"UPSERT_CLI_JOURNAL": str(tiny.folder / "state" / "journal")}
+    bad = [*make_items(5), {"object_id": ""}]
+    tiny.write("a.jsonl", bad)
+    text = "".join(json.dumps(item) + "\n" for item in bad)
+    for line, code in (
+        ("run a.jsonl --task-id a", 3),
+        ("run - --task-id b", 3),
+        ("restart a --failed-only", 3),
+        ("cancel a", 1),
+        ("verify b --repair", 0),
+        ("journal repair", 0),
+    ):
+        _type_with(tiny, umask, line, code, stdin=text)
+    state = tiny.folder / "state" / "journal"
+    (state / "tasks-000000.json").write_bytes(b"\0" * 100)
+    _type_with(tiny, umask, "journal repair", 0)
+    (state / "tasks-000000.json").chmod(0o600)
+    for folder in (tiny.folder / "state", tiny.folder / "chroma"):
+        for path in (folder, *folder.rglob("*")):
+            assert stat.S_IMODE(path.lstat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def _type_with(terminal: Terminal, umask: str, line: str, code: int, *, stdin: str = "") -> None:
+    command = shlex.join([sys.executable, "-m", "upsert_cli", *shlex.split(line)])
+    terminal.type(f"sh -c {shlex.quote(f'umask {umask}; exec {command}')}", expect=code, stdin=stdin)
+
+
+# Which file of a journal with the task t, and a command that would write, or read, through a link there.
+REFUSED = {
+    "chroma/.upsert-cli.lock": "upsert-cli run a.jsonl",
+    "journal/locks/allocation.lock": "upsert-cli run a.jsonl",
+    "journal/locks/tasks-000000.lock": "upsert-cli restart t",
+    "journal/tasks-000000.json": "upsert-cli restart t",
+    "journal/tasks-000000.json.tmp": "upsert-cli restart t",
+    "journal/meta.json": "upsert-cli list",
+    "journal/active/t.lease": "upsert-cli restart t",
+    "journal/active/t.progress.tmp": "upsert-cli restart t --from-start",
+    "journal/rejects/t.jsonl": "upsert-cli restart t --from-start",
+}
+REPLACED = {
+    "journal/tasks-000000.json.bak": "upsert-cli restart t --from-start",
+    "journal/active/t.progress": "upsert-cli restart t --from-start",
+    "journal/rejects/t~retry.jsonl": "upsert-cli restart t --failed-only",
+}
+
+
+@pytest.fixture
+def victim(tiny: Terminal) -> Path:
+    """Returns a file that is to stay as it is, in a folder with a task t that has a reject."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}, {"object_id": ""}])
+    tiny.type("upsert-cli run a.jsonl --task-id t", expect=3)
+    path = tiny.folder / "victim"
+    path.write_text(UNTOUCHED)
+    path.chmod(0o644)
+    return path
+
+
+def _assert_untouched(victim: Path) -> None:
+    assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == (UNTOUCHED, 0o644)
+
+
+def test_no_file_is_opened_through_a_link(tiny: Terminal, victim: Path) -> None:
+    """A link in place of a file of ours is one clear error, and what it points to stays as it is."""
+    for name, line in REFUSED.items():
+        planted = tiny.folder / name
+        kept = planted.rename(tiny.folder / "kept") if planted.exists() else None
+        planted.symlink_to(victim)
+        errors = tiny.type(f"{line} -q", expect=1).stderr.splitlines()
+        (error,) = [shown for shown in errors if shown.startswith("error: ")]
+        assert "symbolic link" in error
+        assert planted.name in error
+        _assert_untouched(victim)
+        planted.unlink(missing_ok=True)
+        if kept is not None:
+            kept.rename(planted)
+
+
+def test_no_file_is_replaced_through_a_link(tiny: Terminal, victim: Path) -> None:
+    """Where a file of ours is replaced as a whole, it is the link that goes, not what it points to."""
+    for name, line in REPLACED.items():
+        planted = tiny.folder / name
+        planted.unlink(missing_ok=True)
+        planted.symlink_to(victim)
+        tiny.type(line, expect=3)
+        _assert_untouched(victim)
+        assert not planted.is_symlink()

@@ -1,0 +1,150 @@
+"""Passwords and tokens stay where they were given: not in output, files, rejects, tracebacks or the process list."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from upsert_cli.redaction import without_secrets
+
+Items = Callable[..., list[dict[str, Any]]]
+
+MARKER = "m4rker/of+a=secret"
+ENCODED = "m4rker%2Fof%2Ba%3Dsecret"
+SECRETS = {
+    **dict.fromkeys(("CHROMA_API_KEY", "CHROMA_AUTH_TOKEN", "UPSERT_CLI_CHROMA_TOKEN", "HF_TOKEN"), MARKER),
+    **dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), f"http://user:{ENCODED}@127.0.0.1:9"),
+    "PIP_INDEX_URL": f"http://user:{ENCODED}@127.0.0.1:9/simple",
+    "PIP_RETRIES": "0",
+    "CHROMA_CLIENT_AUTH_CREDENTIALS": MARKER,
+}
+
+
+def _assert_unseen(text: str, where: object) -> None:
+    for shown in (MARKER, ENCODED, MARKER.encode().hex()):
+        assert shown not in text, where
+
+
+def _assert_not_kept(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _assert_unseen(path.read_bytes().decode("latin-1"), path)
+        _assert_unseen(path.name, path)
+
+
+def _command_lines() -> str:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended
+            lines.append(path.read_bytes().decode("latin-1"))
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def secretive(tiny: Terminal, make_items: Items) -> Terminal:
+    """Returns a terminal whose environment is full of secrets, with a file of good and bad items."""
+    tiny.env |= SECRETS
+    tiny.write("a.jsonl", [*make_items(40), {"object_id": ""}, {"object_id": "b", "payload": {"text": ""}}])
+    return tiny
+
+
+def test_no_command_shows_or_keeps_a_secret(secretive: Terminal) -> None:
+    """Loads that end well, with rejects, or badly, and all that is asked about them, never tell what was secret."""
+    said = [
+        secretive.type(line, expect=None)
+        for line in (
+            "upsert-cli run a.jsonl --task-id t --json -v",
+            "upsert-cli run a.jsonl --task-id u --max-failures 0 -v",
+            "upsert-cli restart u -v --json",
+            "upsert-cli verify t -v",
+            "upsert-cli info t --json",
+            "upsert-cli info t --failed",
+            "upsert-cli list --json",
+            "upsert-cli cancel u -v",
+            "upsert-cli journal check -v",
+        )
+    ]
+    assert [done.returncode for done in said] == [3, 1, 1, 0, 0, 0, 0, 1, 0]
+    assert "Traceback" in said[1].stderr
+    for done in said:
+        _assert_unseen(done.stdout + done.stderr, done.args)
+    _assert_not_kept(secretive.folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc here")
+def test_no_process_has_a_secret_on_its_command_line(secretive: Terminal) -> None:
+    """While a load runs, nobody finds a secret among the processes of the machine."""
+    process = secretive.start("upsert-cli run a.jsonl")
+    seen = ""
+    while process.poll() is None:
+        seen += _command_lines()
+        time.sleep(0.05)
+    process.communicate()
+    assert process.returncode == 3
+    assert seen.count("upsert_cli") > 0
+    _assert_unseen(seen, "the command lines")
+
+
+@pytest.fixture
+def unwilling() -> Iterator[str]:
+    """Yields host and port of a server, or of a proxy, that refuses whatever it is asked."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def _refuse(self) -> None:
+            self.send_error(401 if self.command != "CONNECT" else 407)
+
+        do_GET = do_HEAD = do_POST = do_CONNECT = _refuse
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("broken", ["refusing places", "refusing proxy", "no port"])
+def test_a_model_that_cannot_be_fetched_shows_no_secret(secretive: Terminal, unwilling: str, broken: str) -> None:
+    """What the hub's client and pip say about addresses and tokens comes out without them."""
+    del secretive.env["UPSERT_CLI_RUN_MODEL_PATH"]
+    address = f"http://user:{ENCODED}@{'127.0.0.1:port' if broken == 'no port' else unwilling}"
+    secretive.env |= {"UPSERT_CLI_MODEL_CACHE": str(secretive.folder / "cache"), "PIP_CONFIG_FILE": "/dev/null"}
+    if broken == "refusing proxy":
+        secretive.env |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "https_proxy", "http_proxy"), address)
+    else:
+        secretive.env |= {"HF_ENDPOINT": address, "PIP_INDEX_URL": f"{address}/simple", "NO_PROXY": "127.0.0.1"}
+    lines = ["upsert-cli run a.jsonl --task-id t --json -v", "upsert-cli models check -v"]
+    for line in lines if broken == "refusing places" else lines[:1]:
+        done = secretive.type(line, expect=1)
+        assert "was not found" in done.stderr
+        assert "Exception:)" not in done.stderr  # pip's headline, which says nothing
+        _assert_unseen(done.stdout + done.stderr, done.args)
+    assert "was not found" in secretive.info("t")["detail"]
+    _assert_not_kept(secretive.folder)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("get https://ann:pass-word@host/a?b failed", "get https://***@host/a?b failed"),
+        ("socks5://:secret@proxy, then http://host/a@b", "socks5://***@proxy, then http://host/a@b"),
+        ("http://host/simple and https://ann@host", "http://host/simple and https://ann@host"),
+        (f"Invalid header value b'Bearer {MARKER}'", "Invalid header value b'Bearer ***'"),
+        (f"password {MARKER} or {ENCODED} was refused", "password *** or *** was refused"),
+    ],
+)
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, said: str, shown: str) -> None:
+    """Passwords in addresses, and what the environment holds as secret, are masked; addresses stay readable."""
+    monkeypatch.setenv("HF_TOKEN", MARKER)
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://user:{ENCODED}@host/simple")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    assert without_secrets(said) == shown

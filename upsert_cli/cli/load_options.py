@@ -1,0 +1,146 @@
+"""The options of a load, and those that choose a model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from upsert_cli.cli.options import Command, Decorator, TaskId, json_option, option
+from upsert_cli.models import DEFAULT_MODEL
+
+MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
+MAX_THREADS = 256
+MAX_TOKEN_BUDGET = 1 << 20
+ALL = 100.0  # percent
+
+
+class ChromaFolder(click.ParamType[Path]):
+    """The folder of a local Chroma; a server is no folder, and must not quietly become one of that name."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Returns the folder, or fails for what names a server."""
+        if re.match(r"[a-z][a-z0-9+.-]*://", str(value), re.IGNORECASE) or value == "cloud":
+            self.fail(f"{value!r} is no folder, and servers cannot be loaded into yet (a folder `cloud` is ./cloud)")
+        return Path(value)
+
+
+class Failures(click.ParamType[str]):
+    """A number of items, or a percentage of them."""
+
+    name = "n|n%"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the text as it stands, once it is known to be a number or a percentage."""
+        if not re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value) or (value[-1] == "%" and float(value[:-1]) > ALL):
+            self.fail(f"{value!r} is neither a number of items such as 10 nor a percentage such as 5%")
+        return str(value)
+
+
+def load_options(collection: str) -> Decorator:
+    """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
+    options: list[Decorator] = [
+        click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+        option(
+            "--task-id",
+            type=TaskId(),
+            metavar="ID",
+            help="Make sure that the task of this id is done: make it, go on with it, or do nothing.",
+        ),
+        option(
+            "--chroma",
+            type=ChromaFolder(),
+            default=Path("chroma"),
+            metavar="FOLDER",
+            help="Chroma's folder.",
+        ),
+        option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
+        *model_choices(),
+        option("--text-field", multiple=True, default=("text",), metavar="PATH", help=_TEXT_HELP),
+        option("--id-field", metavar="PATH", help="Where a record has its id, if it is not in item form."),
+        option(
+            "--batch-size",
+            type=click.IntRange(1, MAX_BATCH),
+            metavar="N",
+            show_default="by measured speed",
+            help="Items in one write.",
+        ),
+        option(
+            "--threads",
+            type=click.IntRange(1, MAX_THREADS),
+            metavar="N",
+            show_default="one a processor",
+            help="Threads that embed.",
+        ),
+        option(
+            "--token-budget",
+            type=click.IntRange(1, MAX_TOKEN_BUDGET),
+            show_default="the fastest for the device",
+            help="Tokens, padding included, that are embedded in one call.",
+        ),
+        option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help=_DEVICE_HELP),
+        option("--force", is_flag=True, help="Embed and write items again that have not changed."),
+        option(
+            "--max-failures",
+            type=Failures(),
+            show_default="no limit",
+            help="End as failed once more items than this, or than this share, are rejected.",
+        ),
+        option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
+        option("--dry-run", is_flag=True, help="Read, check and compare everything, but write nothing."),
+        option("--no-compare", is_flag=True, help="With --dry-run: without looking at the collection or the model."),
+        option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
+        option(
+            "--if-running",
+            type=click.Choice(["refuse", "wait", "skip"]),
+            default="refuse",
+            help="What to do when another process runs the task, or loads into the same folder.",
+        ),
+        option(
+            "--wait-timeout",
+            type=click.FloatRange(0),
+            metavar="SECS",
+            show_default="no limit",
+            help="With --if-running wait: refuse after so many seconds.",
+        ),
+        json_option("Print one JSON object a line, the last one a summary."),
+    ]
+    return _all_of(options)
+
+
+def model_options() -> Decorator:
+    """Adds the choice of a model."""
+    return _all_of(model_choices())
+
+
+def model_choices() -> list[Decorator]:
+    """Returns the options that choose a model."""
+    return [
+        option(
+            "--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed's (`models list`)."
+        ),
+        option(
+            "--model-path",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="The folder with the model's files, instead of looking for them.",
+        ),
+        option("--offline", is_flag=True, help="Never look for the model in the network."),
+    ]
+
+
+_DEVICE_HELP = "Where texts are embedded; cuda needs onnxruntime-gpu in place of onnxruntime."
+_TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
+
+
+def _all_of(options: list[Decorator]) -> Decorator:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(options):
+            command = decorator(command)
+        return command
+
+    return decorate

@@ -1,0 +1,191 @@
+"""A load that is rehearsed: everything is read, checked and compared, and nothing is written."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from upsert_cli.draft import Draft
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task
+from upsert_cli.models import Model, find_model
+from upsert_cli.request import Options, Request
+from upsert_cli.stages import target_of
+from upsert_cli.stream.database import described
+from upsert_cli.stream.documents import Recipe
+from upsert_cli.stream.embedder import FastEmbedder
+from upsert_cli.stream.items import START
+from upsert_cli.stream.plans import Collection, InFlight, Plan, compare_windows
+from upsert_cli.stream.rows import Comparison, Verdict
+from upsert_cli.stream.sources import Source
+from upsert_cli.stream.vectors import embed_windows
+from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
+from upsert_cli.stream.writer import Writer
+
+PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What a load would do."""
+
+    counts: Counts
+    """Without a comparison every good row counts as new; an id that comes again in a later window counts again."""
+
+    rejects: tuple[dict[str, Any], ...]
+    """The first ones, in the shape of `failed_items`."""
+
+    compared: bool
+
+    tokens: int
+    """Tokens to embed, those beyond the model's limit left out."""
+
+    embed_seconds: float | None
+    """How long embedding them would take, by a probe; None without a comparison."""
+
+
+def rehearse(
+    journal: Journal, request: Request, *, stdin: BinaryIO, compare: bool, report: Report, warn: Report
+) -> Rehearsal:
+    """Reads all items of a load and tells what would become of them.
+
+    Args:
+        journal: Where standard input is kept meanwhile; it gets no task.
+        request: The load.
+        stdin: Read to its end where a source is `-`.
+        compare: Whether to ask the collection and the model; without, neither has to be there.
+        report: Told what takes long.
+        warn: Told what the load would warn of.
+
+    Raises:
+        Refusal: The load would be refused, for another model say.
+        UpsertCliError: It would fail.
+    """
+    with Draft(journal, request, stdin) as draft:
+        options = request.options
+        model = None
+        if compare:
+            model = find_model(draft.task.model, folder=options.model_folder, offline=options.offline, report=report)
+        recipe = Recipe(text_fields=options.text_fields, identity=model.identity if model is not None else "")
+        windows = read_windows(
+            [Source.from_json(value) for value in draft.task.inputs],
+            start=START,
+            id_field=options.id_field,
+            recipe=recipe,
+            pace=Pace(MAX_ROWS),
+        )
+        tally = _Tally(model, options)
+        with _collection_of(draft.task, model, warn=warn) as collection:
+            for plan in _compared(windows, collection):
+                tally.add(plan)
+    return tally.result()
+
+
+def _compared(windows: Iterator[Window], collection: Collection) -> Iterator[Plan]:
+    in_flight = InFlight()
+    plans = compare_windows(windows, collection, in_flight=in_flight, force=False, ending=threading.Event())
+    for plan in plans:
+        in_flight.leave(plan.window.number)
+        yield plan
+
+
+@contextmanager
+def _collection_of(task: Task, model: Model | None, *, warn: Report) -> Iterator[Collection]:
+    """Opens what a load would be compared with; a collection that is not there yet holds nothing."""
+    if model is None or described(Path(task.chroma), task.collection) is None:
+        yield _Empty()
+        return
+    with Writer.start(replace(target_of(task, model), as_found=True), task_id=task.id) as writer:
+        for warning in writer.opened().warnings:
+            warn(warning)
+        yield writer
+        writer.close()
+
+
+class _Empty:
+    """A collection without records."""
+
+    def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:  # noqa: ARG002
+        return Comparison(verdicts=[Verdict.NEW] * len(ids), stale_keys=[()] * len(ids))
+
+
+class _Tally:
+    """What was seen so far, and the model once a text needs it."""
+
+    def __init__(self, model: Model | None, options: Options) -> None:
+        self._model = model
+        self._options = options
+        self._embedder: FastEmbedder | None = None
+        self._counts = Counts()
+        self._rejects: list[dict[str, Any]] = []
+        self._tokens = 0
+        self._token_seconds = 0.0
+
+    def add(self, plan: Plan) -> None:
+        window, verdicts = plan.window, plan.comparison.verdicts
+        room = FAILED_ITEMS - len(self._rejects)
+        self._rejects += [reject.as_json() for reject in window.rejects[:room]]
+        lengths = self._lengths(plan)
+        limit = self._model.max_tokens if self._model is not None else 0
+        self._tokens += sum(min(length, limit) for length in lengths)
+        inserted, unchanged = verdicts.count(Verdict.NEW), verdicts.count(Verdict.UNCHANGED)
+        self._counts += Counts(
+            read=window.read,
+            inserted=inserted,
+            updated=len(verdicts) - inserted - unchanged,
+            unchanged=unchanged,
+            duplicate=window.duplicate,
+            failed=len(window.rejects),
+            truncated=sum(length > limit for length in lengths),
+        )
+
+    def _lengths(self, plan: Plan) -> list[int]:
+        """Counts the tokens of the texts that would be embedded; the first of them also tell the speed."""
+        rows = [row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)]
+        if self._model is None or not rows:
+            return []
+        texts = [plan.window.documents[row].text for row in rows]
+        if self._embedder is not None:
+            return self._embedder.count(texts)
+        model = self._model
+        embedder = self._embedder = FastEmbedder(
+            model.name,
+            model.folder,
+            dimension=model.dimension,
+            max_tokens=model.max_tokens,
+            device=self._options.device,
+        )
+        lengths = embedder.count(texts)
+        probed = sum(min(length, model.max_tokens) for length in lengths[:PROBE_ROWS])
+        self._token_seconds = self._probe(embedder, plan, rows[:PROBE_ROWS]) / max(1, probed)
+        return lengths
+
+    def _probe(self, embedder: FastEmbedder, plan: Plan, rows: list[int]) -> float:
+        """Embeds a few texts, and returns how many seconds that took."""
+        documents = tuple(plan.window.documents[row] for row in rows)
+        comparison = Comparison(verdicts=[Verdict.NEW] * len(rows), stale_keys=[()] * len(rows))
+        probe = Plan(window=replace(plan.window, documents=documents), comparison=comparison)
+        embedded = embed_windows(
+            iter([probe]),
+            load=lambda: embedder,
+            effort=self._options.effort,
+            ending=threading.Event(),
+            clock=time.monotonic,
+        )
+        return sum(one.seconds for one in embedded)
+
+    def result(self) -> Rehearsal:
+        return Rehearsal(
+            counts=self._counts,
+            rejects=tuple(self._rejects),
+            compared=self._model is not None,
+            tokens=self._tokens,
+            embed_seconds=None if self._model is None else self._tokens * self._token_seconds,
+        )

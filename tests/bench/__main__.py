@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.bench import (
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Measures what was asked for."""
     options = _parser().parse_args(arguments)
     rows = _rows(options)
+    if options.growth and find_spec("matplotlib") is None:
+        _parser().error("--growth draws a plot, which needs matplotlib: pip install -e '.[bench]'")
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.folder) as folder:
         bench = Bench(
             folder=Path(folder), sizes=_sizes(options), say=_say, plot=growth.PLOT if options.growth else None

@@ -43,10 +43,12 @@ def _draw(points: list[tuple[int, float, float]], path: Path) -> None:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5))
     for axes, values, title in ((left, cpu, "CPU a row (ms)"), (right, memory, "peak memory (MB)")):
         axes.plot(rows, values, marker="o")
-        axes.set(xscale="log", xlabel="rows", title=title, ylim=(0, None))
+        axes.set(xscale="log", xlabel="rows", title=title)
         axes.grid(visible=True, alpha=0.3)
     right.plot(rows, [700 + 0.002 * row for row in rows], linestyle="--", label="limit (S5)")
     right.legend()
+    left.set_ylim(bottom=0)
+    right.set_ylim(bottom=0)
     figure.suptitle("A first load through the tiny model: Chroma and everything but the model")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

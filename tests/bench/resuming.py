@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.bench import Bench
-from tests.bench.measuring import cost_of, python
+from tests.bench.measuring import CommandFailed, cost_of, python
 from tests.bench.results import Result, at_most, shown
 from upsert_cli.stream.sources import EDGE
 
@@ -43,6 +43,8 @@ def resuming(bench: Bench) -> Iterator[Result]:
     )
     for source in (lines, parquet):
         begin = _stop_half_way(bench, source)
+        if begin <= EDGE:
+            raise CommandFailed(f"the load of {source.name} was not stopped half way, but at byte {begin}")
         log = bench.fresh("strace")
         command = bench.command("restart", source.name, "-q")
         cost_of(["strace", "-f", "-qq", "-y", "-o", str(log), "-e", "trace=read,pread64,lseek", *command])
@@ -69,7 +71,7 @@ def _stop_half_way(bench: Bench, source: Path) -> int:
         until = time.monotonic() + LONGEST
         while _position(bench, source)["row"] < ROWS // 2 and process.poll() is None and time.monotonic() < until:
             time.sleep(STEP)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # a shell's background job ignores SIGINT
     position = _position(bench, source)
     return int(position["offset"]) if source.suffix == ".jsonl" else _group_start(source, int(position["row"]))
 

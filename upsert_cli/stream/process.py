@@ -27,6 +27,9 @@ CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGR
 _PROGRAM = "from upsert_cli.stream.child import main; main()"
 
 
+LARGE_BLOCK = 1 << 20  # bytes; glibc gives blocks of this size back when they are freed, instead of keeping them
+
+
 class Died(Exception):
     """Raised when the process ended before it answered."""
 
@@ -133,4 +136,6 @@ def _environment() -> dict[str, str]:
         if not name.upper().startswith("CHROMA_") and name.upper() not in CHROMA_SETTINGS
     }
     # The process finds what this one finds, wherever that was told where to look.
-    return environment | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(LARGE_BLOCK))
+    return environment

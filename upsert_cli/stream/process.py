@@ -25,8 +25,6 @@ BLOCKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 # Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
 CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGRATIONS", "MIGRATIONS_HASH_ALGORITHM"}
 _PROGRAM = "from upsert_cli.stream.child import main; main()"
-
-
 LARGE_BLOCK = 1 << 20  # bytes; glibc gives blocks of this size back when they are freed, instead of keeping them
 
 

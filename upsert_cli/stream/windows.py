@@ -18,7 +18,7 @@ from upsert_cli.stream.superseded import Superseded, nothing_superseded
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
-MAX_SIZE = 8 << 20  # characters of text, metadata and rejects in a window; some eight windows are on their way at once
+MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a window; some seven windows are on their way at once
 NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 GROWTH = 4  # times that a window may be larger than the one before
 STEP = 0.05  # seconds; the longest that a stage sleeps before it looks whether it should end

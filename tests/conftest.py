@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,18 @@ class Terminal:
         """Returns a task as `info --json` prints it."""
         value: dict[str, Any] = json.loads(self.type(f"upsert-cli info {task_id} --json").stdout)
         return value
+
+    def wait_for_rows(self, task_id: str) -> None:
+        """Waits for the next checkpoint of a task; by its file, since a short load is over before `info` is asked twice."""
+        path = self.journal / "active" / f"{task_id}.progress"
+        before = path.stat().st_mtime_ns if path.exists() else None
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime_ns != before:
+                    return
+            time.sleep(0.005)
+        raise AssertionError("the task never came to its next checkpoint")
 
     def only_task(self) -> dict[str, Any]:
         """Returns the one task of the journal."""

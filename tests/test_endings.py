@@ -50,7 +50,7 @@ def test_a_source_that_is_cut_while_it_is_read_is_no_success(tiny: Terminal, mak
     """Rows that vanished before they were read are said to be missing: the task fails, and names the file."""
     path = tiny.write("a.jsonl", make_items(4000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
-    _wait_for_rows(tiny, "t")
+    tiny.wait_for_rows("t")
     os.truncate(path, path.stat().st_size // 2)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
@@ -139,7 +139,7 @@ def test_rejects_that_were_lost_are_not_called_done(tiny: Terminal, make_items: 
     tiny.write("a.jsonl", items)
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     path = tiny.journal / "rejects" / "t.jsonl"
-    _wait_for_rows(tiny, "t")
+    tiny.wait_for_rows("t")
     os.truncate(path, 0)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
@@ -159,12 +159,3 @@ def test_a_task_tells_how_long_each_stage_was_busy(tiny: Terminal, make_items: I
     assert all(0 <= seconds[stage] <= seconds["total"] for stage in stages)
     assert "seconds busy: " in said
     assert "embedding" in tiny.type("upsert-cli info t").stdout
-
-
-def _wait_for_rows(terminal: Terminal, task_id: str) -> None:
-    for _ in range(600):
-        done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
-        if done.returncode == 0 and json.loads(done.stdout)["progress"]["rows"]:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the task never came to its first checkpoint")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +102,7 @@ def test_a_signal_stops_at_a_checkpoint_and_really_kills(
     """A signal ends the run after the write in flight; the process dies by it, and a restart completes the load."""
     tiny.write("a.jsonl", make_items(600))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
-    _wait_for_rows(tiny, "t")
+    tiny.wait_for_rows("t")
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == -number
@@ -121,7 +120,7 @@ def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None
     """A running task stops for good when it is canceled elsewhere, and its runner exits with 5."""
     tiny.write("a.jsonl", make_items(2000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
-    _wait_for_rows(tiny, "t")
+    tiny.wait_for_rows("t")
     tiny.type("upsert-cli cancel t --wait 30")
     process.communicate(timeout=60)
     assert process.returncode == 5
@@ -141,7 +140,7 @@ def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None
     """The same task started twice: one works, the other is refused, skips, or waits and finds it done."""
     tiny.write("a.jsonl", make_items(3000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
-    _wait_for_rows(tiny, "t")
+    tiny.wait_for_rows("t")
     line = "upsert-cli run a.jsonl --task-id t --batch-size 32"
     tiny.type(line, expect=4)
     tiny.type(f"{line} --if-running skip")
@@ -157,7 +156,7 @@ def test_a_folder_is_written_by_one_process(tiny: Terminal, make_items: Items) -
     tiny.write("a.jsonl", make_items(3000))
     tiny.write("b.jsonl", make_items(10, mark="other"))
     process = tiny.start("upsert-cli run a.jsonl --task-id first --batch-size 32")
-    _wait_for_rows(tiny, "first")
+    tiny.wait_for_rows("first")
     refused = tiny.type("upsert-cli run b.jsonl --task-id second", expect=4)
     assert "first" in refused.stderr
     assert tiny.info("second")["status"] == "refused"
@@ -178,17 +177,8 @@ def test_exit_status_maps_the_state(tiny: Terminal, make_items: Items) -> None:
     tiny.type("upsert-cli info bad")
 
 
-def _wait_for_rows(terminal: Terminal, task_id: str) -> None:
-    for _ in range(600):
-        done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
-        if done.returncode == 0 and json.loads(done.stdout)["progress"]["rows"]:
-            return
-        time.sleep(0.05)
-    raise AssertionError("the task never came to its first checkpoint")
-
-
 def _kill_in_the_middle(terminal: Terminal, line: str) -> None:
     process = terminal.start(line)
-    _wait_for_rows(terminal, "t")
+    terminal.wait_for_rows("t")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)

@@ -104,16 +104,6 @@ def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Coll
     return terminal.records(vectors=True)
 
 
-def _wait_for_rows(terminal: Terminal, task_id: str) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
-        if done.returncode == 0 and json.loads(done.stdout)["progress"]["rows"]:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the task never came to its first checkpoint")
-
-
 def _assert_full(errors: str, path: Path) -> None:
     """Checks that the message names the path and what to do, in one line."""
     (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
@@ -142,7 +132,7 @@ def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], 
     disk.clear()
     terminal.type("upsert-cli verify old")
     process = terminal.start("upsert-cli restart new")
-    _wait_for_rows(terminal, "new")
+    terminal.wait_for_rows("new")
     disk.fill(leave=10 * MIB)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

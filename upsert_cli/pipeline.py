@@ -133,7 +133,6 @@ class _Attempt:
         for source in self._sources:
             source.check_unchanged()
         model = find_model_patiently(self._task, self._options, report=self._observer.told, wait=self._wait)
-        self._stages.load_early(self._task, model)
         with self._progress.busy("opening"):
             writer = start_writer(
                 self._task,

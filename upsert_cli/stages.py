@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from upsert_cli.models import DEFAULT_MODEL, Model, find_model
 from upsert_cli.progress import Progress
 from upsert_cli.request import Options
 from upsert_cli.stream.ahead import run_ahead
-from upsert_cli.stream.database import described
 from upsert_cli.stream.embedder import Embedder, FastEmbedder
 from upsert_cli.stream.folder import holder_of
 from upsert_cli.stream.items import Position
@@ -58,12 +56,6 @@ def target_of(task: Task, model: Model) -> Target:
     )
 
 
-def _is_new(task: Task) -> bool:
-    """Tells whether a task's collection is still to be made, by nobody else at this moment."""
-    folder = Path(task.chroma)
-    return described(folder, task.collection) is None and holder_of(folder) is None
-
-
 def start_writer(
     task: Task,
     model: Model,
@@ -103,15 +95,6 @@ class Stages:
         self._pace = Pace(options.batch_size)
         self._in_flight = InFlight()
         self._ending = threading.Event()
-        self._loading: Future[Embedder] | None = None
-
-    def load_early(self, task: Task, model: Model) -> None:
-        """Loads the model in a thread already while the collection is opened, where that is new and will need it."""
-        if not _is_new(task):
-            return
-        pool = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._loading = pool.submit(self._load, model)
-        pool.shutdown(wait=False)
 
     def run(
         self,
@@ -157,7 +140,7 @@ class Stages:
         )
         embedded = embed_windows(
             plans,
-            load=lambda: self._load(model) if self._loading is None else self._loading.result(),
+            load=lambda: self._load(model),
             effort=self._options.effort,
             ending=self._ending,
             clock=time.monotonic,

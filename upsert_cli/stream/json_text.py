@@ -19,6 +19,7 @@ import orjson
 
 from upsert_cli.errors import ItemError, Stage
 
+JSON_FIELDS = ("payload", "item_info")  # columns of a table in which a text is JSON
 MAX_NESTING = 100  # levels; orjson writes at most 254, and Python's own stack ends at about 900
 
 MIN_EXACT, MAX_EXACT = -float(2**63), float(2**63)  # orjson makes floats of integers beyond, and of no others

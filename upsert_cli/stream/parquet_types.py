@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from upsert_cli.stream.json_text import JSON_FIELDS
+
 if TYPE_CHECKING:
     import pyarrow as pa
-
-JSON_FIELDS = ("payload", "item_info")  # columns in which a text is JSON
 
 
 def readable(schema: pa.Schema) -> pa.Schema:

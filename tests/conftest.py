@@ -158,6 +158,19 @@ print(json.dumps(found))
 """
 
 
+def read_drawn(descriptor: int) -> bytes:
+    """Returns all that is drawn on a pseudo-terminal until nobody has its other end any more."""
+    drawn = b""
+    while True:
+        try:
+            part = os.read(descriptor, 65_536)
+        except OSError:  # Linux reports the end of a terminal as an error
+            return drawn
+        if not part:
+            return drawn
+        drawn += part
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
     """Returns a terminal in an empty folder."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.conftest import Terminal, read_drawn
 
 PIECES = {
     "markup": "[bold red]x[/bold red][link=http://e]y[/]",
@@ -68,15 +68,7 @@ def _in_a_terminal(terminal: Terminal, arguments: list[str], *, cwd: Path) -> by
         stderr=theirs,
     )
     os.close(theirs)
-    drawn = b""
-    while True:
-        try:
-            part = os.read(ours, 65_536)
-        except OSError:  # Linux reports the end of a terminal as an error
-            break
-        if not part:
-            break
-        drawn += part
+    drawn = read_drawn(ours)
     process.wait()
     os.close(ours)
     return OWN_ESCAPES.sub("", drawn.decode()).encode()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.conftest import Terminal, read_drawn
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -163,14 +163,6 @@ def _in_a_terminal(terminal: Terminal, line: str) -> str:
         terminal.arguments(line), cwd=terminal.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    drawn = b""
-    while True:
-        try:
-            part = os.read(ours, 65_536)
-        except OSError:  # Linux reports the end of a terminal as an error
-            break
-        if not part:
-            break
-        drawn += part
+    drawn = read_drawn(ours)
     assert process.wait() == 0
     return drawn.decode()

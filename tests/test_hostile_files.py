@@ -18,9 +18,9 @@ import pytest
 from tests.conftest import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.request import Options
-from upsert_cli.stream.items import START
-from upsert_cli.stream.probing import check_first_rows
-from upsert_cli.stream.sources import find_files, fingerprint
+from upsert_cli.stream.items.reading import START
+from upsert_cli.stream.sources.probing import check_first_rows
+from upsert_cli.stream.sources.source import find_files, fingerprint
 from upsert_cli.stream.windows import Pace, Window, read_windows
 
 MANY = 200  # files; what the scorecard asks for

@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Terminal
 from upsert_cli.leases import Holder, Lease
-from upsert_cli.stream.folder import LEASE_NAME
+from upsert_cli.stream.chroma.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 

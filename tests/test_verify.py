@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import Terminal
 from tests.stream.loading import a_target
-from upsert_cli.stream.damage import put_index_aside
+from upsert_cli.stream.chroma.damage import put_index_aside
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -12,8 +12,8 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.models import known_name
 from upsert_cli.request import Options, Request
-from upsert_cli.stream.probing import check_first_rows
-from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
+from upsert_cli.stream.sources.probing import check_first_rows
+from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
 
 
 class Draft:

@@ -9,8 +9,8 @@ from typing import Any
 
 from upsert_cli.errors import BadMapping
 from upsert_cli.request import MAPPING
-from upsert_cli.stream.formats import FORMATS
-from upsert_cli.stream.texts import parse_template
+from upsert_cli.stream.documents.texts import parse_template
+from upsert_cli.stream.sources.formats import FORMATS
 
 _KEYS = {("text-field" if name == "text_fields" else name.replace("_", "-")): name for name in MAPPING}
 """The names in a file of `--map`, which are those of the options: `text-field` -> `text_fields`."""

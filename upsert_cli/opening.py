@@ -21,9 +21,9 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import RESULT_FIELDS, IfRunning, Options, Request, in_words
-from upsert_cli.stream.folder import holder_of
-from upsert_cli.stream.items import START, Position, read_items
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.chroma.folder import holder_of
+from upsert_cli.stream.items.reading import START, Position, read_items
+from upsert_cli.stream.sources.source import Source
 
 WAIT_STEP = 0.5  # seconds between two tries while another runner has the task
 

@@ -29,10 +29,10 @@ from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
 from upsert_cli.stages import Stages, find_model_patiently, start_writer
 from upsert_cli.stopping import Stopping
-from upsert_cli.stream.items import Position, Reject
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.chroma.writer import Writer
+from upsert_cli.stream.items.reading import Position, Reject
+from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.vectors import Embedded
-from upsert_cli.stream.writer import Writer
 
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 

@@ -16,15 +16,15 @@ from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task
 from upsert_cli.models import Model, find_model
 from upsert_cli.request import Options, Request
 from upsert_cli.stages import target_of
-from upsert_cli.stream.database import described
+from upsert_cli.stream.chroma.database import described
+from upsert_cli.stream.chroma.rows import Comparison, Verdict
+from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
-from upsert_cli.stream.items import START
+from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.plans import Collection, InFlight, Plan, compare_windows
-from upsert_cli.stream.rows import Comparison, Verdict
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.vectors import embed_windows
 from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
-from upsert_cli.stream.writer import Writer
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
 

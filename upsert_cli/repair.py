@@ -14,16 +14,16 @@ from dataclasses import replace
 
 from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.models import Model
-from upsert_cli.stream.damage import put_index_aside, take_poison
-from upsert_cli.stream.documents import Document
+from upsert_cli.stream.chroma.damage import put_index_aside, take_poison
+from upsert_cli.stream.chroma.rows import Comparison, Rows, Stored, Verdict
+from upsert_cli.stream.chroma.writer import Writer
+from upsert_cli.stream.documents.document import Document
+from upsert_cli.stream.documents.hashes import HASH_KEY, has_own_vector, stored_fault, stored_hash
 from upsert_cli.stream.embedder import FastEmbedder
-from upsert_cli.stream.hashes import HASH_KEY, has_own_vector, stored_fault, stored_hash
-from upsert_cli.stream.items import START, Item
+from upsert_cli.stream.items.reading import START, Item
 from upsert_cli.stream.plans import Plan, forced
-from upsert_cli.stream.rows import Comparison, Rows, Stored, Verdict
 from upsert_cli.stream.vectors import embed_windows
 from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
-from upsert_cli.stream.writer import Writer
 from upsert_cli.subject import Subject
 from upsert_cli.verification import Findings, Repaired, Report, Verification, examine, opened
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.tasks import Counts, Task, TaskStatus
-from upsert_cli.stream.documents import Recipe
+from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.embedder import Device, Effort
-from upsert_cli.stream.items import IdFrom
+from upsert_cli.stream.items.reading import IdFrom
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]

@@ -14,8 +14,8 @@ from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task, TaskStatus
 from upsert_cli.request import Options
-from upsert_cli.stream.items import START, Reject
-from upsert_cli.stream.rows import Verdict
+from upsert_cli.stream.chroma.rows import Verdict
+from upsert_cli.stream.items.reading import START, Reject
 from upsert_cli.stream.superseded import Rejected
 from upsert_cli.stream.vectors import Embedded
 

@@ -15,16 +15,16 @@ from upsert_cli.models import DEFAULT_MODEL, Model, find_model
 from upsert_cli.progress import Progress
 from upsert_cli.request import Options
 from upsert_cli.stream.ahead import run_ahead
+from upsert_cli.stream.chroma.folder import holder_of
+from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import Embedder, FastEmbedder
-from upsert_cli.stream.folder import holder_of
-from upsert_cli.stream.items import Position
+from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.plans import InFlight, compare_windows
-from upsert_cli.stream.rows import Target
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
 from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
-from upsert_cli.stream.writer import Writer
 
 RUN_AHEAD = 1  # windows that wait between two stages; bounds memory, and more gains nothing
 UNMEASURED_WINDOWS = 2  # windows of the smallest size, one to measure and one to be at work meanwhile

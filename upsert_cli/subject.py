@@ -11,10 +11,10 @@ from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of
 from upsert_cli.request import Options
-from upsert_cli.stream.database import described
-from upsert_cli.stream.rows import Target
-from upsert_cli.stream.sources import Source
-from upsert_cli.stream.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
+from upsert_cli.stream.chroma.database import described
+from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
+from upsert_cli.stream.sources.source import Source
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

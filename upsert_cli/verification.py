@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
-from upsert_cli.stream.items import START
-from upsert_cli.stream.rows import Verdict
+from upsert_cli.stream.chroma.rows import Verdict
+from upsert_cli.stream.chroma.writer import Writer
+from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.windows import MAX_ROWS, Pace, read_windows
-from upsert_cli.stream.writer import Writer
 from upsert_cli.subject import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers

@@ -10,9 +10,9 @@ from typing import Any
 from tests.bench.bench import MEASURE, Bench
 from tests.bench.measuring import cost_of, python
 from tests.bench.results import Result, short, shown
-from upsert_cli.stream.collection import LOAD_THRESHOLD
+from upsert_cli.stream.chroma.collection import LOAD_THRESHOLD
+from upsert_cli.stream.chroma.records import WRITE_ROWS
 from upsert_cli.stream.embedder import TOKEN_BUDGET
-from upsert_cli.stream.records import WRITE_ROWS
 from upsert_cli.stream.windows import MAX_ROWS
 
 SHARE = 3  # the real model embeds one in so many of the texts, for each setting

@@ -46,8 +46,8 @@ def _end_of_a_load(chroma: Path, *, flush: bool) -> float:
     import numpy as np
 
     from upsert_cli.models import DEFAULT_MODEL
-    from upsert_cli.stream.records import Records
-    from upsert_cli.stream.rows import Rows, Target
+    from upsert_cli.stream.chroma.records import Records
+    from upsert_cli.stream.chroma.rows import Rows, Target
 
     target = Target(
         path=str(chroma), collection="default", model=DEFAULT_MODEL, dimension=384, max_tokens=256,

@@ -48,9 +48,9 @@ def _seconds(way: str, path: Path) -> float:
 
 
 def _documents(path: Path) -> Callable[[], None]:
-    from upsert_cli.stream.documents import Recipe, make_document
-    from upsert_cli.stream.items import START, Item, read_items
-    from upsert_cli.stream.sources import find_files, fingerprint
+    from upsert_cli.stream.documents.document import Recipe, make_document
+    from upsert_cli.stream.items.reading import START, Item, read_items
+    from upsert_cli.stream.sources.source import find_files, fingerprint
 
     sources = [fingerprint(found) for found in find_files([str(path)])]
     recipe = Recipe(identity="model|384|256")

@@ -31,12 +31,12 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     """Embeds a file with the package's own stages, under another budget of tokens, threads and rows a window."""
     from upsert_cli.models import DEFAULT_MODEL
     from upsert_cli.stream import vectors
-    from upsert_cli.stream.documents import Recipe
+    from upsert_cli.stream.chroma.rows import Comparison, Verdict
+    from upsert_cli.stream.documents.document import Recipe
     from upsert_cli.stream.embedder import Effort, FastEmbedder
-    from upsert_cli.stream.items import START
+    from upsert_cli.stream.items.reading import START
     from upsert_cli.stream.plans import Plan
-    from upsert_cli.stream.rows import Comparison, Verdict
-    from upsert_cli.stream.sources import find_files, fingerprint
+    from upsert_cli.stream.sources.source import find_files, fingerprint
     from upsert_cli.stream.windows import Pace, read_windows
 
     embedder = FastEmbedder(DEFAULT_MODEL, Path(model), dimension=DIMENSION, max_tokens=256)

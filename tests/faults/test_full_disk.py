@@ -18,9 +18,9 @@ import pytest
 from tests.conftest import Terminal
 from tests.stream.loading import NOTHING, a_target, numbered, some_rows
 from upsert_cli.errors import DiskFull, TargetDamaged
-from upsert_cli.stream import child, folder
-from upsert_cli.stream.damage import put_index_aside
-from upsert_cli.stream.writer import Writer
+from upsert_cli.stream.chroma import child, folder
+from upsert_cli.stream.chroma.damage import put_index_aside
+from upsert_cli.stream.chroma.writer import Writer
 
 MIB = 1 << 20
 SIZE = 200  # MiB of the disk

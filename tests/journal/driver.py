@@ -22,7 +22,7 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import TaskStatus
-from upsert_cli.stream.sources import spool
+from upsert_cli.stream.sources.source import spool
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 WINDOWS, ROWS = 3, 10  # a task has so many windows of so many rows, with one reject each

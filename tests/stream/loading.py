@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from upsert_cli.stream.rows import Rows, Target
+from upsert_cli.stream.chroma.rows import Rows, Target
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from upsert_cli.stream.items import START, Item, Position, Reject, read_items
-from upsert_cli.stream.sources import Source, find_files, fingerprint
+from upsert_cli.stream.items.reading import START, Item, Position, Reject, read_items
+from upsert_cli.stream.sources.source import Source, find_files, fingerprint
 
 GOOD = b'{"object_id": "a", "payload": {"text": "hello"}}'
 

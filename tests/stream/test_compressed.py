@@ -14,8 +14,8 @@ import pytest
 from tests.conftest import SAMPLES
 from tests.stream.reading import GOOD, item, read, rows_of, sources_of
 from upsert_cli.errors import SourceUnreadable
-from upsert_cli.stream.items import START, Item, read_items
-from upsert_cli.stream.sources import find_files, fingerprint
+from upsert_cli.stream.items.reading import START, Item, read_items
+from upsert_cli.stream.sources.source import find_files, fingerprint
 
 KINDS = {".gz": "gzip", ".zst": "zstd"}
 
@@ -98,8 +98,8 @@ def test_what_is_inside_is_looked_at_too(tmp_path: Path) -> None:
 
 BOMB = """
 import sys
-from upsert_cli.stream.items import START, Item, read_items
-from upsert_cli.stream.sources import find_files, fingerprint
+from upsert_cli.stream.items.reading import START, Item, read_items
+from upsert_cli.stream.sources.source import find_files, fingerprint
 from pathlib import Path
 rows = read_items([fingerprint(found) for found in find_files(sys.argv[1:])], start=START, id_field="id")
 kinds = [type(row).__name__ for row, _ in rows]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.stream.reading import fuzz, item, read, reject, rows_of, sources_of
 from upsert_cli.errors import SourceUnreadable
-from upsert_cli.stream.items import Item, Reject
-from upsert_cli.stream.jsonl import MAX_LINE
+from upsert_cli.stream.items.jsonl import MAX_LINE
+from upsert_cli.stream.items.reading import Item, Reject
 
 cells = st.lists(st.sampled_from(["a", "é", '"', ",", ";", "\t", "\n", "\r\n", " ", "0"]), max_size=6).map("".join)
 ends = st.sampled_from(["\n", "\r\n"])

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from tests.conftest import SAMPLES
 from tests.stream.reading import exactly, fuzz, item, payloads, rows_of, values
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.documents import Document, Recipe, make_document
-from upsert_cli.stream.items import Item
+from upsert_cli.stream.documents.document import Document, Recipe, make_document
+from upsert_cli.stream.items.reading import Item
 
 RECIPE = Recipe(identity="a model|384|256")
 

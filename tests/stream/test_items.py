@@ -23,9 +23,9 @@ from tests.stream.reading import (
     write_lines,
 )
 from upsert_cli.errors import SourceUnreadable, Stage
-from upsert_cli.stream.inflating import HEAD, what_it_is
-from upsert_cli.stream.items import START, Item, Position, Reject, read_items
-from upsert_cli.stream.jsonl import MAX_LINE
+from upsert_cli.stream.items.jsonl import MAX_LINE
+from upsert_cli.stream.items.reading import START, Item, Position, Reject, read_items
+from upsert_cli.stream.sources.inflating import HEAD, what_it_is
 
 # -- good rows ----------------------------------------------------------------------------------------------------
 

@@ -21,10 +21,10 @@ from upsert_cli.errors import (
 )
 from upsert_cli.mapping import read_mapping
 from upsert_cli.request import Options
-from upsert_cli.stream.documents import Document, Recipe, make_document
-from upsert_cli.stream.hashes import stored_fault
-from upsert_cli.stream.items import START, Item, Reject, read_items
-from upsert_cli.stream.probing import check_first_rows
+from upsert_cli.stream.documents.document import Document, Recipe, make_document
+from upsert_cli.stream.documents.hashes import stored_fault
+from upsert_cli.stream.items.reading import START, Item, Reject, read_items
+from upsert_cli.stream.sources.probing import check_first_rows
 
 
 def _document(payload: dict[str, Any], **recipe: Any) -> Document:

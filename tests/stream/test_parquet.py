@@ -29,9 +29,9 @@ from tests.stream.reading import (
     write_lines,
 )
 from upsert_cli.errors import SourceUnreadable
-from upsert_cli.stream.documents import Recipe, make_document
-from upsert_cli.stream.items import START, Item, Reject, read_items
-from upsert_cli.stream.sources import find_files, fingerprint
+from upsert_cli.stream.documents.document import Recipe, make_document
+from upsert_cli.stream.items.reading import START, Item, Reject, read_items
+from upsert_cli.stream.sources.source import find_files, fingerprint
 
 UTC = datetime.UTC
 
@@ -282,8 +282,8 @@ def test_a_row_that_is_too_large(tmp_path: Path) -> None:
 BOMB = """
 import sys
 from pathlib import Path
-from upsert_cli.stream.items import START, Item, read_items
-from upsert_cli.stream.sources import find_files, fingerprint
+from upsert_cli.stream.items.reading import START, Item, read_items
+from upsert_cli.stream.sources.source import find_files, fingerprint
 rows = read_items([fingerprint(found) for found in find_files(sys.argv[1:])], start=START, id_field=None)
 kinds = [type(row).__name__ for row, _ in rows]
 [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]

@@ -33,12 +33,12 @@ from upsert_cli.errors import (
     TargetDamaged,
     TargetUnusable,
 )
-from upsert_cli.stream import collection as collection_module
-from upsert_cli.stream import records as records_module
-from upsert_cli.stream import soundness as soundness_module
-from upsert_cli.stream.database import is_flushed
-from upsert_cli.stream.folder import prepare_folder
-from upsert_cli.stream.records import Opened, Records, Rows, Target, Verdict
+from upsert_cli.stream.chroma import collection as collection_module
+from upsert_cli.stream.chroma import records as records_module
+from upsert_cli.stream.chroma import soundness as soundness_module
+from upsert_cli.stream.chroma.database import is_flushed
+from upsert_cli.stream.chroma.folder import prepare_folder
+from upsert_cli.stream.chroma.records import Opened, Records, Rows, Target, Verdict
 
 
 @pytest.fixture

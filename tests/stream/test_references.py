@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Terminal
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.references import MAX_REFERENCE, read_reference, reference_of
+from upsert_cli.stream.documents.references import MAX_REFERENCE, read_reference, reference_of
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from upsert_cli.errors import (
     UnknownFormat,
     UsageFault,
 )
-from upsert_cli.stream.items import START, Item, read_items
-from upsert_cli.stream.sources import FoundFile, Source, find_files, fingerprint, spool
+from upsert_cli.stream.items.reading import START, Item, read_items
+from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
 
 LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'
 EDGE = 4 << 20  # bytes at each end that a fingerprint covers

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stream.loading import a_target
 from upsert_cli.errors import ModelMismatch
-from upsert_cli.stream.stamp import Described, check_model, stamp
+from upsert_cli.stream.chroma.stamp import Described, check_model, stamp
 
 
 def _described(name: str | None = None, metadata: dict[str, Any] | None = None, **config: Any) -> Described:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.stream.reading import fuzz, sources_of, write_lines
 from upsert_cli.errors import ScratchUnusable
 from upsert_cli.stream.ahead import StreamEnded
-from upsert_cli.stream.documents import Recipe
-from upsert_cli.stream.items import START, Item, Position
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.items.reading import START, Item, Position
+from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
 from upsert_cli.stream.windows import Pace, read_windows
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.stream.reading import fuzz
-from upsert_cli.stream.documents import Recipe
-from upsert_cli.stream.items import START, Position
-from upsert_cli.stream.sources import Source, find_files, fingerprint
+from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.items.reading import START, Position
+from upsert_cli.stream.sources.source import Source, find_files, fingerprint
 from upsert_cli.stream.windows import MAX_ROWS, MAX_SIZE, MIN_ROWS, TARGET_SECONDS, Pace, Window, read_windows
 
 RECIPE = Recipe(identity="test")

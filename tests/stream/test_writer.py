@@ -28,11 +28,11 @@ from upsert_cli.errors import (
     WriterDied,
 )
 from upsert_cli.leases import Holder, Lease
-from upsert_cli.stream import child
-from upsert_cli.stream.folder import LEASE_NAME
-from upsert_cli.stream.records import Records
-from upsert_cli.stream.rows import Rows, Target, Verdict
-from upsert_cli.stream.writer import CALL_ROWS, Writer, WriterAbandoned
+from upsert_cli.stream.chroma import child
+from upsert_cli.stream.chroma.folder import LEASE_NAME
+from upsert_cli.stream.chroma.records import Records
+from upsert_cli.stream.chroma.rows import Rows, Target, Verdict
+from upsert_cli.stream.chroma.writer import CALL_ROWS, Writer, WriterAbandoned
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ LOAD = """
 import os, signal, sys
 from pathlib import Path
 from tests.stream.loading import NOTHING, a_target, numbered, some_rows
-from upsert_cli.stream.writer import Writer
+from upsert_cli.stream.chroma.writer import Writer
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
@@ -494,7 +494,7 @@ def serve_nothing(connection: Connection, start: child.Start) -> None:
 
 def test_process_that_always_dies_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the process dies of whatever it is to do, that ends in an error with a remedy after a bounded time."""
-    monkeypatch.setattr("upsert_cli.stream.writer.MAX_DEATHS", 5)
+    monkeypatch.setattr("upsert_cli.stream.chroma.writer.MAX_DEATHS", 5)
     writer = Writer.start(target, serve=serve_nothing)
     with pytest.raises(WriterDied, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
         writer.write(some_rows(numbered(0, 64)), NOTHING)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from upsert_cli.cli.options import Decorator, all_of, option
-from upsert_cli.stream.formats import FORMATS
+from upsert_cli.stream.sources.formats import FORMATS
 
 _FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."
 _TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."

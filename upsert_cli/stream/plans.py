@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from upsert_cli.stream.rows import Comparison, Verdict
+from upsert_cli.stream.chroma.rows import Comparison, Verdict
 from upsert_cli.stream.windows import Window
 
 STEP = 0.1  # seconds; the longest that a waiting stage sleeps before it looks whether it should end

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 from upsert_cli.errors import ScratchUnusable
 from upsert_cli.stream.ahead import StreamEnded
-from upsert_cli.stream.items import START, IdFrom, Item, Reject, read_items
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.items.reading import START, IdFrom, Item, Reject, read_items
+from upsert_cli.stream.sources.source import Source
 
 BLOCK_ROWS = 1_000  # ids looked up in one transaction; more gain nothing
 ID_BYTES = 16  # of a digest that stands for an id; two ids of 10 million are alike once in 10^24 tasks

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.errors import EmbedderFailed, Stage
+from upsert_cli.stream.chroma.rows import Comparison, Rows, Verdict
 from upsert_cli.stream.embedder import PROBE_TEXT, Effort, Embedder, checked, one_line
 from upsert_cli.stream.isolation import failing_rows
-from upsert_cli.stream.items import Reject
+from upsert_cli.stream.items.reading import Reject
 from upsert_cli.stream.plans import Plan
-from upsert_cli.stream.rows import Comparison, Rows, Verdict
 from upsert_cli.stream.windows import Window
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from upsert_cli.errors import ItemError, SourceChanged
-from upsert_cli.stream.documents import Document, Recipe, make_document
-from upsert_cli.stream.items import IdFrom, Item, Position, Reject, read_items
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.documents.document import Document, Recipe, make_document
+from upsert_cli.stream.items.reading import IdFrom, Item, Position, Reject, read_items
+from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Superseded, nothing_superseded
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)

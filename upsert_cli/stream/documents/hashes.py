@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.json_text import canonical
+from upsert_cli.stream.items.json_text import canonical
 
 HASH_KEY = "upsert_hash"
 HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of

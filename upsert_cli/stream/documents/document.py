@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.hashes import HASH_KEY, record_hash
-from upsert_cli.stream.item import Item, field_at
-from upsert_cli.stream.metadata import MAX_KEYS, Value, flatten
-from upsert_cli.stream.own_vectors import USUAL_FIELD, own_vector, without_vector
-from upsert_cli.stream.references import read_reference, reference_of
-from upsert_cli.stream.texts import text_by_template, text_of_fields
+from upsert_cli.stream.documents.hashes import HASH_KEY, record_hash
+from upsert_cli.stream.documents.metadata import MAX_KEYS, Value, flatten
+from upsert_cli.stream.documents.own_vectors import USUAL_FIELD, own_vector, without_vector
+from upsert_cli.stream.documents.references import read_reference, reference_of
+from upsert_cli.stream.documents.texts import text_by_template, text_of_fields
+from upsert_cli.stream.items.item import Item, field_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.json_text import JSON_FIELDS, parse
-from upsert_cli.stream.parquet_types import readable
+from upsert_cli.stream.items.json_text import JSON_FIELDS, parse
+from upsert_cli.stream.items.parquet_types import readable
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from upsert_cli.errors import DimensionMismatch, UpsertCliError
-from upsert_cli.stream.collection import OpenCollection, understood
-from upsert_cli.stream.faults import is_data_fault, is_passing, reason, row_fault, string_fault
-from upsert_cli.stream.folder import require_space
-from upsert_cli.stream.hashes import HASH_KEY
+from upsert_cli.stream.chroma.collection import OpenCollection, understood
+from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason, row_fault, string_fault
+from upsert_cli.stream.chroma.folder import require_space
+from upsert_cli.stream.chroma.reading_back import fetch, read_block
+from upsert_cli.stream.chroma.rows import Block, Comparison, Opened, Rows, Stored, Target, Verdict
+from upsert_cli.stream.documents.hashes import HASH_KEY
 from upsert_cli.stream.isolation import failing_rows
-from upsert_cli.stream.reading_back import fetch, read_block
-from upsert_cli.stream.rows import Block, Comparison, Opened, Rows, Stored, Target, Verdict
 
 __all__ = ["Comparison", "Opened", "Records", "Rows", "Target", "Verdict"]
 

@@ -17,14 +17,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.stream.child import Answer, Request, Start
+from upsert_cli.stream.chroma.child import Answer, Request, Start
 
 POLL_SECONDS = 0.05  # seconds; the longest that a waiting caller does not look around
 EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say
 BLOCKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
 CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGRATIONS", "MIGRATIONS_HASH_ALGORITHM"}
-_PROGRAM = "from upsert_cli.stream.child import main; main()"
+_PROGRAM = "from upsert_cli.stream.chroma.child import main; main()"
 LARGE_BLOCK = 1 << 20  # bytes; glibc gives blocks of this size back when they are freed, instead of keeping them
 
 

@@ -7,8 +7,8 @@ from array import array
 from typing import Any, NoReturn
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.item import field_at
-from upsert_cli.stream.json_text import kind_of, parse
+from upsert_cli.stream.items.item import field_at
+from upsert_cli.stream.items.json_text import kind_of, parse
 
 USUAL_FIELD = "vector"  # of the payload, in which a list is a vector without being asked for
 

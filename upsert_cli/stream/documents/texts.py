@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from upsert_cli.errors import BadTemplate, ItemError, Stage
-from upsert_cli.stream.item import field_at
-from upsert_cli.stream.json_text import as_text, kind_of
+from upsert_cli.stream.items.item import field_at
+from upsert_cli.stream.items.json_text import as_text, kind_of
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(?P<path>[^{}]*)\}|\\[nt\\]|[{}]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}

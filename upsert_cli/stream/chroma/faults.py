@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import TargetDamaged, TargetUnusable, UpsertCliError
-from upsert_cli.stream.folder import disk_full
-from upsert_cli.stream.rows import Target
+from upsert_cli.stream.chroma.folder import disk_full
+from upsert_cli.stream.chroma.rows import Target
 
 # Some rows are not rejected but queued, and then fail at every later call on the collection, for good. The engine's
 # limits are 5,460 keys, some 6,000 values in all lists of a row, and 32,766 keys taken away; ours are far below.

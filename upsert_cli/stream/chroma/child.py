@@ -19,10 +19,10 @@ from typing import TypeAlias
 
 from upsert_cli.errors import TargetInUse, UpsertCliError
 from upsert_cli.leases import Holder, Lease, LeaseHeld
-from upsert_cli.stream.database import probe_writer
-from upsert_cli.stream.folder import LEASE_NAME, prepare_folder, unusable
-from upsert_cli.stream.records import Records
-from upsert_cli.stream.rows import Rows, Target
+from upsert_cli.stream.chroma.database import probe_writer
+from upsert_cli.stream.chroma.folder import LEASE_NAME, prepare_folder, unusable
+from upsert_cli.stream.chroma.records import Records
+from upsert_cli.stream.chroma.rows import Rows, Target
 
 LEASE_STEP = 0.1  # seconds between two looks at whether the parent still wants the lease
 

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, WriterDied
-from upsert_cli.stream import child
+from upsert_cli.stream.chroma import child
+from upsert_cli.stream.chroma.process import POLL_SECONDS, Died, Process
+from upsert_cli.stream.chroma.rows import Block, Comparison, Opened, Rows, Stored, Target
 from upsert_cli.stream.isolation import failing_rows
-from upsert_cli.stream.process import POLL_SECONDS, Died, Process
-from upsert_cli.stream.rows import Block, Comparison, Opened, Rows, Stored, Target
 
 CALL_ROWS = 512  # rows a request, which nothing interrupts: 3.6 s of CPU where all replace others, else 1.3 s
 TRIES = 3  # tries of one call; a process that dies is started again in between

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.stream.hashes import stored_fault
+from upsert_cli.stream.chroma.rows import Block, Stored, Target
+from upsert_cli.stream.chroma.soundness import SAME_DISTANCE
+from upsert_cli.stream.documents.hashes import stored_fault
 from upsert_cli.stream.isolation import failing_rows
-from upsert_cli.stream.rows import Block, Stored, Target
-from upsert_cli.stream.soundness import SAME_DISTANCE
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
-    from upsert_cli.stream.rows import Vectors
+    from upsert_cli.stream.chroma.rows import Vectors
 
 FETCH_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ so much, garbage mostly does

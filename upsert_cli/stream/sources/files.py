@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
-from upsert_cli.stream.formats import KNOWN_SUFFIXES, format_of, why_unreadable
-from upsert_cli.stream.inflating import HEAD, what_it_is
+from upsert_cli.stream.sources.formats import KNOWN_SUFFIXES, format_of, why_unreadable
+from upsert_cli.stream.sources.inflating import HEAD, what_it_is
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upsert_cli.errors import DimensionMismatch, ModelMismatch
-from upsert_cli.stream.rows import Target
+from upsert_cli.stream.chroma.rows import Target
 
 STAMP_MODEL = "upsert_cli_model"
 STAMP_DIMENSION = "upsert_cli_dimension"

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.inflating import BUFFER, skip, skip_byte_order_mark
-from upsert_cli.stream.json_text import parse
+from upsert_cli.stream.items.json_text import parse
+from upsert_cli.stream.sources.inflating import BUFFER, skip, skip_byte_order_mark
 
 MAX_LINE = 8 << 20  # bytes without the line break; longer items are rejected (design: at any length, bounded memory)
 CHUNK = 1 << 20  # bytes in which lines are counted

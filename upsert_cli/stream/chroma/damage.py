@@ -15,9 +15,9 @@ from pathlib import Path
 
 from upsert_cli.errors import TargetInUse, TargetUnusable
 from upsert_cli.leases import Holder, Lease, LeaseHeld
-from upsert_cli.stream.database import DATABASE_NAME, PROBE_SECONDS, probe_writer
-from upsert_cli.stream.folder import LEASE_NAME, unusable
-from upsert_cli.stream.rows import Target
+from upsert_cli.stream.chroma.database import DATABASE_NAME, PROBE_SECONDS, probe_writer
+from upsert_cli.stream.chroma.folder import LEASE_NAME, unusable
+from upsert_cli.stream.chroma.rows import Target
 
 # What the engine takes from its queue in one statement, six variables a value of the 32,766 that sqlite allows.
 QUEUE_KEYS = 5_460

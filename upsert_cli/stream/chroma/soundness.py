@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.errors import TargetDamaged
-from upsert_cli.stream.database import flushed_segments
-from upsert_cli.stream.rows import Target
+from upsert_cli.stream.chroma.database import flushed_segments
+from upsert_cli.stream.chroma.rows import Target
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
-from upsert_cli.stream.database import is_flushed
-from upsert_cli.stream.faults import meaning, reason
-from upsert_cli.stream.folder import require_space
-from upsert_cli.stream.rows import Target
-from upsert_cli.stream.soundness import check_files, check_vectors
-from upsert_cli.stream.stamp import Described, check_model, stamp
+from upsert_cli.stream.chroma.database import is_flushed
+from upsert_cli.stream.chroma.faults import meaning, reason
+from upsert_cli.stream.chroma.folder import require_space
+from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.soundness import check_files, check_vectors
+from upsert_cli.stream.chroma.stamp import Described, check_model, stamp
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client

@@ -7,8 +7,8 @@ from math import isfinite
 from typing import Any, NoReturn, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.hashes import HASH_KEY
-from upsert_cli.stream.json_text import MAX_NESTING, as_text
+from upsert_cli.stream.documents.hashes import HASH_KEY
+from upsert_cli.stream.items.json_text import MAX_NESTING, as_text
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]

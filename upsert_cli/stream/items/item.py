@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.json_text import plain
+from upsert_cli.stream.items.json_text import plain
 
 # There is a Position and an Item for every row, and a tuple is made in a third of the time of a frozen dataclass.
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import BinaryIO, Protocol
 
-from upsert_cli.stream.delimited import count_records, read_records
-from upsert_cli.stream.inflating import Compression, open_bytes
-from upsert_cli.stream.jsonl import count_lines, read_lines
-from upsert_cli.stream.parquet import count_rows, read_rows
+from upsert_cli.stream.items.delimited import count_records, read_records
+from upsert_cli.stream.items.jsonl import count_lines, read_lines
+from upsert_cli.stream.items.parquet import count_rows, read_rows
+from upsert_cli.stream.sources.inflating import Compression, open_bytes
 
 
 class Reader(Protocol):

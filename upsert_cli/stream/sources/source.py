@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.errors import SourceChanged, SourceUnreadable, SpoolFailed
-from upsert_cli.stream.files import FoundFile, find_files, valid_unicode
-from upsert_cli.stream.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.files import FoundFile, find_files, valid_unicode
+from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
 
 __all__ = ["Fingerprint", "FoundFile", "Source", "find_files", "fingerprint", "spool"]
 

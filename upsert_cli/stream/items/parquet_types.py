@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from upsert_cli.stream.json_text import JSON_FIELDS
+from upsert_cli.stream.items.json_text import JSON_FIELDS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.inflating import skip, skip_byte_order_mark
-from upsert_cli.stream.json_text import JSON_FIELDS, not_utf8, parse
-from upsert_cli.stream.jsonl import MAX_LINE, skip_line, too_long
+from upsert_cli.stream.items.json_text import JSON_FIELDS, not_utf8, parse
+from upsert_cli.stream.items.jsonl import MAX_LINE, skip_line, too_long
+from upsert_cli.stream.sources.inflating import skip, skip_byte_order_mark
 
 OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
 RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice, because a quote was left open; bounds the time

@@ -14,10 +14,10 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError, SourceUnreadable, Stage
-from upsert_cli.stream.formats import FORMATS, why_unreadable
-from upsert_cli.stream.item import START, Item, Position, Reject, field_at
-from upsert_cli.stream.json_text import as_text, kind_of
-from upsert_cli.stream.sources import Source
+from upsert_cli.stream.items.item import START, Item, Position, Reject, field_at
+from upsert_cli.stream.items.json_text import as_text, kind_of
+from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.source import Source
 
 __all__ = ["START", "IdFrom", "Item", "ItemMaker", "Position", "Reject", "item_maker", "read_items"]
 

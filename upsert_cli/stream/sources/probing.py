@@ -9,14 +9,14 @@ from pathlib import PurePath
 from typing import Any
 
 from upsert_cli.errors import FieldsMissing, IdFieldMissing, RowIdsRepeat, SourceUnreadable, TextFieldMissing
-from upsert_cli.stream.documents import Recipe
-from upsert_cli.stream.formats import FORMATS, why_unreadable
-from upsert_cli.stream.item import Item, field_at
-from upsert_cli.stream.items import DEFAULT_ID_FIELD, ITEM_FIELDS, IdFrom, item_maker
-from upsert_cli.stream.metadata import SHOWN_KEY
-from upsert_cli.stream.references import reference_of
-from upsert_cli.stream.sources import Source
-from upsert_cli.stream.texts import template_fields
+from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.documents.metadata import SHOWN_KEY
+from upsert_cli.stream.documents.references import reference_of
+from upsert_cli.stream.documents.texts import template_fields
+from upsert_cli.stream.items.item import Item, field_at
+from upsert_cli.stream.items.reading import DEFAULT_ID_FIELD, ITEM_FIELDS, IdFrom, item_maker
+from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.source import Source
 
 PROBED_ROWS = 1_000  # rows; a file may begin with a few broken ones, and a field may be absent from some
 SHOWN_FIELDS = 20  # fields in a message
@@ -31,8 +31,8 @@ def check_first_rows(
 
     Args:
         sources: What is to be loaded.
-        id_field: As for `items.read_items`.
-        id_from: As for `items.read_items`.
+        id_field: As for `read_items`.
+        id_from: As for `read_items`.
         recipe: What else of the mapping there is.
 
     Raises:

@@ -1,0 +1,1 @@
+"""A file becomes items, row by row, from any position on."""

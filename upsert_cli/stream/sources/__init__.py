@@ -1,0 +1,1 @@
+"""What the user names becomes files: found, with a format, unpacked, and fingerprinted."""

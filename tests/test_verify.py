@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -332,6 +333,49 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
     assert outcome["repaired"]["aside"] == []
     assert outcome["ok"]
     _assert_equal(fresh.records(vectors=True), before)
+
+
+def test_records_that_no_query_comes_to_are_all_brought_back(tiny: Terminal, tiny_model: Path) -> None:
+    """Where a sample shows that the index has dropped records, a repair looks for each, and mends also those beside it."""
+    rows, lost = 500, 6
+    tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
+    words = ["sand", "river", "stone", "lamp", "harvest", "engine", "violin", "winter", "copper", "garden"]
+    texts = [" ".join(words[int(digit)] for digit in f"{number * 7919:09d}") for number in range(rows)]
+    tiny.write(
+        "a.jsonl", [{"object_id": f"obj-{number:05d}", "payload": {"text": text}} for number, text in enumerate(texts)]
+    )
+    tiny.type("upsert-cli run a.jsonl --task-id load")
+    before = tiny.records(vectors=True)
+    _unlink(_index(tiny), lost)
+    outcome = _outcome(tiny, "upsert-cli verify load --json", expect=3)
+    sampled = outcome["unreachable"]["count"]
+    assert 0 < sampled < lost
+    mended = _outcome(tiny, "upsert-cli verify load --repair --json")
+    assert mended["ok"]
+    assert mended["repaired"]["written"] == lost
+    assert _counts(mended["repaired"]["before"]) == GOOD | {"unreachable": sampled}
+    _assert_equal(tiny.records(vectors=True), before)
+
+
+def _unlink(index: Path, count: int) -> None:
+    """Takes the links to `count` records, one loaded after the other, out of an index: no search comes to them then."""
+    header = struct.unpack_from("<iQQQQQQiI", (index / "header.bin").read_bytes())
+    rows, row_bytes, label_at, entry = header[3], header[4], header[5], header[8]
+    upper, place = (index / "link_lists.bin").read_bytes(), 0
+    data = bytearray((index / "data_level0.bin").read_bytes())
+    numbers, is_low = [0] * rows, [False] * rows  # by label, which counts the records as they came
+    for number in range(rows):
+        (label,) = struct.unpack_from("<Q", data, number * row_bytes + label_at)
+        length = int.from_bytes(upper[place : place + 4], "little")
+        numbers[label - 1], is_low[label - 1] = number, length == 0 and number != entry
+        place += 4 + length
+    start = next(first for first in range(rows // 2, rows) if all(is_low[first : first + count]))
+    lost = set(numbers[start : start + count])
+    for begin in range(0, rows * row_bytes, row_bytes):
+        links = struct.unpack_from(f"<{int.from_bytes(data[begin : begin + 2], 'little')}I", data, begin + 4)
+        kept = [link for link in links if link not in lost]
+        struct.pack_into(f"<H2x{len(kept)}I", data, begin, len(kept), *kept)
+    (index / "data_level0.bin").write_bytes(data)
 
 
 def test_a_collection_of_others_is_read(fresh: Terminal) -> None:

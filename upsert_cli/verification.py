@@ -159,12 +159,13 @@ def verify(subject: Subject, *, report: Report) -> Verification:
     return Verification(subject=subject, found=examine(subject, report=report))
 
 
-def examine(subject: Subject, *, report: Report) -> Findings:
+def examine(subject: Subject, *, report: Report, ask_all: bool = False) -> Findings:
     """Reads every record with its vector, and compares the sources, if there are any, with what is stored.
 
     Args:
         subject: What to read, and what to compare it with.
         report: Told of each step that may take long.
+        ask_all: Whether every record has to find itself, not just a sample.
 
     Raises:
         TargetDamaged: The index cannot be read, or reading it ends the process.
@@ -172,7 +173,7 @@ def examine(subject: Subject, *, report: Report) -> Findings:
     """
     found = Findings()
     with opened(subject) as writer:
-        every = max(1, -(-writer.opened().count // SAMPLE_ROWS))
+        every = 1 if ask_all else max(1, -(-writer.opened().count // SAMPLE_ROWS))
         if subject.sources:
             report("comparing the sources with the collection")
             _compare_sources(subject, writer, found)

@@ -153,8 +153,8 @@ def _assert_whole(terminal: Terminal, expected: Collection, *, others: int = 0) 
 def _assert_verified(terminal: Terminal) -> None:
     """Checks that every record is there as it should be, and that all of them are found, if need be after a repair.
 
-    Chroma's index, left to itself too, drops about one in 700 records when their texts are all replaced: it can still
-    be read and listed, but no query comes to it. `verify` says so, and a repair brings it back.
+    Chroma's index, left to itself too, drops about one in 700 records when all of these texts are replaced, whose
+    vectors are close to each other: no query comes to such a record. `verify` says so, and a repair brings it back.
     """
     outcome = json.loads(terminal.type("upsert-cli verify t --json", expect=None).stdout)
     assert {kind: outcome[kind]["count"] for kind in ("missing", "unreadable", "different")} == {

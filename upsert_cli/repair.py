@@ -56,8 +56,8 @@ def repair(subject: Subject, *, report: Report) -> Verification:
         written += mender.write_all_stored()
         found = examine(subject, report=report)
     if found.unreachable and found.asked < found.records:
-        # Where an index has dropped one of a sample it has dropped others. With chromadb 1.5.9 that was one in 700 of the
-        # records that were replaced where all vectors were close to each other, and none of 4,000 with the default
+        # Where an index has dropped one of a sample it has dropped others. With chromadb 1.5.9 that was one in 700 of
+        # the records that were replaced where all vectors were close to each other, and none of 4,000 with the default
         # model; to write one again brought it back each time.
         report("looking for every record by its own vector")
         found = examine(subject, report=report, ask_all=True)

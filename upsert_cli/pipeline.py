@@ -137,6 +137,7 @@ class _Attempt:
             writer = start_writer(
                 self._task,
                 model,
+                rows=self._settlement.left(),
                 verbose=self._options.verbose,
                 wait_until=self._wait_until,
                 report=self._observer.told,

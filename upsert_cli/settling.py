@@ -56,6 +56,11 @@ class Settlement:
         """Returns the rows that there are to settle, where that is known."""
         return RejectsFile.count(self._retry_path) if self.is_retry else self._task.total
 
+    def left(self) -> int | None:
+        """Returns the rows that are still to be settled, where that is known."""
+        total = self.total()
+        return None if total is None else max(0, total - self.rows)
+
     def rows_to_retry(self) -> Iterator[tuple[str, int]] | None:
         """Returns source and row of the rejects that are still to be retried, or None to read every row.
 

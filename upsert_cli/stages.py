@@ -27,7 +27,7 @@ from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 
 RUN_AHEAD = 1  # windows that wait between two stages; bounds memory, and more gains nothing
-UNMEASURED_WINDOWS = 2  # windows of the smallest size, one to measure and one to be at work meanwhile
+UNMEASURED_WINDOWS = 1  # windows of the smallest size, which cost more a row; the next one is read in no time
 LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
 
 
@@ -60,6 +60,7 @@ def start_writer(
     task: Task,
     model: Model,
     *,
+    rows: int | None,
     verbose: bool,
     wait_until: float,
     report: Callable[[str], None],
@@ -70,6 +71,7 @@ def start_writer(
     Args:
         task: What is loaded.
         model: What it is embedded with.
+        rows: How many there are left to load; None: not known.
         verbose: Whether the process may write to standard error.
         wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
         report: Told whom is waited for.
@@ -82,7 +84,9 @@ def start_writer(
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:
         report(f"waiting for {task.chroma}, which is in use by {holder}")
-    return Writer.start(target_of(task, model), task_id=task.id, verbose=verbose, lease_timeout=seconds, wait=wait)
+    return Writer.start(
+        target_of(task, model), task_id=task.id, rows=rows, verbose=verbose, lease_timeout=seconds, wait=wait
+    )
 
 
 class Stages:

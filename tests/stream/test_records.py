@@ -423,6 +423,40 @@ def test_closing_flushes_the_index(target: Target, rows: int) -> None:
     assert_holds(target, some_rows(numbered(0, rows)))
 
 
+@pytest.mark.parametrize(("expected", "written", "changes"), [(2, 2, 256), (600, 600, 0), (600, 500, 150)])
+def test_flush_of_few_rows_costs_next_to_nothing(
+    target: Target, monkeypatch: pytest.MonkeyPatch, expected: int, written: int, changes: int
+) -> None:
+    """Where it is known how few rows come, the last of them flushes the index, or a few changes of nothing do."""
+    made: list[int] = []
+    with opened(target, rows=expected) as (records, _):
+        records.write(rows := some_rows(numbered(0, written)), NOTHING)
+        collection = records._collection.chroma
+        update = collection.update
+
+        def counted(**some: Any) -> None:
+            made.append(len(some["ids"]))
+            update(**some)
+
+        monkeypatch.setattr(collection, "update", counted)
+    assert sum(made) <= changes
+    assert is_flushed(Path(target.path), _identity(target)) is True
+    assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 10_000
+    assert_holds(target, rows)
+
+
+def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
+    """After a load that did not flush, no reader finds a threshold at which it would do that beside the next load."""
+    prepare_folder(Path(target.path))
+    records, _ = Records.open(target)
+    records.write(some_rows(numbered(0, 400)), NOTHING)
+    records.abandon()
+    with opened(target, rows=300, unclean=True):
+        database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
+        (schema,) = database.execute("SELECT schema_str FROM collections").fetchone()
+    assert '"sync_threshold":10000' in schema
+
+
 def test_looking_alone_flushes_nothing(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load that finds everything unchanged does not touch the index."""
     load(target, some_rows(["a"]))

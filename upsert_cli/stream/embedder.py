@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from upsert_cli.errors import DeviceUnusable, EmbedderUnusable
+from upsert_cli.lean_imports import lean_imports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,8 @@ class FastEmbedder:
         if device == "cuda":
             _require_gpu()
         try:
-            from fastembed import TextEmbedding
+            with lean_imports():
+                from fastembed import TextEmbedding
 
             self._embedding = TextEmbedding(name, specific_model_path=str(folder), threads=1, cuda=device == "cuda")
             self._tokenizer = self._prepare_tokenizer()

@@ -36,6 +36,9 @@ class Start:
     lease_timeout: float
     """Seconds to wait for another holder of the folder."""
 
+    rows: int | None
+    """Rows that are going to be written at most, where that is known."""
+
     serve: Serve
     """What the process does; a function that can be imported."""
 
@@ -129,7 +132,7 @@ def _work(connection: Connection, start: Start) -> Answer:
         try:
             probe_writer(path)
             records, opened = Records.open(
-                start.target, unclean=not before.clean, owed=ledger.owed, owe=ledger.write_down
+                start.target, unclean=not before.clean, rows=start.rows, owed=ledger.owed, owe=ledger.write_down
             )
         except BaseException:
             ledger.close(clean=before.clean)  # nothing was written

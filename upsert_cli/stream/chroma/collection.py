@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
+from upsert_cli.lean_imports import lean_imports, unchecked_overrides
 from upsert_cli.stream.chroma.database import is_flushed
 from upsert_cli.stream.chroma.faults import meaning, reason
 from upsert_cli.stream.chroma.folder import require_space
@@ -26,18 +27,21 @@ LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which k
 READERS_THRESHOLD = 1_000_000_000  # rows; what others see during a load, so that none of them flushes
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
 PROBE_ID = "upsert-cli-probe"  # an id that is never stored
-FLUSH_ROWS = 2_500  # changes a call while flushing; a quarter of the threshold
+LEAST_THRESHOLD = 256  # rows; the index takes rows in by the hundred, and a flush after fewer gains nothing
+FLUSH_CALLS = 4  # calls in which a flush reaches the threshold at most
 
 
 class OpenCollection:
     """A collection and the client it came from; only one process at a time may have a folder's."""
 
-    def __init__(self, target: Target, client: Client, owe: Callable[[int | None], None]) -> None:
+    def __init__(self, target: Target, client: Client, *, rows: int | None, owe: Callable[[int | None], None]) -> None:
         """Takes over an open client; use `open`."""
         self._target = target
         self._client = client
+        self._rows = rows
         self._owe = owe
         self._threshold: int | None = None  # rows; None for another kind of index
+        self._load_threshold = LOAD_THRESHOLD
         self._final_threshold: int | None = None
         self.chroma: Collection
         self.created = False
@@ -51,6 +55,7 @@ class OpenCollection:
         target: Target,
         *,
         suspicious: bool,
+        rows: int | None,
         owed: int | None,
         owe: Callable[[int | None], None],
     ) -> OpenCollection:
@@ -59,6 +64,7 @@ class OpenCollection:
         Args:
             target: What to open.
             suspicious: Whether to look at more of the index, since the last writer did not end in order.
+            rows: How many are going to be written at most; None: not known.
             owed: The collection's own threshold, if a writer that died could not put it back.
             owe: Called with the threshold of somebody else's collection before it is changed for the time of the load,
                 and with None once it is back.
@@ -72,7 +78,7 @@ class OpenCollection:
         require_space(Path(target.path), rows=0)
         check_files(target, suspicious=suspicious)
         with understood(target):
-            opening = cls(target, _connect(target.path), owe)
+            opening = cls(target, _connect(target.path), rows=rows, owe=owe)
             try:
                 opening._prepare(owed, suspicious=suspicious)
             except BaseException:
@@ -122,7 +128,8 @@ class OpenCollection:
     def flush(self) -> None:
         """Writes all that is queued into the index files, so that the next reader opens at once.
 
-        The engine flushes after so many queued changes, so it gets changes that change nothing: 0.3 s of CPU at most.
+        The engine flushes after so many queued changes, so it gets changes that change nothing: 0.3 s of CPU at most,
+        and next to none where the threshold could be what the load was going to write.
         To open the collection anew with a lower threshold would put all that is queued into the index again, at up to
         7 ms a row, and would let readers see that threshold.
         """
@@ -134,9 +141,9 @@ class OpenCollection:
             check_files(self._target)  # on a disk that fills up meanwhile the engine writes a part, and says nothing
 
     def _flush(self, folder: Path, identity: str) -> None:
-        block = min(FLUSH_ROWS, self.max_batch)
+        block = min(self._load_threshold // FLUSH_CALLS, self.max_batch)
         with understood(self._target):
-            for start in range(0, LOAD_THRESHOLD, block):
+            for start in range(0, self._load_threshold + block, block):
                 if self._threshold is None or is_flushed(folder, identity) is not False:
                     return
                 ids = [f"upsert-cli-flush-{number}" for number in range(start, start + block)]
@@ -186,7 +193,17 @@ class OpenCollection:
         self._final_threshold = LOAD_THRESHOLD if described.is_ours else owed or own
         if self._final_threshold != LOAD_THRESHOLD:
             self._owe(self._final_threshold)
-        self._set_threshold(LOAD_THRESHOLD)
+        self._load_threshold = self._fitting_threshold()
+        self._set_threshold(self._load_threshold)
+
+    def _fitting_threshold(self) -> int:
+        """Returns the rows of the load, if they are few: all are then flushed by the last of them.
+
+        Only while nothing is queued: a reader that sees the threshold before our first write must not have to flush.
+        """
+        if self._rows is None or not (self.created or is_flushed(Path(self._target.path), str(self.chroma.id))):
+            return LOAD_THRESHOLD
+        return min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._rows))
 
     def _set_threshold(self, threshold: int) -> None:
         if threshold == self._threshold or self._threshold is None:
@@ -210,8 +227,9 @@ def understood(target: Target) -> Iterator[None]:
 
 
 def _connect(path: str) -> Client:
-    import chromadb
-    from chromadb.config import Settings
+    with lean_imports(), unchecked_overrides():
+        import chromadb
+        from chromadb.config import Settings
 
     # Constructed from the defaults alone: variables of the environment or a .env file cannot redirect or break it.
     settings = Settings.model_construct(anonymized_telemetry=False)

@@ -45,6 +45,7 @@ class Records:
         target: Target,
         *,
         unclean: bool = False,
+        rows: int | None = None,
         owed: int | None = None,
         owe: Callable[[int | None], None] = lambda _: None,
     ) -> tuple[Records, Opened]:
@@ -53,10 +54,11 @@ class Records:
         Args:
             target: What to open; the folder is there, and nobody else writes to it.
             unclean: Whether the last writer did not end in order.
+            rows: How many are going to be written at most; None: not known.
             owed: The collection's own setting, if that writer could not put it back.
             owe: Called with a setting before it is changed for the time of the load, with None once it is back.
         """
-        collection = OpenCollection.open(target, suspicious=unclean, owed=owed, owe=owe)
+        collection = OpenCollection.open(target, suspicious=unclean, rows=rows, owed=owed, owe=owe)
         records = cls(target, collection, unflushed=unclean)
         return records, Opened(
             created=collection.created,

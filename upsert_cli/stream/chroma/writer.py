@@ -71,6 +71,7 @@ class Writer:
         target: Target,
         *,
         task_id: str | None = None,
+        rows: int | None = None,
         verbose: bool = False,
         lease_timeout: float = 0.0,
         wait: Callable[[], None] = lambda: None,
@@ -81,6 +82,7 @@ class Writer:
         Args:
             target: What to open.
             task_id: Told to others who want the folder.
+            rows: How many are going to be written at most; None: not known.
             verbose: Whether the process may write to standard error.
             lease_timeout: Seconds to wait for another holder of the folder.
             wait: Called every `POLL_SECONDS` or so while the main thread waits; may raise to give up.
@@ -91,7 +93,7 @@ class Writer:
         """
         if not hasattr(signal, "pthread_sigmask"):
             raise LocksUnsupported(path=target.path)
-        start = child.Start(target=target, task_id=task_id, lease_timeout=lease_timeout, serve=serve)
+        start = child.Start(target=target, task_id=task_id, rows=rows, lease_timeout=lease_timeout, serve=serve)
         writer = cls(start, verbose=verbose, wait=wait)
         writer._spawn()
         return writer

@@ -77,6 +77,8 @@ def test_shards_without_ids(tiny: Terminal) -> None:
     assert _without_hash(records["train-0.parquet:2"]) == expected
     tiny.type("upsert-cli run hub --id-from row --keep-lists --task-id again")
     assert tiny.info("again")["counts"]["unchanged"] == len(rows)
+    said = tiny.type("upsert-cli run hub --id-from row --task-id again", expect=4).stderr
+    assert "(--keep-lists: given, now not given)" in said
 
 
 def test_items_that_bring_their_vectors(tiny: Terminal) -> None:

@@ -15,6 +15,7 @@ next. The core raises; only the command line's error boundary turns an error int
 from __future__ import annotations
 
 import enum
+import json
 import shlex
 import signal
 from collections.abc import Mapping
@@ -827,7 +828,7 @@ class WriterDied(UpsertCliError):
 
 @dataclass(eq=False, kw_only=True)
 class CollectionNotFound(UpsertCliError):
-    """Raised when a collection that is to be verified is not there."""
+    """Raised when a collection that is to be read is not there."""
 
     path: str
     collection: str
@@ -841,7 +842,7 @@ class CollectionNotFound(UpsertCliError):
 
 @dataclass(eq=False, kw_only=True)
 class ModelUnknown(Refusal):
-    """Raised when vectors are to be made again and nothing says by which model."""
+    """Raised when vectors are to be made, for records or for a query, and nothing says by which model."""
 
     path: str
     collection: str
@@ -849,7 +850,60 @@ class ModelUnknown(Refusal):
     def __str__(self) -> str:
         return (
             f"the collection {self.collection} in {self.path} does not say which model made its vectors, "
-            f"so none was made again; load it anew into a collection of this tool's own"
+            f"so no vector was made; load it anew into a collection of this tool's own"
+        )
+
+
+# -- queries ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class CollectionEmpty(UpsertCliError):
+    """Raised when a collection that is to be queried holds no record."""
+
+    path: str
+    collection: str
+
+    def __str__(self) -> str:
+        return f"the collection {self.collection} in {self.path} holds no record; `upsert-cli run` loads into it"
+
+
+@dataclass(eq=False, kw_only=True)
+class QueryDimensionMismatch(Refusal):
+    """Raised when a collection holds vectors of another length than those of the model that it names."""
+
+    path: str
+    collection: str
+    had: int
+    gives: int
+    model: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} holds vectors of {self.had} numbers, and {self.model} "
+            f"gives {self.gives}; query it by the program that filled it, or name another --collection"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class BlankQuery(UsageFault):
+    """Raised when there is no text to query for."""
+
+    def __str__(self) -> str:
+        return "the text to query for is blank; give some words, in quotes"
+
+
+@dataclass(eq=False, kw_only=True)
+class BadFilter(UsageFault):
+    """Raised when Chroma does not understand the filter of a query."""
+
+    given: dict[str, Any]
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--where {json.dumps(self.given)}: {self.reason}; it takes a filter of Chroma's on the metadata, "
+            f'such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
         )
 
 

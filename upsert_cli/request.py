@@ -136,8 +136,10 @@ class Request:
     task_id: str | None = None
 
 
-def in_words(value: str | tuple[str, ...] | None) -> str:
+def in_words(value: str | bool | tuple[str, ...] | None) -> str:  # noqa: FBT001  # the value of a flag
     """Returns an option's value as a user would give it."""
+    if isinstance(value, bool):
+        return "given" if value else "not given"
     return "not given" if value is None else value if isinstance(value, str) else ", ".join(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from upsert_cli import __version__
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
-from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of
+from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of, silent
 from upsert_cli.request import Options
 from upsert_cli.stream.chroma.database import described
 from upsert_cli.stream.chroma.rows import Target
@@ -90,15 +91,16 @@ class Subject:
         identity = identity_of(model, dimension, max_tokens) if STAMP_MODEL in stamp else None
         return cls(target=target, identity=identity, options=options, **of_task)
 
-    def model(self) -> Model:
-        """Returns the model that the collection's vectors are of.
+    def model(self, *, report: Callable[[str], None] = silent) -> Model:
+        """Returns the model that the collection's vectors are of; tells `report` of what takes long.
 
         Raises:
             ModelUnknown: It does not say.
         """
         if not self.target.model:
             raise ModelUnknown(path=self.target.path, collection=self.target.collection)
-        return find_model(self.target.model, folder=self.options.model_folder, offline=self.options.offline)
+        options = self.options
+        return find_model(self.target.model, folder=options.model_folder, offline=options.offline, report=report)
 
 
 def _described(path: Path, collection: str) -> tuple[dict[str, Any], int | None, str]:

@@ -34,6 +34,7 @@ COMMANDS = {
         "upsert_cli.cli.verify:verify",
         "Read every record back with its vector, and compare it with a task's sources.",
     ),
+    "query": ("upsert_cli.cli.query:query", "Find the records that are nearest to a text."),
     "models": ("upsert_cli.cli.models:models", "See, fetch and check embedding models."),
     "journal": ("upsert_cli.cli.journal:journal", "Look after the journal of tasks."),
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable
 
 import click
 
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_separated
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task, TaskStatus
@@ -59,7 +59,8 @@ def list_tasks(session: Session, *, offset: int, limit: int, status: str | None,
     if json:
         click.echo(safe_json([task.as_json(running=_running(session, task)) for task in tasks]))
         return
-    _print_table(session, _HEADER, [_row(task, running=_running(session, task)) for task in tasks])
+    rows = [_row(task, running=_running(session, task)) for task in tasks]
+    print_table(session.terminal, _HEADER, rows, numbers=("ROWS", "REJECTED"))
 
 
 @click.command()
@@ -149,20 +150,3 @@ def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
         return
     for name, value in pairs:
         click.echo(f"{name:<10}  {safe(value)}")
-
-
-def _print_table(session: Session, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    if not sys.stdout.isatty():
-        click.echo(tab_separated([header, *rows]))
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in header:
-        justify: Literal["left", "right"] = "right" if title in ("ROWS", "REJECTED") else "left"
-        # Only the last column may be broken: an id is there to be copied.
-        table.add_column(title, overflow="fold", no_wrap=title != header[-1], justify=justify)
-    for row in rows:
-        table.add_row(*(Text(safe(cell)) for cell in row))
-    session.terminal.console(stderr=False).print(table)

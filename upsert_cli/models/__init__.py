@@ -18,7 +18,7 @@ from upsert_cli.models.cache import cache_folder, missing_files, place_of, publi
 from upsert_cli.models.default import MAX_TOKENS, make_default_model
 from upsert_cli.models.hub import Entry, catalogue, check_hub, download
 
-__all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "find_model", "known_name", "list_models"]
+__all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "find_model", "known_name", "list_models", "silent"]
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 # Known here too, since the default model is mostly in the cache, and fastembed takes a second to import.

@@ -120,6 +120,13 @@ class FastEmbedder:
 
         return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
 
+    def embed_query(self, text: str) -> Vectors:
+        """Embeds a text to look for, which some models do in another way: float32, `(1, dimension)`."""
+        import numpy as np
+
+        vectors = np.asarray(list(self._embedding.query_embed([text])), dtype=np.float32)
+        return checked(vectors, texts=1, dimension=self.dimension)
+
 
 def _require_gpu() -> None:
     import onnxruntime

@@ -17,13 +17,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
 
-from upsert_cli.errors import TargetInUse, UpsertCliError
+from upsert_cli.errors import TargetBusy, TargetInUse, UpsertCliError
 from upsert_cli.leases import Holder, Lease, LeaseHeld
 from upsert_cli.stream.chroma.database import probe_writer
 from upsert_cli.stream.chroma.folder import LEASE_NAME, prepare_folder, unusable
 from upsert_cli.stream.chroma.records import Records
-from upsert_cli.stream.chroma.rows import Rows, Target
+from upsert_cli.stream.chroma.requests import Close, Compare, Fetch, Query, ReadBack, Request, Write
+from upsert_cli.stream.chroma.rows import Target
 
+READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 LEASE_STEP = 0.1  # seconds between two looks at whether the parent still wants the lease
 
 
@@ -44,47 +46,6 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compare:
-    """Asks what has to be done about some documents."""
-
-    ids: list[str]
-    hashes: list[str]
-    keys: list[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
-    """Asks to write some records."""
-
-    upserts: Rows
-    updates: Rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadBack:
-    """Asks what is wrong with a run of records."""
-
-    start: int
-    rows: int
-    every: int
-    identity: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetch:
-    """Asks for documents and metadata, of some ids or of a run of records."""
-
-    ids: list[str] | None
-    start: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Close:
-    """Asks to flush the index and end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What came of a request, or of opening."""
 
@@ -92,7 +53,6 @@ class Answer:
     error: Exception | None = None
 
 
-Request: TypeAlias = Compare | Write | ReadBack | Fetch | Close
 Serve: TypeAlias = Callable[[Connection, Start], None]
 
 
@@ -126,6 +86,8 @@ def serve(connection: Connection, start: Start) -> None:
 def _work(connection: Connection, start: Start) -> Answer:
     path = Path(start.target.path)
     _move_into(path)
+    if start.target.beside_others:
+        return _work_beside_others(connection, start, path)
     with _take_lease(connection, path / LEASE_NAME, start) as lease:
         before = lease.before or Holder.this_process(clean=True)
         ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
@@ -146,6 +108,33 @@ def _work(connection: Connection, start: Start) -> Answer:
         records.close()
         ledger.close(clean=True)
     return Answer()
+
+
+def _work_beside_others(connection: Connection, start: Start, path: Path) -> Answer:
+    """Answers requests that only read, without the lease: whoever wants to load meanwhile is not kept from it."""
+    _await_writer(connection, path)
+    records, opened = Records.open(start.target)
+    try:
+        _send(connection, Answer(value=opened))
+        _answer_requests(connection, records)
+    finally:
+        records.abandon()
+    return Answer()
+
+
+def _await_writer(connection: Connection, path: Path) -> None:
+    """Waits for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
+    until = time.monotonic() + READ_SECONDS
+    while True:
+        try:
+            probe_writer(path)
+        except TargetBusy:
+            if time.monotonic() >= until:
+                raise
+        else:
+            return
+        if connection.poll():  # the end of the pipe, as above
+            raise ParentGone
 
 
 def _move_into(path: Path) -> None:
@@ -170,7 +159,7 @@ def _answer_requests(connection: Connection, records: Records) -> None:
         _send(connection, answer)
 
 
-def _do(records: Records, request: Compare | Write | ReadBack | Fetch) -> object:
+def _do(records: Records, request: Compare | Write | ReadBack | Fetch | Query) -> object:
     match request:
         case Compare():
             return records.compare(request.ids, request.hashes, request.keys)
@@ -182,6 +171,8 @@ def _do(records: Records, request: Compare | Write | ReadBack | Fetch) -> object
             )
         case Fetch():
             return records.fetch(request.ids, start=request.start, rows=request.rows)
+        case Query():
+            return records.query(request.vector, rows=request.rows, where=request.where)
 
 
 def _take_lease(connection: Connection, path: Path, start: Start) -> Lease:

@@ -75,8 +75,9 @@ class OpenCollection:
             TargetDamaged: The index cannot be read, or does not hold what it should.
             UpsertCliError: Chroma cannot work with the folder.
         """
-        require_space(Path(target.path), rows=0)
-        check_files(target, suspicious=suspicious)
+        if not target.beside_others:
+            require_space(Path(target.path), rows=0)
+            check_files(target, suspicious=suspicious)
         with understood(target):
             opening = cls(target, _connect(target.path), rows=rows, owe=owe)
             try:
@@ -92,7 +93,8 @@ class OpenCollection:
         self.chroma = self._get()
         described = _describe(self.chroma)
         warnings = check_model(self._target, described) if self._target.model else ()
-        self._raise_threshold(described, owed)
+        if not self._target.beside_others:
+            self._raise_threshold(described, owed)
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self.count = self.chroma.count()

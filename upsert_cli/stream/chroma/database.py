@@ -66,23 +66,44 @@ def described(folder: Path, collection: str) -> tuple[str, int | None, dict[str,
         "WHERE collection_id = ?",
         identity,
     )
-    function = next((name for text in configurations if (name := _function(text))), "")
-    return str(identity), dimension, dict(pairs), function
+    return str(identity), dimension, dict(pairs), _function(configurations)
 
 
-def _function(configuration: str | None) -> str:
-    """Returns the name of the embedding function in a stored configuration, wherever it stands."""
-    found: list[str] = []
+def _function(configurations: list[str | None]) -> str:
+    """Returns the name of the embedding function in stored configurations, or ""."""
+    stored = (value for text in configurations for value in _stored(text, "embedding_function"))
+    names = (str(value["name"]) for value in stored if isinstance(value, dict) and value.get("name"))
+    return next(names, "")
+
+
+def _stored(configuration: str | None, key: str) -> list[Any]:
+    """Returns the values of a key in a stored configuration, wherever it stands."""
+    found: list[Any] = []
 
     def look(value: dict[str, Any]) -> dict[str, Any]:
-        function = value.get("embedding_function")
-        if isinstance(function, dict) and function.get("name"):
-            found.append(str(function["name"]))
+        if key in value:
+            found.append(value[key])
         return value
 
     with suppress(ValueError):
         json.loads(configuration or "{}", object_hook=look)
-    return found[0] if found else ""
+    return found
+
+
+def reading_flushes(folder: Path, collection: str) -> bool:
+    """Tells whether merely reading a collection would write its index files, since too much is queued for them."""
+    rows = _ask(
+        folder,
+        "SELECT c.config_json_str, c.schema_str, (SELECT COUNT(*) FROM embeddings_queue q "
+        "WHERE q.topic LIKE '%/' || c.id AND q.seq_id > COALESCE(m.seq_id, 0)) FROM collections c "
+        "JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
+        "WHERE c.name = ?",
+        collection,
+    )
+    return any(
+        queued >= min((value for text in configurations for value in _stored(text, "sync_threshold")), default=0)
+        for *configurations, queued in rows
+    )
 
 
 def is_flushed(folder: Path, collection_id: str) -> bool | None:

@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.stream.chroma.child import Answer, Request, Start
+from upsert_cli.stream.chroma.child import Answer, Start
+from upsert_cli.stream.chroma.requests import Request
 
 POLL_SECONDS = 0.05  # seconds; the longest that a waiting caller does not look around
 EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say

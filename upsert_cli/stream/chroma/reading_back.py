@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.stream.chroma.rows import Block, Stored, Target
+from upsert_cli.errors import BadFilter
+from upsert_cli.stream.chroma.faults import is_data_fault, reason
+from upsert_cli.stream.chroma.rows import Block, Hit, Stored, Target
 from upsert_cli.stream.chroma.soundness import SAME_DISTANCE
 from upsert_cli.stream.documents.hashes import stored_fault
 from upsert_cli.stream.isolation import failing_rows
@@ -71,6 +73,39 @@ def fetch(chroma: Collection, ids: Sequence[str] | None, *, start: int, rows: in
         read = chroma.get(ids=list(ids), include=["documents", "metadatas"])
     columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
     return [Stored(one, text, dict(metadata or {})) for one, text, metadata in columns]
+
+
+def nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Hit]:
+    """Returns the records nearest to a vector, the nearest first.
+
+    Args:
+        chroma: Open.
+        vector: Float32, `(1, dimension)`, of the collection's dimension.
+        rows: How many at most.
+        where: A filter of Chroma's; None: all records.
+
+    Raises:
+        BadFilter: Chroma does not understand the filter.
+    """
+    try:
+        found = chroma.query(
+            query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
+        )
+    except Exception as error:
+        if where is None or not is_data_fault(error):
+            raise
+        raise BadFilter(given=where, reason=reason(error).rstrip(".")) from error
+    # One answer for each vector that was asked for.
+    return [
+        Hit(one, float(distance), text, dict(metadata or {}))
+        for one, distance, text, metadata in zip(
+            found["ids"][0],
+            (found["distances"] or [[]])[0],
+            (found["documents"] or [[]])[0],
+            (found["metadatas"] or [[]])[0],
+            strict=True,
+        )
+    ]
 
 
 def _vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]:

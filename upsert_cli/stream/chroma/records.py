@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from upsert_cli.errors import DimensionMismatch, UpsertCliError
 from upsert_cli.stream.chroma.collection import OpenCollection, understood
 from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason, row_fault, string_fault
 from upsert_cli.stream.chroma.folder import require_space
-from upsert_cli.stream.chroma.reading_back import fetch, read_block
-from upsert_cli.stream.chroma.rows import Block, Comparison, Opened, Rows, Stored, Target, Verdict
+from upsert_cli.stream.chroma.reading_back import fetch, nearest, read_block
+from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Opened, Rows, Stored, Target, Verdict
 from upsert_cli.stream.documents.hashes import HASH_KEY
 from upsert_cli.stream.isolation import failing_rows
+
+if TYPE_CHECKING:
+    from upsert_cli.stream.chroma.rows import Vectors
 
 __all__ = ["Comparison", "Opened", "Records", "Rows", "Target", "Verdict"]
 
@@ -123,6 +126,11 @@ class Records:
         """Returns the documents and metadata of `ids`, or of `rows` records from `start` on."""
         with understood(self._target):
             return _patiently(lambda: fetch(self._collection.chroma, ids, start=start, rows=rows))
+
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Hit]:
+        """Returns the `rows` records nearest to a vector, the nearest first; see `reading_back.nearest`."""
+        with understood(self._target):
+            return _patiently(lambda: nearest(self._collection.chroma, vector, rows=rows, where=where))
 
     def write(self, upserts: Rows, updates: Rows) -> list[tuple[str, str]]:
         """Writes all rows but those that are at fault themselves.

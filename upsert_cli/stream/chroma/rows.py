@@ -33,6 +33,9 @@ class Target:
     as_found: bool = False
     """Whether the collection has to be there and is taken as it is: for a full look instead of the usual glance."""
 
+    beside_others: bool = False
+    """Whether it is only read, while a load may be writing to it: no lease is taken, and nothing is changed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
@@ -75,6 +78,15 @@ class Stored(NamedTuple):
     """A record as it is stored, but for its vector."""
 
     id: str
+    text: str | None
+    metadata: dict[str, Any]
+
+
+class Hit(NamedTuple):
+    """A record that a query found."""
+
+    id: str
+    distance: float
     text: str | None
     metadata: dict[str, Any]
 

@@ -14,13 +14,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, WriterDied
 from upsert_cli.stream.chroma import child
 from upsert_cli.stream.chroma.process import POLL_SECONDS, Died, Process
-from upsert_cli.stream.chroma.rows import Block, Comparison, Opened, Rows, Stored, Target
+from upsert_cli.stream.chroma.requests import Close, Compare, Fetch, Query, ReadBack, Request, Write
+from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Opened, Rows, Stored, Target
 from upsert_cli.stream.isolation import failing_rows
+
+if TYPE_CHECKING:
+    from upsert_cli.stream.chroma.rows import Vectors
 
 CALL_ROWS = 512  # rows a request, which nothing interrupts: 3.6 s of CPU where all replace others, else 1.3 s
 TRIES = 3  # tries of one call; a process that dies is started again in between
@@ -118,7 +122,7 @@ class Writer:
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
         """Tells what has to be done about each document; see `Records.compare`."""
         with self._my_turn(), self._last_death(), self._timed("comparing"):
-            comparison: Comparison = self._ask(child.Compare(ids=ids, hashes=hashes, keys=keys), tries=TRIES)
+            comparison: Comparison = self._ask(Compare(ids=ids, hashes=hashes, keys=keys), tries=TRIES)
             return comparison
 
     def write(
@@ -143,7 +147,7 @@ class Writer:
                 refused += self._write_part(_part_of(upserts, updates, places[start : start + CALL_ROWS]))
         return refused
 
-    def _write_part(self, rows: child.Write) -> list[tuple[str, str]]:
+    def _write_part(self, rows: Write) -> list[tuple[str, str]]:
         ids = [*rows.upserts.ids, *rows.updates.ids]
         refused: list[tuple[str, str]] = []
 
@@ -162,24 +166,34 @@ class Writer:
         Raises:
             TargetDamaged: Reading them ends the process, or the index cannot be read at all.
         """
-        request = child.ReadBack(start=start, rows=rows, every=every, identity=identity)
-        with self._my_turn(), self._last_death():
-            try:
-                block: Block = self._ask(request, tries=TRIES_ALONE)
-            except Died as death:
-                raise self._cannot_open(death) from death
-            return block
+        return cast("Block", self._read(ReadBack(start=start, rows=rows, every=every, identity=identity)))
 
     def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Stored]:
         """Returns documents and metadata; see `Records.fetch`."""
         with self._my_turn(), self._last_death():
-            stored: list[Stored] = self._ask(child.Fetch(ids=ids, start=start, rows=rows), tries=TRIES)
+            stored: list[Stored] = self._ask(Fetch(ids=ids, start=start, rows=rows), tries=TRIES)
             return stored
+
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Hit]:
+        """Returns the records nearest to a vector; see `Records.query`."""
+        return cast("list[Hit]", self._read(Query(vector=vector, rows=rows, where=where)))
+
+    def _read(self, request: Request) -> Any:
+        """Carries out a request that reads the index.
+
+        Raises:
+            TargetDamaged: It ends the process.
+        """
+        with self._my_turn(), self._last_death():
+            try:
+                return self._ask(request, tries=TRIES_ALONE)
+            except Died as death:
+                raise self._cannot_open(death) from death
 
     def close(self) -> None:
         """Flushes the index, and waits for the process to end: the folder is free then."""
         with self._my_turn(), self._last_death():
-            self._ask(child.Close(), tries=TRIES)
+            self._ask(Close(), tries=TRIES)
             if self._process is not None:
                 with suppress(subprocess.TimeoutExpired):  # the folder is free already
                     self._process.join(self._look_around)
@@ -198,7 +212,7 @@ class Writer:
 
     # -- the process ----------------------------------------------------------------------------------------------
 
-    def _ask(self, request: child.Request, *, tries: int) -> Any:
+    def _ask(self, request: Request, *, tries: int) -> Any:
         """Carries out a request in a process that is started again, up to a number of tries, when it dies.
 
         Raises:
@@ -297,12 +311,12 @@ class Writer:
         return WriterDied(path=target.path, collection=target.collection, how=str(death))
 
 
-def _part_of(upserts: Rows, updates: Rows, places: Sequence[int]) -> child.Write:
+def _part_of(upserts: Rows, updates: Rows, places: Sequence[int]) -> Write:
     """Returns the request for some rows, counted through both."""
     border = len(upserts.ids)
     if len(places) == border + len(updates.ids):
-        return child.Write(upserts=upserts, updates=updates)
-    return child.Write(
+        return Write(upserts=upserts, updates=updates)
+    return Write(
         upserts=upserts.take([place for place in places if place < border]),
         updates=updates.take([place - border for place in places if place >= border]),
     )

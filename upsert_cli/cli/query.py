@@ -1,0 +1,106 @@
+"""The command that asks a collection: `query`."""
+
+from __future__ import annotations
+
+import json as stdlib_json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from upsert_cli.cli.load_options import ChromaFolder
+from upsert_cli.cli.options import Session, common_options, json_option, option
+from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.text import safe_json
+from upsert_cli.querying import Nearest, Question, nearest
+from upsert_cli.request import Options
+from upsert_cli.subject import Subject
+
+MAX_RECORDS = 1_000
+SHOWN_CHARACTERS = 100  # of a document on a terminal; a line or two
+
+_HEADER = ("ID", "DISTANCE", "DOCUMENT")
+
+
+class Filter(click.ParamType[dict[str, Any]]):
+    """A filter of Chroma's, as a JSON object; what it may say is Chroma's business."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """Returns the object, or fails for what is none."""
+        try:
+            given = stdlib_json.loads(value)
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{value!r} is no JSON ({error}); a filter looks like '{{\"year\": 2024}}'")
+        if not isinstance(given, dict):
+            self.fail(f"{value!r} is no JSON object; a filter looks like '{{\"year\": 2024}}'")
+        return given
+
+
+@click.command()
+@click.argument("text", metavar="TEXT")
+@option("-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="How many records to find.")
+@option("--chroma", type=ChromaFolder(), default=Path("chroma"), metavar="FOLDER", help="Chroma's folder.")
+@option("--collection", default="default", metavar="NAME", help="The collection to look in.")
+@option(
+    "--where",
+    type=Filter(),
+    metavar="JSON",
+    help='Only among records whose metadata fit a filter of Chroma\'s, such as \'{"year": {"$gte": 2024}}\'.',
+)
+@option(
+    "--model-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The folder with the model's files, instead of looking for them.",
+)
+@option("--offline", is_flag=True, help="Never look for the model in the network.")
+@json_option("Print the records as one JSON object, with documents and metadata.")
+@common_options
+def query(
+    session: Session,
+    *,
+    text: str,
+    rows: int,
+    chroma: Path,
+    collection: str,
+    where: dict[str, Any] | None,
+    model_path: Path | None,
+    offline: bool,
+    json: bool,
+) -> None:
+    """Find the records that are nearest to a text.
+
+    The text is embedded by the model that filled the collection. Reads only, and works while a load runs. On a terminal
+    the start of each document is shown, in a pipe and with --json all of it.
+
+    \b
+    upsert-cli query 'bread without kneading'
+    upsert-cli query 'bread without kneading' -n 3 --where '{"year": {"$gte": 2020}}' --json
+    """
+    options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    subject = Subject.of_collection(chroma.expanduser().absolute(), collection, options)
+    terminal = session.terminal
+    question = Question(text=text, rows=rows, where=where or None)
+    found = nearest(subject, question, report=terminal.say, warn=terminal.warn)
+    if json:
+        click.echo(safe_json(found.as_json()))
+    else:
+        _show(session, found)
+
+
+def _show(session: Session, found: Nearest) -> None:
+    cut = SHOWN_CHARACTERS if sys.stdout.isatty() else None
+    rows = [(hit.id, f"{hit.distance:.4f}", _start(hit.text or "", cut)) for hit in found.hits]
+    print_table(session.terminal, _HEADER, rows, numbers=("DISTANCE",))
+    if not rows:
+        session.terminal.say(f"none of the {found.records:,} records of {found.target.collection} fits --where")
+
+
+def _start(text: str, cut: int | None) -> str:
+    if cut is None:
+        return text
+    line = " ".join(text.split())
+    return line if len(line) <= cut else f"{line[:cut].rstrip()}..."

@@ -1,0 +1,66 @@
+"""What the writer's process is asked to do, each as a message through the pipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from upsert_cli.stream.chroma.rows import Rows
+
+if TYPE_CHECKING:
+    from upsert_cli.stream.chroma.rows import Vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """Asks what has to be done about some documents."""
+
+    ids: list[str]
+    hashes: list[str]
+    keys: list[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """Asks to write some records."""
+
+    upserts: Rows
+    updates: Rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBack:
+    """Asks what is wrong with a run of records."""
+
+    start: int
+    rows: int
+    every: int
+    identity: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Asks for documents and metadata, of some ids or of a run of records."""
+
+    ids: list[str] | None
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Asks for the records nearest to a vector."""
+
+    vector: Vectors
+    """Float32, `(1, dimension)`."""
+
+    rows: int
+    where: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """Asks to flush the index and end."""
+
+
+Request: TypeAlias = Compare | Write | ReadBack | Fetch | Query | Close

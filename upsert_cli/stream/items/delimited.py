@@ -46,6 +46,24 @@ def count_records(file: BinaryIO, *, delimiter: str) -> int:
     return sum(1 for _ in records)
 
 
+def cut_records(file: BinaryIO, *, rows: int, size: int, delimiter: str) -> Iterator[tuple[int, int]]:
+    """Yields places at which `read_records` may begin, as `jsonl.cut_lines` does; finding them is to read the records.
+
+    Raises:
+        OSError: The header cannot be used.
+    """
+    records = _Records(file, delimiter)
+    records.header()
+    begin = records.offset
+    row = last = 0
+    for row, _ in enumerate(records, start=1):  # the last one is needed
+        if row - last >= rows or records.offset - begin >= size:
+            begin, last = records.offset, row
+            yield row, begin
+    if row > last:
+        yield row, records.offset
+
+
 def _named(names: Sequence[str], fields: list[str]) -> dict[str, object] | ItemError:
     if len(fields) != len(names):
         return _fault(f"{len(fields)} fields, and the header has {len(names)}")

@@ -66,6 +66,34 @@ def count_lines(file: BinaryIO) -> int:
     return lines + bool(tail.strip())
 
 
+def cut_lines(file: BinaryIO, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yields places at which `read_lines` may begin, with the number of the line before: without parsing anything.
+
+    Args:
+        file: At its first byte.
+        rows: Lines from one place to the next at most.
+        size: Bytes from one place to the next, but for a line that alone has more.
+
+    Yields:
+        Number of the line that ends there, offset of the next; the last one is the end of the file.
+    """
+    begin = offset = skip_byte_order_mark(file)
+    row = last = 0
+    is_inside = False  # whether a line has begun that has not ended yet
+    while chunk := file.read(CHUNK):
+        place = 0
+        while (end := chunk.find(b"\n", place) + 1) > 0:
+            row += 1
+            place = end
+            if row - last >= rows or offset + place - begin >= size:
+                begin, last = offset + place, row
+                yield row, begin
+        is_inside = place < len(chunk)
+        offset += len(chunk)
+    if is_inside or row > last:
+        yield row + is_inside, offset
+
+
 def _breaks_before_text(text: bytes) -> int:
     """Counts the lines in a text that begins and ends with a line break."""
     return text.count(b"\n") - 1 - sum(1 for _ in _BLANK_LINE.finditer(text))

@@ -82,6 +82,44 @@ def count_rows(path: Path) -> int:
         raise OSError(_one_line(error)) from error
 
 
+def cut_rows(path: Path, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yields row numbers at which reading may begin: ends of row groups, and places inside of those that are large.
+
+    Args:
+        path: The file.
+        rows: Rows from one place to the next at most.
+        size: Bytes, unpacked, from one place to the next, as far as the footer tells.
+
+    Yields:
+        Rows that are behind each place, and 0, since Parquet is addressed by rows; the last one is the end of the file.
+
+    Raises:
+        OSError: The file is no Parquet or is cut off.
+    """
+    import pyarrow as pa
+
+    try:
+        with _open(path) as file:
+            begin = end = 0
+            for number in range(file.metadata.num_row_groups):
+                group = file.metadata.row_group(number)
+                start, end = end, end + group.num_rows
+                step = max(1, min(rows, size * group.num_rows // max(1, group.total_byte_size)))
+                if begin < start and end - begin > step:
+                    begin = start
+                    yield begin, 0
+                while end - begin > step:
+                    begin += step
+                    yield begin, 0
+                if end - begin == step:
+                    begin = end
+                    yield begin, 0
+            if begin < end:
+                yield end, 0
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
+        raise OSError(_one_line(error)) from error
+
+
 def _check_names(names: Iterable[str], fields: Collection[str] | None) -> None:
     repeated = [name for name, times in Counter(names).items() if times > 1 and (fields is None or name in fields)]
     if repeated:

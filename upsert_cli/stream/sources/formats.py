@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import BinaryIO, Protocol
 
-from upsert_cli.stream.items.delimited import count_records, read_records
-from upsert_cli.stream.items.jsonl import count_lines, read_lines
-from upsert_cli.stream.items.parquet import count_rows, read_rows
+from upsert_cli.stream.items.delimited import count_records, cut_records, read_records
+from upsert_cli.stream.items.jsonl import count_lines, cut_lines, read_lines
+from upsert_cli.stream.items.parquet import count_rows, cut_rows, read_rows
 from upsert_cli.stream.sources.inflating import Compression, open_bytes
 
 
@@ -45,6 +45,29 @@ class TextReader(Protocol):
         """Yields as a `Reader` does; the file is at its first byte."""
 
 
+class Cutter(Protocol):
+    """What finds the places of a file at which reading may begin."""
+
+    def __call__(self, path: Path, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+        """Yields each place as the rows behind it and the offset to begin at; the last one is the end of the file.
+
+        Args:
+            path: What to open.
+            rows: Rows from one place to the next at most.
+            size: Bytes from one place to the next, but for a row that alone has more.
+
+        Raises:
+            OSError: The file cannot be opened or read any further.
+        """
+
+
+class TextCutter(Protocol):
+    """What finds such places in the bytes of a text file."""
+
+    def __call__(self, file: BinaryIO, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+        """Yields as a `Cutter` does; the file is at its first byte."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """A kind of file."""
@@ -57,11 +80,16 @@ class Format:
     count: Callable[[Path], int | None]
     """Returns the rows of a file, or None where only reading tells; raises OSError."""
 
+    cut: Cutter | None = None
+    """None where reading can only begin at the first byte, since the file is compressed as a whole."""
+
     is_table: bool = False
     """Its rows have no objects inside: the id is a column among others."""
 
 
-def _text_formats(name: str, *suffixes: str, read: TextReader, count: Callable[[BinaryIO], int]) -> dict[str, Format]:
+def _text_formats(
+    name: str, *suffixes: str, read: TextReader, count: Callable[[BinaryIO], int], cut: TextCutter
+) -> dict[str, Format]:
     """Returns a text format and its compressed forms."""
     kinds: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
     return {
@@ -69,6 +97,7 @@ def _text_formats(name: str, *suffixes: str, read: TextReader, count: Callable[[
             suffixes=tuple(f"{suffix}{ending}" for suffix in suffixes),
             read=partial(_read_text, read, compression),
             count=partial(_count_text, count, compression),
+            cut=partial(_cut_text, cut) if compression is None else None,
             is_table=read is not read_lines,
         )
         for ending, compression in kinds.items()
@@ -98,15 +127,28 @@ def _count_text(count: Callable[[BinaryIO], int], compression: Compression | Non
     return None
 
 
+def _cut_text(cut: TextCutter, path: Path, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+    with open_bytes(path, None) as file:
+        yield from cut(file, rows=rows, size=size)
+
+
 FORMATS = {
-    **_text_formats("jsonl", ".jsonl", ".ndjson", read=read_lines, count=count_lines),
+    **_text_formats("jsonl", ".jsonl", ".ndjson", read=read_lines, count=count_lines, cut=cut_lines),
     **_text_formats(
-        "csv", ".csv", read=partial(read_records, delimiter=","), count=partial(count_records, delimiter=",")
+        "csv",
+        ".csv",
+        read=partial(read_records, delimiter=","),
+        count=partial(count_records, delimiter=","),
+        cut=partial(cut_records, delimiter=","),
     ),
     **_text_formats(
-        "tsv", ".tsv", read=partial(read_records, delimiter="\t"), count=partial(count_records, delimiter="\t")
+        "tsv",
+        ".tsv",
+        read=partial(read_records, delimiter="\t"),
+        count=partial(count_records, delimiter="\t"),
+        cut=partial(cut_records, delimiter="\t"),
     ),
-    "parquet": Format(suffixes=(".parquet",), read=read_rows, count=count_rows),
+    "parquet": Format(suffixes=(".parquet",), read=read_rows, count=count_rows, cut=cut_rows),
 }
 
 KNOWN_SUFFIXES = tuple(suffix for kind in FORMATS.values() for suffix in kind.suffixes)

@@ -23,6 +23,7 @@ from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
+from upsert_cli.stream.units import Unit
 from upsert_cli.stream.vectors import Embedded, embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 
@@ -89,14 +90,27 @@ def start_writer(
     )
 
 
+def load_model(model: Model, options: Options) -> Embedder:
+    """Loads the model of a task."""
+    return FastEmbedder(
+        model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens, device=options.device
+    )
+
+
 class Stages:
     """Everything before the writing, and what goes back to it from there: the pace, and what is settled."""
 
-    def __init__(self, options: Options, progress: Progress) -> None:
-        """Starts nothing yet; `run` does."""
+    def __init__(self, options: Options, progress: Progress, *, pace: Pace | None = None) -> None:
+        """Starts nothing yet; `run` does.
+
+        Args:
+            options: How the task is loaded.
+            progress: Counts what the stages do.
+            pace: That of the stages before these, whose speed it knows.
+        """
         self._options = options
         self._progress = progress
-        self._pace = Pace(options.batch_size)
+        self._pace = pace or Pace(options.batch_size)
         self._in_flight = InFlight()
         self._ending = threading.Event()
 
@@ -110,6 +124,8 @@ class Stages:
         model: Model,
         writer: Writer,
         wait: Callable[[], None],
+        unit: Unit | None = None,
+        load: Callable[[], Embedder] | None = None,
     ) -> Generator[Embedded, None, None]:
         """Yields embedded windows, in the order of their rows.
 
@@ -121,6 +137,8 @@ class Stages:
             model: What to embed with; loaded when the first text needs it.
             writer: Tells what the collection holds already.
             wait: Called in the waits of the thread that takes the windows; may raise to end all stages.
+            unit: Whose rows to read; None: all from `start` on.
+            load: Returns the model where somebody keeps it loaded; None: it is loaded here.
         """
         options = self._options
         superseded = superseded_by_later_rows(
@@ -134,6 +152,7 @@ class Stages:
             recipe=options.recipe(identity=model.identity, dimension=model.dimension),
             pace=self._pace,
             only=only,
+            unit=unit,
             superseded=None if only is None else superseded,
         )
         ahead = run_ahead(self._read(windows), depth=RUN_AHEAD, ending=self._ending)
@@ -144,7 +163,7 @@ class Stages:
         )
         embedded = embed_windows(
             plans,
-            load=lambda: self._load(model),
+            load=load or (lambda: self._load(model)),
             effort=self._options.effort,
             ending=self._ending,
             clock=time.monotonic,
@@ -159,13 +178,7 @@ class Stages:
 
     def _load(self, model: Model) -> Embedder:
         with self._progress.busy("loading"):
-            return FastEmbedder(
-                model.name,
-                model.folder,
-                dimension=model.dimension,
-                max_tokens=model.max_tokens,
-                device=self._options.device,
-            )
+            return load_model(model, self._options)
 
     def _read(self, windows: Iterator[Window]) -> Iterator[Window]:
         for number in itertools.count():

@@ -11,6 +11,7 @@ from upsert_cli.errors import JournalDamaged, JournalUnreadable, JournalUnwritab
 from upsert_cli.journal.files import sync_folder, writing_to
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
+from upsert_cli.journal.receipts import Receipts, remove_receipts
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.leases import Lease
@@ -41,6 +42,7 @@ class Claim:
         self._progress = layout.progress(task_id)
         self._rejects = layout.rejects(task_id)
         self._retry = layout.retry(task_id)
+        self._receipts = layout.receipts(task_id)
         self._spooled = layout.spooled(task_id)
         self._cancel_requested = False
         self._released = False
@@ -70,6 +72,11 @@ class Claim:
         with writing_to(self._progress):
             self._progress.unlink(missing_ok=True)
             self._retry.unlink(missing_ok=True)
+        remove_receipts(self._receipts)
+
+    def receipts(self) -> Receipts:
+        """Opens the receipts of the units that are done, where the task is loaded in units."""
+        return Receipts.open_at(self._receipts)
 
     def retry_rejects(self, task: Task, start: dict[str, Any]) -> None:
         """Makes the next attempt read the rejected rows alone; goes on where such an attempt was interrupted.
@@ -150,6 +157,7 @@ class Claim:
         for path in (self._progress, self._rejects, self._retry):
             with writing_to(path):
                 path.unlink(missing_ok=True)
+        remove_receipts(self._receipts)
 
     def __enter__(self) -> Claim:
         return self

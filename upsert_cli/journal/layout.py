@@ -22,7 +22,8 @@ This folder belongs to upsert-cli. It keeps the tasks that were run on this mach
 collection. Please do not edit it while upsert-cli runs.
 
     tasks-*.json      the tasks, up to 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
-    active/           *.lease: locked by the process that runs a task; *.progress: how far it is
+    active/           *.lease: locked by the process that runs a task; *.progress: how far it is;
+                      *.units: which parts of it are done, if several processes load it
     rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
     spool/            what was read from standard input, so that a restart can read it again
     locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
@@ -47,6 +48,10 @@ class Layout:
     def progress(self, task_id: str) -> Path:
         """Returns the file with the checkpoint of a task."""
         return self.folder / "active" / f"{_checked(task_id)}.progress"
+
+    def receipts(self, task_id: str) -> Path:
+        """Returns the file that says which units of a task are done, where it is loaded in units."""
+        return self.folder / "active" / f"{_checked(task_id)}.units"
 
     def rejects(self, task_id: str) -> Path:
         """Returns the file with the items of a task that could not be loaded."""

@@ -39,7 +39,7 @@ class RejectsFile:
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Adds records and returns the length of the file in bytes, which belongs into the checkpoint."""
-        content = "".join(f"{_line(record)}\n" for record in records).encode("ascii")
+        content = "".join(f"{line_of(record)}\n" for record in records).encode("ascii")
         if content:
             with writing_to(self._path):
                 self._write(content)
@@ -110,7 +110,8 @@ class RejectsFile:
         write_all(self._descriptor, content)
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def line_of(record: Mapping[str, Any]) -> str:
+    """Returns a record as it stands in the file, in ASCII."""
     try:
         return valid_json(dict(record))
     except (RecursionError, TypeError, ValueError) as error:

@@ -15,6 +15,7 @@ from upsert_cli.stream.documents.document import Document, Recipe, make_document
 from upsert_cli.stream.items.reading import IdFrom, Item, Position, Reject, read_items
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Superseded, nothing_superseded
+from upsert_cli.stream.units import Unit
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
@@ -81,6 +82,7 @@ def read_windows(
     recipe: Recipe,
     pace: Pace,
     only: Iterator[tuple[str, int]] | None = None,
+    unit: Unit | None = None,
     superseded: AbstractContextManager[Superseded] | None = None,
 ) -> Iterator[Window]:
     """Yields the rows of `sources` from `start` on, in windows of about `pace.rows` rows.
@@ -93,6 +95,7 @@ def read_windows(
         recipe: How an item becomes a document.
         pace: How many rows make a window.
         only: Source and row of the rows to yield, in the order in which they stand there; None: all.
+        unit: Of whose rows to yield, `start` being its start; None: to the end of all sources.
         superseded: Entered and left by this generator; tells which good rows only count as duplicates; None: none.
 
     Raises:
@@ -101,6 +104,8 @@ def read_windows(
     """
     number = 0
     rows = read_items(sources, start=start, id_field=id_field, id_from=id_from)
+    if unit is not None:
+        rows = unit.rows(rows)
     with superseded or nullcontext(nothing_superseded) as is_superseded:
         gathering = _Gathering(recipe, is_superseded, after=start)
         for row, after in rows if only is None else _chosen(rows, only):

@@ -1,0 +1,191 @@
+"""The receipts of a task that is loaded in units: which of them are done, and what became of their rows.
+
+A receipt goes in after the collection has acknowledged all of its unit, so what is not here is to be done (again).
+Only the process that runs the task writes here, and nobody else reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from upsert_cli.errors import JournalUnwritable
+from upsert_cli.journal.files import make_folder, open_private, writing_to
+from upsert_cli.journal.rejects import line_of
+from upsert_cli.journal.tasks import Counts
+from upsert_cli.journal.validtext import valid_json
+
+SOURCE_SHIFT = 40  # bits of a row's number in a place: a million million rows of a source
+CACHE_KIB = 8_192  # of memory; what is sorted goes to the temporary folder beyond that
+
+_TABLES = """
+    CREATE TABLE IF NOT EXISTS receipts (
+        unit TEXT PRIMARY KEY, place INTEGER, body TEXT, counts TEXT, converted INTEGER, rejects TEXT
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS places ON receipts (place);
+    CREATE TABLE IF NOT EXISTS ids (digest BLOB, place INTEGER);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of a unit."""
+
+    unit: str
+    """Its id."""
+
+    source: int
+    """Index of the source."""
+
+    row: int
+    """The rows of the unit lie behind this one."""
+
+    body: dict[str, Any]
+    """The unit and where it ended, opaque here."""
+
+    counts: Counts
+    converted: int
+    rejects: list[dict[str, Any]]
+    """In the order of their rows."""
+
+    ids: dict[bytes, int]
+    """A digest of the id of each item that was loaded, with the last row of it; to find out which come again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Total:
+    """The sum of all receipts."""
+
+    counts: Counts
+    converted: int
+    rejects_bytes: int
+    """Length of their rejects as lines of a rejects file."""
+
+
+class Receipts:
+    """The receipts of one task, in a file of their own that is whole at any instant."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        """Takes over a database; use `open_at`."""
+        self._path = path
+        self._database = database
+
+    @classmethod
+    def open_at(cls, path: Path) -> Receipts:
+        """Opens the receipts of a task, or begins with none.
+
+        Raises:
+            JournalUnwritable: There is no room or no access, or the file is damaged.
+        """
+        with writing_to(path):
+            make_folder(path.parent)
+            os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+        with _told(path):
+            # An absolute name and no URI: a `?` in it is a character like any other.
+            database = sqlite3.connect(path, isolation_level=None)
+            database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            database.execute("PRAGMA temp_store = FILE")
+            database.executescript(_TABLES)
+        return cls(path, database)
+
+    def add(self, receipt: Receipt) -> None:
+        """Keeps a receipt: all of it or nothing, and from then on also after a power failure."""
+        place = _place(receipt.source, receipt.row)
+        rejects = "".join(f"{line_of(record)}\n" for record in receipt.rejects)
+        values = (
+            receipt.unit,
+            place,
+            valid_json(receipt.body),
+            json.dumps(receipt.counts.as_json()),
+            receipt.converted,
+            rejects,
+        )
+        ids = [(digest, _place(receipt.source, row)) for digest, row in receipt.ids.items()]
+        with _told(self._path), self._transaction():
+            self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._database.executemany("INSERT INTO ids VALUES (?, ?)", ids)
+
+    def body(self, unit: str) -> dict[str, Any] | None:
+        """Returns what was kept of a unit; None where it has no receipt."""
+        found = self._one("SELECT body FROM receipts WHERE unit = ?", unit)
+        return None if found is None else json.loads(found[0])
+
+    def total(self) -> Total:
+        """Sums up."""
+        counts, converted, size = Counts(), 0, 0
+        for text, changed, length in self._all("SELECT counts, converted, LENGTH(rejects) FROM receipts"):
+            counts += Counts.from_json(json.loads(text))
+            converted += changed
+            size += length  # it is ASCII
+        return Total(counts=counts, converted=converted, rejects_bytes=size)
+
+    def rejects(self) -> Iterator[list[dict[str, Any]]]:
+        """Yields the rejects of all units in the order of their rows, in bundles."""
+        for (text,) in self._all("SELECT rejects FROM receipts ORDER BY place"):
+            if text:
+                yield [json.loads(line) for line in text.splitlines()]
+
+    def repeated(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yields the last row of each id that was loaded by more than one unit, in order, with the body of its unit."""
+        last = "SELECT MAX(place) AS place FROM ids GROUP BY digest HAVING COUNT(*) > 1 ORDER BY place"
+        for (place,) in self._all(last):
+            # The rows of a unit lie behind its place.
+            found = self._one("SELECT body FROM receipts WHERE place < ? ORDER BY place DESC LIMIT 1", place)
+            if found is not None:
+                yield json.loads(found[0]), place & ((1 << SOURCE_SHIFT) - 1)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    def __enter__(self) -> Receipts:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        with _told(self._path):
+            found: tuple[Any, ...] | None = self._database.execute(query, values).fetchone()
+            return found
+
+    def _all(self, query: str) -> Iterator[tuple[Any, ...]]:
+        with _told(self._path):
+            yield from self._database.execute(query)
+
+
+def remove_receipts(path: Path) -> None:
+    """Removes the receipts of a task, with what a crash may have left beside them."""
+    with writing_to(path):
+        for each in (path, path.with_name(f"{path.name}-journal")):
+            each.unlink(missing_ok=True)
+
+
+def _place(source: int, row: int) -> int:
+    return source << SOURCE_SHIFT | row
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalUnwritable(path=str(path), reason=str(error)) from error

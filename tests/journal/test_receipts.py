@@ -1,0 +1,102 @@
+"""The receipts of units: what is in them is there after a crash, in the order of the rows, and ids that come again are found."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from upsert_cli.errors import JournalUnwritable
+from upsert_cli.journal.receipts import Receipt, Receipts, remove_receipts
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.tasks import Counts
+
+
+def _receipt(
+    unit: str, *, source: int = 0, row: int = 0, rejected: int = 0, ids: dict[bytes, int] | None = None
+) -> Receipt:
+    rejects = [{"source": "a.jsonl", "row": row + 1 + place, "detail": "é\ud800"} for place in range(rejected)]
+    counts = Counts(read=4 + rejected, inserted=4, failed=rejected)
+    body = {"unit": unit, "end": None}
+    return Receipt(
+        unit=unit, source=source, row=row, body=body, counts=counts, converted=2, rejects=rejects, ids=ids or {}
+    )
+
+
+def test_receipts_are_kept(tmp_path: Path) -> None:
+    """What was added is there when the file is opened again, private, and summed up to the byte of the rejects file."""
+    path = tmp_path / "new" / "a?b#c.units"
+    with Receipts.open_at(path) as receipts:
+        receipts.add(_receipt("0:x:9-", row=9, rejected=2))
+        receipts.add(_receipt("0:x:0-9", rejected=1))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with Receipts.open_at(path) as receipts:
+        assert receipts.body("0:x:9-") == {"unit": "0:x:9-", "end": None}
+        assert receipts.body("0:x:0-") is None
+        total = receipts.total()
+        assert (total.counts, total.converted) == (Counts(read=11, inserted=8, failed=3), 4)
+        assert [reject["row"] for bundle in receipts.rejects() for reject in bundle] == [1, 10, 11]
+        with RejectsFile.open_at(tmp_path / "rejects.jsonl", 0) as rejects:
+            lengths = [rejects.append(bundle) for bundle in receipts.rejects()]
+        assert lengths[-1] == total.rejects_bytes
+    remove_receipts(path)
+    remove_receipts(path)
+    assert not path.exists()
+
+
+def test_a_receipt_goes_in_once(tmp_path: Path) -> None:
+    """A second receipt of a unit is refused as a whole, and what was there stays."""
+    with Receipts.open_at(tmp_path / "a.units") as receipts:
+        receipts.add(_receipt("0:x:0-9", ids={b"a": 3}))
+        with pytest.raises(JournalUnwritable):
+            receipts.add(_receipt("0:x:0-9", ids={b"b": 4}))
+        receipts.add(_receipt("0:x:9-", row=9, ids={b"b": 12}))
+        assert receipts.total().counts.read == 8
+        assert list(receipts.repeated()) == []
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    """Receipts that cannot be read end in an error with the path."""
+    path = tmp_path / "a.units"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(JournalUnwritable, match=r"a\.units"):
+        Receipts.open_at(path)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    units=st.lists(st.lists(st.integers(0, 5), max_size=6), max_size=6),
+    order=st.randoms(use_true_random=False),
+    sources=st.integers(1, 3),
+)
+def test_repeated_ids(
+    tmp_path_factory: pytest.TempPathFactory, units: list[list[int]], order: Random, sources: int
+) -> None:
+    """Of each id in several units the very last row is told, with its unit, in order, whatever order they were done in."""
+    row = dict.fromkeys(range(sources), 0)
+    made: list[Receipt] = []
+    last: dict[int, tuple[int, int, int]] = {}
+    seen: dict[int, set[int]] = {}
+    for number, ids in enumerate(units):
+        source = number * sources // max(1, len(units))
+        begin, places = row[source], dict[bytes, int]()
+        for identifier in ids:
+            row[source] += 1
+            places[bytes([identifier])] = row[source]
+            last[identifier] = (source, number, row[source])
+            seen.setdefault(identifier, set()).add(number)
+        row[source] += 1  # a row that was rejected
+        made.append(_receipt(str(number), source=source, row=begin, ids=places))
+    order.shuffle(made)
+    path = tmp_path_factory.getbasetemp() / "repeated.units"
+    remove_receipts(path)
+    with Receipts.open_at(path) as receipts:
+        for receipt in made:
+            receipts.add(receipt)
+        found = [(body["unit"], row) for body, row in receipts.repeated()]
+    expected = sorted(last[identifier] for identifier, numbers in seen.items() if len(numbers) > 1)
+    assert found == [(str(number), row) for _, number, row in expected]

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "upsert_cli"
 HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "tokenizers", "huggingface_hub")
 THIRD_PARTY = {
     "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
-    "platformdirs", "rich", "click", "tenacity",
+    "platformdirs", "rich", "click", "tenacity", "jinja2", "markupsafe",
 }  # fmt: skip  # numpy is the language of arrays, and may be spoken anywhere
 
 
@@ -89,7 +89,17 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", "run --help", "list", "list --json", "info nothing", "cancel nothing", "journal check"]
+    "line",
+    [
+        "--help",
+        "run --help",
+        "list",
+        "list --json",
+        "info nothing",
+        "cancel nothing",
+        "journal check",
+        "report nothing --html -",
+    ],
 )
 def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> None:
     """Looking at tasks, canceling them and asking for help never load Chroma, a model's library, pyarrow or rich."""

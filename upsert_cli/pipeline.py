@@ -24,6 +24,7 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
 from upsert_cli.progress import Observer, Progress
+from upsert_cli.recording import Recording
 from upsert_cli.redaction import without_secrets
 from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
@@ -54,10 +55,10 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, 
     """
     task = _begun(journal, task)
     stopping = Stopping(task.id, cancel_requested=claim.cancel_requested, kill=observer.killed)
-    with stopping.signals():
-        attempt = _Attempt(journal, claim, task, observer, stopping, wait_until=wait_until)
+    with stopping.signals(), Recording(observer, claim, task) as recording:
+        attempt = _Attempt(journal, claim, task, recording, stopping, wait_until=wait_until)
         try:
-            observer.started(task)
+            recording.started(task)
             attempt.run()
             task = attempt.finish(TaskStatus.DONE, None)
         except BaseException as error:

@@ -35,6 +35,7 @@ COMMANDS = {
         "Read every record back with its vector, and compare it with a task's sources.",
     ),
     "query": ("upsert_cli.cli.query:query", "Find the records that are nearest to a text."),
+    "report": ("upsert_cli.cli.page.command:report", "Write a page about one task, for a CI artifact or a mail."),
     "models": ("upsert_cli.cli.models:models", "See, fetch and check embedding models."),
     "journal": ("upsert_cli.cli.journal:journal", "Look after the journal of tasks."),
 }

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from upsert_cli.errors import JournalDamaged, JournalUnreadable, JournalUnwritable, RejectsLost, TaskNotFound
+from upsert_cli.journal.courses import Course, read_course, write_course
 from upsert_cli.journal.files import sync_folder, writing_to
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
@@ -43,6 +44,7 @@ class Claim:
         self._rejects = layout.rejects(task_id)
         self._retry = layout.retry(task_id)
         self._receipts = layout.receipts(task_id)
+        self._course = layout.course(task_id)
         self._spooled = layout.spooled(task_id)
         self._cancel_requested = False
         self._released = False
@@ -66,6 +68,14 @@ class Claim:
     def save(self, checkpoint: Checkpoint) -> None:
         """Keeps a checkpoint in place of the one before."""
         write_checkpoint(self._progress, checkpoint)
+
+    def course(self) -> Course:
+        """Returns how the task went so far."""
+        return read_course(self._course)
+
+    def save_course(self, course: Course) -> None:
+        """Keeps a course in place of the one before."""
+        write_course(self._course, course)
 
     def drop_checkpoint(self) -> None:
         """Makes the next attempt begin at the start."""
@@ -154,7 +164,7 @@ class Claim:
 
         self._records.remove(self.task_id)
         shutil.rmtree(self._spooled, ignore_errors=True)
-        for path in (self._progress, self._rejects, self._retry):
+        for path in (self._progress, self._rejects, self._retry, self._course):
             with writing_to(path):
                 path.unlink(missing_ok=True)
         remove_receipts(self._receipts)

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from upsert_cli.errors import JournalDamaged, TaskExists, TaskRunning, WrongStatus
 from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.courses import Course, read_course
 from upsert_cli.journal.files import locked, reading_from, writing_to
 from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import FORMAT, Layout
@@ -187,6 +188,10 @@ class Journal:
     def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
         """Yields the items of a task that could not be loaded; while they are retried, also those that wait for it."""
         return self._present.rejects(task_id)
+
+    def course(self, task_id: str) -> Course:
+        """Returns how a task went, in a few points; an empty course where that is not known."""
+        return read_course(self._layout.course(task_id))
 
     def spool_folder(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input; it may not exist."""

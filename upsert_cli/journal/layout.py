@@ -25,6 +25,7 @@ collection. Please do not edit it while upsert-cli runs.
     active/           *.lease: locked by the process that runs a task; *.progress: how far it is;
                       *.units: which parts of it are done, if several processes load it
     rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
+    courses/          how far a task was at which second, for the chart of `upsert-cli report`
     spool/            what was read from standard input, so that a restart can read it again
     locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
     *.damaged-*       files that were found damaged and moved aside; `upsert-cli journal check` lists them
@@ -61,6 +62,10 @@ class Layout:
         """Returns the file with the rejects that an attempt retries, until it is done; no task id makes such a name."""
         return self.folder / "rejects" / f"{_checked(task_id)}~retry.jsonl"
 
+    def course(self, task_id: str) -> Path:
+        """Returns the file with the course of a task."""
+        return self.folder / "courses" / f"{_checked(task_id)}.json"
+
     def spooled(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input."""
         return self.spool / _checked(task_id)
@@ -76,7 +81,7 @@ class Layout:
     def make_folders(self) -> None:
         """Makes the folders that are missing."""
         make_folder(self.folder.resolve())  # the folder itself may be a link, by its owner's wish
-        for name in ("locks", "active", "rejects", "spool"):
+        for name in ("locks", "active", "rejects", "courses", "spool"):
             make_folder(self.folder / name)
 
     def read_format(self) -> int | None:

@@ -1,0 +1,43 @@
+"""The command that makes a page: `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from upsert_cli.cli.options import Session, TaskId, common_options, option
+from upsert_cli.cli.page.page import render_page
+from upsert_cli.outfiles import write_out
+
+
+@click.command()
+@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@option(
+    "--html",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The page to write; - is standard output.",
+)
+@common_options
+def report(session: Session, *, task_id: str, html: Path) -> None:
+    """Write a page about one task, for a CI artifact or a mail.
+
+    It says what was loaded, from where and into what, draws how it went, and lists the rejected items in a table that
+    can be searched. It is one file that loads nothing from elsewhere. Takes no lock, so it works while a load runs.
+
+    \b
+    upsert-cli report nightly-2026-11-24 --html report.html
+    """
+    page = render_page(
+        session.journal.find(task_id),
+        running=session.journal.is_running(task_id),
+        rejects=session.journal.rejects(task_id),
+        course=session.journal.course(task_id),
+    )
+    if str(html) == "-":
+        click.echo(page)
+        return
+    write_out(html, page)
+    session.terminal.say(f"the page of task {task_id} is in {html}")

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "upsert_cli"
 HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "tokenizers", "huggingface_hub")
 THIRD_PARTY = {
     "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
-    "platformdirs", "rich", "click", "tenacity", "jinja2", "markupsafe",
+    "platformdirs", "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx",
 }  # fmt: skip  # numpy is the language of arrays, and may be spoken anywhere
 
 

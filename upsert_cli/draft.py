@@ -82,7 +82,7 @@ class Draft:
             updated_at=now,
             kind=request.kind,
             collection=request.collection,
-            chroma=str(request.chroma.absolute()),
+            chroma=request.chroma,
             model=known_name(request.model),
             sources=tuple(map(_absolute, request.names)),
             total=_total_of(sources),

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.draft import Draft, read_anew
@@ -21,7 +20,8 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import RESULT_FIELDS, IfRunning, Options, Request, in_words
-from upsert_cli.stream.chroma.folder import holder_of
+from upsert_cli.stages import place_of_task
+from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.items.reading import START, Position, read_items
 from upsert_cli.stream.sources.source import Source
 
@@ -63,12 +63,13 @@ def open_task(
         UsageFault: A source names nothing, or its items do not have the text field.
     """
     with Draft(journal, request, stdin) as draft:
+        place = place_of_task(journal, draft.task)  # also looks at what lets us in, before there is a task
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 _refuse_other_load(existing, draft.task)
                 options = draft.task.options
                 return _reopen(journal, existing, options, if_running=if_running, wait_until=wait_until)
-            if if_running == "skip" and (why := _folder_in_use(draft.task)) is not None:
+            if if_running == "skip" and (why := _in_use(place, draft.task)) is not None:
                 return Opening(task=None, claim=None, skipped=why)
             try:
                 task = draft.create()
@@ -112,10 +113,10 @@ def reopen_task(journal: Journal, task_id: str, *, from_start: bool = False, fai
         raise
 
 
-def _folder_in_use(task: Task) -> str | None:
+def _in_use(place: Place, task: Task) -> str | None:
     """Returns by whom, unless it is the task's own runner that died and whose last write is still on its way."""
-    holder = holder_of(Path(task.chroma))
-    return None if holder is None or holder.task_id == task.id else f"{task.chroma} is in use by {holder}"
+    holder = place.holder()
+    return None if holder is None or holder.task_id == task.id else str(place.in_use(holder))
 
 
 def _find(journal: Journal, task_id: str) -> Task | None:
@@ -175,7 +176,7 @@ def _reopen(
         if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
             claim.release()
             continue
-        if if_running == "skip" and (why := _folder_in_use(task)) is not None:
+        if if_running == "skip" and (why := _in_use(place_of_task(journal, task), task)) is not None:
             claim.release()
             return Opening(task=task, claim=None, skipped=why)
         try:

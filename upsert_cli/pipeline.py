@@ -107,6 +107,7 @@ class _Attempt:
         *,
         wait_until: float,
     ) -> None:
+        self._journal = journal
         self._task = task
         self._observer = observer
         self._stopping = stopping
@@ -136,6 +137,7 @@ class _Attempt:
         model = find_model_patiently(self._task, self._options, report=self._observer.told, wait=self._wait)
         with self._progress.busy("opening"):
             writer = start_writer(
+                self._journal,
                 self._task,
                 model,
                 rows=self._settlement.left(),

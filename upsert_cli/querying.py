@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.errors import BlankQuery, CollectionEmpty, QueryDimensionMismatch, TargetDamaged, TargetInUse
-from upsert_cli.stream.chroma.database import reading_flushes
-from upsert_cli.stream.chroma.folder import holder_of
+from upsert_cli.errors import BlankQuery, CollectionEmpty, QueryDimensionMismatch, TargetDamaged
+from upsert_cli.stream.chroma.place import Place, place_of
 from upsert_cli.stream.chroma.rows import Hit, Target
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
@@ -85,22 +83,24 @@ def nearest(subject: Subject, question: Question, *, report: Report, warn: Repor
     if not question.text.strip():
         raise BlankQuery
     embedded = cache(lambda: _embedded(subject, question.text, report=report, warn=warn))
-    path = Path(subject.target.path)
+    place = place_of(subject.target)
     for left in reversed(range(TRIES)):
         try:
-            return _asked(subject.target, question, embedded)
+            return _asked(subject.target, place, question, embedded, report=report)
         except TargetDamaged as error:
-            if (holder := holder_of(path)) is None:
+            if (holder := place.holder()) is None:
                 raise
             if not left:
-                raise TargetInUse(path=subject.target.path, holder=str(holder)) from error
+                raise place.in_use(holder) from error
     raise AssertionError  # the last try returned or raised
 
 
-def _asked(target: Target, question: Question, embedded: Callable[[], Vectors]) -> Nearest:
+def _asked(
+    target: Target, place: Place, question: Question, embedded: Callable[[], Vectors], *, report: Report
+) -> Nearest:
     # What would be flushed by merely reading must not be read beside somebody who writes.
-    alone = reading_flushes(Path(target.path), target.collection)
-    with Writer.start(replace(target, beside_others=not alone)) as writer:
+    alone = place.reading_flushes()
+    with Writer.start(replace(target, beside_others=not alone), told=report) as writer:
         vector = embedded()  # while the process opens the collection
         records = writer.opened().count
         if not records:

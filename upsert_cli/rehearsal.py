@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.draft import Draft
@@ -15,8 +14,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task
 from upsert_cli.models import Model, find_model
 from upsert_cli.request import Options, Request
-from upsert_cli.stages import target_of
-from upsert_cli.stream.chroma.database import described
+from upsert_cli.stages import place_of_task, target_of
 from upsert_cli.stream.chroma.rows import Comparison, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
@@ -83,7 +81,7 @@ def rehearse(
             pace=Pace(MAX_ROWS),
         )
         tally = _Tally(model, options)
-        with _collection_of(draft.task, model, warn=warn) as collection:
+        with _collection_of(journal, draft.task, model, warn=warn) as collection:
             for plan in _compared(windows, collection):
                 tally.add(plan)
     return tally.result()
@@ -98,12 +96,12 @@ def _compared(windows: Iterator[Window], collection: Collection) -> Iterator[Pla
 
 
 @contextmanager
-def _collection_of(task: Task, model: Model | None, *, warn: Report) -> Iterator[Collection]:
+def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: Report) -> Iterator[Collection]:
     """Opens what a load would be compared with; a collection that is not there yet holds nothing."""
-    if model is None or described(Path(task.chroma), task.collection) is None:
+    if model is None or place_of_task(journal, task).described() is None:
         yield _Empty()
         return
-    with Writer.start(replace(target_of(task, model), as_found=True), task_id=task.id) as writer:
+    with Writer.start(replace(target_of(journal, task, model), as_found=True), task_id=task.id, told=warn) as writer:
         for warning in writer.opened().warnings:
             warn(warning)
         yield writer

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.models import Model
-from upsert_cli.stream.chroma.damage import put_index_aside, take_poison
+from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.rows import Comparison, Rows, Stored, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Document
@@ -44,14 +44,15 @@ def repair(subject: Subject, *, report: Report) -> Verification:
     removed: list[str] = []
     aside: list[str] = []
     written = 0
+    place = place_of(subject.target)
     found, damage = _look(subject, report)
     before = found
-    if damage is not None and (removed := take_poison(subject.target)):
+    if damage is not None and (removed := place.take_poison(subject.target)):
         report(f"took {len(removed)} rows that blocked it out of the collection's queue")
         found, _ = _look(subject, report)
     if found is None or found.index_is_lost:
-        mender = _Mender(subject)  # before anything is moved: without the model nothing could be made again
-        aside = put_index_aside(subject.target)
+        mender = _Mender(subject, report)  # before anything is moved: without the model nothing could be made again
+        aside = place.put_index_aside(subject.target)
         report("making the index anew from the stored documents")
         written += mender.write_all_stored()
         found = examine(subject, report=report)
@@ -63,7 +64,7 @@ def repair(subject: Subject, *, report: Report) -> Verification:
         found = examine(subject, report=report, ask_all=True)
     if found.wrong:
         report(f"writing {len(found.wrong)} records again")
-        written += _Mender(subject).write_again(found.wrong)
+        written += _Mender(subject, report).write_again(found.wrong)
         found = examine(subject, report=report)
     repaired = Repaired(damage=damage, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
     return Verification(subject=subject, found=found, repaired=repaired)
@@ -80,8 +81,9 @@ def _look(subject: Subject, report: Report) -> tuple[Findings | None, str | None
 class _Mender:
     """Embeds and writes again."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, report: Report) -> None:
         self._subject = subject
+        self._report = report
         self._model: Model = subject.model()
         self._embedder = FastEmbedder(
             self._model.name,
@@ -92,12 +94,12 @@ class _Mender:
 
     def write_all_stored(self) -> int:
         """Writes every record again from what Chroma holds of it, and returns how many."""
-        with opened(self._subject) as writer:
+        with opened(self._subject, report=self._report) as writer:
             return sum(1 for _ in self._write(self._stored_plans(_all_stored(writer)), writer))
 
     def write_again(self, wrong: Set[str]) -> int:
         """Writes some records again, from the sources where they have them, and returns how many."""
-        with opened(self._subject) as writer:
+        with opened(self._subject, report=self._report) as writer:
             done = set(self._write(self._source_plans(wrong, writer), writer))
             rest = sorted(wrong - done)
             parts = (rest[start : start + MAX_ROWS] for start in range(0, len(rest), MAX_ROWS))

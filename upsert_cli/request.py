@@ -129,7 +129,9 @@ class Request:
     names: tuple[str, ...]
     """Sources as typed; `-` is standard input."""
 
-    chroma: Path
+    chroma: str
+    """Where to load into, as `address.place_named` spells it."""
+
     collection: str
     model: str
     options: Options

@@ -7,15 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from pathlib import Path
 
 from upsert_cli import __version__
+from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model
 from upsert_cli.progress import Progress
 from upsert_cli.request import Options
 from upsert_cli.stream.ahead import run_ahead
-from upsert_cli.stream.chroma.folder import holder_of
+from upsert_cli.stream.chroma.place import Place, place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import Embedder, FastEmbedder
@@ -44,7 +44,12 @@ def find_model_patiently(
         return next(found)
 
 
-def target_of(task: Task, model: Model) -> Target:
+def place_of_task(journal: Journal, task: Task) -> Place:
+    """Returns where the collection of a task is."""
+    return place_at(task.chroma, task.collection, leases=journal.server_leases)
+
+
+def target_of(journal: Journal, task: Task, model: Model) -> Target:
     """Returns what a task writes to."""
     return Target(
         path=task.chroma,
@@ -54,10 +59,12 @@ def target_of(task: Task, model: Model) -> Target:
         max_tokens=model.max_tokens,
         tool_version=__version__,
         default_model=model.name == DEFAULT_MODEL,
+        leases=str(journal.server_leases),
     )
 
 
 def start_writer(
+    journal: Journal,
     task: Task,
     model: Model,
     *,
@@ -70,15 +77,16 @@ def start_writer(
     """Starts the process that writes to a task's collection.
 
     Args:
+        journal: Where the task is kept.
         task: What is loaded.
         model: What it is embedded with.
         rows: How many there are left to load; None: not known.
         verbose: Whether the process may write to standard error.
         wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
-        report: Told whom is waited for.
+        report: Told whom is waited for, and what is tried again.
         wait: Called in the waits of the main thread; may raise to give up.
     """
-    holder = holder_of(Path(task.chroma))
+    holder = place_of_task(journal, task).holder()
     is_other = holder is not None and holder.task_id not in (None, task.id)
     # For this task's own dead runner in any case.
     least = LEASE_SECONDS if task.attempt > 1 and not is_other else 0.0
@@ -86,7 +94,13 @@ def start_writer(
     if holder is not None and seconds > 0.0:
         report(f"waiting for {task.chroma}, which is in use by {holder}")
     return Writer.start(
-        target_of(task, model), task_id=task.id, rows=rows, verbose=verbose, lease_timeout=seconds, wait=wait
+        target_of(journal, task, model),
+        task_id=task.id,
+        rows=rows,
+        verbose=verbose,
+        lease_timeout=seconds,
+        wait=wait,
+        told=report,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from upsert_cli import __version__
@@ -12,7 +11,7 @@ from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of, silent
 from upsert_cli.request import Options
-from upsert_cli.stream.chroma.database import described
+from upsert_cli.stream.chroma.place import place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
 from upsert_cli.stream.sources.source import Source
@@ -37,15 +36,22 @@ class Subject:
     """Source and row of the items that the model or Chroma refused, and which are not stored for that reason."""
 
     @classmethod
-    def of_collection(cls, path: Path, collection: str, options: Options) -> Subject:
-        """Returns a collection as it describes itself.
+    def of_collection(cls, journal: Journal, chroma: str, collection: str, options: Options) -> Subject:
+        """Returns a collection as it describes itself; `chroma` is as `address.place_named` spells it.
 
         Raises:
             CollectionNotFound: It is not there.
         """
-        stamp, dimension, function = _described(path, collection)
+        stamp, dimension, function = _described(journal, chroma, collection)
         model = stamp.get(STAMP_MODEL) or (DEFAULT_MODEL if default_function(function) else "")
-        return cls._stamped(path, collection, model, {STAMP_DIMENSION: dimension} | stamp, options)
+        return cls._stamped(
+            journal=journal,
+            chroma=chroma,
+            collection=collection,
+            model=model,
+            stamp={STAMP_DIMENSION: dimension} | stamp,
+            options=options,
+        )
 
     @classmethod
     def of_task(cls, journal: Journal, task_id: str) -> Subject:
@@ -61,8 +67,7 @@ class Subject:
         sources = tuple(map(Source.from_json, task.inputs))
         for source in sources:
             source.check_unchanged()
-        path = Path(task.chroma)
-        stamp, _, _ = _described(path, task.collection)
+        stamp, _, _ = _described(journal, task.chroma, task.collection)
         if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
             model = find_model(task.model, folder=options.model_folder, offline=options.offline)
             stamp = {STAMP_MODEL: model.name, STAMP_DIMENSION: model.dimension, STAMP_MAX_TOKENS: model.max_tokens}
@@ -70,16 +75,32 @@ class Subject:
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in late)
         return cls._stamped(
-            path, task.collection, task.model, stamp, options, task_id=task_id, sources=sources, refused=refused
+            journal=journal,
+            chroma=task.chroma,
+            collection=task.collection,
+            model=task.model,
+            stamp=stamp,
+            options=options,
+            task_id=task_id,
+            sources=sources,
+            refused=refused,
         )
 
     @classmethod
     def _stamped(
-        cls, path: Path, collection: str, model: str, stamp: dict[str, Any], options: Options, **of_task: Any
+        cls,
+        *,
+        journal: Journal,
+        chroma: str,
+        collection: str,
+        model: str,
+        stamp: dict[str, Any],
+        options: Options,
+        **of_task: Any,
     ) -> Subject:
         dimension, max_tokens = int(stamp.get(STAMP_DIMENSION) or 0), int(stamp.get(STAMP_MAX_TOKENS) or 0)
         target = Target(
-            path=str(path),
+            path=chroma,
             collection=collection,
             model=model,
             dimension=dimension,
@@ -87,6 +108,7 @@ class Subject:
             tool_version=__version__,
             default_model=model == DEFAULT_MODEL,
             as_found=True,
+            leases=str(journal.server_leases),
         )
         identity = identity_of(model, dimension, max_tokens) if STAMP_MODEL in stamp else None
         return cls(target=target, identity=identity, options=options, **of_task)
@@ -103,9 +125,9 @@ class Subject:
         return find_model(self.target.model, folder=options.model_folder, offline=options.offline, report=report)
 
 
-def _described(path: Path, collection: str) -> tuple[dict[str, Any], int | None, str]:
-    known = described(path, collection)
+def _described(journal: Journal, chroma: str, collection: str) -> tuple[dict[str, Any], int | None, str]:
+    known = place_at(chroma, collection, leases=journal.server_leases).described()
     if known is None:
-        raise CollectionNotFound(path=str(path), collection=collection)
+        raise CollectionNotFound(path=chroma, collection=collection)
     _, dimension, metadata, function = known
     return metadata, dimension, function

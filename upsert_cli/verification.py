@@ -172,7 +172,7 @@ def examine(subject: Subject, *, report: Report, ask_all: bool = False) -> Findi
         TargetInUse: Another upsert-cli has the folder.
     """
     found = Findings()
-    with opened(subject) as writer:
+    with opened(subject, report=report) as writer:
         every = 1 if ask_all else max(1, -(-writer.opened().count // SAMPLE_ROWS))
         if subject.sources:
             report("comparing the sources with the collection")
@@ -186,9 +186,9 @@ def examine(subject: Subject, *, report: Report, ask_all: bool = False) -> Findi
 
 
 @contextmanager
-def opened(subject: Subject) -> Iterator[Writer]:
+def opened(subject: Subject, *, report: Report) -> Iterator[Writer]:
     """Opens the collection in the writer's process, as it is, and flushes and closes it in the end."""
-    with Writer.start(subject.target, task_id=subject.task_id) as writer:
+    with Writer.start(subject.target, task_id=subject.task_id, told=report) as writer:
         yield writer
         writer.close()
 

@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
+from upsert_cli.errors import BadServerAddress
 from upsert_cli.models import DEFAULT_MODEL
+from upsert_cli.stream.chroma.address import place_named
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
@@ -17,16 +19,28 @@ MAX_TOKEN_BUDGET = 1 << 20
 ALL = 100.0  # percent
 
 
-class ChromaFolder(click.ParamType[Path]):
-    """The folder of a local Chroma; a server is no folder, and must not quietly become one of that name."""
+class ChromaPlace(click.ParamType[str]):
+    """A folder, a server's address, or the cloud, in the one spelling that a task keeps."""
 
-    name = "folder"
+    name = "folder|url|cloud"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Returns the folder, or fails for what names a server."""
-        if re.match(r"[a-z][a-z0-9+.-]*://", str(value), re.IGNORECASE) or value == "cloud":
-            self.fail(f"{value!r} is no folder, and servers cannot be loaded into yet (a folder `cloud` is ./cloud)")
-        return Path(value)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the place, or fails for an address that cannot be one; its password, if any, is not repeated."""
+        try:
+            return place_named(str(value))
+        except BadServerAddress as error:
+            self.fail(str(error))
+
+
+def chroma_option(also: str = "") -> Decorator:
+    """Returns the option that says where Chroma is."""
+    return option(
+        "--chroma",
+        type=ChromaPlace(),
+        default="chroma",
+        metavar="TARGET",
+        help=f"A folder, http(s)://host:port[/tenant/database], or `cloud`{also}.",
+    )
 
 
 class Failures(click.ParamType[str]):
@@ -51,13 +65,7 @@ def load_options(collection: str) -> Decorator:
             metavar="ID",
             help="Make sure that the task of this id is done: make it, go on with it, or do nothing.",
         ),
-        option(
-            "--chroma",
-            type=ChromaFolder(),
-            default=Path("chroma"),
-            metavar="FOLDER",
-            help="Chroma's folder.",
-        ),
+        chroma_option(),
         option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
         *model_choices(),
         option(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.load_options import ChromaFolder
+from upsert_cli.cli.load_options import chroma_option
 from upsert_cli.cli.options import Session, common_options, json_option, option
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import safe_json
@@ -42,7 +42,7 @@ class Filter(click.ParamType[dict[str, Any]]):
 @click.command()
 @click.argument("text", metavar="TEXT")
 @option("-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="How many records to find.")
-@option("--chroma", type=ChromaFolder(), default=Path("chroma"), metavar="FOLDER", help="Chroma's folder.")
+@chroma_option()
 @option("--collection", default="default", metavar="NAME", help="The collection to look in.")
 @option(
     "--where",
@@ -64,7 +64,7 @@ def query(
     *,
     text: str,
     rows: int,
-    chroma: Path,
+    chroma: str,
     collection: str,
     where: dict[str, Any] | None,
     model_path: Path | None,
@@ -81,7 +81,7 @@ def query(
     upsert-cli query 'bread without kneading' -n 3 --where '{"year": {"$gte": 2020}}' --json
     """
     options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
-    subject = Subject.of_collection(chroma.expanduser().absolute(), collection, options)
+    subject = Subject.of_collection(session.journal, chroma, collection, options)
     terminal = session.terminal
     question = Question(text=text, rows=rows, where=where or None)
     found = nearest(subject, question, report=terminal.say, warn=terminal.warn)

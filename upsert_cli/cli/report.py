@@ -23,6 +23,7 @@ from upsert_cli.progress import Progress
 from upsert_cli.redaction import without_secrets
 from upsert_cli.rehearsal import Rehearsal
 from upsert_cli.stopping import Ended
+from upsert_cli.stream.chroma.address import client_call
 from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
@@ -118,7 +119,7 @@ class RunReport:
         if task.model != DEFAULT_MODEL:
             self._terminal.show(f"{place}; a query has to be embedded by the same model")
             return
-        call = f"chromadb.PersistentClient({task.chroma!r}).get_collection({task.collection!r})"
+        call = f"chromadb.{client_call(task.chroma)}.get_collection({task.collection!r})"
         self._terminal.show(f"{place}; to query it:")
         self._terminal.show(
             f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""

@@ -118,7 +118,7 @@ def _load(
     *,
     sources: tuple[str, ...],
     task_id: str | None,
-    chroma: Path,
+    chroma: str,
     collection: str,
     model: str,
     if_running: IfRunning,
@@ -139,7 +139,7 @@ def _load(
     request = Request(
         kind=kind,
         names=sources,
-        chroma=chroma.expanduser().absolute(),
+        chroma=chroma,
         collection=collection,
         model=model,
         task_id=task_id,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.load_options import ChromaFolder
+from upsert_cli.cli.load_options import chroma_option
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
@@ -19,13 +19,7 @@ from upsert_cli.verification import verify as verify_subject
 
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="[TASK_ID]", required=False)
-@option(
-    "--chroma",
-    type=ChromaFolder(),
-    default=Path("chroma"),
-    metavar="FOLDER",
-    help="Chroma's folder, where no task is given.",
-)
+@chroma_option(", where no task is given")
 @option("--collection", default="default", metavar="NAME", help="The collection to read, where no task is given.")
 @option("--repair", is_flag=True, help="Write again what is missing, unreadable or different.")
 @option(
@@ -41,7 +35,7 @@ def verify(
     session: Session,
     *,
     task_id: str | None,
-    chroma: Path,
+    chroma: str,
     collection: str,
     repair: bool,
     model_path: Path | None,
@@ -63,7 +57,7 @@ def verify(
         subject = (
             Subject.of_task(session.journal, task_id)
             if task_id is not None
-            else Subject.of_collection(chroma.expanduser().absolute(), collection, options)
+            else Subject.of_collection(session.journal, chroma, collection, options)
         )
         outcome = (repair_subject if repair else verify_subject)(subject, report=session.terminal.say)
     except UpsertCliError as error:

@@ -193,6 +193,11 @@ class Journal:
         """Returns how a task went, in a few points; an empty course where that is not known."""
         return read_course(self._layout.course(task_id))
 
+    @property
+    def server_leases(self) -> Path:
+        """The folder for what keeps two loads out of one collection on a server; it may not exist."""
+        return self._layout.servers
+
     def spool_folder(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input; it may not exist."""
         return self._layout.spooled(task_id)

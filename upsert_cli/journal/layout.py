@@ -27,6 +27,7 @@ collection. Please do not edit it while upsert-cli runs.
     rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
     courses/          how far a task was at which second, for the chart of `upsert-cli report`
     spool/            what was read from standard input, so that a restart can read it again
+    servers/          *.lease: locked by the process that loads into a collection on a server
     locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
     *.damaged-*       files that were found damaged and moved aside; `upsert-cli journal check` lists them
 """
@@ -41,6 +42,7 @@ class Layout:
         self.meta = folder / "meta.json"
         self.allocation_lock = folder / "locks" / "allocation.lock"
         self.spool = folder / "spool"
+        self.servers = folder / "servers"
 
     def lease(self, task_id: str) -> Path:
         """Returns the file that the runner of a task keeps locked."""

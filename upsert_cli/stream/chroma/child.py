@@ -7,22 +7,23 @@ process that holds the lease: a parent that was killed may leave a write running
 from __future__ import annotations
 
 import os
+import select
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TypeAlias
 
-from upsert_cli.errors import TargetBusy, TargetInUse, UpsertCliError
+from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.leases import Holder, Lease, LeaseHeld
-from upsert_cli.stream.chroma.database import probe_writer
-from upsert_cli.stream.chroma.folder import LEASE_NAME, prepare_folder, unusable
+from upsert_cli.stream.chroma.folder import unusable
+from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.chroma.records import Records
-from upsert_cli.stream.chroma.requests import Close, Compare, Fetch, Query, ReadBack, Request, Write
+from upsert_cli.stream.chroma.requests import Close, Compare, Fetch, Query, ReadBack, Request, Told, Write
 from upsert_cli.stream.chroma.rows import Target
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
@@ -34,6 +35,9 @@ class Start:
     """The first message: what to open, and how."""
 
     target: Target
+    place: Place
+    """Where it is, and what lets us in."""
+
     task_id: str | None
     lease_timeout: float
     """Seconds to wait for another holder of the folder."""
@@ -84,17 +88,25 @@ def serve(connection: Connection, start: Start) -> None:
 
 
 def _work(connection: Connection, start: Start) -> Answer:
-    path = Path(start.target.path)
-    _move_into(path)
+    place = start.place
+    place.enter()
+    if place.is_shared:
+        _end_with(connection)
     if start.target.beside_others:
-        return _work_beside_others(connection, start, path)
-    with _take_lease(connection, path / LEASE_NAME, start) as lease:
+        return _work_beside_others(connection, start)
+    with _take_lease(connection, start) as lease:
         before = lease.before or Holder.this_process(clean=True)
         ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
         try:
-            probe_writer(path)
+            place.probe()
             records, opened = Records.open(
-                start.target, unclean=not before.clean, rows=start.rows, owed=ledger.owed, owe=ledger.write_down
+                start.target,
+                place,
+                unclean=not before.clean,
+                rows=start.rows,
+                owed=ledger.owed,
+                owe=ledger.write_down,
+                told=lambda message: _send(connection, Told(message=message)),
             )
         except BaseException:
             ledger.close(clean=before.clean)  # nothing was written
@@ -110,10 +122,10 @@ def _work(connection: Connection, start: Start) -> Answer:
     return Answer()
 
 
-def _work_beside_others(connection: Connection, start: Start, path: Path) -> Answer:
+def _work_beside_others(connection: Connection, start: Start) -> Answer:
     """Answers requests that only read, without the lease: whoever wants to load meanwhile is not kept from it."""
-    _await_writer(connection, path)
-    records, opened = Records.open(start.target)
+    _await_writer(connection, start.place)
+    records, opened = Records.open(start.target, start.place)
     try:
         _send(connection, Answer(value=opened))
         _answer_requests(connection, records)
@@ -122,12 +134,12 @@ def _work_beside_others(connection: Connection, start: Start, path: Path) -> Ans
     return Answer()
 
 
-def _await_writer(connection: Connection, path: Path) -> None:
+def _await_writer(connection: Connection, place: Place) -> None:
     """Waits for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
     until = time.monotonic() + READ_SECONDS
     while True:
         try:
-            probe_writer(path)
+            place.probe()
         except TargetBusy:
             if time.monotonic() >= until:
                 raise
@@ -137,13 +149,19 @@ def _await_writer(connection: Connection, path: Path) -> None:
             raise ParentGone
 
 
-def _move_into(path: Path) -> None:
-    if prepare_folder(path):
-        os.umask(0o077)  # what Chroma makes in it is to be as private
-    try:
-        os.chdir(path)  # chromadb reads the .env file of the working folder when it is imported
-    except OSError as error:
-        raise unusable(path, error) from error
+def _end_with(connection: Connection) -> None:
+    """Ends this process the moment that the pipe ends, also in the middle of a request.
+
+    A server carries on with what it was sent, or does not; to wait for it would only keep the lease from the next load.
+    """
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(connection.fileno(), 0)  # nothing but the end
+        poll.poll()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _answer_requests(connection: Connection, records: Records) -> None:
@@ -175,14 +193,15 @@ def _do(records: Records, request: Compare | Write | ReadBack | Fetch | Query) -
             return records.query(request.vector, rows=request.rows, where=request.where)
 
 
-def _take_lease(connection: Connection, path: Path, start: Start) -> Lease:
+def _take_lease(connection: Connection, start: Start) -> Lease:
+    path = start.place.lease_path()
     until = time.monotonic() + start.lease_timeout
     while True:
         try:
             return Lease.take(path, Holder.this_process(start.task_id), timeout=min(start.lease_timeout, LEASE_STEP))
         except LeaseHeld as error:
             if time.monotonic() >= until:
-                raise TargetInUse(path=start.target.path, holder=str(error.holder)) from error
+                raise start.place.in_use(error.holder) from error
         except OSError as error:
             raise unusable(path, error) from error
         if connection.poll():  # nothing is sent before the answer, so this is the end of the pipe
@@ -225,7 +244,7 @@ def _receive(connection: Connection) -> Request:
     return request
 
 
-def _send(connection: Connection, answer: Answer) -> None:
+def _send(connection: Connection, answer: Answer | Told) -> None:
     try:
         connection.send(answer)
     except OSError as error:

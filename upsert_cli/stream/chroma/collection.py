@@ -1,22 +1,16 @@
-"""An open collection of a local Chroma: made as loads need it, or taken over and given back as it was.
-
-The only module that imports chromadb.
-"""
+"""An open collection: made as loads need it, or taken over and given back as it was."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
-from upsert_cli.lean_imports import lean_imports, unchecked_overrides
-from upsert_cli.stream.chroma.database import is_flushed
-from upsert_cli.stream.chroma.faults import meaning, reason
-from upsert_cli.stream.chroma.folder import require_space
+from upsert_cli.stream.chroma.faults import is_bad_argument, is_missing, meaning, reason
+from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.chroma.rows import Target
-from upsert_cli.stream.chroma.soundness import check_files, check_vectors
+from upsert_cli.stream.chroma.soundness import check_vectors
 from upsert_cli.stream.chroma.stamp import Described, check_model, stamp
 
 if TYPE_CHECKING:
@@ -34,9 +28,12 @@ FLUSH_CALLS = 4  # calls in which a flush reaches the threshold at most
 class OpenCollection:
     """A collection and the client it came from; only one process at a time may have a folder's."""
 
-    def __init__(self, target: Target, client: Client, *, rows: int | None, owe: Callable[[int | None], None]) -> None:
+    def __init__(
+        self, target: Target, place: Place, client: Client, *, rows: int | None, owe: Callable[[int | None], None]
+    ) -> None:
         """Takes over an open client; use `open`."""
         self._target = target
+        self._place = place
         self._client = client
         self._rows = rows
         self._owe = owe
@@ -53,21 +50,25 @@ class OpenCollection:
     def open(
         cls,
         target: Target,
+        place: Place,
         *,
         suspicious: bool,
         rows: int | None,
         owed: int | None,
         owe: Callable[[int | None], None],
+        told: Callable[[str], None],
     ) -> OpenCollection:
-        """Opens the collection, or makes it; the folder is there, and nobody else writes to it.
+        """Opens the collection, or makes it; a folder is there, and nobody else writes to it.
 
         Args:
             target: What to open.
+            place: Where it is.
             suspicious: Whether to look at more of the index, since the last writer did not end in order.
             rows: How many are going to be written at most; None: not known.
             owed: The collection's own threshold, if a writer that died could not put it back.
             owe: Called with the threshold of somebody else's collection before it is changed for the time of the load,
                 and with None once it is back.
+            told: Hears of what is tried again.
 
         Raises:
             Refusal: The collection was made with another model.
@@ -76,10 +77,9 @@ class OpenCollection:
             UpsertCliError: Chroma cannot work with the folder.
         """
         if not target.beside_others:
-            require_space(Path(target.path), rows=0)
-            check_files(target, suspicious=suspicious)
+            place.check(target, suspicious=suspicious)
         with understood(target):
-            opening = cls(target, _connect(target.path), rows=rows, owe=owe)
+            opening = cls(target, place, place.connect(told), rows=rows, owe=owe)
             try:
                 opening._prepare(owed, suspicious=suspicious)
             except BaseException:
@@ -135,18 +135,18 @@ class OpenCollection:
         To open the collection anew with a lower threshold would put all that is queued into the index again, at up to
         7 ms a row, and would let readers see that threshold.
         """
-        folder = Path(self._target.path)
-        require_space(folder, rows=0)
+        self._place.require_space(0)
         try:
-            self._flush(folder, str(self.chroma.id))
+            self._flush(str(self.chroma.id))
         finally:
-            check_files(self._target)  # on a disk that fills up meanwhile the engine writes a part, and says nothing
+            # On a disk that fills up meanwhile the engine writes a part, and says nothing.
+            self._place.check(self._target, suspicious=False)
 
-    def _flush(self, folder: Path, identity: str) -> None:
+    def _flush(self, identity: str) -> None:
         block = min(self._load_threshold // FLUSH_CALLS, self.max_batch)
         with understood(self._target):
             for start in range(0, self._load_threshold + block, block):
-                if self._threshold is None or is_flushed(folder, identity) is not False:
+                if self._threshold is None or self._place.is_flushed(identity) is not False:
                     return
                 ids = [f"upsert-cli-flush-{number}" for number in range(start, start + block)]
                 self.chroma.update(ids=ids, metadatas=[None] * len(ids))  # type: ignore[list-item]  # means: none new
@@ -165,32 +165,34 @@ class OpenCollection:
         return self._client.get_collection(self._target.collection, embedding_function=None)
 
     def _make_if_missing(self) -> bool:
-        from chromadb.errors import InvalidArgumentError, NotFoundError
-
         try:
             self._get()
-        except NotFoundError:
-            pass
+        except Exception as error:
+            if not is_missing(error):
+                raise
         else:
             return False
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
         function: dict[str, Any] = {} if self._target.default_model else {"embedding_function": None}
         try:
-            self._client.create_collection(
+            # Another load may make it in this moment: whose model made it is looked at after this.
+            self._client.get_or_create_collection(
                 self._target.collection,
-                configuration={"hnsw": {"space": "cosine", "sync_threshold": LOAD_THRESHOLD}},
+                configuration=self._place.configuration(LOAD_THRESHOLD),  # type: ignore[arg-type]
                 metadata=stamp(self._target),
                 **function,
             )
-        except InvalidArgumentError as error:
+        except Exception as error:
+            if not is_bad_argument(error):
+                raise
             text = reason(error).removeprefix("Validation error: name: ")
             raise BadCollectionName(name=self._target.collection, reason=text) from error
         return True
 
     def _raise_threshold(self, described: Described, owed: int | None) -> None:
-        self._threshold = described.sync_threshold
-        if self._threshold is None:
+        if self._place.is_shared or described.sync_threshold is None:
             return
+        self._threshold = described.sync_threshold
         own = CHROMA_THRESHOLD if self._threshold == READERS_THRESHOLD else self._threshold
         self._final_threshold = LOAD_THRESHOLD if described.is_ours else owed or own
         if self._final_threshold != LOAD_THRESHOLD:
@@ -203,7 +205,7 @@ class OpenCollection:
 
         Only while nothing is queued: a reader that sees the threshold before our first write must not have to flush.
         """
-        if self._rows is None or not (self.created or is_flushed(Path(self._target.path), str(self.chroma.id))):
+        if self._rows is None or not (self.created or self._place.is_flushed(str(self.chroma.id))):
             return LOAD_THRESHOLD
         return min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._rows))
 
@@ -226,16 +228,6 @@ def understood(target: Target) -> Iterator[None]:
         if meant is None or meant is error:
             raise
         raise meant from error
-
-
-def _connect(path: str) -> Client:
-    with lean_imports(), unchecked_overrides():
-        import chromadb
-        from chromadb.config import Settings
-
-    # Constructed from the defaults alone: variables of the environment or a .env file cannot redirect or break it.
-    settings = Settings.model_construct(anonymized_telemetry=False)
-    return cast("Client", chromadb.PersistentClient(path, settings=settings))
 
 
 def _describe(collection: Collection) -> Described:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import TargetBusy, TargetUnusable
+from upsert_cli.stream.chroma.stamp import function_in
 
 DATABASE_NAME = "chroma.sqlite3"
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
@@ -66,14 +67,13 @@ def described(folder: Path, collection: str) -> tuple[str, int | None, dict[str,
         "WHERE collection_id = ?",
         identity,
     )
-    return str(identity), dimension, dict(pairs), _function(configurations)
+    return str(identity), dimension, dict(pairs), function_in(*map(_parsed, configurations))
 
 
-def _function(configurations: list[str | None]) -> str:
-    """Returns the name of the embedding function in stored configurations, or ""."""
-    stored = (value for text in configurations for value in _stored(text, "embedding_function"))
-    names = (str(value["name"]) for value in stored if isinstance(value, dict) and value.get("name"))
-    return next(names, "")
+def _parsed(configuration: str | None) -> object:
+    with suppress(ValueError):
+        return json.loads(configuration or "{}")
+    return {}
 
 
 def _stored(configuration: str | None, key: str) -> list[Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.errors import TargetDamaged, TargetUnusable, UpsertCliError
+from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
+from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.chroma.folder import disk_full
 from upsert_cli.stream.chroma.rows import Target
 
@@ -124,6 +125,16 @@ def is_data_fault(error: BaseException) -> bool:
     return not _speaks_of(error, _COLLECTION_WORDS)
 
 
+def is_missing(error: BaseException) -> bool:
+    """Tells whether there is no collection of that name."""
+    return "NotFoundError" in _kinds(error)
+
+
+def is_bad_argument(error: BaseException) -> bool:
+    """Tells whether Chroma does not accept what it was given."""
+    return "InvalidArgumentError" in _kinds(error)
+
+
 def is_passing(error: BaseException) -> bool:
     """Tells whether the same call may work a moment later."""
     return _speaks_of(error, _LOCK_WORDS)
@@ -141,19 +152,34 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
     """Returns what a user can do about an error of Chroma that is no row's fault; None if it is a bug."""
     if isinstance(error, UpsertCliError):
         return error
+    if is_missing(error):
+        remedy = "load it anew: `upsert-cli restart TASK_ID --from-start`"
+        return TargetUnusable(path=target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
+    return _of_a_server(error, target) if is_server(target.path) else _of_a_folder(error, target)
+
+
+def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
+    # chromadb raises a bare Exception with the server's words for an answer that it does not know.
+    if "ChromaError" in _kinds(error) or type(error) is Exception:
+        return ServerRefuses(url=target.path, collection=target.collection, reason=reason(error))
+    return None
+
+
+def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:
     if _speaks_of(error, _SPACE_WORDS):
         return disk_full(Path(target.path))
     for words, remedy in _REMEDIES:
         if _speaks_of(error, words):
             return TargetUnusable(path=target.path, reason=reason(error), remedy=remedy)
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if "NotFoundError" in kinds:
-        remedy = "load it anew: `upsert-cli restart TASK_ID --from-start`"
-        return TargetUnusable(path=target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
     # The engine's own errors; a panic of its Rust code is a BaseException, and not of a class that can be imported.
-    if kinds & {"ChromaError", "PanicException"}:
+    if _kinds(error) & {"ChromaError", "PanicException"}:
         return TargetDamaged(path=target.path, collection=target.collection, detail=reason(error))
     return None
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Returns the names of an error's classes: Chroma's cannot be imported without Chroma, or not at all."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _speaks_of(error: BaseException, words: tuple[str, ...]) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.stream.chroma.child import Answer, Start
-from upsert_cli.stream.chroma.requests import Request
+from upsert_cli.stream.chroma.requests import Request, Told
 
 POLL_SECONDS = 0.05  # seconds; the longest that a waiting caller does not look around
 EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say
@@ -46,8 +46,14 @@ class Died(Exception):
 class Process:
     """The process, from its start to its end."""
 
-    def __init__(self, start: Start, *, verbose: bool) -> None:
-        """Starts the process without waiting for anything; its first answer is to `start`."""
+    def __init__(self, start: Start, *, verbose: bool, told: Callable[[str], None]) -> None:
+        """Starts the process without waiting for anything; its first answer is to `start`.
+
+        Args:
+            start: What it is to do.
+            verbose: Whether it may write to standard error.
+            told: Hears what it says between its answers.
+        """
         ours, theirs = socket.socketpair()
         with theirs, _blocked_signals():
             self._popen = subprocess.Popen(
@@ -62,6 +68,7 @@ class Process:
         self.pid = self._popen.pid
         self._connection = Connection(ours.detach())
         self._hung_up = False
+        self._told = told
         with suppress(OSError):  # if it is dead already, that shows when its answer is waited for
             self._connection.send(start)
 
@@ -80,13 +87,16 @@ class Process:
 
     def receive(self, wait: Callable[[], None]) -> Answer:
         """Waits for an answer, and calls `wait` meanwhile."""
-        try:
-            while not self._connection.poll(POLL_SECONDS):
-                wait()
-            answer: Answer = self._connection.recv()
-        except (EOFError, ConnectionError) as error:
-            raise self._death(wait) from error
-        return answer
+        while True:
+            try:
+                while not self._connection.poll(POLL_SECONDS):
+                    wait()
+                answer: Answer | Told = self._connection.recv()
+            except (EOFError, ConnectionError) as error:
+                raise self._death(wait) from error
+            if isinstance(answer, Answer):
+                return answer
+            self._told(answer.message)
 
     def _death(self, wait: Callable[[], None]) -> Died:
         # A process that we hung up on may live for as long as its write takes.

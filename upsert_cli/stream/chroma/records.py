@@ -5,15 +5,16 @@ It is meant to run in a process of its own, see `writer`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import DimensionMismatch, UpsertCliError
 from upsert_cli.stream.chroma.collection import OpenCollection, understood
 from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason, row_fault, string_fault
-from upsert_cli.stream.chroma.folder import require_space
+from upsert_cli.stream.chroma.patience import patiently
+from upsert_cli.stream.chroma.place import Place, place_of
 from upsert_cli.stream.chroma.reading_back import fetch, nearest, read_block
 from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Opened, Rows, Stored, Target, Verdict
 from upsert_cli.stream.documents.hashes import HASH_KEY
@@ -27,17 +28,15 @@ __all__ = ["Comparison", "Opened", "Records", "Rows", "Target", "Verdict"]
 WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, and more gain nothing (measured)
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
-RETRY_LONGEST = 5.0  # seconds between two tries
-
-_T = TypeVar("_T")
 
 
 class Records:
     """The records of a collection that is open for writing."""
 
-    def __init__(self, target: Target, collection: OpenCollection, *, unflushed: bool) -> None:
+    def __init__(self, target: Target, place: Place, collection: OpenCollection, *, unflushed: bool) -> None:
         """Takes over an open collection; use `open`."""
         self._target = target
+        self._place = place
         self._collection = collection
         self._block = min(WRITE_ROWS, collection.max_batch)
         self._unflushed = unflushed  # whether rows may be queued that the index files lack
@@ -46,23 +45,29 @@ class Records:
     def open(
         cls,
         target: Target,
+        place: Place | None = None,
         *,
         unclean: bool = False,
         rows: int | None = None,
         owed: int | None = None,
         owe: Callable[[int | None], None] = lambda _: None,
+        told: Callable[[str], None] = lambda _: None,
     ) -> tuple[Records, Opened]:
         """Opens the collection, or makes it; see `OpenCollection.open` for what is raised.
 
         Args:
-            target: What to open; the folder is there, and nobody else writes to it.
+            target: What to open; a folder is there, and nobody else writes to it.
+            place: Where that is, if it is known already.
             unclean: Whether the last writer did not end in order.
             rows: How many are going to be written at most; None: not known.
             owed: The collection's own setting, if that writer could not put it back.
             owe: Called with a setting before it is changed for the time of the load, with None once it is back.
+            told: Hears of what is tried again.
         """
-        collection = OpenCollection.open(target, suspicious=unclean, rows=rows, owed=owed, owe=owe)
-        records = cls(target, collection, unflushed=unclean)
+        place = place or place_of(target)
+        unclean = unclean and not place.is_shared  # how we ended says nothing about a server
+        collection = OpenCollection.open(target, place, suspicious=unclean, rows=rows, owed=owed, owe=owe, told=told)
+        records = cls(target, place, collection, unflushed=unclean)
         return records, Opened(
             created=collection.created,
             count=collection.count,
@@ -105,7 +110,8 @@ class Records:
         # What cannot be an id cannot be stored either, and asking for it would fail for all.
         asked = [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
         for start in range(0, len(asked), READ_ROWS):
-            found = _patiently(self._get_metadata, asked[start : start + READ_ROWS])
+            part = asked[start : start + READ_ROWS]
+            found = _patiently(functools.partial(self._get_metadata, part))
             yield from found
 
     def _get_metadata(self, ids: list[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -146,7 +152,7 @@ class Records:
             DiskFull: There is no room for them; nothing was written.
             UpsertCliError: Chroma failed for no row's fault; some may be written.
         """
-        require_space(Path(self._target.path), rows=len(upserts.ids) + len(updates.ids))
+        self._place.require_space(len(upserts.ids) + len(updates.ids))
         with understood(self._target):
             return [*self._write(upserts, self._upsert), *self._write(updates, self._update)]
 
@@ -156,7 +162,7 @@ class Records:
         self._unflushed = self._unflushed or bool(good)
         for start in range(0, len(good), self._block):
             block = good[start : start + self._block]
-            failing = failing_rows(block, lambda part: _patiently(call, rows.take(part)), is_data_fault=is_data_fault)
+            failing = failing_rows(block, _patient(call, rows), is_data_fault=is_data_fault)
             if failing and len(failing) == len(block):
                 self._collection.check_takes_any(failing[0][1])
             faults.update((place, f"Chroma rejects it: {reason(error)}") for place, error in failing)
@@ -208,14 +214,10 @@ def _row_faults(rows: Rows, target: Target) -> dict[int, str]:
     return faults
 
 
-def _patiently(call: Callable[..., _T], *arguments: Any) -> _T:
-    """Calls, again for a while where another program keeps the database locked."""
-    from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+def _patient(call: Callable[[Rows], None], rows: Rows) -> Callable[[Sequence[int]], None]:
+    """Returns what calls with some of the rows."""
+    return lambda part: _patiently(functools.partial(call, rows.take(part)))
 
-    retrying = Retrying(
-        retry=retry_if_exception(is_passing),
-        wait=wait_random_exponential(multiplier=0.1, max=RETRY_LONGEST),
-        stop=stop_after_delay(RETRY_SECONDS),
-        reraise=True,
-    )
-    return retrying(call, *arguments)
+
+# Another program may keep the database locked for a while.
+_patiently = functools.partial(patiently, is_passing=is_passing, seconds=RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""What the writer's process is asked to do, each as a message through the pipe."""
+"""What the writer's process is asked to do, each as a message through the pipe, and what it says meanwhile."""
 
 from __future__ import annotations
 
@@ -61,6 +61,13 @@ class Query:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
     """Asks to flush the index and end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """Says, while a request is being carried out, what a user should hear; the answer is still to come."""
+
+    message: str
 
 
 Request: TypeAlias = Compare | Write | ReadBack | Fetch | Query | Close

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
     Vectors: TypeAlias = NDArray[np.float32]
 
+RETRY_FOR = 300.0  # seconds
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """The collection to load into, and the model to load it with."""
 
     path: str
-    """Absolute, the folder of a local Chroma."""
+    """The folder of a local Chroma, absolute, or the address of a server, as `address.place_named` spells them."""
 
     collection: str
     model: str
@@ -35,6 +37,12 @@ class Target:
 
     beside_others: bool = False
     """Whether it is only read, while a load may be writing to it: no lease is taken, and nothing is changed."""
+
+    leases: str = ""
+    """The folder with what keeps two of our loads out of one collection on a server; the journal's."""
+
+    retry_for: float = RETRY_FOR
+    """Seconds for which a request that a server fails on is made again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,6 +40,19 @@ class Described:
         return value if isinstance(value, int) else None
 
 
+def function_in(*configurations: object) -> str:
+    """Returns the name of the embedding function in what is stored of a collection, wherever it stands, or ""."""
+    for value in configurations:
+        if not isinstance(value, dict):
+            continue
+        function = value.get("embedding_function")
+        if isinstance(function, dict) and function.get("name"):
+            return str(function["name"])
+        if found := function_in(*value.values()):
+            return found
+    return ""
+
+
 def default_function(name: str) -> bool:
     """Tells whether a stored embedding function is the one that our default model equals."""
     return name in _DEFAULT_FUNCTIONS

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, WriterDied
 from upsert_cli.stream.chroma import child
+from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.process import POLL_SECONDS, Died, Process
 from upsert_cli.stream.chroma.requests import Close, Compare, Fetch, Query, ReadBack, Request, Write
 from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Opened, Rows, Stored, Target
@@ -46,9 +47,12 @@ class Writer:
     flushed is finished, but nobody learns of it.
     """
 
-    def __init__(self, start: child.Start, *, verbose: bool, wait: Callable[[], None]) -> None:
+    def __init__(
+        self, start: child.Start, *, verbose: bool, wait: Callable[[], None], told: Callable[[str], None]
+    ) -> None:
         """Starts nothing yet; use `start`."""
         self._start = start
+        self._told = told
         self._verbose = verbose
         self._wait = wait
         self._turn = threading.Lock()  # held by the caller whose request is being carried out
@@ -79,6 +83,7 @@ class Writer:
         verbose: bool = False,
         lease_timeout: float = 0.0,
         wait: Callable[[], None] = lambda: None,
+        told: Callable[[str], None] = lambda _: None,
         serve: child.Serve = child.serve,
     ) -> Writer:
         """Starts the process and returns at once; `opened` waits for it.
@@ -90,6 +95,7 @@ class Writer:
             verbose: Whether the process may write to standard error.
             lease_timeout: Seconds to wait for another holder of the folder.
             wait: Called every `POLL_SECONDS` or so while the main thread waits; may raise to give up.
+            told: Hears, in the thread of the caller, what is tried again.
             serve: What the process does; a function that can be imported.
 
         Raises:
@@ -97,8 +103,15 @@ class Writer:
         """
         if not hasattr(signal, "pthread_sigmask"):
             raise LocksUnsupported(path=target.path)
-        start = child.Start(target=target, task_id=task_id, rows=rows, lease_timeout=lease_timeout, serve=serve)
-        writer = cls(start, verbose=verbose, wait=wait)
+        start = child.Start(
+            target=target,
+            place=place_of(target),
+            task_id=task_id,
+            rows=rows,
+            lease_timeout=lease_timeout,
+            serve=serve,
+        )
+        writer = cls(start, verbose=verbose, wait=wait, told=told)
         writer._spawn()
         return writer
 
@@ -262,7 +275,7 @@ class Writer:
         with self._state:
             if self._abandoned:
                 raise WriterAbandoned
-            self._process = Process(self._start, verbose=self._verbose)
+            self._process = Process(self._start, verbose=self._verbose, told=self._told)
             return self._process
 
     def _look_around(self) -> None:

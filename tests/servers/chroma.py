@@ -1,0 +1,102 @@
+"""A real `chroma run` server, and a look into it by its own interface alone."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+BLOCK_ROWS = 1_000  # records read at once
+START_SECONDS = 60.0  # seconds for a server to come up on a busy machine
+
+
+class ChromaServer:
+    """A server in a folder of its own, at a port of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @classmethod
+    @contextmanager
+    def started(cls) -> Iterator[ChromaServer]:
+        """Yields a server that listens, and ends it."""
+        folder = Path(tempfile.mkdtemp(prefix="chroma-server-"))
+        server = cls(folder)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Starts it, again where it was killed, and waits until it answers."""
+        program = Path(sysconfig.get_path("scripts")) / "chroma"
+        self._process = subprocess.Popen(
+            [sys.executable, str(program), "run", "--path", str(self._folder), "--port", str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.ask("GET", "heartbeat")
+            except httpx.HTTPError:
+                assert self._process.poll() is None, "the server ended"
+                assert time.monotonic() < until, "the server does not answer"
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """Kills it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def records(self, collection: str, *, database: str = "default_database") -> dict[str, dict[str, Any]]:
+        """Reads a collection back with vectors: id -> document, metadata, vector."""
+        place = f"tenants/default_tenant/databases/{database}/collections"
+        place += "/" + self.ask("GET", f"{place}/{collection}")["id"]
+        found: dict[str, dict[str, Any]] = {}
+        for offset in range(0, self.ask("GET", f"{place}/count"), BLOCK_ROWS):
+            block = {"limit": BLOCK_ROWS, "offset": offset, "include": ["documents", "metadatas", "embeddings"]}
+            part = self.ask("POST", f"{place}/get", block)
+            for one, document, metadata, vector in zip(
+                part["ids"], part["documents"], part["metadatas"], part["embeddings"], strict=True
+            ):
+                assert one not in found
+                found[one] = {"document": document, "metadata": metadata, "vector": vector}
+        return found
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Asks the server's own interface."""
+        answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=60.0, trust_env=False)
+        answer.raise_for_status()
+        return answer.json()
+
+
+def free_port() -> int:
+    """Returns a port at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,147 @@
+"""Loads into a Chroma server: the same as into a folder, by the same rules."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SAMPLES, Terminal
+from tests.servers.chroma import ChromaServer, free_port
+
+Items = Callable[..., list[dict[str, Any]]]
+SAME = 1e-6  # between two numbers of a vector that went two ways
+
+
+def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
+    """Compares two collections record by record."""
+    assert one.keys() == other.keys()
+    for identifier, record in one.items():
+        assert {**record, "vector": None} == {**other[identifier], "vector": None}
+    vectors = [np.array([records[key]["vector"] for key in one]) for records in (one, other)]
+    assert np.abs(vectors[0] - vectors[1]).max() < SAME
+
+
+def test_a_server_holds_what_a_folder_holds(tiny: Terminal, shared_server: ChromaServer) -> None:
+    """The same file, loaded into a folder and into a server, makes the same records, also when it is loaded again."""
+    for name in ("mixed_errors.jsonl", "articles.jsonl"):
+        for chroma in ("chroma", shared_server.url):
+            tiny.type(f"upsert-cli run {SAMPLES / name} --chroma {chroma} --collection same", expect=None)
+    folder, server = tiny.records("same", vectors=True), shared_server.records("same")
+    assert len(server) > 300
+    assert_same(folder, server)
+    again = tiny.type(f"upsert-cli run {SAMPLES / 'articles.parquet'} --chroma {shared_server.url} --collection same")
+    assert "0 new, 0 changed, 324 unchanged" in again.stderr
+
+
+def test_changes_replace_records_on_a_server(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+    """Changed texts and metadata get there, and a metadata key that vanished from an item vanishes from its record."""
+    items = make_items(30)
+    path = tiny.write("a.jsonl", items)
+    line = f"upsert-cli run {path.name} --chroma {shared_server.url} --collection changes"
+    tiny.type(line)
+    items[0]["payload"]["text"] = "another text"
+    del items[1]["payload"]["number"]
+    tiny.write("a.jsonl", items)
+    assert "0 new, 2 changed, 28 unchanged" in tiny.type(line).stderr
+    stored = shared_server.records("changes")
+    assert stored["obj-00000"]["document"] == "another text"
+    assert "number" not in stored["obj-00001"]["metadata"]
+    dry = tiny.type(f"{line} --dry-run").stderr
+    assert "30 unchanged" in dry
+
+
+def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+    """What somebody else changed or deleted on the server is found, and mended."""
+    tiny.write("a.jsonl", make_items(40))
+    where = f"--chroma {shared_server.url} --collection verified"
+    tiny.type(f"upsert-cli run a.jsonl --task-id t {where}")
+    whole = shared_server.records("verified")
+    database = "tenants/default_tenant/databases/default_database"
+    identity = shared_server.ask("GET", f"{database}/collections/verified")["id"]
+    shared_server.ask("POST", f"{database}/collections/{identity}/delete", {"ids": ["obj-00003"]})
+    change = {"ids": ["obj-00004"], "documents": ["wrong"], "embeddings": None}
+    shared_server.ask("POST", f"{database}/collections/{identity}/update", change)
+    found = json.loads(tiny.type("upsert-cli verify t --json", expect=3).stdout)
+    assert {kind: found[kind]["count"] for kind in ("missing", "different")} == {"missing": 1, "different": 1}
+    model = tiny.env["UPSERT_CLI_RUN_MODEL_PATH"]
+    tiny.type(f"upsert-cli verify --repair t --model-path {model}")
+    assert_same(whole, shared_server.records("verified"))
+    assert "0 different" in tiny.type(f"upsert-cli verify {where}").stderr
+
+
+def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+    """Tenant and database are part of the address; one that is not there is named, and nothing is made."""
+    tiny.write("a.jsonl", make_items(5))
+    url = f"{shared_server.url}/default_tenant/second_one"
+    missing = tiny.type(f"upsert-cli run a.jsonl --chroma {url}", expect=1)
+    assert "has no database second_one of a tenant default_tenant" in missing.stderr
+    shared_server.ask("POST", "tenants/default_tenant/databases", {"name": "second_one"})
+    tiny.type(f"upsert-cli run a.jsonl --task-id t --chroma {url}")
+    assert len(shared_server.records("default", database="second_one")) == 5
+    assert tiny.info("t")["chroma"] == url
+    tiny.type("upsert-cli verify t")
+
+
+def test_an_interrupted_load_goes_on(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+    """A load into a server that is stopped ends by the signal, and `restart` goes on at the checkpoint."""
+    tiny.write("a.jsonl", make_items(3_000))
+    where = f"--chroma {shared_server.url} --collection stopped"
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 100 {where}")
+    tiny.wait_for_rows("t")
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == -signal.SIGINT
+    settled = tiny.info("t")["progress"]["rows"]
+    assert 0 < settled < 3_000
+    tiny.type("upsert-cli restart t")
+    assert tiny.info("t")["counts"]["read"] == 3_000
+    assert len(shared_server.records("stopped")) == 3_000
+
+
+def test_two_loads_into_one_collection(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+    """A second load into a collection is refused or skipped while one is at it; another collection is free."""
+    tiny.write("a.jsonl", make_items(4_000))
+    tiny.write("b.jsonl", make_items(3))
+    where = f"--chroma {shared_server.url} --collection"
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 50 {where} one")
+    tiny.wait_for_rows("t")
+    refused = tiny.type(f"upsert-cli run b.jsonl {where} one", expect=4)
+    assert f"the collection one of {shared_server.url} is in use by pid" in refused.stderr
+    tiny.type(f"upsert-cli run b.jsonl {where} one --if-running skip")
+    tiny.type(f"upsert-cli run b.jsonl {where} two")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    tiny.type("upsert-cli cancel t")
+    tiny.type(f"upsert-cli run b.jsonl {where} one")
+
+
+@pytest.mark.parametrize(
+    ("address", "says", "code"),
+    [
+        ("http://127.0.0.1:{free}", "cannot be reached: [Errno", 1),
+        ("https://127.0.0.1:{port}", "cannot be reached: [SSL", 1),
+        ("http://no-such-host.invalid", "cannot be reached: [Errno", 1),
+        ("http://127.0.0.1:{port}/only_tenant", "is not a tenant and a database", 2),
+        ("http://ann:pass-word@127.0.0.1:{port}", "it has a user or password in it", 2),
+        ("http://127.0.0.1:{port}?a=b", "goes on behind tenant and database", 2),
+        ("ftp://127.0.0.1", "begins with neither http:// nor https://", 2),
+        ("http://127.0.0.1:123456", "Port out of range", 2),
+    ],
+)
+def test_addresses_that_lead_nowhere(  # noqa: PLR0917  # three of them are one case
+    tiny: Terminal, shared_server: ChromaServer, make_items: Items, address: str, says: str, code: int
+) -> None:
+    """What is wrong with an address is said in one line; a password in it is not repeated, nor kept."""
+    tiny.write("a.jsonl", make_items(1))
+    url = address.format(free=free_port(), port=shared_server.port)
+    done = tiny.type(f"upsert-cli run a.jsonl --chroma {url}", expect=code)
+    assert says in done.stderr.splitlines()[-1]
+    assert "pass-word" not in done.stderr + "".join(
+        path.read_text(errors="replace") for path in tiny.folder.rglob("*.json*") if Path(path).is_file()
+    )

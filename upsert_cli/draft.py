@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import Counts, Task, TaskStatus, new_task_id, utc_now
+from upsert_cli.journal.tasks import Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.models import known_name
 from upsert_cli.request import Options, Request
 from upsert_cli.stream.sources.probing import check_first_rows
@@ -88,6 +89,7 @@ class Draft:
             total=_total_of(sources),
             inputs=tuple(source.as_json() for source in sources),
             options=request.options.as_json(),
+            queued=request.enqueue,
         )
 
 

@@ -102,11 +102,30 @@ class Interrupted(UpsertCliError):
     done: bool = False
     """The signal came when there was nothing left to stop."""
 
+    queued: bool = False
+    """The task goes back to the queue, where any worker goes on with it."""
+
     def __str__(self) -> str:
         name = signal.Signals(self.signal_number).name
         if self.done:
             return f"task {self.task_id} is done; {name} came too late to stop it"
+        if self.queued:
+            return f"task {self.task_id} was stopped by {name} and is pending; the next `upsert-cli work` continues it"
         return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
+
+
+@dataclass(eq=False, kw_only=True)
+class RunnersDied(UpsertCliError):
+    """Raised when one worker after the other died of a queued task, and it did not advance by a row."""
+
+    task_id: str
+    deaths: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.deaths} workers died while they ran task {self.task_id}, and no row more was loaded, so it is not "
+            f"tried again; `upsert-cli restart {self.task_id} -v` shows what happens (is there enough memory?)"
+        )
 
 
 # -- embedding ----------------------------------------------------------------------------------------------------

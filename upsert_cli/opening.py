@@ -36,7 +36,10 @@ class Opening:
     """None when another task has the target's folder and that was to be skipped: then there is none."""
 
     claim: Claim | None
-    """Held already; None when the task needs no work."""
+    """Held already; None when the task needs no work here."""
+
+    queued: bool = False
+    """The task is pending, and `upsert-cli work` runs it."""
 
     created: bool = False
     """The task did not exist before."""
@@ -67,14 +70,15 @@ def open_task(
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 _refuse_other_load(existing, draft.task)
-                options = draft.task.options
-                return _reopen(journal, existing, options, if_running=if_running, wait_until=wait_until)
-            if if_running == "skip" and (why := _in_use(place, draft.task)) is not None:
+                return _reopen(journal, existing, draft.task, if_running=if_running, wait_until=wait_until)
+            if if_running == "skip" and not request.enqueue and (why := _in_use(place, draft.task)) is not None:
                 return Opening(task=None, claim=None, skipped=why)
             try:
                 task = draft.create()
             except TaskExists:
                 continue  # made by another process in this moment, or a new id drawn twice
+            if request.enqueue:
+                return Opening(task=task, claim=None, created=True, queued=True)
             try:
                 return Opening(task=task, claim=journal.claim(task.id), created=True)
             except TaskRunning:
@@ -83,7 +87,9 @@ def open_task(
                 # Another process that asks for the same id was faster by a moment.
 
 
-def reopen_task(journal: Journal, task_id: str, *, from_start: bool = False, failed_only: bool = False) -> Opening:
+def reopen_task(
+    journal: Journal, task_id: str, *, from_start: bool = False, failed_only: bool = False, enqueue: bool = False
+) -> Opening:
     """Claims a task that exists and sets it back to pending, whatever its state.
 
     Args:
@@ -91,6 +97,7 @@ def reopen_task(journal: Journal, task_id: str, *, from_start: bool = False, fai
         task_id: The task.
         from_start: Whether to read all rows again.
         failed_only: Whether to read the rejected rows alone.
+        enqueue: Whether to leave it to `upsert-cli work`.
 
     Raises:
         TaskNotFound: There is none.
@@ -103,14 +110,22 @@ def reopen_task(journal: Journal, task_id: str, *, from_start: bool = False, fai
     try:
         task = journal.find(task_id)
         if not failed_only:
-            return Opening(task=_set_back(journal, task, claim, from_start=from_start), claim=claim)
+            return _opened(_set_back(journal, task, claim, from_start=from_start, queued=enqueue), claim)
         if task.counts.failed:
-            return Opening(task=_set_back_to_rejects(journal, task, claim), claim=claim)
+            return _opened(_set_back_to_rejects(journal, task, claim, queued=enqueue), claim)
         claim.release()
         return Opening(task=task, claim=None, skipped=f"task {task_id} has no rejected items")
     except BaseException:
         claim.release()
         raise
+
+
+def _opened(task: Task, claim: Claim) -> Opening:
+    """Keeps the claim of a task that is to be run here and now."""
+    if not task.queued:
+        return Opening(task=task, claim=claim)
+    claim.release()
+    return Opening(task=task, claim=None, queued=True)
 
 
 def _in_use(place: Place, task: Task) -> str | None:
@@ -155,13 +170,13 @@ def _identity(source: Source) -> str:
     return source.name if source.spooled else str(source.path)
 
 
-def _reopen(
-    journal: Journal, task: Task, options: dict[str, Any], *, if_running: IfRunning, wait_until: float
-) -> Opening:
-    """Resumes a task that is not done, unless somebody is at it."""
+def _reopen(journal: Journal, task: Task, draft: Task, *, if_running: IfRunning, wait_until: float) -> Opening:
+    """Resumes a task that is not done, unless somebody is at it, as the draft of the same load says."""
     while True:
         if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
             return Opening(task=task, claim=None)
+        if draft.queued and task.queued and task.status is TaskStatus.PENDING:
+            return Opening(task=task, claim=None, queued=True)
         try:
             claim = journal.claim(task.id)
         except TaskRunning:
@@ -176,23 +191,33 @@ def _reopen(
         if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
             claim.release()
             continue
-        if if_running == "skip" and (why := _in_use(place_of_task(journal, task), task)) is not None:
+        here = if_running == "skip" and not draft.queued
+        if here and (why := _in_use(place_of_task(journal, task), task)) is not None:
             claim.release()
             return Opening(task=task, claim=None, skipped=why)
         try:
             # The stored records are the same by these options, but how to go on is for the new ones to say.
-            return Opening(task=_set_back(journal, task, claim, from_start=False, options=options), claim=claim)
+            ready = _set_back(journal, task, claim, from_start=False, options=draft.options, queued=draft.queued)
+            return _opened(ready, claim)
         except BaseException:
             claim.release()
             raise
 
 
 def _set_back(
-    journal: Journal, task: Task, claim: Claim, *, from_start: bool, options: dict[str, Any] | None = None
+    journal: Journal,
+    task: Task,
+    claim: Claim,
+    *,
+    from_start: bool,
+    queued: bool,
+    options: dict[str, Any] | None = None,
 ) -> Task:
     """Makes a claimed task pending again, at its checkpoint or at the start."""
     sources = [Source.from_json(value) for value in task.inputs]
     fields: dict[str, Any] = {} if options is None or options == task.options else {"options": options}
+    if queued != task.queued:
+        fields["queued"] = queued
     if from_start or task.status is TaskStatus.DONE or claim.checkpoint() is None:
         fields |= read_anew(task, sources)
         claim.drop_checkpoint()
@@ -201,12 +226,10 @@ def _set_back(
             source.check_unchanged()
     if task.status is TaskStatus.PENDING and not fields:
         return task
-    return journal.change(
-        task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), attempt=task.attempt + 1, detail=None, **fields
-    )
+    return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **fields)
 
 
-def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim) -> Task:
+def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, queued: bool) -> Task:
     """Makes a claimed task pending again, for an attempt that reads the rejected rows alone."""
     sources = [Source.from_json(value) for value in task.inputs]
     for source in sources:
@@ -214,7 +237,7 @@ def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim) -> Task:
     if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
         raise RowsLeft(task_id=task.id, status=task.status.value)
     claim.retry_rejects(task, START.as_json())
-    return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), attempt=task.attempt + 1, detail=None)
+    return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, queued=queued)
 
 
 def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Task) -> bool:

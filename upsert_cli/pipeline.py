@@ -49,12 +49,12 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, 
         wait_until: Monotonic seconds at which waiting for another task that has the target's folder ends in a refusal.
 
     Raises:
-        Interrupted: A signal stopped it; what was written is checkpointed.
+        Interrupted: A signal stopped it; what was written is checkpointed, and a queued task is pending again.
         Canceled: Another process asked for it.
         UpsertCliError: It failed or was refused; the task's record says so as well.
     """
     task = _begun(journal, task)
-    stopping = Stopping(task.id, cancel_requested=claim.cancel_requested, kill=observer.killed)
+    stopping = Stopping(task.id, queued=task.queued, cancel_requested=claim.cancel_requested, kill=observer.killed)
     with stopping.signals(), Recording(observer, claim, task) as recording:
         attempt = _Attempt(journal, claim, task, recording, stopping, wait_until=wait_until)
         try:
@@ -193,6 +193,8 @@ class _Attempt:
             status = TaskStatus.CANCELED
         elif isinstance(error, Refusal):
             status = TaskStatus.REFUSED
+        elif isinstance(error, Interrupted) and error.queued:
+            status = TaskStatus.PENDING  # for the next worker
         known = isinstance(error, UpsertCliError)
         try:
             detail = str(error) if known else f"unexpected {type(error).__name__}: {error}"

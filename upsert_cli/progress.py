@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from upsert_cli.journal.tasks import Counts, Task
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.tasks import Task
 
 
 @dataclass(slots=True)

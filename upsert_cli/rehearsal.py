@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from upsert_cli.draft import Draft
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task
+from upsert_cli.journal.tasks import Task
 from upsert_cli.models import Model, find_model
 from upsert_cli.request import Options, Request
 from upsert_cli.stages import place_of_task, target_of

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
-from upsert_cli.journal.tasks import Counts, Task, TaskStatus
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.embedder import Device, Effort
 from upsert_cli.stream.items.reading import IdFrom
@@ -136,6 +138,8 @@ class Request:
     model: str
     options: Options
     task_id: str | None = None
+    enqueue: bool = False
+    """The task is left to `upsert-cli work`."""
 
 
 def in_words(value: str | bool | tuple[str, ...] | None) -> str:  # noqa: FBT001  # the value of a flag
@@ -143,6 +147,15 @@ def in_words(value: str | bool | tuple[str, ...] | None) -> str:  # noqa: FBT001
     if isinstance(value, bool):
         return "given" if value else "not given"
     return "not given" if value is None else value if isinstance(value, str) else ", ".join(value)
+
+
+GRAVITY = (UpsertCliError.exit_code, Refusal.exit_code, Canceled.exit_code, SOME_REJECTED, 0)
+"""The exit codes of tasks, the gravest first; a signal is graver than all of them."""
+
+
+def gravest(codes: Iterable[int]) -> int:
+    """Returns the exit code that stands for several tasks."""
+    return min(codes, key=GRAVITY.index, default=0)
 
 
 def exit_code(task: Task) -> int:

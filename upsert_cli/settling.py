@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, RejectsLost, TooManyFailures
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import FAILED_ITEMS, Counts, Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import Options
 from upsert_cli.stream.chroma.rows import Verdict
 from upsert_cli.stream.items.reading import START, Reject

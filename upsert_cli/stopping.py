@@ -19,16 +19,20 @@ CANCEL_POLL_SECONDS = 0.25  # seconds between two looks at the cancel flag, whic
 class Stopping:
     """Why the task should stop, if it should; asked by the main thread in all its waits."""
 
-    def __init__(self, task_id: str, *, cancel_requested: Callable[[], bool], kill: Callable[[], None]) -> None:
+    def __init__(
+        self, task_id: str, *, queued: bool, cancel_requested: Callable[[], bool], kill: Callable[[], None]
+    ) -> None:
         """Watches nothing before `signals` is entered.
 
         Args:
             task_id: For the messages.
+            queued: Whether the task is a worker's, and goes back to the queue at a signal.
             cancel_requested: Looks at the flag in the journal.
             kill: Called at a second signal, before the process dies by it; leaves the terminal usable.
         """
         self.reason: UpsertCliError | None = None
         self._task_id = task_id
+        self._queued = queued
         self._cancel_requested = cancel_requested
         self._kill = kill
         self._next_poll = 0.0
@@ -71,7 +75,7 @@ class Stopping:
             self._kill()
             die_by(number)
         # Also in place of a wish to cancel: who presses Ctrl-C wants this process to die by it.
-        self.reason = Interrupted(task_id=self._task_id, signal_number=number)
+        self.reason = Interrupted(task_id=self._task_id, signal_number=number, queued=self._queued)
 
 
 def die_by(number: int) -> None:
@@ -83,13 +87,14 @@ def die_by(number: int) -> None:
 class Ended(BaseException):
     """Raised in the main thread by a signal that comes while no task is run, so that what was begun is cleaned up."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, when: str = "before anything was loaded") -> None:
         """Keeps the signal, to die by it."""
-        super().__init__(number)
+        super().__init__(number, when)
         self.number = number
+        self._when = when
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.number).name} before anything was loaded"
+        return f"stopped by {signal.Signals(self.number).name} {self._when}"
 
 
 def end_in_order() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.leases import Checkpoint
-from upsert_cli.journal.tasks import Counts, Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus
 
 MOMENT = "2026-11-23T21:03:12Z"
 

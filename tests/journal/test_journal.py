@@ -16,9 +16,10 @@ from tests.journal.conftest import die, finish, reach, start, start_process
 from tests.journal.making import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import InvalidTaskId, TaskExists, TaskNotFound, TaskRunning, WrongStatus
 from upsert_cli.journal import taskfile
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import Counts, TaskStatus
+from upsert_cli.journal.tasks import TaskStatus
 
 PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
 CANCELED, FAILED, REFUSED = TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.journal.making import make_reject, make_task
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.failed_items import FAILED_ITEMS, FAILED_ITEMS_CHARS
 from upsert_cli.journal.tasks import (
-    FAILED_ITEMS,
-    FAILED_ITEMS_CHARS,
     MOVES,
-    Counts,
     ImpossibleMove,
     Task,
     TaskStatus,
@@ -105,7 +104,7 @@ def test_json_has_the_shape_of_the_contract() -> None:
     shown = make_task(rows=7, total=9, attempt=2, options={"force": True}).as_json(running=True)
     assert ",".join(shown) == (
         "id,status,created_at,updated_at,started_at,finished_at,failed_items,detail,kind,collection,chroma,model,"
-        "sources,attempt,running,progress,counts,converted,seconds,options"
+        "sources,attempt,running,progress,counts,converted,seconds,queued,attempts,options"
     )
     assert ",".join(shown["counts"]) == "read,inserted,updated,unchanged,duplicate,failed,deleted,truncated"
     assert shown["progress"] == {"rows": 7, "total": 9}

@@ -30,6 +30,7 @@ COMMANDS = {
     "list": ("upsert_cli.cli.tasks:list_tasks", "List the tasks, newest first."),
     "restart": ("upsert_cli.cli.run:restart", "Set a task back to pending and run it on from its checkpoint."),
     "cancel": ("upsert_cli.cli.tasks:cancel", "Stop a task, also one that another process runs."),
+    "work": ("upsert_cli.cli.work:work", "Run the tasks that `run --enqueue` left, the oldest first."),
     "verify": (
         "upsert_cli.cli.verify:verify",
         "Read every record back with its vector, and compare it with a task's sources.",

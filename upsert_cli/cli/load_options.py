@@ -99,6 +99,7 @@ def load_options(collection: str) -> Decorator:
         option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
         option("--dry-run", is_flag=True, help="Read, check and compare everything, but write nothing."),
         option("--no-compare", is_flag=True, help="With --dry-run: without looking at the collection or the model."),
+        option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`, and print its id."),
         option("--strict", is_flag=True, help="Exit with 1 instead of 3 if an item was rejected."),
         option(
             "--if-running",

@@ -34,11 +34,12 @@ EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
 class RunReport:
     """Observes one run and tells stdout and stderr about it."""
 
-    def __init__(self, journal: Journal, terminal: Terminal, *, json: bool) -> None:
-        """Shows nothing before something happens."""
+    def __init__(self, journal: Journal, terminal: Terminal, *, json: bool, one_of_many: bool = False) -> None:
+        """Shows nothing before something happens; where a task is one of many, what it says is brief."""
         self._journal = journal
         self._terminal = terminal
         self._json = json
+        self._one_of_many = one_of_many
         self._display = open_display(terminal)
         self._task: Task | None = None
         self._began = time.monotonic()
@@ -52,7 +53,7 @@ class RunReport:
         if isinstance(error, KeyboardInterrupt):
             error = Ended(signal.SIGINT)
         if isinstance(error, Exception | Ended) and not isinstance(error, click.exceptions.Exit):
-            self._failed(error)
+            self.failed(error, exit_code=code_of(error))
 
     # -- the observer of a task -----------------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class RunReport:
         if task.counts.failed:
             self._show_rejects(task)
             self._terminal.show(f"  once they are mended: {_again(task)}")
-        if task.status.value == "done" and not self._terminal.quiet:
+        if task.status.value == "done" and not self._terminal.quiet and not self._one_of_many:
             self._show_place(task)
 
     def _show_place(self, task: Task) -> None:
@@ -175,12 +176,22 @@ class RunReport:
         with suppress(OSError):  # the terminal is gone, which must not change how the work ends
             self._display.close()
 
-    def _failed(self, error: Exception | Ended) -> None:
+    def queued(self, task: Task) -> None:
+        """Says that a task waits for a worker; its id is what a script goes on with."""
+        self._close_display()
+        self._event("task", task.as_json(running=False))
+        self._summary(task, exit_code=0)
+        if not self._json and not self._terminal.quiet:
+            click.echo(task.id)
+        self._terminal.say(f"task {task.id} is pending: {_sources(task)}; `upsert-cli work` runs it")
+
+    def failed(self, error: Exception | Ended, *, exit_code: int) -> None:
         """Reports what was done before an error; the error itself is shown by the error boundary."""
+        self._close_display()
         task = None
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
             task = self._journal.find(self._task.id) if self._task is not None else None
-        exit_code, message = _code_of(error), without_secrets(str(error))
+        message = without_secrets(str(error))
         self._event("error", {"message": message, "exit_code": exit_code})
         self._summary(task, exit_code=exit_code, detail=message)
         if task is None:
@@ -254,7 +265,8 @@ def _again(task: Task) -> str:
     return f"upsert-cli restart {task.id} --from-start"
 
 
-def _code_of(error: Exception | Ended) -> int:
+def code_of(error: Exception | Ended) -> int:
+    """Returns the exit code of a process that an error ends."""
     if isinstance(error, Ended):
         return SIGNAL_BASE + error.number
     if isinstance(error, Interrupted):

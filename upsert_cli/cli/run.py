@@ -95,9 +95,10 @@ def run_categories(session: Session, **options: Any) -> None:
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @option("--from-start", is_flag=True, help="Read the sources from their first row again.")
 @option("--failed-only", is_flag=True, help="Read just the rejected rows again, of sources that did not change.")
+@option("--enqueue", is_flag=True, help="Leave it to `upsert-cli work`, and print the task's id.")
 @json_option("Print one JSON object a line, the last one a summary.")
 @common_options
-def restart(session: Session, *, task_id: str, from_start: bool, failed_only: bool, json: bool) -> None:
+def restart(session: Session, *, task_id: str, from_start: bool, failed_only: bool, enqueue: bool, json: bool) -> None:
     """Set a task back to pending and run it on from its checkpoint.
 
     Works in every state but for a task that is being run. A source that changed since the checkpoint is refused;
@@ -107,7 +108,7 @@ def restart(session: Session, *, task_id: str, from_start: bool, failed_only: bo
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
 
     def opening() -> Opening:
-        return reopen_task(session.journal, task_id, from_start=from_start, failed_only=failed_only)
+        return reopen_task(session.journal, task_id, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
 
     _work(session, json=json, opening=opening)
 
@@ -131,8 +132,11 @@ def _load(
     verify: bool,
     dry_run: bool,
     no_compare: bool,
+    enqueue: bool,
     **options: Any,
 ) -> None:
+    if enqueue and (dry_run or verify):
+        raise click.UsageError("--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.")
     if no_compare and not dry_run:
         raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
     given = {"text_fields": text_field} | {name: options.pop(name) for name in MAPPING if name in options}
@@ -143,6 +147,7 @@ def _load(
         collection=collection,
         model=model,
         task_id=task_id,
+        enqueue=enqueue,
         options=Options(
             **read_mapping(map_file, given),
             model_path=None if model_path is None else str(model_path.absolute()),
@@ -196,7 +201,10 @@ def _work(
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
     with RunReport(session.journal, session.terminal, json=json) as report:
         opened = opening()
-        if opened.claim is None or opened.task is None:
+        if opened.queued and opened.task is not None:
+            code = 0
+            report.queued(opened.task)
+        elif opened.claim is None or opened.task is None:
             code = 0 if opened.skipped or opened.task is None else exit_code(opened.task)
             if verify and not opened.skipped and opened.task is not None:
                 code = _verify(session, report, opened.task, code)

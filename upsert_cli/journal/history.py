@@ -51,15 +51,12 @@ class History:
     def newest_first(self, status: str | None = None) -> Iterator[Record]:
         """Yields records without a lock, and reads a segment only when it is their turn."""
         for place, number in enumerate(segment_numbers(self._folder)):
-            with self._borrowed(number) as segment:
-                ask = partial(TaskFile.records, status=status, thorough=place < THOROUGH)
-                records: list[Record] = []
-                try:
-                    records = segment.read(ask, otherwise=records)
-                except JournalDamaged as error:
-                    self._warn(str(error))
-                    continue
-            yield from records
+            yield from self._records(number, () if status is None else (status,), thorough=place < THOROUGH)
+
+    def oldest_first(self, *statuses: str) -> Iterator[Record]:
+        """Yields the records of some statuses without a lock, and parses only the segments that have such."""
+        for number in reversed(segment_numbers(self._folder)):
+            yield from reversed(self._records(number, statuses, thorough=False))
 
     def is_taken(self, task_id: str) -> bool:
         """Tells whether a task has this id; where the file system ignores case, also whether one is spelled like it."""
@@ -138,6 +135,16 @@ class History:
         """Closes the files that reading keeps open."""
         while self._open:
             self._open.popitem()[1].close()
+
+    def _records(self, number: int, statuses: Sequence[str], *, thorough: bool) -> list[Record]:
+        ask = partial(TaskFile.records, statuses=statuses, thorough=thorough)
+        none: list[Record] = []
+        with self._borrowed(number) as segment:
+            try:
+                return segment.read(ask, otherwise=none)
+            except JournalDamaged as error:
+                self._warn(str(error))
+                return none
 
     def _renew(self, record: Record) -> bool:
         try:

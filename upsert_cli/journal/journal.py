@@ -65,6 +65,12 @@ class Journal:
         tasks = itertools.islice(self._readable(self._history.newest_first(status)), offset, offset + limit)
         return [self._present.as_of_now(task) for task in tasks]
 
+    def waiting(self) -> Iterator[Task]:
+        """Yields the queued tasks that no process runs, the oldest first: pending ones, and those whose runner died."""
+        self._be_of_this_format()
+        records = self._history.oldest_first(TaskStatus.PENDING, TaskStatus.PROCESSING)
+        return (task for task in self._readable(records) if task.queued and not self.is_running(task.id))
+
     def is_running(self, task_id: str) -> bool:
         """Tells whether a process runs the task at this moment."""
         path = self._layout.lease(task_id)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import TaskRunning
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.files import make_folder, read_whole, reading_from, replace_file, writing_to
-from upsert_cli.journal.tasks import Counts
 from upsert_cli.leases import Holder, Lease, LeaseHeld
 
 

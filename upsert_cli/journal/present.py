@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from upsert_cli.errors import JournalDamaged
+from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import known_rejects
-from upsert_cli.journal.tasks import FAILED_ITEMS, Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus
 
 
 class Present:

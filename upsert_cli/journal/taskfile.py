@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -157,12 +157,12 @@ class TaskFile:
         may_hold = thorough or self._storage.may_hold(lower, fold=True)
         return may_hold and self._table().contains(lambda record: str(record.get("id")).lower() == lower)
 
-    def records(self, status: str | None = None, *, thorough: bool = False) -> list[Record]:
-        """Returns the records, newest first; of one status, if that is given."""
-        if status is None:
+    def records(self, statuses: Collection[str] = (), *, thorough: bool = False) -> list[Record]:
+        """Returns the records, newest first; of some statuses only, if any are given."""
+        if not statuses:
             found = self._table().all()
-        elif thorough or self._storage.may_hold(status):
-            found = self._table().search(lambda record: record.get("status") == status)
+        elif thorough or any(map(self._storage.may_hold, statuses)):
+            found = self._table().search(lambda record: record.get("status") in statuses)
         else:
             found = []
         return [dict(record) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]

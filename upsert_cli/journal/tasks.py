@@ -6,15 +6,16 @@ import enum
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from upsert_cli.journal.attempts import Attempt, Counts, known_fields
+from upsert_cli.journal.failed_items import bounded
 from upsert_cli.journal.validtext import valid_json, valid_text
 
-FAILED_ITEMS = 20  # rejects in a task's record; all of them are in its rejects file
-FAILED_ITEMS_CHARS = 16_384  # characters of JSON for all rejects in a record, so that a segment stays small
+ATTEMPTS = 20  # earlier attempts in a task's record, the newest; so that a segment stays small
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
 ID_SUFFIX = 4  # characters; a million ids a second, and `create` refuses one that is taken
 
@@ -53,37 +54,6 @@ class ImpossibleMove(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """What became of the rows that were read."""
-
-    read: int = 0
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    duplicate: int = 0
-    failed: int = 0
-    deleted: int = 0
-    truncated: int = 0
-    """Texts longer than the model's limit, embedded up to there; they are inserted or updated as well."""
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(**{name: value + getattr(other, name) for name, value in self.as_json().items()})
-
-    def reconciles(self) -> bool:
-        """Tells whether every row that was read ended as exactly one thing."""
-        return self.read == self.inserted + self.updated + self.unchanged + self.duplicate + self.failed
-
-    def as_json(self) -> dict[str, int]:
-        """Returns the counts as plain data, in the order of the contract."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Counts:
-        """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
-        return cls(**_known(cls, value))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One load, with a state; as it is in the journal."""
 
@@ -111,6 +81,12 @@ class Task:
     model: str
     sources: tuple[str, ...]
     attempt: int = 1
+    earlier: tuple[Attempt, ...] = ()
+    """The attempts before the newest one, as far as they were begun; the last ones, if there were many."""
+
+    queued: bool = False
+    """It is for `upsert-cli work` to run, and to go on with should a worker die."""
+
     rows: int = 0
     """Rows that are settled, over all attempts since the start."""
 
@@ -142,7 +118,35 @@ class Task:
         follows: dict[str, Any] = {"status": to, "updated_at": now}
         if to is not self.status:
             follows |= {"finished_at": now if to.is_final else None, "cancel_requested": False}
+        if to is TaskStatus.PENDING and self.started_at is not None:
+            follows |= {"attempt": self.attempt + 1, "started_at": None, "earlier": self._with_newest(now, changes)}
+            changes = changes | {"seconds": {}}
         return replace(self, **(follows | changes))
+
+    def _with_newest(self, now: str, changes: Mapping[str, Any]) -> tuple[Attempt, ...]:
+        newest = self
+        if "seconds" in changes:  # its runner writes down its end; of one that died, nobody knows when that was
+            told = {name: changes[name] for name in ("detail", "seconds", "counts") if name in changes}
+            newest = replace(self, status=TaskStatus.PENDING, finished_at=now, **told)
+        return (*self.earlier, newest.newest_attempt)[-ATTEMPTS:]
+
+    @property
+    def newest_attempt(self) -> Attempt:
+        """The attempt that is going on, or was the last one."""
+        return Attempt(
+            attempt=self.attempt,
+            status=self.status.value,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            detail=self.detail,
+            counts=self.counts,
+            seconds=self.seconds,
+        )
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All attempts that were begun, the oldest first."""
+        return self.earlier if self.started_at is None else (*self.earlier, self.newest_attempt)
 
     def as_record(self) -> dict[str, Any]:
         """Returns the task for the journal: plain data of bounded size, all text valid except for names of files.
@@ -152,11 +156,12 @@ class Task:
         record = {each.name: getattr(self, each.name) for each in fields(self)}
         return record | {
             "status": self.status.value,
-            "failed_items": list(_bounded(self.failed_items)),
+            "failed_items": list(bounded(self.failed_items)),
             "detail": None if self.detail is None else valid_text(self.detail),
             "sources": list(self.sources),
             "counts": self.counts.as_json(),
             "inputs": list(self.inputs),
+            "earlier": [attempt.as_json() for attempt in self.earlier],
         }
 
     @classmethod
@@ -167,7 +172,7 @@ class Task:
             ValueError: The record is none of a task.
         """
         try:
-            known = _known(cls, record)
+            known = known_fields(cls, record)
             return cls(
                 **known
                 | {
@@ -178,6 +183,7 @@ class Task:
                     "inputs": tuple(dict(value) for value in known.get("inputs", ())),
                     "seconds": dict(known.get("seconds", {})),
                     "options": dict(known.get("options", {})),
+                    "earlier": tuple(map(Attempt.from_json, known.get("earlier", ()))),
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:
@@ -197,6 +203,8 @@ class Task:
             "counts": self.counts.as_json(),
             "converted": self.converted,
             "seconds": self.seconds,
+            "queued": self.queued,
+            "attempts": [attempt.as_json() for attempt in self.attempts],
             "options": self.options,
         }
         plain: dict[str, Any] = json.loads(valid_json(shown))
@@ -227,29 +235,3 @@ def new_task_id(now: datetime | None = None) -> str:
 def valid_task_id(text: str) -> bool:
     """Tells whether `text` can be a task's id, and so a part of a file name."""
     return _TASK_ID.fullmatch(text) is not None
-
-
-def _bounded(items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:
-    room = FAILED_ITEMS_CHARS
-    for item in list(items)[:FAILED_ITEMS]:
-        text = valid_json(item)
-        if (room := room - len(text)) >= 0:
-            yield json.loads(text)
-        else:
-            yield json.loads(valid_json(_cut(item)))
-
-
-def _cut(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _short(value) for key, value in item.items()} | {"payload": None, "item_info": None, "cut": True}
-
-
-def _short(value: object) -> object:
-    longest = FAILED_ITEMS_CHARS // FAILED_ITEMS // 4  # characters; few enough that all items fit when all are cut
-    if isinstance(value, str):
-        return value[:longest]
-    return value if len(valid_json(value)) <= longest else None
-
-
-def _known(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    names = {each.name for each in fields(cls)}
-    return {name: value[name] for name in value if name in names}

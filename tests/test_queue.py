@@ -1,0 +1,169 @@
+"""`run --enqueue` and `work`: what is queued is run, the oldest first, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from upsert_cli.leases import Holder, Lease
+from upsert_cli.stream.chroma.folder import LEASE_NAME
+
+Items = Callable[..., list[dict[str, Any]]]
+SECONDS = 120.0  # seconds after which a test gives up
+
+
+def _statuses(terminal: Terminal) -> dict[str, str]:
+    return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_what_is_enqueued_is_run_the_oldest_first(tiny: Terminal, make_items: Items) -> None:
+    """`run --enqueue` prints an id and loads nothing; `work` runs all, with standard input as it was, and then ends."""
+    tiny.write("a.jsonl", make_items(3))
+    tiny.write("b.jsonl", [{"object_id": "b", "payload": {"text": "b"}}, {"object_id": ""}])
+    first = tiny.type("upsert-cli run a.jsonl --enqueue")
+    assert first.stdout.count("\n") == 1
+    stdin = json.dumps({"object_id": "in", "payload": {"text": "x"}})
+    assert tiny.type("upsert-cli run - --enqueue --task-id in", stdin=stdin).stdout == "in\n"
+    assert tiny.type("upsert-cli categories run b.jsonl --enqueue --task-id b -q").stdout == ""
+    assert set(_statuses(tiny).values()) == {"pending"}
+    assert not (tiny.folder / "chroma").exists()
+    done = tiny.type("upsert-cli work --json", expect=3)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    ends = [(event["id"], event["exit_code"]) for event in events if event["type"] == "summary"]
+    assert ends == [(first.stdout.strip(), 0), ("in", 0), ("b", 3), (None, 3)]
+    assert events[-1]["statuses"] == {"done": 3}
+    assert len(tiny.records()) == 4
+    assert set(tiny.records("categories")) == {"b"}
+    assert tiny.type("upsert-cli work").stderr == "nothing was pending\n"
+
+
+def test_an_id_is_queued_once(tiny: Terminal, make_items: Items) -> None:
+    """Under an id that waits already nothing more is queued; another load is refused; done, it is not queued again."""
+    tiny.write("a.jsonl", make_items(2))
+    tiny.write("b.jsonl", make_items(3))
+    for _ in range(2):
+        assert tiny.type("upsert-cli run a.jsonl --enqueue --task-id t").stdout == "t\n"
+    tiny.type("upsert-cli run b.jsonl --enqueue --task-id t", expect=4)
+    assert tiny.info("t")["attempt"] == 1
+    tiny.type("upsert-cli work -q")
+    assert "is done already" in tiny.type("upsert-cli run a.jsonl --enqueue --task-id t").stderr
+    assert tiny.type("upsert-cli restart t --from-start --enqueue").stdout == "t\n"
+    assert tiny.info("t")["status"] == "pending"
+    tiny.type("upsert-cli work -q")
+    assert [attempt["status"] for attempt in tiny.info("t")["attempts"]] == ["done", "done"]
+    tiny.type("upsert-cli run a.jsonl --enqueue --dry-run", expect=2)
+
+
+def test_the_gravest_of_several_ends_is_the_exit_code(tiny: Terminal, make_items: Items) -> None:
+    """A task that fails or is refused keeps nobody else from being run; --once runs one, --max-tasks so many."""
+    tiny.write("a.jsonl", [*make_items(2), {"object_id": ""}])
+    changing = tiny.write("b.jsonl", make_items(2))
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id fails --max-failures 0")
+    tiny.type("upsert-cli run b.jsonl --enqueue --task-id changed")
+    for name in ("canceled", "partly", "last"):
+        tiny.type(f"upsert-cli run a.jsonl --enqueue --task-id {name}")
+    tiny.type("upsert-cli cancel canceled")
+    changing.write_text(changing.read_text().replace("first", "other"))
+    shown = tiny.type("upsert-cli work --once -q", expect=1).stderr
+    assert "error: " in shown
+    assert "upsert-cli info fails" in shown
+    refused = tiny.type("upsert-cli work --max-tasks 2", expect=4).stderr
+    assert "b.jsonl changed" in refused
+    assert refused.endswith("2 tasks run: 1 done, 1 refused\n")
+    assert _statuses(tiny) == {
+        "fails": "failed", "changed": "refused", "canceled": "canceled", "partly": "done", "last": "pending",
+    }  # fmt: skip
+    tiny.type("upsert-cli work --once --watch", expect=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_task_whose_worker_ends_is_taken_over(tiny: Terminal, make_items: Items, number: signal.Signals) -> None:
+    """SIGTERM gives the task back to the queue, kill -9 leaves it there; the next worker goes on at the checkpoint."""
+    tiny.write("a.jsonl", make_items(600))
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id t --batch-size 32")
+    worker = tiny.start("upsert-cli work --json")
+    tiny.wait_for_rows("t")
+    tiny.wait_for_rows("t")
+    if number == signal.SIGKILL:
+        os.killpg(worker.pid, number)
+    else:
+        worker.send_signal(number)
+    output, errors = worker.communicate(timeout=SECONDS)
+    assert worker.returncode == -number
+    left = tiny.info("t")
+    assert 0 < left["progress"]["rows"] < 600
+    if number == signal.SIGTERM:
+        assert left["status"] == "pending"
+        assert "the next `upsert-cli work` continues it" in errors
+        ends = [json.loads(line) for line in output.splitlines()][-3:]
+        assert [(end["type"], end["exit_code"]) for end in ends] == [
+            ("error", 143), ("summary", 143), ("summary", 143),
+        ]  # fmt: skip
+    tiny.type("upsert-cli work")
+    task = tiny.info("t")
+    assert (task["status"], task["counts"]["read"], task["attempt"]) == ("done", 600, 2)
+    before, last = task["attempts"]
+    assert before["counts"]["read"] >= left["progress"]["rows"]
+    assert (before["status"], before["finished_at"] is None) == (
+        ("pending", False) if number == signal.SIGTERM else ("processing", True)
+    )
+    assert (last["status"], last["attempt"]) == ("done", 2)
+    assert len(tiny.records()) == 600
+
+
+def test_a_worker_that_watches_ends_by_a_signal(tiny: Terminal, make_items: Items) -> None:
+    """`work --watch` runs what comes later, and a signal while nothing is run ends it by that signal."""
+    tiny.write("a.jsonl", make_items(2))
+    worker = tiny.start("upsert-cli work --watch 0.1")
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
+    _await(lambda: _statuses(tiny) == {"t": "done"} and not list((tiny.journal / "active").iterdir()))
+    time.sleep(0.3)
+    worker.send_signal(signal.SIGTERM)
+    _, errors = worker.communicate(timeout=SECONDS)
+    assert worker.returncode == -signal.SIGTERM
+    assert "stopped by SIGTERM while no task was run, after 1" in errors
+
+
+def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal, make_items: Items) -> None:
+    """Of two tasks the one whose folder nobody has is run at once, the other when its folder is free."""
+    tiny.write("a.jsonl", make_items(2))
+    (tiny.folder / "busy").mkdir()
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id waits --chroma busy")
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id goes")
+    with Lease.take(tiny.folder / "busy" / LEASE_NAME, Holder.this_process("another", clean=True)):
+        worker = tiny.start("upsert-cli work")
+        _await(lambda: _statuses(tiny) == {"waits": "pending", "goes": "done"})
+    _, errors = worker.communicate(timeout=SECONDS)
+    assert worker.returncode == 0
+    assert f"task waits waits: {tiny.folder / 'busy'} is in use by pid {os.getpid()}" in errors
+    assert _statuses(tiny) == {"waits": "done", "goes": "done"}
+
+
+def test_a_running_task_is_not_queued(tiny: Terminal, make_items: Items) -> None:
+    """A worker leaves alone what `run` made for itself, and what another process runs is refused, as ever."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
+    tiny.wait_for_rows("t")
+    tiny.type("upsert-cli restart t --enqueue", expect=4)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(SECONDS)
+    assert tiny.type("upsert-cli work").stderr == "nothing was pending\n"
+    assert Path(tiny.journal / "active" / "t.progress").exists()
+    assert tiny.type("upsert-cli restart t --enqueue").stdout == "t\n"
+    tiny.type("upsert-cli work")
+    assert tiny.info("t")["counts"]["read"] == 600

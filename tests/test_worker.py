@@ -1,0 +1,104 @@
+"""Which task a worker takes next, and when it gives one up; without a Chroma."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.journal.making import make_checkpoint, make_task
+from upsert_cli.errors import RunnersDied
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.taskfile import TaskFile
+from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.progress import Observer
+from upsert_cli.request import GRAVITY, gravest
+from upsert_cli.worker import DEATHS, run_queued
+
+PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
+
+
+def _unseen(task: Task) -> Observer:
+    raise AssertionError(f"task {task.id} must not be run")
+
+
+def _die(journal: Journal, task_id: str, *, rows: int) -> None:
+    """Begins a task and dies of it, as far as the journal can tell."""
+    with journal.claim(task_id) as claim:
+        if journal.find(task_id).status is PROCESSING:
+            journal.change(task_id, PENDING, expect=(PROCESSING,), detail=None)
+        journal.change(task_id, PROCESSING, expect=(PENDING,), started_at="2026-11-23T21:03:12Z")
+        claim.save(make_checkpoint(rows))
+
+
+def test_only_queued_tasks_that_nobody_runs_wait(tmp_path: Path) -> None:
+    """Pending and orphaned tasks of the queue wait, the oldest first; running, final and other ones do not."""
+    journal = Journal(tmp_path)
+    for name in ("running", "orphan", "pending", "done", "canceled"):
+        journal.create(make_task(name, queued=True))
+    journal.create(make_task("own"))
+    _die(journal, "orphan", rows=10)
+    journal.request_cancel("canceled")
+    _die(journal, "done", rows=10)
+    journal.change("done", TaskStatus.DONE, expect=(PROCESSING,))
+    journal.create(make_task("newest", queued=True))
+    with journal.claim("running"):
+        assert [task.id for task in journal.waiting()] == ["orphan", "pending", "newest"]
+    assert [task.id for task in journal.waiting()] == ["running", "orphan", "pending", "newest"]
+
+
+def test_the_oldest_is_found_in_many_segments(tmp_path: Path) -> None:
+    """The oldest task comes first, wherever it stands, and segments without a waiting one are not parsed."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("first", status=TaskStatus.DONE))
+    done = make_task("t", status=TaskStatus.DONE)
+    for number in range(1, 8):
+        records = [replace(done, id=f"t{number}-{place}").as_record() for place in range(3)]
+        TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
+    (tmp_path / "tasks-000006.json").write_bytes(
+        (tmp_path / "tasks-000006.json").read_bytes().replace(b'"detail": null', b'"detail": NOT JSON', 1)
+    )  # would be named if it were parsed
+    journal.create(make_task("new", queued=True))
+    journal.change("t2-1", PENDING, expect=(TaskStatus.DONE,), queued=True)
+    journal.change("t4-0", PENDING, expect=(TaskStatus.DONE,), queued=True)
+    looking = Journal(tmp_path)
+    assert [task.id for task in looking.waiting()] == ["t2-1", "t4-0", "new"]
+    assert looking.warnings == []
+
+
+def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+    """After five deaths without a row of progress a task fails, and says so; a row of progress starts the count anew."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("kills", queued=True))
+    for rows in (0, 0, *[10] * DEATHS):
+        _die(journal, "kills", rows=rows)
+    told: list[str] = []
+    (outcome,) = run_queued(journal, observe=lambda _: None, report=told.append, watch=None)  # type: ignore[arg-type,return-value]
+    assert isinstance(outcome.error, RunnersDied)
+    assert (outcome.task.status, outcome.exit_code) == (TaskStatus.FAILED, 1)
+    assert "5 workers died" in str(journal.find("kills").detail)
+    assert list(run_queued(journal, observe=_unseen, report=told.append, watch=None)) == []
+
+
+def test_the_gravest_exit_code() -> None:
+    """1 beats 4 beats 5 beats 3 beats 0, whatever the order; no task at all is 0."""
+    assert GRAVITY == (1, 4, 5, 3, 0)
+    for place, code in enumerate(GRAVITY):
+        for others in itertools.permutations(GRAVITY[place:]):
+            assert gravest(others) == code
+    assert gravest([]) == 0
+
+
+@pytest.mark.parametrize("attempts", [1, 30])
+def test_earlier_attempts_are_bounded(tmp_path: Path, attempts: int) -> None:
+    """A record holds the last twenty attempts before the newest one, each with its number and its end."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("t", queued=True))
+    for rows in range(attempts):
+        _die(journal, "t", rows=rows)
+    task = journal.find("t")
+    assert task.attempt == attempts
+    assert [each.attempt for each in task.attempts] == list(range(max(1, attempts - 20), attempts + 1))
+    assert [each.counts.read for each in task.attempts] == [each.attempt - 1 for each in task.attempts]

@@ -1,0 +1,74 @@
+"""What became of a task's rows, and of each attempt at it; pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What became of the rows that were read."""
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    duplicate: int = 0
+    failed: int = 0
+    deleted: int = 0
+    truncated: int = 0
+    """Texts longer than the model's limit, embedded up to there; they are inserted or updated as well."""
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{name: value + getattr(other, name) for name, value in self.as_json().items()})
+
+    def reconciles(self) -> bool:
+        """Tells whether every row that was read ended as exactly one thing."""
+        return self.read == self.inserted + self.updated + self.unchanged + self.duplicate + self.failed
+
+    def as_json(self) -> dict[str, int]:
+        """Returns the counts as plain data, in the order of the contract."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Counts:
+        """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
+        return cls(**known_fields(cls, value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of a task, from its start to its end."""
+
+    attempt: int
+    """Counted from 1."""
+
+    status: str
+    """How it ended; `processing` where its runner died, `pending` where a signal gave the task back to the queue."""
+
+    started_at: str | None
+    finished_at: str | None
+    """None where nobody could write it down."""
+
+    detail: str | None
+    counts: Counts
+    """Those of the task at its end."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the attempt as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Attempt:
+        """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
+        return cls(**known_fields(cls, value) | {"counts": Counts.from_json(value["counts"])})
+
+
+def known_fields(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of `value` are fields of a dataclass; keys that are unknown, of a newer version, are left out."""
+    names = {each.name for each in fields(cls)}
+    return {name: value[name] for name in value if name in names}

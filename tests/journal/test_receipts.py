@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upsert_cli.errors import JournalUnwritable
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.receipts import Receipt, Receipts, remove_receipts
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import Counts
 
 
 def _receipt(

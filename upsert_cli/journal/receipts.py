@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any
 
 from upsert_cli.errors import JournalUnwritable
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.files import make_folder, open_private, writing_to
 from upsert_cli.journal.rejects import line_of
-from upsert_cli.journal.tasks import Counts
 from upsert_cli.journal.validtext import valid_json
 
 SOURCE_SHIFT = 40  # bits of a row's number in a place: a million million rows of a source

@@ -20,8 +20,9 @@ from selenium.webdriver.support.select import Select
 from tests.conftest import Terminal
 from upsert_cli.cli.page.charts import draw, in_words
 from upsert_cli.cli.page.page import PAGE_REJECTS, render_page
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.courses import Course, Point
-from upsert_cli.journal.tasks import Counts, Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -7,12 +7,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Terminal
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import TaskStatus
 from upsert_cli.leases import Holder, Lease
 from upsert_cli.stream.chroma.folder import LEASE_NAME
 
@@ -154,16 +155,16 @@ def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal
     assert _statuses(tiny) == {"waits": "done", "goes": "done"}
 
 
-def test_a_running_task_is_not_queued(tiny: Terminal, make_items: Items) -> None:
-    """A worker leaves alone what `run` made for itself, and what another process runs is refused, as ever."""
-    tiny.write("a.jsonl", make_items(600))
-    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
-    tiny.wait_for_rows("t")
-    tiny.type("upsert-cli restart t --enqueue", expect=4)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait(SECONDS)
+def test_what_run_left_is_not_queued(tiny: Terminal, make_items: Items) -> None:
+    """A worker leaves alone what a dead `run` left; `restart --enqueue` queues it, unless a process runs it."""
+    tiny.write("a.jsonl", make_items(3))
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
+    journal = Journal(tiny.journal)
+    pending, processing = TaskStatus.PENDING, TaskStatus.PROCESSING
+    journal.change("t", processing, expect=(pending,), queued=False, started_at="2026-11-23T21:03:12Z")
     assert tiny.type("upsert-cli work").stderr == "nothing was pending\n"
-    assert Path(tiny.journal / "active" / "t.progress").exists()
+    with journal.claim("t"):
+        tiny.type("upsert-cli restart t --enqueue", expect=4)
     assert tiny.type("upsert-cli restart t --enqueue").stdout == "t\n"
     tiny.type("upsert-cli work")
-    assert tiny.info("t")["counts"]["read"] == 600
+    assert [attempt["status"] for attempt in tiny.info("t")["attempts"]] == ["processing", "done"]

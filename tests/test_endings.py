@@ -23,12 +23,14 @@ def _item(identifier: str, text: str) -> dict[str, Any]:
 
 
 def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
-    """The last source named wins, also after `restart --from-start`, standard input included."""
-    tiny.write("fix.jsonl", [_item("a", "correction")])
-    tiny.type("upsert-cli run - fix.jsonl --task-id t", stdin=json.dumps(_item("a", "from stdin")) + "\n")
+    """The last source named wins, also after `restart --from-start`, and rejects name it as it was named at first."""
+    tiny.write("fix.jsonl", [_item("a", "correction"), _item("b", "")])
+    tiny.type("upsert-cli run - fix.jsonl --task-id t", stdin=json.dumps(_item("a", "from stdin")) + "\n", expect=3)
     assert tiny.records()["a"]["document"] == "correction"
-    tiny.type("upsert-cli restart t --from-start")
+    rejects = tiny.type("upsert-cli info t --failed").stdout
+    tiny.type("upsert-cli restart t --from-start", expect=3)
     assert tiny.records()["a"]["document"] == "correction"
+    assert tiny.type("upsert-cli info t --failed").stdout == rejects
 
 
 def test_a_restart_that_cannot_begin_loses_no_checkpoint(tiny: Terminal, make_items: Items) -> None:
@@ -56,17 +58,6 @@ def test_a_source_that_is_cut_while_it_is_read_is_no_success(tiny: Terminal, mak
     assert process.returncode == 1, errors
     assert "a.jsonl" in errors
     assert tiny.info("t")["status"] == "failed"
-
-
-def test_a_reader_that_leaves_does_not_stop_the_load(tiny: Terminal, make_items: Items) -> None:
-    """With `--json` into a closed pipe everything is loaded all the same, and the task is done."""
-    tiny.write("a.jsonl", make_items(30))
-    process = tiny.start("upsert-cli run a.jsonl --task-id t --json", stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    process.stdout.close()
-    process.wait(60)
-    assert tiny.info("t")["status"] == "done"
-    assert len(tiny.records()) == 30
 
 
 def test_a_cancel_while_the_model_loads_exits_with_5(terminal: Terminal, make_items: Items) -> None:

@@ -112,13 +112,14 @@ def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     spooled = {_absolute(source.name): source for source in sources if source.spooled}
     names = [name for name in task.sources if name not in spooled]
     files = {file.path: file for file in find_files(names, given=options.format)} if names else {}
+    called = {source.path: source.name for source in sources}  # as it was typed, where that is known
     found: list[Source] = []
     for name in task.sources:  # in the order in which they were named, since the last one of an id wins
         if name in spooled:
             found.append(spooled[name])
         else:
             mine = [file for file in find_files([name], given=options.format) if files.pop(file.path, None) is not None]
-            found += [fingerprint(file) for file in mine]
+            found += [fingerprint(replace(file, name=called.get(file.path, file.name))) for file in mine]
     _check_mapping(found, options)
     return {
         "inputs": tuple(source.as_json() for source in found),

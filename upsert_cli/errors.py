@@ -440,6 +440,19 @@ class LocksUnsupported(UpsertCliError):
         )
 
 
+# -- output -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False, kw_only=True)
+class StdoutUnwritable(UpsertCliError):
+    """Raised when what was asked for cannot be printed."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"stdout cannot be written ({self.reason}); direct it to where there is room, then ask again"
+
+
 # -- sources ------------------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.leases import Checkpoint
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import RejectsFile, known_rejects
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import Options
 from upsert_cli.stream.chroma.rows import Verdict
@@ -30,7 +30,6 @@ class Settlement:
     def __init__(self, journal: Journal, claim: Claim, task: Task) -> None:
         """Goes on where the last attempt left off."""
         self.checkpoint = claim.checkpoint() or Checkpoint.at_start(START.as_json())
-        self._journal = journal
         self._claim = claim
         self._task = task
         self._options = Options.from_json(task.options)
@@ -152,11 +151,19 @@ class Settlement:
             failed_items=self._first_rejects(),
             checkpoint=self.checkpoint,
             seconds=seconds,
+            begun=self._task,
         )
 
     def _first_rejects(self) -> tuple[dict[str, Any], ...]:
         try:
-            return tuple(itertools.islice(self._journal.rejects(self._task.id), FAILED_ITEMS))
+            # By what is known here: the journal may have lost the task's record, and gets it back only by `finish`.
+            known = known_rejects(
+                self._rejects_path,
+                self._retry_path,
+                checkpoint=self.checkpoint,
+                count=self.checkpoint.counts.failed,
+            )
+            return tuple(itertools.islice(known, FAILED_ITEMS))
         except JournalDamaged:
             return ()  # `check_complete` and `journal check` say so; the record must not be lost for it
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,6 +143,39 @@ def test_stdout_may_be_closed_early(tiny: Terminal, make_items: Items) -> None:
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.wait(30)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("line", ["--help", "list", "models list --json"])
+def test_a_disk_that_takes_no_output(terminal: Terminal, line: str, unbuffered: str) -> None:
+    """Data that cannot be printed is an error of one line with exit code 1, whichever command it is of."""
+    terminal.env["PYTHONUNBUFFERED"] = unbuffered
+    with Path("/dev/full").open("w") as full:
+        process = terminal.start(f"upsert-cli {line}", stdout=full)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    (told,) = errors.splitlines()
+    assert told.startswith("error: stdout cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize("output", ["a reader that left", "/dev/full"])
+def test_the_exit_code_is_that_of_the_load_whatever_becomes_of_its_events(
+    tiny: Terminal, make_items: Items, output: str
+) -> None:
+    """With --json, events that nobody takes are told as a warning, and the exit code is true all the same."""
+    tiny.write("a.jsonl", [*make_items(5), {"object_id": ""}])
+    end = os.open("/dev/full", os.O_WRONLY)
+    if output != "/dev/full":
+        reading, end = os.pipe()
+        os.close(reading)
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --json", stdout=end)
+    os.close(end)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 3, errors
+    assert errors.count("the JSON events cannot be written any more") == 1
+    assert "Exception" not in errors
+    assert tiny.info("t")["status"] == "done"
+    assert len(tiny.records()) == 5
 
 
 def test_cron_needs_no_home_and_no_terminal(tiny: Terminal, make_items: Items) -> None:

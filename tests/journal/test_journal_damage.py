@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.conftest import reach
+from tests.journal.conftest import finish, reach, start
 from tests.journal.making import make_checkpoint, make_task
-from upsert_cli.errors import JournalDamaged, JournalTooNew, TaskExists, TaskNotFound
+from upsert_cli.errors import JournalDamaged, JournalTooNew, TaskExists, TaskNotFound, WrongStatus
 from upsert_cli.journal import layout, taskfile
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import TaskStatus
@@ -50,6 +50,56 @@ def damage(path: Path, kind: str = "truncated") -> bytes:
     """Damages a file and returns what it is then."""
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
     return path.read_bytes()
+
+
+@pytest.mark.parametrize("backup", ["good", "gone", "damaged"])
+@pytest.mark.parametrize("seen", ["first by the runner", "first by another", "first by a repair"])
+def test_a_runner_brings_its_task_back(segments: Journal, backup: str, seen: str) -> None:
+    """Damage while a task runs costs neither its record nor its end, and the tasks beside it are as they can be."""
+    segments.create(make_task("d0"))
+    with start(segments, "d0") as claim:
+        begun = segments.find("d0")
+        path = path_of(segments, 3)
+        damage(path, "zeroed")
+        if backup != "good":
+            before = path_of(segments, 3, ".bak")
+            before.unlink() if backup == "gone" else damage(before)
+        other = Journal(segments.folder)
+        if seen == "first by another":
+            other.create(make_task("d1"))
+        elif seen == "first by a repair":
+            other.repair()
+        assert not claim.cancel_requested()
+        ended = finish(claim, TaskStatus.DONE, checkpoint=make_checkpoint(100), begun=begun)
+    assert (ended.status, ended.rows, ended.attempt) == (TaskStatus.DONE, 100, begun.attempt)
+    assert Journal(segments.folder).find("d0") == ended
+    listed = [task.id for task in Journal(segments.folder).list()]
+    assert sorted(listed) == sorted({"a0", "a1", "b0", "b1", "c0", "c1", "d0", *listed})
+    assert any("d0" in warning and "put that right" in warning for warning in segments.warnings)
+
+
+def test_a_cancel_is_heard_by_a_runner_whose_journal_lost_its_start(journal: Journal) -> None:
+    """A task that looks pending, restored from the generation before, is canceled at once: its runner ends too."""
+    journal.create(make_task())
+    with start(journal) as claim:
+        begun = journal.find("t")
+        damage(path_of(journal, 0), "zeroed")
+        assert Journal(journal.folder).request_cancel("t").status is CANCELED
+        assert claim.cancel_requested()
+        assert finish(claim, CANCELED, begun=begun).status is CANCELED
+
+
+def test_a_task_that_took_the_place_of_a_lost_one_is_left_alone(journal: Journal) -> None:
+    """What is asked for anew under the same id is not overwritten by the end of the old task."""
+    journal.create(make_task())
+    with start(journal) as claim:
+        begun = journal.find("t")
+        path_of(journal, 0).unlink()
+        path_of(journal, 0, ".bak").unlink()
+        new = Journal(journal.folder).create(make_task(created_at="2026-11-24T00:00:00Z"))
+        with pytest.raises(WrongStatus):
+            finish(claim, TaskStatus.DONE, begun=begun)
+    assert Journal(journal.folder).find("t") == new
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
 import signal
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from upsert_cli import __version__, telemetry
+from upsert_cli.cli.streams import flush_streams, reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.stopping import Ended, die_by, end_in_order
@@ -79,20 +77,20 @@ class Root(click.Group):
             raise  # click ends quietly when nobody reads stdout any more
         except Interrupted as error:
             _terminal(ctx).fail(str(error))
-            _flush()
+            flush_streams()
             die_by(error.signal_number)
         except Ended as error:
             _terminal(ctx).fail(str(error))
-            _flush()
+            flush_streams()
             die_by(error.number)
         except KeyboardInterrupt:
-            _flush()
+            flush_streams()
             die_by(signal.SIGINT)
         except UpsertCliError as error:
             _explain(ctx, error, trace=False)
             ctx.exit(error.exit_code)
         except OSError as error:
-            _explain(ctx, error, trace=False)
+            _explain(ctx, stdout_fault() or error, trace=False)
             ctx.exit(UpsertCliError.exit_code)
         except Exception as error:  # noqa: BLE001  # a bug; its traceback may quote what is in a file
             _explain(ctx, error, trace=True)
@@ -125,13 +123,6 @@ def _terminal(ctx: click.Context) -> Terminal:
     return Terminal() if session is None else session.terminal
 
 
-def _flush() -> None:
-    """Writes out what is still buffered, since dying by a signal does not."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody reads it any more
-            stream.flush()
-
-
 @click.group(
     cls=Root,
     context_settings={
@@ -151,20 +142,13 @@ def cli() -> None:
     """
 
 
-def _replace_closed_streams() -> None:
-    """Puts /dev/null in place of a standard stream that daemons and cron wrappers have closed."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # for as long as the process lives
-
-
 def main() -> None:
     """Runs the command line."""
     telemetry.switch_off()
-    _replace_closed_streams()
     end_in_order()
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal or log that takes no Unicode gets escapes, not a crash.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    cli(prog_name="upsert-cli")
+    with reliable_streams():
+        try:
+            cli(prog_name="upsert-cli")
+        except OSError as error:  # of --help and --version, which print before there is a command
+            Terminal().fail(str(stdout_fault() or error))
+            sys.exit(UpsertCliError.exit_code)

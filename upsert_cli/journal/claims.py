@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from upsert_cli.errors import JournalDamaged, JournalUnreadable, JournalUnwritable, RejectsLost, TaskNotFound
+from upsert_cli.errors import (
+    JournalDamaged,
+    JournalUnreadable,
+    JournalUnwritable,
+    RejectsLost,
+    TaskNotFound,
+    WrongStatus,
+)
 from upsert_cli.journal.courses import Course, read_course, write_course
 from upsert_cli.journal.files import sync_folder, writing_to
 from upsert_cli.journal.layout import Layout
@@ -26,6 +34,9 @@ class TaskRecords(Protocol):
 
     def is_cancel_requested(self, task_id: str) -> bool:
         """Tells whether somebody asked for the end of a running task."""
+
+    def bring_back(self, task: Task) -> bool:
+        """Gives a task the record that damage cost it."""
 
     def remove(self, task_id: str) -> None:
         """Takes a task out of the journal."""
@@ -129,6 +140,7 @@ class Claim:
         failed_items: Iterable[Mapping[str, Any]],
         checkpoint: Checkpoint | None,
         seconds: Mapping[str, float] | None = None,
+        begun: Task | None = None,
     ) -> Task:
         """Writes how this attempt ended into the task's record, and returns the task.
 
@@ -140,11 +152,13 @@ class Claim:
             failed_items: The first rejects.
             checkpoint: What was settled last; None leaves rows and counts as they are.
             seconds: How long each stage of the attempt was busy.
+            begun: The task as this attempt began it, for a journal that was damaged meanwhile.
         """
         settled: dict[str, Any] = {}
         if checkpoint is not None:
             settled = {"rows": checkpoint.rows, "counts": checkpoint.counts, "converted": checkpoint.converted}
-        task = self._records.change(
+        change = partial(
+            self._records.change,
             self.task_id,
             status,
             expect=(TaskStatus.PROCESSING,),
@@ -153,6 +167,13 @@ class Claim:
             seconds=dict(seconds or {}),
             **settled,
         )
+        try:
+            task = change()
+        except (TaskNotFound, WrongStatus):
+            # Nobody else may end it, so the journal was damaged meanwhile, and what it restored knows no such attempt.
+            if begun is None or not self._records.bring_back(begun):
+                raise
+            task = change()
         if status is TaskStatus.DONE:
             with suppress(JournalUnwritable):  # what is left of it is dropped by the next attempt
                 self.drop_checkpoint()

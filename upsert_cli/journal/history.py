@@ -77,6 +77,21 @@ class History:
             file.insert(record)
         self._places[task_id] = number
 
+    def bring_back(self, record: Record) -> bool:
+        """Gives a task this record, also one that is gone; only the holder of the allocation lock may call this.
+
+        Returns:
+            False where the id stands for a task that was created at another time.
+        """
+        if not self.is_taken(record["id"]):
+            self.append(record["id"], record)
+            return True
+        with self.changing(record["id"]) as (file, present):
+            is_same = bool(present.get("created_at") == record["created_at"])
+            if is_same:
+                file.update(record)
+            return is_same
+
     @contextmanager
     def changing(self, task_id: str) -> Iterator[tuple[TaskFile, Record]]:
         """Holds the lock of a task's segment and yields that and the task's record.

@@ -79,7 +79,9 @@ class Journal:
 
     def is_cancel_requested(self, task_id: str) -> bool:
         """Tells whether somebody asked for the end of a running task; a stat, unless the segment changed."""
-        return self._history.find(task_id).get("cancel_requested") is True
+        record = self._history.find(task_id)
+        # After damage a task that is being run may look as if it were not, and then it is canceled at once.
+        return record.get("cancel_requested") is True or record.get("status") == TaskStatus.CANCELED
 
     def damaged(self) -> tuple[Damage, ...]:
         """Returns the files of the journal that are damaged, and those that were and are moved aside."""
@@ -144,6 +146,18 @@ class Journal:
             task = task.moved(to, **fields)
             file.update(task.as_record())
         return task
+
+    def bring_back(self, task: Task) -> bool:
+        """Gives a task the record that damage cost it; only who has the right to run it may call this.
+
+        Returns:
+            Whether that was possible: not where the id stands for another task by now.
+        """
+        with self._allocation():
+            done = self._history.bring_back(task.as_record())
+        if done:
+            self._warn(f"the journal had lost that task {task.id} was being run; its runner has put that right")
+        return done
 
     def remove(self, task_id: str) -> None:
         """Takes a task out of the journal; only who has the right to run it may call this."""

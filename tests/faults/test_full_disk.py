@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -73,6 +75,16 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
     subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
 
 
+@contextmanager
+def halted(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Stops a process and what it started for a while."""
+    os.killpg(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGCONT)
+
+
 def _items(first: int, count: int, mark: str) -> list[dict[str, Any]]:
     return [
         {"object_id": f"obj-{number:05d}", "payload": {"text": f"{mark} {number} " + "and more of it " * (number % 7)}}
@@ -133,7 +145,8 @@ def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], 
     terminal.type("upsert-cli verify old")
     process = terminal.start("upsert-cli restart new")
     terminal.wait_for_rows("new")
-    disk.fill(leave=10 * MIB)
+    with halted(process):  # to fill a disk takes as long as some windows
+        disk.fill(leave=10 * MIB)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     _assert_full(errors, disk.path)
@@ -238,7 +251,8 @@ def test_journal_full_before_the_start_and_in_the_middle(
     while not list(journal.glob("active/new.progress")):
         assert time.monotonic() < until
         time.sleep(0.02)
-    disk.fill(leave=0)
+    with halted(process):
+        disk.fill(leave=0)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     _assert_full(errors, journal)

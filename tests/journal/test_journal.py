@@ -401,7 +401,7 @@ def test_a_checkpoint_whose_rejects_are_gone_is_none(journal: Journal) -> None:
     journal.create(make_task())
     with start(journal) as claim:
         with RejectsFile.open_at(journal.rejects_path("t"), 0) as rejects:
-            claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)])))
+            claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)]), failed=1))
         assert claim.checkpoint() is not None
         os.truncate(journal.rejects_path("t"), 10)
         assert claim.checkpoint() is None

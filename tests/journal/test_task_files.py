@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Terminal
 from tests.journal.conftest import die, finish, start
 from tests.journal.making import make_checkpoint, make_reject, make_task
+from upsert_cli.errors import JournalUnreadable
 from upsert_cli.journal import files, rejects
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.rejects import RejectsFile
@@ -129,6 +130,33 @@ def test_what_a_kill_leaves_is_no_damage(journal: Journal) -> None:
     die(claim)
     assert journal.damaged() == ()
     assert journal.repair() == []
+
+
+@pytest.mark.parametrize("kind", ["torn", "zeroed", "fewer"])
+def test_a_checkpoint_without_its_rejects_is_none(journal: Journal, kind: str) -> None:
+    """The rows behind it would be loaded for nothing: only from the start can the task come to be done."""
+    die(_begin(journal))
+    path = journal.rejects_path("t")
+    whole = path.read_bytes()
+    with journal.claim("t") as claim:
+        assert claim.checkpoint() is not None
+        one_line = whole.splitlines()[0].ljust(len(whole) - 1) + b"\n"
+        path.write_bytes({"torn": whole[: len(whole) // 2], "zeroed": bytes(len(whole)), "fewer": one_line}[kind])
+        assert claim.checkpoint() is None
+
+
+def test_a_folder_in_place_of_a_file_is_named(journal: Journal) -> None:
+    """What cannot be read says which file it is, and what it is."""
+    die(_begin(journal))
+    path = journal.rejects_path("t")
+    path.unlink()
+    path.mkdir()
+    claim = journal.claim("t")
+    for look in (lambda: list(journal.rejects("t")), claim.checkpoint, journal.damaged):
+        with pytest.raises(JournalUnreadable) as caught:
+            look()
+        assert str(path) in str(caught.value)
+        assert "directory" in str(caught.value)
 
 
 def test_a_torn_checkpoint_is_set_aside(journal: Journal) -> None:

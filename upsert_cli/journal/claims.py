@@ -73,8 +73,7 @@ class Claim:
     def checkpoint(self) -> Checkpoint | None:
         """Returns where to go on, or None to begin at the start; rows that are repeated change nothing."""
         found = read_checkpoint(self._progress)
-        # Neither file is forced to the disk at once: after a power failure, rejects may be gone that this one counts.
-        return found if found is not None and found.rejects_bytes <= RejectsFile.size(self._rejects) else None
+        return found if found is not None and self._has_rejects_of(found) else None
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keeps a checkpoint in place of the one before."""
@@ -189,6 +188,17 @@ class Claim:
             with writing_to(path):
                 path.unlink(missing_ok=True)
         remove_receipts(self._receipts)
+
+    def _has_rejects_of(self, checkpoint: Checkpoint) -> bool:
+        """Tells whether all rejects that a checkpoint counts are there; the task could never be done without them."""
+        # Neither file is forced to the disk at once: after a power failure, rejects may be gone.
+        try:
+            count, size = RejectsFile.extent(self._rejects, length=checkpoint.rejects_bytes)
+        except JournalDamaged:
+            return False
+        # In a retry, the others that are counted wait in a file of their own.
+        is_all = checkpoint.retried is not None or count == checkpoint.counts.failed
+        return is_all and size == checkpoint.rejects_bytes
 
     def __enter__(self) -> Claim:
         return self

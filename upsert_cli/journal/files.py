@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,8 +63,12 @@ def make_folder(path: Path) -> None:
 def open_private(path: Path, flags: int) -> int:
     """Opens a file, never through a symbolic link; where it is created, for this user alone."""
     descriptor = os.open(path, flags | _ALWAYS, FILE_MODE)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     # Windows has no fchmod before Python 3.13; it is told at the lock that it cannot have a journal.
-    if flags & os.O_CREAT and os.fstat(descriptor).st_mode & 0o777 != FILE_MODE and hasattr(os, "fchmod"):
+    if flags & os.O_CREAT and mode & 0o777 != FILE_MODE and hasattr(os, "fchmod"):
         os.fchmod(descriptor, FILE_MODE)
     return descriptor
 

@@ -163,7 +163,7 @@ def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
 
 def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        match json.loads(line):
+        match json.loads(line.decode("ascii")):  # as bytes, zeros would be taken for UTF-32
             case {"source": str(), "row": int(), **_others} as record:
                 return dict(record)
         reason = "tells of no row"

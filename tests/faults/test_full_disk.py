@@ -228,6 +228,18 @@ def test_no_more_files(tiny: Terminal, make_disk: Callable[..., Disk]) -> None:
     assert len(tiny.records(vectors=True)) == 20
 
 
+def test_a_full_temporary_folder_is_named(tiny: Terminal, make_disk: Callable[..., Disk]) -> None:
+    """Where the database has no room for what is temporary, it is that folder that is named; then all is loaded."""
+    disk = make_disk("size=1m")
+    tiny.env["TMPDIR"] = str(disk.path)
+    disk.fill(leave=0)
+    tiny.write("new.jsonl", _items(0, 20, "new"))
+    _assert_full(tiny.type("upsert-cli run new.jsonl --task-id t", expect=1).stderr, disk.path)
+    disk.grow(SIZE)
+    tiny.type("upsert-cli restart t")
+    assert len(tiny.records(vectors=True)) == 20
+
+
 # -- the disk of the journal --------------------------------------------------------------------------------------
 
 

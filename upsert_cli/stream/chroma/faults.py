@@ -9,7 +9,7 @@ from typing import Any
 
 from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
 from upsert_cli.stream.chroma.address import is_server
-from upsert_cli.stream.chroma.folder import disk_full
+from upsert_cli.stream.chroma.folder import why_full
 from upsert_cli.stream.chroma.rows import Target
 
 # Some rows are not rejected but queued, and then fail at every later call on the collection, for good. The engine's
@@ -167,7 +167,7 @@ def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
 
 def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:
     if _speaks_of(error, _SPACE_WORDS):
-        return disk_full(Path(target.path))
+        return why_full(Path(target.path))
     for words, remedy in _REMEDIES:
         if _speaks_of(error, words):
             return TargetUnusable(path=target.path, reason=reason(error), remedy=remedy)

@@ -15,6 +15,7 @@ FOLDER_MODE = 0o700
 ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters (measured)
 RESERVE_BYTES = 64 << 20  # bytes left alone: on a full disk Chroma loses index data without an error
 RESERVE_FILES = 16  # files left alone: an index has five in a folder of its own, and sqlite makes some for moments
+SCRATCH_BYTES = 16 << 20  # bytes below which a temporary folder is taken for full; a window's statements need less
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _GIVE_ACCESS = "give this user access, or choose another folder with --chroma"
 
@@ -71,6 +72,21 @@ def disk_full(path: Path, *, rows: int = 0) -> DiskFull:
     """Returns the error that says how much room there is at `path`, and how much `rows` more rows need."""
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     return DiskFull(path=str(path), free=shutil.disk_usage(there).free, needed=rows * ROW_BYTES + RESERVE_BYTES)
+
+
+def why_full(path: Path) -> DiskFull:
+    """Returns the error for a database in `path` that found no room, there or where it keeps what is temporary."""
+    full = disk_full(path)
+    if full.free >= full.needed and (scratch := _scratch()) is not None:
+        room = DiskFull(path=str(scratch), free=shutil.disk_usage(scratch).free, needed=SCRATCH_BYTES)
+        return room if room.free < room.needed else full
+    return full
+
+
+def _scratch() -> Path | None:
+    """Returns the temporary folder that sqlite takes, in the order of its documentation."""
+    named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp")  # noqa: S108
+    return next((Path(name) for name in named if name and os.access(name, os.W_OK | os.X_OK)), None)
 
 
 def unusable(path: Path, error: OSError) -> UpsertCliError:

@@ -14,6 +14,13 @@ def state_folder() -> Path:
     return Path(platformdirs.user_state_dir(_APP, appauthor=False))
 
 
+def user_config_folder() -> Path:
+    """Returns where the user's own settings are; it need not exist."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir(_APP, appauthor=False))
+
+
 def user_cache_folder() -> Path:
     """Returns where what can be fetched again is kept; it need not exist yet."""
     import platformdirs

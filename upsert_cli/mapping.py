@@ -16,7 +16,7 @@ _KEYS = {("text-field" if name == "text_fields" else name.replace("_", "-")): na
 """The names in a file of `--map`, which are those of the options: `text-field` -> `text_fields`."""
 
 _LISTS = ("text_fields", "metadata_fields")
-_INSTEAD = {"text_fields": "template", "template": "text_fields", "id_field": "id_from", "id_from": "id_field"}
+INSTEAD = {"text_fields": "template", "template": "text_fields", "id_field": "id_from", "id_from": "id_field"}
 """Options of which one stands for the other."""
 
 
@@ -36,7 +36,7 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
         raise BadMapping(where="--id-field and --id-from", reason="the id comes from one of them; give only that")
     known = {} if map_file is None else _from_file(map_file)
     for name in own:
-        known.pop(_INSTEAD.get(name, ""), None)
+        known.pop(INSTEAD.get(name, ""), None)
     known |= own
     if "metadata_fields" in own:
         known["metadata_fields"] = _paths("--metadata-fields", own["metadata_fields"].split(","))

@@ -11,7 +11,7 @@ import click
 from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
 from upsert_cli.errors import BadServerAddress
 from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.stream.chroma.address import place_named
+from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
@@ -30,6 +30,11 @@ class ChromaPlace(click.ParamType[str]):
             return place_named(str(value))
         except BadServerAddress as error:
             self.fail(str(error))
+
+    @staticmethod
+    def below(folder: Path, value: str) -> str:
+        """Returns a folder as one below another, and any other place as it is."""
+        return value if is_server(value) or value == CLOUD else str(folder / Path(value).expanduser())
 
 
 def chroma_option(also: str = "") -> Decorator:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from upsert_cli.cli.options import Decorator, all_of, option
+from upsert_cli.mapping import INSTEAD
+from upsert_cli.request import MAPPING
 from upsert_cli.stream.sources.formats import FORMATS
 
 _FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."
@@ -47,3 +51,30 @@ def mapping_options() -> Decorator:
             ),
         ]
     )
+
+
+def mapping_given(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Takes what is about mapping out of a command's options, but for settings that something stronger stands for.
+
+    What a file of settings says gives way to a --map that was typed, and an option to one that was given more
+    directly and that it contradicts: `--id-from` in a file to an `--id-field` on the command line.
+    """
+    params = {"text_field" if name == "text_fields" else name: name for name in MAPPING}
+    given = {name: options.pop(param) for param, name in params.items() if param in options}
+    strength = {name: _strength(ctx, param) for param, name in params.items()}
+    weakest = _strength(ctx, "map_file") if options.get("map_file") is not None else _UNSET
+    return {
+        name: value
+        for name, value in given.items()
+        if strength[name] <= max(weakest, _ENVIRONMENT)
+        and strength[name] <= strength.get(INSTEAD.get(name, ""), _UNSET)
+    }
+
+
+_ORDER = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+_ENVIRONMENT, _UNSET = 1, len(_ORDER)
+
+
+def _strength(ctx: click.Context, param: str) -> int:
+    source = ctx.get_parameter_source(param)
+    return _ORDER.index(source) if source in _ORDER else _UNSET

@@ -1,7 +1,7 @@
 """The options that every command takes, and what all options have in common.
 
 Every option is also an environment variable: `UPSERT_CLI_JOURNAL` for the common ones, `UPSERT_CLI_RUN_MODEL` and the
-like, made from the command's name, for the others.
+like, made from the command's name, for the others. And it is a key in the files of settings; see `configuration`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any, TypeAlias
 import click
 from click.core import ParameterSource
 
+from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, setting_of
 from upsert_cli.cli.terminal import Terminal
+from upsert_cli.configuration import PROJECT_FILE, USER_FILE
 from upsert_cli.folders import state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import valid_task_id
@@ -24,11 +26,16 @@ from upsert_cli.journal.tasks import valid_task_id
 Command: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[[Command], Command]
 
-OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
-
 
 class Option(click.Option):
-    """An option that says which environment variable it came from, and that `categories run` shares with `run`."""
+    """An option that may be set by a variable or in a file, and says which; `categories run` shares those of `run`."""
+
+    def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
+        """Returns the value and what gave it: what is typed beats the environment, and that beats the files."""
+        value, source = super().consume_value(ctx, opts)
+        if source is ParameterSource.DEFAULT and (setting := setting_of(self, ctx)) is not None:
+            return as_typed(setting, self), ParameterSource.DEFAULT_MAP
+        return value, source
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Returns the value of the first of the option's variables that is set and not empty."""
@@ -45,10 +52,16 @@ class Option(click.Option):
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Returns what a bad value was given by: the option as typed, or the variable."""
         hint = click.Parameter.get_error_hint(self, ctx)
-        if ctx is None or ctx.get_parameter_source(self.name) is not ParameterSource.ENVIRONMENT:
-            return hint
-        variable = next((name for name in self._variables(ctx) if os.environ.get(name)), None)
-        return f"the environment variable {variable} ({hint})"
+        source = None if ctx is None else ctx.get_parameter_source(self.name)
+        if ctx is not None and source is ParameterSource.ENVIRONMENT:
+            return f"the environment variable {self.variable_in_use(ctx)} ({hint})"
+        if ctx is not None and source is ParameterSource.DEFAULT_MAP and (setting := setting_of(self, ctx)) is not None:
+            return f"`{setting.key}` in {setting.place} ({hint})"
+        return hint
+
+    def variable_in_use(self, ctx: click.Context) -> str | None:
+        """Returns which of the option's variables is set."""
+        return next((name for name in self._variables(ctx) if os.environ.get(name)), None)
 
     def _variables(self, ctx: click.Context) -> Iterator[str]:
         if isinstance(self.envvar, str):
@@ -122,8 +135,26 @@ def common_options(command: Command) -> Command:
         envvar="UPSERT_CLI_PROGRESS",
         help="Bars on a terminal, a line every 30 s in CI, else nothing.",
     )
+    @option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="UPSERT_CLI_CONFIG",
+        is_eager=True,
+        show_default=f"./{PROJECT_FILE} and the user's {USER_FILE}",
+        metavar="FILE",
+        help="TOML with settings, in place of those found; `upsert-cli config show` tells.",
+    )
+    @option(
+        "--profile",
+        envvar="UPSERT_CLI_PROFILE",
+        is_eager=True,
+        metavar="NAME",
+        help="Take what the files say under [profile.NAME] before the rest.",
+    )
     @functools.wraps(command)
     def wrapped(**options: Any) -> None:
+        for name in CHOICE_OF_FILE:
+            options.pop(name)
         journal = Journal(options.pop("journal").expanduser().absolute())
         names = ("quiet", "verbose", "color", "progress")
         terminal = Terminal(**{name: options.pop(name) for name in names})

@@ -12,16 +12,16 @@ from typing import Any, NoReturn
 import click
 
 from upsert_cli.cli.load_options import load_options
-from upsert_cli.cli.mapping import mapping_options
+from upsert_cli.cli.mapping import mapping_given, mapping_options
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.report import RunReport, report_failure
-from upsert_cli.errors import TargetInUse
+from upsert_cli.errors import TargetInUse, UsageFault
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.mapping import read_mapping
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
 from upsert_cli.rehearsal import rehearse
-from upsert_cli.request import MAPPING, IfRunning, Kind, Options, Request, exit_code
+from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
 from upsert_cli.subject import Subject
 from upsert_cli.verification import verify as verify_subject
 
@@ -39,6 +39,10 @@ class Loading(click.Command):
         except click.UsageError as error:
             if wanted:
                 report_failure(error.format_message(), error.exit_code)
+            raise
+        except UsageFault as error:  # of a file of settings
+            if wanted:
+                report_failure(str(error), error.exit_code)
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -127,8 +131,6 @@ def _load(
     json: bool,
     model_path: Path | None,
     refs_root: Path | None,
-    map_file: Path | None,
-    text_field: tuple[str, ...],
     verify: bool,
     dry_run: bool,
     no_compare: bool,
@@ -139,7 +141,7 @@ def _load(
         raise click.UsageError("--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.")
     if no_compare and not dry_run:
         raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
-    given = {"text_fields": text_field} | {name: options.pop(name) for name in MAPPING if name in options}
+    given = mapping_given(click.get_current_context(), options)
     request = Request(
         kind=kind,
         names=sources,
@@ -149,7 +151,7 @@ def _load(
         task_id=task_id,
         enqueue=enqueue,
         options=Options(
-            **read_mapping(map_file, given),
+            **read_mapping(options.pop("map_file"), given),
             model_path=None if model_path is None else str(model_path.absolute()),
             refs_root=None if refs_root is None else str(refs_root.absolute()),
             verbose=session.terminal.verbose,

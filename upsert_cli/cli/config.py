@@ -1,0 +1,129 @@
+"""The command that tells what is set: `config show`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from upsert_cli.cli.options import Option, Session, common_options, json_option
+from upsert_cli.cli.settings import check_command, configuration_of, is_common, key_of, options_of, setting_of
+from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.text import safe_json
+from upsert_cli.redaction import without_secrets
+
+_ORIGINS = {
+    ParameterSource.COMMANDLINE: "option",
+    ParameterSource.ENVIRONMENT: "environment",
+    ParameterSource.DEFAULT_MAP: "file",
+    ParameterSource.DEFAULT: "default",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A setting, its value, and where that comes from."""
+
+    name: str
+    """Command and key, such as `run.model`."""
+
+    value: Any
+    origin: str
+    """`option`, `environment`, `file` or `default`."""
+
+    where: str | None
+    """The variable, or the table and the file."""
+
+    otherwise: str = ""
+    """What a default does that is no value."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as plain data."""
+        return {"setting": self.name, "value": self.value, "origin": self.origin, "where": self.where}
+
+    def as_row(self) -> tuple[str, str, str]:
+        """Returns it as a row of the table."""
+        shown = f"({self.otherwise})" if self.value in (None, []) and self.otherwise else _in_words(self.value)
+        return self.name, shown, self.where or self.origin
+
+
+@click.group()
+def config() -> None:
+    """See the settings, and where they come from."""
+
+
+@config.command()
+@json_option("Print one JSON object.")
+@common_options
+def show(session: Session, *, json: bool) -> None:
+    """Show each setting, its value, and where that comes from.
+
+    What is typed beats the environment, the environment beats the files. Files are the one of --config, or else
+    ./upsert-cli.toml and config.toml in the user's configuration folder, the former first. All of each file is checked.
+    """
+    ctx = click.get_current_context()
+    files = [str(path) for path in configuration_of(ctx).files]
+    settings = list(_all_settings(ctx))
+    if json:
+        shown = {"files": files, "profile": ctx.params["profile"], "settings": [each.as_json() for each in settings]}
+        click.echo(safe_json(shown))
+        return
+    print_table(session.terminal, ("SETTING", "VALUE", "ORIGIN"), [each.as_row() for each in settings])
+    session.terminal.say(f"read: {', '.join(files)}" if files else "there is no file of settings")
+
+
+def _all_settings(ctx: click.Context) -> Iterator[Shown]:
+    for param in options_of(ctx.command):
+        if isinstance(param, Option) and is_common(param):
+            source = ctx.get_parameter_source(param.name) or ParameterSource.DEFAULT
+            yield _shown(param, ctx, key_of(param), ctx.params[param.name], source)
+    root = ctx.find_root()
+    if isinstance(root.command, click.Group):
+        yield from _of_group(root.command, root, ())
+
+
+def _of_group(group: click.Group, parent: click.Context, path: tuple[str, ...]) -> Iterator[Shown]:
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        if command is None:
+            continue
+        ctx = click.Context(command, info_name=name, parent=parent)
+        if isinstance(command, click.Group):
+            yield from _of_group(command, ctx, (*path, name))
+            continue
+        check_command(configuration_of(ctx), ctx)
+        for param in options_of(command):
+            if isinstance(param, Option) and not is_common(param) and param.name != "help":
+                value, source = param.consume_value(ctx, {})
+                ctx.set_parameter_source(param.name, source)
+                has_value = not param.required or source is not ParameterSource.DEFAULT
+                checked = param.process_value(ctx, value) if has_value else None
+                yield _shown(param, ctx, ".".join((*path, name, key_of(param))), checked, source)
+
+
+def _shown(param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource) -> Shown:
+    where = None
+    if source is ParameterSource.ENVIRONMENT:
+        where = param.variable_in_use(ctx)
+    elif source is ParameterSource.DEFAULT_MAP and (setting := setting_of(param, ctx)) is not None:
+        where = setting.place
+    otherwise = param.show_default if isinstance(param.show_default, str) else ""
+    return Shown(name=name, value=_plain(value), origin=_ORIGINS[source], where=where, otherwise=otherwise)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, str | Path):
+        return without_secrets(str(value))
+    return value if isinstance(value, bool | int | float) else None  # click has a mark of its own for no value
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,120 @@
+"""An option -> its value in the files of settings, as if it had been typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from upsert_cli.configuration import Configuration, Setting, read_configuration
+from upsert_cli.errors import BadSetting
+
+OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
+CHOICE_OF_FILE = ("config", "profile")  # options that say which settings count, and so are none themselves
+_KEPT = "upsert_cli.configuration"
+
+
+def configuration_of(ctx: click.Context) -> Configuration:
+    """Returns the settings that count for a command, read once and checked as far as they concern it.
+
+    Raises:
+        UsageFault: A file cannot be used, or has a key that is no option's.
+    """
+    known: Configuration | None = ctx.meta.get(_KEPT)
+    if known is None:
+        given, profile = ctx.params.get("config"), ctx.params.get("profile")
+        # While the options are read, click has a mark of its own for what was not given.
+        known = read_configuration(
+            given if isinstance(given, Path) else None, profile if isinstance(profile, str) else None
+        )
+        if known.files:
+            common = [key_of(param) for param in options_of(ctx.command) if is_common(param)]
+            root = ctx.find_root()
+            commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+            known.check((), settings=common, tables=commands)
+            check_command(known, ctx)
+        ctx.meta[_KEPT] = known
+    return known
+
+
+def check_command(configuration: Configuration, ctx: click.Context) -> None:
+    """Makes sure that the tables of a command hold nothing but its options."""
+    path = _path(ctx)
+    keys = [key_of(param) for param in options_of(ctx.command)]
+    for table in _tables(path):
+        configuration.check(table, settings=keys)
+    if ctx.parent is not None and len(path) > 1 and isinstance(ctx.parent.command, click.Group):
+        configuration.check(path[:-1], settings=(), tables=ctx.parent.command.list_commands(ctx.parent))
+
+
+def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
+    """Returns what the files of settings say of an option."""
+    if ctx.resilient_parsing or ctx.command.name is None or param not in options_of(ctx.command):
+        return None
+    tables = _tables(_path(ctx))
+    if param.name in OWN_TO_A_COMMAND:
+        tables = tables[:1]
+    return configuration_of(ctx).find([*tables, *([()] if is_common(param) else [])], key_of(param))
+
+
+def as_typed(setting: Setting, param: click.Option) -> Any:
+    """Returns a setting as the parser of the command line would give it; paths count from the file's folder.
+
+    Raises:
+        BadSetting: It is of a wrong kind.
+    """
+    value = setting.value
+    if param.is_flag:
+        return value if isinstance(value, bool) else _refuse(setting, "true or false")
+    many = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in many):
+        _refuse(setting, "a text or a number")
+    texts = tuple(_below(setting.file.parent, str(each), param) for each in many)
+    if param.multiple:
+        return texts
+    if isinstance(value, list) and "," not in (param.metavar or ""):
+        _refuse(setting, "one text or number, not a list")
+    return ",".join(texts)
+
+
+def options_of(command: click.Command) -> list[click.Option]:
+    """Returns the options of a command that may be set in a file."""
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    return [param for param in options if param.name not in CHOICE_OF_FILE]
+
+
+def key_of(param: click.Option) -> str:
+    """Returns an option's key in a file: its long name without the hyphens."""
+    return max(param.opts, key=len).lstrip("-")
+
+
+def is_common(param: click.Option) -> bool:
+    """Tells whether an option is one that every command takes; its variable has no command's name."""
+    return isinstance(param.envvar, str)
+
+
+def _path(ctx: click.Context) -> tuple[str, ...]:
+    return tuple(_names(ctx))[::-1]
+
+
+def _names(ctx: click.Context) -> Iterator[str]:
+    while ctx.parent is not None:
+        yield ctx.info_name or ""
+        ctx = ctx.parent
+
+
+def _tables(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [path, path[1:]] if path == ("categories", "run") else [path]
+
+
+def _below(folder: Path, value: str, param: click.Option) -> str:
+    if isinstance(param.type, click.Path):
+        return str(folder / Path(value).expanduser())
+    below = getattr(param.type, "below", None)
+    return value if below is None else str(below(folder, value))
+
+
+def _refuse(setting: Setting, needed: str) -> Any:
+    raise BadSetting(key=setting.key, where=setting.place, needed=needed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
+from queue import SimpleQueue
 
 from upsert_cli.errors import (
     Canceled,
@@ -28,9 +29,9 @@ from upsert_cli.recording import Recording
 from upsert_cli.redaction import without_secrets
 from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
-from upsert_cli.stages import Stages, find_model_patiently, start_writer
+from upsert_cli.stages import Stages, find_model_patiently, place_of_task, start_writer
 from upsert_cli.stopping import Stopping
-from upsert_cli.stream.chroma.writer import Writer
+from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.items.reading import Position, Reject
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.vectors import Embedded
@@ -128,6 +129,8 @@ class _Attempt:
         self._writing = False
         self._next_pulse = 0.0
         self._announced = False
+        self._is_shared = place_of_task(journal, task).is_shared
+        self._said: SimpleQueue[str] = SimpleQueue()  # by any thread
 
     def run(self) -> None:
         """Loads everything from the checkpoint on."""
@@ -144,6 +147,7 @@ class _Attempt:
                 verbose=self._options.verbose,
                 wait_until=self._wait_until,
                 report=self._observer.told,
+                told=self._said.put,
                 wait=self._wait,
             )
         with writer:
@@ -253,5 +257,8 @@ class _Attempt:
         if time.monotonic() >= self._next_pulse:
             self._next_pulse = time.monotonic() + PULSE_SECONDS
             self._observer.progressed(self._progress)
-        if not self._writing:
+            while not self._said.empty():
+                self._observer.told(self._said.get())
+        # A server may be asked again for minutes, and what is sent may be sent once more by the next attempt.
+        if not self._writing or (self._is_shared and self._stopping.has_waited(LAST_WRITE_SECONDS)):
             self._stopping.check()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.stream.chroma.rows import RETRY_FOR
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.embedder import Device, Effort
 from upsert_cli.stream.items.reading import IdFrom
@@ -62,6 +63,9 @@ class Options:
     """Padded tokens of a micro-batch; None: what was measured to be fastest."""
 
     device: Device = "cpu"
+    retry_for: float = RETRY_FOR
+    """Seconds for which a request that a server fails on is made again."""
+
     force: bool = False
     max_failures: str | None = None
     """`"10"` items or `"5%"` of the items read; None: no limit."""

@@ -46,7 +46,8 @@ def find_model_patiently(
 
 def place_of_task(journal: Journal, task: Task) -> Place:
     """Returns where the collection of a task is."""
-    return place_at(task.chroma, task.collection, leases=journal.server_leases)
+    retry_for = Options.from_json(task.options).retry_for
+    return place_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
 
 
 def target_of(journal: Journal, task: Task, model: Model) -> Target:
@@ -60,6 +61,7 @@ def target_of(journal: Journal, task: Task, model: Model) -> Target:
         tool_version=__version__,
         default_model=model.name == DEFAULT_MODEL,
         leases=str(journal.server_leases),
+        retry_for=Options.from_json(task.options).retry_for,
     )
 
 
@@ -72,6 +74,7 @@ def start_writer(
     verbose: bool,
     wait_until: float,
     report: Callable[[str], None],
+    told: Callable[[str], None],
     wait: Callable[[], None],
 ) -> Writer:
     """Starts the process that writes to a task's collection.
@@ -83,7 +86,8 @@ def start_writer(
         rows: How many there are left to load; None: not known.
         verbose: Whether the process may write to standard error.
         wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
-        report: Told whom is waited for, and what is tried again.
+        report: Told whom is waited for.
+        told: Hears, in any thread, what is tried again.
         wait: Called in the waits of the main thread; may raise to give up.
     """
     holder = place_of_task(journal, task).holder()
@@ -100,7 +104,7 @@ def start_writer(
         verbose=verbose,
         lease_timeout=seconds,
         wait=wait,
-        told=report,
+        told=told,
     )
 
 

@@ -36,6 +36,7 @@ class Stopping:
         self._cancel_requested = cancel_requested
         self._kill = kill
         self._next_poll = 0.0
+        self._wanted_since: float | None = None
 
     def check(self) -> None:
         """Raises the reason to stop, if there is one.
@@ -44,12 +45,23 @@ class Stopping:
             Interrupted: A signal came.
             Canceled: Another process asked for it.
         """
+        if self.is_wanted() and self.reason is not None:
+            raise self.reason
+
+    def is_wanted(self) -> bool:
+        """Tells whether there is a reason to stop."""
         if self.reason is None and time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + CANCEL_POLL_SECONDS
             if self._cancel_requested():
                 self.reason = Canceled(task_id=self._task_id)
-        if self.reason is not None:
-            raise self.reason
+        return self.reason is not None
+
+    def has_waited(self, seconds: float) -> bool:
+        """Tells whether there has been a reason to stop for so long, since this was first asked for."""
+        if not self.is_wanted():
+            return False
+        self._wanted_since = self._wanted_since or time.monotonic()
+        return time.monotonic() - self._wanted_since >= seconds
 
     @contextmanager
     def signals(self) -> Iterator[None]:

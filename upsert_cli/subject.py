@@ -109,6 +109,7 @@ class Subject:
             default_model=model == DEFAULT_MODEL,
             as_found=True,
             leases=str(journal.server_leases),
+            retry_for=options.retry_for,
         )
         identity = identity_of(model, dimension, max_tokens) if STAMP_MODEL in stamp else None
         return cls(target=target, identity=identity, options=options, **of_task)

@@ -1,12 +1,17 @@
-"""Real Chroma servers for the tests that load into one."""
+"""Real Chroma servers for the tests that load into one, and what fails between us and them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.servers.chroma import ChromaServer
+from tests.servers.proxy import Proxy
+
+DIMENSION = 384  # of the default model
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +26,27 @@ def server() -> Iterator[ChromaServer]:
     """Yields a server of the test's own, which may be killed."""
     with ChromaServer.started() as server:
         yield server
+
+
+@pytest.fixture
+def proxy(shared_server: ChromaServer) -> Iterator[Proxy]:
+    """Yields a proxy before the shared server."""
+    with Proxy(shared_server.port).running() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def vectored() -> Callable[..., list[dict[str, Any]]]:
+    """Returns a maker of items that bring their own vectors: no model has to be loaded for them."""
+
+    def make(count: int, *, mark: str = "first", **payload: Any) -> list[dict[str, Any]]:
+        vectors = np.random.default_rng(len(mark)).standard_normal((count, DIMENSION)).round(3)
+        return [
+            {
+                "object_id": f"obj-{number:05d}",
+                "payload": {"text": f"{mark} text {number}", "vector": vectors[number].tolist(), **payload},
+            }
+            for number in range(count)
+        ]
+
+    return make

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,8 @@ import pytest
 
 from tests.conftest import SAMPLES, Terminal
 from tests.servers.chroma import ChromaServer, free_port
+from upsert_cli.errors import BadServerAddress
+from upsert_cli.stream.chroma.address import place_named
 
 Items = Callable[..., list[dict[str, Any]]]
 SAME = 1e-6  # between two numbers of a vector that went two ways
@@ -39,9 +40,9 @@ def test_a_server_holds_what_a_folder_holds(tiny: Terminal, shared_server: Chrom
     assert "0 new, 0 changed, 324 unchanged" in again.stderr
 
 
-def test_changes_replace_records_on_a_server(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+def test_changes_replace_records_on_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """Changed texts and metadata get there, and a metadata key that vanished from an item vanishes from its record."""
-    items = make_items(30)
+    items = vectored(30, number=1)
     path = tiny.write("a.jsonl", items)
     line = f"upsert-cli run {path.name} --chroma {shared_server.url} --collection changes"
     tiny.type(line)
@@ -56,9 +57,9 @@ def test_changes_replace_records_on_a_server(tiny: Terminal, shared_server: Chro
     assert "30 unchanged" in dry
 
 
-def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """What somebody else changed or deleted on the server is found, and mended."""
-    tiny.write("a.jsonl", make_items(40))
+    tiny.write("a.jsonl", vectored(40))
     where = f"--chroma {shared_server.url} --collection verified"
     tiny.type(f"upsert-cli run a.jsonl --task-id t {where}")
     whole = shared_server.records("verified")
@@ -72,12 +73,11 @@ def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServ
     model = tiny.env["UPSERT_CLI_RUN_MODEL_PATH"]
     tiny.type(f"upsert-cli verify --repair t --model-path {model}")
     assert_same(whole, shared_server.records("verified"))
-    assert "0 different" in tiny.type(f"upsert-cli verify {where}").stderr
 
 
-def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """Tenant and database are part of the address; one that is not there is named, and nothing is made."""
-    tiny.write("a.jsonl", make_items(5))
+    tiny.write("a.jsonl", vectored(5))
     url = f"{shared_server.url}/default_tenant/second_one"
     missing = tiny.type(f"upsert-cli run a.jsonl --chroma {url}", expect=1)
     assert "has no database second_one of a tenant default_tenant" in missing.stderr
@@ -88,9 +88,9 @@ def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaSer
     tiny.type("upsert-cli verify t")
 
 
-def test_an_interrupted_load_goes_on(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+def test_an_interrupted_load_goes_on(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """A load into a server that is stopped ends by the signal, and `restart` goes on at the checkpoint."""
-    tiny.write("a.jsonl", make_items(3_000))
+    tiny.write("a.jsonl", vectored(3_000))
     where = f"--chroma {shared_server.url} --collection stopped"
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 100 {where}")
     tiny.wait_for_rows("t")
@@ -104,10 +104,10 @@ def test_an_interrupted_load_goes_on(tiny: Terminal, shared_server: ChromaServer
     assert len(shared_server.records("stopped")) == 3_000
 
 
-def test_two_loads_into_one_collection(tiny: Terminal, shared_server: ChromaServer, make_items: Items) -> None:
+def test_two_loads_into_one_collection(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """A second load into a collection is refused or skipped while one is at it; another collection is free."""
-    tiny.write("a.jsonl", make_items(4_000))
-    tiny.write("b.jsonl", make_items(3))
+    tiny.write("a.jsonl", vectored(4_000))
+    tiny.write("b.jsonl", vectored(3))
     where = f"--chroma {shared_server.url} --collection"
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 50 {where} one")
     tiny.wait_for_rows("t")
@@ -122,26 +122,68 @@ def test_two_loads_into_one_collection(tiny: Terminal, shared_server: ChromaServ
 
 
 @pytest.mark.parametrize(
-    ("address", "says", "code"),
+    ("address", "says"),
+    [("http://127.0.0.1:{free}", "[Errno"), ("https://127.0.0.1:{port}", "[SSL"), ("http://no-such.invalid", "[Errno")],
+)
+def test_addresses_that_lead_nowhere(
+    tiny: Terminal, shared_server: ChromaServer, vectored: Items, address: str, says: str
+) -> None:
+    """What is wrong with an address is said in one line, within seconds."""
+    tiny.write("a.jsonl", vectored(1))
+    url = address.format(free=free_port(), port=shared_server.port)
+    done = tiny.type(f"upsert-cli run a.jsonl --chroma {url}", expect=1)
+    assert f"{url} cannot be reached: {says}" in done.stderr.splitlines()[-1]
+
+
+def test_a_password_in_an_address_is_refused(tiny: Terminal, vectored: Items) -> None:
+    """An address with a password is refused before there is a task, and the password is not repeated."""
+    tiny.write("a.jsonl", vectored(1))
+    done = tiny.type("upsert-cli run a.jsonl --chroma http://ann:pass-word@127.0.0.1:1", expect=2)
+    assert "it has a user or password in it" in done.stderr
+    assert "pass-word" not in done.stderr
+    assert not tiny.journal.exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "spelled"),
     [
-        ("http://127.0.0.1:{free}", "cannot be reached: [Errno", 1),
-        ("https://127.0.0.1:{port}", "cannot be reached: [SSL", 1),
-        ("http://no-such-host.invalid", "cannot be reached: [Errno", 1),
-        ("http://127.0.0.1:{port}/only_tenant", "is not a tenant and a database", 2),
-        ("http://ann:pass-word@127.0.0.1:{port}", "it has a user or password in it", 2),
-        ("http://127.0.0.1:{port}?a=b", "goes on behind tenant and database", 2),
-        ("ftp://127.0.0.1", "begins with neither http:// nor https://", 2),
-        ("http://127.0.0.1:123456", "Port out of range", 2),
+        ("http://LocalHost:8000/", "http://localhost:8000"),
+        ("https://host", "https://host"),
+        ("https://host:443/default_tenant/default_database", "https://host"),
+        ("http://[::1]:8000/a%20b/c", "http://[::1]:8000/a%20b/c"),
+        ("cloud", "https://api.trychroma.com"),
+        ("https://api.trychroma.com/t/d", "https://api.trychroma.com/t/d"),
+        ("/data/../chroma", "/data/../chroma"),
     ],
 )
-def test_addresses_that_lead_nowhere(  # noqa: PLR0917  # three of them are one case
-    tiny: Terminal, shared_server: ChromaServer, make_items: Items, address: str, says: str, code: int
-) -> None:
-    """What is wrong with an address is said in one line; a password in it is not repeated, nor kept."""
-    tiny.write("a.jsonl", make_items(1))
-    url = address.format(free=free_port(), port=shared_server.port)
-    done = tiny.type(f"upsert-cli run a.jsonl --chroma {url}", expect=code)
-    assert says in done.stderr.splitlines()[-1]
-    assert "pass-word" not in done.stderr + "".join(
-        path.read_text(errors="replace") for path in tiny.folder.rglob("*.json*") if Path(path).is_file()
-    )
+def test_a_place_has_one_spelling(typed: str, spelled: str) -> None:
+    """What a task keeps of its place is the same however it was typed."""
+    assert place_named(typed) == spelled
+    assert place_named(spelled) == spelled
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("http://host/only_tenant", "is not a tenant and a database"),
+        ("http://host/a/b/c", "is not a tenant and a database"),
+        ("http://host?a=b", "goes on behind tenant and database"),
+        ("ftp://host", "begins with neither http:// nor https://"),
+        ("http://", "has no host"),
+        ("http://host:123456", "Port out of range"),
+    ],
+)
+def test_no_address(typed: str, says: str) -> None:
+    """What cannot be an address is refused with the reason."""
+    with pytest.raises(BadServerAddress, match=says):
+        place_named(typed)
+
+
+def test_names_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tenant and database may come from the environment; the variables of Chroma's own tools are for the cloud."""
+    monkeypatch.setenv("CHROMA_TENANT", "t")
+    monkeypatch.setenv("CHROMA_DATABASE", "d")
+    assert place_named("cloud") == "https://api.trychroma.com/t/d"
+    assert place_named("http://host") == "http://host"
+    monkeypatch.setenv("UPSERT_CLI_CHROMA_TENANT", "other")
+    assert place_named("http://host") == "http://host/other/default_database"

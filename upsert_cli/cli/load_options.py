@@ -12,10 +12,12 @@ from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, optio
 from upsert_cli.errors import BadServerAddress
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
+from upsert_cli.stream.chroma.rows import RETRY_FOR
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
 MAX_TOKEN_BUDGET = 1 << 20
+MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
 ALL = 100.0  # percent
 
 
@@ -94,6 +96,13 @@ def load_options(collection: str) -> Decorator:
             help="Tokens, padding included, that are embedded in one call.",
         ),
         option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help=_DEVICE_HELP),
+        option(
+            "--retry-for",
+            type=click.FloatRange(0, MAX_RETRY_FOR),
+            default=RETRY_FOR,
+            metavar="SECS",
+            help="How long what fails on a server is tried again.",
+        ),
         option("--force", is_flag=True, help="Embed and write items again that have not changed."),
         option(
             "--max-failures",

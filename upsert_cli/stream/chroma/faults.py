@@ -159,8 +159,9 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
 
 
 def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
-    # chromadb raises a bare Exception with the server's words for an answer that it does not know.
-    if "ChromaError" in _kinds(error) or type(error) is Exception:
+    # chromadb raises a bare Exception with the server's words for an answer that it does not know; the session says
+    # that a request is unacceptable, which here is no row's fault.
+    if _kinds(error) & {"ChromaError", "Unacceptable"} or type(error) is Exception:
         return ServerRefuses(url=target.path, collection=target.collection, reason=reason(error))
     return None
 

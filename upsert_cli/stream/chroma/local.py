@@ -12,6 +12,7 @@ from upsert_cli.errors import TargetInUse
 from upsert_cli.leases import Holder
 from upsert_cli.stream.chroma import damage, database, folder
 from upsert_cli.stream.chroma.client import connect_folder
+from upsert_cli.stream.chroma.quotas import NO_QUOTAS, Quotas
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.soundness import check_files
 
@@ -24,6 +25,7 @@ class LocalFolder:
     """See `place.Place`."""
 
     is_shared: ClassVar[bool] = False
+    quotas: ClassVar[Quotas] = NO_QUOTAS
 
     path: Path
     """Absolute."""

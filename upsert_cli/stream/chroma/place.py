@@ -11,6 +11,7 @@ from upsert_cli.leases import Holder
 from upsert_cli.stream.chroma.access import access_to
 from upsert_cli.stream.chroma.address import address_of, is_server
 from upsert_cli.stream.chroma.local import LocalFolder
+from upsert_cli.stream.chroma.quotas import Quotas
 from upsert_cli.stream.chroma.rows import RETRY_FOR, Target
 from upsert_cli.stream.chroma.server import Server
 
@@ -24,6 +25,10 @@ class Place(Protocol):
     @property
     def is_shared(self) -> bool:
         """Whether a server is between us and the data, so that files and settings are not ours to look after."""
+
+    @property
+    def quotas(self) -> Quotas:
+        """What is taken at most."""
 
     def holder(self) -> Holder | None:
         """Returns which upsert-cli has the collection at this moment, or None; takes and makes nothing."""

@@ -15,6 +15,7 @@ from upsert_cli.stream.chroma.collection import OpenCollection, understood
 from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason, row_fault, string_fault
 from upsert_cli.stream.chroma.patience import patiently
 from upsert_cli.stream.chroma.place import Place, place_of
+from upsert_cli.stream.chroma.quotas import Quotas
 from upsert_cli.stream.chroma.reading_back import fetch, nearest, read_block
 from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Opened, Rows, Stored, Target, Verdict
 from upsert_cli.stream.documents.hashes import HASH_KEY
@@ -38,7 +39,9 @@ class Records:
         self._target = target
         self._place = place
         self._collection = collection
-        self._block = min(WRITE_ROWS, collection.max_batch)
+        self._quotas = place.quotas
+        self._block = self._quotas.most_rows(min(WRITE_ROWS, collection.max_batch))
+        self._read_block = self._quotas.most_rows(READ_ROWS)
         self._unflushed = unflushed  # whether rows may be queued that the index files lack
 
     @classmethod
@@ -109,8 +112,8 @@ class Records:
     def _stored(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         # What cannot be an id cannot be stored either, and asking for it would fail for all.
         asked = [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
-        for start in range(0, len(asked), READ_ROWS):
-            part = asked[start : start + READ_ROWS]
+        for start in range(0, len(asked), self._read_block):
+            part = asked[start : start + self._read_block]
             found = _patiently(functools.partial(self._get_metadata, part))
             yield from found
 
@@ -120,7 +123,8 @@ class Records:
         return [(one, dict(metadata or {})) for one, metadata in zip(found["ids"], metadatas, strict=True)]
 
     def read_back(self, *, start: int, rows: int, every: int, identity: str | None) -> Block:
-        """Tells what is wrong with a run of records; see `reading_back.read_block`."""
+        """Tells what is wrong with a run of records, which may be a shorter one; see `reading_back.read_block`."""
+        rows = self._quotas.most_rows(rows)
         with understood(self._target):
             return _patiently(
                 lambda: read_block(
@@ -130,8 +134,19 @@ class Records:
 
     def fetch(self, ids: list[str] | None, *, start: int, rows: int) -> list[Stored]:
         """Returns the documents and metadata of `ids`, or of `rows` records from `start` on."""
+        chroma, step = self._collection.chroma, self._read_block
+        if ids is None:
+            places = range(start, start + rows, step)
+            parts = [
+                functools.partial(fetch, chroma, None, start=one, rows=min(step, places.stop - one)) for one in places
+            ]
+        else:
+            parts = [
+                functools.partial(fetch, chroma, ids[one : one + step], start=0, rows=0)
+                for one in range(0, len(ids), step)
+            ]
         with understood(self._target):
-            return _patiently(lambda: fetch(self._collection.chroma, ids, start=start, rows=rows))
+            return [record for part in parts for record in _patiently(part)]
 
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Hit]:
         """Returns the `rows` records nearest to a vector, the nearest first; see `reading_back.nearest`."""
@@ -157,7 +172,7 @@ class Records:
             return [*self._write(upserts, self._upsert), *self._write(updates, self._update)]
 
     def _write(self, rows: Rows, call: Callable[[Rows], None]) -> list[tuple[str, str]]:
-        faults = _row_faults(rows, self._target)
+        faults = _row_faults(rows, self._target, self._quotas)
         good = [place for place in range(len(rows.ids)) if place not in faults]
         self._unflushed = self._unflushed or bool(good)
         for start in range(0, len(good), self._block):
@@ -188,13 +203,13 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
     return Verdict.METADATA if same_text else Verdict.TEXT
 
 
-def _row_faults(rows: Rows, target: Target) -> dict[int, str]:
+def _row_faults(rows: Rows, target: Target, quotas: Quotas) -> dict[int, str]:
     """Returns what is wrong with rows, by their places."""
     texts = rows.texts if rows.vectors is not None else [""] * len(rows.ids)
     faults = {
         place: fault
         for place, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
-        if (fault := row_fault(*row)) is not None
+        if (fault := row_fault(*row) or quotas.fault(*row)) is not None
     }
     if rows.vectors is not None and len(rows.ids):
         import numpy as np

@@ -18,6 +18,7 @@ from upsert_cli.stream.chroma.access import Access
 from upsert_cli.stream.chroma.address import Address
 from upsert_cli.stream.chroma.client import connect_server
 from upsert_cli.stream.chroma.folder import FOLDER_MODE
+from upsert_cli.stream.chroma.quotas import CLOUD_QUOTAS, NO_QUOTAS, Quotas
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.stamp import function_in
 
@@ -48,6 +49,11 @@ class Server:
     access: Access
     retry_for: float
     """Seconds."""
+
+    @property
+    def quotas(self) -> Quotas:
+        """Are those of the cloud; another server has none of its own but for the size of a request."""
+        return CLOUD_QUOTAS if self.address.is_cloud else NO_QUOTAS
 
     def holder(self) -> Holder | None:
         """Returns who has the collection, of those with the same journal."""

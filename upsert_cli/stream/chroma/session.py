@@ -34,7 +34,8 @@ DETAIL_CHARACTERS = 300  # characters of what a server said
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LOCKED_OUT = {401, 403, 407}
 _TOO_LARGE = 413
-_NO_ANSWERS = {400, 422}  # what the server cannot make sense of; one of the rows is to blame
+_SENSELESS = 400
+_OVER_QUOTA = 422  # also what cannot be read at all; one of the rows is to blame
 
 Told = Callable[[str], None]
 
@@ -113,7 +114,8 @@ class Session(httpx.Client):
             raise TokenRefused(url=self._url, status=status)
         if status == _TOO_LARGE:
             raise Unacceptable("the server says that the request is too large (413)")
-        if status in _NO_ANSWERS and not _is_chromas(answer):
+        # Chroma's own client understands a 400 in Chroma's words.
+        if status == _OVER_QUOTA or (status == _SENSELESS and not _is_chromas(answer)):
             raise Unacceptable(f"the server answers {status}: {self._words(_said(answer))}")
         return answer
 
@@ -157,7 +159,7 @@ def _said(answer: httpx.Response) -> str:
 
 
 def _is_chromas(answer: httpx.Response) -> bool:
-    """Tells whether an answer is an error as Chroma words it, which its own client understands."""
+    """Tells whether an answer is an error as Chroma words it."""
     try:
         body = json.loads(answer.content)
     except ValueError:

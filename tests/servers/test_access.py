@@ -1,0 +1,153 @@
+"""Who is let in, by what, and that nobody else ever sees it; and what Chroma Cloud takes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from tests.servers.chroma import ChromaServer
+from tests.servers.proxy import Call, Fault, Proxy
+
+Vectored = Callable[..., list[dict[str, Any]]]
+MARKER = "marker-of-a-token-4711"
+CLOUD_ROWS = 300  # in one write and in one answer
+
+
+def guard(call: Call) -> Fault | None:
+    """Lets in whoever has the token, and repeats it to whoever has not."""
+    if call.headers.get("X-Chroma-Token") == MARKER:
+        return None
+    return Fault(status=401, message=f"not {call.headers}")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("variable", marks=pytest.mark.slow),
+        "file",
+        "header",
+        pytest.param("headers file", marks=pytest.mark.slow),
+    ],
+)
+def test_a_token_opens_and_is_never_seen(
+    tiny: Terminal, proxy: Proxy, vectored: Vectored, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    """A token is taken from the environment or a file, and shows up in no output, file or command line."""
+    tiny.write("a.jsonl", vectored(3))
+    text = f"X-Chroma-Token: {MARKER}\nX-Other: {MARKER}\n" if "header" in kind else f"{MARKER}\n"
+    name = "UPSERT_CLI_CHROMA_HEADERS" if "header" in kind else "UPSERT_CLI_CHROMA_TOKEN"
+    if "file" in kind:
+        path = tmp_path_factory.mktemp("secret") / "token"
+        path.write_text(text)
+        tiny.env[f"{name}_FILE"] = str(path)
+    else:
+        tiny.env[name] = text.strip()
+    failing: list[Call] = []
+
+    def plan(call: Call) -> Fault | None:
+        if call.is_write and not failing:
+            failing.append(call)
+            return Fault(status=500, message=f"the server quotes {call.headers}")
+        return guard(call)
+
+    proxy.plan = plan
+    line = f"upsert-cli run a.jsonl -v --json --chroma {proxy.url} --collection {kind.replace(' ', '-')}"
+    process = tiny.start(f"{line} --task-id t")
+    seen = ""
+    while process.poll() is None:
+        seen += _command_lines()
+        time.sleep(0.05)
+    said = "".join(process.communicate())
+    assert process.returncode == 0, said
+    assert "the server quotes" in said
+    proxy.plan = lambda call: Fault(status=500, message=f"again {call.headers}") if call.is_write else guard(call)
+    failed = tiny.type(f"{line} --force --retry-for 0.5 --task-id u", expect=1)
+    kept = "".join(path.read_text(errors="replace") for path in tiny.folder.rglob("*") if path.is_file())
+    for what in (seen, said, failed.stdout, failed.stderr, kept, json.dumps(tiny.info("u"))):
+        assert MARKER not in what
+    assert "again {" in failed.stderr
+
+
+def _command_lines() -> str:
+    lines = ""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines += path.read_text(errors="replace")
+        except OSError:
+            continue
+    return lines
+
+
+@pytest.mark.parametrize("token", [None, "another-token", "sp ace\nline"])
+def test_a_wrong_token_is_named_at_once(tiny: Terminal, proxy: Proxy, vectored: Vectored, token: str | None) -> None:
+    """Without the right token a load ends with one line that says which variables hold it, and repeats none."""
+    tiny.write("a.jsonl", vectored(1))
+    proxy.plan = guard
+    if token is not None:
+        tiny.env["UPSERT_CLI_CHROMA_TOKEN"] = token
+    tiny.env["CHROMA_API_KEY"] = MARKER  # which is for the cloud, and opens no other server
+    odd = token is not None and "\n" in token
+    done = tiny.type(f"upsert-cli run a.jsonl --chroma {proxy.url}", expect=2 if odd else 1)
+    says = "UPSERT_CLI_CHROMA_TOKEN cannot be used" if odd else "refuses access (401)"
+    assert says in done.stderr.splitlines()[-1]
+    assert token is None or token not in done.stderr
+    assert len(proxy.calls) == (0 if odd else 1)
+
+
+def test_the_cloud_and_its_quotas(
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
+) -> None:
+    """The cloud gets its key, at most 300 records a request, and no row that is over its quotas; each one is named."""
+
+    def cloud(call: Call) -> Fault | None:
+        body = json.loads(call.body) if call.body else {}
+        if len(call.ids) > CLOUD_ROWS or (body.get("limit") or 0) > CLOUD_ROWS:
+            return Fault(status=422, message="Quota exceeded")
+        return guard(call)
+
+    proxy.plan = cloud
+    tiny.env |= {"UPSERT_CLI_CHROMA_CLOUD_URL": proxy.url, "CHROMA_API_KEY": MARKER}
+    items = vectored(700)
+    items[1]["object_id"] = "i" * 129
+    items[2]["payload"]["text"] = "é" * 8_193
+    items[3]["payload"] |= {f"key-{number}": number for number in range(40)}
+    items[4]["payload"]["k" * 37] = 1
+    items[5]["payload"]["long"] = "v" * 4_097
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl --chroma cloud --collection quotas --task-id t --batch-size 700", expect=3)
+    details = {failed["row"]: failed["detail"] for failed in tiny.info("t")["failed_items"]}
+    assert details == {
+        2: "the id has 129 bytes, and the cloud takes 128",
+        3: "the text has 16,386 bytes, and the cloud takes 16,384",
+        4: "the metadata has 42 keys, and the cloud takes 32",
+        5: f"the metadata key '{'k' * 37}' has 37 bytes, and the cloud takes 36",
+        6: "metadata 'long' has 4,097 bytes, and the cloud takes 4,096",
+    }
+    tiny.type("upsert-cli verify t")
+    assert proxy.faults == 0
+    assert max(len(call.ids) for call in proxy.writes) == CLOUD_ROWS
+    assert len(shared_server.records("quotas")) == 695
+    assert tiny.info("t")["chroma"] == proxy.url
+    del tiny.env["CHROMA_API_KEY"]
+    refused = tiny.type("upsert-cli run a.jsonl --chroma cloud --collection quotas", expect=1)
+    assert "for the cloud also CHROMA_API_KEY" in refused.stderr
+
+
+def test_a_quota_that_we_do_not_know_rejects_the_row(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+    """A row that a server refuses for a quota of its own is found, and rejected in the server's words."""
+    tiny.write("a.jsonl", vectored(40))
+    proxy.plan = lambda call: (
+        Fault(status=422, message="Quota exceeded: no 00013 here")
+        if call.is_write and "obj-00013" in call.ids
+        else None
+    )
+    tiny.type(f"upsert-cli run a.jsonl --task-id t --chroma {proxy.url} --collection own_quota", expect=3)
+    [failed] = tiny.info("t")["failed_items"]
+    assert failed["object_id"] == "obj-00013"
+    assert "Quota exceeded: no 00013 here" in failed["detail"]

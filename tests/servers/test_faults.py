@@ -1,0 +1,162 @@
+"""What fails between us and a server: tried again, halved, or named; never lost, never doubled, never for ever."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from tests.servers.chroma import ChromaServer
+from tests.servers.proxy import Call, Fault, Proxy
+from tests.servers.test_servers import assert_same
+
+Vectored = Callable[..., list[dict[str, Any]]]
+KINDS = (
+    Fault(status=429, headers={"Retry-After": "0.2"}),
+    Fault(status=500),
+    Fault(reset=True),
+    Fault(status=503),
+    Fault(reset=True, passed_on=True),
+    Fault(status=502, passed_on=True),
+)
+
+
+@pytest.fixture
+def loaded(tiny: Terminal, shared_server: ChromaServer, vectored: Vectored) -> dict[str, dict[str, Any]]:
+    """Returns what an undisturbed load of `a.jsonl` makes."""
+    tiny.write("a.jsonl", vectored(600))
+    tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection undisturbed --task-id whole --force")
+    return shared_server.records("undisturbed")
+
+
+def test_every_third_request_fails(
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, loaded: dict[str, dict[str, Any]]
+) -> None:
+    """A load of which every third request is refused, lost or cut off ends like an undisturbed one, with its counts."""
+    proxy.plan = lambda call: KINDS[call.number // 3 % len(KINDS)] if call.number % 3 == 0 else None
+    where = f"--chroma {proxy.url} --collection every_third"
+    done = tiny.type(f"upsert-cli run a.jsonl --task-id t --batch-size 50 {where}")
+    assert proxy.faults > 8
+    assert "trying again in" in done.stderr
+    counts = tiny.info("t")["counts"]
+    assert (counts["read"], counts["inserted"], counts["failed"]) == (600, 600, 0)
+    assert_same(loaded, shared_server.records("every_third"))
+    assert "0 different" in tiny.type("upsert-cli verify t").stderr
+
+
+def test_a_server_says_when_to_come_back(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+    """Retry-After is waited for; where it is more than --retry-for allows, the load ends at once and says so."""
+    tiny.write("a.jsonl", vectored(10))
+    seen: list[float] = []
+
+    def busy(call: Call) -> Fault | None:
+        seen.extend([time.monotonic()] if call.is_write else [])
+        return Fault(status=429, headers={"Retry-After": "1"}) if call.is_write and len(seen) == 1 else None
+
+    proxy.plan = busy
+    where = f"--chroma {proxy.url} --collection come_back"
+    done = tiny.type(f"upsert-cli run a.jsonl {where}")
+    assert seen[1] - seen[0] >= 1
+    assert "429 Too Many Requests, a fault of the proxy; trying again in 1.0 s" in done.stderr
+    proxy.plan = lambda call: Fault(status=429, headers={"Retry-After": "3600"}) if call.is_write else None
+    failed = tiny.type(f"upsert-cli run a.jsonl --force {where}", expect=1)
+    assert "asks to be left alone for 3600 s" in failed.stderr.splitlines()[-1]
+
+
+def test_a_request_that_is_too_large_is_halved(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+    """On 413 a write is made in halves; a row that is too large alone is rejected, and only that one."""
+    limit = 100_000
+    items = vectored(200)
+    items[77]["payload"]["text"] = "large " * limit
+    tiny.write("a.jsonl", items)
+    proxy.plan = lambda call: Fault(status=413) if len(call.body) > limit else None
+    tiny.type(f"upsert-cli run a.jsonl --task-id t --chroma {proxy.url} --collection halved", expect=3)
+    [failed] = tiny.info("t")["failed_items"]
+    assert (failed["object_id"], failed["failure_stage"], failed["row"]) == ("obj-00077", "on_upsert", 78)
+    assert "too large (413)" in failed["detail"]
+    passed = Counter(one for call in proxy.writes if len(call.body) <= limit for one in call.ids)
+    assert set(passed.values()) == {1}
+    assert len(passed) == 199
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+    """A read or a write that stalls is given up after a while and made again; what arrived twice is there once."""
+    tiny.write("a.jsonl", vectored(20))
+    stalled: list[Call] = []
+
+    def stall(call: Call) -> Fault | None:
+        if not call.ids or len(stalled) > 1 or (stalled and stalled[0].path == call.path):
+            return None
+        stalled.append(call)
+        return Fault(stall=7.0, passed_on=True)
+
+    proxy.plan = stall
+    done = tiny.type(f"upsert-cli run a.jsonl --retry-for 25 --chroma {proxy.url} --collection stalled")
+    assert [call.path.rpartition("/")[2] for call in stalled] == ["get", "upsert"]
+    assert "no answer in time" in done.stderr
+    assert "20 new, 0 changed" in done.stderr
+
+
+def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:
+    """A load waits for its server to come back, and then has lost nothing of it."""
+    tiny.write("a.jsonl", vectored(2_000))
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 50 --chroma {server.url}")
+    tiny.wait_for_rows("t")
+    server.kill()
+    time.sleep(1.0)
+    server.start()
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+    assert "trying again in" in said
+    tiny.type("upsert-cli verify t")
+    assert len(server.records("default")) == 2_000
+
+
+def test_a_server_that_stays_away(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:
+    """After --retry-for the task fails with what to do; a signal is heard meanwhile; `restart` goes on."""
+    tiny.write("a.jsonl", vectored(2_000))
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size 50 --retry-for 2 --chroma {server.url}")
+    tiny.wait_for_rows("t")
+    server.kill()
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "has failed for" in said
+    assert "upsert-cli restart t" in said
+    settled = tiny.info("t")["progress"]["rows"]
+    server.start()
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50 --retry-for 600 --chroma " + server.url)
+    tiny.wait_for_rows("t")
+    server.kill()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == -signal.SIGTERM
+    assert tiny.info("t")["progress"]["rows"] > settled
+    server.start()
+    tiny.type("upsert-cli restart t")
+    counts = tiny.info("t")["counts"]
+    assert (counts["read"], counts["failed"]) == (2_000, 0)
+    assert len(server.records("default")) == 2_000
+
+
+def test_a_server_of_another_version(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
+    """An old Chroma, and something that is no Chroma, are named, and nothing is sent to them."""
+    tiny.write("a.jsonl", vectored(1))
+
+    def old(call: Call) -> Fault | None:
+        return Fault(status=404) if call.path.startswith("/api/v2") else Fault(status=200, body=b'"0.5.3"')
+
+    proxy.plan = old
+    done = tiny.type(f"upsert-cli run a.jsonl --chroma {proxy.url}", expect=1)
+    assert "is a Chroma of version 0.5.3, and a Chroma server of version 1 is needed" in done.stderr
+    proxy.plan = lambda _: Fault(status=200, body=b"<html>")
+    done = tiny.type(f"upsert-cli run a.jsonl --chroma {proxy.url}", expect=1)
+    assert "is something else" in done.stderr
+    assert proxy.writes == []
+    assert json.loads(tiny.type("upsert-cli list --json").stdout)[0]["status"] == "failed"

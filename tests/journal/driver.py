@@ -20,6 +20,7 @@ from tests.journal.making import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
+from upsert_cli.journal.pruning import Wanted
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import TaskStatus
 from upsert_cli.stream.sources.source import spool
@@ -142,5 +143,8 @@ if __name__ == "__main__":
             run_many(Path(where), name, int(times))
         case ["everything", where, name]:
             do_everything(Path(where), name)
+        case ["prune", where, moment]:
+            gone = attempt(lambda: Journal(Path(where)).prune(Wanted(before=moment)))
+            report("pruned", "", ids=[task.id for task in gone])
         case ["race", where, name, times]:
             race(Path(where), name, int(times))

@@ -34,11 +34,13 @@ class Strace:
     code: Path
     """A copy of the sources that nobody edits meanwhile, so that every run makes the same system calls."""
 
-    def run(self, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, folder: Path, *options: str, step: tuple[str, str] = ("everything", "t")
+    ) -> subprocess.CompletedProcess[str]:
         """Returns what the process reported; the system calls are in `folder/log`."""
         calls = f"trace={','.join(f'?{call}' for call in CALLS)}"
         before = ["strace", "-f", "-y", "-o", str(folder / "log"), "-e", calls, *options]
-        process = start_process("driver", "everything", folder / "journal", "t", before=before, root=self.code)
+        process = start_process("driver", step[0], folder / "journal", step[1], before=before, root=self.code)
         output, problems = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, output, problems)
 

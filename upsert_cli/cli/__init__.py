@@ -36,6 +36,7 @@ COMMANDS = {
     "query": ("upsert_cli.cli.query:query", "Find the records that are nearest to a text."),
     "report": ("upsert_cli.cli.page.command:report", "Write a page about one task, for a CI artifact or a mail."),
     "models": ("upsert_cli.cli.models:models", "See, fetch and check embedding models."),
+    "prune": ("upsert_cli.cli.prune:prune", "Remove old tasks from the journal; no collection is touched."),
     "config": ("upsert_cli.cli.config:config", "See the settings, and where they come from."),
     "journal": ("upsert_cli.cli.journal:journal", "Look after the journal of tasks."),
 }

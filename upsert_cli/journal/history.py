@@ -115,6 +115,33 @@ class History:
             file.remove(task_id)
         del self._places[task_id]
 
+    def remove_some(
+        self, number: int, goes: Callable[[Record], bool], *, before: Callable[[list[str]], None]
+    ) -> list[str]:
+        """Takes records out of a segment, all or none, and the segment with them if none is left.
+
+        Only the holder of the allocation lock may call this.
+
+        Args:
+            number: Of the segment.
+            goes: Tells of a record whether it is to go.
+            before: Called with the ids of those before anything is changed.
+        """
+        segment = self._segment(number)
+        with segment.writing() as file:
+            records = file.records() if file.exists else []
+            if not (ids := [record["id"] for record in records if goes(record)]):
+                return []
+            before(ids)
+            # The newest stays, empty, so that no number is used twice.
+            if len(ids) == len(records) and number != next_number(self._folder):
+                segment.remove()
+            else:
+                file.remove(*ids)
+        for task_id in ids:
+            self._places.pop(task_id, None)
+        return ids
+
     def mend(self) -> None:
         """Moves all that is damaged aside, and restores what has a good generation before it."""
         for number in segment_numbers(self._folder):

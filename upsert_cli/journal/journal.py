@@ -19,6 +19,7 @@ from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import FORMAT, Layout
 from upsert_cli.journal.leases import take_task_lease
 from upsert_cli.journal.present import Present
+from upsert_cli.journal.pruning import OldTask, Wanted, old_tasks, prune
 from upsert_cli.journal.repair import repair
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
@@ -32,6 +33,7 @@ __all__ = ["Claim", "Damage", "Journal"]
 # Inside the class, `list` is the method.
 Tasks: TypeAlias = list[Task]
 Lines: TypeAlias = list[str]
+OldTasks: TypeAlias = list[OldTask]
 
 
 class Journal:
@@ -163,6 +165,19 @@ class Journal:
         """Takes a task out of the journal; only who has the right to run it may call this."""
         self._be_of_this_format()
         self._history.remove(task_id)
+
+    def prune(self, wanted: Wanted, *, dry_run: bool = False) -> OldTasks:
+        """Removes old tasks with all that goes with them, never one that is running or pending; returns those.
+
+        Args:
+            wanted: Which ones.
+            dry_run: Only tell which.
+        """
+        self._be_of_this_format()
+        chosen = [*old_tasks(self._history, wanted)]
+        if dry_run or not self.folder.exists():
+            return chosen
+        return [*prune(self._layout, self._history, chosen, allocation=self._allocation, is_running=self.is_running)]
 
     def request_cancel(self, task_id: str) -> Task:
         """Cancels a task that nobody runs, at once, or asks its runner to; a canceled one is returned as it is.

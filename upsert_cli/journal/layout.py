@@ -29,6 +29,7 @@ collection. Please do not edit it while upsert-cli runs.
     spool/            what was read from standard input, so that a restart can read it again
     servers/          *.lease: locked by the process that loads into a collection on a server
     locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
+    pruned.json       the tasks whose files a prune is removing, should it be interrupted
     *.damaged-*       files that were found damaged and moved aside; `upsert-cli journal check` lists them
 """
 
@@ -41,6 +42,8 @@ class Layout:
         self.folder = folder
         self.meta = folder / "meta.json"
         self.allocation_lock = folder / "locks" / "allocation.lock"
+        self.prune_lock = folder / "locks" / "prune.lock"
+        self.pruned = folder / "pruned.json"
         self.spool = folder / "spool"
         self.servers = folder / "servers"
 
@@ -71,6 +74,10 @@ class Layout:
     def spooled(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input."""
         return self.spool / _checked(task_id)
+
+    def files_of(self, task_id: str) -> tuple[Path, ...]:
+        """Returns the files that go with a task, but for its receipts and its spool; they may not exist."""
+        return tuple(each(task_id) for each in (self.progress, self.lease, self.rejects, self.retry, self.course))
 
     def names_of_task_files(self) -> frozenset[str]:
         """Returns the names of the files that go with tasks: leases, checkpoints, rejects."""

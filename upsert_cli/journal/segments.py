@@ -106,6 +106,15 @@ class Segment:
         with self.writing(), writing_to(self.file.path):
             self._moved_if_damaged(self._before)
 
+    def remove(self) -> None:
+        """Removes both files; only the holder of the segment's lock may call this."""
+        self.close()
+        with writing_to(self.file.path):
+            # In this order: the generation before, left alone, would be taken for what is to be restored.
+            backup_of(self.file.path).unlink(missing_ok=True)
+            self.file.path.unlink()
+            sync_folder(self.file.path.parent)
+
     def close(self) -> None:
         """Closes the files that reading keeps open."""
         self.file.close()

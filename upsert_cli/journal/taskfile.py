@@ -180,9 +180,10 @@ class TaskFile:
         """Changes the record that has the same id; only the holder of the file's lock may call this."""
         self._change(lambda table: table.update(record, _has_id(record["id"])))
 
-    def remove(self, task_id: str) -> None:
-        """Takes a record out; only the holder of the file's lock may call this."""
-        self._change(lambda table: table.remove(_has_id(task_id)))
+    def remove(self, *task_ids: str) -> None:
+        """Takes records out; only the holder of the file's lock may call this."""
+        ids = frozenset(task_ids)
+        self._change(lambda table: table.remove(lambda record: record.get("id") in ids))
 
     def problem(self) -> str | None:
         """Returns what is wrong with the content, or None; a file that is missing is not wrong."""

@@ -1,0 +1,204 @@
+"""Old tasks go with all that is theirs, and nothing else does, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.journal.making import make_checkpoint, make_task
+from tests.journal.test_faults import FAULTS, Strace, calls_in, strace
+from upsert_cli.errors import TaskNotFound
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.layout import Layout
+from upsert_cli.journal.leases import write_checkpoint
+from upsert_cli.journal.pruning import OldTask, Wanted
+from upsert_cli.journal.taskfile import TaskFile
+from upsert_cli.journal.tasks import TaskStatus
+
+__all__ = ["strace"]  # the fixture
+
+OLD, NEW, BETWEEN = "2026-01-01T00:00:00Z", "2026-11-01T00:00:00Z", "2026-06-01T00:00:00Z"
+DONE, FAILED, PENDING = TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.PENDING
+GOES = {"o1", "o2", "o3", "m1", "n1"}
+STAYS = {"m-new", "m-pending", "m-dead", "n-new"}
+POINTS = 6  # points at which a fault strikes by default, spread over all
+
+
+def _fill(folder: Path) -> Journal:
+    """Makes three segments: one of old tasks only, one of all kinds, and the newest; each task has all files."""
+    journal = Journal(folder)
+    journal.create(make_task("o1", status=DONE, updated_at=OLD))
+    for name in ("o2", "o3"):
+        journal.create(make_task(name, status=FAILED, updated_at=OLD))
+    kinds = {
+        "m1": (DONE, OLD),
+        "m-new": (DONE, NEW),
+        "m-pending": (PENDING, OLD),
+        "m-dead": (TaskStatus.PROCESSING, OLD),
+    }
+    newest = {"n1": (DONE, OLD), "n-new": (DONE, NEW)}
+    for number, tasks in ((1, kinds), (2, newest)):
+        records = [make_task(name, status=each[0], updated_at=each[1]).as_record() for name, each in tasks.items()]
+        TaskFile(folder / f"tasks-{number:06}.json").insert(*records)
+    for name in GOES | STAYS:
+        for path in _files(folder, name):
+            path.parent.mkdir(exist_ok=True)
+            if path.suffix == ".progress":
+                write_checkpoint(path, make_checkpoint(0))
+            else:
+                path.write_bytes(b"")
+    return journal
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    layout = Layout(folder)
+    files = [path for path in layout.files_of(name) if path.suffix != ".lease"]
+    return [*files, layout.receipts(name), layout.spooled(name) / "0.jsonl"]
+
+
+def _check(folder: Path, *, finished: bool) -> None:
+    """Checks that tasks that stay are whole, that those that go are whole or gone, and that nothing is damaged."""
+    journal = Journal(folder)
+    there = {task.id for task in journal.list()}
+    assert there >= STAYS
+    for name in there:
+        assert all(path.exists() for path in _files(folder, name)), name
+    assert journal.warnings == []
+    assert journal.damaged() == ()
+    if finished:
+        assert there == STAYS
+        left = {path for path in folder.rglob("*") for name in GOES if path.name.split(".")[0].split("~")[0] == name}
+        assert left == set()
+        assert not (folder / "pruned.json").exists()
+
+
+def test_old_tasks_go_with_their_files(tmp_path: Path) -> None:
+    """What is old and final goes; a segment of such tasks goes whole, but for the newest; ids can be used again."""
+    journal = _fill(tmp_path)
+    assert {task.id for task in journal.prune(Wanted(before=BETWEEN), dry_run=True)} == GOES
+    assert {task.id for task in journal.list()} == GOES | STAYS
+    gone = journal.prune(Wanted(before=BETWEEN))
+    assert {task.id for task in gone} == GOES
+    assert OldTask(id="o1", status=DONE, updated_at=OLD) in gone
+    _check(tmp_path, finished=True)
+    assert not list(tmp_path.glob("tasks-000000*"))
+    assert journal.prune(Wanted(before=BETWEEN)) == []
+    with pytest.raises(TaskNotFound):
+        journal.find("o1")
+    journal.create(make_task("o1"))
+    assert journal.find("o1").status is PENDING
+    assert {task.id for task in journal.prune(Wanted())} == {"m-new", "n-new"}
+    assert [task.id for task in journal.list()] == ["o1", "m-dead", "m-pending"]
+
+
+def test_the_newest_stay_and_states_are_told_apart(tmp_path: Path) -> None:
+    """`keep` counts the newest of the states that are asked for; a state that is not final is never among them."""
+    journal = _fill(tmp_path)
+
+    def would_go(wanted: Wanted) -> list[str]:
+        return [task.id for task in journal.prune(wanted, dry_run=True)]
+
+    assert would_go(Wanted(keep=3)) == ["m1", "o3", "o2", "o1"]
+    assert would_go(Wanted(keep=1, statuses=(FAILED,))) == ["o2"]
+    assert would_go(Wanted(statuses=(PENDING, TaskStatus.PROCESSING))) == []
+    assert would_go(Wanted(keep=100)) == []
+
+
+def test_what_is_touched_meanwhile_stays(tmp_path: Path) -> None:
+    """A task that is claimed, or was changed since it was chosen, stays whole."""
+    journal = _fill(tmp_path)
+    with journal.claim("o1"):
+        gone = {task.id for task in journal.prune(Wanted(before=BETWEEN))}
+    assert gone == GOES - {"o1"}
+    assert all(path.exists() for path in _files(tmp_path, "o1"))
+    journal.change("o1", PENDING, expect=(DONE,))
+    assert journal.prune(Wanted()) != []
+    assert journal.find("o1").status is PENDING
+
+
+def test_readers_see_nothing_of_it(tmp_path: Path) -> None:
+    """While tasks are created and pruned, a reader finds each that stays, and never an error or a warning."""
+    journal = _fill(tmp_path)
+    done = threading.Event()
+    problems: list[str] = []
+
+    def read() -> None:
+        reader = Journal(tmp_path)
+        while not done.is_set():
+            if not {task.id for task in reader.list(limit=1_000)} >= STAYS:
+                problems.append("a task that stays was not listed")
+            reader.find("m-pending")
+        problems.extend(reader.warnings)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for turn in range(20):
+            journal.create(make_task(f"extra-{turn}", status=DONE, updated_at=OLD))
+            journal.prune(Wanted(before=BETWEEN))
+    finally:
+        done.set()
+        thread.join()
+    assert problems == []
+
+
+def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
+    """What an interrupted prune left is removed by the next, but for an id that stands for a new task by then."""
+    journal = _fill(tmp_path)
+    layout = Layout(tmp_path)
+    for number, name in ((0, "o1"), (0, "o2")):
+        TaskFile(tmp_path / f"tasks-{number:06}.json").remove(name)
+    (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')
+    journal.create(make_task("o2"))
+    layout.rejects("o2").write_bytes(b"")
+    assert journal.prune(Wanted(keep=100)) == []
+    assert not any(path.exists() for path in _files(tmp_path, "o1"))
+    assert layout.rejects("o2").exists()
+    assert all(path.exists() for path in _files(tmp_path, "o3"))
+    assert not (tmp_path / "pruned.json").exists()
+
+
+@pytest.fixture(scope="module")
+def points(strace: Strace, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
+    """Returns all points of a prune at which a fault can strike."""
+    folder = tmp_path_factory.mktemp("points")
+    _fill(folder / "journal")
+    done = strace.run(folder, step=("prune", BETWEEN))
+    assert (done.returncode, done.stderr) == (0, "")
+    _check(folder / "journal", finished=True)
+    found = list(calls_in(folder / "log", folder / "journal"))
+    assert {name for name, _ in found} >= {"fsync", "rename", "unlink"}
+    assert len(found) > 60
+    return found
+
+
+def _strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) -> None:
+    name, number = point
+    _fill(folder / "journal")
+    done = strace.run(folder, "-e", f"inject={name}:{FAULTS[fault]}:when={number}", step=("prune", BETWEEN))
+    if fault == "kill":
+        assert done.returncode != 0
+    else:  # the step was made again, as a user would do
+        assert done.returncode == 0, done.stderr
+    _check(folder / "journal", finished=fault != "kill")
+    Journal(folder / "journal").prune(Wanted(before=BETWEEN))
+    _check(folder / "journal", finished=True)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_some_system_calls_fail(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
+    """At points spread over a prune: each task is whole or gone, nothing is damaged, and the next prune ends it."""
+    for place in range(list(FAULTS).index(fault), len(points), -(-len(points) // POINTS)):
+        _strike(strace, points[place], fault, tmp_path / str(place))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_system_call_fails(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
+    """At every point of a prune the same."""
+    for place, point in enumerate(points):
+        _strike(strace, point, fault, tmp_path / str(place))
+        shutil.rmtree(tmp_path / str(place))

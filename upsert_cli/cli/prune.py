@@ -1,0 +1,64 @@
+"""The command that keeps the journal small: `prune`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import click
+
+from upsert_cli.cli.moments import Moment
+from upsert_cli.cli.options import Session, common_options, json_option, option
+from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.text import safe_json
+from upsert_cli.journal.pruning import FINAL, OldTask, Wanted
+from upsert_cli.journal.tasks import TaskStatus
+
+
+@click.command()
+@option("--older-than", type=Moment(), metavar="AGE|DATE", help="Those last touched before that: 90d, 2026-08-01.")
+@option("--keep", type=click.IntRange(0), metavar="N", help="All but the newest N, of the states that are asked for.")
+@option(
+    "--status",
+    type=click.Choice([status.value for status in FINAL]),
+    multiple=True,
+    show_default="each that is final",
+    help="Only those in this state; may be repeated.",
+)
+@option("--dry-run", is_flag=True, help="List the tasks that would go, and remove nothing.")
+@json_option("Print one JSON object.")
+@common_options
+def prune(
+    session: Session, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
+) -> None:
+    """Remove old tasks from the journal; no collection is touched.
+
+    A task goes if it is all that is asked for. Its rejects, its checkpoint and what it kept of standard input go with
+    it, and its id is free again. A task that is running, pending or interrupted never goes.
+
+    \b
+    upsert-cli prune --older-than 90d --keep 10000
+    upsert-cli prune --older-than 30d --status failed --status refused --dry-run
+    """
+    if older_than is None and keep is None and not status:
+        raise click.UsageError("say what is to go: --older-than, --keep or --status.")
+    statuses = tuple(map(TaskStatus, status)) or FINAL
+    wanted = Wanted(statuses=statuses, before=older_than, keep=keep or 0)
+    gone = session.journal.prune(wanted, dry_run=dry_run)
+    if json:
+        click.echo(safe_json(_as_json(gone, dry_run=dry_run)))
+    elif dry_run and gone:
+        rows = [(task.id, task.status.value, task.updated_at) for task in gone]
+        print_table(session.terminal, ("ID", "STATUS", "UPDATED"), rows)
+    verb = "would go" if dry_run else "removed"
+    each = ", ".join(f"{count:,} {name}" for name, count in _by_status(gone).items())
+    tasks = f"{len(gone):,} task{'s' * (len(gone) != 1)} {verb}"
+    session.terminal.say(f"{tasks}: {each}" if each else tasks)
+
+
+def _as_json(gone: Sequence[OldTask], *, dry_run: bool) -> dict[str, object]:
+    return {"dry_run": dry_run, "tasks": len(gone), "statuses": _by_status(gone), "ids": [task.id for task in gone]}
+
+
+def _by_status(gone: Sequence[OldTask]) -> dict[str, int]:
+    return dict(sorted(Counter(task.status.value for task in gone).items()))

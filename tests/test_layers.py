@@ -15,10 +15,10 @@ from tests.conftest import Terminal
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "upsert_cli"
-HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "tokenizers", "huggingface_hub")
+HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "tokenizers", "huggingface_hub", "ray")
 THIRD_PARTY = {
     "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
-    "platformdirs", "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx",
+    "platformdirs", "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx", "ray",
 }  # fmt: skip  # numpy is the language of arrays, and may be spoken anywhere
 
 
@@ -69,7 +69,7 @@ def test_one_module_for_each_third_party_package() -> None:
         for name, _ in _imports(path):
             if (package := name.partition(".")[0]) in THIRD_PARTY:
                 users[package].add("cli" if _inside(path, "cli") else str(path.relative_to(PACKAGE)))
-    assert set(users) >= {"chromadb", "fastembed", "pyarrow", "tinydb", "rich", "click"}
+    assert set(users) >= {"chromadb", "fastembed", "pyarrow", "tinydb", "rich", "click", "ray"}
     shared = {package: sorted(paths) for package, paths in users.items() if len(paths) > 1}
     assert shared == ALLOWED_TWICE
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.journal.attempts import Counts
+from upsert_cli.errors import FolderNotShared
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.models import known_name
 from upsert_cli.request import Options, Request
+from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.sources.probing import check_first_rows
 from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
 
@@ -27,6 +29,8 @@ class Draft:
         self._incoming: Path | None = None
 
     def __enter__(self) -> Draft:
+        if self._request.options.engine == "ray":
+            _require_cluster_loadable(self._request)
         names, given = self._request.names, self._request.options.format
         try:
             self._sources = [self._read_in(found) for found in find_files(names, given=given)]
@@ -96,6 +100,15 @@ class Draft:
 def _total_of(sources: Sequence[Source]) -> int | None:
     totals = [source.total for source in sources if source.total is not None]
     return sum(totals) if len(totals) == len(sources) else None
+
+
+def _require_cluster_loadable(request: Request) -> None:
+    """Makes sure that several processes may load, before anything is read."""
+    from upsert_cli.distributed.ray_workers import require_ray
+
+    if not is_server(request.chroma):
+        raise FolderNotShared(path=request.chroma)
+    require_ray()
 
 
 def _absolute(name: str) -> str:

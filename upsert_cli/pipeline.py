@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from queue import SimpleQueue
 
@@ -16,7 +17,6 @@ from upsert_cli.errors import (
     Interrupted,
     Refusal,
     SourceCutShort,
-    Stage,
     StoppedMidway,
     UpsertCliError,
     WrongStatus,
@@ -24,17 +24,19 @@ from upsert_cli.errors import (
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
+from upsert_cli.models import Model
 from upsert_cli.progress import Observer, Progress
 from upsert_cli.recording import Recording
 from upsert_cli.redaction import without_secrets
 from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
-from upsert_cli.stages import Stages, find_model_patiently, place_of_task, start_writer
+from upsert_cli.stages import Stages, find_model_patiently, place_of_task, start_writer, target_of
 from upsert_cli.stopping import Stopping
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.items.reading import Position, Reject
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.vectors import Embedded
+from upsert_cli.writing import write_window
 
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 
@@ -110,6 +112,7 @@ class _Attempt:
     ) -> None:
         self._journal = journal
         self._task = task
+        self._claim = claim
         self._observer = observer
         self._stopping = stopping
         self._wait_until = wait_until
@@ -156,18 +159,10 @@ class _Attempt:
             for warning in opened.warnings:
                 self._observer.noted(warning)
             self._progress.stage = "loading"
-            stream = self._stages.run(
-                self._sources,
-                start=Position.from_json(self._settlement.checkpoint.position),
-                only=only,
-                rejected=self._settlement.rejects_to_retry,
-                model=model,
-                writer=writer,
-                wait=self._wait,
-            )
-            with self._settlement.open_rejects() as rejects, closing(stream):
-                for embedded in stream:
-                    self._settle(embedded, writer, rejects)
+            if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
+                self._load(model, writer, only)
+            else:
+                self._load_in_units(model)
             self._progress.stage = "flushing"
             self._writing = True
             with self._progress.busy("flushing"):
@@ -175,6 +170,35 @@ class _Attempt:
         self._settlement.check_failures(settled=0)
         self._check_sources()
         self._settlement.check_complete()
+
+    def _load(self, model: Model, writer: Writer, only: Iterator[tuple[str, int]] | None) -> None:
+        stream = self._stages.run(
+            self._sources,
+            start=Position.from_json(self._settlement.checkpoint.position),
+            only=only,
+            rejected=self._settlement.rejects_to_retry,
+            model=model,
+            writer=writer,
+            wait=self._wait,
+        )
+        with self._settlement.open_rejects() as rejects, closing(stream):
+            for embedded in stream:
+                self._settle(embedded, writer, rejects)
+
+    def _load_in_units(self, model: Model) -> None:
+        from upsert_cli.distributed.engine import load_on_ray
+
+        with self._claim.receipts() as receipts:
+            load_on_ray(
+                self._task,
+                target_of(self._journal, self._task, model),
+                self._sources,
+                self._settlement,
+                receipts,
+                progress=self._progress,
+                observer=self._observer,
+                wait=self._wait,
+            )
 
     def finish(self, status: TaskStatus, detail: str | None) -> Task:
         """Writes how the attempt ended into the task's record."""
@@ -224,19 +248,11 @@ class _Attempt:
             self._settlement.check_failures()
 
     def _write(self, embedded: Embedded, writer: Writer) -> list[Reject]:
-        upserts, updates = embedded.upserts(), embedded.updates()
-        if not upserts.ids and not updates.ids:
-            return []
         self._writing = True  # what Chroma is at ends before anything else does
         try:
-            refused = dict(writer.write(upserts, updates, between=self._stopping.check))
+            return write_window(embedded, writer, between=self._stopping.check)
         finally:
             self._writing = False
-        return [
-            Reject.of(document.item, stage=Stage.UPSERT, detail=refused[document.id])
-            for document in embedded.window.documents
-            if document.id in refused
-        ]
 
     def _check_sources(self) -> None:
         """Looks whether the files are still what was read."""

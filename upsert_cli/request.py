@@ -17,6 +17,7 @@ from upsert_cli.stream.items.reading import IdFrom
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
+Engine = Literal["local", "ray"]
 
 MAPPING = {
     "format": "--format",
@@ -31,7 +32,7 @@ MAPPING = {
 """The options that say how to read a file which is not in our form, by field."""
 
 # The options that decide what is stored; the others only say how to go about it.
-RESULT_FIELDS = MAPPING | {"model_path": "--model-path", "refs_root": "--refs-root"}
+RESULT_FIELDS = MAPPING | {"model_path": "--model-path", "refs_root": "--refs-root", "engine": "--engine"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,16 @@ class Options:
     retry_for: float = RETRY_FOR
     """Seconds for which a request that a server fails on is made again."""
 
+    engine: Engine = "local"
+    """Who does the work; what is done is written down differently, so a task keeps its engine."""
+
+    ray_address: str = "auto"
+    """`auto`, `local` or `HOST:PORT`."""
+
+    workers: int | None = None
+    """Processes that load at the same time; None: one a machine of the cluster."""
+
+    num_gpus_per_worker: float = 0.0
     force: bool = False
     max_failures: str | None = None
     """`"10"` items or `"5%"` of the items read; None: no limit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.leases import Checkpoint
+from upsert_cli.journal.receipts import Receipt, Total
 from upsert_cli.journal.rejects import RejectsFile, known_rejects
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import Options
@@ -93,11 +94,11 @@ class Settlement:
             rejects: Where its rejects go, before the checkpoint that counts on them.
         """
         window = embedded.window
-        failed = [*window.rejects, *embedded.rejects, *refused]
+        outcome = outcome_of(embedded, refused)
+        failed = outcome.rejects
         # In the order of the rows, by which a retry finds them again.
         failed.sort(key=lambda reject: (self._places[reject.source], reject.row))
         records = [reject.as_json() for reject in failed]
-        outcome = _outcome(embedded, refused)
         checkpoint = Checkpoint(
             position=window.after.as_json(),
             converted=self.checkpoint.converted + outcome.converted,
@@ -107,6 +108,29 @@ class Settlement:
         self._claim.save(checkpoint)
         self.checkpoint = checkpoint
         return records
+
+    def go_on_from(self, total: Total, rejects: Iterable[list[dict[str, Any]]]) -> None:
+        """Makes checkpoint and rejects what the receipts of units say, which are ahead of both after a crash.
+
+        Args:
+            total: The sum of the receipts.
+            rejects: All of theirs, in the order of their rows.
+        """
+        RejectsFile.rewrite(self._rejects_path, rejects)
+        self._save_units(total.counts, total.converted, total.rejects_bytes)
+
+    def settle_unit(self, receipt: Receipt, rejects: RejectsFile) -> None:
+        """Checkpoints a unit whose receipt is kept."""
+        before = self.checkpoint
+        length = rejects.append(receipt.rejects)
+        self._save_units(before.counts + receipt.counts, before.converted + receipt.converted, length)
+
+    def _save_units(self, counts: Counts, converted: int, rejects_bytes: int) -> None:
+        position = START.as_json()  # where to go on is for the receipts to say
+        self.checkpoint = Checkpoint(
+            position=position, rows=counts.read, counts=counts, converted=converted, rejects_bytes=rejects_bytes
+        )
+        self._claim.save(self.checkpoint)
 
     def _advanced(self, rows: int, counts: Counts) -> dict[str, Any]:
         before = self.checkpoint
@@ -169,14 +193,16 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Outcome:
+class Outcome:
     """What became of one window."""
 
     counts: Counts
     converted: int
+    rejects: list[Reject]
 
 
-def _outcome(embedded: Embedded, refused: Sequence[Reject]) -> _Outcome:
+def outcome_of(embedded: Embedded, refused: Sequence[Reject]) -> Outcome:
+    """Tells what became of a window, of which Chroma would not take some."""
     window = embedded.window
     lost = {reject.object_id for reject in (*embedded.rejects, *refused)}
     kept = [
@@ -186,7 +212,8 @@ def _outcome(embedded: Embedded, refused: Sequence[Reject]) -> _Outcome:
     ]
     verdicts = [verdict for _, verdict in kept]
     inserted, unchanged = verdicts.count(Verdict.NEW), verdicts.count(Verdict.UNCHANGED)
-    return _Outcome(
+    return Outcome(
+        rejects=[*window.rejects, *embedded.rejects, *refused],
         counts=Counts(
             read=window.read,
             inserted=inserted,

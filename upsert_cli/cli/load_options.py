@@ -16,6 +16,7 @@ from upsert_cli.stream.chroma.rows import RETRY_FOR
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
+MAX_WORKERS = 10_000
 MAX_TOKEN_BUDGET = 1 << 20
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
 ALL = 100.0  # percent
@@ -62,6 +63,52 @@ class Failures(click.ParamType[str]):
         return str(value)
 
 
+class RayAddress(click.ParamType[str]):
+    """Where a Ray cluster is."""
+
+    name = "auto|local|host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the address, or fails for what is none."""
+        if not re.fullmatch(r"auto|local|[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
+            hint = "; run upsert-cli on a machine of the cluster instead" if value.startswith("ray://") else ""
+            self.fail(f"{value!r} is neither auto, local, nor HOST:PORT of a cluster's head{hint}")
+        return str(value)
+
+
+def engine_options() -> list[Decorator]:
+    """Returns the options that say which processes load."""
+    return [
+        option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            help="Who loads: this process, or the workers of a Ray cluster, into a Chroma server.",
+        ),
+        option(
+            "--ray-address",
+            type=RayAddress(),
+            default="auto",
+            metavar="auto|local|HOST:PORT",
+            help="With --engine ray: the cluster that this machine is part of, one for this load, or its head.",
+        ),
+        option(
+            "--workers",
+            type=click.IntRange(1, MAX_WORKERS),
+            metavar="N",
+            show_default="one a machine",
+            help="With --engine ray: processes that load at the same time.",
+        ),
+        option(
+            "--num-gpus-per-worker",
+            type=click.FloatRange(0),
+            default=0.0,
+            metavar="X",
+            help="With --engine ray: GPUs for each of them; see --device.",
+        ),
+    ]
+
+
 def load_options(collection: str) -> Decorator:
     """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
     options: list[Decorator] = [
@@ -103,6 +150,7 @@ def load_options(collection: str) -> Decorator:
             metavar="SECS",
             help="How long what fails on a server is tried again.",
         ),
+        *engine_options(),
         option("--force", is_flag=True, help="Embed and write items again that have not changed."),
         option(
             "--max-failures",

@@ -139,6 +139,8 @@ def _load(
 ) -> None:
     if enqueue and (dry_run or verify):
         raise click.UsageError("--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.")
+    if options["engine"] == "local" and (options["workers"] or options["num_gpus_per_worker"]):
+        raise click.UsageError("--workers and --num-gpus-per-worker go with --engine ray.")
     if no_compare and not dry_run:
         raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
     given = mapping_given(click.get_current_context(), options)

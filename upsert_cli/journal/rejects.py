@@ -37,6 +37,19 @@ class RejectsFile:
             os.ftruncate(descriptor, length)
             return cls(path, descriptor, length)
 
+    @classmethod
+    def rewrite(cls, path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) -> None:
+        """Replaces a rejects file by one with other records: whole or not at all, and none without a record."""
+        beside = path.with_name(f"{path.name}.new")
+        with cls.open_at(beside, 0) as new:
+            length = max((new.append(bundle) for bundle in bundles), default=0)
+        with writing_to(path):
+            if length:
+                beside.replace(path)
+            else:
+                path.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
+
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Adds records and returns the length of the file in bytes, which belongs into the checkpoint."""
         content = "".join(f"{line_of(record)}\n" for record in records).encode("ascii")

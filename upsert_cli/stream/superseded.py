@@ -97,17 +97,17 @@ class _Ids:
 
     def expect(self, ids: Iterable[str]) -> None:
         """Says which ids are of interest."""
-        self.known += self._run("INSERT OR IGNORE INTO ids VALUES (?, -1, 0)", ((_digest(each),) for each in ids))
+        self.known += self._run("INSERT OR IGNORE INTO ids VALUES (?, -1, 0)", ((digest_of(each),) for each in ids))
 
     def seen(self, places: Iterable[tuple[str, int, int]]) -> None:
         """Says where ids stand, in the order of the rows; those of no interest are passed over."""
-        rows = ((source, row, _digest(each)) for each, source, row in places)
+        rows = ((source, row, digest_of(each)) for each, source, row in places)
         self._run("UPDATE ids SET source = ?, row = ? WHERE id = ?", rows)
 
     def last(self, identifier: str) -> tuple[int, int]:
         """Returns source and row of the last place of an id; what is before all rows where it has none."""
         with _scratch():
-            found = self._database.execute("SELECT source, row FROM ids WHERE id = ?", (_digest(identifier),))
+            found = self._database.execute("SELECT source, row FROM ids WHERE id = ?", (digest_of(identifier),))
             source, row = found.fetchone() or (-1, 0)
         return source, row
 
@@ -127,7 +127,8 @@ def _scratch() -> Iterator[None]:
         raise ScratchUnusable(reason=str(error)) from error
 
 
-def _digest(identifier: str) -> bytes:
+def digest_of(identifier: str) -> bytes:
+    """Returns what stands for an id where there is room for no more."""
     # JSON can spell text that is no valid Unicode.
     return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).digest()
 

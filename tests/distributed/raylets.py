@@ -1,0 +1,82 @@
+"""A real Ray cluster of several raylets on this machine, each of which can be killed like a machine that goes away."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 120.0  # seconds for a worker to come up on a busy machine
+
+
+class Raylets:
+    """A cluster whose head has no processors, so that all workers are on the other raylets."""
+
+    def __init__(self, *, processors: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.token = os.environ["RAY_AUTH_TOKEN"]
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self._nodes: list[Any] = []
+        self._processors = processors
+
+    @classmethod
+    @contextmanager
+    def started(cls, count: int, *, processors: int = 1) -> Iterator[Raylets]:
+        """Yields a cluster of so many raylets, each with as many processors as it is told, and ends it."""
+        # All processes of the cluster are known by it, also to those who look for them.
+        os.environ |= {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+        raylets = cls(processors=processors)
+        try:
+            raylets.have(count)
+            yield raylets
+        finally:
+            raylets._cluster.shutdown()
+            for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+                os.environ.pop(name)
+
+    @property
+    def address(self) -> str:
+        """What `--ray-address` takes."""
+        return str(self._cluster.address)
+
+    def have(self, count: int) -> None:
+        """Starts the raylets that are missing."""
+        while len(self._nodes) < count:
+            self._nodes.append(self._cluster.add_node(num_cpus=self._processors))
+
+    def kill_one(self) -> None:
+        """Kills a raylet, and with it its workers."""
+        self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+
+    def kill_worker(self) -> None:
+        """Kills an actor that is at work."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until:
+            for pid in self._workers():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    return
+            time.sleep(0.05)
+        raise AssertionError("no worker was ever at work")
+
+    def _workers(self) -> list[int]:
+        found = []
+        for process in Path("/proc").iterdir():
+            with suppress(OSError):
+                if (
+                    process.name.isdigit()
+                    and b"Worker.run" in (process / "cmdline").read_bytes()
+                    and self.token.encode() in (process / "environ").read_bytes()
+                ):
+                    found.append(int(process.name))
+        return found

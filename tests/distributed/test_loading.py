@@ -1,0 +1,138 @@
+"""A load in units ends like one without, in whatever order they are done and whoever dies; the journal is the truth."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from tests.distributed.standin import StandIns
+from upsert_cli.distributed import loading
+from upsert_cli.distributed.dispatch import Dispatch
+from upsert_cli.distributed.loading import UnitLoad
+from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
+from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.models import DEFAULT_MODEL, find_model
+from upsert_cli.opening import open_task
+from upsert_cli.progress import Progress
+from upsert_cli.request import Options, Request
+from upsert_cli.settling import Settlement
+from upsert_cli.stages import target_of
+from upsert_cli.stream.sources.source import Source
+from upsert_cli.stream.units import Unit, plan_units
+
+UNIT = 16  # rows
+
+
+class _Silent:
+    """Nobody who wants to know."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: None
+
+
+class _Load:
+    """A load into a local folder, in units that one process does."""
+
+    def __init__(self, terminal: Terminal, tiny_model: Path, *names: str) -> None:
+        self.journal = Journal(terminal.journal)
+        self.options = Options(model_path=str(tiny_model))
+        request = Request(
+            kind="default",
+            names=tuple(str(terminal.folder / name) for name in names),
+            chroma=str(terminal.folder / "chroma"),
+            collection="default",
+            model=DEFAULT_MODEL,
+            options=self.options,
+        )
+        opened = open_task(self.journal, request, stdin=io.BytesIO(), if_running="refuse")
+        assert opened.task is not None
+        assert opened.claim is not None
+        self.task: Task = self.journal.change(opened.task.id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,))
+        self.claim: Claim = opened.claim
+        self.sources = [Source.from_json(value) for value in self.task.inputs]
+
+    @contextmanager
+    def runner(self) -> Iterator[UnitRunner]:
+        model = find_model(DEFAULT_MODEL, folder=self.options.model_folder)
+        spec = Spec(
+            task_id=self.task.id,
+            target=target_of(self.journal, self.task, model),
+            model=DEFAULT_MODEL,
+            options=self.options.as_json(),
+            sources=self.task.inputs,
+        )
+        runner = UnitRunner(spec)
+        try:
+            yield runner
+        finally:
+            runner.close()
+
+    def run(self, workers: StandIns) -> Settlement:
+        settlement = Settlement(self.journal, self.claim, self.task)
+        with self.claim.receipts() as receipts:
+            load = UnitLoad(self.sources, settlement, receipts, progress=Progress(total=None), observer=_Silent())
+            load.run(lambda: Dispatch(workers, count=3, sources=self.sources, wait=lambda: None))
+        settlement.check_complete()
+        return settlement
+
+
+@pytest.fixture(autouse=True)
+def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "plan_units", lambda sources: plan_units(sources, rows=UNIT))
+
+
+def _write(terminal: Terminal, rows: int) -> list[dict[str, Any]]:
+    """Writes two files in which ids come again in other units, with other texts and other keys, among bad rows."""
+    items = [
+        {"object_id": f"obj-{row % 37:02d}", "payload": {"text": f"text {row}", f"key-{row % 5}": row}}
+        for row in range(rows)
+    ]
+    items[5] = {"object_id": "", "payload": {"text": "no id"}}
+    items[rows - 2] = {"object_id": "obj-01", "payload": {"text": ""}}
+    half = rows // 2
+    terminal.write("a.jsonl", items[:half])
+    terminal.write("b.jsonl", items[half:])
+    return items
+
+
+def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> None:
+    """Last units first, a worker that dies, a stop in the middle: the collection is that of a load in order."""
+    _write(terminal, 120)
+    load = _Load(terminal, tiny_model, "a.jsonl", "b.jsonl")
+    deaths = iter([True])
+    stops = iter([False, False, True])
+    with load.runner() as runner:
+
+        def run(unit: Unit) -> UnitReceipt:
+            if next(stops, False):
+                raise KeyboardInterrupt
+            return runner.run(unit)
+
+        with pytest.raises(KeyboardInterrupt):
+            load.run(StandIns(run, dies=lambda _: next(deaths, False)))
+        first = load.journal.find(load.task.id)
+        assert first.counts.reconciles()
+        assert first.counts.read == UNIT + 12  # two units have a receipt, one of them the last of its file
+        again = StandIns(runner.run)
+        settlement = load.run(again)
+        assert len([unit for unit in again.runs if unit.only is None]) == 8 - 2
+        assert [unit for unit in again.runs if unit.only is not None]
+    counts = settlement.checkpoint.counts
+    assert (counts.read, counts.failed) == (120, 2)
+    rejects = list(load.journal.rejects(load.task.id))
+    assert [(Path(record["source"]).name, record["row"]) for record in rejects] == [("a.jsonl", 6), ("b.jsonl", 59)]
+    load.claim.finish(TaskStatus.DONE, detail=None, failed_items=(), checkpoint=settlement.checkpoint)
+    assert not list((terminal.journal / "active").glob("*.units*"))
+    load.claim.release()
+    records = terminal.records(vectors=True)
+    terminal.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(tiny_model)
+    (terminal.folder / "chroma").rename(terminal.folder / "by-units")
+    terminal.type("upsert-cli run a.jsonl b.jsonl", expect=3)
+    assert records == terminal.records(vectors=True)

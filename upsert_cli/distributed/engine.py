@@ -1,0 +1,74 @@
+"""A task -> loaded by the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from upsert_cli.distributed.dispatch import Dispatch
+from upsert_cli.distributed.loading import UnitLoad
+from upsert_cli.distributed.ray_workers import RayWorkers, cluster, fitting_workers
+from upsert_cli.distributed.runner import Spec
+from upsert_cli.journal.receipts import Receipts
+from upsert_cli.journal.tasks import Task
+from upsert_cli.progress import Observer, Progress
+from upsert_cli.request import Options
+from upsert_cli.settling import Settlement
+from upsert_cli.stream.chroma.access import CLOUD_TOKEN, FILE, HEADERS, TOKEN
+from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.sources.source import Source
+
+SECRETS = tuple(name + ending for name in (TOKEN, CLOUD_TOKEN, HEADERS) for ending in ("", FILE))
+
+
+def load_on_ray(
+    task: Task,
+    target: Target,
+    sources: Sequence[Source],
+    settlement: Settlement,
+    receipts: Receipts,
+    *,
+    progress: Progress,
+    observer: Observer,
+    wait: Callable[[], None],
+) -> None:
+    """Loads what of a task has no receipt yet; whatever ends it early ends all workers at once.
+
+    Args:
+        task: What is loaded.
+        target: The collection, which is there and fits the model.
+        sources: Files that all workers see under the same path.
+        settlement: What is settled so far.
+        receipts: Of the units that are done.
+        progress: Counts what comes back.
+        observer: Told of it.
+        wait: Called in all waits; may raise to give up.
+
+    Raises:
+        ClusterUnreachable: There is no cluster.
+        UpsertCliError: A worker met with a fault that belongs to no item.
+    """
+    options = Options.from_json(task.options)
+    with ExitStack() as stack:
+
+        def dispatch() -> Dispatch:
+            own = " of its own" if options.ray_address == "local" else f" at {options.ray_address}"
+            observer.told(f"joining a Ray cluster{own}")
+            with progress.busy("opening"):
+                stack.enter_context(cluster(options.ray_address, wait=wait))
+                count, threads = fitting_workers(options.workers, options.threads)
+            observer.told(f"loading by {count} workers with {threads} threads each")
+            spec = Spec(
+                task_id=task.id,
+                target=target,
+                model=task.model,
+                options=replace(options, threads=threads, verbose=False).as_json(),
+                sources=tuple(source.as_json() for source in sources),
+                secrets=tuple(name for name in SECRETS if os.environ.get(name)),
+            )
+            workers = stack.enter_context(RayWorkers(spec, threads=threads, gpus=options.num_gpus_per_worker))
+            return Dispatch(workers, count=count, sources=sources, wait=wait)
+
+        UnitLoad(sources, settlement, receipts, progress=progress, observer=observer).run(dispatch)

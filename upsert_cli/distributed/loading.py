@@ -1,0 +1,137 @@
+"""A task's sources -> all of them loaded in units: hands these out, and writes down in the journal what came of them.
+
+A unit is done once its receipt is in the journal, which it gets after the collection has acknowledged all of it; so a
+load that goes on does what has no receipt. Only this process writes to the journal.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from upsert_cli.distributed.dispatch import Dispatch
+from upsert_cli.distributed.runner import UnitReceipt
+from upsert_cli.errors import RepeatsUnsettled
+from upsert_cli.journal.receipts import Receipt, Receipts
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.progress import Observer, Progress
+from upsert_cli.settling import Settlement
+from upsert_cli.stream.sources.source import Source
+from upsert_cli.stream.units import UNIT_ROWS, Unit, plan_units
+
+
+class UnitLoad:
+    """The load of a task in units."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        settlement: Settlement,
+        receipts: Receipts,
+        *,
+        progress: Progress,
+        observer: Observer,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            sources: What is to be loaded.
+            settlement: What is settled so far; brought up to date by the receipts.
+            receipts: Of the units that are done.
+            progress: Counts what comes back.
+            observer: Told of it.
+        """
+        self._sources = sources
+        self._settlement = settlement
+        self._receipts = receipts
+        self._progress = progress
+        self._observer = observer
+
+    def run(self, dispatch: Callable[[], Dispatch]) -> None:
+        """Loads what has no receipt yet.
+
+        Args:
+            dispatch: Returns who gives units to workers; only called where there is something to do.
+
+        Raises:
+            UpsertCliError: A worker met with a fault that belongs to no item.
+        """
+        settlement, receipts = self._settlement, self._receipts
+        settlement.go_on_from(receipts.total(), receipts.rejects())
+        self._progress.read = self._progress.embedded = self._progress.written = settlement.rows
+        self._count(0)
+        todo = self._without_receipt()
+        first = next(todo, None)
+        crew = None
+        if first is not None:
+            crew = dispatch()
+            with settlement.open_rejects() as rejects:
+                for receipt in crew.run(itertools.chain([first], todo)):
+                    self._settle(receipt, rejects)
+        self._progress.stage = "settling ids that come again"
+        repeats = self._repeats()
+        first = next(repeats, None)
+        if first is not None:
+            for receipt in (crew or dispatch()).run(itertools.chain([first], repeats)):
+                self._check_repeat(receipt)
+        # Until now in the order in which they came; a retry needs them in that of the rows.
+        settlement.go_on_from(receipts.total(), receipts.rejects())
+
+    def _without_receipt(self) -> Iterator[Unit]:
+        for planned in plan_units(self._sources):
+            unit: Unit | None = planned
+            while unit is not None and (body := self._receipts.body(unit.id)) is not None:
+                unit = None if body["rest"] is None else Unit.from_json(body["rest"])
+            if unit is not None:
+                yield unit
+
+    def _settle(self, done: UnitReceipt, rejects: RejectsFile) -> None:
+        if done.error is not None:
+            raise done.error
+        unit = done.unit
+        ended = unit if done.rest is None else replace(unit, end=done.rest.after)
+        receipt = Receipt(
+            unit=unit.id,
+            source=unit.start.source,
+            row=unit.after,
+            body={"unit": ended.as_json(), "rest": None if done.rest is None else done.rest.as_json()},
+            counts=done.counts,
+            converted=done.converted,
+            rejects=list(done.rejects),
+            ids=done.ids,
+        )
+        self._receipts.add(receipt)
+        self._settlement.settle_unit(receipt, rejects)
+        for name, seconds in done.seconds.items():
+            self._progress.add(name, seconds)
+        self._count(done.counts.read)
+        if done.rejects:
+            self._observer.rejected(done.rejects)
+        self._observer.progressed(self._progress)
+        self._settlement.check_failures()
+
+    def _count(self, rows: int) -> None:
+        progress = self._progress
+        progress.read += rows
+        progress.embedded += rows
+        progress.written += rows
+        progress.counts = self._settlement.checkpoint.counts
+
+    # -- ids that come again ----------------------------------------------------------------------------------------
+
+    def _repeats(self) -> Iterator[Unit]:
+        """Yields the last row of each id that several units loaded: no matter which of them wrote last, it wins."""
+        for body, places in itertools.groupby(self._receipts.repeated(), key=lambda found: found[0]):
+            unit = Unit.from_json(body["unit"])
+            while rows := tuple(row for _, row in itertools.islice(places, UNIT_ROWS)):
+                yield replace(unit, only=rows)
+
+    def _check_repeat(self, done: UnitReceipt) -> None:
+        if done.error is not None:
+            raise done.error
+        # Counted it is already: nothing but the order of writing was open.
+        if done.rejects:
+            record = done.rejects[0]
+            raise RepeatsUnsettled(source=record["source"], row=record["row"], reason=record["detail"])
+        self._observer.progressed(self._progress)

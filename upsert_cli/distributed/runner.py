@@ -1,0 +1,231 @@
+"""Unit -> UnitReceipt: what a worker does with a unit, by the stages of a load on one machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from upsert_cli import __version__
+from upsert_cli.errors import SecretMissing, UpsertCliError
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.models import Model, find_model
+from upsert_cli.progress import Progress
+from upsert_cli.request import Options
+from upsert_cli.settling import Outcome, outcome_of
+from upsert_cli.stages import Stages, load_model
+from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
+from upsert_cli.stream.embedder import Embedder
+from upsert_cli.stream.items.item import Position
+from upsert_cli.stream.sources.source import Source
+from upsert_cli.stream.superseded import digest_of
+from upsert_cli.stream.units import UNIT_ROWS, Unit
+from upsert_cli.stream.vectors import Embedded
+from upsert_cli.stream.windows import Pace
+from upsert_cli.writing import write_window
+
+OPEN_WORTH = 32 * UNIT_ROWS  # rows after which a unit without a known end is left to be gone on with; some minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """All that a worker has to know of a task: plain data, which may be written down anywhere."""
+
+    task_id: str
+    target: Target
+    model: str
+    options: dict[str, Any]
+    """As `Options.as_json` returns them."""
+
+    sources: tuple[dict[str, Any], ...]
+    """As `Source.as_json` returns them; each has to be there for all workers, under the same path."""
+
+    secrets: tuple[str, ...] = ()
+    """Names of the environment variables, never their values, that let a worker in where this process is let in."""
+
+    version: str = __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitReceipt:
+    """What became of a unit, once the collection has acknowledged all of it; or why nobody can tell."""
+
+    unit: Unit
+    counts: Counts = field(default_factory=Counts)
+    converted: int = 0
+    rejects: tuple[dict[str, Any], ...] = ()
+    """In the order of their rows."""
+
+    ids: dict[bytes, int] = field(default_factory=dict)
+    """A digest of the id of each item that was loaded, with its last row."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds that each stage was busy."""
+
+    worker: str = ""
+    """`host:pid`."""
+
+    rest: Unit | None = None
+    """What is still to be done of a unit whose end nobody knew."""
+
+    error: Exception | None = None
+    """The fault of no item: rows of the unit may be written, and it has to be done again."""
+
+
+class UnitRunner:
+    """Loads units, one after the other; keeps the model loaded and the collection open between them."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Opens and loads nothing yet."""
+        self._spec = spec
+        self._options = Options.from_json(spec.options)
+        self._sources = [Source.from_json(value) for value in spec.sources]
+        self._pace = Pace(self._options.batch_size)
+        self._unchanged: dict[int, tuple[int, int]] = {}
+        self._model: Model | None = None
+        self._embedder: Embedder | None = None
+        self._writer: Writer | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
+
+    def run(self, unit: Unit) -> UnitReceipt:
+        """Loads a unit; whatever goes wrong is told by its receipt."""
+        try:
+            return self._run(unit)
+        except Exception as error:  # noqa: BLE001  # whoever gets the receipt raises it
+            self._hang_up()
+            return UnitReceipt(unit=unit, worker=_here(), error=_portable(error))
+
+    def close(self) -> None:
+        """Closes the collection, in order; the next unit opens it again."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def _hang_up(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.abandon()
+            writer.await_end(LAST_WRITE_SECONDS)
+
+    def _run(self, unit: Unit) -> UnitReceipt:
+        self._check_unchanged(unit.start.source)
+        model, writer = self._ready()
+        progress = Progress(total=None)
+        # A row that is loaded once more, since its id came again, may look unchanged and hold another row's metadata.
+        options = self._options if unit.only is None else replace(self._options, force=True)
+        stages = Stages(options, progress, pace=self._pace)
+        stream = stages.run(
+            self._sources,
+            start=unit.start,
+            only=self._only(unit),
+            rejected=lambda: iter(()),
+            model=model,
+            writer=writer,
+            wait=lambda: None,
+            unit=unit,
+            load=lambda: self._load(model),
+        )
+        tally = _Tally()
+        rest: Position | None = None
+        with closing(stream):
+            for embedded in stream:
+                before = writer.seconds["writing"]
+                outcome = outcome_of(embedded, write_window(embedded, writer))
+                tally.add(embedded, outcome)
+                seconds = writer.seconds["writing"] - before
+                progress.add("writing", seconds)
+                stages.settled(embedded, write_seconds=seconds)
+                if unit.end is None and tally.counts.read >= OPEN_WORTH:
+                    rest = embedded.window.after
+                    break
+        return UnitReceipt(
+            unit=unit,
+            counts=tally.counts,
+            converted=tally.converted,
+            rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
+            ids=tally.ids,
+            seconds=progress.seconds,
+            worker=_here(),
+            rest=None if rest is None else unit.rest_from(rest),
+        )
+
+    def _only(self, unit: Unit) -> Iterator[tuple[str, int]] | None:
+        if unit.only is None:
+            return None
+        name = self._sources[unit.start.source].name
+        return ((name, row) for row in unit.only if row > unit.after and (unit.end is None or row <= unit.end))
+
+    def _check_unchanged(self, index: int) -> None:
+        """Looks closely at a file once, and then whether its size and time of change are still the same."""
+        source = self._sources[index]
+        now = _touched(source)
+        if now is None or self._unchanged.get(index) != now:
+            source.check_unchanged()
+        if now is not None:
+            self._unchanged[index] = now
+
+    def _ready(self) -> tuple[Model, Writer]:
+        spec = self._spec
+        for name in spec.secrets:
+            if not os.environ.get(name):
+                raise SecretMissing(variable=name, worker=_here())
+        if self._model is None:
+            options = self._options
+            self._model = find_model(
+                spec.model, folder=options.model_folder, offline=options.offline, report=lambda _: None
+            )
+        if self._writer is None:
+            # The lease on the collection is with the process that runs the task; workers do not keep each other out.
+            target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
+            self._writer = Writer.start(target, task_id=spec.task_id)
+            self._writer.opened()
+        return self._model, self._writer
+
+    def _load(self, model: Model) -> Embedder:
+        if self._embedder is None:
+            self._embedder = load_model(model, self._options)
+        return self._embedder
+
+
+@dataclass(slots=True)
+class _Tally:
+    """The sum over the windows of a unit."""
+
+    counts: Counts = field(default_factory=Counts)
+    converted: int = 0
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    ids: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, embedded: Embedded, outcome: Outcome) -> None:
+        self.counts += outcome.counts
+        self.converted += outcome.converted
+        self.rejects += [reject.as_json() for reject in outcome.rejects]
+        lost = {reject.row for reject in outcome.rejects}
+        for document in embedded.window.documents:
+            if document.item.row not in lost:
+                self.ids[digest_of(document.item.object_id)] = document.item.row
+
+
+def _touched(source: Source) -> tuple[int, int] | None:
+    try:
+        status = source.path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _here() -> str:
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an error that survives the way back; one that is a bug carries its traceback as text."""
+    if isinstance(error, UpsertCliError):
+        return error
+    return RuntimeError(f"a worker failed at {_here()}: {''.join(traceback.format_exception(error)).strip()}")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.errors import FolderNotShared
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.models import known_name

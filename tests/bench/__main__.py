@@ -22,12 +22,13 @@ from tests.bench import (
     reloading,
     resuming,
     startup,
+    workers,
 )
 from tests.bench.bench import MEASURE, SHORT, Bench, Sizes
 from tests.bench.measuring import CommandFailed
 from tests.bench.results import Result, as_json, as_table, shown
 
-ON_REQUEST = ("R8",)  # is S5 again unless it is given more rows
+ON_REQUEST = ("R8", "ray")  # the one is S5 again unless it is given more rows, the other starts a cluster
 REASON = 500  # characters of why a row could not be measured
 MEASURES: dict[str, MEASURE] = {
     **embedding.MEASURES,
@@ -40,6 +41,7 @@ MEASURES: dict[str, MEASURE] = {
     **flushing.MEASURES,
     **overlap.MEASURES,
     **growth.MEASURES,
+    **workers.MEASURES,
     **constants.MEASURES,
 }
 

@@ -126,9 +126,14 @@ class Settlement:
         self._save_units(before.counts + receipt.counts, before.converted + receipt.converted, length)
 
     def _save_units(self, counts: Counts, converted: int, rejects_bytes: int) -> None:
-        position = START.as_json()  # where to go on is for the receipts to say
-        self.checkpoint = Checkpoint(
-            position=position, rows=counts.read, counts=counts, converted=converted, rejects_bytes=rejects_bytes
+        before = self.checkpoint
+        self.checkpoint = replace(
+            before,
+            position=START.as_json(),  # where to go on is for the receipts to say
+            rows=counts.read,
+            counts=replace(counts, deleted=before.counts.deleted),
+            converted=converted,
+            rejects_bytes=rejects_bytes,
         )
         self._claim.save(self.checkpoint)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from upsert_cli.cli.terminal import Terminal
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 30.0  # seconds between two lines in a CI log
 REFRESHES = 8  # a second; a terminal over ssh stays usable
+STAGES = ("read", "embedded", "written")
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -31,11 +32,11 @@ class Display(Protocol):
         """Leaves the last state on the screen and gives the line back."""
 
 
-def open_display(terminal: Terminal) -> Display:
-    """Returns the display that fits the terminal."""
+def open_display(terminal: Terminal, *, bars: Sequence[str] = STAGES) -> Display:
+    """Returns the display that fits the terminal; `bars` are the stages of which something is known."""
     match terminal.progress_kind:
         case "bar":
-            return Bars(terminal)
+            return Bars(terminal, bars)
         case "plain":
             return PlainLines(terminal)
     return Silence()
@@ -74,11 +75,11 @@ class PlainLines:
 class Bars:
     """A bar for each stage, with the rate, the remaining time and the counts."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, stages: Sequence[str]) -> None:
         """Takes over the last lines of the terminal until `close`."""
         self._rich = _rich_bars(terminal)
         self._started = False
-        self._stages = ("read", "embedded", "written")
+        self._stages = stages
 
     def update(self, progress: Progress) -> None:
         """Moves the bars."""
@@ -87,8 +88,8 @@ class Bars:
                 self._rich.add_task(stage, total=progress.total, completed=getattr(progress, stage))
                 for stage in self._stages
             ]
+            self._started = True  # before it is true, or Ctrl-C in between would keep the cursor
             self._rich.start()
-            self._started = True
         for identifier, stage in zip(self._ids, self._stages, strict=True):
             self._rich.update(identifier, completed=getattr(progress, stage), total=progress.total, progress=progress)
 

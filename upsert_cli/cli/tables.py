@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import safe, tab_separated
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def print_table(
@@ -26,6 +29,11 @@ def print_table(
     if not sys.stdout.isatty():
         click.echo(tab_separated([header, *rows]))
         return
+    terminal.console(stderr=False).print(drawn_table(header, rows, numbers=numbers))
+
+
+def drawn_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> Table:
+    """Returns a table for a terminal; see `print_table`."""
     from rich.table import Table
     from rich.text import Text
 
@@ -36,4 +44,4 @@ def print_table(
         table.add_column(title, overflow="fold", no_wrap=title != header[-1], justify=justify)
     for row in rows:
         table.add_row(*(Text(safe(cell)) for cell in row))
-    terminal.console(stderr=False).print(table)
+    return table

@@ -5,13 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import click
 
+from upsert_cli.cli import watching
+from upsert_cli.cli.moments import Moment
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_separated
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.attempts import Attempt
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.request import exit_code
 
@@ -21,23 +25,27 @@ WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
 
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
-@json_option("Print the task as one JSON object.")
+@json_option("Print the task as one JSON object; with --follow one a line, each time that it has changed.")
 @option("--failed", is_flag=True, help="Print all rejected items as JSONL, to be mended and loaded again.")
+@option("--follow", is_flag=True, help="Show how it goes, whoever runs it, until it has ended.")
 @option("--exit-status", is_flag=True, help="Exit as the task did.")
 @common_options
-def info(session: Session, *, task_id: str, json: bool, failed: bool, exit_status: bool) -> None:
+def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> None:
     """Show one task: state, progress, counts, rejected items.
 
     Takes no lock, so it answers while a load runs.
     """
-    task = session.journal.find(task_id)
-    running = session.journal.is_running(task_id)
+    if follow and failed:
+        raise click.UsageError("--failed prints what was rejected so far, so it does not go with --follow.")
+    task, running = (
+        watching.follow(session, task_id, json=json) if follow else watching.look_at(session.journal, task_id)
+    )
     if failed:
         for record in session.journal.rejects(task_id):
             click.echo(safe_json(record))
-    elif json:
+    elif json and not follow:
         click.echo(safe_json(task.as_json(running=running)))
-    else:
+    elif not json:
         _print_pairs(_described(task, running=running))
     if exit_status:
         click.get_current_context().exit(_state_code(task, running=running))
@@ -47,20 +55,41 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, exit_statu
 @option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Tasks to leave out, the newest first.")
 @option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Tasks to show.")
 @option("--status", type=click.Choice([status.value for status in TaskStatus]), help="Only those in this state.")
-@json_option("Print an array of tasks.")
+@option("--since", type=Moment(), metavar="AGE|DATE", help="Only those made since then: 2h, 2026-11-24.")
+@option(
+    "--watch",
+    is_flag=False,
+    flag_value=watching.WATCH_SECONDS,
+    type=click.FloatRange(0.1),
+    metavar="[SECS]",
+    help=f"Show them anew every {watching.WATCH_SECONDS:g} or SECS seconds, until a signal comes.",
+)
+@json_option("Print an array of tasks; with --watch one a line.")
 @common_options
-def list_tasks(session: Session, *, offset: int, limit: int, status: str | None, json: bool) -> None:
+def list_tasks(session: Session, *, watch: float | None, json: bool, **which: Any) -> None:
     """List the tasks, newest first.
 
     Takes no lock, so it answers while a load runs.
     """
-    wanted = TaskStatus(status) if status is not None else None
-    tasks = session.journal.list(offset=offset, limit=limit, status=wanted)
-    if json:
-        click.echo(safe_json([task.as_json(running=_running(session, task)) for task in tasks]))
-        return
-    rows = [_row(task, running=_running(session, task)) for task in tasks]
-    print_table(session.terminal, _HEADER, rows, numbers=("ROWS", "REJECTED"))
+    which["status"] = TaskStatus(which["status"]) if which["status"] is not None else None
+
+    def rows() -> list[tuple[str, ...]]:
+        tasks = session.journal.list(**which)
+        return [_row(task, running=_running(session, task)) for task in tasks]
+
+    def show() -> None:
+        if json:
+            tasks = session.journal.list(**which)
+            click.echo(safe_json([task.as_json(running=_running(session, task)) for task in tasks]))
+        else:
+            print_table(session.terminal, _HEADER, rows(), numbers=_NUMBERS)
+
+    if watch is None:
+        show()
+    elif not json and sys.stdout.isatty():
+        watching.watch_rows(session.terminal, _HEADER, rows, numbers=_NUMBERS, seconds=watch)
+    else:
+        watching.watch_lines(show, seconds=watch)
 
 
 @click.command()
@@ -103,6 +132,7 @@ def _state_code(task: Task, *, running: bool) -> int:
 
 
 _HEADER = ("ID", "STATUS", "CREATED", "ROWS", "REJECTED", "COLLECTION", "SOURCES")
+_NUMBERS = ("ROWS", "REJECTED")
 
 
 def _row(task: Task, *, running: bool) -> tuple[str, ...]:
@@ -138,10 +168,19 @@ def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
         if (moment := getattr(task, name)) is not None:
             yield name.removesuffix("_at"), moment
     yield "attempt", str(task.attempt)
+    if len(task.attempts) > 1:
+        for attempt in task.attempts:
+            yield f"attempt {attempt.attempt}", _attempt_line(attempt)
     if task.seconds:
         yield "seconds", seconds_line(task.seconds)
     for record in task.failed_items:
         yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
+
+
+def _attempt_line(attempt: Attempt) -> str:
+    span = f"{attempt.started_at} to {attempt.finished_at}" if attempt.finished_at else f"since {attempt.started_at}"
+    because = f" ({attempt.detail})" if attempt.detail else ""
+    return f"{attempt.status}, {span}, then {counts_line(attempt.counts.as_json())}{because}"
 
 
 def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:

@@ -24,7 +24,7 @@ from upsert_cli.journal.repair import repair
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
 from upsert_cli.journal.taskdamage import damaged_task_files, mended_task_files
-from upsert_cli.journal.taskfile import Record
+from upsert_cli.journal.taskfile import SEGMENT_TASKS, Record
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.leases import Lease
 
@@ -61,11 +61,21 @@ class Journal:
         self._be_of_this_format()
         return self._present.as_of_now(self._recorded(task_id))
 
-    def list(self, *, offset: int = 0, limit: int = 100, status: TaskStatus | None = None) -> Tasks:
-        """Returns tasks, the newest first, like `find`; reads no segment that is not needed for that."""
+    def list(
+        self, *, offset: int = 0, limit: int = 100, status: TaskStatus | None = None, since: str | None = None
+    ) -> Tasks:
+        """Returns tasks, the newest first, like `find`; reads no segment that is not needed for that.
+
+        Args:
+            offset: Tasks to leave out.
+            limit: Tasks to return at most.
+            status: Only those in this state.
+            since: Only those created at this moment or later, UTC.
+        """
         self._be_of_this_format()
-        tasks = itertools.islice(self._readable(self._history.newest_first(status)), offset, offset + limit)
-        return [self._present.as_of_now(task) for task in tasks]
+        found = self._readable(self._history.newest_first(status))
+        tasks = found if since is None else _created_since(found, since)
+        return [self._present.as_of_now(task) for task in itertools.islice(tasks, offset, offset + limit)]
 
     def waiting(self) -> Iterator[Task]:
         """Yields the queued tasks that no process runs, the oldest first: pending ones, and those whose runner died."""
@@ -309,3 +319,14 @@ class Journal:
     def _warn(self, message: str) -> None:
         if message not in self.warnings:  # once, however often the same file is looked at
             self.warnings.append(message)
+
+
+def _created_since(tasks: Iterator[Task], since: str) -> Iterator[Task]:
+    """Yields those of a newest-first sequence that are not older; ends well behind the last one of them."""
+    older = 0
+    for task in tasks:
+        older = older + 1 if task.created_at < since else 0
+        if not older:
+            yield task
+        elif older > SEGMENT_TASKS:  # not at the first, since clocks are set back, and tasks are brought back
+            return

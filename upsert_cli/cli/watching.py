@@ -1,0 +1,100 @@
+"""Tasks that other processes run, looked at again and again: `list --watch`, `info --follow`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import click
+
+from upsert_cli.cli.display import open_display
+from upsert_cli.cli.options import Session
+from upsert_cli.cli.tables import drawn_table
+from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.text import safe_json
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.progress import Progress
+from upsert_cli.stopping import Ended
+
+WATCH_SECONDS = 2.0  # seconds between two looks at the list
+FOLLOW_STEP = 0.5  # seconds between two looks at one task
+
+Rows = Sequence[Sequence[str]]
+
+
+def look_at(journal: Journal, task_id: str) -> tuple[Task, bool]:
+    """Returns a task and whether a process runs it, as they were at one moment."""
+    task = journal.find(task_id)
+    running = not task.status.is_final and journal.is_running(task_id)
+    if task.status is TaskStatus.PROCESSING and not running:
+        task = journal.find(task_id)  # it may have come to its end in between
+    return task, running
+
+
+def follow(session: Session, task_id: str, *, json: bool) -> tuple[Task, bool]:
+    """Shows how a task goes until it has ended, or its runner has died and nobody is to take it over.
+
+    Args:
+        session: Where to look and where to show it.
+        task_id: The task.
+        json: Whether to print the task as a line of JSON each time that something has changed.
+
+    Returns:
+        The task as it is then, and whether a process runs it, which no one does any more.
+    """
+    shown: dict[str, object] = {}
+    told = False
+    with _ending_in_order(), closing(open_display(session.terminal, bars=("written",))) as display:
+        while True:
+            task, running = look_at(session.journal, task_id)
+            if json and (now := task.as_json(running=running)) != shown:
+                shown = now
+                click.echo(safe_json(shown))
+            if task.status is TaskStatus.PROCESSING:
+                display.update(_progress_of(task))
+            if task.status.is_final or (task.status is TaskStatus.PROCESSING and not (running or task.queued)):
+                return task, running
+            if not running and not told:
+                told = True
+                session.terminal.say(f"task {task_id} waits to be run" + ("; `upsert-cli work` does" * task.queued))
+            sys.stdout.flush()
+            time.sleep(FOLLOW_STEP)
+
+
+def watch_rows(
+    terminal: Terminal, header: Sequence[str], rows: Callable[[], Rows], *, numbers: Sequence[str], seconds: float
+) -> None:
+    """Draws a table on the terminal anew every so often, until a signal comes."""
+    from rich.live import Live
+
+    console = terminal.console(stderr=False)
+    with _ending_in_order(), Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            live.update(drawn_table(header, rows(), numbers=numbers), refresh=True)
+            time.sleep(seconds)
+
+
+def watch_lines(show: Callable[[], None], *, seconds: float) -> None:
+    """Prints the same anew every so often, until a signal comes or nobody reads any more."""
+    with _ending_in_order():
+        while True:
+            show()
+            sys.stdout.flush()
+            time.sleep(seconds)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    try:
+        yield
+    except Ended as error:
+        raise Ended(error.number, "while it was watching") from error
+
+
+def _progress_of(task: Task) -> Progress:
+    return Progress(
+        total=task.total, read=task.rows, embedded=task.rows, written=task.rows, counts=task.counts, stage="loading"
+    )

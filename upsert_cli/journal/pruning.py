@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from upsert_cli.journal.files import locked, read_whole, replace_file, sync_folder, writing_to
+from upsert_cli.journal.files import locked, read_whole, reading_from, replace_file, sync_folder, writing_to
 from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.receipts import remove_receipts
@@ -114,8 +114,9 @@ def _drop_note(layout: Layout) -> None:
 def _finish_interrupted(layout: Layout, history: History) -> None:
     """Removes the files of tasks that a prune had taken out when it was interrupted."""
     try:
-        ids = _noted(read_whole(layout.pruned))
-        moment = layout.pruned.lstat().st_mtime
+        with reading_from(layout.pruned):
+            ids = _noted(read_whole(layout.pruned))
+            moment = _written(layout.pruned)
     except FileNotFoundError:
         return
     for task_id in ids - {str(record.get("id")) for record in history.newest_first()}:
@@ -138,7 +139,7 @@ def _remove_files(layout: Layout, task_id: str, *, until: float | None = None) -
             if until is None or _written(path) <= until:
                 path.unlink()
     receipts, spool = layout.receipts(task_id), layout.spooled(task_id)
-    with suppress(FileNotFoundError):
+    with writing_to(receipts), suppress(FileNotFoundError):
         if until is None or _written(receipts) <= until:
             remove_receipts(receipts)
     with writing_to(spool), suppress(FileNotFoundError):

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from upsert_cli.errors import FolderNotShared
+from upsert_cli.errors import FolderNotShared, ScopeNeeded
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.models import known_name
 from upsert_cli.request import Options, Request
 from upsert_cli.stream.chroma.address import is_server
+from upsert_cli.stream.documents.scopes import scope_of
 from upsert_cli.stream.sources.probing import check_first_rows
 from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
 
@@ -35,6 +36,7 @@ class Draft:
         try:
             self._sources = [self._read_in(found) for found in find_files(names, given=given)]
             _check_mapping(self._sources, self._request.options)
+            self._options = self._scoped(self._request.options)
         except BaseException:
             self._discard()
             raise
@@ -60,6 +62,15 @@ class Draft:
             with found.path.open("rb") as stream:
                 spool(stream, path)
         return fingerprint(replace(found, path=path))
+
+    def _scoped(self, options: Options) -> Options:
+        """Gives a load that deletes the scope of its sources, if it has none by name."""
+        if not options.delete_missing or options.scope is not None:
+            return options
+        for source in self._sources:
+            if source.spooled:
+                raise ScopeNeeded(name=source.name)
+        return replace(options, scope=scope_of(map(_absolute, self._request.names)))
 
     def create(self) -> Task:
         """Puts the task into the journal, and what was spooled into its folder.
@@ -92,7 +103,7 @@ class Draft:
             sources=tuple(map(_absolute, request.names)),
             total=_total_of(sources),
             inputs=tuple(source.as_json() for source in sources),
-            options=request.options.as_json(),
+            options=self._options.as_json(),
             queued=request.enqueue,
         )
 

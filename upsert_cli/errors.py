@@ -237,6 +237,71 @@ class TooManyFailures(UpsertCliError):
 
 
 @dataclass(eq=False, kw_only=True)
+class ScopeNeeded(UsageFault):
+    """Raised when records are to be deleted by what a stream no longer holds, and nothing says which records."""
+
+    name: str
+    """Of the stream, `-` for standard input."""
+
+    def __str__(self) -> str:
+        name = "standard input" if self.name == "-" else self.name
+        return (
+            f"{name} has no name by which a later load would know the records of this one; --scope NAME gives them "
+            f"one, such as --scope articles"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TooManyToDelete(Refusal):
+    """Raised when more records would be deleted than `--max-delete` allows, before anything is written."""
+
+    collection: str
+    scope: str
+    missing: int
+    held: int
+    limit: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.missing:,} of the {self.held:,} records of the scope {self.scope} in the collection "
+            f"{self.collection} are not in the sources any more, more than --max-delete {self.limit} allows, so "
+            f"nothing was written; --dry-run --max-delete 100% names the first of them, and if all is as it should "
+            f"be, a higher --max-delete allows it"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class NothingToKeep(Refusal):
+    """Raised when all records of a scope would be deleted since the sources hold no item at all."""
+
+    collection: str
+    scope: str
+    held: int
+
+    def __str__(self) -> str:
+        return (
+            f"the sources hold no item, and all {self.held:,} records of the scope {self.scope} in the collection "
+            f"{self.collection} would be deleted, which is never done; look at the sources, or load without "
+            f"--delete-missing"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceMovedOn(UpsertCliError):
+    """Raised when a source changed while it was loaded, so that nothing can be said to be missing in it."""
+
+    task_id: str
+    name: str
+    how: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} changed while it was being read ({self.how}), so nothing was deleted; "
+            f"`upsert-cli restart {self.task_id} --from-start` reads it again"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class CountsDoNotReconcile(UpsertCliError):
     """Raised when the tool's own sums do not add up, which must never be called done."""
 
@@ -530,7 +595,7 @@ class SourceChanged(Refusal):
 
 @dataclass(eq=False, kw_only=True)
 class ScratchUnusable(UpsertCliError):
-    """Raised when what a retry has to remember of its rows finds no room in the temporary folder."""
+    """Raised when the ids that have to be remembered find no room in the temporary folder."""
 
     reason: str
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from queue import SimpleQueue
 
+from upsert_cli.deletion import Deletion
 from upsert_cli.errors import (
     Canceled,
     Interrupted,
@@ -32,6 +34,7 @@ from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
 from upsert_cli.stages import Stages, find_model_patiently, place_of_task, start_writer, target_of
 from upsert_cli.stopping import Stopping
+from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.items.reading import Position, Reject
 from upsert_cli.stream.sources.source import Source
@@ -158,11 +161,15 @@ class _Attempt:
                 opened = writer.opened()
             for warning in opened.warnings:
                 self._observer.noted(warning)
+            deletion = self._prepare_deletion(writer, is_empty=not opened.count)
             self._progress.stage = "loading"
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
                 self._load(model, writer, only)
             else:
                 self._load_in_units(model)
+            if deletion is not None:
+                delete = partial(self._delete, writer)
+                deletion.carry_out(self._settlement, delete, between=self._stopping.check, warn=self._observer.noted)
             self._progress.stage = "flushing"
             self._writing = True
             with self._progress.busy("flushing"):
@@ -199,6 +206,32 @@ class _Attempt:
                 observer=self._observer,
                 wait=self._wait,
             )
+
+    def _prepare_deletion(self, writer: Writer, *, is_empty: bool) -> Deletion | None:
+        """Finds out what is to be deleted, before anything is written."""
+        if not self._options.delete_missing:
+            return None
+        self._progress.stage = "searching"
+        deletion = Deletion(task=self._task, options=self._options, sources=self._sources)
+        with self._progress.busy("searching"):
+            deletion.prepare(self._settlement, writer, is_empty=is_empty, wait=self._wait, report=self._observer.told)
+        return deletion
+
+    def _delete(self, writer: Writer, members: Sequence[Member]) -> Sequence[str]:
+        self._progress.stage = "deleting"
+        self._progress.counts = self._settlement.checkpoint.counts
+        self._observer.progressed(self._progress)
+        with self._progress.busy("deleting"), self._in_flight():
+            return writer.delete(members)
+
+    @contextmanager
+    def _in_flight(self) -> Iterator[None]:
+        """Lets what Chroma is at end before anything else does."""
+        self._writing = True
+        try:
+            yield
+        finally:
+            self._writing = False
 
     def finish(self, status: TaskStatus, detail: str | None) -> Task:
         """Writes how the attempt ended into the task's record."""
@@ -248,11 +281,8 @@ class _Attempt:
             self._settlement.check_failures()
 
     def _write(self, embedded: Embedded, writer: Writer) -> list[Reject]:
-        self._writing = True  # what Chroma is at ends before anything else does
-        try:
+        with self._in_flight():
             return write_window(embedded, writer, between=self._stopping.check)
-        finally:
-            self._writing = False
 
     def _check_sources(self) -> None:
         """Looks whether the files are still what was read."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
+from upsert_cli.deletion import Deletion
 from upsert_cli.draft import Draft
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.failed_items import FAILED_ITEMS
@@ -17,10 +18,11 @@ from upsert_cli.journal.tasks import Task
 from upsert_cli.models import Model, find_model
 from upsert_cli.request import Options, Request
 from upsert_cli.stages import place_of_task, target_of
-from upsert_cli.stream.chroma.rows import Comparison, Verdict
+from upsert_cli.stream.chroma.rows import Comparison, Member, MembersPage, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items.reading import START
+from upsert_cli.stream.missing import Collection as Searched
 from upsert_cli.stream.plans import Collection, InFlight, Plan, compare_windows
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.vectors import embed_windows
@@ -42,6 +44,9 @@ class Rehearsal:
     """The first ones, in the shape of `failed_items`."""
 
     compared: bool
+
+    to_delete: tuple[str, ...]
+    """The ids of the first records that the load would delete; all of them are in the counts."""
 
     tokens: int
     """Tokens to embed, those beyond the model's limit left out."""
@@ -68,12 +73,13 @@ def rehearse(
         UpsertCliError: It would fail.
     """
     with Draft(journal, request, stdin) as draft:
-        options = request.options
+        options = Options.from_json(draft.task.options)
         model = None
         if compare:
             model = find_model(draft.task.model, folder=options.model_folder, offline=options.offline, report=report)
+        sources = [Source.from_json(value) for value in draft.task.inputs]
         windows = read_windows(
-            [Source.from_json(value) for value in draft.task.inputs],
+            sources,
             start=START,
             id_field=options.id_field,
             id_from=options.id_from,
@@ -84,6 +90,10 @@ def rehearse(
         )
         tally = _Tally(model, options)
         with _collection_of(journal, draft.task, model, warn=warn) as collection:
+            if options.delete_missing:
+                deletion = Deletion(task=draft.task, options=options, sources=sources)
+                for block in deletion.find(collection, wait=lambda: None):
+                    tally.add_missing(block)
             for plan in _compared(windows, collection):
                 tally.add(plan)
     return tally.result()
@@ -98,7 +108,7 @@ def _compared(windows: Iterator[Window], collection: Collection) -> Iterator[Pla
 
 
 @contextmanager
-def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: Report) -> Iterator[Collection]:
+def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: Report) -> Iterator[_Rehearsed]:
     """Opens what a load would be compared with; a collection that is not there yet holds nothing."""
     if model is None or place_of_task(journal, task).described() is None:
         yield _Empty()
@@ -110,8 +120,15 @@ def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: R
         writer.close()
 
 
+class _Rehearsed(Collection, Searched, Protocol):
+    """What a rehearsal asks of a collection."""
+
+
 class _Empty:
     """A collection without records."""
+
+    def members(self, scope: str, *, start: int, rows: int) -> MembersPage:  # noqa: ARG002
+        return MembersPage(rows=0, members=[])
 
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:  # noqa: ARG002
         return Comparison(verdicts=[Verdict.NEW] * len(ids), stale_keys=[()] * len(ids))
@@ -126,8 +143,13 @@ class _Tally:
         self._embedder: FastEmbedder | None = None
         self._counts = Counts()
         self._rejects: list[dict[str, Any]] = []
+        self._missing: list[str] = []
         self._tokens = 0
         self._token_seconds = 0.0
+
+    def add_missing(self, members: Sequence[Member]) -> None:
+        self._counts += Counts(deleted=len(members))
+        self._missing += [member.id for member in members[: FAILED_ITEMS - len(self._missing)]]
 
     def add(self, plan: Plan) -> None:
         window, verdicts = plan.window, plan.comparison.verdicts
@@ -186,8 +208,10 @@ class _Tally:
         return sum(one.seconds for one in embedded)
 
     def result(self) -> Rehearsal:
+        spoilt = self._counts.failed > 0  # then the load deletes nothing
         return Rehearsal(
-            counts=self._counts,
+            counts=replace(self._counts, deleted=0) if spoilt else self._counts,
+            to_delete=() if spoilt else tuple(self._missing),
             rejects=tuple(self._rejects),
             compared=self._model is not None,
             tokens=self._tokens,

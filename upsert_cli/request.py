@@ -32,7 +32,15 @@ MAPPING = {
 """The options that say how to read a file which is not in our form, by field."""
 
 # The options that decide what is stored; the others only say how to go about it.
-RESULT_FIELDS = MAPPING | {"model_path": "--model-path", "refs_root": "--refs-root", "engine": "--engine"}
+RESULT_FIELDS = MAPPING | {
+    "model_path": "--model-path",
+    "refs_root": "--refs-root",
+    "engine": "--engine",
+    "scope": "--scope",
+    "delete_missing": "--delete-missing",
+}
+
+DEFAULT_MAX_DELETE = "20%"  # of the records that a scope holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +59,15 @@ class Options:
     keep_lists: bool = False
     refs_root: str | None = None
     """Absolute."""
+
+    scope: str | None = None
+    """Which loads the records belong to; None: none. A task that deletes has one, by its sources if by no name."""
+
+    delete_missing: bool = False
+    """Whether records of the scope are deleted that the sources no longer hold."""
+
+    max_delete: str = DEFAULT_MAX_DELETE
+    """Of these at most `"10"` records or `"5%"` of the scope's; more are a refusal."""
 
     model_path: str | None = None
     offline: bool = False
@@ -96,11 +113,13 @@ class Options:
 
     def exceeds_max_failures(self, failed: int, read: int, *, settled: int) -> bool:
         """Tells whether too many items were rejected; a percentage is looked at from `settled` rows on."""
-        if self.max_failures is None:
+        if self.max_failures is None or (self.max_failures.endswith("%") and read < max(settled, 1)):
             return False
-        if self.max_failures.endswith("%"):
-            return read >= max(settled, 1) and failed * 100 > float(self.max_failures[:-1]) * read
-        return failed > int(self.max_failures)
+        return _exceeds(self.max_failures, failed, read)
+
+    def exceeds_max_delete(self, missing: int, held: int) -> bool:
+        """Tells whether too many of the records that the scope holds are to be deleted."""
+        return _exceeds(self.max_delete, missing, held)
 
     def done_code(self, counts: Counts) -> int:
         """Returns the exit code of a load that came to its end."""
@@ -118,6 +137,7 @@ class Options:
             vector_field=self.vector_field,
             keep_lists=self.keep_lists,
             refs_root=None if self.refs_root is None else Path(self.refs_root),
+            scope=self.scope,
             identity=identity,
             dimension=dimension,
         )
@@ -155,6 +175,10 @@ class Request:
     task_id: str | None = None
     enqueue: bool = False
     """The task is left to `upsert-cli work`."""
+
+
+def _exceeds(limit: str, part: int, whole: int) -> bool:
+    return part * 100 > float(limit[:-1]) * whole if limit.endswith("%") else part > int(limit)
 
 
 def in_words(value: str | bool | tuple[str, ...] | None) -> str:  # noqa: FBT001  # the value of a flag

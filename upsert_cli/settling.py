@@ -36,6 +36,7 @@ class Settlement:
         self._options = Options.from_json(task.options)
         self._rejects_path = journal.rejects_path(task.id)
         self._retry_path = journal.retry_path(task.id)
+        self.missing_path = journal.missing_path(task.id)
         self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
         self._rows_at_start = self.checkpoint.rows
 
@@ -48,6 +49,12 @@ class Settlement:
     def has_advanced(self) -> bool:
         """Tells whether this attempt has settled a row."""
         return self.checkpoint.rows > self._rows_at_start
+
+    @property
+    def has_list(self) -> bool:
+        """Tells whether it is known what is to be deleted in the end."""
+        missing = self.checkpoint.missing
+        return missing is not None and (missing == 0 or self.missing_path.exists())
 
     @property
     def rows(self) -> int:
@@ -99,15 +106,29 @@ class Settlement:
         # In the order of the rows, by which a retry finds them again.
         failed.sort(key=lambda reject: (self._places[reject.source], reject.row))
         records = [reject.as_json() for reject in failed]
-        checkpoint = Checkpoint(
+        checkpoint = replace(
+            self.checkpoint,
             position=window.after.as_json(),
             converted=self.checkpoint.converted + outcome.converted,
             rejects_bytes=rejects.append(records),
             **self._advanced(window.read, outcome.counts),
         )
+        self._save(checkpoint)
+        return records
+
+    def listed(self, missing: int) -> None:
+        """Checkpoints that the list of records to delete has so many of them."""
+        self._save(replace(self.checkpoint, missing=missing, unlisted=0))
+
+    def deleted(self, settled: int, *, changed: int) -> None:
+        """Checkpoints that so many more records of the list are settled, of which some changed and were left."""
+        before = self.checkpoint
+        counts = before.counts + Counts(deleted=settled - changed)
+        self._save(replace(before, unlisted=before.unlisted + settled, counts=counts))
+
+    def _save(self, checkpoint: Checkpoint) -> None:
         self._claim.save(checkpoint)
         self.checkpoint = checkpoint
-        return records
 
     def go_on_from(self, total: Total, rejects: Iterable[list[dict[str, Any]]]) -> None:
         """Makes checkpoint and rejects what the receipts of units say, which are ahead of both after a crash.
@@ -127,15 +148,16 @@ class Settlement:
 
     def _save_units(self, counts: Counts, converted: int, rejects_bytes: int) -> None:
         before = self.checkpoint
-        self.checkpoint = replace(
-            before,
-            position=START.as_json(),  # where to go on is for the receipts to say
-            rows=counts.read,
-            counts=replace(counts, deleted=before.counts.deleted),
-            converted=converted,
-            rejects_bytes=rejects_bytes,
+        self._save(
+            replace(
+                before,
+                position=START.as_json(),  # where to go on is for the receipts to say
+                rows=counts.read,
+                counts=replace(counts, deleted=before.counts.deleted),
+                converted=converted,
+                rejects_bytes=rejects_bytes,
+            )
         )
-        self._claim.save(self.checkpoint)
 
     def _advanced(self, rows: int, counts: Counts) -> dict[str, Any]:
         before = self.checkpoint

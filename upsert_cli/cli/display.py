@@ -152,4 +152,12 @@ def _below(progress: Any) -> str:
         return ""
     if progress.stage == "loading":
         return counts_line(progress.counts.as_json())
-    return {"starting": "opening the collection and the model", "flushing": "writing the index to disk"}[progress.stage]
+    return _STAGES[progress.stage]
+
+
+_STAGES = {
+    "starting": "opening the collection and the model",
+    "searching": "looking for records that the sources no longer hold",
+    "deleting": "deleting records that the sources no longer hold",
+    "flushing": "writing the index to disk",
+}

@@ -11,6 +11,7 @@ import click
 from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
 from upsert_cli.errors import BadServerAddress
 from upsert_cli.models import DEFAULT_MODEL
+from upsert_cli.request import DEFAULT_MAX_DELETE
 from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
 from upsert_cli.stream.chroma.rows import RETRY_FOR
 
@@ -20,6 +21,7 @@ MAX_WORKERS = 10_000
 MAX_TOKEN_BUDGET = 1 << 20
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
 ALL = 100.0  # percent
+MAX_SCOPE = 128  # characters; each record holds them
 
 
 class ChromaPlace(click.ParamType[str]):
@@ -51,7 +53,19 @@ def chroma_option(also: str = "") -> Decorator:
     )
 
 
-class Failures(click.ParamType[str]):
+class Scope(click.ParamType[str]):
+    """The name of a scope, which each of its records holds."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Returns the name, or fails for one that nobody could type again."""
+        if not value.strip() or not value.isprintable() or len(value) > MAX_SCOPE:
+            self.fail(f"{value!r} is no name of a scope: up to {MAX_SCOPE} characters that can be seen")
+        return str(value)
+
+
+class Share(click.ParamType[str]):
     """A number of items, or a percentage of them."""
 
     name = "n|n%"
@@ -154,10 +168,13 @@ def load_options(collection: str) -> Decorator:
         option("--force", is_flag=True, help="Embed and write items again that have not changed."),
         option(
             "--max-failures",
-            type=Failures(),
+            type=Share(),
             show_default="no limit",
             help="End as failed once more items than this, or than this share, are rejected.",
         ),
+        option("--scope", type=Scope(), metavar="NAME", help=_SCOPE_HELP),
+        option("--delete-missing", is_flag=True, help=_DELETE_HELP),
+        option("--max-delete", type=Share(), show_default=DEFAULT_MAX_DELETE, help=_MAX_DELETE_HELP),
         option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
         option("--dry-run", is_flag=True, help="Read, check and compare everything, but write nothing."),
         option("--no-compare", is_flag=True, help="With --dry-run: without looking at the collection or the model."),
@@ -202,4 +219,12 @@ def model_choices() -> list[Decorator]:
     ]
 
 
+_SCOPE_HELP = (
+    "Which loads the records belong to, kept in each as `upsert_scope`; by default none, or with --delete-missing one "
+    "made of the sources' names."
+)
+_DELETE_HELP = (
+    "Delete the records of the scope that the sources no longer hold, once all rows are loaded and none was rejected."
+)
+_MAX_DELETE_HELP = "With --delete-missing: refuse the load, before it writes, if more of the scope's records would go."
 _DEVICE_HELP = "Where texts are embedded; cuda needs onnxruntime-gpu in place of onnxruntime."

@@ -132,6 +132,7 @@ class RunReport:
         for record in outcome.rejects:
             self._event("reject", record)
         fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
+        fields |= {"to_delete": list(outcome.to_delete)}
         estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
         self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields | estimate)
         if self._terminal.quiet and exit_code == 0:
@@ -146,6 +147,10 @@ class RunReport:
         self._list_rejects(outcome.rejects)
         if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
             self._terminal.show(f"  {more:,} more")
+        for identifier in outcome.to_delete[:REPORTED_REJECTS]:
+            self._terminal.show(f"  to delete: {identifier}")
+        if (more := outcome.counts.deleted - REPORTED_REJECTS) > 0:
+            self._terminal.show(f"  {more:,} more to delete")
 
     def verified(self, outcome: Verification) -> None:
         """Says what came of reading everything back."""

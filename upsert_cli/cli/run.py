@@ -21,7 +21,7 @@ from upsert_cli.mapping import read_mapping
 from upsert_cli.opening import Opening, open_task, reopen_task
 from upsert_cli.pipeline import run_task
 from upsert_cli.rehearsal import rehearse
-from upsert_cli.request import IfRunning, Kind, Options, Request, exit_code
+from upsert_cli.request import DEFAULT_MAX_DELETE, IfRunning, Kind, Options, Request, exit_code
 from upsert_cli.subject import Subject
 from upsert_cli.verification import verify as verify_subject
 
@@ -143,6 +143,12 @@ def _load(
         raise click.UsageError("--workers and --num-gpus-per-worker go with --engine ray.")
     if no_compare and not dry_run:
         raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
+    if options["max_delete"] is None:
+        options["max_delete"] = DEFAULT_MAX_DELETE
+    elif not options["delete_missing"]:
+        raise click.UsageError("--max-delete goes with --delete-missing, without which nothing is deleted.")
+    if no_compare and options["delete_missing"]:
+        raise click.UsageError("--delete-missing looks at the collection, which --no-compare leaves alone.")
     given = mapping_given(click.get_current_context(), options)
     request = Request(
         kind=kind,

@@ -43,6 +43,8 @@ def counts_line(counts: Mapping[str, int]) -> str:
     if counts["duplicate"]:
         parts.append(f"{counts['duplicate']:,} repeated")
     parts.append(f"{counts['failed']:,} rejected")
+    if counts["deleted"]:
+        parts.append(f"{counts['deleted']:,} deleted")
     if counts["truncated"]:
         parts.append(f"{counts['truncated']:,} cut")
     return ", ".join(parts)

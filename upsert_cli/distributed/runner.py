@@ -23,8 +23,8 @@ from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.embedder import Embedder
 from upsert_cli.stream.items.item import Position
+from upsert_cli.stream.scratch import digest_of
 from upsert_cli.stream.sources.source import Source
-from upsert_cli.stream.superseded import digest_of
 from upsert_cli.stream.units import UNIT_ROWS, Unit
 from upsert_cli.stream.vectors import Embedded
 from upsert_cli.stream.windows import Pace

@@ -56,6 +56,7 @@ class Claim:
         self._retry = layout.retry(task_id)
         self._receipts = layout.receipts(task_id)
         self._course = layout.course(task_id)
+        self._missing = layout.missing(task_id)
         self._spooled = layout.spooled(task_id)
         self._cancel_requested = False
         self._released = False
@@ -92,6 +93,7 @@ class Claim:
         with writing_to(self._progress):
             self._progress.unlink(missing_ok=True)
             self._retry.unlink(missing_ok=True)
+            self._missing.unlink(missing_ok=True)
         remove_receipts(self._receipts)
 
     def receipts(self) -> Receipts:
@@ -184,7 +186,7 @@ class Claim:
 
         self._records.remove(self.task_id)
         shutil.rmtree(self._spooled, ignore_errors=True)
-        for path in (self._progress, self._rejects, self._retry, self._course):
+        for path in (self._progress, self._rejects, self._retry, self._missing, self._course):
             with writing_to(path):
                 path.unlink(missing_ok=True)
         remove_receipts(self._receipts)

@@ -230,6 +230,10 @@ class Journal:
         """Returns the file with the rejects that an attempt at a task retries; it may not exist."""
         return self._layout.retry(task_id)
 
+    def missing_path(self, task_id: str) -> Path:
+        """Returns the file with the records that a task is to delete in its end; it may not exist."""
+        return self._layout.missing(task_id)
+
     def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
         """Yields the items of a task that could not be loaded; while they are retried, also those that wait for it."""
         return self._present.rejects(task_id)

@@ -23,7 +23,8 @@ collection. Please do not edit it while upsert-cli runs.
 
     tasks-*.json      the tasks, up to 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
     active/           *.lease: locked by the process that runs a task; *.progress: how far it is;
-                      *.units: which parts of it are done, if several processes load it
+                      *.units: which parts of it are done, if several processes load it;
+                      *.missing: the records that it is to delete in its end
     rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
     courses/          how far a task was at which second, for the chart of `upsert-cli report`
     spool/            what was read from standard input, so that a restart can read it again
@@ -70,6 +71,10 @@ class Layout:
     def course(self, task_id: str) -> Path:
         """Returns the file with the course of a task."""
         return self.folder / "courses" / f"{_checked(task_id)}.json"
+
+    def missing(self, task_id: str) -> Path:
+        """Returns the file with the records that a task is to delete in its end."""
+        return self.folder / "active" / f"{_checked(task_id)}.missing"
 
     def spooled(self, task_id: str) -> Path:
         """Returns the folder with what a task read from standard input."""

@@ -32,6 +32,12 @@ class Checkpoint:
     retried: int | None = None
     """Rows of the retry file that are settled; None in an attempt that reads all rows."""
 
+    missing: int | None = None
+    """Records on the list of those to delete in the end; None where no list was made."""
+
+    unlisted: int = 0
+    """Records at the beginning of that list that are settled."""
+
     @classmethod
     def at_start(cls, position: dict[str, Any]) -> Checkpoint:
         """Returns the checkpoint of a task of which nothing is settled."""
@@ -51,6 +57,8 @@ class Checkpoint:
             converted=int(value["converted"]),
             rejects_bytes=int(value["rejects_bytes"]),
             retried=None if value.get("retried") is None else int(value["retried"]),
+            missing=None if value.get("missing") is None else int(value["missing"]),
+            unlisted=int(value.get("unlisted", 0)),
         )
 
 

@@ -7,21 +7,18 @@ collection since long. One pass over the sources before the retry finds the last
 from __future__ import annotations
 
 import itertools
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import ScratchUnusable
 from upsert_cli.stream.ahead import StreamEnded
 from upsert_cli.stream.items.reading import START, IdFrom, Item, Reject, read_items
+from upsert_cli.stream.scratch import digest_of, scratch, scratch_database
 from upsert_cli.stream.sources.source import Source
 
 BLOCK_ROWS = 1_000  # ids looked up in one transaction; more gain nothing
-ID_BYTES = 16  # of a digest that stands for an id; two ids of 10 million are alike once in 10^24 tasks
 
 Superseded: TypeAlias = Callable[[Item], bool]
 """Tells whether a good row of the same id, which is not retried itself, stands behind this one."""
@@ -58,9 +55,6 @@ def superseded_by_later_rows(
 ) -> Iterator[Superseded]:
     """Yields what tells of a retried row whether it came too late; reads the sources for that, unless no id is known.
 
-    The ids are kept in a private database, which has a few megabytes of memory, spills the rest to the temporary
-    folder, and vanishes with the process.
-
     Args:
         sources: Read one after the other.
         id_field: Dotted path of the field that holds the id.
@@ -89,9 +83,7 @@ class _Ids:
     """The last place of each of some ids, in a database that belongs to nobody else."""
 
     def __init__(self) -> None:
-        # Made by the thread that reads, closed perhaps by the one that collects it.
-        self._database = sqlite3.connect("", check_same_thread=False)
-        self._database.execute("PRAGMA journal_mode = OFF")  # nobody will ever roll it back
+        self._database = scratch_database()
         self._database.execute("CREATE TABLE ids (id BLOB PRIMARY KEY, source INTEGER, row INTEGER) WITHOUT ROWID")
         self.known = 0
 
@@ -106,7 +98,7 @@ class _Ids:
 
     def last(self, identifier: str) -> tuple[int, int]:
         """Returns source and row of the last place of an id; what is before all rows where it has none."""
-        with _scratch():
+        with scratch():
             found = self._database.execute("SELECT source, row FROM ids WHERE id = ?", (digest_of(identifier),))
             source, row = found.fetchone() or (-1, 0)
         return source, row
@@ -115,22 +107,8 @@ class _Ids:
         self._database.close()
 
     def _run(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
-        with _scratch(), self._database:
+        with scratch(), self._database:
             return self._database.executemany(statement, rows).rowcount
-
-
-@contextmanager
-def _scratch() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise ScratchUnusable(reason=str(error)) from error
-
-
-def digest_of(identifier: str) -> bytes:
-    """Returns what stands for an id where there is room for no more."""
-    # JSON can spell text that is no valid Unicode.
-    return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).digest()
 
 
 def _others(rows: Iterator[Item | Reject], rejected: Iterable[Rejected]) -> Iterator[Item | None]:

@@ -23,7 +23,18 @@ from upsert_cli.leases import Holder, Lease, LeaseHeld
 from upsert_cli.stream.chroma.folder import unusable
 from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.chroma.records import Records
-from upsert_cli.stream.chroma.requests import Close, Compare, Fetch, Query, ReadBack, Request, Told, Write
+from upsert_cli.stream.chroma.requests import (
+    Close,
+    Compare,
+    Delete,
+    Fetch,
+    Members,
+    Query,
+    ReadBack,
+    Request,
+    Told,
+    Write,
+)
 from upsert_cli.stream.chroma.rows import Target
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
@@ -177,7 +188,7 @@ def _answer_requests(connection: Connection, records: Records) -> None:
         _send(connection, answer)
 
 
-def _do(records: Records, request: Compare | Write | ReadBack | Fetch | Query) -> object:
+def _do(records: Records, request: Request) -> object:  # noqa: PLR0911  # one for each kind
     match request:
         case Compare():
             return records.compare(request.ids, request.hashes, request.keys)
@@ -191,6 +202,12 @@ def _do(records: Records, request: Compare | Write | ReadBack | Fetch | Query) -
             return records.fetch(request.ids, start=request.start, rows=request.rows)
         case Query():
             return records.query(request.vector, rows=request.rows, where=request.where)
+        case Members():
+            return records.members(request.scope, start=request.start, rows=request.rows)
+        case Delete():
+            return records.delete(request.members)
+        case Close():
+            return None
 
 
 def _take_lease(connection: Connection, start: Start) -> Lease:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import BadFilter
 from upsert_cli.stream.chroma.faults import is_data_fault, reason
-from upsert_cli.stream.chroma.rows import Block, Hit, Stored, Target
+from upsert_cli.stream.chroma.rows import Block, Hit, Member, MembersPage, Stored, Target
 from upsert_cli.stream.chroma.soundness import SAME_DISTANCE
-from upsert_cli.stream.documents.hashes import stored_fault
+from upsert_cli.stream.documents.hashes import HASH_KEY, stored_fault
+from upsert_cli.stream.documents.scopes import SCOPE_KEY
 from upsert_cli.stream.isolation import failing_rows
 
 if TYPE_CHECKING:
@@ -73,6 +74,15 @@ def fetch(chroma: Collection, ids: Sequence[str] | None, *, start: int, rows: in
         read = chroma.get(ids=list(ids), include=["documents", "metadatas"])
     columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
     return [Stored(one, text, dict(metadata or {})) for one, text, metadata in columns]
+
+
+def members_of(chroma: Collection, scope: str, *, start: int, rows: int) -> MembersPage:
+    """Returns the records of a scope among `rows` records from `start` on."""
+    read = chroma.get(limit=rows, offset=start, include=["metadatas"])
+    stored = zip(read["ids"], read["metadatas"] or [], strict=True)
+    # Sorted out here: a filter of Chroma's would be worked out anew over all records for every run of them.
+    of_scope = ((one, its) for one, its in stored if dict(its or {}).get(SCOPE_KEY) == scope)
+    return MembersPage(rows=len(read["ids"]), members=[Member(one, str(its.get(HASH_KEY))) for one, its in of_scope])
 
 
 def nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Hit]:

@@ -16,8 +16,19 @@ from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason, r
 from upsert_cli.stream.chroma.patience import patiently
 from upsert_cli.stream.chroma.place import Place, place_of
 from upsert_cli.stream.chroma.quotas import Quotas
-from upsert_cli.stream.chroma.reading_back import fetch, nearest, read_block
-from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Opened, Rows, Stored, Target, Verdict
+from upsert_cli.stream.chroma.reading_back import fetch, members_of, nearest, read_block
+from upsert_cli.stream.chroma.rows import (
+    Block,
+    Comparison,
+    Hit,
+    Member,
+    MembersPage,
+    Opened,
+    Rows,
+    Stored,
+    Target,
+    Verdict,
+)
 from upsert_cli.stream.documents.hashes import HASH_KEY
 from upsert_cli.stream.isolation import failing_rows
 
@@ -152,6 +163,29 @@ class Records:
         """Returns the `rows` records nearest to a vector, the nearest first; see `reading_back.nearest`."""
         with understood(self._target):
             return _patiently(lambda: nearest(self._collection.chroma, vector, rows=rows, where=where))
+
+    def members(self, scope: str, *, start: int, rows: int) -> MembersPage:
+        """Returns the records of a scope among `rows` records from `start` on, which may be a shorter run."""
+        rows = self._quotas.most_rows(rows)
+        with understood(self._target):
+            return _patiently(lambda: members_of(self._collection.chroma, scope, start=start, rows=rows))
+
+    def delete(self, members: Sequence[Member]) -> list[str]:
+        """Deletes records, and returns the ids of those that were left since they are not what they were.
+
+        One that is gone already counts as deleted, since the answer to a first try may have been lost.
+        """
+        self._place.require_space(len(members))
+        with understood(self._target):
+            stored = dict(self._stored([member.id for member in members]))
+            had = [member for member in members if member.id in stored]
+            same = [member.id for member in had if stored[member.id].get(HASH_KEY) == member.hash]
+            self._unflushed = self._unflushed or bool(same)
+            for start in range(0, len(same), self._block):
+                part = same[start : start + self._block]
+                _patiently(functools.partial(self._collection.chroma.delete, ids=part))
+                self._collection.keep_readers_from_flushing()
+        return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
     def write(self, upserts: Rows, updates: Rows) -> list[tuple[str, str]]:
         """Writes all rows but those that are at fault themselves.

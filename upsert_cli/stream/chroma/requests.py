@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from upsert_cli.stream.chroma.rows import Rows
+from upsert_cli.stream.chroma.rows import Member, Rows
 
 if TYPE_CHECKING:
     from upsert_cli.stream.chroma.rows import Vectors
@@ -59,6 +59,22 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """Asks for the records of a scope among a run of records."""
+
+    scope: str
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Asks to delete records that are still what they were."""
+
+    members: list[Member]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
     """Asks to flush the index and end."""
 
@@ -70,4 +86,4 @@ class Told:
     message: str
 
 
-Request: TypeAlias = Compare | Write | ReadBack | Fetch | Query | Close
+Request: TypeAlias = Compare | Write | ReadBack | Fetch | Query | Members | Delete | Close

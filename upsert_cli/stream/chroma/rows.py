@@ -90,6 +90,24 @@ class Stored(NamedTuple):
     metadata: dict[str, Any]
 
 
+class Member(NamedTuple):
+    """A record of a scope."""
+
+    id: str
+    hash: str
+    """Its `upsert_hash`, which changes with anything of the record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembersPage:
+    """The records of a scope among a run of records."""
+
+    rows: int
+    """Records that were looked at."""
+
+    members: list[Member]
+
+
 class Hit(NamedTuple):
     """A record that a query found."""
 

@@ -20,8 +20,8 @@ from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, W
 from upsert_cli.stream.chroma import child
 from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.process import POLL_SECONDS, Died, Process
-from upsert_cli.stream.chroma.requests import Close, Compare, Fetch, Query, ReadBack, Request, Write
-from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Opened, Rows, Stored, Target
+from upsert_cli.stream.chroma.requests import Close, Compare, Delete, Fetch, Members, Query, ReadBack, Request, Write
+from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Member, MembersPage, Opened, Rows, Stored, Target
 from upsert_cli.stream.isolation import failing_rows
 
 if TYPE_CHECKING:
@@ -186,6 +186,18 @@ class Writer:
         with self._my_turn(), self._last_death():
             stored: list[Stored] = self._ask(Fetch(ids=ids, start=start, rows=rows), tries=TRIES)
             return stored
+
+    def members(self, scope: str, *, start: int, rows: int) -> MembersPage:
+        """Returns the records of a scope among a run of records; see `Records.members`."""
+        with self._my_turn(), self._last_death():
+            page: MembersPage = self._ask(Members(scope=scope, start=start, rows=rows), tries=TRIES)
+            return page
+
+    def delete(self, members: Sequence[Member]) -> list[str]:
+        """Deletes at most `CALL_ROWS` records, and returns the ids of those that changed; see `Records.delete`."""
+        with self._my_turn(), self._last_death():
+            changed: list[str] = self._ask(Delete(members=list(members)), tries=TRIES)
+            return changed
 
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Hit]:
         """Returns the records nearest to a vector; see `Records.query`."""

@@ -15,6 +15,7 @@ from upsert_cli.stream.documents.hashes import HASH_KEY, record_hash
 from upsert_cli.stream.documents.metadata import MAX_KEYS, Value, flatten
 from upsert_cli.stream.documents.own_vectors import USUAL_FIELD, own_vector, without_vector
 from upsert_cli.stream.documents.references import read_reference, reference_of
+from upsert_cli.stream.documents.scopes import SCOPE_KEY
 from upsert_cli.stream.documents.texts import text_by_template, text_of_fields
 from upsert_cli.stream.items.item import Item, field_at
 
@@ -41,6 +42,9 @@ class Recipe:
     refs_root: Path | None = None
     """The folder below which the text of an item without one is read, from the file that its `item_info` names."""
 
+    scope: str | None = None
+    """Which loads the record belongs to, and so which of them may delete it; None: none."""
+
     identity: str
     """The model's identity and the options of embedding."""
 
@@ -55,7 +59,7 @@ class Document(NamedTuple):
     text: str
 
     metadata: dict[str, Value]
-    """The payload, flat, and `upsert_hash`."""
+    """The payload, flat, `upsert_scope` where there is one, and `upsert_hash`."""
 
     upsert_hash: str
     """Two hashes in hex, `<text>.<metadata>`: what differs tells what has to be written."""
@@ -89,6 +93,8 @@ def make_document(item: Item, recipe: Recipe) -> Document:
         converted = _flatten_chosen(payload, recipe.metadata_fields, metadata, keep_lists=recipe.keep_lists)
     if item.item_info:
         converted += flatten(item.item_info, metadata, prefix="item_info.", keep_lists=recipe.keep_lists)
+    if recipe.scope is not None:
+        metadata[SCOPE_KEY] = recipe.scope
     if len(metadata) >= MAX_KEYS:
         raise ItemError(stage=Stage.READING, detail=f"{len(metadata)} metadata keys, {MAX_KEYS - 1} are allowed")
     upsert_hash = metadata[HASH_KEY] = record_hash(

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.documents.hashes import HASH_KEY
+from upsert_cli.stream.documents.scopes import SCOPE_KEY
 from upsert_cli.stream.items.json_text import MAX_NESTING, as_text
 
 Scalar: TypeAlias = str | int | float | bool
@@ -99,7 +100,7 @@ def _check_key(key: str) -> None:
         _refuse(f"the key {shown(key)} begins with `{key[0]}`, which Chroma does not take")
     if key.startswith(RESERVED_PREFIX):
         _refuse(f"the key {shown(key)} begins with `{RESERVED_PREFIX}`, which is Chroma's own")
-    if key == HASH_KEY:
+    if key in (HASH_KEY, SCOPE_KEY):
         _refuse(f"the key {shown(key)} is this tool's own")
 
 

@@ -1,0 +1,216 @@
+"""`--delete-missing`: afterwards the collection equals the file, whoever is killed, and never is more deleted than that."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from upsert_cli.stream.chroma.rows import Member, MembersPage
+from upsert_cli.stream.missing import Search
+from upsert_cli.stream.sources.source import find_files, fingerprint
+
+Item = dict[str, Any]
+Items = Callable[..., list[Item]]
+
+LINE = "upsert-cli run a.jsonl --delete-missing"
+KILL_ITEMS = 300
+FEW_KILLS, MANY_KILLS = 3, 100
+
+
+def _equals(terminal: Terminal, *parts: Sequence[Item]) -> None:
+    """Checks that the collection holds the texts of just these items."""
+    wanted = {item["object_id"]: item["payload"]["text"] for part in parts for item in part}
+    assert {one: record["document"] for one, record in terminal.records().items()} == wanted
+
+
+def test_the_collection_equals_the_file(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
+    """What the file no longer holds goes, 5 % as well as 50 %, and nothing of other loads; what is too much is refused."""
+    tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
+    items = make_items(100)
+    others = [item | {"object_id": f"other-{place}"} for place, item in enumerate(make_items(10, mark="other"))]
+    shared = {"object_id": "obj-00003", "payload": {"text": "now of the other file"}}
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl")
+    tiny.write("b.jsonl", others)
+    tiny.type("upsert-cli run b.jsonl --scope b")
+    # Rows that are unchanged but for the scope get it without being embedded.
+    tiny.type(f"{LINE} --task-id first")
+    assert tiny.info("first")["counts"]["updated"] == 100
+    # What the other load has taken over is no longer this one's to delete.
+    tiny.write("b.jsonl", [*others, shared])
+    tiny.type("upsert-cli run b.jsonl --scope b")
+
+    tiny.write("a.jsonl", [*items[5:], items[-1]])
+    told = tiny.type(f"{LINE} --dry-run --json").stdout.splitlines()
+    planned = json.loads(told[-1])
+    assert planned["to_delete"] == ["obj-00000", "obj-00001", "obj-00002", "obj-00004"]
+    tiny.type(f"{LINE} --task-id second")
+    counts = tiny.info("second")["counts"]
+    assert counts == planned["counts"]
+    assert (counts["deleted"], counts["unchanged"], counts["duplicate"]) == (4, 95, 1)
+    _equals(tiny, items[5:], others, [shared])
+
+    tiny.write("a.jsonl", items[52:])
+    said = tiny.type(f"{LINE} --task-id third", expect=4).stderr
+    assert "47 of the 95 records" in said
+    assert "more than --max-delete 20% allows, so nothing was written" in said
+    assert tiny.info("third")["status"] == "refused"
+    _equals(tiny, items[5:], others, [shared])
+    assert tiny.type(f"{LINE} --dry-run", expect=4).stderr == said.splitlines()[-1] + "\n"
+    tiny.type(f"{LINE} --task-id third --max-delete 50%")
+    assert tiny.info("third")["counts"]["deleted"] == 47
+    _equals(tiny, items[52:], others, [shared])
+    verified = json.loads(tiny.type("upsert-cli verify third --json").stdout)
+    assert (verified["records"], verified["asked"], verified["ok"]) == (59, 59, True)
+
+    tiny.write("a.jsonl", [])
+    said = tiny.type(f"{LINE} --max-delete 100%", expect=4).stderr
+    assert "the sources hold no item, and all 48 records" in said
+    _equals(tiny, items[52:], others, [shared])
+    assert [path.suffix for path in (tiny.journal / "active").iterdir()] == []
+
+
+def test_nothing_is_deleted_as_long_as_a_row_is_rejected(tiny: Terminal, make_items: Items) -> None:
+    """A rejected row may stand for any record; once a retry has loaded it, what is missing goes."""
+    items = make_items(20)
+    (tiny.folder / "refs").mkdir()
+    tiny.write("a.jsonl", items)
+    tiny.type(f"{LINE} --scope s --refs-root refs")
+    pointer = {"object_id": "late", "payload": {}, "item_info": {"file_path": "late.txt"}}
+    tiny.write("a.jsonl", [*items[2:], pointer])
+    said = tiny.type(f"{LINE} --scope s --refs-root refs --task-id t", expect=3).stderr
+    assert "nothing was deleted, since 1 items were rejected" in said
+    assert tiny.info("t")["counts"]["deleted"] == 0
+    _equals(tiny, items)
+    (tiny.folder / "refs" / "late.txt").write_text("here at last")
+    tiny.type("upsert-cli restart t --failed-only")
+    assert tiny.info("t")["counts"]["deleted"] == 2
+    _equals(tiny, items[2:], [{"object_id": "late", "payload": {"text": "here at last"}}])
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("upsert-cli run - --delete-missing", "--scope NAME"),
+        ("upsert-cli run a.jsonl --max-delete 5", "--delete-missing"),
+        ("upsert-cli run a.jsonl --delete-missing --max-delete 101%", "'--max-delete'"),
+        ("upsert-cli run a.jsonl --delete-missing --dry-run --no-compare", "--no-compare"),
+        ("upsert-cli run a.jsonl --scope ' '", "'--scope'"),
+    ],
+)
+def test_what_cannot_be_meant(terminal: Terminal, make_items: Items, line: str, says: str) -> None:
+    """Options that do not go together are one line, exit 2, and no task."""
+    terminal.write("a.jsonl", make_items(2))
+    stdin = json.dumps(make_items(1)[0])
+    done = terminal.type(line, expect=2, stdin=stdin)
+    [said] = done.stderr.splitlines()
+    assert says in said
+    assert terminal.type("upsert-cli list --json").stdout.strip() == "[]"
+
+
+# -- the search ----------------------------------------------------------------------------------------------------
+
+
+class _Held:
+    """A collection of which each id is in the scope `s`, but for those that begin with `not`."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._ids = ids
+
+    def members(self, scope: str, *, start: int, rows: int) -> MembersPage:
+        assert scope == "s"
+        part = self._ids[start : start + rows]
+        return MembersPage(rows=len(part), members=[Member(one, "h") for one in part if not one.startswith("not")])
+
+
+def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[Search, list[str]]:
+    (folder / "a.jsonl").write_text(text)
+    sources = [fingerprint(found) for found in find_files([str(folder / "a.jsonl")], given=None)]
+    search = Search(sources, id_field=None, id_from=None, scope="s")
+    return search, [member.id for block in search.run(_Held(held), threading.Event()) for member in block]
+
+
+def test_the_search_finds_just_what_is_missing(tmp_path: Path) -> None:
+    """Through many blocks, with repeated and odd ids, members of the scope that no row names are found."""
+    ids = [f"id-{number}" for number in range(2500)]
+    held = [*ids, "e\u0301", "not-mine", "gone", "\u00e9"]
+    text = "".join(f'{{"object_id": {json.dumps(one)}}}\n' for one in [*ids[1:], ids[7], "e\u0301"])
+    search, missing = _search(tmp_path, text, held)
+    assert missing == ["id-0", "gone", "\u00e9"]
+    assert (search.items, search.held, search.missing) == (2501, 2503, 3)
+
+
+def test_a_row_without_an_id_makes_nothing_missing(tmp_path: Path) -> None:
+    """A row that cannot be read may stand for any record, so the search ends there."""
+    search, missing = _search(tmp_path, '{"object_id": "a"}\n{"object_id":\n', ["a", "b"])
+    assert missing == []
+    assert search.unreadable is not None
+    assert search.unreadable[1] == 2
+
+
+# -- kills ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def before(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Returns a terminal with a collection loaded from a file with twice the rows that are to stay."""
+    terminal = Terminal(tmp_path_factory.mktemp("before"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
+    terminal.write("a.jsonl", _items(KILL_ITEMS))
+    terminal.type(f"{LINE} --scope s")
+    return terminal
+
+
+def _items(count: int, *, start: int = 0) -> list[Item]:
+    return [
+        {"object_id": f"obj-{number}", "payload": {"text": f"text {number} " + "and more of it " * (number % 7)}}
+        for number in range(start, count)
+    ]
+
+
+@pytest.mark.parametrize("kills", [FEW_KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
+def test_kills_at_random_instants(before: Terminal, tmp_path: Path, kills: int) -> None:
+    """Whoever is killed, the load or its writer: restarted until done, the collection equals the file, and so do the counts."""
+    choose = random.Random(kills)
+    done = 0
+    while done < kills:
+        terminal = Terminal(tmp_path / str(done), before.env)
+        shutil.copytree(before.folder / "chroma", terminal.folder / "chroma")
+        items = _items(KILL_ITEMS + 20, start=KILL_ITEMS // 2)
+        terminal.write("a.jsonl", items)
+        line = f"{LINE} --scope s --max-delete 60% --task-id t --batch-size 16"
+        while done < kills:
+            done += 1
+            if _killed(terminal.start(line), choose) == 0:
+                break
+        else:
+            terminal.type(line)
+        counts = terminal.info("t")["counts"]
+        assert (counts["read"], counts["failed"]) == (len(items), 0)
+        assert counts["deleted"] == KILL_ITEMS // 2
+        _equals(terminal, items)
+
+
+def _killed(process: subprocess.Popen[str], choose: random.Random) -> int:
+    """Kills a load or its writer after a while, unless it ends before, and returns how it ended."""
+    try:
+        process.wait(choose.uniform(0.5, 4.0))
+    except subprocess.TimeoutExpired:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        victims = [process.pid, *map(int, children)]
+        try:
+            os.kill(choose.choice(victims), signal.SIGKILL)
+        except ProcessLookupError:
+            victims = []  # it came to its end in this moment
+    process.communicate(timeout=120)
+    return process.returncode

@@ -1,0 +1,130 @@
+"""What a task deletes: the records of its scope that its sources no longer hold.
+
+They are found before anything is written, so that what is too much is refused in time; then they are listed, and
+deleted once all rows are loaded and none was rejected. The list survives a crash as the checkpoint does; a record that
+changed since it was listed, by another load say, is left alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from upsert_cli.errors import JournalDamaged, NothingToKeep, SourceMovedOn, TooManyToDelete
+from upsert_cli.journal.missing import MissingList
+from upsert_cli.journal.tasks import Task
+from upsert_cli.request import Options
+from upsert_cli.settling import Settlement
+from upsert_cli.stream.ahead import run_ahead
+from upsert_cli.stream.chroma.rows import Member
+from upsert_cli.stream.missing import Collection, Search
+from upsert_cli.stream.sources.source import Source
+
+BLOCK_ROWS = 500  # records a request, which nothing interrupts: half a second of CPU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """The deletions of one task."""
+
+    task: Task
+    options: Options
+    sources: Sequence[Source]
+
+    def find(self, collection: Collection, *, wait: Callable[[], None]) -> Generator[list[Member], None, None]:
+        """Yields the records to delete, in blocks; none where a row of the sources cannot be read.
+
+        Args:
+            collection: As it is before the load.
+            wait: Called in the waits of the calling thread; may raise to end the search.
+
+        Raises:
+            TooManyToDelete: They are more than the user allows.
+            NothingToKeep: The sources hold nothing.
+        """
+        options, ending = self.options, threading.Event()
+        scope = options.scope or ""
+        search = Search(self.sources, id_field=options.id_field, id_from=options.id_from, scope=scope)
+        found = run_ahead(search.run(collection, ending), depth=1, ending=ending, wait=wait)
+        with closing(found):
+            yield from found
+        place = {"collection": self.task.collection, "scope": scope}
+        if search.missing and not search.items:
+            raise NothingToKeep(held=search.held, **place)
+        if options.exceeds_max_delete(search.missing, search.held):
+            raise TooManyToDelete(missing=search.missing, held=search.held, limit=options.max_delete, **place)
+
+    def prepare(
+        self,
+        settlement: Settlement,
+        collection: Collection,
+        *,
+        is_empty: bool,
+        wait: Callable[[], None],
+        report: Callable[[str], None],
+    ) -> None:
+        """Lists what is to be deleted, unless an attempt before did so, or the collection is empty."""
+        if settlement.has_list:
+            return
+        if is_empty:
+            settlement.listed(0)
+            return
+        report("looking for records that the sources no longer hold")
+        with MissingList.making(settlement.missing_path) as listing:
+            missing = 0
+            for block in self.find(collection, wait=wait):
+                listing.add(block)
+                missing += len(block)
+        settlement.listed(missing)
+        if missing:
+            report(f"{missing:,} records are to be deleted once all rows are loaded")
+
+    def carry_out(
+        self,
+        settlement: Settlement,
+        delete: Callable[[Sequence[Member]], Sequence[str]],
+        *,
+        between: Callable[[], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """Deletes what is on the list, unless a row was rejected: what that one stands for may be any record.
+
+        Args:
+            settlement: Tells how far an attempt before came, and is told of each block.
+            delete: Deletes records, and returns the ids of those that it left since they have changed.
+            between: Called before each block; may raise to leave the others undeleted.
+            warn: Told why nothing is deleted.
+
+        Raises:
+            SourceMovedOn: The sources are not what was searched any more.
+            JournalDamaged: The list cannot be read.
+        """
+        if failed := settlement.checkpoint.counts.failed:
+            items = "item was" if failed == 1 else "items were"
+            warn(f"nothing was deleted, since {failed:,} {items} rejected, and what they stand for may be any record")
+            return
+        for source in self.sources:
+            if (change := source.change()) is not None:
+                raise SourceMovedOn(task_id=self.task.id, name=source.name, how=change)
+        for block in _blocks(settlement):
+            between()
+            settlement.deleted(len(block), changed=len(delete(block)))
+        checkpoint = settlement.checkpoint
+        if checkpoint.unlisted != checkpoint.missing:
+            reason = (
+                f"it holds {checkpoint.unlisted} records of {checkpoint.missing}; "
+                f"`upsert-cli restart {self.task.id} --from-start` makes it anew"
+            )
+            raise JournalDamaged(path=str(settlement.missing_path), reason=reason)
+
+
+def _blocks(settlement: Settlement) -> Iterator[list[Member]]:
+    """Yields what is still to be deleted."""
+    checkpoint = settlement.checkpoint
+    if checkpoint.missing:
+        left = MissingList.read(settlement.missing_path, start=checkpoint.unlisted)
+        while block := [Member(*one) for one in itertools.islice(left, BLOCK_ROWS)]:
+            yield block

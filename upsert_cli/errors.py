@@ -1253,6 +1253,16 @@ class RepeatsUnsettled(UpsertCliError):
 
 
 @dataclass(eq=False, kw_only=True)
+class ChromaNotFound(UpsertCliError):
+    """Raised when the collections of a folder are asked for that has none, nor ever had."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"there is no Chroma in {self.path}; --chroma names another folder, `upsert-cli run` makes one"
+
+
+@dataclass(eq=False, kw_only=True)
 class CollectionNotFound(UpsertCliError):
     """Raised when a collection that is to be read is not there."""
 

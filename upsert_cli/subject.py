@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ class Subject:
             CollectionNotFound: It is not there.
         """
         stamp, dimension, function = _described(journal, chroma, collection)
-        model = stamp.get(STAMP_MODEL) or (DEFAULT_MODEL if default_function(function) else "")
+        model = model_named(stamp, function) or ""
         return cls._stamped(
             journal=journal,
             chroma=chroma,
@@ -124,6 +124,11 @@ class Subject:
             raise ModelUnknown(path=self.target.path, collection=self.target.collection)
         options = self.options
         return find_model(self.target.model, folder=options.model_folder, offline=options.offline, report=report)
+
+
+def model_named(metadata: Mapping[str, Any], function: str) -> str | None:
+    """Returns the model that a collection names, by our stamp or by its embedding function; None where it does not."""
+    return metadata.get(STAMP_MODEL) or (DEFAULT_MODEL if default_function(function) else None)
 
 
 def _described(journal: Journal, chroma: str, collection: str) -> tuple[dict[str, Any], int | None, str]:

@@ -33,6 +33,10 @@ COMMANDS = {
         "upsert_cli.cli.verify:verify",
         "Read every record back with its vector, and compare it with a task's sources.",
     ),
+    "collections": (
+        "upsert_cli.cli.collections:collections",
+        "List the collections of a target, and what was loaded last into each.",
+    ),
     "query": ("upsert_cli.cli.query:query", "Find the records that are nearest to a text."),
     "report": ("upsert_cli.cli.page.command:report", "Write a page about one task, for a CI artifact or a mail."),
     "models": ("upsert_cli.cli.models:models", "See, fetch and check embedding models."),

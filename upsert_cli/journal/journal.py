@@ -77,6 +77,11 @@ class Journal:
         tasks = found if since is None else _created_since(found, since)
         return [self._present.as_of_now(task) for task in itertools.islice(tasks, offset, offset + limit)]
 
+    def newest_first(self) -> Iterator[Task]:
+        """Yields tasks like `list`, one by one, so that a long history does not fill the memory."""
+        self._be_of_this_format()
+        yield from map(self._present.as_of_now, self._readable(self._history.newest_first()))
+
     def waiting(self) -> Iterator[Task]:
         """Yields the queued tasks that no process runs, the oldest first: pending ones, and those whose runner died."""
         self._be_of_this_format()

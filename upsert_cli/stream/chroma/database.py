@@ -8,11 +8,20 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.errors import TargetBusy, TargetUnusable
+from upsert_cli.errors import ChromaNotFound, TargetBusy, TargetUnusable
+from upsert_cli.stream.chroma.rows import Listed
 from upsert_cli.stream.chroma.stamp import function_in
 
 DATABASE_NAME = "chroma.sqlite3"
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
+
+_PAIRS = "SELECT key, COALESCE(str_value, int_value, float_value, bool_value)"
+_LISTED = (
+    "SELECT c.id, c.name, c.dimension, (SELECT COUNT(*) FROM embeddings e JOIN segments s ON e.segment_id = s.id "
+    "WHERE s.collection = c.id AND s.scope = 'METADATA'), c.config_json_str, c.schema_str FROM collections c "
+    "JOIN databases d ON c.database_id = d.id WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
+    "ORDER BY c.name"
+)
 
 
 def probe_writer(folder: Path) -> None:
@@ -61,13 +70,37 @@ def described(folder: Path, collection: str) -> tuple[str, int | None, dict[str,
     if not rows:
         return None
     identity, dimension, *configurations = rows[0]
-    pairs = _ask(
-        folder,
-        "SELECT key, COALESCE(str_value, int_value, float_value, bool_value) FROM collection_metadata "
-        "WHERE collection_id = ?",
-        identity,
-    )
+    pairs = _ask(folder, f"{_PAIRS} FROM collection_metadata WHERE collection_id = ?", identity)
     return str(identity), dimension, dict(pairs), function_in(*map(_parsed, configurations))
+
+
+def listed(folder: Path) -> list[Listed]:
+    """Returns the collections of Chroma's usual database in a folder, by their names, without Chroma.
+
+    Raises:
+        ChromaNotFound: There is no Chroma in the folder.
+        TargetUnusable: Its database cannot be read.
+    """
+    path = folder / DATABASE_NAME
+    if not path.is_file():
+        raise ChromaNotFound(path=str(folder))
+    try:
+        with closing(_connect(path, mode="ro")) as connection:
+            rows = connection.execute(_LISTED).fetchall()
+            pairs = connection.execute(f"{_PAIRS}, collection_id FROM collection_metadata").fetchall()
+    except sqlite3.Error as error:
+        remedy = "use the version of chromadb that wrote it, or restore it from a backup"
+        raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
+    return [
+        Listed(
+            name=str(name),
+            records=int(records),
+            dimension=dimension,
+            metadata={key: value for key, value, owner in pairs if owner == identity},
+            function=function_in(*map(_parsed, configurations)),
+        )
+        for identity, name, dimension, records, *configurations in rows
+    ]
 
 
 def _parsed(configuration: str | None) -> object:

@@ -13,7 +13,7 @@ from upsert_cli.leases import Holder
 from upsert_cli.stream.chroma import damage, database, folder
 from upsert_cli.stream.chroma.client import connect_folder
 from upsert_cli.stream.chroma.quotas import NO_QUOTAS, Quotas
-from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.rows import Listed, Target
 from upsert_cli.stream.chroma.soundness import check_files
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class LocalFolder:
     def described(self) -> tuple[str, int | None, dict[str, Any], str] | None:
         """Returns what the database says of the collection."""
         return database.described(self.path, self.collection)
+
+    def listed(self) -> list[Listed]:
+        """Asks the database for all collections."""
+        return database.listed(self.path)
 
     def enter(self) -> None:
         """Makes the folder and moves into it."""

@@ -12,7 +12,7 @@ from upsert_cli.stream.chroma.access import access_to
 from upsert_cli.stream.chroma.address import address_of, is_server
 from upsert_cli.stream.chroma.local import LocalFolder
 from upsert_cli.stream.chroma.quotas import Quotas
-from upsert_cli.stream.chroma.rows import RETRY_FOR, Target
+from upsert_cli.stream.chroma.rows import RETRY_FOR, Listed, Target
 from upsert_cli.stream.chroma.server import Server
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Place(Protocol):
         Returns:
             Its id, its dimension (None while it is empty), its metadata, and the name of its embedding function or "".
         """
+
+    def listed(self) -> list[Listed]:
+        """Returns all collections that are there, by their names, without Chroma's library."""
 
     # -- in the writer's process, in this order -------------------------------------------------------------------
 

@@ -90,6 +90,20 @@ class Stored(NamedTuple):
     metadata: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A collection among those of its place."""
+
+    name: str
+    records: int
+    dimension: int | None
+    """Of its vectors; None while it is empty."""
+
+    metadata: dict[str, Any]
+    function: str
+    """The name of its embedding function, or ""."""
+
+
 class Member(NamedTuple):
     """A record of a scope."""
 

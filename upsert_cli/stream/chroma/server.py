@@ -19,7 +19,7 @@ from upsert_cli.stream.chroma.address import Address
 from upsert_cli.stream.chroma.client import connect_server
 from upsert_cli.stream.chroma.folder import FOLDER_MODE
 from upsert_cli.stream.chroma.quotas import CLOUD_QUOTAS, NO_QUOTAS, Quotas
-from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.rows import Listed, Target
 from upsert_cli.stream.chroma.stamp import function_in
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAJOR_VERSION = "1"  # of Chroma; what came before has other paths, and other answers
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
+LISTED = 100  # collections a request
 _GONE = 404
 _NO_NAME = 400  # what no tenant and no database can be called
 _OK = 200
@@ -78,6 +79,24 @@ class Server:
             found = _object(answer) or self._not_chroma(answer)
         function = function_in(found.get("configuration_json") or {}, found.get("schema") or {})
         return str(found.get("id")), found.get("dimension"), found.get("metadata") or {}, function
+
+    def listed(self) -> list[Listed]:
+        """Asks the server for all collections, and for the records of each."""
+        found: list[Listed] = []
+        with self._session(lambda _: None) as session:
+            tenant, database = self._database(session)
+            place = self._path("tenants", tenant, "databases", database, "collections")
+            while True:
+                answer = session.request("GET", f"{place}?limit={LISTED}&offset={len(found)}")
+                part = _json(answer)
+                if not isinstance(part, list):
+                    self._not_chroma(answer)
+                for one in part:
+                    count = session.request("GET", f"{place}/{one['id']}/count")
+                    records = _json(count)
+                    found.append(_listed(one, records if isinstance(records, int) else self._not_chroma(count)))
+                if len(part) < LISTED:
+                    return sorted(found, key=lambda one: one.name)
 
     def enter(self) -> None:
         """Makes the folder of the leases and moves into it."""
@@ -177,6 +196,16 @@ class Server:
     def _not_chroma(self, answer: httpx.Response) -> Any:
         found = f"something else (it answers {answer.status_code} to {answer.request.method} {answer.request.url.path})"
         raise NotAChromaServer(url=self.address.url, found=found)
+
+
+def _listed(found: dict[str, Any], records: int) -> Listed:
+    return Listed(
+        name=str(found.get("name")),
+        records=records,
+        dimension=found.get("dimension"),
+        metadata=found.get("metadata") or {},
+        function=function_in(found.get("configuration_json") or {}, found.get("schema") or {}),
+    )
 
 
 def _object(answer: httpx.Response) -> dict[str, Any] | None:

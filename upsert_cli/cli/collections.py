@@ -1,0 +1,38 @@
+"""The command that lists what a target holds: `collections`."""
+
+from __future__ import annotations
+
+import click
+
+from upsert_cli.cli.load_options import chroma_option
+from upsert_cli.cli.options import Session, common_options, json_option
+from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.text import safe_json
+from upsert_cli.inventory import Entry, collections_at
+
+_HEADER = ("COLLECTION", "RECORDS", "DIMENSION", "TASK", "STATUS", "FINISHED", "MODEL")
+
+
+@click.command()
+@chroma_option()
+@json_option("Print an array of collections.")
+@common_options
+def collections(session: Session, *, chroma: str, json: bool) -> None:
+    """List the collections of a target, and what was loaded last into each.
+
+    The task is the newest of this journal. Takes no lock, so it answers while a load runs.
+
+    \b
+    upsert-cli collections --chroma ./chroma
+    """
+    found = collections_at(session.journal, chroma)
+    if json:
+        click.echo(safe_json([one.as_json() for one in found]))
+        return
+    print_table(session.terminal, _HEADER, [_row(one) for one in found], numbers=("RECORDS", "DIMENSION"))
+
+
+def _row(one: Entry) -> tuple[str, ...]:
+    task = one.task
+    of_task = ("", "", "") if task is None else (task.id, task.status.value, task.finished_at or "")
+    return (one.name, str(one.records), str(one.dimension or ""), *of_task, one.model or "")

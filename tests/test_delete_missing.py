@@ -90,7 +90,7 @@ def test_nothing_is_deleted_as_long_as_a_row_is_rejected(tiny: Terminal, make_it
     pointer = {"object_id": "late", "payload": {}, "item_info": {"file_path": "late.txt"}}
     tiny.write("a.jsonl", [*items[2:], pointer])
     said = tiny.type(f"{LINE} --scope s --refs-root refs --task-id t", expect=3).stderr
-    assert "nothing was deleted, since 1 items were rejected" in said
+    assert "nothing was deleted, since 1 item was rejected" in said
     assert tiny.info("t")["counts"]["deleted"] == 0
     _equals(tiny, items)
     (tiny.folder / "refs" / "late.txt").write_text("here at last")

@@ -93,7 +93,7 @@ def query(
 
 def _show(session: Session, found: Nearest) -> None:
     cut = SHOWN_CHARACTERS if sys.stdout.isatty() else None
-    rows = [(hit.id, f"{hit.distance:.4f}", _start(hit.text or "", cut)) for hit in found.hits]
+    rows = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _start(hit.text or "", cut)) for hit in found.hits]
     print_table(session.terminal, _HEADER, rows, numbers=("DISTANCE",))
     if not rows:
         session.terminal.say(f"none of the {found.records:,} records of {found.target.collection} fits --where")

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from upsert_cli.distributed.dispatch import Dispatch
 from upsert_cli.distributed.loading import UnitLoad
-from upsert_cli.distributed.ray_workers import RayWorkers, cluster, fitting_workers
+from upsert_cli.distributed.ray_cluster import Crew, cluster
+from upsert_cli.distributed.ray_workers import RayWorkers
 from upsert_cli.distributed.runner import Spec
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.tasks import Task
@@ -58,17 +59,21 @@ def load_on_ray(
             observer.told(f"joining a Ray cluster{own}")
             with progress.busy("opening"):
                 stack.enter_context(cluster(options.ray_address, wait=wait))
-                count, threads = fitting_workers(options.workers, options.threads)
-            observer.told(f"loading by {count} workers with {threads} threads each")
+                crew = Crew.fitting(workers=options.workers, threads=options.threads, gpus=options.num_gpus_per_worker)
+            observer.told(f"loading by {crew.count} workers with {crew.threads} threads each")
+            if crew.room < crew.count:
+                observer.noted(
+                    f"the cluster has room for {crew.room} of {crew.count} workers; the others wait until it grows"
+                )
             spec = Spec(
                 task_id=task.id,
                 target=target,
                 model=task.model,
-                options=replace(options, threads=threads, verbose=False).as_json(),
+                options=replace(options, threads=crew.threads, verbose=False).as_json(),
                 sources=tuple(source.as_json() for source in sources),
                 secrets=tuple(name for name in SECRETS if os.environ.get(name)),
             )
-            workers = stack.enter_context(RayWorkers(spec, threads=threads, gpus=options.num_gpus_per_worker))
-            return Dispatch(workers, count=count, sources=sources, wait=wait)
+            workers = stack.enter_context(RayWorkers(spec, threads=crew.threads, gpus=options.num_gpus_per_worker))
+            return Dispatch(workers, count=crew.count, sources=sources, wait=wait)
 
         UnitLoad(sources, settlement, receipts, progress=progress, observer=observer).run(dispatch)

@@ -1,29 +1,18 @@
-"""Workers that are actors of Ray: on this machine, or on a cluster that is there.
-
-The only module that imports ray.
-"""
+"""Workers that are actors of Ray, on whatever machine of the cluster."""
 
 from __future__ import annotations
 
 import importlib.util
-import logging
-import os
-import secrets
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from upsert_cli.distributed.dispatch import Died, Event, Finished, Ready
+from upsert_cli.distributed.ray_cluster import one_line
 from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
-from upsert_cli.errors import ClusterLost, ClusterUnreachable, RayMissing, VersionsDiffer
+from upsert_cli.errors import ClusterLost, RayMissing, VersionsDiffer
 from upsert_cli.stream.units import Unit
-
-REASON_CHARACTERS = 300  # of what Ray says; the rest of it is advice
-STEP = 0.05  # seconds between two looks around while a cluster is joined
-JOIN_SECONDS = 5.0  # seconds that leaving a cluster may take; its workers are dead by then
-TOKEN_BYTES = 32  # of the token of a cluster that is made for one load
 
 
 def require_ray() -> None:
@@ -104,14 +93,14 @@ class RayWorkers:
         try:
             value = self._ray.get(answer)
         except exceptions.RayTaskError as error:
-            raise ClusterLost(reason=_one_line(error)) from error  # a bug: what the actor does catches all
+            raise ClusterLost(reason=one_line(error)) from error  # a bug: what the actor does catches all
         except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
             self._starting.discard(worker)
             with suppress(exceptions.RayError):
                 self._ray.kill(self._actors.pop(worker))  # one that only cannot be reached must not go on
-            return Died(worker, _one_line(error))
+            return Died(worker, one_line(error))
         except exceptions.RayError as error:
-            raise ClusterLost(reason=_one_line(error)) from error
+            raise ClusterLost(reason=one_line(error)) from error
         if worker in self._starting:
             self._starting.remove(worker)
             if value != self._spec.version:
@@ -133,103 +122,3 @@ class RayWorkers:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self.stop()
-
-
-@contextmanager
-def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
-    """Joins a cluster, or makes one on this machine, for the time inside.
-
-    Args:
-        address: `auto`, `local`, or `HOST:PORT`.
-        wait: Called while that takes its time; may raise to give up.
-
-    Raises:
-        ClusterUnreachable: There is none, or it does not let us in.
-    """
-    membership = _Membership(address)
-    try:
-        membership.enter(wait)
-        yield
-    finally:
-        membership.leave()
-
-
-class _Membership(threading.Thread):
-    """The thread that joins and leaves the cluster.
-
-    Ray's own processes end with the thread that started them, so it lives as long as they are needed. And Ray would set
-    a signal handler in the main thread, where ours belong.
-    """
-
-    def __init__(self, address: str) -> None:
-        super().__init__(name="ray", daemon=True)
-        self._address = address
-        self._joined = threading.Event()
-        self._leaving = threading.Event()
-        self._error: BaseException | None = None
-
-    def _connect(self) -> None:
-        # Read by Ray when it is imported. It would report home, and leave a token in the home folder.
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        if self._address == "local":
-            os.environ["RAY_AUTH_MODE"] = "token"
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
-        import ray
-        import ray._private.worker as ray_worker
-
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        # What the workers' machines say is ours to tell: Ray would print it to standard output.
-        ray_worker._worker_logs_enabled = False
-        ray.init(
-            address=self._address,
-            include_dashboard=False if self._address == "local" else None,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.CRITICAL,
-        )
-
-    def run(self) -> None:
-        """Is the thread."""
-        try:
-            self._connect()
-        except BaseException as error:  # noqa: BLE001  # handed over to the main thread, which raises it
-            self._error = error
-        self._joined.set()
-        self._leaving.wait()
-        if self._error is None:
-            import ray
-
-            ray.shutdown()
-
-    def enter(self, wait: Callable[[], None]) -> None:
-        """Waits until the cluster is joined."""
-        self.start()
-        while not self._joined.wait(STEP):
-            wait()
-        if self._error is not None:
-            raise ClusterUnreachable(address=self._address, reason=_one_line(self._error)) from self._error
-
-    def leave(self) -> None:
-        """Lets go of the cluster; one that was made for this ends."""
-        self._leaving.set()
-        self.join(JOIN_SECONDS)
-
-
-def fitting_workers(workers: int | None, threads: int | None) -> tuple[int, int]:
-    """Returns how many workers a cluster that was joined has room for, and how many processors each of them gets.
-
-    Args:
-        workers: As many as the user wants; None: one a machine.
-        threads: As many as the user wants; None: what the machines have, in equal parts.
-    """
-    import ray
-
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    machines = [machine["Resources"].get("CPU", 0.0) for machine in nodes if machine["Alive"]]
-    sizes = [int(size) for size in machines if size >= 1] or [1]
-    count = workers or len(sizes)
-    return count, threads or max(1, min(max(sizes), sum(sizes) // count))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__

@@ -1,0 +1,138 @@
+"""A Ray cluster that this process is a member of: one that is there, or one for this load alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from upsert_cli.errors import ClusterUnreachable
+
+REASON_CHARACTERS = 300  # of what Ray says; the rest of it is advice
+STEP = 0.05  # seconds between two looks around while a cluster is joined
+JOIN_SECONDS = 4.0  # seconds that leaving a cluster may take; its workers are dead by then
+TOKEN_BYTES = 32  # of the token of a cluster that is made for one load
+
+
+@contextmanager
+def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
+    """Joins a cluster, or makes one on this machine, for the time inside.
+
+    Args:
+        address: `auto`, `local`, or `HOST:PORT`.
+        wait: Called while that takes its time; may raise to give up.
+
+    Raises:
+        ClusterUnreachable: There is none, or it does not let us in.
+    """
+    membership = _Membership(address)
+    try:
+        membership.enter(wait)
+        yield
+    finally:
+        membership.leave()
+
+
+class _Membership(threading.Thread):
+    """The thread that joins and leaves the cluster.
+
+    Ray's own processes end with the thread that started them, so it lives as long as they are needed. And Ray would set
+    a signal handler in the main thread, where ours belong.
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(name="ray", daemon=True)
+        self._address = address
+        self._joined = threading.Event()
+        self._leaving = threading.Event()
+        self._error: BaseException | None = None
+
+    def _connect(self) -> None:
+        # Read by Ray when it is imported. It would report home, and leave a token in the home folder.
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        if self._address == "local":
+            os.environ["RAY_AUTH_MODE"] = "token"
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
+        import ray
+        import ray._private.worker as ray_worker
+
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        # What the workers' machines say is ours to tell: Ray would print it to standard output.
+        ray_worker._worker_logs_enabled = False
+        ray.init(
+            address=self._address,
+            include_dashboard=False if self._address == "local" else None,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level=logging.CRITICAL,
+        )
+
+    def run(self) -> None:
+        """Is the thread."""
+        try:
+            self._connect()
+        except BaseException as error:  # noqa: BLE001  # handed over to the main thread, which raises it
+            self._error = error
+        self._joined.set()
+        self._leaving.wait()
+        if self._error is None:
+            import ray
+
+            ray.shutdown()
+
+    def enter(self, wait: Callable[[], None]) -> None:
+        """Waits until the cluster is joined."""
+        self.start()
+        while not self._joined.wait(STEP):
+            wait()
+        if self._error is not None:
+            raise ClusterUnreachable(address=self._address, reason=one_line(self._error)) from self._error
+
+    def leave(self) -> None:
+        """Lets go of the cluster; one that was made for this ends."""
+        self._leaving.set()
+        self.join(JOIN_SECONDS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """How many workers to ask a cluster for."""
+
+    count: int
+    threads: int
+    """Processors for each."""
+
+    room: int
+    """Workers that the cluster has room for as it is; others wait until it grows."""
+
+    @classmethod
+    def fitting(cls, *, workers: int | None, threads: int | None, gpus: float) -> Crew:
+        """Returns what fits the cluster that was joined.
+
+        Args:
+            workers: As many as the user wants; None: one a machine.
+            threads: As many as the user wants; None: what the machines have, in equal parts.
+            gpus: For each worker.
+        """
+        import ray
+
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        sizes = [int(machine["CPU"]) for machine in machines] or [1]
+        count = workers or len(sizes)
+        threads = threads or max(1, min(max(sizes), sum(sizes) // count))
+        room = 0
+        for machine in machines:
+            fitting = int(machine["CPU"]) // threads
+            room += min(fitting, int(machine.get("GPU", 0) / gpus)) if gpus else fitting
+        return cls(count=count, threads=threads, room=room)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns what Ray says without the line breaks, and not all of it."""
+    return " ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from tests.conftest import Terminal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import TaskStatus
@@ -22,7 +20,7 @@ SECONDS = 120.0  # seconds after which a test gives up
 
 
 def _statuses(terminal: Terminal) -> dict[str, str]:
-    return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
+    return {task.id: task.status.value for task in Journal(terminal.journal).list()}
 
 
 def _await(condition: Callable[[], bool]) -> None:
@@ -49,7 +47,6 @@ def test_what_is_enqueued_is_run_the_oldest_first(tiny: Terminal, make_items: It
     assert ends == [(first.stdout.strip(), 0), ("in", 0), ("b", 3), (None, 3)]
     assert events[-1]["statuses"] == {"done": 3}
     assert len(tiny.records()) == 4
-    assert set(tiny.records("categories")) == {"b"}
     assert tiny.type("upsert-cli work").stderr == "nothing was pending\n"
 
 
@@ -63,10 +60,6 @@ def test_an_id_is_queued_once(tiny: Terminal, make_items: Items) -> None:
     assert tiny.info("t")["attempt"] == 1
     tiny.type("upsert-cli work -q")
     assert "is done already" in tiny.type("upsert-cli run a.jsonl --enqueue --task-id t").stderr
-    assert tiny.type("upsert-cli restart t --from-start --enqueue").stdout == "t\n"
-    assert tiny.info("t")["status"] == "pending"
-    tiny.type("upsert-cli work -q")
-    assert [attempt["status"] for attempt in tiny.info("t")["attempts"]] == ["done", "done"]
     tiny.type("upsert-cli run a.jsonl --enqueue --dry-run", expect=2)
 
 
@@ -92,67 +85,51 @@ def test_the_gravest_of_several_ends_is_the_exit_code(tiny: Terminal, make_items
     tiny.type("upsert-cli work --once --watch", expect=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_task_whose_worker_ends_is_taken_over(tiny: Terminal, make_items: Items, number: signal.Signals) -> None:
-    """SIGTERM gives the task back to the queue, kill -9 leaves it there; the next worker goes on at the checkpoint."""
+def test_a_task_whose_worker_ends_is_taken_over(tiny: Terminal, make_items: Items) -> None:
+    """Kill -9 leaves a task in the queue, SIGTERM gives it back; each next worker goes on at the checkpoint."""
     tiny.write("a.jsonl", make_items(600))
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id t --batch-size 32")
-    worker = tiny.start("upsert-cli work --json")
-    tiny.wait_for_rows("t")
-    tiny.wait_for_rows("t")
-    if number == signal.SIGKILL:
-        os.killpg(worker.pid, number)
-    else:
-        worker.send_signal(number)
-    output, errors = worker.communicate(timeout=SECONDS)
-    assert worker.returncode == -number
-    left = tiny.info("t")
-    assert 0 < left["progress"]["rows"] < 600
-    if number == signal.SIGTERM:
-        assert left["status"] == "pending"
-        assert "the next `upsert-cli work` continues it" in errors
-        ends = [json.loads(line) for line in output.splitlines()][-3:]
-        assert [(end["type"], end["exit_code"]) for end in ends] == [
-            ("error", 143), ("summary", 143), ("summary", 143),
-        ]  # fmt: skip
+    rows = []
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        worker = tiny.start("upsert-cli work --json")
+        tiny.wait_for_rows("t")
+        if number == signal.SIGKILL:
+            os.killpg(worker.pid, number)
+        else:
+            worker.send_signal(number)
+        output, errors = worker.communicate(timeout=SECONDS)
+        assert worker.returncode == -number
+        rows.append(Journal(tiny.journal).find("t").rows)
+    assert 0 < rows[0] < rows[1] < 600
+    assert _statuses(tiny) == {"t": "pending"}
+    assert "the next `upsert-cli work` continues it" in errors
+    ends = [json.loads(line) for line in output.splitlines()][-3:]
+    assert [(end["type"], end["exit_code"]) for end in ends] == [("error", 143), ("summary", 143), ("summary", 143)]
     tiny.type("upsert-cli work")
     task = tiny.info("t")
-    assert (task["status"], task["counts"]["read"], task["attempt"]) == ("done", 600, 2)
-    before, last = task["attempts"]
-    assert before["counts"]["read"] >= left["progress"]["rows"]
-    assert (before["status"], before["finished_at"] is None) == (
-        ("pending", False) if number == signal.SIGTERM else ("processing", True)
-    )
-    assert (last["status"], last["attempt"]) == ("done", 2)
+    assert (task["status"], task["counts"]["read"], task["attempt"]) == ("done", 600, 3)
+    shown = [(each["status"], each["counts"]["read"], each["finished_at"] is None) for each in task["attempts"]]
+    assert shown == [("processing", rows[0], True), ("pending", rows[1], False), ("done", 600, False)]
     assert len(tiny.records()) == 600
 
 
-def test_a_worker_that_watches_ends_by_a_signal(tiny: Terminal, make_items: Items) -> None:
-    """`work --watch` runs what comes later, and a signal while nothing is run ends it by that signal."""
+def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal, make_items: Items) -> None:
+    """Of two tasks that one comes first whose folder is free, then the other; a worker that watches ends by a signal."""
     tiny.write("a.jsonl", make_items(2))
-    worker = tiny.start("upsert-cli work --watch 0.1")
-    tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
-    _await(lambda: _statuses(tiny) == {"t": "done"} and not list((tiny.journal / "active").iterdir()))
+    (tiny.folder / "busy").mkdir()
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id waits --chroma busy")
+    with Lease.take(tiny.folder / "busy" / LEASE_NAME, Holder.this_process("another", clean=True)):
+        worker = tiny.start("upsert-cli work --watch 0.1")
+        tiny.type("upsert-cli run a.jsonl --enqueue --task-id goes")
+        _await(lambda: _statuses(tiny) == {"waits": "pending", "goes": "done"})
+    _await(lambda: _statuses(tiny) == {"waits": "done", "goes": "done"})
+    _await(lambda: not list((tiny.journal / "active").iterdir()))
     time.sleep(0.3)
     worker.send_signal(signal.SIGTERM)
     _, errors = worker.communicate(timeout=SECONDS)
     assert worker.returncode == -signal.SIGTERM
-    assert "stopped by SIGTERM while no task was run, after 1" in errors
-
-
-def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal, make_items: Items) -> None:
-    """Of two tasks the one whose folder nobody has is run at once, the other when its folder is free."""
-    tiny.write("a.jsonl", make_items(2))
-    (tiny.folder / "busy").mkdir()
-    tiny.type("upsert-cli run a.jsonl --enqueue --task-id waits --chroma busy")
-    tiny.type("upsert-cli run a.jsonl --enqueue --task-id goes")
-    with Lease.take(tiny.folder / "busy" / LEASE_NAME, Holder.this_process("another", clean=True)):
-        worker = tiny.start("upsert-cli work")
-        _await(lambda: _statuses(tiny) == {"waits": "pending", "goes": "done"})
-    _, errors = worker.communicate(timeout=SECONDS)
-    assert worker.returncode == 0
     assert f"task waits waits: {tiny.folder / 'busy'} is in use by pid {os.getpid()}" in errors
-    assert _statuses(tiny) == {"waits": "done", "goes": "done"}
+    assert "stopped by SIGTERM while no task was run, after 2" in errors
 
 
 def test_what_run_left_is_not_queued(tiny: Terminal, make_items: Items) -> None:

@@ -20,7 +20,14 @@ SHORT_HISTORY = 10  # tasks
 PENDING = 30  # tasks at the end of each journal that are still to be canceled
 TURNS = 3  # times as many repetitions as of a load
 MILLI = 1_000  # milliseconds a second
-LIMITS = {"info of the oldest": 50, "info of the newest": 50, "list": 100, "list --status failed": 100, "cancel": 20}
+LIMITS = {
+    "info of the oldest": 50,
+    "info of the newest": 50,
+    "list": 100,
+    "list --status failed": 100,
+    "cancel": 20,
+    "work": 50,
+}
 MEMORY = 60  # MB
 
 
@@ -51,6 +58,7 @@ def _runner(bench: Bench, name: str, journal: str) -> Callable[[], Cost]:
         "info of the newest": lambda: ["info", f"task-{total - 1}"],
         "list": lambda: ["list"],
         "list --status failed": lambda: ["list", "--status", "failed"],
+        "work": lambda: ["work"],  # nothing is queued, which takes the longest to find out
         "cancel": lambda: ["cancel", f"pending-{next(pending)}"],
     }
     return lambda: cost_of(bench.command(*words[name](), journal=journal), memory=True)

@@ -16,9 +16,9 @@ from tests.conftest import Terminal
 from upsert_cli.journal.journal import Journal
 
 WORKERS = 4
-FOLDERS = 3  # fewer than workers, so that some of them meet
+FOLDERS = 2  # fewer than workers, so that some of them meet
 ROWS = 4
-FEW, MANY = 8, 200  # tasks; the larger number is run before a release
+FEW, MANY = 5, 200  # tasks; the larger number is run before a release
 SECONDS = 3_600.0  # seconds after which a test gives up
 
 

@@ -24,7 +24,7 @@ OLD, NEW, BETWEEN = "2026-01-01T00:00:00Z", "2026-11-01T00:00:00Z", "2026-06-01T
 DONE, FAILED, PENDING = TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.PENDING
 GOES = {"o1", "o2", "o3", "m1", "n1"}
 STAYS = {"m-new", "m-pending", "m-dead", "n-new"}
-POINTS = 6  # points at which a fault strikes by default, spread over all
+POINTS = 4  # points at which a fault strikes by default, spread over all
 
 
 def _fill(folder: Path) -> Journal:

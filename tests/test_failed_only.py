@@ -154,6 +154,8 @@ def test_what_is_refused(mended: Terminal, make_items: Items) -> None:
     mended.write("c.jsonl", [{"object_id": ""}, *make_items(400)])
     mended.type("upsert-cli run c.jsonl --task-id c --batch-size 16 --max-failures 0", expect=1)
     assert "not read yet" in mended.type("upsert-cli restart c --failed-only", expect=4).stderr
+    mended.type("upsert-cli run c.jsonl --task-id empty --model-path .", expect=1)
+    assert "not read yet" in mended.type("upsert-cli restart empty --failed-only", expect=4).stderr
 
 
 def test_nothing_to_do(tiny: Terminal, make_items: Items) -> None:

@@ -97,6 +97,7 @@ def test_no_file_is_opened_through_a_link(tiny: Terminal, victim: Path) -> None:
         planted.unlink(missing_ok=True)
         if kept is not None:
             kept.rename(planted)
+        assert tiny.info("t")["status"] != "processing"
 
 
 def test_no_file_is_replaced_through_a_link(tiny: Terminal, victim: Path) -> None:

@@ -113,6 +113,7 @@ def reopen_task(
             return _opened(_set_back(journal, task, claim, from_start=from_start, queued=enqueue), claim)
         if task.counts.failed:
             return _opened(_set_back_to_rejects(journal, task, claim, queued=enqueue), claim)
+        _refuse_unread(task, claim)
         claim.release()
         return Opening(task=task, claim=None, skipped=f"task {task_id} has no rejected items")
     except BaseException:
@@ -234,10 +235,16 @@ def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, queued: 
     sources = [Source.from_json(value) for value in task.inputs]
     for source in sources:
         source.check_unchanged()
-    if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
-        raise RowsLeft(task_id=task.id, status=task.status.value)
+    _refuse_unread(task, claim)
     claim.retry_rejects(task, START.as_json())
     return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, queued=queued)
+
+
+def _refuse_unread(task: Task, claim: Claim) -> None:
+    """Makes sure that a task has come to the end of its sources, before nothing but its rejects is of interest."""
+    sources = [Source.from_json(value) for value in task.inputs]
+    if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
+        raise RowsLeft(task_id=task.id, status=task.status.value)
 
 
 def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Task) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, RejectsLost, TooManyFailures
+from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, JournalUnreadable, RejectsLost, TooManyFailures
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.failed_items import FAILED_ITEMS
@@ -215,7 +215,7 @@ class Settlement:
                 count=self.checkpoint.counts.failed,
             )
             return tuple(itertools.islice(known, FAILED_ITEMS))
-        except JournalDamaged:
+        except (JournalDamaged, JournalUnreadable):
             return ()  # `check_complete` and `journal check` say so; the record must not be lost for it
 
 

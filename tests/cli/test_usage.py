@@ -87,3 +87,13 @@ def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
     command = getattr(importlib.import_module(module), function)
     assert isinstance(command, click.Command)
     assert short_help.rstrip(".") == command.get_short_help_str(limit=1_000).rstrip(".")
+
+
+@pytest.mark.parametrize("option", ["--chroma", "--journal", "--model-path"])
+def test_an_empty_name_is_no_folder(terminal: Terminal, option: str) -> None:
+    """A shell variable that was not set is refused, and never stands for the folder that one is in."""
+    terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
+    errors = terminal.type(f"upsert-cli run a.jsonl {option} ''", expect=2).stderr
+    assert f"'{option}'" in errors
+    assert "it is empty" in errors
+    assert sorted(path.name for path in terminal.folder.iterdir()) == ["a.jsonl"]

@@ -31,6 +31,8 @@ class ChromaPlace(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Returns the place, or fails for an address that cannot be one; its password, if any, is not repeated."""
+        if not value:  # for a path that is the current folder, for a user a shell variable that was not set
+            self.fail("it is empty; name a folder or a server")
         try:
             return place_named(str(value))
         except BadServerAddress as error:

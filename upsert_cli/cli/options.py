@@ -43,6 +43,8 @@ class Option(click.Option):
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Returns the value, or fails for text that no journal and no collection could hold; paths may be any bytes."""
+        if value == "" and isinstance(self.type, click.Path):
+            raise click.BadParameter("it is empty; name a folder or a file", ctx=ctx, param=self)
         cast = super().type_cast_value(ctx, value)
         for text in cast if isinstance(cast, tuple) else (cast,):
             if isinstance(text, str) and not text.isascii() and text != text.encode(errors="replace").decode():

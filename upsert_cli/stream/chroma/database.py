@@ -8,12 +8,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.errors import ChromaNotFound, TargetBusy, TargetUnusable
+from upsert_cli.errors import ChromaNotFound, TargetBusy, TargetUnusable, UpsertCliError
 from upsert_cli.stream.chroma.rows import Listed
 from upsert_cli.stream.chroma.stamp import function_in
 
 DATABASE_NAME = "chroma.sqlite3"
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
+READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction
+_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # what a reader hears where a killed writer is to be undone
 
 _PAIRS = "SELECT key, COALESCE(str_value, int_value, float_value, bool_value)"
 _LISTED = (
@@ -39,13 +41,7 @@ def probe_writer(folder: Path) -> None:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        if "locked" in str(error):
-            raise TargetBusy(path=str(folder)) from error
-        remedy = "restore it from a backup"
-        if isinstance(error, sqlite3.OperationalError):
-            remedy = "give this user access to it"
-        remedy += ", or choose another folder with --chroma"
-        raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
+        raise _meaning(folder, error) from error
 
 
 def flushed_segments(folder: Path, collection: str) -> list[str]:
@@ -79,16 +75,18 @@ def listed(folder: Path) -> list[Listed]:
 
     Raises:
         ChromaNotFound: There is no Chroma in the folder.
+        TargetBusy: Another program keeps it locked.
         TargetUnusable: Its database cannot be read.
     """
     path = folder / DATABASE_NAME
     if not path.is_file():
         raise ChromaNotFound(path=str(folder))
     try:
-        with closing(_connect(path, mode="ro")) as connection:
-            rows = connection.execute(_LISTED).fetchall()
-            pairs = connection.execute(f"{_PAIRS}, collection_id FROM collection_metadata").fetchall()
+        rows = _read(path, _LISTED)
+        pairs = _read(path, f"{_PAIRS}, collection_id FROM collection_metadata")
     except sqlite3.Error as error:
+        if error.sqlite_errorname != "SQLITE_ERROR":
+            raise _meaning(folder, error) from error
         remedy = "use the version of chromadb that wrote it, or restore it from a backup"
         raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
     return [
@@ -141,6 +139,12 @@ def reading_flushes(folder: Path, collection: str) -> bool:
 
 def is_flushed(folder: Path, collection_id: str) -> bool | None:
     """Tells whether the index files hold all that the records' tables hold; None where it cannot be told."""
+    with suppress(TargetBusy, TargetUnusable):
+        return _is_flushed(folder, collection_id)
+    return None
+
+
+def _is_flushed(folder: Path, collection_id: str) -> bool | None:
     rows = _ask(
         folder,
         "SELECT s.scope, m.seq_id FROM segments s JOIN max_seq_id m ON m.segment_id = s.id WHERE s.collection = ?",
@@ -153,17 +157,49 @@ def is_flushed(folder: Path, collection_id: str) -> bool | None:
 
 
 def _ask(folder: Path, query: str, value: str) -> list[tuple[Any, ...]]:
-    """Returns nothing where the database is missing, or is of a version of Chroma that has other tables."""
+    """Returns nothing where the database is missing, or is of a version of Chroma that has other tables.
+
+    Raises:
+        TargetBusy: Another program keeps it locked.
+        TargetUnusable: It cannot be read.
+    """
     path = folder / DATABASE_NAME
     if not path.exists():
         return []
     try:
-        with closing(_connect(path, mode="ro")) as connection:
-            return connection.execute(query, (value,)).fetchall()
-    except sqlite3.Error:
-        return []
+        return _read(path, query, value)
+    except sqlite3.Error as error:
+        if error.sqlite_errorname == "SQLITE_ERROR":  # there is no such table or column
+            return []
+        raise _meaning(folder, error) from error
 
 
-def _connect(path: Path, *, mode: str) -> sqlite3.Connection:
+def _read(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+    try:
+        return _rows(path, query, values, mode="ro")
+    except sqlite3.Error as error:
+        if not error.sqlite_errorname.startswith(_NEEDS_WRITING):
+            raise
+    # Whoever was killed in a transaction left what has to be undone before anything can be read.
+    return _rows(path, query, values, mode="rw")
+
+
+def _rows(path: Path, query: str, values: tuple[str, ...], *, mode: str) -> list[tuple[Any, ...]]:
+    with closing(_connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
+    """Returns what a user can do about a database that does not open."""
+    if "locked" in str(error):
+        return TargetBusy(path=str(folder))
+    remedy = "restore it from a backup"
+    if isinstance(error, sqlite3.OperationalError):
+        remedy = "give this user access to it"
+    remedy += ", or choose another folder with --chroma"
+    return TargetUnusable(path=str(folder / DATABASE_NAME), reason=str(error), remedy=remedy)
+
+
+def _connect(path: Path, *, mode: str, seconds: float = PROBE_SECONDS) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=PROBE_SECONDS, isolation_level=None)
+    return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)

@@ -18,6 +18,7 @@ WRONG = [
     "upsert-cli categories run a.jsonl --json --max-failures 5x",
     "upsert-cli restart t --json --from-start --failed-only",
     "upsert-cli restart .hidden --json",
+    "upsert-cli work --json --once --watch",
 ]
 
 

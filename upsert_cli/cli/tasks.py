@@ -156,6 +156,8 @@ def _state(task: Task, *, running: bool) -> str:
 def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
     yield "task", task.id
     yield "status", _state(task, running=running)
+    if task.queued and not task.status.is_final:
+        yield "queued", "`upsert-cli work` runs it"
     if task.detail is not None:
         yield "detail", task.detail
     yield "kind", task.kind

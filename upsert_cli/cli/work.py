@@ -10,6 +10,7 @@ import click
 
 from upsert_cli.cli.options import Session, common_options, json_option, option
 from upsert_cli.cli.report import RunReport, code_of
+from upsert_cli.cli.run import Loading
 from upsert_cli.cli.text import safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task
@@ -20,7 +21,7 @@ from upsert_cli.worker import Outcome, run_queued
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs milliseconds
 
 
-@click.command()
+@click.command(cls=Loading)
 @option("--once", is_flag=True, help="Run one task, if there is one, and end.")
 @option(
     "--watch",

@@ -75,6 +75,26 @@ def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServ
     assert_same(whole, shared_server.records("verified"))
 
 
+def test_what_is_missing_goes_from_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
+    """What the file no longer holds is deleted there too, too much of it refused, and the collection is listed and asked."""
+    items = vectored(40)
+    where = f"--chroma {shared_server.url} --collection equal"
+    tiny.write("a.jsonl", items)
+    tiny.type(f"upsert-cli run a.jsonl --delete-missing {where}")
+    tiny.write("a.jsonl", items[4:])
+    tiny.type(f"upsert-cli run a.jsonl --delete-missing --task-id t {where}")
+    assert tiny.info("t")["counts"]["deleted"] == 4
+    tiny.write("a.jsonl", items[20:])
+    assert "16 of the 36 records" in tiny.type(f"upsert-cli run a.jsonl --delete-missing {where}", expect=4).stderr
+    assert shared_server.records("equal").keys() == {item["object_id"] for item in items[4:]}
+    listed = json.loads(tiny.type(f"upsert-cli collections --chroma {shared_server.url} --json").stdout)
+    [equal] = [one for one in listed if one["collection"] == "equal"]
+    assert (equal["records"], equal["dimension"], equal["task"]["id"]) == (36, 384, "t")
+    model = tiny.env["UPSERT_CLI_RUN_MODEL_PATH"]
+    found = json.loads(tiny.type(f"upsert-cli query text {where} -n 36 --model-path {model} --json").stdout)
+    assert {hit["id"] for hit in found["hits"]} == {item["object_id"] for item in items[4:]}
+
+
 def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """Tenant and database are part of the address; one that is not there is named, and nothing is made."""
     tiny.write("a.jsonl", vectored(5))

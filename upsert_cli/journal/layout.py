@@ -82,7 +82,8 @@ class Layout:
 
     def files_of(self, task_id: str) -> tuple[Path, ...]:
         """Returns the files that go with a task, but for its receipts and its spool; they may not exist."""
-        return tuple(each(task_id) for each in (self.progress, self.lease, self.rejects, self.retry, self.course))
+        each_file = (self.progress, self.lease, self.rejects, self.retry, self.course, self.missing)
+        return tuple(path_of(task_id) for path_of in each_file)
 
     def names_of_task_files(self) -> frozenset[str]:
         """Returns the names of the files that go with tasks: leases, checkpoints, rejects."""

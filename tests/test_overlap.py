@@ -82,6 +82,14 @@ def test_skip_makes_no_task(busy: Terminal) -> None:
     assert set(_tasks(busy)) == {"first"}
 
 
+def test_a_refused_load_loads_no_model(tiny: Terminal, make_items: Items) -> None:
+    """Who is refused the folder ends at once: loading begins when the folder is this load's alone."""
+    tiny.write("a.jsonl", make_items(3))
+    with _held(tiny):
+        tiny.type("upsert-cli run a.jsonl --task-id t", expect=4)
+    assert "loading" not in tiny.info("t")["seconds"]
+
+
 def test_wait_comes_after(busy: Terminal) -> None:
     """A load that waits says for whom, and works when the other has ended; both are whole."""
     done = busy.type("upsert-cli categories run b.jsonl --task-id second --if-running wait --wait-timeout 60")

@@ -103,6 +103,19 @@ def test_loading_again_embeds_nothing(tiny: Terminal, make_items: Items) -> None
     assert tiny.records(vectors=True) == before
 
 
+def test_the_model_is_loaded_for_texts_alone(tiny: Terminal, make_items: Items) -> None:
+    """A new collection's texts have it loaded while that is opened; unchanged texts and own vectors do without."""
+    tiny.write("a.jsonl", make_items(3))
+    tiny.write("v.jsonl", [{"object_id": "v", "payload": {"text": "one", "vector": [0.5] * 384}}])
+    for line, loads in (
+        ("a.jsonl --task-id first", True),
+        ("a.jsonl --task-id again", False),
+        ("v.jsonl --task-id own --collection own", False),
+    ):
+        tiny.type(f"upsert-cli run {line}")
+        assert ("loading" in tiny.info(line.split()[2])["seconds"]) is loads
+
+
 def test_changed_metadata_is_written_without_embedding(tiny: Terminal, make_items: Items) -> None:
     """Metadata that changed everywhere is `updated` everywhere, the vectors stay, a vanished key vanishes."""
     items = make_items(200)

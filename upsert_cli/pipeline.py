@@ -157,15 +157,10 @@ class _Attempt:
                 wait=self._wait,
             )
         with writer:
-            with self._progress.busy("opening"):
-                opened = writer.opened()
-            for warning in opened.warnings:
-                self._observer.noted(warning)
-            deletion = self._prepare_deletion(writer, is_empty=not opened.count)
-            self._progress.stage = "loading"
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
-                self._load(model, writer, only)
+                deletion = self._load(model, writer, only)
             else:
+                deletion = self._open(writer)
                 self._load_in_units(model)
             if deletion is not None:
                 delete = partial(self._delete, writer)
@@ -178,7 +173,19 @@ class _Attempt:
         self._check_sources()
         self._settlement.check_complete()
 
-    def _load(self, model: Model, writer: Writer, only: Iterator[tuple[str, int]] | None) -> None:
+    def _open(self, writer: Writer) -> Deletion | None:
+        """Waits until the collection is open, and returns what is to be deleted of it in the end."""
+        with self._progress.busy("opening"):
+            opened = writer.opened()
+        for warning in opened.warnings:
+            self._observer.noted(warning)
+        deletion = self._prepare_deletion(writer, is_empty=not opened.count)
+        self._progress.stage = "loading"
+        return deletion
+
+    def _load(self, model: Model, writer: Writer, only: Iterator[tuple[str, int]] | None) -> Deletion | None:
+        with self._progress.busy("opening"):
+            leased = writer.leased()
         stream = self._stages.run(
             self._sources,
             start=Position.from_json(self._settlement.checkpoint.position),
@@ -186,11 +193,16 @@ class _Attempt:
             rejected=self._settlement.rejects_to_retry,
             model=model,
             writer=writer,
+            leased=leased,
             wait=self._wait,
         )
-        with self._settlement.open_rejects() as rejects, closing(stream):
-            for embedded in stream:
-                self._settle(embedded, writer, rejects)
+        with closing(stream):
+            deletion = self._open(writer)
+            self._stages.opened()
+            with self._settlement.open_rejects() as rejects:
+                for embedded in stream:
+                    self._settle(embedded, writer, rejects)
+        return deletion
 
     def _load_in_units(self, model: Model) -> None:
         from upsert_cli.distributed.engine import load_on_ray

@@ -14,11 +14,11 @@ from upsert_cli.journal.tasks import Task
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model
 from upsert_cli.progress import Progress
 from upsert_cli.request import Options
-from upsert_cli.stream.ahead import run_ahead
+from upsert_cli.stream.ahead import STEP, run_ahead
 from upsert_cli.stream.chroma.place import Place, place_at
-from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.rows import Leased, Target
 from upsert_cli.stream.chroma.writer import Writer
-from upsert_cli.stream.embedder import Embedder, FastEmbedder
+from upsert_cli.stream.embedder import Embedder, FastEmbedder, Loader
 from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.sources.source import Source
@@ -131,6 +131,7 @@ class Stages:
         self._pace = pace or Pace(options.batch_size)
         self._in_flight = InFlight()
         self._ending = threading.Event()
+        self._open = threading.Event()
 
     def run(
         self,
@@ -142,10 +143,11 @@ class Stages:
         model: Model,
         writer: Writer,
         wait: Callable[[], None],
+        leased: Leased | None = None,
         unit: Unit | None = None,
         load: Callable[[], Embedder] | None = None,
     ) -> Generator[Embedded, None, None]:
-        """Yields embedded windows, in the order of their rows.
+        """Begins to read, and yields embedded windows, in the order of their rows.
 
         Args:
             sources: What to read.
@@ -155,6 +157,7 @@ class Stages:
             model: What to embed with; loaded when the first text needs it.
             writer: Tells what the collection holds already.
             wait: Called in the waits of the thread that takes the windows; may raise to end all stages.
+            leased: What is known of the collection before it is open; None: it is open.
             unit: Whose rows to read; None: all from `start` on.
             load: Returns the model where somebody keeps it loaded; None: it is loaded here.
         """
@@ -173,20 +176,41 @@ class Stages:
             unit=unit,
             superseded=None if only is None else superseded,
         )
+        loader = Loader(load or (lambda: self._load(model)))
+        if leased is None:
+            self.opened()
+        elif leased.empty or options.force:  # else all may be unchanged
+            windows = _for_texts(windows, loader)
         ahead = run_ahead(self._read(windows), depth=RUN_AHEAD, ending=self._ending)
         plans = run_ahead(
-            compare_windows(ahead, writer, in_flight=self._in_flight, force=self._options.force, ending=self._ending),
+            compare_windows(
+                self._once_open(ahead),
+                writer,
+                in_flight=self._in_flight,
+                force=self._options.force,
+                ending=self._ending,
+            ),
             depth=RUN_AHEAD,
             ending=self._ending,
         )
         embedded = embed_windows(
             plans,
-            load=load or (lambda: self._load(model)),
+            load=loader.embedder,
             effort=self._options.effort,
             ending=self._ending,
             clock=time.monotonic,
         )
         return run_ahead(self._embedded(embedded), depth=1, ending=self._ending, wait=wait)
+
+    def opened(self) -> None:
+        """Lets windows be compared: the collection is open."""
+        self._open.set()
+
+    def _once_open(self, windows: Iterator[Window]) -> Iterator[Window]:
+        """Holds windows back meanwhile, since it is the main thread that waits for that, and sees signals."""
+        while not (self._ending.is_set() or self._open.wait(STEP)):
+            continue
+        yield from windows
 
     def settled(self, embedded: Embedded, *, write_seconds: float) -> None:
         """Lets the ids of a window into the collection again, and sizes the next ones by what took longest."""
@@ -215,3 +239,13 @@ class Stages:
             self._progress.add("embedding", embedded.seconds)
             self._pace.learn("embedding", embedded.window.read, embedded.seconds)
             yield embedded
+
+
+def _for_texts(windows: Iterator[Window], loader: Loader) -> Iterator[Window]:
+    """Hands windows on, and begins to load the model at the first one with a text that is to be embedded."""
+    begun = False
+    for window in windows:
+        if not begun and any(document.vector is None for document in window.documents):
+            loader.begin()
+            begun = True
+        yield window

@@ -13,6 +13,7 @@ from tests.bench.measuring import Cost, cost_of, python
 from tests.bench.results import Result
 from tests.bench.texts import items, write_jsonl
 
+GROUP_ROWS = 10_000  # rows a row group of Parquet
 MEASURE = Callable[["Bench"], Iterator[Result]]
 
 
@@ -92,6 +93,14 @@ class Bench:
         """Returns a JSONL file of items, made at the first call."""
         name = f"items-{count}-{revision}-{changed}.jsonl"
         return self.made(name, lambda path: write_jsonl(path, items(count, revision=revision, changed=changed)))
+
+    def parquet(self, count: int) -> Path:
+        """Returns the same items as Parquet, made at the first call."""
+        lines = self.source(count)
+        arguments = ("-m", "tests.bench.fat", str(lines))
+        return self.made(
+            f"items-{count}.parquet", lambda path: cost_of(python(*arguments, str(path), "0", "0", str(GROUP_ROWS)))
+        )
 
     def loaded(self, count: int) -> Path:
         """Returns a copy of a collection that the tiny model filled; the real one takes it for its own, by its name."""

@@ -51,7 +51,9 @@ def fat_rows(bench: Bench) -> Iterator[Result]:
 def a_million_rows(bench: Bench) -> Iterator[Result]:
     """R8: as many rows as there is time for; `--large 1000000`."""
     rows = bench.sizes.large
-    yield _result(f"{rows:,} rows", large_load(bench, rows), rows=rows, row="R8")
+    yield _result(f"{rows:,} rows of JSONL", large_load(bench, rows), rows=rows, row="R8")
+    cost = bench.load(bench.parquet(rows), bench.fresh("large"), tiny=True, memory=True)
+    yield _result(f"{rows:,} rows of Parquet", cost, rows=rows, row="R8")
 
 
 def large_load(bench: Bench, rows: int) -> Cost:

@@ -17,19 +17,13 @@ from tests.bench.measuring import cost_of, interleaved, python
 from tests.bench.results import Result, at_most
 
 TIMES = 2.0
-GROUP_ROWS = 10_000  # rows a row group
 ROWS = 5  # times as many rows as elsewhere, since reading is fast
 
 
 def reading(bench: Bench) -> Iterator[Result]:
     """Measures JSONL and Parquet."""
     rows = ROWS * bench.sizes.rows
-    lines = bench.source(rows)
-    parquet = bench.made(
-        f"items-{rows}.parquet",
-        lambda path: cost_of(python("-m", "tests.bench.fat", str(lines), str(path), "0", "0", str(GROUP_ROWS))),
-    )
-    for path, library in ((lines, "orjson"), (parquet, "pyarrow")):
+    for path, library in ((bench.source(rows), "orjson"), (bench.parquet(rows), "pyarrow")):
         runs = (partial(_seconds, "documents", path), partial(_seconds, library, path))
         ours, theirs = interleaved(bench.sizes.times, *runs)
         yield at_most(

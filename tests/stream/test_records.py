@@ -445,6 +445,20 @@ def test_flush_of_few_rows_costs_next_to_nothing(
     assert_holds(target, rows)
 
 
+def test_much_that_is_queued_is_flushed_in_between(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are large do not wait for the threshold: the engine reads all that is queued at each write."""
+    monkeypatch.setattr(collection_module, "QUEUE_SIZE", 100_000)
+    flushed: list[bool | None] = []
+    rows = some_rows(numbered(0, 60), blob="x" * 5_000)
+    with opened(target) as (records, _):
+        identity = str(records._collection.chroma.id)
+        for start in range(0, 60, 10):
+            records.write(rows.take(range(start, start + 10)), NOTHING)
+            flushed.append(is_flushed(Path(target.path), identity))
+    assert flushed == [False, True, False, True, False, True]
+    assert_holds(target, rows)
+
+
 def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
     """After a load that did not flush, no reader finds a threshold at which it would do that beside the next load."""
     prepare_folder(Path(target.path))

@@ -17,7 +17,7 @@ from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
 from upsert_cli.models import Model
 from upsert_cli.stream.chroma.rows import Comparison, Verdict
 from upsert_cli.stream.documents.document import Recipe
-from upsert_cli.stream.embedder import Effort, Embedder, FastEmbedder
+from upsert_cli.stream.embedder import Effort, Embedder, FastEmbedder, Loader
 from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.plans import Plan
 from upsert_cli.stream.sources.source import find_files, fingerprint
@@ -182,3 +182,23 @@ def test_a_broken_model_file_is_an_error_of_one_line(model: Model, tmp_path: Pat
         FastEmbedder(model.name, tmp_path, dimension=384, max_tokens=256)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_was_begun_early_is_loaded_once() -> None:
+    """Whoever needs it waits for the thread that loads it, and hears what went wrong there."""
+    made: list[str] = []
+
+    def load() -> Embedder:
+        made.append(threading.current_thread().name)
+        raise EmbedderUnusable(model="m", folder="f", reason="it is a test")
+
+    loader = Loader(load)
+    loader.begin()
+    for _ in range(2):
+        with pytest.raises(EmbedderUnusable, match="it is a test"):
+            loader.embedder()
+    assert len(made) == 1
+    assert made[0].startswith("load")
+    with pytest.raises(EmbedderUnusable):
+        Loader(load).embedder()
+    assert made[1:] == [threading.current_thread().name]

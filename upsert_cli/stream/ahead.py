@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class _End:
 def run_ahead(
     stage: Iterator[T], *, depth: int, ending: threading.Event, wait: Callable[[], None] | None = None
 ) -> Generator[T, None, None]:
-    """Yields what `stage` yields, made in a thread that stays at most `depth` items ahead.
+    """Yields what `stage` yields, made in a thread that begins at once and stays at most `depth` items ahead.
 
     Args:
         stage: A generator; it is run and closed by the thread.
@@ -47,12 +47,22 @@ def run_ahead(
     Raises:
         BaseException: Whatever `stage` raised, in its place in the order.
     """
+    taking = _take(stage, depth=depth, ending=ending, wait=wait)
+    next(taking)  # from here on, closing it ends the thread
+    return cast("Generator[T, None, None]", taking)
+
+
+def _take(
+    stage: Iterator[T], *, depth: int, ending: threading.Event, wait: Callable[[], None] | None
+) -> Generator[T | None, None, None]:
+    """Starts the thread and yields None, then what it makes."""
     made: queue.Queue[_Item[T] | _End] = queue.Queue(maxsize=depth)
     failures: list[BaseException] = []
     thread = threading.Thread(target=_fill, args=(made, stage, ending, failures), name="ahead", daemon=True)
     thread.start()
     finished = False
     try:
+        yield None
         while not ending.is_set():
             try:
                 message = made.get(timeout=STEP)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -126,6 +127,25 @@ class FastEmbedder:
 
         vectors = np.asarray(list(self._embedding.query_embed([text])), dtype=np.float32)
         return checked(vectors, texts=1, dimension=self.dimension)
+
+
+class Loader:
+    """Loads a model once: in a thread, begun before it is needed, or when it is needed."""
+
+    def __init__(self, load: Callable[[], Embedder]) -> None:
+        """Loads nothing yet."""
+        self._load = load
+        self._begun: Future[Embedder] | None = None
+
+    def begin(self) -> None:
+        """Loads it in a thread from now on; what goes wrong is raised to whoever needs it."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._begun = pool.submit(self._load)
+        pool.shutdown(wait=False)
+
+    def embedder(self) -> Embedder:
+        """Returns the model, once it is loaded."""
+        return self._load() if self._begun is None else self._begun.result()
 
 
 def _require_gpu() -> None:

@@ -35,7 +35,7 @@ from upsert_cli.stream.chroma.requests import (
     Told,
     Write,
 )
-from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.rows import Leased, Target
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 LEASE_STEP = 0.1  # seconds between two looks at whether the parent still wants the lease
@@ -62,7 +62,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of a request, or of opening."""
+    """What came of a request; before the first one, that the lease is taken, and then that the collection is open."""
 
     value: object = None
     error: Exception | None = None
@@ -110,6 +110,7 @@ def _work(connection: Connection, start: Start) -> Answer:
         ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
         try:
             place.probe()
+            _send(connection, Answer(value=Leased(empty=_is_empty(place))))
             records, opened = Records.open(
                 start.target,
                 place,
@@ -131,6 +132,11 @@ def _work(connection: Connection, start: Start) -> Answer:
         records.close()
         ledger.close(clean=True)
     return Answer()
+
+
+def _is_empty(place: Place) -> bool:
+    """Tells whether a collection is still to be made, or never had a record; of a server's that is not known yet."""
+    return not place.is_shared and ((found := place.described()) is None or found[1] is None)
 
 
 def _work_beside_others(connection: Connection, start: Start) -> Answer:

@@ -215,7 +215,7 @@ class Records:
             if failing and len(failing) == len(block):
                 self._collection.check_takes_any(failing[0][1])
             faults.update((place, f"Chroma rejects it: {reason(error)}") for place, error in failing)
-            self._collection.keep_readers_from_flushing()
+            self._collection.wrote(len(block), rows.size_of(block))
         return [(rows.ids[place], faults[place]) for place in sorted(faults)]
 
     def _upsert(self, rows: Rows) -> None:

@@ -46,6 +46,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leased:
+    """A place that nobody else writes to now; the collection is about to be opened."""
+
+    empty: bool
+    """Whether the collection holds nothing yet, as far as can be told before that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A collection that is ready to be written."""
 
@@ -169,6 +177,12 @@ class Rows:
 
     vectors: Vectors | None
     """Float32, `(len(ids), dimension)`; None updates the metadata alone."""
+
+    def size_of(self, places: Sequence[int]) -> int:
+        """Returns the characters of all strings in some of the rows."""
+        texts = sum(len(self.texts[place]) for place in places) if self.vectors is not None else 0
+        values = (value for place in places for value in self.metadatas[place].values())
+        return texts + sum(len(value) for value in values if isinstance(value, str))
 
     def take(self, places: Sequence[int]) -> Rows:
         """Returns some of the rows."""

@@ -21,7 +21,18 @@ from upsert_cli.stream.chroma import child
 from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.process import POLL_SECONDS, Died, Process
 from upsert_cli.stream.chroma.requests import Close, Compare, Delete, Fetch, Members, Query, ReadBack, Request, Write
-from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Member, MembersPage, Opened, Rows, Stored, Target
+from upsert_cli.stream.chroma.rows import (
+    Block,
+    Comparison,
+    Hit,
+    Leased,
+    Member,
+    MembersPage,
+    Opened,
+    Rows,
+    Stored,
+    Target,
+)
 from upsert_cli.stream.isolation import failing_rows
 
 if TYPE_CHECKING:
@@ -59,6 +70,7 @@ class Writer:
         self._state = threading.Lock()  # held for moments, since `abandon` does not wait for its turn
         self._abandoned = False
         self._process: Process | None = None
+        self._leased: Leased | None = None
         self._opened: Opened | None = None
         self._deaths = 0
         self.seconds = {"comparing": 0.0, "writing": 0.0}
@@ -119,6 +131,17 @@ class Writer:
     def pid(self) -> int | None:
         """The process that writes now, if there is one."""
         return self._process.pid if self._process is not None else None
+
+    def leased(self) -> Leased:
+        """Waits until the folder is this writer's alone; to open the collection then takes a moment more.
+
+        Raises:
+            TargetInUse: Another upsert-cli has the folder.
+            TargetBusy: Another program writes to it.
+            UpsertCliError: Whatever else keeps the process from getting so far.
+        """
+        with self._my_turn():
+            return self._lease()
 
     def opened(self) -> Opened:
         """Waits until the collection is open, and tells what it is like.
@@ -254,16 +277,30 @@ class Writer:
                 if not left:
                     raise
 
+    def _lease(self) -> Leased:
+        while self._leased is None:
+            self._begin()
+        return self._leased
+
     def _open(self) -> Opened:
-        left = TRIES
         while self._opened is None:
-            left -= 1
+            self._begin()
+        return self._opened
+
+    def _begin(self) -> None:
+        """Takes what the process says next of its beginning: that it has the lease, or that the collection is open."""
+        for left in reversed(range(TRIES)):
             try:
-                self._opened = self._answer(lambda process: process.receive(self._look_around))
+                said = self._answer(lambda process: process.receive(self._look_around))
             except Died as death:
                 if not left:
                     raise self._cannot_open(death) from death
-        return self._opened
+                continue
+            if isinstance(said, Leased):
+                self._leased = said
+            else:
+                self._opened = said
+            return
 
     def _answer(self, get: Callable[[Process], child.Answer]) -> Any:
         process = self._process or self._spawn()
@@ -272,7 +309,7 @@ class Writer:
         try:
             answer = get(process)
         except Died as death:
-            self._process = self._opened = None
+            self._process = self._leased = self._opened = None
             if self._abandoned:
                 raise WriterAbandoned from death
             raise

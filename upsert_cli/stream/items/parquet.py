@@ -7,7 +7,6 @@ says 1 MB. So what a row may grow to is looked up in the pages themselves.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.items.json_text import JSON_FIELDS, parse
+from upsert_cli.stream.items.parquet_pages import Page, pages_of
 from upsert_cli.stream.items.parquet_types import readable
 
 if TYPE_CHECKING:
@@ -30,14 +30,9 @@ BATCH_BYTES = 32 << 20  # bytes that a batch may unpack to at worst; pyarrow tak
 AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
 READ_BUFFER = 1 << 20  # bytes; without `pre_buffer` a third of the memory, and no slower
 USUAL_DICTIONARY = 2 << 20  # bytes; writers give up a dictionary at about 1 MiB
-SKEW = 16  # times the mean that the largest value of a usual dictionary is taken for
+SKEW = 16  # times the mean that the largest value of a usual page is taken for
+LARGE_PAGE = 64 << 20  # bytes; a page as large costs so much memory already that its rows are taken one by one
 HUGE_GROUP = 1 << 30  # bytes; pyarrow unpacks pages as a whole, and a page may be as large as its row group
-HEADER_BYTES = 32  # bytes of a page that hold all we want of its header
-
-# The header of a dictionary page in Thrift's compact form: type 2, unpacked and packed size, perhaps a checksum, then a
-# structure that begins with the number of values.
-_VARINT = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
-_DICTIONARY_HEADER = re.compile(rb"\x15\x04\x15%b\x15%b(?:\x15%b)?[\x3c\x4c]\x15%b" % ((_VARINT,) * 4))
 
 
 def read_rows(
@@ -174,27 +169,29 @@ def _batch_rows(file: pq.ParquetFile, pages: BinaryIO, group: int, names: Collec
     for place in range(metadata.num_columns):
         if names is None or file.schema.column(place).path.partition(".")[0] in names:
             chunk = metadata.column(place)
-            row += _repeatable(chunk, pages) + chunk.total_uncompressed_size / max(1, metadata.num_rows)
+            values = chunk.num_values / max(1, metadata.num_rows)
+            row += _largest_value(chunk, pages) * max(1.0, values)
     return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / row)))
 
 
-def _repeatable(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> int:
-    """Returns the bytes that a value may have which the chunk repeats at no cost."""
+def _largest_value(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> float:
+    """Returns the bytes that a value may have: one that is repeated at no cost, or that stands among small ones."""
     size = int(chunk.total_uncompressed_size)
-    if chunk.physical_type != "BYTE_ARRAY" or not (chunk.has_dictionary_page or "DELTA_BYTE_ARRAY" in chunk.encodings):
-        return 0
-    if not chunk.has_dictionary_page:
+    mean: float = size / max(1, chunk.num_values)
+    if chunk.physical_type != "BYTE_ARRAY":
+        return mean
+    if "DELTA_BYTE_ARRAY" in chunk.encodings:
         return size
-    pages.seek(chunk.dictionary_page_offset)
-    if (header := _DICTIONARY_HEADER.match(pages.read(HEADER_BYTES))) is None:
+    try:
+        return max([mean, *(_largest_of(page) for page in pages_of(chunk, pages))])
+    except ValueError:
         return size
-    size, values = _integer(header[1]), _integer(header[4])
-    return size if size > USUAL_DICTIONARY else min(size, SKEW * size // max(1, values))
 
 
-def _integer(varint: bytes) -> int:
-    """Decodes a number of Thrift's compact form: seven bits a byte, low ones first, the sign at the very end."""
-    return sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(varint)) >> 1
+def _largest_of(page: Page) -> float:
+    """Returns the bytes that a value of a page may have; a usual page has no value that is far from the mean."""
+    limit = USUAL_DICTIONARY if page.is_dictionary else LARGE_PAGE
+    return page.size if page.size > limit else min(page.size, SKEW * page.size / max(1, page.values))
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ class Records:
             for start in range(0, len(same), self._block):
                 part = same[start : start + self._block]
                 _patiently(functools.partial(self._collection.chroma.delete, ids=part))
-                self._collection.keep_readers_from_flushing()
+                self._collection.wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
     def write(self, upserts: Rows, updates: Rows) -> list[tuple[str, str]]:

@@ -145,3 +145,14 @@ def test_what_run_left_is_not_queued(tiny: Terminal, make_items: Items) -> None:
     assert tiny.type("upsert-cli restart t --enqueue").stdout == "t\n"
     tiny.type("upsert-cli work")
     assert [attempt["status"] for attempt in tiny.info("t")["attempts"]] == ["processing", "done"]
+
+
+def test_damage_is_told_while_a_worker_works(terminal: Terminal, make_items: Items) -> None:
+    """What is found damaged in the journal is told after the task during which it was found, and once."""
+    source = terminal.write("a.jsonl", make_items(3))
+    terminal.type("upsert-cli run a.jsonl --enqueue --task-id t")
+    (terminal.journal / "tasks-000001.json").write_text("damaged")
+    source.unlink()
+    *_, told, last = terminal.type("upsert-cli work", expect=4).stderr.splitlines()
+    assert told.startswith(f"warning: the journal file {terminal.journal / 'tasks-000001.json'} is damaged")
+    assert last == "1 task run: 1 refused"

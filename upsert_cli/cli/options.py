@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -83,6 +83,15 @@ class Session:
 
     journal: Journal
     terminal: Terminal
+    warned: set[str] = field(default_factory=set)
+    """The warnings that were shown."""
+
+    def show_warnings(self) -> None:
+        """Shows what the journal has found since the last time: damage to it is never silent."""
+        for warning in self.journal.warnings:
+            if warning not in self.warned:
+                self.warned.add(warning)
+                self.terminal.warn(warning)
 
 
 class TaskId(click.ParamType[str]):
@@ -165,8 +174,7 @@ def common_options(command: Command) -> Command:
         try:
             command(session, **options)
         finally:
-            for warning in journal.warnings:  # damage to the journal is never silent
-                terminal.warn(warning)
+            session.show_warnings()
 
     return wrapped
 

@@ -96,6 +96,7 @@ class _Shift:
         else:
             report.failed(outcome.error, exit_code=outcome.exit_code)
             self._session.terminal.fail(str(outcome.error))
+        self._session.show_warnings()  # a worker that watches may not come to its end for weeks
 
     def broken_off(self, error: UpsertCliError | Ended) -> None:
         """Says how far the task is in whose middle the worker ends."""

@@ -461,6 +461,17 @@ class JournalDamaged(UpsertCliError):
 
 
 @dataclass(eq=False, kw_only=True)
+class MetricsNotWritten(UpsertCliError):
+    """Raised when the file of metrics cannot be written; the load itself is not touched by that."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the metrics in {self.path} were not written, so they do not tell of this load: {self.reason}"
+
+
+@dataclass(eq=False, kw_only=True)
 class JournalBusy(UpsertCliError):
     """Raised when another process keeps a lock of the journal that is meant to be held for milliseconds."""
 

@@ -195,9 +195,20 @@ def load_options(collection: str) -> Decorator:
             show_default="no limit",
             help="With --if-running wait: refuse after so many seconds.",
         ),
+        metrics_option(),
         json_option("Print one JSON object a line, the last one a summary."),
     ]
     return all_of(options)
+
+
+def metrics_option() -> Decorator:
+    """Returns the option for the metrics of a load."""
+    return option(
+        "--metrics-file",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="PATH",
+        help="Tell Prometheus, by node_exporter's textfile collector, how the load ended.",
+    )
 
 
 def model_options() -> Decorator:

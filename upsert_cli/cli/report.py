@@ -1,4 +1,4 @@
-"""What a run says about itself: JSON events on stdout, progress and messages on stderr, a summary at the end."""
+"""What a run says about itself: events, progress and messages, and at the end how it went."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.actions import ANNOTATED_REJECTS
 from upsert_cli.cli.display import open_display, restore_cursor
+from upsert_cli.cli.events import Events
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.cli.text import counts_line, safe_json, seconds_line
+from upsert_cli.cli.text import counts_line, seconds_line
+from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
@@ -34,11 +37,20 @@ EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
 class RunReport:
     """Observes one run and tells stdout and stderr about it."""
 
-    def __init__(self, journal: Journal, terminal: Terminal, *, json: bool, one_of_many: bool = False) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        terminal: Terminal,
+        *,
+        json: bool,
+        watchers: Watchers | None = None,
+        one_of_many: bool = False,
+    ) -> None:
         """Shows nothing before something happens; where a task is one of many, what it says is brief."""
         self._journal = journal
         self._terminal = terminal
-        self._json = json
+        self._events = Events(terminal, wanted=json)
+        self._watchers = watchers or Watchers(terminal=terminal)
         self._one_of_many = one_of_many
         self._display = open_display(terminal)
         self._task: Task | None = None
@@ -60,16 +72,16 @@ class RunReport:
     def started(self, task: Task) -> None:
         """The task is being processed from now on."""
         self._task = task
-        self._event("task", task.as_json(running=True))
+        self._events.emit("task", task.as_json(running=True))
         again = f", attempt {task.attempt}" if task.attempt > 1 else ""
         self._terminal.say(f"task {task.id}{again}: {_sources(task)} -> collection {task.collection} in {task.chroma}")
 
     def progressed(self, progress: Progress) -> None:
         """Moves the bars; now and then an event."""
         self._display.update(progress)
-        if self._json and time.monotonic() >= self._next_event:
+        if self._events.wanted and time.monotonic() >= self._next_event:
             self._next_event = time.monotonic() + EVENT_SECONDS
-            self._event(
+            self._events.emit(
                 "progress",
                 {
                     "rows": progress.written,
@@ -83,7 +95,7 @@ class RunReport:
     def rejected(self, records: Sequence[dict[str, Any]]) -> None:
         """Writes an event for each reject."""
         for record in records:
-            self._event("reject", record)
+            self._events.emit("reject", record)
 
     def told(self, message: str) -> None:
         """Shows what takes long."""
@@ -130,11 +142,11 @@ class RunReport:
         """Says what a load would do."""
         self._close_display()
         for record in outcome.rejects:
-            self._event("reject", record)
+            self._events.emit("reject", record)
         fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
         fields |= {"to_delete": list(outcome.to_delete)}
         estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
-        self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields | estimate)
+        self._events.emit("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields | estimate)
         if self._terminal.quiet and exit_code == 0:
             return
         counts = counts_line(outcome.counts.as_json())
@@ -155,7 +167,7 @@ class RunReport:
     def verified(self, outcome: Verification) -> None:
         """Says what came of reading everything back."""
         self._close_display()
-        self._event("verification", outcome.as_json())
+        self._events.emit("verification", outcome.as_json())
         if outcome.exit_code == 0:
             self._terminal.say(outcome.summary())
             return
@@ -184,9 +196,9 @@ class RunReport:
     def queued(self, task: Task) -> None:
         """Says that a task waits for a worker; its id is what a script goes on with."""
         self._close_display()
-        self._event("task", task.as_json(running=False))
+        self._events.emit("task", task.as_json(running=False))
         self._summary(task, exit_code=0)
-        if not self._json and not self._terminal.quiet:
+        if not self._events.wanted and not self._terminal.quiet:
             click.echo(task.id)
         self._terminal.say(f"task {task.id} is pending: {_sources(task)}; `upsert-cli work` runs it")
 
@@ -197,7 +209,7 @@ class RunReport:
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
             task = self._journal.find(self._task.id) if self._task is not None else None
         message = without_secrets(str(error))
-        self._event("error", {"message": message, "exit_code": exit_code})
+        self._events.emit("error", {"message": message, "exit_code": exit_code})
         self._summary(task, exit_code=exit_code, detail=message)
         if task is None:
             return
@@ -218,37 +230,18 @@ class RunReport:
         self._terminal.show(f"  {also}all of them: upsert-cli info {task.id} --failed")
 
     def _list_rejects(self, records: Sequence[dict[str, Any]]) -> None:
-        for record in records[:REPORTED_REJECTS]:
-            where = f"{record['source']}:{record['row']}"
-            self._terminal.show(f"  {where}: {record['failure_stage']}: {record['detail']}")
+        # In GitHub Actions the last ones stay in the log alone, so that there is room for the error that ends the step.
+        for number, record in enumerate(records[:REPORTED_REJECTS]):
+            tell = self._terminal.point_at if number < ANNOTATED_REJECTS else self._terminal.list_row
+            tell(record["source"], record["row"], f"{record['failure_stage']}: {record['detail']}")
 
     def _summary(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> None:
-        fields = task.as_json(running=False) if task is not None else _no_task(detail)
-        self._event("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields)
-
-    def _event(self, kind: str, fields: dict[str, Any]) -> None:
-        if not self._json:
-            return
-        try:
-            click.echo(safe_json({"type": kind} | fields))
-        except OSError as error:
-            # Nobody reads any more, or the disk is full: the load goes on, and its exit code still tells the truth.
-            self._json = False
-            self._terminal.warn(f"the JSON events cannot be written any more ({error})")
+        ending: dict[str, Any] = {"exit_code": exit_code, "seconds": self._seconds(), "detail": detail}
+        self._events.summary(task, **ending)
+        self._watchers.ended(task, **ending)
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
-
-
-def report_failure(message: str, exit_code: int) -> None:
-    """Prints the events of a command that failed before there was anything to run."""
-    message = without_secrets(message)
-    click.echo(safe_json({"type": "error", "message": message, "exit_code": exit_code}))
-    click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": 0.0} | _no_task(message)))
-
-
-def _no_task(detail: str | None) -> dict[str, Any]:
-    return {"id": None, "status": None, "detail": detail}
 
 
 def _sources(task: Task) -> str:

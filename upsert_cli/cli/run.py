@@ -11,10 +11,12 @@ from typing import Any, NoReturn
 
 import click
 
-from upsert_cli.cli.load_options import load_options
+from upsert_cli.cli.events import report_failure
+from upsert_cli.cli.load_options import load_options, metrics_option
 from upsert_cli.cli.mapping import mapping_given, mapping_options
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
-from upsert_cli.cli.report import RunReport, report_failure
+from upsert_cli.cli.report import RunReport
+from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse, UsageFault
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.mapping import read_mapping
@@ -100,9 +102,19 @@ def run_categories(session: Session, **options: Any) -> None:
 @option("--from-start", is_flag=True, help="Read the sources from their first row again.")
 @option("--failed-only", is_flag=True, help="Read just the rejected rows again, of sources that did not change.")
 @option("--enqueue", is_flag=True, help="Leave it to `upsert-cli work`, and print the task's id.")
+@metrics_option()
 @json_option("Print one JSON object a line, the last one a summary.")
 @common_options
-def restart(session: Session, *, task_id: str, from_start: bool, failed_only: bool, enqueue: bool, json: bool) -> None:
+def restart(
+    session: Session,
+    *,
+    task_id: str,
+    from_start: bool,
+    failed_only: bool,
+    enqueue: bool,
+    metrics_file: Path | None,
+    json: bool,
+) -> None:
     """Set a task back to pending and run it on from its checkpoint.
 
     Works in every state but for a task that is being run. A source that changed since the checkpoint is refused;
@@ -114,7 +126,7 @@ def restart(session: Session, *, task_id: str, from_start: bool, failed_only: bo
     def opening() -> Opening:
         return reopen_task(session.journal, task_id, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
 
-    _work(session, json=json, opening=opening)
+    _work(session, json=json, opening=opening, watchers=Watchers(terminal=session.terminal, metrics=metrics_file))
 
 
 def _load(
@@ -135,6 +147,7 @@ def _load(
     dry_run: bool,
     no_compare: bool,
     enqueue: bool,
+    metrics_file: Path | None,
     **options: Any,
 ) -> None:
     if enqueue and (dry_run or verify):
@@ -180,6 +193,7 @@ def _load(
         wait_until=wait_until if if_running == "wait" else -math.inf,
         skip=if_running == "skip",
         verify=verify,
+        watchers=Watchers(terminal=session.terminal, metrics=metrics_file, request=request),
     )
 
 
@@ -207,9 +221,10 @@ def _work(
     wait_until: float = -math.inf,
     skip: bool = False,
     verify: bool = False,
+    watchers: Watchers | None = None,
 ) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
-    with RunReport(session.journal, session.terminal, json=json) as report:
+    with RunReport(session.journal, session.terminal, json=json, watchers=watchers) as report:
         opened = opening()
         if opened.queued and opened.task is not None:
             code = 0

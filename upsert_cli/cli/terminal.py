@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from upsert_cli.cli.actions import Level, annotation, in_actions
 from upsert_cli.cli.text import safe
 from upsert_cli.redaction import without_secrets
 
@@ -47,7 +48,21 @@ class Terminal:
         """Shows a line on stderr, always."""
         _echo(safe(without_secrets(message)), colored=False)
 
-    def _line(self, label: str, color: str, message: str) -> None:
+    def point_at(self, source: str, row: int, message: str) -> None:
+        """Shows what is wrong with a row, always; in GitHub Actions beside the file."""
+        if in_actions():
+            _echo(annotation("error", f"{source}:{row}: {message}", source=source, row=row), colored=False)
+        else:
+            self.list_row(source, row, message)
+
+    def list_row(self, source: str, row: int, message: str) -> None:
+        """Shows what is wrong with a row, always."""
+        self.show(f"  {source}:{row}: {message}")
+
+    def _line(self, label: Level, color: str, message: str) -> None:
+        if in_actions():
+            _echo(annotation(label, message), colored=False)
+            return
         styled = click.style(f"{label}:", fg=color, bold=True) if self.colored else f"{label}:"
         _echo(f"{styled} {safe(without_secrets(message))}", colored=self.colored)
 

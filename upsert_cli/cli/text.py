@@ -16,20 +16,23 @@ from typing import Any
 _MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and is not looked at character by character
 
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:)")
+_OLD_COMMAND = re.compile(r"#(?=#[A-Za-z0-9_-]*\[)")  # `##[error]`, `##vso[`, `##teamcity[`: obeyed anywhere in a line
 
 
 def safe(text: str) -> str:
     r"""Returns `text` on one line, with every character that is not simply shown written as an escape (`\x1b`).
 
-    So is a colon that would begin a workflow command of GitHub's, should the text be put at the start of a line.
+    So is what would make a command of a CI system's: a colon that begins one of GitHub's, should the text be put at the
+    start of a line, and the first character of `##[`, which older runners, Azure's and TeamCity's look for.
     """
-    return _WORKFLOW_COMMAND.sub(r"\1\\x3a", _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text))
+    shown = _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text)
+    return _OLD_COMMAND.sub(r"\\x23", _WORKFLOW_COMMAND.sub(r"\1\\x3a", shown))
 
 
 def safe_json(value: Any) -> str:
     r"""Returns `value` as JSON on one line; what `safe` would escape is escaped as JSON does it (`\u001b`)."""
     text = json.dumps(value, ensure_ascii=not _takes_unicode(), allow_nan=False, default=str)
-    return _MAYBE_UNSAFE.sub(lambda match: _shown_in_json(match.group()), text)
+    return _OLD_COMMAND.sub(r"\\u0023", _MAYBE_UNSAFE.sub(lambda match: _shown_in_json(match.group()), text))
 
 
 def tab_separated(rows: Iterable[Iterable[object]]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import click
 
+from upsert_cli.cli.load_options import metrics_option
 from upsert_cli.cli.options import Session, common_options, json_option, option
 from upsert_cli.cli.report import RunReport, code_of
 from upsert_cli.cli.run import Loading
 from upsert_cli.cli.text import safe_json
+from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task
 from upsert_cli.request import gravest
@@ -33,9 +36,18 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs mil
     help=f"Look for new tasks every {WATCH_SECONDS:g} or SECS seconds, until a signal comes.",
 )
 @option("--max-tasks", type=click.IntRange(1), metavar="N", show_default="no limit", help="End after N tasks.")
+@metrics_option()
 @json_option("Print one JSON object a line: those of each task, and a summary of all as the last one.")
 @common_options
-def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | None, json: bool) -> None:
+def work(
+    session: Session,
+    *,
+    once: bool,
+    watch: float | None,
+    max_tasks: int | None,
+    metrics_file: Path | None,
+    json: bool,
+) -> None:
     """Run the tasks that `run --enqueue` left, the oldest first.
 
     Ends when nothing is pending. Any number of workers may run side by side: each takes tasks that no other has, and
@@ -49,7 +61,7 @@ def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | 
     """
     if once and (watch is not None or max_tasks is not None):
         raise click.UsageError("--once runs one task; it goes neither with --watch nor with --max-tasks.")
-    shift = _Shift(session, json=json)
+    shift = _Shift(session, Watchers(terminal=session.terminal, metrics=metrics_file), json=json)
     outcomes = run_queued(
         session.journal,
         observe=shift.begin,
@@ -71,9 +83,10 @@ def work(session: Session, *, once: bool, watch: float | None, max_tasks: int | 
 class _Shift:
     """What one worker says about its tasks, one after the other."""
 
-    def __init__(self, session: Session, *, json: bool) -> None:
+    def __init__(self, session: Session, watchers: Watchers, *, json: bool) -> None:
         self.codes: list[int] = []
         self._session = session
+        self._watchers = watchers
         self._json = json
         self._began = time.monotonic()
         self._statuses: Counter[str] = Counter()
@@ -81,7 +94,13 @@ class _Shift:
 
     def begin(self, _task: Task) -> RunReport:
         """Returns who is told how a task goes."""
-        self._report = RunReport(self._session.journal, self._session.terminal, json=self._json, one_of_many=True)
+        self._report = RunReport(
+            self._session.journal,
+            self._session.terminal,
+            json=self._json,
+            watchers=self._watchers,
+            one_of_many=True,
+        )
         return self._report
 
     def end(self, outcome: Outcome) -> None:

@@ -1,0 +1,168 @@
+"""In GitHub Actions, GitLab and Jenkins: annotations, the summary of the step, and that data commands nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import SAMPLES, Terminal
+from tests.journal.making import make_reject, make_task
+from upsert_cli.cli.actions import annotation, append_summary
+from upsert_cli.cli.text import safe, safe_json
+from upsert_cli.journal.tasks import Counts, TaskStatus
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+EXAMPLES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.S)]
+HOSTILE = "100%\r\n::error::x | <b>&amp; `a` [l](u) https://x.y *s* _e_ # ##[error]x \\| @me"
+
+
+def _written(path: Path, monkeypatch: pytest.MonkeyPatch, *args: Any, **kwargs: Any) -> str:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
+    append_summary(*args, **kwargs)
+    return path.read_text(encoding="utf-8")
+
+
+def test_an_annotation_points_at_the_line_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of the checkout is named from its root on, with the line where rows are lines; all is escaped as GitHub demands."""
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert annotation("error", "why", source="data/a.jsonl", row=7) == "::error file=data/a.jsonl,line=7::why"
+    assert annotation("error", "why", source=str(tmp_path / "b.parquet"), row=7) == "::error file=b.parquet::why"
+    assert annotation("error", "why", source="/else/a.jsonl", row=7) == "::error file=/else/a.jsonl,line=7::why"
+    assert annotation("warning", "100% of\nit") == "::warning::100%25 of\\nit"
+    assert annotation("error", "x", source="a:b,c%.jsonl") == "::error file=a%3Ab%2Cc%25.jsonl::x"
+
+
+@given(message=st.text(), source=st.text(min_size=1))
+def test_an_annotation_is_one_command_whatever_it_is_about(message: str, source: str) -> None:
+    """Nothing in a message or a name ends the command, adds a property or begins another command."""
+    line = annotation("error", message, source=source, row=1)
+    assert "\n" not in line
+    assert "\r" not in line
+    match = re.fullmatch(r"::error file=([^,:]*)(,line=1)?::(.*)", line)
+    assert match
+    assert not re.search(r"%(?!25|3A|2C)", line)
+    assert "##[" not in line
+
+
+@pytest.mark.parametrize(
+    "text", ["##[error]x", "a ##[group]b", "##vso[task.x]y", "###[command]", "##teamcity[m]", "\\##[x"]
+)
+def test_old_commands_are_obeyed_nowhere(text: str) -> None:
+    """Older runners, Azure and TeamCity look for `##` anywhere in a line, so it is escaped, also in JSON."""
+    for shown in (safe(text), safe_json({"a": text})):
+        assert not re.search(r"##\w*\[", shown)
+    assert safe("a # b ## c [d]") == "a # b ## c [d]"
+
+
+def test_a_summary_is_markdown_in_which_data_is_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Counts and rejects are tables with their columns, whatever the names and messages hold."""
+    task = make_task(
+        status=TaskStatus.DONE,
+        sources=(HOSTILE,),
+        collection=HOSTILE,
+        detail=HOSTILE,
+        counts=Counts(read=1_234, inserted=1_222, failed=12),
+    )
+    record = make_reject(1) | {"source": HOSTILE, "detail": HOSTILE}
+    path = tmp_path / "summary.md"
+    path.write_text("of a step before\n")
+    text = _written(path, monkeypatch, task, exit_code=3, seconds=2.0, detail=None, rejects=[record])
+    assert text.startswith("of a step before\n### ")
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line.count("|") for line in tables] == [8, 8, 8, 4, 4, 4]
+    assert "| 1,234 | 1,222 |" in tables[2]
+    data = tables[5].split("|")[3]
+    assert not re.search(r"[^\w\s&#;]", data)  # nothing but letters and character references
+    assert safe(HOSTILE) in unescape(text)
+    assert "11 more" in text
+
+
+def test_a_summary_also_tells_of_a_load_that_came_to_no_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What failed before there was a task is told with its exit code and its reason."""
+    path = tmp_path / "summary.md"
+    text = _written(path, monkeypatch, None, exit_code=4, seconds=0.1, detail="busy", rejects=[])
+    assert "exit code 4" in text
+    assert "busy" in text
+
+
+def test_a_step_is_annotated_and_summarized(tiny: Terminal, tmp_path: Path) -> None:
+    """Rejects and the error that ends the step are annotations, ten at most; all that a step printed before is there as well."""
+    tiny.env |= {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": str(tiny.folder), "CI": "true"}
+    tiny.env["GITHUB_STEP_SUMMARY"] = str(tmp_path / "summary.md")
+    tiny.write("a.jsonl", [{"object_id": "::error::x", "payload": {"text": ""}}, *[{"object_id": "##[error]"}] * 14])
+    done = tiny.type("upsert-cli run a.jsonl --task-id t --max-failures 3", expect=1)
+    commands = [line for line in done.stderr.splitlines() if line.lstrip().startswith("::")]
+    assert len(commands) == 10
+    assert commands[0].startswith("::error file=a.jsonl,line=1::a.jsonl:1: on_reading: ")
+    assert commands[-1].startswith("::error::more than --max-failures") or "max-failures" in commands[-1]
+    assert "  a.jsonl:10: on_reading" in done.stderr
+    summary = (tmp_path / "summary.md").read_text()
+    assert summary.startswith("### ❌ upsert-cli: task t failed\n")
+    assert summary.count("| a&#46;jsonl") == 10
+    tiny.env["GITHUB_STEP_SUMMARY"] = str(tmp_path)
+    unwritable = tiny.type("upsert-cli run a.jsonl --task-id u", expect=3)
+    assert "::warning::the summary of the step cannot be written" in unwritable.stderr
+
+
+def _inputs(value: str, inputs: dict[str, str]) -> str:
+    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], value)
+
+
+def test_the_composite_action_of_the_readme_works(tiny: Terminal, tmp_path: Path) -> None:
+    """Each step of the README's example runs as GitHub would run it; the page is made although the load had rejects."""
+    (action,) = [example for example in EXAMPLES if "runs" in example]
+    assert action["runs"]["using"] == "composite"
+    (tiny.folder / "data").symlink_to(SAMPLES)
+    inputs = {"sources": "data/mixed_errors.jsonl", "task-id": "load-1"}
+    assert set(inputs) == set(action["inputs"])
+    runner = {
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_WORKSPACE": str(tiny.folder),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "s"),
+    }
+    environment = tiny.environment | runner | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    code, ran = 0, 0
+    for step in action["runs"]["steps"]:
+        if "run" not in step or (code and step.get("if") != "always()"):
+            continue
+        script = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+        env = environment | {name: _inputs(value, inputs) for name, value in step.get("env", {}).items()}
+        done = subprocess.run(script, cwd=tiny.folder, env=env, capture_output=True, text=True, check=False)
+        code, ran = code or done.returncode, ran + 1
+    assert (code, ran) == (3, 2)
+    artifact = next(step for step in action["runs"]["steps"] if "upload-artifact" in step.get("uses", ""))
+    assert "Task load-1" in (tiny.folder / artifact["with"]["path"]).read_text()
+    assert "task load&#45;1 done" in (tmp_path / "s").read_text()
+
+
+@pytest.mark.parametrize("system", [{"GITLAB_CI": "true"}, {"JENKINS_URL": "http://ci/"}])
+def test_other_systems_need_nothing_special(tiny: Terminal, system: dict[str, str]) -> None:
+    """The script of the README's GitLab job runs as it stands, prints no command and no escape, and leaves its artifact."""
+    (job,) = [example["load"] for example in EXAMPLES if "load" in example]
+    (tiny.folder / "data").mkdir()
+    tiny.write("data/a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
+    bare = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CI": "true", "CI_COMMIT_SHORT_SHA": "abc"}
+    for line in (*job["script"], *job["after_script"]):
+        done = subprocess.run(
+            ["sh", "-ec", line],
+            cwd=tiny.folder,
+            env=tiny.environment | bare | system,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "\x1b" not in done.stdout + done.stderr
+        assert not re.search(r"^\s*::", done.stdout + done.stderr, re.M)
+    assert all((tiny.folder / path).exists() for path in job["artifacts"]["paths"])

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.conftest import Terminal
 from tests.journal.making import make_task
 from upsert_cli.errors import MetricsNotWritten
-from upsert_cli.journal.tasks import Counts, TaskStatus
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.tasks import TaskStatus
 from upsert_cli.metrics import Ending, write_metrics
 
 ITEM = {"object_id": "a", "payload": {"text": "x"}}

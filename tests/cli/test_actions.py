@@ -19,7 +19,8 @@ from tests.conftest import SAMPLES, Terminal
 from tests.journal.making import make_reject, make_task
 from upsert_cli.cli.actions import annotation, append_summary
 from upsert_cli.cli.text import safe, safe_json
-from upsert_cli.journal.tasks import Counts, TaskStatus
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.tasks import TaskStatus
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.S)]

@@ -16,6 +16,8 @@ from upsert_cli.errors import Interrupted, UpsertCliError
 from upsert_cli.stopping import Ended, die_by, end_in_order
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from upsert_cli.cli.options import Session
 
 
@@ -43,6 +45,10 @@ COMMANDS = {
     "prune": ("upsert_cli.cli.prune:prune", "Remove old tasks from the journal; no collection is touched."),
     "config": ("upsert_cli.cli.config:config", "See the settings, and where they come from."),
     "journal": ("upsert_cli.cli.journal:journal", "Look after the journal of tasks."),
+    "completion": (
+        "upsert_cli.cli.completion:completion",
+        "Print a script that completes commands, options, task ids and models in a shell.",
+    ),
 }
 
 
@@ -65,6 +71,14 @@ class Root(click.Group):
         """Writes what each command is for, and loads none."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offers the commands, and loads none."""
+        from click.shell_completion import CompletionItem
+
+        fitting = [name for name in COMMANDS if name.startswith(incomplete)]
+        own_options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name][1]) for name in fitting] + own_options
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Reads the group's own options."""

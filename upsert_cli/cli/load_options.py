@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.candidates import files
 from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
 from upsert_cli.errors import BadServerAddress
 from upsert_cli.models import DEFAULT_MODEL
@@ -128,7 +129,7 @@ def engine_options() -> list[Decorator]:
 def load_options(collection: str) -> Decorator:
     """Adds what defines a load: its sources, its target, its model, and how carefully it is done."""
     options: list[Decorator] = [
-        click.argument("sources", nargs=-1, required=True, metavar="SOURCE..."),
+        click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=files),
         option(
             "--task-id",
             type=TaskId(),

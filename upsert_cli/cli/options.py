@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -22,6 +22,9 @@ from upsert_cli.configuration import PROJECT_FILE, USER_FILE
 from upsert_cli.folders import state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import valid_task_id
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[[Command], Command]
@@ -65,6 +68,15 @@ class Option(click.Option):
         """Returns which of the option's variables is set."""
         return next((name for name in self._variables(ctx) if os.environ.get(name)), None)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Returns what a shell offers as the option's value."""
+        from upsert_cli.cli import candidates
+
+        by_name = {"collection": candidates.collections, "model": candidates.models, "chroma": candidates.folders}
+        if self.name in by_name:
+            return by_name[self.name](ctx, self, incomplete)
+        return super().shell_complete(ctx, incomplete)
+
     def _variables(self, ctx: click.Context) -> Iterator[str]:
         if isinstance(self.envvar, str):
             yield self.envvar
@@ -104,6 +116,12 @@ class TaskId(click.ParamType[str]):
         if not valid_task_id(value):
             self.fail(f"{value!r} is no task id: up to 128 letters, digits, '.', '_' and '-', a letter or digit first")
         return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Returns the ids that a shell offers."""
+        from upsert_cli.cli.candidates import task_ids
+
+        return task_ids(ctx, param, incomplete)
 
 
 def common_options(command: Command) -> Command:

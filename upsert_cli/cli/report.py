@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,10 +24,12 @@ from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.progress import Progress
 from upsert_cli.redaction import without_secrets
-from upsert_cli.rehearsal import Rehearsal
 from upsert_cli.stopping import Ended
 from upsert_cli.stream.chroma.address import client_call
-from upsert_cli.verification import Verification
+
+if TYPE_CHECKING:
+    from upsert_cli.rehearsal import Rehearsal
+    from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
 SIGNAL_BASE = 128  # shells report 128 and the signal's number

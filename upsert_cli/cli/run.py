@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,13 +20,12 @@ from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse, UsageFault
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.mapping import read_mapping
-from upsert_cli.opening import Opening, open_task, reopen_task
-from upsert_cli.pipeline import run_task
-from upsert_cli.rehearsal import rehearse
 from upsert_cli.request import DEFAULT_MAX_DELETE, IfRunning, Kind, Options, Request, exit_code
-from upsert_cli.subject import Subject
-from upsert_cli.verification import verify as verify_subject
 
+if TYPE_CHECKING:
+    from upsert_cli.opening import Opening
+
+# What loads is imported by the functions that load: neither `run --help` nor a shell's Tab waits for it.
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the environment
 
 
@@ -124,6 +123,8 @@ def restart(
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
 
     def opening() -> Opening:
+        from upsert_cli.opening import reopen_task
+
         return reopen_task(session.journal, task_id, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
 
     _work(session, json=json, opening=opening, watchers=Watchers(terminal=session.terminal, metrics=metrics_file))
@@ -184,6 +185,8 @@ def _load(
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
 
     def opening() -> Opening:
+        from upsert_cli.opening import open_task
+
         return open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running, wait_until=wait_until)
 
     _work(
@@ -199,6 +202,8 @@ def _load(
 
 def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) -> NoReturn:
     """Says what a load would do, and exits as it would."""
+    from upsert_cli.rehearsal import rehearse
+
     with RunReport(session.journal, session.terminal, json=json) as report:
         outcome = rehearse(
             session.journal,
@@ -224,6 +229,8 @@ def _work(
     watchers: Watchers | None = None,
 ) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
+    from upsert_cli.pipeline import run_task
+
     with RunReport(session.journal, session.terminal, json=json, watchers=watchers) as report:
         opened = opening()
         if opened.queued and opened.task is not None:
@@ -256,6 +263,9 @@ def _work(
 
 def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
     """Reads back what a task loaded, and returns the graver of the two exit codes."""
+    from upsert_cli.subject import Subject
+    from upsert_cli.verification import verify as verify_subject
+
     if task.status is not TaskStatus.DONE:
         return code
     outcome = verify_subject(Subject.of_task(session.journal, task.id), report=report.told)

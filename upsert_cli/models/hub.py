@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import socket
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from upsert_cli.errors import PlaceUnusable
 from upsert_cli.redaction import without_secrets
@@ -85,6 +83,8 @@ def download(entry: Entry, folder: Path) -> Path:
     """
     if entry.repository is None:
         raise PlaceUnusable("fastembed names no repository for it")
+    import logging
+
     from fastembed import TextEmbedding
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -131,6 +131,8 @@ def check_reachable(url: str) -> None:
 
 def _first_hop(url: str) -> tuple[str, int]:
     """Returns host and port of the first connection that a request for `url` makes."""
+    from urllib.request import getproxies, proxy_bypass  # 20 ms, for what only a fetch needs
+
     target = _host_and_port(url, setting="HF_ENDPOINT")
     proxies = getproxies()
     proxy = proxies.get(urlsplit(url).scheme) or proxies.get("all")

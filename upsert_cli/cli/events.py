@@ -34,14 +34,19 @@ class Events:
     def summary(self, task: Task | None, *, exit_code: int, seconds: float, detail: str | None) -> None:
         """Prints the last event; without a task, `detail` says why there is none."""
         fields = task.as_json(running=False) if task is not None else _no_task(detail)
-        self.emit("summary", {"exit_code": exit_code, "seconds": round(seconds, 3)} | fields)
+        self.emit("summary", {"exit_code": exit_code} | fields | {"seconds": fields.get("seconds") or took(seconds)})
 
 
 def report_failure(message: str, exit_code: int) -> None:
     """Prints the events of a command that failed before there was anything to run."""
     message = without_secrets(message)
     click.echo(safe_json({"type": "error", "message": message, "exit_code": exit_code}))
-    click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": 0.0} | _no_task(message)))
+    click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": took(0.0)} | _no_task(message)))
+
+
+def took(seconds: float) -> dict[str, float]:
+    """Returns the seconds of something that has no stages, in the shape of those that have."""
+    return {"total": round(seconds, 3)}
 
 
 def _no_task(detail: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import click
 
 from upsert_cli.cli.actions import ANNOTATED_REJECTS
 from upsert_cli.cli.display import open_display, restore_cursor
-from upsert_cli.cli.events import Events
+from upsert_cli.cli.events import Events, took
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line, seconds_line
 from upsert_cli.cli.watchers import Watchers
@@ -148,7 +148,7 @@ class RunReport:
         fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
         fields |= {"to_delete": list(outcome.to_delete)}
         estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
-        self._events.emit("summary", {"exit_code": exit_code, "seconds": round(self._seconds(), 3)} | fields | estimate)
+        self._events.emit("summary", {"exit_code": exit_code, "seconds": took(self._seconds())} | fields | estimate)
         if self._terminal.quiet and exit_code == 0:
             return
         counts = counts_line(outcome.counts.as_json())

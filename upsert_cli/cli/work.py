@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from upsert_cli.cli.events import took
 from upsert_cli.cli.load_options import metrics_option
 from upsert_cli.cli.options import Session, common_options, json_option, option
 from upsert_cli.cli.report import RunReport, code_of
@@ -132,6 +133,6 @@ class _Shift:
 
     def _summary(self, exit_code: int) -> None:
         if self._json:
-            seconds = round(time.monotonic() - self._began, 3)
+            seconds = took(time.monotonic() - self._began)
             fields = {"id": None, "tasks": len(self.codes), "statuses": dict(sorted(self._statuses.items()))}
             click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": seconds} | fields))

@@ -1,0 +1,126 @@
+"""`upsert_cli/schema` describes every JSON output, field by field, and each output is as it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from referencing import Registry, Resource
+
+from tests.conftest import Terminal
+from upsert_cli.cli.text import safe_json
+
+FOLDER = Path(__file__).parents[2] / "upsert_cli" / "schema"
+SCHEMAS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.json")}
+ITEM = {"object_id": "a", "payload": {"text": "x", "year": 2024}, "item_info": {"origin": "here"}}
+
+
+def _closed(schema: Any, *, root: bool = True) -> Any:
+    """Returns a schema that takes no field which it does not describe; where parts are put together, only as a whole."""
+    if isinstance(schema, list):
+        return [_closed(each, root=root) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {
+        name: {key: _closed(each, root=False) for key, each in value.items()}
+        if name == "properties"
+        else [*value]
+        if name == "allOf"
+        else _closed(value, root=root if name == "oneOf" else False)
+        for name, value in schema.items()
+    }
+    if not root and "properties" in schema:
+        closed["additionalProperties"] = False
+    return closed
+
+
+def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
+    ends = schema.get("oneOf", [schema])
+    closed = [_closed(end) | ({} if end.get("type") == "array" else {"unevaluatedProperties": False}) for end in ends]
+    return {"oneOf": closed} if "oneOf" in schema else closed[0]
+
+
+def _check(name: str, value: Any) -> None:
+    registry: Any = Registry().with_resources((key, Resource.from_contents(each)) for key, each in SCHEMAS.items())
+    validator = jsonschema.Draft202012Validator(_with_closed_ends(SCHEMAS[name]), registry=registry)
+    validator.validate(value)
+
+
+def _events(output: str) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in output.splitlines()]
+    for event in events:
+        _check("events.json", event)
+    assert [event["type"] for event in events].index("summary") == len(events) - 1
+    return events
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_each_schema_is_one(name: str) -> None:
+    """Each file is a valid schema that closes every object only in tests: a new field is no break for who reads them."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
+    assert "additionalProperties" not in json.dumps(SCHEMAS[name]).replace('"additionalProperties": {', "")
+    assert SCHEMAS[name]["title"]
+
+
+def test_a_field_that_is_not_described_is_noticed() -> None:
+    """The check of this file would see a new, a missing and a mistyped field, at the top and inside."""
+    good = {"type": "error", "message": "m", "exit_code": 1}
+    _check("events.json", good)
+    for bad in (
+        good | {"new": 1},
+        {"type": "error", "message": "m"},
+        good | {"exit_code": "1"},
+        good | {"type": "else"},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            _check("events.json", bad)
+    counts = dict.fromkeys(SCHEMAS["counts.json"]["properties"], 0)
+    progress = {"type": "progress", "rows": 0, "total": None, "read": 0, "embedded": 0, "counts": counts}
+    _check("events.json", progress)
+    _check("counts.json", counts)
+    with pytest.raises(jsonschema.ValidationError):
+        _check("counts.json", counts | {"new": 0})
+
+
+def test_the_output_of_loads_and_of_what_looks_at_them_is_as_described(tiny: Terminal) -> None:
+    """Events, tasks, rejects, verification, query and the journal, of loads that go well, reject, fail and do nothing."""
+    tiny.write("a.jsonl", [ITEM, {"object_id": 7, "payload": 3}, ITEM | {"object_id": "b"}])
+    (tiny.folder / "b.jsonl").write_text("not JSON\n")
+    seen = _events(tiny.type("upsert-cli run a.jsonl b.jsonl --json --task-id t --verify", expect=3).stdout)
+    assert {"task", "reject", "verification", "summary"} <= {event["type"] for event in seen}
+    _events(tiny.type("upsert-cli run a.jsonl b.jsonl --json --task-id t", expect=3).stdout)  # is done already
+    _events(tiny.type("upsert-cli run a.jsonl --json --task-id t", expect=4).stdout)
+    _events(tiny.type("upsert-cli run a.jsonl --json --dry-run", expect=3).stdout)
+    _events(tiny.type("upsert-cli run a.jsonl --json --threads 0", expect=2).stdout)
+    _events(tiny.type("upsert-cli run a.jsonl --json --enqueue --task-id q", expect=0).stdout)
+    _check("task.json", json.loads(tiny.type("upsert-cli cancel q --json").stdout))
+    *_, last = [json.loads(line) for line in tiny.type("upsert-cli work --json").stdout.splitlines()]
+    _check("events.json", last)
+    _check("task.json", json.loads(tiny.type("upsert-cli info t --json").stdout))
+    tasks = json.loads(tiny.type("upsert-cli list --json").stdout)
+    _check("tasks.json", tasks)
+    for task in tasks:
+        _check("task.json", task)
+        _check("counts.json", task["counts"])
+        for record in task["failed_items"]:
+            _check("reject.json", record)
+    for line in tiny.type("upsert-cli info t --failed").stdout.splitlines():
+        _check("reject.json", json.loads(line))
+    model = f"--model-path {tiny.env['UPSERT_CLI_RUN_MODEL_PATH']}"
+    _check("query.json", json.loads(tiny.type(f"upsert-cli query x --json {model}").stdout))
+    _check("verification.json", json.loads(tiny.type("upsert-cli verify t --json --repair").stdout))
+    _check("verification.json", json.loads(tiny.type("upsert-cli verify none --json", expect=1).stdout))
+    _check("journal.json", json.loads(tiny.type("upsert-cli journal check --json").stdout))
+    _check("journal.json", json.loads(tiny.type("upsert-cli journal repair --json").stdout))
+    _check("config.json", json.loads(tiny.type("upsert-cli config show --json").stdout))
+
+
+def test_the_output_about_models_is_as_described(terminal: Terminal) -> None:
+    """`models list`, and `models check`, which also has what `models fetch` prints."""
+    _check("models.json", json.loads(terminal.type("upsert-cli models list --json").stdout))
+    model = json.loads(terminal.type("upsert-cli models check --json --offline").stdout)
+    _check("model.json", model)
+    assert safe_json(model)

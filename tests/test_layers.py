@@ -102,6 +102,7 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
         "journal check",
         "collections",
         "report nothing --html -",
+        "completion bash",
     ],
 )
 def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> None:

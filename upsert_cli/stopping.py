@@ -13,6 +13,7 @@ from types import FrameType
 from upsert_cli.errors import Canceled, Interrupted, UpsertCliError
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNAL_BASE = 128  # shells report 128 and the signal's number
 CANCEL_POLL_SECONDS = 0.25  # seconds between two looks at the cancel flag, which costs a stat
 
 
@@ -118,3 +119,12 @@ def end_in_order() -> None:
 
 def _raise_ended(number: int, _frame: FrameType | None) -> None:
     raise Ended(number)
+
+
+def code_of(error: Exception | Ended) -> int:
+    """Returns the exit code of a process that an error ends."""
+    if isinstance(error, Ended):
+        return SIGNAL_BASE + error.number
+    if isinstance(error, Interrupted):
+        return SIGNAL_BASE + error.signal_number
+    return error.exit_code if isinstance(error, UpsertCliError) else UpsertCliError.exit_code

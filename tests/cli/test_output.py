@@ -122,6 +122,29 @@ def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) ->
     assert done.stdout == ""
 
 
+def test_every_command_keeps_to_its_streams(tiny: Terminal, make_items: Items) -> None:
+    """In a pipe, whatever the environment wishes: data on stdout without an escape, and with -q not one byte on stderr."""
+    tiny.env |= {"FORCE_COLOR": "1", "TERM": "xterm-256color", "CI": "true", "GITHUB_ACTIONS": "true"}
+    tiny.write("a.jsonl", make_items(3))
+    tiny.type("upsert-cli run a.jsonl --task-id t -q")
+    for command in (
+        "list", "list --json", "info t", "info t --json", "report t --html -", "journal check --json", "config show",
+        "completion bash", "models list", "--help",
+    ):  # fmt: skip
+        done = tiny.type(f"upsert-cli {command}{'' if command == '--help' else ' -q'}")
+        assert done.stdout.strip(), command
+        assert done.stderr == "", command
+        assert "\x1b" not in done.stdout, command
+        if command.endswith("--json"):
+            json.loads(done.stdout)
+    for command in ("cancel t", "restart missing", "report missing --html a.html", "info missing", "list --status x"):
+        done = tiny.type(f"upsert-cli {command} -q", expect=None)
+        assert done.returncode in (1, 2), command
+        assert done.stdout == "", command
+        assert done.stderr.startswith("::error::"), command
+        assert done.stderr.count("\n") == 1, command
+
+
 def test_a_terminal_gets_bars_and_its_cursor_back(tiny: Terminal, make_items: Items) -> None:
     """On a terminal there is a bar for each stage, and at the end the cursor is shown again."""
     tiny.write("a.jsonl", make_items(200))

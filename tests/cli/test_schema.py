@@ -115,6 +115,8 @@ def test_the_output_of_loads_and_of_what_looks_at_them_is_as_described(tiny: Ter
     _check("verification.json", json.loads(tiny.type("upsert-cli verify none --json", expect=1).stdout))
     _check("journal.json", json.loads(tiny.type("upsert-cli journal check --json").stdout))
     _check("journal.json", json.loads(tiny.type("upsert-cli journal repair --json").stdout))
+    _check("collections.json", json.loads(tiny.type("upsert-cli collections --json").stdout))
+    _check("prune.json", json.loads(tiny.type("upsert-cli prune --status canceled --json").stdout))
     _check("config.json", json.loads(tiny.type("upsert-cli config show --json").stdout))
 
 

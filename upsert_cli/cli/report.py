@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -15,16 +14,17 @@ import click
 from upsert_cli.cli.actions import ANNOTATED_REJECTS
 from upsert_cli.cli.display import open_display, restore_cursor
 from upsert_cli.cli.events import Events, took
+from upsert_cli.cli.task_words import command_for_mended, sources_in_short
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line, seconds_line
 from upsert_cli.cli.watchers import Watchers
-from upsert_cli.errors import Interrupted, UpsertCliError
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.progress import Progress
 from upsert_cli.redaction import without_secrets
-from upsert_cli.stopping import Ended
+from upsert_cli.stopping import Ended, code_of
 from upsert_cli.stream.chroma.address import client_call
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from upsert_cli.verification import Verification
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
-SIGNAL_BASE = 128  # shells report 128 and the signal's number
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
 
 
@@ -76,7 +75,9 @@ class RunReport:
         self._task = task
         self._events.emit("task", task.as_json(running=True))
         again = f", attempt {task.attempt}" if task.attempt > 1 else ""
-        self._terminal.say(f"task {task.id}{again}: {_sources(task)} -> collection {task.collection} in {task.chroma}")
+        self._terminal.say(
+            f"task {task.id}{again}: {sources_in_short(task)} -> collection {task.collection} in {task.chroma}"
+        )
 
     def progressed(self, progress: Progress) -> None:
         """Moves the bars; now and then an event."""
@@ -125,7 +126,7 @@ class RunReport:
             self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
         if task.counts.failed:
             self._show_rejects(task)
-            self._terminal.show(f"  once they are mended: {_again(task)}")
+            self._terminal.show(f"  once they are mended: {command_for_mended(task)}")
         if task.status.value == "done" and not self._terminal.quiet and not self._one_of_many:
             self._show_place(task)
 
@@ -202,7 +203,7 @@ class RunReport:
         self._summary(task, exit_code=0)
         if not self._events.wanted and not self._terminal.quiet:
             click.echo(task.id)
-        self._terminal.say(f"task {task.id} is pending: {_sources(task)}; `upsert-cli work` runs it")
+        self._terminal.say(f"task {task.id} is pending: {sources_in_short(task)}; `upsert-cli work` runs it")
 
     def failed(self, error: Exception | Ended, *, exit_code: int) -> None:
         """Reports what was done before an error; the error itself is shown by the error boundary."""
@@ -244,31 +245,3 @@ class RunReport:
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
-
-
-def _sources(task: Task) -> str:
-    name = _short_name(task.sources[0])
-    return name if len(task.sources) == 1 else f"{name} and {len(task.sources) - 1} more"
-
-
-def _short_name(source: str) -> str:
-    if source == "-":
-        return "standard input"
-    # Of `<(...)`, which the shell writes as /dev/fd/63, the last part alone would say nothing.
-    return source if source.startswith(("/dev/", "/proc/")) else Path(source).name
-
-
-def _again(task: Task) -> str:
-    """Returns the command that loads mended rejects; our own copy of a stream is not for the user to mend."""
-    if any(source.get("spooled") for source in task.inputs):
-        return "upsert-cli run FILE, with what `--failed` printed"
-    return f"upsert-cli restart {task.id} --from-start"
-
-
-def code_of(error: Exception | Ended) -> int:
-    """Returns the exit code of a process that an error ends."""
-    if isinstance(error, Ended):
-        return SIGNAL_BASE + error.number
-    if isinstance(error, Interrupted):
-        return SIGNAL_BASE + error.signal_number
-    return error.exit_code if isinstance(error, UpsertCliError) else UpsertCliError.exit_code

@@ -12,14 +12,14 @@ import click
 from upsert_cli.cli.events import took
 from upsert_cli.cli.load_options import metrics_option
 from upsert_cli.cli.options import Session, common_options, json_option, option
-from upsert_cli.cli.report import RunReport, code_of
+from upsert_cli.cli.report import RunReport
 from upsert_cli.cli.run import Loading
 from upsert_cli.cli.text import safe_json
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task
 from upsert_cli.request import gravest
-from upsert_cli.stopping import Ended
+from upsert_cli.stopping import Ended, code_of
 from upsert_cli.worker import Outcome, run_queued
 
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs milliseconds

@@ -17,7 +17,9 @@ from upsert_cli.stream.chroma.folder import LEASE_NAME
 @pytest.fixture
 def loaded(tiny: Terminal) -> Terminal:
     """Returns a terminal with two collections, and a task that was refused."""
-    tiny.write("a.jsonl", [{"object_id": str(number), "payload": {"text": f"text {number}"}} for number in range(5)])
+    vector = [1.0] * 384  # of the items' own, so that no model has to be loaded
+    payloads = ({"text": f"text {number}", "vector": [*vector[1:], number]} for number in range(5))
+    tiny.write("a.jsonl", [{"object_id": str(number), "payload": one} for number, one in enumerate(payloads)])
     tiny.type("upsert-cli run a.jsonl --task-id first")
     tiny.type("upsert-cli categories run a.jsonl --task-id kinds")
     with Lease.take(tiny.folder / "chroma" / LEASE_NAME, Holder.this_process("other")):

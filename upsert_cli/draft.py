@@ -16,6 +16,7 @@ from upsert_cli.models import known_name
 from upsert_cli.request import Options, Request
 from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.documents.scopes import scope_of
+from upsert_cli.stream.documents.splitting import require_splitter
 from upsert_cli.stream.sources.probing import check_first_rows
 from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
 
@@ -33,6 +34,8 @@ class Draft:
         if self._request.options.engine == "ray":
             _require_cluster_loadable(self._request)
         names, given = self._request.names, self._request.options.format
+        if self._request.options.split:
+            require_splitter()
         try:
             self._sources = [self._read_in(found) for found in find_files(names, given=given)]
             _check_mapping(self._sources, self._request.options)

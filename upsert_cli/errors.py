@@ -738,6 +738,26 @@ def _quoted(names: tuple[str, ...]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
+@dataclass(eq=False, kw_only=True)
+class SplitterMissing(UpsertCliError):
+    """Raised when texts are to be split and the package that does it is not installed."""
+
+    def __str__(self) -> str:
+        return "--split needs a package that is not installed; `pip install 'upsert-cli[split]'` installs it"
+
+
+@dataclass(eq=False, kw_only=True)
+class PartsTooLong(Refusal):
+    """Raised when parts of texts are to be longer than what the model reads."""
+
+    asked: int
+    model: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f"--max-tokens {self.asked}: {self.model} reads at most {self.limit} tokens; give that, or less"
+
+
 # -- configuration ------------------------------------------------------------------------------------------------
 
 

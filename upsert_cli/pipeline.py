@@ -32,14 +32,15 @@ from upsert_cli.recording import Recording
 from upsert_cli.redaction import without_secrets
 from upsert_cli.request import Options
 from upsert_cli.settling import Settlement
-from upsert_cli.stages import Stages, find_model_patiently, place_of_task, start_writer, target_of
+from upsert_cli.stages import Stages, find_model_patiently, place_of_task, recipe_of, start_writer, target_of
 from upsert_cli.stopping import Stopping
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
+from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.items.reading import Position, Reject
 from upsert_cli.stream.sources.source import Source
-from upsert_cli.stream.vectors import Embedded
-from upsert_cli.writing import write_window
+from upsert_cli.writing import delete_stale, write_window
 
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 
@@ -144,6 +145,7 @@ class _Attempt:
         for source in self._sources:
             source.check_unchanged()
         model = find_model_patiently(self._task, self._options, report=self._observer.told, wait=self._wait)
+        recipe = recipe_of(self._options, model)
         with self._progress.busy("opening"):
             writer = start_writer(
                 self._journal,
@@ -158,7 +160,7 @@ class _Attempt:
             )
         with writer:
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
-                deletion = self._load(model, writer, only)
+                deletion = self._load(model, recipe, writer, only)
             else:
                 deletion = self._open(writer)
                 self._load_in_units(model)
@@ -183,7 +185,9 @@ class _Attempt:
         self._progress.stage = "loading"
         return deletion
 
-    def _load(self, model: Model, writer: Writer, only: Iterator[tuple[str, int]] | None) -> Deletion | None:
+    def _load(
+        self, model: Model, recipe: Recipe, writer: Writer, only: Iterator[tuple[str, int]] | None
+    ) -> Deletion | None:
         with self._progress.busy("opening"):
             leased = writer.leased()
         stream = self._stages.run(
@@ -192,6 +196,7 @@ class _Attempt:
             only=only,
             rejected=self._settlement.rejects_to_retry,
             model=model,
+            recipe=recipe,
             writer=writer,
             leased=leased,
             wait=self._wait,
@@ -281,7 +286,9 @@ class _Attempt:
         self._stopping.check()  # what is not yet being written is dropped
         before = writer.seconds["writing"]
         refused = self._write(embedded, writer)
-        records = self._settlement.settle(embedded, refused, rejects)
+        outcome = self._settlement.outcome_of(embedded, refused)
+        delete_stale(outcome.stale, writer, between=self._stopping.check)
+        records = self._settlement.settle(embedded.window, outcome, rejects)
         self._stages.settled(embedded, write_seconds=writer.seconds["writing"] - before)
         self._progress.written += embedded.window.read
         self._progress.counts = self._settlement.checkpoint.counts

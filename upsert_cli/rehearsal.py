@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
@@ -16,8 +16,9 @@ from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
 from upsert_cli.models import Model, find_model
+from upsert_cli.outcomes import Outcomes
 from upsert_cli.request import Options, Request
-from upsert_cli.stages import place_of_task, target_of
+from upsert_cli.stages import place_of_task, recipe_of, target_of
 from upsert_cli.stream.chroma.rows import Comparison, Member, MembersPage, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
@@ -83,9 +84,7 @@ def rehearse(
             start=START,
             id_field=options.id_field,
             id_from=options.id_from,
-            recipe=options.recipe(identity=model.identity, dimension=model.dimension)
-            if model is not None
-            else options.recipe(identity=""),
+            recipe=options.recipe(identity="") if model is None else recipe_of(options, model),
             pace=Pace(MAX_ROWS),
         )
         tally = _Tally(model, options)
@@ -94,14 +93,16 @@ def rehearse(
                 deletion = Deletion(task=draft.task, options=options, sources=sources)
                 for block in deletion.find(collection, wait=lambda: None):
                     tally.add_missing(block)
-            for plan in _compared(windows, collection):
+            for plan in _compared(windows, collection, average=options.average):
                 tally.add(plan)
     return tally.result()
 
 
-def _compared(windows: Iterator[Window], collection: Collection) -> Iterator[Plan]:
+def _compared(windows: Iterator[Window], collection: Collection, *, average: bool) -> Iterator[Plan]:
     in_flight = InFlight()
-    plans = compare_windows(windows, collection, in_flight=in_flight, force=False, ending=threading.Event())
+    plans = compare_windows(
+        windows, collection, in_flight=in_flight, force=False, average=average, ending=threading.Event()
+    )
     for plan in plans:
         in_flight.leave(plan.window.number)
         yield plan
@@ -133,6 +134,9 @@ class _Empty:
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:  # noqa: ARG002
         return Comparison(verdicts=[Verdict.NEW] * len(ids), stale_keys=[()] * len(ids))
 
+    def leftovers(self, parts: Mapping[str, int], *, average: bool) -> dict[str, list[Member]]:  # noqa: ARG002
+        return {}
+
 
 class _Tally:
     """What was seen so far, and the model once a text needs it."""
@@ -141,6 +145,7 @@ class _Tally:
         self._model = model
         self._options = options
         self._embedder: FastEmbedder | None = None
+        self._outcomes = Outcomes()
         self._counts = Counts()
         self._rejects: list[dict[str, Any]] = []
         self._missing: list[str] = []
@@ -152,29 +157,22 @@ class _Tally:
         self._missing += [member.id for member in members[: FAILED_ITEMS - len(self._missing)]]
 
     def add(self, plan: Plan) -> None:
-        window, verdicts = plan.window, plan.comparison.verdicts
-        room = FAILED_ITEMS - len(self._rejects)
-        self._rejects += [reject.as_json() for reject in window.rejects[:room]]
         lengths = self._lengths(plan)
         limit = self._model.max_tokens if self._model is not None else 0
         self._tokens += sum(min(length, limit) for length in lengths)
-        inserted, unchanged = verdicts.count(Verdict.NEW), verdicts.count(Verdict.UNCHANGED)
-        self._counts += Counts(
-            read=window.read,
-            inserted=inserted,
-            updated=len(verdicts) - inserted - unchanged,
-            unchanged=unchanged,
-            duplicate=window.duplicate,
-            failed=len(window.rejects),
-            truncated=sum(length > limit for length in lengths),
-        )
+        truncated = sum(length > limit for length in lengths)
+        outcome = self._outcomes.of(plan.window, plan.comparison, truncated=truncated)
+        room = FAILED_ITEMS - len(self._rejects)
+        self._rejects += [reject.as_json() for reject in outcome.rejects[:room]]
+        self._counts += outcome.counts
 
     def _lengths(self, plan: Plan) -> list[int]:
         """Counts the tokens of the texts that would be embedded; the first of them also tell the speed."""
         changed = (
             row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
         )
-        rows = [row for row in changed if plan.window.documents[row].vector is None]
+        documents = plan.window.documents
+        rows = [row for row in changed if documents[row].vector is None and not documents[row].is_average]
         if self._model is None or not rows:
             return []
         texts = [plan.window.documents[row].text for row in rows]

@@ -15,17 +15,18 @@ from dataclasses import replace
 from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.models import Model
 from upsert_cli.stream.chroma.place import place_of
-from upsert_cli.stream.chroma.rows import Comparison, Rows, Stored, Verdict
+from upsert_cli.stream.chroma.rows import Comparison, Member, Rows, Stored, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Document
 from upsert_cli.stream.documents.hashes import HASH_KEY, has_own_vector, stored_fault, stored_hash
 from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items.reading import START, Item
-from upsert_cli.stream.plans import Plan, forced
+from upsert_cli.stream.plans import Plan, compared, forced
 from upsert_cli.stream.vectors import embed_windows
 from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
 from upsert_cli.subject import Subject
 from upsert_cli.verification import Findings, Repaired, Report, Verification, examine, opened
+from upsert_cli.writing import delete_stale
 
 _NOTHING = Rows(ids=[], texts=[], metadatas=[], vectors=None)
 
@@ -63,8 +64,9 @@ def repair(subject: Subject, *, report: Report) -> Verification:
         report("looking for every record by its own vector")
         found = examine(subject, report=report, ask_all=True)
     if found.wrong:
-        report(f"writing {len(found.wrong)} records again")
-        written += _Mender(subject, report).write_again(found.wrong)
+        stale = found.stale.keys()
+        report(f"writing {len(found.wrong - stale)} records again")
+        written += _Mender(subject, report).write_again(found.wrong - stale, stale)
         found = examine(subject, report=report)
     repaired = Repaired(damage=damage, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
     return Verification(subject=subject, found=found, repaired=repaired)
@@ -97,10 +99,13 @@ class _Mender:
         with opened(self._subject, report=self._report) as writer:
             return sum(1 for _ in self._write(self._stored_plans(_all_stored(writer)), writer))
 
-    def write_again(self, wrong: Set[str]) -> int:
-        """Writes some records again, from the sources where they have them, and returns how many."""
+    def write_again(self, wrong: Set[str], stale: Set[str]) -> int:
+        """Writes some records again, from the sources where they have them, and returns how many; deletes others."""
         with opened(self._subject, report=self._report) as writer:
             done = set(self._write(self._source_plans(wrong, writer), writer))
+            for start in range(0, len(stale), MAX_ROWS):
+                part = writer.fetch(sorted(stale)[start : start + MAX_ROWS])
+                delete_stale([Member(one.id, str(one.metadata.get(HASH_KEY))) for one in part], writer)
             rest = sorted(wrong - done)
             parts = (rest[start : start + MAX_ROWS] for start in range(0, len(rest), MAX_ROWS))
             stored = self._stored_plans(writer.fetch(ids) for ids in parts)
@@ -129,21 +134,23 @@ class _Mender:
             start=START,
             id_field=options.id_field,
             id_from=options.id_from,
-            recipe=options.recipe(identity=self._model.identity, dimension=self._model.dimension),
+            recipe=subject.recipe(),
             pace=Pace(MAX_ROWS),
         ):
-            documents = tuple(
-                one
-                for one in window.documents
-                if one.id in wrong and (one.item.source, one.item.row) not in subject.refused
-            )
+            expected = [one for one in window.documents if subject.is_expected(one)]
+            items = {one.item.object_id for one in expected if one.id in wrong}
+            # All parts of an item, since the mean of them may be what is wrong.
+            documents = tuple(one for one in expected if one.item.object_id in items)
             if documents:
-                comparison = writer.compare(
-                    [one.id for one in documents],
-                    [one.upsert_hash for one in documents],
-                    [tuple(one.metadata) for one in documents],
+                comparison = compared(documents, writer)
+                again = forced(comparison).verdicts
+                verdicts = [
+                    verdict if one.id in wrong else Verdict.UNCHANGED
+                    for one, verdict in zip(documents, again, strict=True)
+                ]
+                yield Plan(
+                    window=replace(window, documents=documents), comparison=replace(comparison, verdicts=verdicts)
                 )
-                yield Plan(window=replace(window, documents=documents), comparison=forced(comparison))
 
     def _stored_plans(self, parts: Iterable[Sequence[Stored]]) -> Iterator[Plan]:
         for number, part in enumerate(parts):

@@ -38,6 +38,10 @@ RESULT_FIELDS = MAPPING | {
     "engine": "--engine",
     "scope": "--scope",
     "delete_missing": "--delete-missing",
+    "split": "--split",
+    "max_tokens": "--max-tokens",
+    "overlap": "--overlap",
+    "average": "--average",
 }
 
 DEFAULT_MAX_DELETE = "20%"  # of the records that a scope holds
@@ -68,6 +72,17 @@ class Options:
 
     max_delete: str = DEFAULT_MAX_DELETE
     """Of these at most `"10"` records or `"5%"` of the scope's; more are a refusal."""
+    split: bool = False
+    """Every item is stored as parts that the model reads whole."""
+
+    max_tokens: int | None = None
+    """Tokens of a part; None: as many as the model reads."""
+
+    overlap: int = 0
+    """Tokens that a part repeats of the one before."""
+
+    average: bool = False
+    """The mean of an item's parts is stored as well."""
 
     model_path: str | None = None
     offline: bool = False
@@ -181,11 +196,11 @@ def _exceeds(limit: str, part: int, whole: int) -> bool:
     return part * 100 > float(limit[:-1]) * whole if limit.endswith("%") else part > int(limit)
 
 
-def in_words(value: str | bool | tuple[str, ...] | None) -> str:  # noqa: FBT001  # the value of a flag
+def in_words(value: str | int | tuple[str, ...] | None) -> str:
     """Returns an option's value as a user would give it."""
-    if isinstance(value, bool):
-        return "given" if value else "not given"
-    return "not given" if value is None else value if isinstance(value, str) else ", ".join(value)
+    if value is None or value is False:
+        return "not given"
+    return "given" if value is True else ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 GRAVITY = (UpsertCliError.exit_code, Refusal.exit_code, Canceled.exit_code, SOME_REJECTED, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, JournalUnreadable, RejectsLost, TooManyFailures
@@ -16,11 +16,12 @@ from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.receipts import Receipt, Total
 from upsert_cli.journal.rejects import RejectsFile, known_rejects
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.outcomes import Outcome, Outcomes
 from upsert_cli.request import Options
-from upsert_cli.stream.chroma.rows import Verdict
+from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.items.reading import START, Reject
 from upsert_cli.stream.superseded import Rejected
-from upsert_cli.stream.vectors import Embedded
+from upsert_cli.stream.windows import Window
 
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that a percentage says little
 
@@ -39,6 +40,7 @@ class Settlement:
         self.missing_path = journal.missing_path(task.id)
         self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
         self._rows_at_start = self.checkpoint.rows
+        self._outcomes = Outcomes()
 
     @property
     def is_retry(self) -> bool:
@@ -92,19 +94,25 @@ class Settlement:
         """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""
         return RejectsFile.open_at(self._rejects_path, self.checkpoint.rejects_bytes)
 
-    def settle(self, embedded: Embedded, refused: Sequence[Reject], rejects: RejectsFile) -> list[dict[str, Any]]:
-        """Checkpoints a window that was written, and returns its rejects as they are in the rejects file.
+    def outcome_of(self, embedded: Embedded, refused: Sequence[Reject]) -> Outcome:
+        """Tells what became of a window that was written.
 
         Args:
             embedded: The window.
             refused: What Chroma would not take of it.
+        """
+        return self._outcomes.of_written(embedded, refused)
+
+    def settle(self, window: Window, outcome: Outcome, rejects: RejectsFile) -> list[dict[str, Any]]:
+        """Checkpoints a window that was written, and returns its rejects as they are in the rejects file.
+
+        Args:
+            window: The window.
+            outcome: What became of it.
             rejects: Where its rejects go, before the checkpoint that counts on them.
         """
-        window = embedded.window
-        outcome = outcome_of(embedded, refused)
-        failed = outcome.rejects
         # In the order of the rows, by which a retry finds them again.
-        failed.sort(key=lambda reject: (self._places[reject.source], reject.row))
+        failed = sorted(outcome.rejects, key=lambda reject: (self._places[reject.source], reject.row))
         records = [reject.as_json() for reject in failed]
         checkpoint = replace(
             self.checkpoint,
@@ -217,38 +225,3 @@ class Settlement:
             return tuple(itertools.islice(known, FAILED_ITEMS))
         except (JournalDamaged, JournalUnreadable):
             return ()  # `check_complete` and `journal check` say so; the record must not be lost for it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of one window."""
-
-    counts: Counts
-    converted: int
-    rejects: list[Reject]
-
-
-def outcome_of(embedded: Embedded, refused: Sequence[Reject]) -> Outcome:
-    """Tells what became of a window, of which Chroma would not take some."""
-    window = embedded.window
-    lost = {reject.object_id for reject in (*embedded.rejects, *refused)}
-    kept = [
-        (document, verdict)
-        for document, verdict in zip(window.documents, embedded.comparison.verdicts, strict=True)
-        if document.id not in lost
-    ]
-    verdicts = [verdict for _, verdict in kept]
-    inserted, unchanged = verdicts.count(Verdict.NEW), verdicts.count(Verdict.UNCHANGED)
-    return Outcome(
-        rejects=[*window.rejects, *embedded.rejects, *refused],
-        counts=Counts(
-            read=window.read,
-            inserted=inserted,
-            updated=len(kept) - inserted - unchanged,
-            unchanged=unchanged,
-            duplicate=window.duplicate,
-            failed=len(window.rejects) + len(embedded.rejects) + len(refused),
-            truncated=embedded.truncated,
-        ),
-        converted=sum(document.converted for document, verdict in kept if verdict is not Verdict.UNCHANGED),
-    )

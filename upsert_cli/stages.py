@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from upsert_cli import __version__
+from upsert_cli.errors import PartsTooLong
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model
@@ -18,13 +20,16 @@ from upsert_cli.stream.ahead import STEP, run_ahead
 from upsert_cli.stream.chroma.place import Place, place_at
 from upsert_cli.stream.chroma.rows import Leased, Target
 from upsert_cli.stream.chroma.writer import Writer
-from upsert_cli.stream.embedder import Embedder, FastEmbedder, Loader
+from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.documents.splitting import Splitter
+from upsert_cli.stream.embedded import Embedded
+from upsert_cli.stream.embedder import Embedder, FastEmbedder, Loader, load_tokenizer
 from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.plans import InFlight, compare_windows
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
 from upsert_cli.stream.units import Unit
-from upsert_cli.stream.vectors import Embedded, embed_windows
+from upsert_cli.stream.vectors import embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 
 RUN_AHEAD = 1  # windows that wait between two stages; bounds memory, and more gains nothing
@@ -48,6 +53,22 @@ def place_of_task(journal: Journal, task: Task) -> Place:
     """Returns where the collection of a task is."""
     retry_for = Options.from_json(task.options).retry_for
     return place_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
+
+
+def recipe_of(options: Options, model: Model) -> Recipe:
+    """Returns how documents are made of items for a model, by its own tokenizer where texts are split.
+
+    Raises:
+        PartsTooLong: A part is to have more tokens than the model reads.
+    """
+    recipe = options.recipe(identity=model.identity, dimension=model.dimension)
+    if not options.split:
+        return recipe
+    tokens = options.max_tokens or model.max_tokens
+    if tokens > model.max_tokens:
+        raise PartsTooLong(asked=tokens, model=model.name, limit=model.max_tokens)
+    splitter = Splitter(load_tokenizer(model.folder), max_tokens=tokens, overlap=options.overlap)
+    return replace(recipe, splitter=splitter, average=options.average)
 
 
 def target_of(journal: Journal, task: Task, model: Model) -> Target:
@@ -141,6 +162,7 @@ class Stages:
         only: Iterator[tuple[str, int]] | None,
         rejected: Callable[[], Iterator[Rejected]],
         model: Model,
+        recipe: Recipe,
         writer: Writer,
         wait: Callable[[], None],
         leased: Leased | None = None,
@@ -155,6 +177,7 @@ class Stages:
             only: Source and row of the rows to read, in their order; None: all.
             rejected: Yields what is retried where `only` says that something is: a later good row of an id wins.
             model: What to embed with; loaded when the first text needs it.
+            recipe: How documents are made of items for that model.
             writer: Tells what the collection holds already.
             wait: Called in the waits of the thread that takes the windows; may raise to end all stages.
             leased: What is known of the collection before it is open; None: it is open.
@@ -170,7 +193,7 @@ class Stages:
             start=start,
             id_field=options.id_field,
             id_from=options.id_from,
-            recipe=options.recipe(identity=model.identity, dimension=model.dimension),
+            recipe=recipe,
             pace=self._pace,
             only=only,
             unit=unit,
@@ -187,7 +210,8 @@ class Stages:
                 self._once_open(ahead),
                 writer,
                 in_flight=self._in_flight,
-                force=self._options.force,
+                force=options.force,
+                average=options.average,
                 ending=self._ending,
             ),
             depth=RUN_AHEAD,
@@ -216,7 +240,7 @@ class Stages:
         """Lets the ids of a window into the collection again, and sizes the next ones by what took longest."""
         window = embedded.window
         self._in_flight.leave(window.number)
-        self._pace.learn("writing", window.read, write_seconds)
+        self._pace.learn("writing", window.rows, write_seconds)
 
     def _load(self, model: Model) -> Embedder:
         with self._progress.busy("loading"):
@@ -237,7 +261,7 @@ class Stages:
         for embedded in windows:
             self._progress.embedded += embedded.window.read
             self._progress.add("embedding", embedded.seconds)
-            self._pace.learn("embedding", embedded.window.read, embedded.seconds)
+            self._pace.learn("embedding", embedded.window.rows, embedded.seconds)
             yield embedded
 
 

@@ -11,9 +11,11 @@ from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of, silent
 from upsert_cli.request import Options
+from upsert_cli.stages import recipe_of
 from upsert_cli.stream.chroma.place import place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
+from upsert_cli.stream.documents.document import Document, Recipe
 from upsert_cli.stream.sources.source import Source
 
 
@@ -71,7 +73,7 @@ class Subject:
         if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
             model = find_model(task.model, folder=options.model_folder, offline=options.offline)
             stamp = {STAMP_MODEL: model.name, STAMP_DIMENSION: model.dimension, STAMP_MAX_TOKENS: model.max_tokens}
-        late = {Stage.INFERENCE.value, Stage.UPSERT.value}
+        late = {Stage.SPLITTING.value, Stage.INFERENCE.value, Stage.UPSERT.value}
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in late)
         return cls._stamped(
@@ -113,6 +115,16 @@ class Subject:
         )
         identity = identity_of(model, dimension, max_tokens) if STAMP_MODEL in stamp else None
         return cls(target=target, identity=identity, options=options, **of_task)
+
+    def recipe(self) -> Recipe:
+        """Returns how documents were made of the items of the sources."""
+        if self.options.split:
+            return recipe_of(self.options, self.model())
+        return self.options.recipe(identity=self.identity or "", dimension=self.target.dimension)
+
+    def is_expected(self, document: Document) -> bool:
+        """Tells whether the item of a document was not refused."""
+        return (document.item.source, document.item.row) not in self.refused
 
     def model(self, *, report: Callable[[str], None] = silent) -> Model:
         """Returns the model that the collection's vectors are of; tells `report` of what takes long.

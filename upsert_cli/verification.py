@@ -17,6 +17,7 @@ from upsert_cli.errors import SOME_REJECTED, TargetDamaged
 from upsert_cli.stream.chroma.rows import Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.items.reading import START
+from upsert_cli.stream.plans import compared, present_parts
 from upsert_cli.stream.windows import MAX_ROWS, Pace, read_windows
 from upsert_cli.subject import Subject
 
@@ -46,6 +47,9 @@ class Findings:
     different: dict[str, str] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
 
+    stale: dict[str, str] = field(default_factory=dict)
+    """Records of an item that it has no longer: parts, or a whole that is split now."""
+
     @property
     def kinds(self) -> dict[str, dict[str, str]]:
         """The rows that are wrong, by kind."""
@@ -54,6 +58,7 @@ class Findings:
             "unreadable": self.unreadable,
             "different": self.different,
             "unreachable": self.unreachable,
+            "stale": self.stale,
         }
 
     @property
@@ -195,28 +200,41 @@ def opened(subject: Subject, *, report: Report) -> Iterator[Writer]:
 
 def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
     options = subject.options
+    wrong: dict[str, set[str]] = {}  # by item, since a later row of the same item may set all of it right
     found.rows = 0
     for window in read_windows(
         subject.sources,
         start=START,
         id_field=options.id_field,
         id_from=options.id_from,
-        recipe=options.recipe(identity=subject.identity or "", dimension=subject.target.dimension),
+        recipe=subject.recipe(),
         pace=Pace(MAX_ROWS),
     ):
         found.rows += window.read
-        expected = [one for one in window.documents if (one.item.source, one.item.row) not in subject.refused]
-        ids, hashes = [one.id for one in expected], [one.upsert_hash for one in expected]
-        comparison = writer.compare(ids, hashes, [tuple(one.metadata) for one in expected])
+        expected = [one for one in window.documents if subject.is_expected(one)]
+        comparison = compared(expected, writer)
+        for document in expected:
+            if document.begins_item:
+                for one in wrong.pop(document.item.object_id, ()):
+                    for rows in (found.missing, found.different, found.stale):
+                        rows.pop(one, None)
         for document, verdict in zip(expected, comparison.verdicts, strict=True):
-            found.missing.pop(document.id, None)
-            found.different.pop(document.id, None)
             where = f"{document.item.source}:{document.item.row}"
             if verdict is Verdict.NEW:
                 found.missing[document.id] = f"{where} is not in the collection"
             elif verdict is not Verdict.UNCHANGED:
-                part = "text" if verdict is Verdict.TEXT else "metadata"
+                part = _DIFFERENCES.get(verdict, "metadata")
                 found.different[document.id] = f"{where} has another {part}"
+            if verdict is not Verdict.UNCHANGED:
+                wrong.setdefault(document.item.object_id, set()).add(document.id)
+        leftovers = writer.leftovers(present_parts(expected), average=options.average)
+        for object_id, members in leftovers.items():
+            ids = [member.id for member in members]
+            wrong.setdefault(object_id, set()).update(ids)
+            found.stale |= dict.fromkeys(ids, f"the item {object_id} has it no longer")
+
+
+_DIFFERENCES = {Verdict.TEXT: "text", Verdict.TAKEN: "item's record under its id"}
 
 
 def _read_back(subject: Subject, writer: Writer, found: Findings, *, every: int) -> None:

@@ -17,11 +17,12 @@ from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
 from upsert_cli.models import Model
 from upsert_cli.stream.chroma.rows import Comparison, Verdict
 from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.embedder import Effort, Embedder, FastEmbedder, Loader
 from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.plans import Plan
 from upsert_cli.stream.sources.source import find_files, fingerprint
-from upsert_cli.stream.vectors import Embedded, embed_windows
+from upsert_cli.stream.vectors import embed_windows
 from upsert_cli.stream.windows import Pace, Window, read_windows
 
 

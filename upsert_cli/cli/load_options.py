@@ -21,6 +21,7 @@ MAX_THREADS = 256
 MAX_WORKERS = 10_000
 MAX_TOKEN_BUDGET = 1 << 20
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
+MIN_PART_TOKENS = 8  # tokens; models put two or more around each text, and a character may have several
 ALL = 100.0  # percent
 MAX_SCOPE = 128  # characters; each record holds them
 
@@ -160,6 +161,7 @@ def load_options(collection: str) -> Decorator:
             help="Tokens, padding included, that are embedded in one call.",
         ),
         option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help=_DEVICE_HELP),
+        *split_options(),
         option(
             "--retry-for",
             type=click.FloatRange(0, MAX_RETRY_FOR),
@@ -210,6 +212,28 @@ def metrics_option() -> Decorator:
         metavar="PATH",
         help="Tell Prometheus, by node_exporter's textfile collector, how the load ended.",
     )
+
+
+def split_options() -> list[Decorator]:
+    """Returns the options for texts that are longer than what the model reads."""
+    return [
+        option("--split", is_flag=True, help="Store each item as parts that the model reads whole: ID#0, ID#1, ..."),
+        option(
+            "--max-tokens",
+            type=click.IntRange(MIN_PART_TOKENS, MAX_TOKEN_BUDGET),
+            metavar="N",
+            show_default="what the model reads",
+            help="With --split: tokens of a part, at most.",
+        ),
+        option(
+            "--overlap",
+            type=click.IntRange(0, MAX_TOKEN_BUDGET),
+            default=0,
+            metavar="N",
+            help="With --split: tokens that a part repeats of the one before, at most.",
+        ),
+        option("--average", is_flag=True, help="With --split: store the mean of an item's parts too, as ID#average."),
+    ]
 
 
 def model_options() -> Decorator:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
 
+_CUT = "  cut texts are longer than what the model reads, and found by their beginning alone; --split stores all"
+
 
 class RunReport:
     """Observes one run and tells stdout and stderr about it."""
@@ -124,6 +126,8 @@ class RunReport:
         self._terminal.show(f"{name}{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
         if self._terminal.verbose:
             self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
+        if task.counts.truncated:
+            self._terminal.show(_CUT)
         if task.counts.failed:
             self._show_rejects(task)
             self._terminal.show(f"  once they are mended: {command_for_mended(task)}")
@@ -159,6 +163,8 @@ class RunReport:
             )
         else:
             self._terminal.show(f"dry run, compared with nothing: {counts}; nothing was written")
+        if outcome.counts.truncated:
+            self._terminal.show(_CUT)
         self._list_rejects(outcome.rejects)
         if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
             self._terminal.show(f"  {more:,} more")

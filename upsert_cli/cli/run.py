@@ -163,6 +163,7 @@ def _load(
         raise click.UsageError("--max-delete goes with --delete-missing, without which nothing is deleted.")
     if no_compare and options["delete_missing"]:
         raise click.UsageError("--delete-missing looks at the collection, which --no-compare leaves alone.")
+    _check_split(**options)
     given = mapping_given(click.get_current_context(), options)
     request = Request(
         kind=kind,
@@ -198,6 +199,13 @@ def _load(
         verify=verify,
         watchers=Watchers(terminal=session.terminal, metrics=metrics_file, request=request),
     )
+
+
+def _check_split(*, split: bool, max_tokens: int | None, overlap: int, average: bool, **_: Any) -> None:
+    if not split and (max_tokens is not None or overlap or average):
+        raise click.UsageError("--max-tokens, --overlap and --average go with --split.")
+    if max_tokens is not None and overlap >= max_tokens:
+        raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
 
 
 def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) -> NoReturn:

@@ -15,20 +15,20 @@ from upsert_cli import __version__
 from upsert_cli.errors import SecretMissing, UpsertCliError
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.models import Model, find_model
+from upsert_cli.outcomes import Outcome, Outcomes
 from upsert_cli.progress import Progress
 from upsert_cli.request import Options
-from upsert_cli.settling import Outcome, outcome_of
-from upsert_cli.stages import Stages, load_model
+from upsert_cli.stages import Stages, load_model, recipe_of
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
+from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.embedder import Embedder
 from upsert_cli.stream.items.item import Position
 from upsert_cli.stream.scratch import digest_of
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import UNIT_ROWS, Unit
-from upsert_cli.stream.vectors import Embedded
 from upsert_cli.stream.windows import Pace
-from upsert_cli.writing import write_window
+from upsert_cli.writing import delete_stale, write_window
 
 OPEN_WORTH = 32 * UNIT_ROWS  # rows after which a unit without a known end is left to be gone on with; some minutes
 
@@ -126,17 +126,20 @@ class UnitRunner:
             only=self._only(unit),
             rejected=lambda: iter(()),
             model=model,
+            recipe=recipe_of(self._options, model),
             writer=writer,
             wait=lambda: None,
             unit=unit,
             load=lambda: self._load(model),
         )
         tally = _Tally()
+        outcomes = Outcomes()
         rest: Position | None = None
         with closing(stream):
             for embedded in stream:
                 before = writer.seconds["writing"]
-                outcome = outcome_of(embedded, write_window(embedded, writer))
+                outcome = outcomes.of_written(embedded, write_window(embedded, writer))
+                delete_stale(outcome.stale, writer)
                 tally.add(embedded, outcome)
                 seconds = writer.seconds["writing"] - before
                 progress.add("writing", seconds)

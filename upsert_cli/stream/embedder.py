@@ -96,10 +96,7 @@ class FastEmbedder:
         from tokenizers import Tokenizer
 
         own.enable_truncation(max_length=self.max_tokens)
-        counting = Tokenizer.from_str(own.to_str())
-        counting.no_truncation()
-        counting.no_padding()
-        return counting
+        return _counting(Tokenizer.from_str(own.to_str()))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Counts the tokens of each text, those beyond the limit included.
@@ -146,6 +143,27 @@ class Loader:
     def embedder(self) -> Embedder:
         """Returns the model, once it is loaded."""
         return self._load() if self._begun is None else self._begun.result()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Returns the tokenizer of a model, which neither cuts nor pads.
+
+    Raises:
+        EmbedderUnusable: The model's files have none that can be loaded.
+    """
+    from fastembed.common.preprocessor_utils import load_tokenizer
+
+    try:
+        tokenizer, _ = load_tokenizer(folder)
+    except Exception as error:  # tokenizers raises bare ones
+        raise EmbedderUnusable(model="tokenizer", folder=str(folder), reason=one_line(error)) from error
+    return _counting(tokenizer)
+
+
+def _counting(tokenizer: Any) -> Any:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _require_gpu() -> None:

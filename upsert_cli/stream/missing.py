@@ -12,6 +12,7 @@ from typing import Protocol
 
 from upsert_cli.stream.ahead import StreamEnded
 from upsert_cli.stream.chroma.rows import Member, MembersPage
+from upsert_cli.stream.documents.parts import is_part, owner_of
 from upsert_cli.stream.items.reading import START, IdFrom, Item, read_items
 from upsert_cli.stream.scratch import IdSet
 from upsert_cli.stream.sources.source import Source
@@ -69,7 +70,7 @@ class Search:
             while (page := collection.members(self._scope, start=start, rows=BLOCK_ROWS)).rows:
                 _go_on(ending)
                 start += page.rows
-                missing = [member for member in page.members if member.id not in ids]
+                missing = [member for member in page.members if _item_of(member) not in ids]
                 self.held += len(page.members)
                 self.missing += len(missing)
                 if missing:
@@ -87,6 +88,10 @@ class Search:
                 yield block
                 block = []
         yield block
+
+
+def _item_of(member: Member) -> str:
+    return owner_of(member.id)[0] if is_part(member.hash) else member.id
 
 
 def _go_on(ending: threading.Event) -> None:

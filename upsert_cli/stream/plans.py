@@ -1,13 +1,19 @@
-"""Window -> Plan: what the collection already holds of a window, and so what has to be embedded and written."""
+"""Window -> Plan: what the collection already holds of a window, and so what has to be embedded and written.
+
+An item of which a record would take the place of another item's is rejected here.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from upsert_cli.stream.chroma.rows import Comparison, Verdict
+from upsert_cli.errors import Stage
+from upsert_cli.stream.chroma.rows import Comparison, Member, Verdict
+from upsert_cli.stream.documents.document import Document
+from upsert_cli.stream.items.reading import Reject
 from upsert_cli.stream.windows import Window
 
 STEP = 0.1  # seconds; the longest that a waiting stage sleeps before it looks whether it should end
@@ -27,22 +33,25 @@ class Collection(Protocol):
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
         """Tells what has to be done about each document."""
 
+    def leftovers(self, parts: Mapping[str, int], *, average: bool) -> dict[str, list[Member]]:
+        """Tells which records some items have no longer."""
+
 
 class InFlight:
-    """The ids of the windows between their comparison and their checkpoint."""
+    """The items of the windows between their comparison and their checkpoint."""
 
     def __init__(self) -> None:
         """Nothing is on its way yet."""
-        self._ids: dict[int, frozenset[str]] = {}
+        self._items: dict[int, frozenset[str]] = {}
         self._changed = threading.Condition()
 
-    def enter(self, number: int, ids: Sequence[str], ending: threading.Event) -> bool:
-        """Waits until no window in flight shares an id, then adds this one; False when the stream ends instead."""
-        entering = frozenset(ids)
+    def enter(self, window: Window, ending: threading.Event) -> bool:
+        """Waits until no window in flight has an item that begins here, then adds it; False if the stream ends."""
+        beginning = frozenset(one.item.object_id for one in window.documents if one.begins_item)
         with self._changed:
             while not ending.is_set():
-                if all(entering.isdisjoint(other) for other in self._ids.values()):
-                    self._ids[number] = entering
+                if all(beginning.isdisjoint(other) for other in self._items.values()):
+                    self._items[window.number] = frozenset(one.item.object_id for one in window.documents)
                     return True
                 self._changed.wait(STEP)
         return False
@@ -50,12 +59,18 @@ class InFlight:
     def leave(self, number: int) -> None:
         """Takes a window out, once it is settled."""
         with self._changed:
-            del self._ids[number]
+            del self._items[number]
             self._changed.notify_all()
 
 
 def compare_windows(
-    windows: Iterator[Window], collection: Collection, *, in_flight: InFlight, force: bool, ending: threading.Event
+    windows: Iterator[Window],
+    collection: Collection,
+    *,
+    in_flight: InFlight,
+    force: bool,
+    average: bool = False,
+    ending: threading.Event,
 ) -> Iterator[Plan]:
     """Yields each window with its comparison.
 
@@ -64,22 +79,74 @@ def compare_windows(
         collection: The one that they go into.
         in_flight: Whoever settles a window takes it out there.
         force: Whether to embed and write also what has not changed.
+        average: Whether items of parts are to have the mean of them.
         ending: Ends the waiting for a window in flight.
     """
+    taken: Reject | None = None  # of the item whose parts go on in the next window
     for window in windows:
-        ids = [document.id for document in window.documents]
-        # An id that is still on its way to the collection would be compared with what it is about to replace.
-        if not in_flight.enter(window.number, ids, ending):
+        # An item that is still on its way to the collection would be compared with what it is about to replace.
+        if not in_flight.enter(window, ending):
             return
-        comparison = collection.compare(
-            ids,
-            [document.upsert_hash for document in window.documents],
-            [tuple(document.metadata) for document in window.documents],
-        )
-        yield Plan(window=window, comparison=forced(comparison) if force else comparison)
+        if taken is not None:
+            late = window.rejects or (taken,) if window.read else ()
+            window = replace(window, documents=(), rejects=late)  # noqa: PLW2901  # nothing of it is to be written
+        comparison = compared(window.documents, collection)
+        plan = Plan(window=window, comparison=forced(comparison) if force else comparison)
+        rejects = _of_taken(plan)
+        if rejects:
+            plan = _without(plan, rejects)
+        taken = None if window.read else next(iter(rejects.values()), taken)
+        leftovers = collection.leftovers(present_parts(plan.window.documents), average=average)
+        yield replace(plan, comparison=replace(plan.comparison, leftovers=leftovers)) if leftovers else plan
+
+
+def compared(documents: Sequence[Document], collection: Collection) -> Comparison:
+    """Compares documents with a collection."""
+    return collection.compare(
+        [document.id for document in documents],
+        [document.upsert_hash for document in documents],
+        [tuple(document.metadata) for document in documents],
+    )
+
+
+def present_parts(documents: Iterable[Document]) -> dict[str, int]:
+    """Returns how many parts each item has whose last one is among these; 0 for one that is a single record."""
+    ended = (one for one in documents if one.ends_item)
+    return {one.item.object_id: 0 if one.part is None else one.part.number + 1 for one in ended}
+
+
+def _of_taken(plan: Plan) -> dict[str, Reject]:
+    """Returns a reject, by item, for each one of whose records the id is another's."""
+    rejects: dict[str, Reject] = {}
+    for document, verdict in zip(plan.window.documents, plan.comparison.verdicts, strict=True):
+        if verdict is Verdict.TAKEN:
+            whose = "a part of another item" if document.part is None else "another item, which is not split"
+            detail = f"the record {document.id} in the collection is {whose}; load one of them under another id"
+            stage = Stage.UPSERT if document.part is None else Stage.SPLITTING
+            rejects.setdefault(document.item.object_id, Reject.of(document.item, stage=stage, detail=detail))
+    return rejects
+
+
+def _without(plan: Plan, rejects: Mapping[str, Reject]) -> Plan:
+    """Returns a plan without the items that are rejected; the reject of a row waits until all of it is behind."""
+    window, comparison = plan.window, plan.comparison
+    kept = [row for row, document in enumerate(window.documents) if document.item.object_id not in rejects]
+    settled = tuple(rejects.values()) if window.read else ()
+    return Plan(
+        window=replace(
+            window,
+            documents=tuple(window.documents[row] for row in kept),
+            rejects=(*window.rejects, *settled),
+        ),
+        comparison=Comparison(
+            verdicts=[comparison.verdicts[row] for row in kept],
+            stale_keys=[comparison.stale_keys[row] for row in kept],
+        ),
+    )
 
 
 def forced(comparison: Comparison) -> Comparison:
     """Returns a comparison by which everything is written again."""
-    verdicts = [Verdict.NEW if verdict is Verdict.NEW else Verdict.TEXT for verdict in comparison.verdicts]
+    kept = (Verdict.NEW, Verdict.TAKEN)
+    verdicts = [verdict if verdict in kept else Verdict.TEXT for verdict in comparison.verdicts]
     return replace(comparison, verdicts=verdicts)

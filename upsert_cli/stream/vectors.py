@@ -8,13 +8,16 @@ would spin while they wait.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.errors import EmbedderFailed, Stage
-from upsert_cli.stream.chroma.rows import Comparison, Rows, Verdict
+from upsert_cli.stream.averages import Averages
+from upsert_cli.stream.chroma.rows import Comparison, Verdict
+from upsert_cli.stream.documents.document import Document
+from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.embedder import PROBE_TEXT, Effort, Embedder, checked, one_line
 from upsert_cli.stream.isolation import failing_rows
 from upsert_cli.stream.items.reading import Reject
@@ -26,51 +29,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Vectors: TypeAlias = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Embedded:
-    """A window with everything that writing it needs."""
-
-    window: Window
-    comparison: Comparison
-
-    rows: tuple[int, ...]
-    """Places in `window.documents` of the documents that `vectors` belongs to."""
-
-    vectors: Vectors | None
-    """Float32, `(len(rows), dimension)`; None where there are none."""
-
-    truncated: int
-    """Texts that were cut at the model's limit."""
-
-    rejects: tuple[Reject, ...]
-    """Documents that the model could not embed."""
-
-    seconds: float
-    """Wall seconds that embedding took."""
-
-    def upserts(self) -> Rows:
-        """Returns the records to write with their vectors."""
-        return self._records(self.rows, self.vectors)
-
-    def updates(self) -> Rows:
-        """Returns the records of which only the metadata changed."""
-        verdicts = enumerate(self.comparison.verdicts)
-        return self._records([row for row, verdict in verdicts if verdict is Verdict.METADATA], None)
-
-    def _records(self, rows: Sequence[int], vectors: Vectors | None) -> Rows:
-        documents = [self.window.documents[row] for row in rows]
-        stale = [self.comparison.stale_keys[row] for row in rows]
-        return Rows(
-            ids=[document.id for document in documents],
-            texts=[document.text for document in documents],
-            # Chroma merges metadata; a value of None takes a key away that the item no longer has.
-            metadatas=[
-                document.metadata | dict.fromkeys(keys) for document, keys in zip(documents, stale, strict=True)
-            ],
-            vectors=vectors,
-        )
 
 
 def embed_windows(
@@ -95,11 +53,11 @@ def embed_windows(
         EmbedderFailed: The model fails on any text, for lack of memory say.
     """
     embedder: Embedder | None = None
+    averages = Averages()
     with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:
         for plan in plans:
-            rows = tuple(
-                row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
-            )
+            means = averages.wanted(plan.window, plan.comparison)
+            rows = tuple(_to_embed(plan, means))
             asked = tuple(row for row in rows if plan.window.documents[row].vector is None)
             if asked and embedder is None:
                 embedder = load()
@@ -111,7 +69,20 @@ def embed_windows(
                 if ending.is_set():
                     return
                 embedded = work.result(plan.comparison, seconds=clock() - began)
-            yield _with_own_vectors(embedded, [row for row in rows if plan.window.documents[row].vector is not None])
+            embedded = _with_own_vectors(
+                embedded, [row for row in rows if plan.window.documents[row].vector is not None]
+            )
+            embedded = _with_means(embedded, means, averages) if means else embedded
+            yield _whole_items(embedded) if embedded.rejects else embedded
+
+
+def _to_embed(plan: Plan, means: Mapping[str, int]) -> Iterator[int]:
+    """Yields the places of documents whose vectors are needed: all parts of an item with a mean that is due."""
+    for row, (document, verdict) in enumerate(zip(plan.window.documents, plan.comparison.verdicts, strict=True)):
+        if not document.is_average and (
+            verdict in (Verdict.NEW, Verdict.TEXT) or (means and document.item.object_id in means)
+        ):
+            yield row
 
 
 def _with_own_vectors(embedded: Embedded, rows: Sequence[int]) -> Embedded:
@@ -123,6 +94,34 @@ def _with_own_vectors(embedded: Embedded, rows: Sequence[int]) -> Embedded:
     own = np.stack([np.asarray(embedded.window.documents[row].vector, dtype=np.float32) for row in rows])
     vectors = own if embedded.vectors is None else np.concatenate([embedded.vectors, own])
     return replace(embedded, rows=(*embedded.rows, *rows), vectors=vectors)
+
+
+def _with_means(embedded: Embedded, means: Mapping[str, int], averages: Averages) -> Embedded:
+    """Adds the means that are due, and takes out the parts that were embedded for them alone."""
+    import numpy as np
+
+    vectors = {} if embedded.vectors is None else dict(zip(embedded.rows, embedded.vectors, strict=True))
+    due = averages.add(embedded.window, means, vectors)
+    verdicts = embedded.comparison.verdicts
+    written = {row: vectors[row] for row in embedded.rows if verdicts[row] in (Verdict.NEW, Verdict.TEXT)} | due
+    return replace(embedded, rows=tuple(written), vectors=np.stack(list(written.values())) if written else None)
+
+
+def _whole_items(embedded: Embedded) -> Embedded:
+    """Takes out the parts of items of which another part could not be embedded, each rejected once."""
+    failed = {(reject.source, reject.row): reject for reject in reversed(embedded.rejects)}
+    documents = embedded.window.documents
+    kept = [
+        place
+        for place, row in enumerate(embedded.rows)
+        if (documents[row].item.source, documents[row].item.row) not in failed
+    ]
+    return replace(
+        embedded,
+        rows=tuple(embedded.rows[place] for place in kept),
+        vectors=None if embedded.vectors is None else embedded.vectors[kept],
+        rejects=tuple(reversed(failed.values())),
+    )
 
 
 def _nothing_to_embed(plan: Plan) -> Embedded:
@@ -218,11 +217,16 @@ class _WindowWork:
             vectors=self._vectors[good] if self._failed else self._vectors,
             truncated=sum(self._lengths[self._window.documents[self._rows[place]].text] > limit for place in good),
             rejects=tuple(
-                Reject.of(self._window.documents[self._rows[place]].item, stage=Stage.INFERENCE, detail=detail)
+                _reject(self._window.documents[self._rows[place]], detail)
                 for place, detail in sorted(self._failed.items())
             ),
             seconds=seconds,
         )
+
+
+def _reject(document: Document, detail: str) -> Reject:
+    where = f"{document.id}: " if document.part is not None else ""
+    return Reject.of(document.item, stage=Stage.INFERENCE, detail=f"{where}{detail}")
 
 
 def _blames_a_text(error: BaseException) -> bool:

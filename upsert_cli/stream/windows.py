@@ -1,18 +1,22 @@
 """Documents -> Window: a run of consecutive rows that is compared, embedded and written together.
 
-A window is the unit of a checkpoint, so it is bounded in rows, in bytes and, through `Pace`, in seconds.
+A window is the unit of a checkpoint, so it is bounded in rows, in bytes and, through `Pace`, in seconds. An item of
+more parts than fit has windows of its own, and only with the last of them is its row settled.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from upsert_cli.errors import ItemError, SourceChanged
-from upsert_cli.stream.documents.document import Document, Recipe, make_document
+from upsert_cli.stream.documents.document import Document, Recipe, make_document, split_item
 from upsert_cli.stream.items.reading import IdFrom, Item, Position, Reject, read_items
+from upsert_cli.stream.sizes import document_size, size_of
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Superseded, nothing_superseded
 from upsert_cli.stream.units import Unit
@@ -20,7 +24,6 @@ from upsert_cli.stream.units import Unit
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
 MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
 MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a window; some seven windows are on their way at once
-NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 GROWTH = 4  # times that a window may be larger than the one before
 STEP = 0.05  # seconds; the longest that a stage sleeps before it looks whether it should end
 TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
@@ -34,17 +37,22 @@ class Window:
     """Counts from 0 in one attempt."""
 
     documents: tuple[Document, ...]
-    """At most one for each id, in the order of their rows."""
+    """At most one for each id, in the order of their rows; the mean of an item's parts stands before them."""
 
     rejects: tuple[Reject, ...]
     read: int
-    """Rows: `len(documents) + len(rejects) + duplicate`."""
+    """Rows: items + `len(rejects)` + `duplicate`; 0 where an item's parts go on in the next window."""
 
     duplicate: int
     """Rows that a later row with the same id replaced: one in this window, or one that an earlier attempt loaded."""
 
     after: Position
     """Where to go on once this window is settled."""
+
+    @property
+    def rows(self) -> int:
+        """The records to write, or the rows that were read if there are more of them."""
+        return max(self.read, len(self.documents))
 
 
 class Pace:
@@ -102,21 +110,25 @@ def read_windows(
         SourceUnreadable: A file broke off or cannot be read any further.
         SourceChanged: It ends before a row that was to be yielded.
     """
-    number = 0
+    numbers = itertools.count()
     rows = read_items(sources, start=start, id_field=id_field, id_from=id_from)
     if unit is not None:
         rows = unit.rows(rows)
     with superseded or nullcontext(nothing_superseded) as is_superseded:
         gathering = _Gathering(recipe, is_superseded, after=start)
         for row, after in rows if only is None else _chosen(rows, only):
-            gathering.add(row)
-            gathering.after = after
-            if gathering.read >= pace.rows or gathering.size >= MAX_SIZE:
-                yield gathering.window(number)
-                number += 1
-                gathering = _Gathering(recipe, is_superseded, after=after)
+            long = gathering.add(row, room=pace.rows)
+            if long is None:
+                gathering.after = after
+                if gathering.rows < pace.rows and gathering.size < MAX_SIZE:
+                    continue
+            if gathering.read:
+                yield gathering.window(next(numbers))
+            if long is not None:
+                yield from long.windows(pace, numbers, before=gathering.after, after=after)
+            gathering = _Gathering(recipe, is_superseded, after=after)
         if gathering.read:
-            yield gathering.window(number)
+            yield gathering.window(next(numbers))
 
 
 def _chosen(
@@ -140,55 +152,95 @@ class _Gathering:
         self._is_superseded = is_superseded
         self.read = 0
         self.size = 0
-        self._documents: dict[str, Document] = {}
+        self._count = 0
+        self._items: dict[str, Sequence[Document]] = {}
         self._rejects: list[Reject] = []
         self.after = after
 
-    def add(self, row: Item | Reject) -> None:
-        self.read += 1
+    @property
+    def rows(self) -> int:
+        """Records to write, or rows that were read if there are more of them."""
+        return max(self.read, self._count)
+
+    def add(self, row: Item | Reject, *, room: int) -> _LongItem | None:
+        """Takes a row in, unless it is an item of more than `room` parts, which is to have windows of its own."""
         if isinstance(row, Reject):
             self._reject(row)
-            return
+            return None
+        documents: Sequence[Document]
         try:
-            document = make_document(row, self._recipe)
+            if self._recipe.splitter is None:
+                documents = (make_document(row, self._recipe),)
+            else:
+                average, parts = split_item(row, self._recipe, self._recipe.splitter)
+                documents = _taken(parts, room)
+                if not documents[-1].ends_item and not self._is_superseded(row):
+                    return _LongItem(row, average, documents, parts)
+                documents = documents if average is None else [average, *documents]
         except ItemError as error:
             self._reject(Reject.of(row, stage=error.stage, detail=error.detail))
-            return
-        if self._is_superseded(row):
-            return
-        # Taken out first, so that the last row of an id also stands at the last row's place.
-        self._documents.pop(document.id, None)
-        self._documents[document.id] = document
-        self.size += len(document.text) + _size(document.metadata)
-        if document.vector is not None:
-            self.size += NUMBER_SIZE * len(document.vector)
+            return None
+        self.read += 1
+        if not self._is_superseded(row):
+            # Taken out first, so that the last row of an id also stands at the last row's place.
+            self._items.pop(row.object_id, None)
+            self._items[row.object_id] = documents
+            self.size += sum(map(document_size, documents))
+            self._count += len(documents)
+        return None
 
     def _reject(self, reject: Reject) -> None:
+        self.read += 1
         self._rejects.append(reject)
-        self.size += _size(reject.payload) + _size(reject.item_info)
+        self.size += size_of(reject.payload) + size_of(reject.item_info)
 
     def window(self, number: int) -> Window:
         return Window(
             number=number,
-            documents=tuple(self._documents.values()),
+            documents=tuple(itertools.chain.from_iterable(self._items.values())),
             rejects=tuple(self._rejects),
             read=self.read,
-            duplicate=self.read - len(self._documents) - len(self._rejects),
+            duplicate=self.read - len(self._items) - len(self._rejects),
             after=self.after,
         )
 
 
-def _size(value: object) -> int:
-    """Returns the characters of all strings in a value; what else it holds is small beside them."""
-    if isinstance(value, dict):
-        value = [*value.values()]
-    if not isinstance(value, list):
-        return len(value) if isinstance(value, str | bytes) else 0
+class _LongItem(NamedTuple):
+    """An item of more parts than fit into one window."""
+
+    item: Item
+    average: Document | None
+    first: Sequence[Document]
+    rest: Iterator[Document]
+
+    def windows(self, pace: Pace, numbers: Iterator[int], *, before: Position, after: Position) -> Iterator[Window]:
+        """Yields its windows; after a crash in between, reading goes on before the item."""
+        documents = self.first
+        mean = () if self.average is None else (self.average,)
+        try:
+            while not documents[-1].ends_item:
+                yield _window_of((*mean, *documents), next(numbers), read=0, after=before)
+                documents = _taken(self.rest, pace.rows)
+        except ItemError as error:
+            reject = Reject.of(self.item, stage=error.stage, detail=error.detail)
+            yield _window_of((), next(numbers), rejects=(reject,), read=1, after=after)
+        else:
+            yield _window_of((*mean, *documents), next(numbers), read=1, after=after)
+
+
+def _window_of(
+    documents: tuple[Document, ...], number: int, *, rejects: tuple[Reject, ...] = (), read: int, after: Position
+) -> Window:
+    return Window(number=number, documents=documents, rejects=rejects, read=read, duplicate=0, after=after)
+
+
+def _taken(parts: Iterator[Document], room: int) -> list[Document]:
+    """Takes the next parts of an item, as many as fit into a window."""
+    taken: list[Document] = []
     size = 0
-    for inner in value:
-        kind = type(inner)  # told apart here, since this is asked of every value of every row
-        if kind is str or kind is bytes:
-            size += len(inner)
-        elif kind is dict or kind is list:
-            size += _size(inner)
-    return size
+    for part in parts:
+        taken.append(part)
+        size += document_size(part)
+        if len(taken) >= room or size >= MAX_SIZE:
+            break
+    return taken

@@ -28,11 +28,13 @@ from upsert_cli.stream.chroma.requests import (
     Compare,
     Delete,
     Fetch,
+    FindLeftovers,
     Members,
     Query,
     ReadBack,
     Request,
     Told,
+    Work,
     Write,
 )
 from upsert_cli.stream.chroma.rows import Leased, Target
@@ -194,26 +196,28 @@ def _answer_requests(connection: Connection, records: Records) -> None:
         _send(connection, answer)
 
 
-def _do(records: Records, request: Request) -> object:  # noqa: PLR0911  # one for each kind
+def _do(records: Records, request: Work) -> object:
+    answer: object = None
     match request:
         case Compare():
-            return records.compare(request.ids, request.hashes, request.keys)
+            answer = records.compare(request.ids, request.hashes, request.keys)
         case Write():
-            return records.write(request.upserts, request.updates)
+            answer = records.write(request.upserts, request.updates)
         case ReadBack():
-            return records.read_back(
+            answer = records.read_back(
                 start=request.start, rows=request.rows, every=request.every, identity=request.identity
             )
         case Fetch():
-            return records.fetch(request.ids, start=request.start, rows=request.rows)
+            answer = records.fetch(request.ids, start=request.start, rows=request.rows)
         case Query():
-            return records.query(request.vector, rows=request.rows, where=request.where)
+            answer = records.query(request.vector, rows=request.rows, where=request.where)
+        case FindLeftovers():
+            answer = records.leftovers(request.parts, average=request.average)
         case Members():
-            return records.members(request.scope, start=request.start, rows=request.rows)
+            answer = records.members(request.scope, start=request.start, rows=request.rows)
         case Delete():
-            return records.delete(request.members)
-        case Close():
-            return None
+            answer = records.delete(request.members)
+    return answer
 
 
 def _take_lease(connection: Connection, start: Start) -> Lease:

@@ -6,13 +6,14 @@ It is meant to run in a process of its own, see `writer`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import DimensionMismatch, UpsertCliError
 from upsert_cli.stream.chroma.collection import OpenCollection, understood
 from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason, row_fault, string_fault
+from upsert_cli.stream.chroma.leftovers import find_leftovers, may_have_parts
 from upsert_cli.stream.chroma.patience import patiently
 from upsert_cli.stream.chroma.place import Place, place_of
 from upsert_cli.stream.chroma.quotas import Quotas
@@ -30,6 +31,7 @@ from upsert_cli.stream.chroma.rows import (
     Verdict,
 )
 from upsert_cli.stream.documents.hashes import HASH_KEY
+from upsert_cli.stream.documents.parts import is_part
 from upsert_cli.stream.isolation import failing_rows
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Records:
         self._block = self._quotas.most_rows(min(WRITE_ROWS, collection.max_batch))
         self._read_block = self._quotas.most_rows(READ_ROWS)
         self._unflushed = unflushed  # whether rows may be queued that the index files lack
+        self._has_parts: bool | None = None  # None: nobody has looked yet
 
     @classmethod
     def open(
@@ -119,6 +122,18 @@ class Records:
             verdicts=[_verdict(stored.get(one), hashed) for one, hashed in zip(ids, hashes, strict=True)],
             stale_keys=[tuple(stored.get(one, {}).keys() - own) for one, own in zip(ids, keys, strict=True)],
         )
+
+    def leftovers(self, parts: Mapping[str, int], *, average: bool) -> dict[str, list[Member]]:
+        """Returns the records that some items have no longer; see `leftovers.find_leftovers`."""
+        chroma = self._collection.chroma
+        with understood(self._target):
+            if any(parts.values()):
+                self._has_parts = True
+            elif self._has_parts is None:
+                self._has_parts = _patiently(lambda: may_have_parts(chroma))
+            if not self._has_parts:
+                return {}
+            return _patiently(lambda: find_leftovers(chroma, parts, average=average))
 
     def _stored(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         # What cannot be an id cannot be stored either, and asking for it would fail for all.
@@ -233,6 +248,8 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
     had = stored.get(HASH_KEY)
     if had == hashed:
         return Verdict.UNCHANGED
+    if isinstance(had, str) and is_part(had) != is_part(hashed):
+        return Verdict.TAKEN
     same_text = isinstance(had, str) and had.partition(".")[0] == hashed.partition(".")[0]
     return Verdict.METADATA if same_text else Verdict.TEXT
 

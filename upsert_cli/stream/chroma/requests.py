@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -68,6 +69,14 @@ class Members:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindLeftovers:
+    """Asks which records are of some items and no longer theirs."""
+
+    parts: Mapping[str, int]
+    average: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
     """Asks to delete records that are still what they were."""
 
@@ -86,4 +95,5 @@ class Told:
     message: str
 
 
-Request: TypeAlias = Compare | Write | ReadBack | Fetch | Query | Members | Delete | Close
+Work: TypeAlias = Compare | Write | ReadBack | Fetch | Query | FindLeftovers | Members | Delete
+Request: TypeAlias = Work | Close

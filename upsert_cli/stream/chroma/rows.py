@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Listed:
 
 
 class Member(NamedTuple):
-    """A record of a scope."""
+    """A record that may be deleted: of a scope, or of an item that has it no longer."""
 
     id: str
     hash: str
@@ -152,6 +152,9 @@ class Verdict(enum.IntEnum):
 
     UNCHANGED = 3
 
+    TAKEN = 4
+    """Its id is the one of another item's part, or, for a part, of an item as a whole."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -161,6 +164,9 @@ class Comparison:
 
     stale_keys: list[tuple[str, ...]]
     """Per document, the metadata keys that its record has and the document has not."""
+
+    leftovers: Mapping[str, Sequence[Member]] = field(default_factory=dict)
+    """By item, the records that are of it and that it has no longer: parts, or a whole that is split now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
@@ -20,7 +20,18 @@ from upsert_cli.errors import LocksUnsupported, TargetDamaged, UpsertCliError, W
 from upsert_cli.stream.chroma import child
 from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.process import POLL_SECONDS, Died, Process
-from upsert_cli.stream.chroma.requests import Close, Compare, Delete, Fetch, Members, Query, ReadBack, Request, Write
+from upsert_cli.stream.chroma.requests import (
+    Close,
+    Compare,
+    Delete,
+    Fetch,
+    FindLeftovers,
+    Members,
+    Query,
+    ReadBack,
+    Request,
+    Write,
+)
 from upsert_cli.stream.chroma.rows import (
     Block,
     Comparison,
@@ -195,6 +206,12 @@ class Writer:
         failing = failing_rows(range(len(ids)), write, is_data_fault=self._may_blame_a_row)
         refused += [(ids[place], f"the process that writes it ends by {death}") for place, death in failing]
         return refused
+
+    def leftovers(self, parts: Mapping[str, int], *, average: bool) -> dict[str, list[Member]]:
+        """Returns the records that some items have no longer; see `Records.leftovers`."""
+        with self._my_turn(), self._last_death(), self._timed("comparing"):
+            found: dict[str, list[Member]] = self._ask(FindLeftovers(parts=parts, average=average), tries=TRIES)
+            return found
 
     def read_back(self, *, start: int, rows: int, every: int, identity: str | None) -> Block:
         """Tells what is wrong with a run of records; see `Records.read_back`.

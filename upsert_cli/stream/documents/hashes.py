@@ -1,6 +1,7 @@
 """A record -> the hash that it carries: what differs of it tells what has to be written.
 
-Two halves in hex, `<text>.<metadata>`. Where an item brings its own vector, the first is `<text>+<vector>`.
+Two halves in hex, `<text>.<metadata>`. Where an item brings its own vector, the first is `<text>+<vector>`; so is that
+of the mean of an item's parts, with a hash of the whole text. A part's ends with `#`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.documents.parts import PART_MARK, is_part
 from upsert_cli.stream.items.json_text import canonical
 
 HASH_KEY = "upsert_hash"
@@ -39,6 +41,22 @@ def record_hash(
     return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, field)}"
 
 
+def part_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: str | None = None) -> str:
+    """Returns the hash of a part of an item.
+
+    Args:
+        text: The document.
+        metadata: Without the hash.
+        identity: The model's.
+        mean_of: What the mean of all parts depends on; None: it is a part with a text of its own.
+
+    Raises:
+        ItemError: It is too large to be stored.
+    """
+    own = "" if mean_of is None else OWN_VECTOR + _digest("mean", mean_of.encode())
+    return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, '')}{PART_MARK}"
+
+
 def has_own_vector(upsert_hash: object) -> bool:
     """Tells by a stored record's hash whether its vector came with its item, and no model can make it again."""
     return isinstance(upsert_hash, str) and OWN_VECTOR in upsert_hash
@@ -63,7 +81,7 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
             return f"its document is not the one of its {HASH_KEY}"
         if any(map(_may_be_negative_zero, own.values())):
             return None  # Chroma stores -0.0 as 0.0, so that the hash says nothing
-        if of_metadata not in _metadata_hashes(own, text):
+        if of_metadata.removesuffix(PART_MARK) not in _metadata_hashes(own, text):
             return f"its metadata is not that of its {HASH_KEY}"
     except ItemError as error:
         return error.detail
@@ -81,7 +99,8 @@ def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
         ItemError: It is too large to have one.
     """
     own = {key: value for key, value in metadata.items() if key != HASH_KEY}
-    return f"{_text_hash(text, identity)}.{next(_metadata_hashes(own, text))}"
+    mark = PART_MARK if is_part(metadata.get(HASH_KEY)) else ""
+    return f"{_text_hash(text, identity)}.{next(_metadata_hashes(own, text))}{mark}"
 
 
 def _metadata_hashes(metadata: dict[str, Any], text: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from array import array
 from typing import Any, NoReturn
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.items.item import field_at
+from upsert_cli.stream.items.item import field_at, without_field
 from upsert_cli.stream.items.json_text import kind_of, parse
 
 USUAL_FIELD = "vector"  # of the payload, in which a list is a vector without being asked for
@@ -49,11 +49,7 @@ def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) ->
 
 def without_vector(payload: dict[str, Any], field: str | None) -> dict[str, Any]:
     """Returns a payload without the vector that it has, so that it does not become metadata."""
-    path = field or USUAL_FIELD
-    name, _, rest = path.partition(".")
-    if path in payload or not rest:
-        return {key: value for key, value in payload.items() if key != path}
-    return payload | {name: without_vector(payload[name], rest)}
+    return without_field(payload, field or USUAL_FIELD)
 
 
 def _refuse(detail: str) -> NoReturn:

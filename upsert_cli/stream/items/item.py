@@ -108,6 +108,15 @@ def field_at(values: dict[str, Any], path: str, default: object = None) -> objec
     return found
 
 
+def without_field(values: dict[str, Any], path: str) -> dict[str, Any]:
+    """Returns values without the field that `field_at` finds by this path, if there is one."""
+    name, _, rest = path.partition(".")
+    if path in values or not rest:
+        return {key: value for key, value in values.items() if key != path}
+    inner = values.get(name)
+    return values | {name: without_field(inner, rest)} if isinstance(inner, dict) else values
+
+
 def _plain_or_none(value: object) -> object:
     try:
         return plain(value)

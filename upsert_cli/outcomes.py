@@ -1,0 +1,110 @@
+"""What became of the items of a window, each once, however many records it has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.stream.chroma.rows import Comparison, Member, Verdict
+from upsert_cli.stream.documents.document import Document
+from upsert_cli.stream.embedded import Embedded
+from upsert_cli.stream.items.reading import Reject
+from upsert_cli.stream.windows import Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one window."""
+
+    counts: Counts
+    converted: int
+    """Values that were changed to fit, of the items that were written."""
+
+    rejects: Sequence[Reject]
+
+    stale: Sequence[Member]
+    """Records that items which were loaded have no longer."""
+
+
+@dataclass(slots=True)
+class _Fate:
+    """What is known of an item so far."""
+
+    verdicts: set[Verdict] = field(default_factory=set)
+    converted: int = 0
+    reject: Reject | None = None
+
+    def add(self, document: Document, verdict: Verdict, reject: Reject | None) -> None:
+        self.verdicts.add(verdict)
+        if verdict is not Verdict.UNCHANGED:
+            self.converted += document.converted
+        self.reject = self.reject or reject
+
+    def name(self, *, has_leftovers: bool) -> str:
+        """Returns which count the item belongs to."""
+        if self.reject is not None:
+            return "failed"
+        if has_leftovers or len(self.verdicts) > 1:
+            return "updated"
+        return _COUNTED_AS[next(iter(self.verdicts))]
+
+
+_COUNTED_AS = {
+    Verdict.NEW: "inserted",
+    Verdict.TEXT: "updated",
+    Verdict.METADATA: "updated",
+    Verdict.UNCHANGED: "unchanged",
+}
+
+
+class Outcomes:
+    """Sums up windows in their order; remembers an item whose parts go on in the next."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self._unfinished: dict[str, _Fate] = {}
+
+    def of_written(self, embedded: Embedded, refused: Sequence[Reject]) -> Outcome:
+        """Returns what became of a window of which Chroma would not take some."""
+        return self.of(
+            embedded.window, embedded.comparison, refused=(*embedded.rejects, *refused), truncated=embedded.truncated
+        )
+
+    def of(
+        self, window: Window, comparison: Comparison, *, refused: Iterable[Reject] = (), truncated: int = 0
+    ) -> Outcome:
+        """Returns what became of a window.
+
+        Args:
+            window: One after the other, none left out.
+            comparison: Of its documents.
+            refused: One for each document that could not be embedded or written.
+            truncated: Texts that were cut.
+        """
+        fates = self._fates(window, comparison.verdicts, {(one.source, one.row): one for one in refused})
+        self._unfinished = {} if window.read else fates
+        done = fates if window.read else {}
+        kept = [one for one in done if done[one].reject is None]
+        leftovers = {one: comparison.leftovers[one] for one in kept if one in comparison.leftovers}
+        rejects = [*window.rejects, *(fate.reject for fate in done.values() if fate.reject is not None)]
+        counted = Counter(fate.name(has_leftovers=one in leftovers) for one, fate in done.items())
+        counted["failed"] += len(window.rejects)
+        return Outcome(
+            counts=Counts(read=window.read, duplicate=window.duplicate, truncated=truncated, **counted),
+            converted=sum(done[one].converted for one in kept),
+            rejects=rejects,
+            stale=[member for members in leftovers.values() for member in members],
+        )
+
+    def _fates(
+        self, window: Window, verdicts: Sequence[Verdict], refused: Mapping[tuple[str, int], Reject]
+    ) -> dict[str, _Fate]:
+        fates: dict[str, _Fate] = {}
+        for document, verdict in zip(window.documents, verdicts, strict=True):
+            object_id = document.item.object_id
+            if object_id not in fates:
+                fates[object_id] = self._unfinished.get(object_id) or _Fate()
+            fates[object_id].add(document, verdict, refused.get((document.item.source, document.item.row)))
+        return fates

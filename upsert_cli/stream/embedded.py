@@ -1,0 +1,69 @@
+"""A window whose texts have their vectors: what of it is written, and what could not be embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from upsert_cli.stream.chroma.rows import Comparison, Rows, Verdict
+from upsert_cli.stream.items.reading import Reject
+from upsert_cli.stream.windows import Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """A window with everything that writing it needs."""
+
+    window: Window
+    comparison: Comparison
+
+    rows: tuple[int, ...]
+    """Places in `window.documents` of the documents that `vectors` belongs to."""
+
+    vectors: Vectors | None
+    """Float32, `(len(rows), dimension)`; None where there are none."""
+
+    truncated: int
+    """Texts that were cut at the model's limit."""
+
+    rejects: tuple[Reject, ...]
+    """Documents that the model could not embed."""
+
+    seconds: float
+    """Wall seconds that embedding took."""
+
+    def upserts(self) -> Rows:
+        """Returns the records to write with their vectors."""
+        return self._records(self.rows, self.vectors)
+
+    def updates(self) -> Rows:
+        """Returns the records of which only the metadata changed."""
+        failed = {(reject.source, reject.row) for reject in self.rejects}
+        rows = [
+            row
+            for row, (document, verdict) in enumerate(zip(self.window.documents, self.comparison.verdicts, strict=True))
+            if verdict is Verdict.METADATA
+            and (document.item.source, document.item.row) not in failed
+            and (self.window.read or not document.is_average)  # the mean is written with the last part
+        ]
+        return self._records(rows, None)
+
+    def _records(self, rows: Sequence[int], vectors: Vectors | None) -> Rows:
+        documents = [self.window.documents[row] for row in rows]
+        stale = [self.comparison.stale_keys[row] for row in rows]
+        return Rows(
+            ids=[document.id for document in documents],
+            texts=[document.text for document in documents],
+            # Chroma merges metadata; a value of None takes a key away that the item no longer has.
+            metadatas=[
+                document.metadata | dict.fromkeys(keys) for document, keys in zip(documents, stale, strict=True)
+            ],
+            vectors=vectors,
+        )

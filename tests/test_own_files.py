@@ -6,12 +6,16 @@ import csv
 import gzip
 import io
 import json
+import os
+import re
+import signal
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.conftest import Terminal
+from tests.remote_servers import web_server
 
 
 def _rows(count: int = 40) -> list[dict[str, str]]:
@@ -123,3 +127,33 @@ def test_a_mapping_that_does_not_fit_makes_no_task(tiny: Terminal) -> None:
     assert json.loads(tiny.type("upsert-cli list --json").stdout) == []
     assert not (tiny.folder / "chroma").exists()
     tiny.type("upsert-cli run a.json --format jsonl")
+
+
+def test_a_load_from_a_web_server_that_is_killed_goes_on_by_a_range(tiny: Terminal) -> None:
+    """After kill -9, a restart asks for what is behind the checkpoint and no more; the address' secret is not shown."""
+    items = [json.dumps({"object_id": f"i{n}", "payload": {"text": f"text {n} " + "x" * 4_000}}) for n in range(400)]
+    content = "".join(f"{item}\n" for item in items).encode()
+    with web_server() as web:
+        web.files["/a.jsonl"] = content
+        web.pause = 0.05
+        line = f"upsert-cli run {web.address}/a.jsonl?token=s3cret --task-id t --batch-size 16"
+        process = tiny.start(line)
+        tiny.wait_for_rows("t")
+        os.killpg(process.pid, signal.SIGKILL)
+        said = "".join(process.communicate(timeout=60))
+        web.pause = 0.0
+        web.asked.clear()
+        said += tiny.type("upsert-cli restart t").stderr
+        first = next(wanted for _, wanted in web.asked if wanted not in ("bytes=0-0", None))
+        assert re.fullmatch(r"bytes=[1-9]\d*-", first)
+        assert "s3cret" not in said
+        tiny.type("upsert-cli restart t --from-start")
+        web.files["/a.jsonl"] = content + b"\n"
+        refused = tiny.type(line, expect=4).stderr
+        assert "a.jsonl" in refused
+        assert (
+            "s3cret" not in refused + tiny.type("upsert-cli info t").stdout + tiny.type("upsert-cli list --json").stdout
+        )
+    counts = tiny.info("t")["counts"]
+    assert (counts["read"], counts["failed"]) == (400, 0)
+    assert len(tiny.records()) == 400

@@ -18,6 +18,7 @@ from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.documents.scopes import scope_of
 from upsert_cli.stream.documents.splitting import require_splitter
 from upsert_cli.stream.sources.probing import check_first_rows
+from upsert_cli.stream.sources.remote import Place, is_address, shown
 from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
 
 
@@ -84,7 +85,7 @@ class Draft:
         task_id = self._request.task_id or new_task_id()
         if self._incoming is not None:
             kept = self._journal.adopt_spool(self._incoming, task_id)
-            moved = {self._incoming / path.name: path for path in kept.iterdir()}
+            moved: dict[Place, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
             self._sources = [replace(source, path=moved.get(source.path, source.path)) for source in self._sources]
             self._incoming = kept  # discarded like the folder before, if there is no task in the end
         task = self._journal.create(self._task(task_id, self._sources))
@@ -126,6 +127,8 @@ def _require_cluster_loadable(request: Request) -> None:
 
 
 def _absolute(name: str) -> str:
+    if is_address(name):
+        return shown(name)
     return name if name == "-" else str(Path(name).absolute())
 
 
@@ -137,7 +140,9 @@ def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     """Finds and fingerprints the sources of a task again, which starts from nothing."""
     options = Options.from_json(task.options)
     spooled = {_absolute(source.name): source for source in sources if source.spooled}
-    names = [name for name in task.sources if name not in spooled]
+    # What was typed, where the task's record shows less of it.
+    typed = {_absolute(source.name): str(source.path) for source in sources if is_address(source.name)}
+    names = [typed.get(name, name) for name in task.sources if name not in spooled]
     files = {file.path: file for file in find_files(names, given=options.format)} if names else {}
     called = {source.path: source.name for source in sources}  # as it was typed, where that is known
     found: list[Source] = []
@@ -145,7 +150,8 @@ def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
         if name in spooled:
             found.append(spooled[name])
         else:
-            mine = [file for file in find_files([name], given=options.format) if files.pop(file.path, None) is not None]
+            again = find_files([typed.get(name, name)], given=options.format)
+            mine = [file for file in again if files.pop(file.path, None) is not None]
             found += [fingerprint(replace(file, name=called.get(file.path, file.name))) for file in mine]
     _check_mapping(found, options)
     return {

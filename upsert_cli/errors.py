@@ -543,6 +543,17 @@ class SourceNotFound(UsageFault):
 
 
 @dataclass(eq=False, kw_only=True)
+class BadAddress(UsageFault):
+    """Raised when a source is an address that cannot be read."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the address {self.name} cannot be read: {self.reason}"
+
+
+@dataclass(eq=False, kw_only=True)
 class NoItemFiles(UsageFault):
     """Raised when a folder or a glob holds no file of a known format."""
 

@@ -23,6 +23,7 @@ from upsert_cli.request import RESULT_FIELDS, IfRunning, Options, Request, in_wo
 from upsert_cli.stages import place_of_task
 from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.items.reading import START, Position, read_items
+from upsert_cli.stream.sources.remote import is_address
 from upsert_cli.stream.sources.source import Source
 
 WAIT_STEP = 0.5  # seconds between two tries while another runner has the task
@@ -168,7 +169,8 @@ def _refuse_other_load(task: Task, draft: Task) -> None:
 
 def _identity(source: Source) -> str:
     # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
-    return source.name if source.spooled else str(source.path)
+    # The address of a remote one may end in a signature that is another each time.
+    return source.name if source.spooled or is_address(source.name) else str(source.path)
 
 
 def _reopen(journal: Journal, task: Task, draft: Task, *, if_running: IfRunning, wait_until: float) -> Opening:

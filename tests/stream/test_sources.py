@@ -184,9 +184,9 @@ def test_links_in_circles_end() -> None:
         Path("d", name).symlink_to(target)
     Path("d/loop.jsonl").symlink_to("loop.jsonl")
     Path("d/dangling.jsonl").symlink_to("nowhere.jsonl")
-    found = {found.path.resolve().name for found in find_files(["d"])}
+    found = {Path(str(found.path)).resolve().name for found in find_files(["d"])}
     assert found == {"a.jsonl", "far.jsonl"}
-    assert {found.path.resolve().name for found in find_files(["d/**/*.jsonl"])} == found
+    assert {Path(str(found.path)).resolve().name for found in find_files(["d/**/*.jsonl"])} == found
     with pytest.raises(SourceUnreadable, match=r"loop\.jsonl"):
         find_files(["d/loop.jsonl"])
     with pytest.raises(SourceNotFound):

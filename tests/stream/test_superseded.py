@@ -140,7 +140,7 @@ def test_a_row_is_compared_with_the_last_one_that_is_not_retried(many: tuple[lis
 def test_sources_are_read_only_where_that_can_matter(many: tuple[list[Source], Any]) -> None:
     """Without an id among the rejected rows nothing is opened, not even a file that is gone."""
     (source,), rejected = many
-    source.path.unlink()
+    Path(str(source.path)).unlink()
     with _superseding([source], [each | {"object_id": None} for each in rejected]) as is_superseded:
         assert is_superseded(_item(source, "i4", 5)) is False
 

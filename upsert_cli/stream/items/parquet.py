@@ -6,19 +6,19 @@ says 1 MB. So what a row may grow to is looked up in the pages themselves.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import chain, repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.items.json_text import JSON_FIELDS, parse
 from upsert_cli.stream.items.parquet_pages import Page, pages_of
 from upsert_cli.stream.items.parquet_types import readable
+from upsert_cli.stream.sources.inflating import native_file
+from upsert_cli.stream.sources.remote import Place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +36,7 @@ HUGE_GROUP = 1 << 30  # bytes; pyarrow unpacks pages as a whole, and a page may 
 
 
 def read_rows(
-    path: Path,
+    path: Place,
     *,
     row: int,
     offset: int,  # noqa: ARG001  # Parquet is addressed by rows
@@ -62,7 +62,7 @@ def read_rows(
         raise OSError(_one_line(error)) from error
 
 
-def count_rows(path: Path) -> int:
+def count_rows(path: Place) -> int:
     """Returns the number of rows that the footer promises.
 
     Raises:
@@ -77,7 +77,7 @@ def count_rows(path: Path) -> int:
         raise OSError(_one_line(error)) from error
 
 
-def cut_rows(path: Path, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+def cut_rows(path: Place, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
     """Yields row numbers at which reading may begin: ends of row groups, and places inside of those that are large.
 
     Args:
@@ -121,12 +121,11 @@ def _check_names(names: Iterable[str], fields: Collection[str] | None) -> None:
         raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
 
 
-def _open(path: Path) -> pq.ParquetFile:
-    import pyarrow as pa
+def _open(path: Place) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(
-        pa.OSFile(os.fsencode(path)),  # by bytes: pyarrow takes every path in text for UTF-8
+        native_file(path),
         pre_buffer=False,
         buffer_size=READ_BUFFER,
         page_checksum_verification=True,

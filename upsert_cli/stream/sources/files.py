@@ -9,12 +9,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
 from upsert_cli.stream.sources.formats import KNOWN_SUFFIXES, format_of, why_unreadable
 from upsert_cli.stream.sources.inflating import HEAD, what_it_is
+from upsert_cli.stream.sources.remote import Place, is_address, remote_files, shown
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
@@ -29,7 +30,7 @@ class FoundFile:
     name: str
     """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
 
-    path: Path
+    path: Place
     """Absolute; what is opened."""
 
     format: str
@@ -46,19 +47,24 @@ def find_files(names: Sequence[str], *, given: str | None = None) -> list[FoundF
     """Returns the files that `names` stand for, in their order; folders and globs sorted; each file once.
 
     Args:
-        names: Files, folders, globs, pipes; `-` is standard input.
+        names: Files, folders, globs, pipes, addresses; `-` is standard input.
         given: The format that the user says they have, whatever their suffixes.
 
     Raises:
         SourceNotFound: A name stands for nothing.
         NoItemFiles: A folder or a glob holds nothing that we can read.
         UnknownFormat: A file was named whose suffix we do not know.
+        BadAddress: An address is none that we can read.
         SourceUnreadable: A file or folder cannot be looked at.
     """
     found: dict[tuple[int, int] | str, FoundFile] = {}
     for name in names:
         if name == STDIN:
             found.setdefault(STDIN, _stdin(given))
+            continue
+        if is_address(name):
+            for remote in _remote(name, given):
+                found.setdefault(str(remote.path), remote)
             continue
         for file, status in _named(name, given):
             # Once, by whatever link or spelling it is named.
@@ -76,6 +82,26 @@ def valid_unicode(name: str) -> str:
 
 def _stdin(given: str | None) -> FoundFile:
     return FoundFile(name=STDIN, path=Path(STDIN), format=given or PIPE_FORMAT, needs_spool=True)
+
+
+def _remote(address: str, given: str | None) -> Iterator[FoundFile]:
+    """Finds what an address stands for; what was not named itself counts where its suffix is known."""
+    found = False
+    try:
+        for place in remote_files(address):
+            name = shown(place.address)
+            kind = given or format_of(PurePath(name))
+            if kind is not None:
+                found = True
+                yield FoundFile(name=name, path=place, format=kind)
+            elif place.address == address:
+                raise UnknownFormat(name=name, known=KNOWN_SUFFIXES, content=None)
+    except FileNotFoundError as error:
+        raise SourceNotFound(name=shown(address)) from error
+    except OSError as error:
+        raise SourceUnreadable(name=shown(address), reason=why_unreadable(error)) from error
+    if not found:
+        raise NoItemFiles(name=shown(address), known=KNOWN_SUFFIXES)
 
 
 def _named(name: str, given: str | None) -> Iterator[_Found]:

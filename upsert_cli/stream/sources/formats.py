@@ -6,20 +6,21 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import BinaryIO, Protocol
 
 from upsert_cli.stream.items.delimited import count_records, cut_records, read_records
 from upsert_cli.stream.items.jsonl import count_lines, cut_lines, read_lines
 from upsert_cli.stream.items.parquet import count_rows, cut_rows, read_rows
 from upsert_cli.stream.sources.inflating import Compression, open_bytes
+from upsert_cli.stream.sources.remote import Place
 
 
 class Reader(Protocol):
     """What reads a file of one format, from any row on."""
 
     def __call__(
-        self, path: Path, *, row: int, offset: int, fields: Collection[str] | None
+        self, path: Place, *, row: int, offset: int, fields: Collection[str] | None
     ) -> Iterator[tuple[int, object, int]]:
         """Yields number and value of every row behind the first `row` ones, and the offset of the next.
 
@@ -48,7 +49,7 @@ class TextReader(Protocol):
 class Cutter(Protocol):
     """What finds the places of a file at which reading may begin."""
 
-    def __call__(self, path: Path, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+    def __call__(self, path: Place, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
         """Yields each place as the rows behind it and the offset to begin at; the last one is the end of the file.
 
         Args:
@@ -77,7 +78,7 @@ class Format:
 
     read: Reader
 
-    count: Callable[[Path], int | None]
+    count: Callable[[Place], int | None]
     """Returns the rows of a file, or None where only reading tells; raises OSError."""
 
     cut: Cutter | None = None
@@ -107,7 +108,7 @@ def _text_formats(
 def _read_text(
     read: TextReader,
     compression: Compression | None,
-    path: Path,
+    path: Place,
     *,
     row: int,
     offset: int,
@@ -117,7 +118,7 @@ def _read_text(
         yield from read(file, row=row, offset=offset)
 
 
-def _count_text(count: Callable[[BinaryIO], int], compression: Compression | None, path: Path) -> int | None:
+def _count_text(count: Callable[[BinaryIO], int], compression: Compression | None, path: Place) -> int | None:
     if compression is None:
         with open_bytes(path, None) as file:
             return count(file)
@@ -127,7 +128,7 @@ def _count_text(count: Callable[[BinaryIO], int], compression: Compression | Non
     return None
 
 
-def _cut_text(cut: TextCutter, path: Path, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+def _cut_text(cut: TextCutter, path: Place, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
     with open_bytes(path, None) as file:
         yield from cut(file, rows=rows, size=size)
 

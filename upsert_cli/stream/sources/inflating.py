@@ -7,10 +7,12 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, cast
 
+from upsert_cli.stream.sources.remote import Place, RemoteFile
+
 if TYPE_CHECKING:
+    import pyarrow as pa
     from _typeshed import WriteableBuffer
 
 Compression: TypeAlias = Literal["gzip", "zstd"]
@@ -36,7 +38,7 @@ _FOREIGN = {
 
 
 @contextmanager
-def open_bytes(path: Path, compression: Compression | None) -> Iterator[BinaryIO]:
+def open_bytes(path: Place, compression: Compression | None) -> Iterator[BinaryIO]:
     """Opens a text file at its first byte, behind a byte-order mark there may be.
 
     Raises:
@@ -62,7 +64,7 @@ class _Inflated(io.RawIOBase):
     pyarrow gives nothing of a call that comes upon damage, so from there on it is asked for single bytes.
     """
 
-    def __init__(self, path: Path, compression: Compression) -> None:
+    def __init__(self, path: Place, compression: Compression) -> None:
         self._path = path
         self._compression = compression
         self._stream = self._open()
@@ -72,8 +74,7 @@ class _Inflated(io.RawIOBase):
     def _open(self) -> BinaryIO:
         import pyarrow as pa
 
-        # By bytes: pyarrow takes every path in text for UTF-8.
-        return cast("BinaryIO", pa.CompressedInputStream(pa.OSFile(os.fsencode(self._path)), self._compression))
+        return cast("BinaryIO", pa.CompressedInputStream(native_file(self._path), self._compression))
 
     def readable(self) -> bool:
         return True
@@ -98,6 +99,19 @@ class _Inflated(io.RawIOBase):
     def close(self) -> None:
         self._stream.close()
         super().close()
+
+
+def native_file(path: Place) -> pa.NativeFile:
+    """Opens a file as pyarrow does.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    import pyarrow as pa
+
+    if isinstance(path, RemoteFile):
+        return pa.PythonFile(path.open(), mode="r")
+    return pa.OSFile(os.fsencode(path))  # by bytes: pyarrow takes every path in text for UTF-8
 
 
 def skip_byte_order_mark(file: BinaryIO) -> int:

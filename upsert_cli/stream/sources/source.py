@@ -8,18 +8,20 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from upsert_cli.errors import SourceChanged, SourceUnreadable, SpoolFailed
+from upsert_cli.errors import SourceChanged, SourceNotFound, SourceUnreadable, SpoolFailed
 from upsert_cli.stream.sources.files import FoundFile, find_files, valid_unicode
 from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.remote import Place, RemoteFile, is_address
 
 __all__ = ["Fingerprint", "FoundFile", "Source", "find_files", "fingerprint", "spool"]
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; what is between shows in the time of change
 CHUNK = 1 << 20  # bytes read at once
+UNKNOWN_SIZE = -1  # of a remote file whose server does not say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +35,19 @@ class Fingerprint:
     """Nanoseconds since 1970; 0 for a spooled file, which is as old as its task."""
 
     digest: str
-    """SHA-256 in hex, over the first and the last 4 MiB; of a spooled file, over all of it."""
+    """SHA-256 in hex, over the first and the last 4 MiB; of a spooled file, over all; of a remote one its etag."""
 
     @classmethod
-    def of(cls, path: Path, *, whole: bool) -> Fingerprint:
+    def of(cls, path: Place, *, whole: bool) -> Fingerprint:
         """Looks at a file; with `whole`, the digest covers all of it and the time of change is left out.
 
         Raises:
             OSError: The file cannot be read, or is none.
         """
+        if isinstance(path, RemoteFile):
+            facts = path.facts()
+            size = UNKNOWN_SIZE if facts.size is None else facts.size
+            return cls(size=size, mtime_ns=facts.mtime_ns, digest=facts.etag or f"changed {facts.mtime_ns}")
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write.
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
@@ -74,7 +80,7 @@ class Source:
     name: str
     """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
 
-    path: Path
+    path: Place
     """Absolute; what is opened."""
 
     format: str
@@ -98,7 +104,7 @@ class Source:
     def is_shorter(self) -> bool:
         """Tells whether the file has lost bytes, or is gone, since it was looked at."""
         try:
-            return self.path.stat().st_size < self.fingerprint.size
+            return Fingerprint.of(self.path, whole=False).size < self.fingerprint.size
         except OSError:
             return True
 
@@ -113,17 +119,18 @@ class Source:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the source as plain data in valid Unicode, for the journal."""
-        value = asdict(self) | {"path": valid_unicode(str(self.path))}
+        value = asdict(replace(self, path=Path())) | {"path": valid_unicode(str(self.path))}
         # A path may be any bytes, a journal holds only text.
-        return value if value["path"] == str(self.path) else value | {"path_bytes": os.fsencode(self.path).hex()}
+        return value if value["path"] == str(self.path) else value | {"path_bytes": os.fsencode(str(self.path)).hex()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Source:
         """Reads what `as_json` wrote."""
         raw = value.get("path_bytes")
+        path = value["path"] if raw is None else os.fsdecode(bytes.fromhex(raw))
         return cls(
             name=value["name"],
-            path=Path(value["path"] if raw is None else os.fsdecode(bytes.fromhex(raw))),
+            path=RemoteFile(path) if is_address(path) else Path(path),
             format=value["format"],
             fingerprint=Fingerprint(**value["fingerprint"]),
             total=value["total"],
@@ -135,6 +142,7 @@ def fingerprint(found: FoundFile) -> Source:
     """Looks at a file that was found, and counts its rows.
 
     Raises:
+        SourceNotFound: It is an address at which there is nothing.
         SourceUnreadable: It cannot be read, is damaged, or is a pipe that was not spooled.
     """
     try:
@@ -143,11 +151,20 @@ def fingerprint(found: FoundFile) -> Source:
             path=found.path,
             format=found.format,
             fingerprint=Fingerprint.of(found.path, whole=found.needs_spool),
-            total=FORMATS[found.format].count(found.path),
+            total=_count(found),
             spooled=found.needs_spool,
         )
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
+            raise SourceNotFound(name=found.name) from error
         raise SourceUnreadable(name=found.name, reason=why_unreadable(error)) from error
+
+
+def _count(found: FoundFile) -> int | None:
+    """Counts rows, unless all of a file would have to come through the network for it."""
+    if isinstance(found.path, RemoteFile) and found.format != "parquet":
+        return None
+    return FORMATS[found.format].count(found.path)
 
 
 def spool(stream: BinaryIO, path: Path) -> None:

@@ -1,0 +1,130 @@
+"""An object of S3, Google Cloud Storage or Azure: what there is, what it is like, and its bytes from any place on."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from upsert_cli.stream.sources.ranged import Facts, Unsteady
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.fs
+
+SCHEMES = ("s3", "gs", "az")
+TIMEOUT = 20.0  # seconds without an answer
+
+_PASSING = re.compile(
+    r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|THROTTL|timed? ?out|HTTP status 5\d\d|SERVICE_UNAVAILABLE"
+)
+
+
+class ObjectFile:
+    """An open object."""
+
+    def __init__(self, address: str) -> None:
+        """Asks what the object is like.
+
+        Raises:
+            Unsteady: The store cannot be reached, or is busy.
+            OSError: It does not give the object away.
+        """
+        system, path = _system(address)
+        with _understood():
+            self._file: pa.NativeFile = system.open_input_file(path)
+            info = system.get_file_info(path)
+            tags = {_text(key).lower(): _text(value) for key, value in (self._file.metadata() or {}).items()}
+            size = int(self._file.size())
+        self.facts = Facts(size=size, mtime_ns=info.mtime_ns or 0, etag=tags.get("etag"))
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """Returns up to `size` bytes from a place on; none only at the end."""
+        with _understood():
+            return bytes(self._file.read_at(min(size, max(0, (self.facts.size or 0) - position)), position))
+
+    def close(self) -> None:
+        """Lets go of the object."""
+        self._file.close()
+
+
+def names_below(address: str) -> Iterator[str]:
+    """Yields the addresses of all objects below a folder, sorted.
+
+    Raises:
+        Unsteady: The store cannot be reached, or is busy.
+        OSError: There is no such folder.
+    """
+    import pyarrow.fs
+
+    system, path = _system(address)
+    with _understood():
+        found = system.get_file_info(pyarrow.fs.FileSelector(path.rstrip("/"), recursive=True))
+    scheme = urlsplit(address).scheme
+    yield from sorted(f"{scheme}://{info.path}" for info in found if info.type == pyarrow.fs.FileType.File)
+
+
+def is_object(address: str) -> bool:
+    """Tells whether there is an object of that very name."""
+    import pyarrow.fs
+
+    system, path = _system(address)
+    with _understood():
+        kind = system.get_file_info(path).type
+    return bool(kind == pyarrow.fs.FileType.File)
+
+
+def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """Returns the store of an address, and the path in it; who may read it, the environment says."""
+    import pyarrow.fs
+
+    scheme, _, path = address.partition("://")
+    with _understood():
+        if scheme == "s3":
+            return pyarrow.fs.S3FileSystem(**_s3_options(os.environ, path)), path
+        if scheme == "gs":
+            return pyarrow.fs.GcsFileSystem(), path
+        return pyarrow.fs.AzureFileSystem(**_azure_options(os.environ)), path
+
+
+def _s3_options(environment: Mapping[str, str], path: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"request_timeout": TIMEOUT, "connect_timeout": TIMEOUT}
+    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        parts = urlsplit(endpoint)
+        return options | {"endpoint_override": parts.netloc, "scheme": parts.scheme, "region": region or "us-east-1"}
+    if region is None:
+        import pyarrow.fs
+
+        region = pyarrow.fs.resolve_s3_region(path.partition("/")[0])
+    return options | {"region": region}
+
+
+def _azure_options(environment: Mapping[str, str]) -> dict[str, str]:
+    account = environment.get("AZURE_STORAGE_ACCOUNT_NAME") or environment.get("AZURE_STORAGE_ACCOUNT")
+    if not account:
+        raise OSError("set AZURE_STORAGE_ACCOUNT to the name of the storage account")
+    named = {"account_key": "AZURE_STORAGE_KEY", "sas_token": "AZURE_STORAGE_SAS_TOKEN"}
+    return {"account_name": account} | {key: environment[name] for key, name in named.items() if name in environment}
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Tells faults that may pass from those that do not, by the words of the store's library."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError("there is no such object") from error
+        reason = " ".join(str(error).split())
+        raise (Unsteady if _PASSING.search(reason) else OSError)(reason) from error
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

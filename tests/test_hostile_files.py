@@ -260,3 +260,18 @@ def test_a_run_over_a_file_that_breaks_off(tiny: Terminal) -> None:
     tiny.type("upsert-cli restart t", expect=4)
     tiny.type("upsert-cli restart t --from-start")
     assert len(tiny.records()) == 4_000
+
+
+def test_a_line_of_100_mb_in_the_middle(tiny: Terminal) -> None:
+    """It is rejected with its row, the rows before and behind it are loaded, and its own bytes are never kept."""
+    path = tiny.folder / "a.jsonl"
+    with path.open("wb") as file:
+        file.write(_line(1) + b'\n{"object_id": "big", "payload": {"text": "')
+        for _ in range(100):
+            file.write(b"long text " * 100_000)
+        file.write(b'"}}\n' + _line(2) + b"\n")
+    done = tiny.type("upsert-cli run a.jsonl --task-id t --verify", expect=3)
+    assert "a.jsonl:2: on_reading: the row is longer than 8 MiB" in done.stderr
+    assert tiny.records().keys() == {"good-1", "good-2"}
+    [failed] = tiny.type("upsert-cli info t --failed").stdout.splitlines()
+    assert len(failed) < 1_000

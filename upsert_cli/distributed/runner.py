@@ -25,6 +25,7 @@ from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.embedder import Embedder
 from upsert_cli.stream.items.item import Position
 from upsert_cli.stream.scratch import digest_of
+from upsert_cli.stream.sources.remote import RemoteFile
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import UNIT_ROWS, Unit
 from upsert_cli.stream.windows import Pace
@@ -216,6 +217,8 @@ class _Tally:
 
 
 def _touched(source: Source) -> tuple[int, int] | None:
+    if isinstance(source.path, RemoteFile):
+        return None
     try:
         status = source.path.stat()
     except OSError:

@@ -131,12 +131,12 @@ def test_a_mapping_that_does_not_fit_makes_no_task(tiny: Terminal) -> None:
 
 def test_a_load_from_a_web_server_that_is_killed_goes_on_by_a_range(tiny: Terminal) -> None:
     """After kill -9, a restart asks for what is behind the checkpoint and no more; the address' secret is not shown."""
-    items = [json.dumps({"object_id": f"i{n}", "payload": {"text": f"text {n} " + "x" * 4_000}}) for n in range(400)]
+    items = [json.dumps({"object_id": f"i{n}", "payload": {"text": f"text {n} " + "x" * 12_000}}) for n in range(400)]
     content = "".join(f"{item}\n" for item in items).encode()
     with web_server() as web:
         web.files["/a.jsonl"] = content
-        web.pause = 0.05
-        line = f"upsert-cli run {web.address}/a.jsonl?token=s3cret --task-id t --batch-size 16"
+        web.pause = 0.02
+        line = f"upsert-cli run {web.address}/a.jsonl?token=s3cret --task-id t --batch-size 100"
         process = tiny.start(line)
         tiny.wait_for_rows("t")
         os.killpg(process.pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ Records = dict[str, dict[str, Any]]
 
 SENTENCES = [f"Sentence {number} tells of matter number {number * 7}. " for number in range(400)]
 LINE = "upsert-cli run a.jsonl --split --max-tokens 32 --average --batch-size 16 --task-id t"
-FEW_KILLS, MANY_KILLS = 8, 100
+FEW_KILLS, MANY_KILLS = 4, 100
 
 
 def _item(object_id: str, sentences: Iterable[int], **payload: Any) -> dict[str, Any]:

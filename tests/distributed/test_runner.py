@@ -72,7 +72,7 @@ def test_a_changed_source_is_refused(tmp_path: Path, sources: list[Source], tiny
     runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
     unit = _only(sources)
     assert runner.run(unit).error is None
-    sources[0].path.write_text('{"object_id": "b", "payload": {"text": "other"}}\n')
+    Path(str(sources[0].path)).write_text('{"object_id": "b", "payload": {"text": "other"}}\n')
     assert isinstance(runner.run(unit).error, SourceChanged)
     runner.close()
 

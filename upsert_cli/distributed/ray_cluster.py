@@ -57,7 +57,8 @@ class _Membership(threading.Thread):
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if self._address == "local":
             os.environ["RAY_AUTH_MODE"] = "token"
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(TOKEN_BYTES)
+            # The same one for all clusters of this process: Ray reads it once.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(TOKEN_BYTES))
         import ray
         import ray._private.worker as ray_worker
 

@@ -28,7 +28,7 @@ from tests.bench.bench import MEASURE, SHORT, Bench, Sizes
 from tests.bench.measuring import CommandFailed
 from tests.bench.results import Result, as_json, as_table, shown
 
-ON_REQUEST = ("R8", "ray")  # the one is S5 again unless it is given more rows, the other starts a cluster
+ON_REQUEST = ("R8", "ray-cost", "ray-scaling")  # S5 again unless it is given more rows; these start a cluster
 REASON = 500  # characters of why a row could not be measured
 MEASURES: dict[str, MEASURE] = {
     **embedding.MEASURES,

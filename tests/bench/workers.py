@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,62 +12,70 @@ from tests.bench.texts import items, write_jsonl
 from tests.distributed.raylets import Raylets
 from tests.distributed.sleeping import TEXT_SECONDS
 from tests.servers.chroma import ChromaServer
+from upsert_cli.journal.courses import read_course
+from upsert_cli.journal.layout import Layout
 
 SHARDS = 16
 WORKERS = (1, 2, 4)
 
 
-def ray(bench: Bench) -> Iterator[Result]:
-    """Loads the same files into a server by each engine, and by more and more workers that only wait."""
-    folder, rows = _shards(bench)
-    with ChromaServer.started() as server, Raylets.started(1, processors=max(WORKERS)) as raylets:
-        engine = ("--engine", "ray", "--ray-address", raylets.address)
-        tiny = ("-m", "upsert_cli", "run", str(folder), "--model-path", str(bench.tiny_model))
-        local, _ = _seconds(bench, server, "local", *tiny)
-        threads = ("--workers", "2", "--threads", "1")
-        distributed, start = _seconds(bench, server, "ray", *tiny, *engine, *threads)
+def cost(bench: Bench) -> Iterator[Result]:
+    """Loads the same files into a server by each engine."""
+    with ChromaServer.started() as server, Raylets.started(1, processors=2) as raylets:
+        tiny = ("-m", "upsert_cli", "run", "--model-path", str(bench.tiny_model))
+        ours, _ = _load(bench, server, "local", *tiny)
+        engine = ("--engine", "ray", "--ray-address", raylets.address, "--workers", "2", "--threads", "1")
+        distributed, start = _load(bench, server, "ray", *tiny, *engine)
         yield shown(
-            "ray",
-            f"seconds of {rows:,} rows, tiny model, into a server: 2 workers on this machine / the local engine",
-            f"{distributed:.1f} / {local:.1f} = {distributed / local:.2f} times, and {start:.1f} s to join the cluster",
-            ray_s=distributed,
-            local_s=local,
+            "ray-cost",
+            f"rows a second, tiny model, into a server: 2 workers on this machine / the local engine, {_rows(bench):,} rows",
+            f"{distributed:.0f} / {ours:.0f} = {distributed / ours:.2f} times, and {start:.0f} s until the first rows",
+            ray_rows_a_s=distributed,
+            local_rows_a_s=ours,
             start_s=start,
         )
+
+
+def scaling(bench: Bench) -> Iterator[Result]:
+    """Loads the same files by more and more workers that only wait."""
+    with ChromaServer.started() as server, Raylets.started(1, processors=max(WORKERS)) as raylets:
+        sleeping = ("-m", "tests.distributed.sleeping", "run", "--model-path", str(bench.tiny_model))
         alone = 0.0
-        sleeping = ("-m", "tests.distributed.sleeping", "run", str(folder), "--model-path", str(bench.tiny_model))
         for workers in WORKERS:
-            count = ("--workers", str(workers), "--threads", "1")
-            seconds, _ = _seconds(bench, server, f"sleeping-{workers}", *sleeping, *engine, *count)
-            alone = alone or seconds
+            engine = ("--engine", "ray", "--ray-address", raylets.address, "--workers", str(workers), "--threads", "1")
+            rate, start = _load(bench, server, f"sleeping-{workers}", *sleeping, *engine)
+            alone = alone or rate
             yield shown(
-                "ray",
+                "ray-scaling",
                 f"rows a second by {workers} workers that wait {1000 * TEXT_SECONDS:.0f} ms a text",
-                f"{rows / seconds:.0f}, {alone / seconds:.2f} times one worker",
-                seconds=seconds,
+                f"{rate:.0f}, {rate / alone:.2f} times one worker; {start:.0f} s until the first rows",
+                rows_a_s=rate,
+                start_s=start,
             )
 
 
-def _shards(bench: Bench) -> tuple[Path, int]:
-    rows = max(SHARDS, bench.sizes.rows // 5)
-    folder = bench.folder / "shards"
+def _rows(bench: Bench) -> int:
+    return max(SHARDS, bench.sizes.rows // 5)
+
+
+def _shards(folder: Path, rows: int) -> None:
     folder.mkdir()
     every = list(items(rows))
     for shard in range(SHARDS):
         part = every[shard * rows // SHARDS : (shard + 1) * rows // SHARDS]
         write_jsonl(folder / f"{shard:02d}.jsonl", iter(part))
-    return folder, rows
 
 
-def _seconds(bench: Bench, server: ChromaServer, name: str, *arguments: str) -> tuple[float, float]:
-    """Returns the wall seconds of a load but for its start, and those of the start."""
+def _load(bench: Bench, server: ChromaServer, name: str, *arguments: str) -> tuple[float, float]:
+    """Loads the files and returns rows a second once the first are settled, and the seconds until then."""
     bench.say(f"loading {name}")
-    journal = ("--journal", str(bench.folder / f"journal-{name}"))
-    began = time.monotonic()
-    cost = cost_of(python(*arguments, "--chroma", server.url, "--collection", name, "--json", *journal))
-    total = time.monotonic() - began
-    busy: dict[str, float] = bench.task_of(cost)["seconds"]
-    return total - busy["opening"], busy["opening"]
+    sources = bench.made("shards", lambda folder: _shards(folder, _rows(bench)))
+    journal = bench.folder / "journal-ray"
+    target = ("--chroma", server.url, "--collection", name, "--task-id", name)
+    cost_of(python(*arguments, str(sources), *target, "--journal", str(journal)))
+    points = [point for point in read_course(Layout(journal).course(name)).points if point.written]
+    first, last = points[0], next(point for point in points if point.written == points[-1].written)
+    return (last.written - first.written) / max(last.seconds - first.seconds, 0.001), first.seconds
 
 
-MEASURES = {"ray": ray}
+MEASURES = {"ray-cost": cost, "ray-scaling": scaling}

@@ -23,6 +23,7 @@ from upsert_cli.cli.page.page import PAGE_REJECTS, render_page
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.courses import Course, Point
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.request import Options
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -112,6 +113,14 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
     assert "passw0rd" not in render_page(
         _task(sources=("https://ann:passw0rd@example.org/a.jsonl",)), running=False, rejects=[], course=Course()
     )
+
+
+def test_only_options_that_were_given_are_shown() -> None:
+    """What every load has by itself would hide what this one was told."""
+    options = Options(force=True, text_fields=("title", "body")).as_json()
+    page = render_page(_task(options=options), running=False, rejects=[], course=Course())
+    shown = re.findall(r"<dt>([\w-]+)</dt>\s*<dd><code>", page)
+    assert sorted(shown) == ["force", "from", "text-fields"]
 
 
 def test_the_rejects_of_a_page_are_bounded() -> None:

@@ -20,7 +20,7 @@ from upsert_cli.cli.text import safe, safe_json
 from upsert_cli.journal.courses import Course
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
 from upsert_cli.redaction import without_secrets
-from upsert_cli.request import exit_code
+from upsert_cli.request import Options, exit_code
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -150,8 +150,9 @@ def _outcomes(task: Task) -> list[Outcome]:
 
 
 def _options(task: Task) -> list[tuple[str, str]]:
-    """Returns the options that were given, or that a task of today would not have by itself."""
-    given = ((name, value) for name, value in task.options.items() if value not in (None, False, ["text"], "cpu"))
+    """Returns the options that are not as a load has them by itself."""
+    usual = Options().as_json()
+    given = ((name, value) for name, value in task.options.items() if value != usual.get(name))
     return [(name.replace("_", "-"), value if isinstance(value, str) else safe_json(value)) for name, value in given]
 
 

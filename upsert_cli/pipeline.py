@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from queue import SimpleQueue
 
 from upsert_cli.deletion import Deletion
+from upsert_cli.delivery import Delivery
 from upsert_cli.errors import (
     Canceled,
     Interrupted,
@@ -24,9 +25,9 @@ from upsert_cli.errors import (
     WrongStatus,
 )
 from upsert_cli.journal.journal import Claim, Journal
-from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
 from upsert_cli.models import Model
+from upsert_cli.overlapping import Overlap
 from upsert_cli.progress import Observer, Progress
 from upsert_cli.recording import Recording
 from upsert_cli.redaction import without_secrets
@@ -37,10 +38,9 @@ from upsert_cli.stopping import Stopping
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.documents.document import Recipe
-from upsert_cli.stream.embedded import Embedded
-from upsert_cli.stream.items.reading import Position, Reject
+from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.sources.source import Source
-from upsert_cli.writing import delete_stale, write_window
+from upsert_cli.writing import delete_stale
 
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 
@@ -199,14 +199,25 @@ class _Attempt:
             recipe=recipe,
             writer=writer,
             leased=leased,
-            wait=self._wait,
+            wait=lambda: self._wait(delivery),
         )
-        with closing(stream):
+        with closing(stream), ExitStack() as stack:
             deletion = self._open(writer)
             self._stages.opened()
-            with self._settlement.open_rejects() as rejects:
-                for embedded in stream:
-                    self._settle(embedded, writer, rejects)
+            writers = [writer, *self._helpers(writer, stack)]
+            delivery = Delivery(
+                overlap=stack.enter_context(closing(Overlap(writers, between=self._check_reason))),
+                rejects=stack.enter_context(self._settlement.open_rejects()),
+                settlement=self._settlement,
+                stages=self._stages,
+                progress=self._progress,
+                observer=self._observer,
+                is_shared=self._is_shared,
+                delete_stale=partial(delete_stale, writer=writer, between=self._stopping.check),
+            )
+            delivery.run(stream, wait=self._wait, pulse=self._pulse)
+            for helper in writers[1:]:
+                helper.close()
         return deletion
 
     def _load_in_units(self, model: Model) -> None:
@@ -280,29 +291,6 @@ class _Attempt:
         except UpsertCliError as also:
             self._observer.noted(f"the end of the task could not be written down: {also}")
 
-    # -- settling a window ----------------------------------------------------------------------------------------
-
-    def _settle(self, embedded: Embedded, writer: Writer, rejects: RejectsFile) -> None:
-        self._stopping.check()  # what is not yet being written is dropped
-        before = writer.seconds["writing"]
-        refused = self._write(embedded, writer)
-        outcome = self._settlement.outcome_of(embedded, refused)
-        delete_stale(outcome.stale, writer, between=self._stopping.check)
-        records = self._settlement.settle(embedded.window, outcome, rejects)
-        self._stages.settled(embedded, write_seconds=writer.seconds["writing"] - before)
-        self._progress.written += embedded.window.read
-        self._progress.counts = self._settlement.checkpoint.counts
-        self._progress.seconds |= writer.seconds
-        if records:
-            self._observer.rejected(records)
-        self._observer.progressed(self._progress)
-        if not self._settlement.is_retry:  # a retry begins with all failures that there were
-            self._settlement.check_failures()
-
-    def _write(self, embedded: Embedded, writer: Writer) -> list[Reject]:
-        with self._in_flight():
-            return write_window(embedded, writer, between=self._stopping.check)
-
     def _check_sources(self) -> None:
         """Looks whether the files are still what was read."""
         for source in self._sources:
@@ -314,8 +302,17 @@ class _Attempt:
 
     # -- waiting --------------------------------------------------------------------------------------------------
 
-    def _wait(self) -> None:
-        """Is called in all waits of the main thread; ends them when the task should stop and nothing is in flight."""
+    def _wait(self, delivery: Delivery | None = None) -> None:
+        """Is called in all waits of the main thread; ends them when the task should stop."""
+        self._pulse()
+        if delivery is not None:
+            delivery.settle()
+        # A server may be asked again for minutes, and what is sent may be sent once more by the next attempt.
+        if not self._writing or (self._is_shared and self._stopping.has_waited(LAST_WRITE_SECONDS)):
+            self._stopping.check()
+
+    def _pulse(self) -> None:
+        """Shows how far the task is, and what is said meanwhile."""
         if isinstance(self._stopping.reason, Interrupted) and not self._announced:
             self._announced = True
             self._observer.told("stopping after what is being written; a second signal ends it at once")
@@ -324,6 +321,13 @@ class _Attempt:
             self._observer.progressed(self._progress)
             while not self._said.empty():
                 self._observer.told(self._said.get())
-        # A server may be asked again for minutes, and what is sent may be sent once more by the next attempt.
-        if not self._writing or (self._is_shared and self._stopping.has_waited(LAST_WRITE_SECONDS)):
-            self._stopping.check()
+
+    def _check_reason(self) -> None:
+        """Ends a write in any thread once the main thread knows of a reason."""
+        if self._stopping.reason is not None:
+            raise self._stopping.reason
+
+    def _helpers(self, writer: Writer, stack: ExitStack) -> list[Writer]:
+        """Starts the other writers of a load into a server; the first one has the lease, and made the collection."""
+        count = self._options.writers - 1 if self._is_shared else 0
+        return [stack.enter_context(writer.helper(told=self._said.put)) for _ in range(count)]

@@ -96,6 +96,9 @@ class Options:
     """Padded tokens of a micro-batch; None: what was measured to be fastest."""
 
     device: Device = "cpu"
+    writers: int = 1
+    """Windows that are written at the same time; a folder takes one."""
+
     retry_for: float = RETRY_FOR
     """Seconds for which a request that a server fails on is made again."""
 

@@ -20,6 +20,7 @@ MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is 
 MAX_THREADS = 256
 MAX_WORKERS = 10_000
 MAX_TOKEN_BUDGET = 1 << 20
+MAX_WRITERS = 10  # Chroma Cloud takes so many writes to one collection at the same time
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
 MIN_PART_TOKENS = 8  # tokens; models put two or more around each text, and a character may have several
 ALL = 100.0  # percent
@@ -162,6 +163,13 @@ def load_options(collection: str) -> Decorator:
         ),
         option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help=_DEVICE_HELP),
         *split_options(),
+        option(
+            "--writers",
+            type=click.IntRange(1, MAX_WRITERS),
+            default=1,
+            metavar="N",
+            help="Writes at the same time; of more than one only a server gains.",
+        ),
         option(
             "--retry-for",
             type=click.FloatRange(0, MAX_RETRY_FOR),

@@ -36,7 +36,10 @@ class Target:
     """Whether the collection has to be there and is taken as it is: for a full look instead of the usual glance."""
 
     beside_others: bool = False
-    """Whether it is only read, while a load may be writing to it: no lease is taken, and nothing is changed."""
+    """Whether it is only read, while a load may be writing to it: no lease is taken, and nothing is changed.
+
+    On a server also for the further writers of a load, of which the first has the lease.
+    """
 
     leases: str = ""
     """The folder with what keeps two of our loads out of one collection on a server; the journal's."""

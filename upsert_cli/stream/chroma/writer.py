@@ -138,6 +138,11 @@ class Writer:
         writer._spawn()
         return writer
 
+    def helper(self, *, told: Callable[[str], None]) -> Writer:
+        """Starts another writer to the same collection on a server; this one is open, has the lease and outlives it."""
+        target = replace(self._start.target, as_found=True, beside_others=True)
+        return Writer.start(target, task_id=self._start.task_id, verbose=self._verbose, wait=self._wait, told=told)
+
     @property
     def pid(self) -> int | None:
         """The process that writes now, if there is one."""

@@ -1,0 +1,104 @@
+"""Embedded windows -> written and settled ones, in the order of their rows, and up to the last one that was begun."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.overlapping import Overlap, Written
+from upsert_cli.progress import Observer, Progress
+from upsert_cli.settling import Settlement
+from upsert_cli.stages import Stages
+from upsert_cli.stream.chroma.rows import Member
+from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS
+from upsert_cli.stream.embedded import Embedded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One attempt's windows on their last way, looked after by the main thread."""
+
+    overlap: Overlap
+    rejects: RejectsFile
+    settlement: Settlement
+    stages: Stages
+    progress: Progress
+    observer: Observer
+
+    is_shared: bool
+    """Whether a server is written to, which may be left with what it was sent; what a folder is at has to end."""
+
+    delete_stale: Callable[[Sequence[Member]], None]
+    """Takes out of the collection what a window has left of its items' former records."""
+
+    def run(
+        self, stream: Generator[Embedded, None, None], *, wait: Callable[[], None], pulse: Callable[[], None]
+    ) -> None:
+        """Delivers all windows; the stream has to call `settle` while it has none to give.
+
+        Args:
+            stream: In the order of their rows.
+            wait: Called while nothing is to be done; raises to stop.
+            pulse: The same, but raises nothing.
+        """
+        try:
+            while True:
+                if self.overlap.is_full:
+                    self._await_first(wait)
+                elif (embedded := next(stream, None)) is not None:
+                    wait()  # what is not yet being written is dropped at a stop
+                    self.overlap.begin(embedded)
+                else:
+                    break
+            while not self.overlap.is_empty:
+                self._await_first(wait)
+        except BaseException:
+            self._finish(pulse)
+            raise
+
+    def settle(self) -> None:
+        """Settles what is written, up to the first window that is not.
+
+        Raises:
+            UpsertCliError: That one cannot be written, or it cannot be settled; nothing behind it is settled then.
+        """
+        try:
+            for written in self.overlap.written():
+                self._settle(written)
+        except BaseException:
+            self.overlap.give_up()
+            raise
+
+    def _await_first(self, wait: Callable[[], None]) -> None:
+        self.overlap.await_first()
+        self.settle()
+        wait()
+
+    def _finish(self, pulse: Callable[[], None]) -> None:
+        """Settles what was begun before the attempt ended, if it comes to its end."""
+        until = time.monotonic() + (LAST_WRITE_SECONDS if self.is_shared else math.inf)
+        while not self.overlap.is_empty and time.monotonic() < until:
+            self.overlap.await_first()
+            pulse()
+            try:
+                self.settle()
+            except Exception:  # noqa: BLE001  # why the attempt ended is what counts, and is raised
+                return
+
+    def _settle(self, written: Written) -> None:
+        embedded = written.embedded
+        outcome = self.settlement.outcome_of(embedded, written.refused)
+        self.delete_stale(outcome.stale)
+        records = self.settlement.settle(embedded.window, outcome, self.rejects)
+        self.stages.settled(embedded, write_seconds=written.seconds)
+        self.progress.written += embedded.window.read
+        self.progress.counts = self.settlement.checkpoint.counts
+        self.progress.seconds |= self.overlap.seconds()
+        if records:
+            self.observer.rejected(records)
+        self.observer.progressed(self.progress)
+        if not self.settlement.is_retry:  # a retry begins with all failures that there were
+            self.settlement.check_failures()

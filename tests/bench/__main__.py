@@ -21,6 +21,7 @@ from tests.bench import (
     reading,
     reloading,
     resuming,
+    servers,
     startup,
     workers,
 )
@@ -40,6 +41,7 @@ MEASURES: dict[str, MEASURE] = {
     **reading.MEASURES,
     **flushing.MEASURES,
     **overlap.MEASURES,
+    **servers.MEASURES,
     **growth.MEASURES,
     **workers.MEASURES,
     **constants.MEASURES,

@@ -63,7 +63,7 @@ class Bench:
         """Returns a command line of ours."""
         return python("-m", "upsert_cli", *arguments, "--journal", str(self.folder / journal))
 
-    def load(self, source: Path, chroma: Path, *options: str, tiny: bool = False, memory: bool = False) -> Cost:
+    def load(self, source: Path, chroma: Path | str, *options: str, tiny: bool = False, memory: bool = False) -> Cost:
         """Runs `run` on a file and returns what it cost; the last line of its output is the summary."""
         model = ["--model-path", str(self.tiny_model if tiny else self.model)]
         return cost_of(

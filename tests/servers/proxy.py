@@ -17,6 +17,9 @@ from typing import Any
 _RESET = struct.pack("ii", 1, 0)  # lets `close` send a reset
 
 
+WRITES = ("/upsert", "/update")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """A request that came in."""
@@ -32,7 +35,7 @@ class Call:
     @property
     def is_write(self) -> bool:
         """Whether it writes records."""
-        return self.path.endswith(("/upsert", "/update"))
+        return self.path.endswith(WRITES)
 
     @property
     def ids(self) -> list[str]:
@@ -75,6 +78,10 @@ class Proxy:
         self.plan: Plan = lambda _: None
         self.calls: list[Call] = []
         self.faults = 0
+        self.most_writes = 0
+        """That were under way at the same time."""
+
+        self._writes = 0
         self._lock = threading.Lock()
         self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -102,7 +109,14 @@ class Proxy:
             self.calls.append(call)
             fault = self.plan(call)
             self.faults += fault is not None
+            self._writes += call.is_write
+            self.most_writes = max(self.most_writes, self._writes)
             return fault
+
+    def answered(self, path: str) -> None:
+        """Notes that a request is over."""
+        with self._lock:
+            self._writes -= path.endswith(WRITES)
 
 
 def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
@@ -112,6 +126,12 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = proxy.take(self.command, self.path, dict(self.headers), body) or Fault()
+            try:
+                self._answer(fault, body)
+            finally:
+                proxy.answered(self.path)
+
+        def _answer(self, fault: Fault, body: bytes) -> None:
             if fault.stall:
                 time.sleep(fault.stall)
             answer = (fault.status, fault.headers, _words(fault)) if fault.status else None

@@ -1,0 +1,66 @@
+"""Several writers to one collection on a server: windows overlap, and what is settled stays in the order of the rows."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tests.conftest import Terminal
+from tests.servers.chroma import ChromaServer
+from tests.servers.proxy import Call, Fault, Proxy
+from tests.servers.test_servers import assert_same
+
+Vectored = Callable[..., list[dict[str, Any]]]
+ROWS = 400
+
+
+def test_writes_overlap_and_a_crash_loses_nothing(
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
+) -> None:
+    """While the first window is on its way, the next ones are written, but none is settled before it; then all is there."""
+    tiny.write("a.jsonl", vectored(ROWS))
+    tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection one_writer")
+    first = "obj-00000"
+
+    def hold_the_first(call: Call) -> Fault | None:
+        return Fault(stall=600.0) if call.is_write and first in call.ids else None
+
+    proxy.plan = hold_the_first
+    line = f"upsert-cli run a.jsonl --task-id t --writers 3 --batch-size 50 --chroma {proxy.url} --collection writers"
+    process = tiny.start(line)
+    until = time.monotonic() + 120
+    while len(proxy.writes) < 3:
+        assert time.monotonic() < until, "the writes do not overlap"
+        time.sleep(0.05)
+    time.sleep(1.0)
+    assert proxy.most_writes >= 2
+    assert tiny.info("t")["progress"]["rows"] == 0
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    proxy.plan = lambda call: Fault(stall=0.2, passed_on=True) if call.is_write else None
+    tiny.type("upsert-cli restart t")
+    counts = tiny.info("t")["counts"]
+    assert (counts["read"], counts["failed"]) == (ROWS, 0)
+    assert counts["inserted"] + counts["unchanged"] == ROWS
+    assert counts["unchanged"] >= 50
+    assert_same(shared_server.records("one_writer"), shared_server.records("writers"))
+
+
+def test_a_signal_ends_all_writers(
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
+) -> None:
+    """A stop while several writes are on their way settles what arrives, and `restart` goes on from there."""
+    tiny.write("a.jsonl", vectored(ROWS))
+    proxy.plan = lambda call: Fault(stall=0.3, passed_on=True) if call.is_write else None
+    line = f"upsert-cli run a.jsonl --task-id t --writers 3 --batch-size 20 --chroma {proxy.url} --collection stopped_three"
+    process = tiny.start(line)
+    tiny.wait_for_rows("t")
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == -signal.SIGINT
+    assert 0 < tiny.info("t")["progress"]["rows"] < ROWS
+    tiny.type("upsert-cli restart t")
+    assert tiny.info("t")["counts"]["inserted"] + tiny.info("t")["counts"]["unchanged"] == ROWS
+    assert len(shared_server.records("stopped_three")) == ROWS

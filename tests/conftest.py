@@ -115,6 +115,26 @@ class Terminal:
             time.sleep(0.005)
         raise AssertionError("the task never came to its next checkpoint")
 
+    def halt_when(self, process: subprocess.Popen[str], task_id: str, come: Callable[[], bool] = lambda: True) -> None:
+        """Halts a load at a checkpoint at which something holds, so that nothing goes on while a test looks or acts.
+
+        Args:
+            process: Of `start`; `go_on` lets it go on.
+            task_id: What it loads.
+            come: Looks, while it is halted.
+        """
+        while process.poll() is None:
+            self.wait_for_rows(task_id)
+            os.killpg(process.pid, signal.SIGSTOP)
+            if come():
+                return
+            self.go_on(process)
+        raise AssertionError(f"it ended before that: {process.communicate()}")
+
+    def go_on(self, process: subprocess.Popen[str]) -> None:
+        """Lets a halted load go on."""
+        os.killpg(process.pid, signal.SIGCONT)
+
     def only_task(self) -> dict[str, Any]:
         """Returns the one task of the journal."""
         tasks = json.loads(self.type("upsert-cli list --json").stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -61,13 +61,12 @@ def _snapshot(terminal: Terminal) -> tuple[dict[str, Any], list[tuple[str, int]]
     return terminal.info("t"), _rejects(terminal), terminal.records()
 
 
-def _wait_for_a_part(terminal: Terminal) -> None:
-    for _ in range(600):
+def _halt_in_its_middle(terminal: Terminal, process: subprocess.Popen[str]) -> None:
+    def is_there() -> bool:
         task = terminal.info("t")
-        if task["status"] == "processing" and task["counts"]["inserted"] > ROWS - ROWS // EVERY:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the retry never came to its first checkpoint")
+        return bool(task["status"] == "processing" and task["counts"]["inserted"] > ROWS - ROWS // EVERY)
+
+    terminal.halt_when(process, "t", is_there)
 
 
 def _check_end(terminal: Terminal, *, attempts: int) -> None:
@@ -104,7 +103,7 @@ def test_just_the_rejects_are_loaded(mended: Terminal) -> None:
 def test_a_retry_that_is_killed_goes_on(mended: Terminal, again: str) -> None:
     """After kill -9 in the middle, what is not yet retried still counts as rejected, and either restart completes it."""
     process = mended.start("upsert-cli restart t --failed-only")
-    _wait_for_a_part(mended)
+    _halt_in_its_middle(mended, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     task = mended.info("t")
@@ -209,7 +208,7 @@ def test_a_retry_that_is_killed_still_knows_what_was_superseded(tiny: Terminal, 
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 16", expect=3)
     _change_task(tiny, "t", text_fields=["body"])
     process = tiny.start("upsert-cli restart t --failed-only")
-    _wait_for_a_part(tiny)
+    _halt_in_its_middle(tiny, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     counts = tiny.info("t")["counts"]

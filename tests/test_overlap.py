@@ -8,10 +8,11 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,18 +26,27 @@ LOAD = "upsert-cli run a.jsonl --task-id first --batch-size 16"
 SECONDS = 60.0  # seconds after which a test gives up; nothing here takes more than a few
 
 
+class Busy(NamedTuple):
+    """A terminal beside a load that has the folder."""
+
+    terminal: Terminal
+    load: subprocess.Popen[str]
+
+
 @pytest.fixture
-def busy(tiny: Terminal, make_items: Items) -> Iterator[Terminal]:
-    """Returns a terminal beside a load that is at work, and which ends well."""
-    tiny.write("a.jsonl", make_items(800))
+def busy(tiny: Terminal, make_items: Items) -> Iterator[Busy]:
+    """Returns a terminal beside a load that is halted in its middle, and which then ends well."""
+    tiny.write("a.jsonl", make_items(200))
     tiny.write("b.jsonl", make_items(10, mark="other"))
     process = tiny.start(LOAD)
-    _wait_for(lambda: _rows(tiny, "first") > 0)
-    yield tiny
+    tiny.halt_when(process, "first")
+    yield Busy(tiny, process)
+    if process.poll() is None:
+        tiny.go_on(process)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, errors
-    assert tiny.info("first")["counts"]["read"] == 800
-    assert len(tiny.records()) == 800
+    assert tiny.info("first")["counts"]["read"] == 200
+    assert len(tiny.records()) == 200
 
 
 @contextmanager
@@ -55,31 +65,26 @@ def _wait_for(come: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _rows(terminal: Terminal, task_id: str) -> int:
-    done = terminal.type(f"upsert-cli info {task_id} --json", expect=None)
-    return 0 if done.returncode else int(json.loads(done.stdout)["progress"]["rows"])
-
-
 def _tasks(terminal: Terminal) -> dict[str, str]:
     return {task["id"]: task["status"] for task in json.loads(terminal.type("upsert-cli list --json").stdout)}
 
 
-def test_refuse_says_who_has_the_folder(busy: Terminal) -> None:
+def test_refuse_says_who_has_the_folder(busy: Busy) -> None:
     """The message names the task, the process, the host and since when; nothing is written."""
-    errors = busy.type("upsert-cli run b.jsonl --task-id second", expect=4).stderr
+    errors = busy.terminal.type("upsert-cli run b.jsonl --task-id second", expect=4).stderr
     assert re.search(rf"pid \d+ on {re.escape(socket.gethostname())} \(task first\) since 20\d\d-", errors)
-    assert _tasks(busy)["second"] == "refused"
+    assert _tasks(busy.terminal)["second"] == "refused"
 
 
-def test_skip_makes_no_task(busy: Terminal) -> None:
+def test_skip_makes_no_task(busy: Busy) -> None:
     """A load that is skipped exits with 0, says why, and leaves nothing in the journal."""
-    assert "task first" in busy.type("upsert-cli run b.jsonl --if-running skip").stderr
-    assert busy.type("upsert-cli run b.jsonl --if-running skip -q").stderr == ""
-    done = busy.type("upsert-cli run b.jsonl --task-id second --if-running skip --json")
+    assert "task first" in busy.terminal.type("upsert-cli run b.jsonl --if-running skip").stderr
+    assert busy.terminal.type("upsert-cli run b.jsonl --if-running skip -q").stderr == ""
+    done = busy.terminal.type("upsert-cli run b.jsonl --task-id second --if-running skip --json")
     (summary,) = map(json.loads, done.stdout.splitlines())
     assert (summary["type"], summary["exit_code"], summary["id"]) == ("summary", 0, None)
     assert "in use" in summary["detail"]
-    assert set(_tasks(busy)) == {"first"}
+    assert set(_tasks(busy.terminal)) == {"first"}
 
 
 def test_a_refused_load_loads_no_model(tiny: Terminal, make_items: Items) -> None:
@@ -90,12 +95,19 @@ def test_a_refused_load_loads_no_model(tiny: Terminal, make_items: Items) -> Non
     assert "loading" not in tiny.info("t")["seconds"]
 
 
-def test_wait_comes_after(busy: Terminal) -> None:
+def test_wait_comes_after(busy: Busy) -> None:
     """A load that waits says for whom, and works when the other has ended; both are whole."""
-    done = busy.type("upsert-cli categories run b.jsonl --task-id second --if-running wait --wait-timeout 60")
-    assert "task first" in done.stderr
-    assert busy.info("second")["started_at"] <= busy.info("first")["finished_at"] <= busy.info("second")["finished_at"]
-    assert len(busy.records("categories")) == 10
+    terminal = busy.terminal
+    line = "upsert-cli categories run b.jsonl --task-id second --if-running wait --wait-timeout 60"
+    waiting = terminal.start(line)
+    assert waiting.stderr is not None
+    assert any("waiting for" in said and "task first" in said for said in iter(waiting.stderr.readline, ""))
+    terminal.go_on(busy.load)
+    waiting.communicate(timeout=SECONDS)
+    assert waiting.returncode == 0
+    first, second = terminal.info("first"), terminal.info("second")
+    assert second["started_at"] <= first["finished_at"] <= second["finished_at"]
+    assert len(terminal.records("categories")) == 10
 
 
 def test_wait_ends_at_its_timeout(tiny: Terminal, make_items: Items) -> None:

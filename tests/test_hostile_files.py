@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Terminal
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.request import Options
+from upsert_cli.loading.request import Options
 from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.sources.probing import check_first_rows
 from upsert_cli.stream.sources.source import find_files, fingerprint

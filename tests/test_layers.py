@@ -113,7 +113,11 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
 )
 def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> None:
     """Looking at tasks, canceling them and asking for help never load Chroma, a model's library, pyarrow or rich."""
-    light = () if line.startswith(("run", "collections")) else ("urllib.request", "subprocess", "upsert_cli.pipeline")
+    light = (
+        ()
+        if line.startswith(("run", "collections"))
+        else ("urllib.request", "subprocess", "upsert_cli.loading.pipeline")
+    )
     unwanted = (*HEAVY, "rich", *light)
     code = (
         "import sys\nfrom upsert_cli.cli import cli\n"

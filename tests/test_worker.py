@@ -13,9 +13,9 @@ from upsert_cli.errors import RunnersDied
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.taskfile import TaskFile
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.progress import Observer
-from upsert_cli.request import GRAVITY, gravest
-from upsert_cli.worker import DEATHS, run_queued
+from upsert_cli.loading.progress import Observer
+from upsert_cli.loading.request import GRAVITY, gravest
+from upsert_cli.loading.worker import DEATHS, run_queued
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 

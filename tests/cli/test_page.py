@@ -23,7 +23,7 @@ from upsert_cli.cli.page.page import PAGE_REJECTS, render_page
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.courses import Course, Point
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.request import Options
+from upsert_cli.loading.request import Options
 
 Items = Callable[..., list[dict[str, Any]]]
 

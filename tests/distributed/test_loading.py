@@ -18,12 +18,12 @@ from upsert_cli.distributed.loading import UnitLoad
 from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.loading.opening import open_task
+from upsert_cli.loading.progress import Progress
+from upsert_cli.loading.request import Options, Request
+from upsert_cli.loading.settling import Settlement
+from upsert_cli.loading.stages import target_of
 from upsert_cli.models import DEFAULT_MODEL, find_model
-from upsert_cli.opening import open_task
-from upsert_cli.progress import Progress
-from upsert_cli.request import Options, Request
-from upsert_cli.settling import Settlement
-from upsert_cli.stages import target_of
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import Unit, plan_units
 

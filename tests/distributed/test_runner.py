@@ -13,8 +13,8 @@ from tests.stream.reading import sources_of
 from upsert_cli import __version__
 from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
 from upsert_cli.errors import ModelMismatch, SecretMissing, SourceChanged
+from upsert_cli.loading.request import Options
 from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.request import Options
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import Unit, plan_units

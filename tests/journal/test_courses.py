@@ -16,8 +16,8 @@ from tests.journal.making import make_task
 from upsert_cli.journal.courses import MAX_POINTS, Course, Point, read_course, write_course
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
-from upsert_cli.progress import Progress
-from upsert_cli.recording import Recording
+from upsert_cli.loading.progress import Progress
+from upsert_cli.loading.recording import Recording
 
 
 def _point(attempt: int, seconds: float, rows: int) -> Point:

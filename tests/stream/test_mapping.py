@@ -19,8 +19,8 @@ from upsert_cli.errors import (
     RowIdsRepeat,
     TextFieldMissing,
 )
-from upsert_cli.mapping import read_mapping
-from upsert_cli.request import Options
+from upsert_cli.loading.mapping import read_mapping
+from upsert_cli.loading.request import Options
 from upsert_cli.stream.documents.document import Document, Recipe, make_document
 from upsert_cli.stream.documents.hashes import stored_fault
 from upsert_cli.stream.items.reading import START, Item, Reject, read_items

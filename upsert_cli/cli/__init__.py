@@ -13,7 +13,7 @@ from upsert_cli import __version__, telemetry
 from upsert_cli.cli.streams import flush_streams, reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
-from upsert_cli.stopping import Ended, die_by, end_in_order
+from upsert_cli.loading.stopping import Ended, die_by, end_in_order
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line
-from upsert_cli.progress import Progress
+from upsert_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,8 +11,8 @@ import click
 from upsert_cli.cli.candidates import files
 from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
 from upsert_cli.errors import BadServerAddress
+from upsert_cli.loading.request import DEFAULT_MAX_DELETE
 from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.request import DEFAULT_MAX_DELETE
 from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
 from upsert_cli.stream.chroma.rows import RETRY_FOR
 

@@ -9,8 +9,8 @@ import click
 from click.core import ParameterSource
 
 from upsert_cli.cli.options import Decorator, all_of, option
-from upsert_cli.mapping import INSTEAD
-from upsert_cli.request import MAPPING
+from upsert_cli.loading.mapping import INSTEAD
+from upsert_cli.loading.request import MAPPING
 from upsert_cli.stream.sources.formats import FORMATS
 
 _FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."

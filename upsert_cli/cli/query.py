@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
+from upsert_cli.checking.querying import Nearest, Question, nearest
+from upsert_cli.checking.subject import Subject
 from upsert_cli.cli.load_options import chroma_option
 from upsert_cli.cli.options import Session, common_options, json_option, option
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import safe_json
-from upsert_cli.querying import Nearest, Question, nearest
-from upsert_cli.request import Options
-from upsert_cli.subject import Subject
+from upsert_cli.loading.request import Options
 
 MAX_RECORDS = 1_000
 SHOWN_CHARACTERS = 100  # of a document on a terminal; a line or two

@@ -21,15 +21,15 @@ from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.loading.progress import Progress
+from upsert_cli.loading.stopping import Ended, code_of
 from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.progress import Progress
 from upsert_cli.redaction import without_secrets
-from upsert_cli.stopping import Ended, code_of
 from upsert_cli.stream.chroma.address import client_call
 
 if TYPE_CHECKING:
-    from upsert_cli.rehearsal import Rehearsal
-    from upsert_cli.verification import Verification
+    from upsert_cli.checking.verification import Verification
+    from upsert_cli.loading.rehearsal import Rehearsal
 
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`

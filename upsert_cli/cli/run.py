@@ -19,11 +19,11 @@ from upsert_cli.cli.report import RunReport
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse, UsageFault
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.mapping import read_mapping
-from upsert_cli.request import DEFAULT_MAX_DELETE, IfRunning, Kind, Options, Request, exit_code
+from upsert_cli.loading.mapping import read_mapping
+from upsert_cli.loading.request import DEFAULT_MAX_DELETE, IfRunning, Kind, Options, Request, exit_code
 
 if TYPE_CHECKING:
-    from upsert_cli.opening import Opening
+    from upsert_cli.loading.opening import Opening
 
 # What loads is imported by the functions that load: neither `run --help` nor a shell's Tab waits for it.
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the environment
@@ -123,7 +123,7 @@ def restart(
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
 
     def opening() -> Opening:
-        from upsert_cli.opening import reopen_task
+        from upsert_cli.loading.opening import reopen_task
 
         return reopen_task(session.journal, task_id, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
 
@@ -186,7 +186,7 @@ def _load(
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
 
     def opening() -> Opening:
-        from upsert_cli.opening import open_task
+        from upsert_cli.loading.opening import open_task
 
         return open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running, wait_until=wait_until)
 
@@ -210,7 +210,7 @@ def _check_split(*, split: bool, max_tokens: int | None, overlap: int, average: 
 
 def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) -> NoReturn:
     """Says what a load would do, and exits as it would."""
-    from upsert_cli.rehearsal import rehearse
+    from upsert_cli.loading.rehearsal import rehearse
 
     with RunReport(session.journal, session.terminal, json=json) as report:
         outcome = rehearse(
@@ -237,7 +237,7 @@ def _work(
     watchers: Watchers | None = None,
 ) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
-    from upsert_cli.pipeline import run_task
+    from upsert_cli.loading.pipeline import run_task
 
     with RunReport(session.journal, session.terminal, json=json, watchers=watchers) as report:
         opened = opening()
@@ -271,8 +271,8 @@ def _work(
 
 def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
     """Reads back what a task loaded, and returns the graver of the two exit codes."""
-    from upsert_cli.subject import Subject
-    from upsert_cli.verification import verify as verify_subject
+    from upsert_cli.checking.subject import Subject
+    from upsert_cli.checking.verification import verify as verify_subject
 
     if task.status is not TaskStatus.DONE:
         return code

@@ -17,7 +17,7 @@ from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.attempts import Attempt
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.request import exit_code
+from upsert_cli.loading.request import exit_code
 
 MAX_LIMIT = 1_000_000
 WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
+from upsert_cli.checking.repair import repair as repair_subject
+from upsert_cli.checking.subject import Subject
+from upsert_cli.checking.verification import Verification
+from upsert_cli.checking.verification import verify as verify_subject
 from upsert_cli.cli.load_options import chroma_option
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.repair import repair as repair_subject
-from upsert_cli.request import Options
-from upsert_cli.subject import Subject
-from upsert_cli.verification import Verification
-from upsert_cli.verification import verify as verify_subject
+from upsert_cli.loading.request import Options
 
 
 @click.command()

@@ -16,8 +16,8 @@ from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import safe_json
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.progress import Progress
-from upsert_cli.stopping import Ended
+from upsert_cli.loading.progress import Progress
+from upsert_cli.loading.stopping import Ended
 
 WATCH_SECONDS = 2.0  # seconds between two looks at the list
 FOLLOW_STEP = 0.5  # seconds between two looks at one task

@@ -18,9 +18,9 @@ from upsert_cli.cli.text import safe_json
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task
-from upsert_cli.request import gravest
-from upsert_cli.stopping import Ended, code_of
-from upsert_cli.worker import Outcome, run_queued
+from upsert_cli.loading.request import gravest
+from upsert_cli.loading.stopping import Ended, code_of
+from upsert_cli.loading.worker import Outcome, run_queued
 
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs milliseconds
 

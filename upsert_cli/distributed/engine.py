@@ -14,9 +14,9 @@ from upsert_cli.distributed.ray_workers import RayWorkers
 from upsert_cli.distributed.runner import Spec
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.tasks import Task
-from upsert_cli.progress import Observer, Progress
-from upsert_cli.request import Options
-from upsert_cli.settling import Settlement
+from upsert_cli.loading.progress import Observer, Progress
+from upsert_cli.loading.request import Options
+from upsert_cli.loading.settling import Settlement
 from upsert_cli.stream.chroma.access import CLOUD_TOKEN, FILE, HEADERS, TOKEN
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.sources.source import Source

@@ -15,8 +15,8 @@ from upsert_cli.distributed.runner import UnitReceipt
 from upsert_cli.errors import RepeatsUnsettled
 from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.progress import Observer, Progress
-from upsert_cli.settling import Settlement
+from upsert_cli.loading.progress import Observer, Progress
+from upsert_cli.loading.settling import Settlement
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import UNIT_ROWS, Unit, plan_units
 

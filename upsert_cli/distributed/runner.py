@@ -14,11 +14,12 @@ from typing import Any
 from upsert_cli import __version__
 from upsert_cli.errors import SecretMissing, UpsertCliError
 from upsert_cli.journal.attempts import Counts
+from upsert_cli.loading.outcomes import Outcome, Outcomes
+from upsert_cli.loading.progress import Progress
+from upsert_cli.loading.request import Options
+from upsert_cli.loading.stages import Stages, load_model, recipe_of
+from upsert_cli.loading.writing import delete_stale, write_window
 from upsert_cli.models import Model, find_model
-from upsert_cli.outcomes import Outcome, Outcomes
-from upsert_cli.progress import Progress
-from upsert_cli.request import Options
-from upsert_cli.stages import Stages, load_model, recipe_of
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.embedded import Embedded
@@ -29,7 +30,6 @@ from upsert_cli.stream.sources.remote import RemoteFile
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import UNIT_ROWS, Unit
 from upsert_cli.stream.windows import Pace
-from upsert_cli.writing import delete_stale, write_window
 
 OPEN_WORTH = 32 * UNIT_ROWS  # rows after which a unit without a known end is left to be gone on with; some minutes
 

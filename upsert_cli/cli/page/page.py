@@ -19,8 +19,8 @@ from upsert_cli.cli.page.charts import draw, in_words
 from upsert_cli.cli.text import safe, safe_json
 from upsert_cli.journal.courses import Course
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
+from upsert_cli.loading.request import Options, exit_code
 from upsert_cli.redaction import without_secrets
-from upsert_cli.request import Options, exit_code
 
 if TYPE_CHECKING:
     from jinja2 import Environment

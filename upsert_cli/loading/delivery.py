@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.overlapping import Overlap, Written
-from upsert_cli.progress import Observer, Progress
-from upsert_cli.settling import Settlement
-from upsert_cli.stages import Stages
+from upsert_cli.loading.overlapping import Overlap, Written
+from upsert_cli.loading.progress import Observer, Progress
+from upsert_cli.loading.settling import Settlement
+from upsert_cli.loading.stages import Stages
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS
 from upsert_cli.stream.embedded import Embedded

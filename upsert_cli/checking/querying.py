@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from upsert_cli.checking.subject import Subject
 from upsert_cli.errors import BlankQuery, CollectionEmpty, QueryDimensionMismatch, TargetDamaged
 from upsert_cli.stream.chroma.place import Place, place_of
 from upsert_cli.stream.chroma.rows import Hit, Target
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
-from upsert_cli.subject import Subject
 
 if TYPE_CHECKING:
     from upsert_cli.stream.chroma.rows import Vectors

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
-from upsert_cli.deletion import Deletion
-from upsert_cli.draft import Draft
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
+from upsert_cli.loading.deletion import Deletion
+from upsert_cli.loading.draft import Draft
+from upsert_cli.loading.outcomes import Outcomes
+from upsert_cli.loading.request import Options, Request
+from upsert_cli.loading.stages import place_of_task, recipe_of, target_of
 from upsert_cli.models import Model, find_model
-from upsert_cli.outcomes import Outcomes
-from upsert_cli.request import Options, Request
-from upsert_cli.stages import place_of_task, recipe_of, target_of
 from upsert_cli.stream.chroma.rows import Comparison, Member, MembersPage, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder

@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+from upsert_cli.loading.writing import write_window
 from upsert_cli.stream.chroma.process import POLL_SECONDS
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.items.reading import Reject
-from upsert_cli.writing import write_window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

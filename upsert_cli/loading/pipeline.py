@@ -13,8 +13,6 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from queue import SimpleQueue
 
-from upsert_cli.deletion import Deletion
-from upsert_cli.delivery import Delivery
 from upsert_cli.errors import (
     Canceled,
     Interrupted,
@@ -26,21 +24,23 @@ from upsert_cli.errors import (
 )
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
+from upsert_cli.loading.deletion import Deletion
+from upsert_cli.loading.delivery import Delivery
+from upsert_cli.loading.overlapping import Overlap
+from upsert_cli.loading.progress import Observer, Progress
+from upsert_cli.loading.recording import Recording
+from upsert_cli.loading.request import Options
+from upsert_cli.loading.settling import Settlement
+from upsert_cli.loading.stages import Stages, find_model_patiently, place_of_task, recipe_of, start_writer, target_of
+from upsert_cli.loading.stopping import Stopping
+from upsert_cli.loading.writing import delete_stale
 from upsert_cli.models import Model
-from upsert_cli.overlapping import Overlap
-from upsert_cli.progress import Observer, Progress
-from upsert_cli.recording import Recording
 from upsert_cli.redaction import without_secrets
-from upsert_cli.request import Options
-from upsert_cli.settling import Settlement
-from upsert_cli.stages import Stages, find_model_patiently, place_of_task, recipe_of, start_writer, target_of
-from upsert_cli.stopping import Stopping
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.sources.source import Source
-from upsert_cli.writing import delete_stale
 
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 

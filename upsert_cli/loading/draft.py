@@ -12,8 +12,8 @@ from upsert_cli.errors import FolderNotShared, ScopeNeeded
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, new_task_id, utc_now
+from upsert_cli.loading.request import Options, Request
 from upsert_cli.models import known_name
-from upsert_cli.request import Options, Request
 from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.documents.scopes import scope_of
 from upsert_cli.stream.documents.splitting import require_splitter

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import BadMapping
-from upsert_cli.request import MAPPING
+from upsert_cli.loading.request import MAPPING
 from upsert_cli.stream.documents.texts import parse_template
 from upsert_cli.stream.sources.formats import FORMATS
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from upsert_cli.draft import Draft, read_anew
 from upsert_cli.errors import (
     RowsLeft,
     TaskConflict,
@@ -19,8 +18,9 @@ from upsert_cli.errors import (
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.request import RESULT_FIELDS, IfRunning, Options, Request, in_words
-from upsert_cli.stages import place_of_task
+from upsert_cli.loading.draft import Draft, read_anew
+from upsert_cli.loading.request import RESULT_FIELDS, IfRunning, Options, Request, in_words
+from upsert_cli.loading.stages import place_of_task
 from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.items.reading import START, Position, read_items
 from upsert_cli.stream.sources.remote import is_address

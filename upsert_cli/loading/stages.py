@@ -13,9 +13,9 @@ from upsert_cli import __version__
 from upsert_cli.errors import PartsTooLong
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
+from upsert_cli.loading.progress import Progress
+from upsert_cli.loading.request import Options
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model
-from upsert_cli.progress import Progress
-from upsert_cli.request import Options
 from upsert_cli.stream.ahead import STEP, run_ahead
 from upsert_cli.stream.chroma.place import Place, place_at
 from upsert_cli.stream.chroma.rows import Leased, Target

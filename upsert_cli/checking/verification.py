@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from upsert_cli.checking.subject import Subject
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
 from upsert_cli.stream.chroma.rows import Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.plans import compared, present_parts
 from upsert_cli.stream.windows import MAX_ROWS, Pace, read_windows
-from upsert_cli.subject import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
 SAMPLE_ROWS = 200  # records that have to find themselves; each costs about a millisecond

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from upsert_cli.errors import JournalDamaged, NothingToKeep, SourceMovedOn, TooManyToDelete
 from upsert_cli.journal.missing import MissingList
 from upsert_cli.journal.tasks import Task
-from upsert_cli.request import Options
-from upsert_cli.settling import Settlement
+from upsert_cli.loading.request import Options
+from upsert_cli.loading.settling import Settlement
 from upsert_cli.stream.ahead import run_ahead
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.missing import Collection, Search

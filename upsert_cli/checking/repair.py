@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 
+from upsert_cli.checking.subject import Subject
+from upsert_cli.checking.verification import Findings, Repaired, Report, Verification, examine, opened
 from upsert_cli.errors import ItemError, TargetDamaged
+from upsert_cli.loading.writing import delete_stale
 from upsert_cli.models import Model
 from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.rows import Comparison, Member, Rows, Stored, Verdict
@@ -24,9 +27,6 @@ from upsert_cli.stream.items.reading import START, Item
 from upsert_cli.stream.plans import Plan, compared, forced
 from upsert_cli.stream.vectors import embed_windows
 from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
-from upsert_cli.subject import Subject
-from upsert_cli.verification import Findings, Repaired, Report, Verification, examine, opened
-from upsert_cli.writing import delete_stale
 
 _NOTHING = Rows(ids=[], texts=[], metadatas=[], vectors=None)
 

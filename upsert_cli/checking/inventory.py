@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from upsert_cli.checking.subject import model_named
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.stream.chroma.place import place_at
-from upsert_cli.subject import model_named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

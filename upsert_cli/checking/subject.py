@@ -9,9 +9,9 @@ from typing import Any
 from upsert_cli import __version__
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
+from upsert_cli.loading.request import Options
+from upsert_cli.loading.stages import recipe_of
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of, silent
-from upsert_cli.request import Options
-from upsert_cli.stages import recipe_of
 from upsert_cli.stream.chroma.place import place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function

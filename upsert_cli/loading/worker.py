@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from upsert_cli.errors import Interrupted, RunnersDied, TaskNotFound, TaskRunning, UpsertCliError
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.pipeline import run_task
-from upsert_cli.progress import Observer
-from upsert_cli.request import exit_code
-from upsert_cli.stages import place_of_task
-from upsert_cli.stopping import Ended
+from upsert_cli.loading.pipeline import run_task
+from upsert_cli.loading.progress import Observer
+from upsert_cli.loading.request import exit_code
+from upsert_cli.loading.stages import place_of_task
+from upsert_cli.loading.stopping import Ended
 
 BLOCKED_SECONDS = 0.5  # seconds between two looks while other processes have the folders of all tasks that are left
 DEATHS = 5  # runners that may die of a task one after the other without a row of progress; then it fails

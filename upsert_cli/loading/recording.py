@@ -11,7 +11,7 @@ from upsert_cli.errors import JournalUnreadable, JournalUnwritable
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.courses import Course, Point
 from upsert_cli.journal.tasks import Task
-from upsert_cli.progress import Observer, Progress
+from upsert_cli.loading.progress import Observer, Progress
 
 SAVE_SECONDS = 5.0  # seconds of a course that a crash may cost
 

@@ -16,8 +16,8 @@ from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.receipts import Receipt, Total
 from upsert_cli.journal.rejects import RejectsFile, known_rejects
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.outcomes import Outcome, Outcomes
-from upsert_cli.request import Options
+from upsert_cli.loading.outcomes import Outcome, Outcomes
+from upsert_cli.loading.request import Options
 from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.items.reading import START, Reject
 from upsert_cli.stream.superseded import Rejected

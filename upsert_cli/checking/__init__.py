@@ -1,0 +1,1 @@
+"""What a collection holds, looked at and mended: verify, repair, query, and the list of collections."""

@@ -1,0 +1,244 @@
+"""What is wrong with a source, or with how it is to be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceNotFound(UsageFault):
+    """Raised when a source names nothing that exists."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} does not exist; name a file, a folder or a glob, or `-` for standard input"
+
+
+@dataclass(eq=False, kw_only=True)
+class BadAddress(UsageFault):
+    """Raised when a source is an address that cannot be read."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the address {self.name} cannot be read: {self.reason}"
+
+
+@dataclass(eq=False, kw_only=True)
+class NoItemFiles(UsageFault):
+    """Raised when a folder or a glob holds no file of a known format."""
+
+    name: str
+    known: tuple[str, ...]
+    """Suffixes."""
+
+    def __str__(self) -> str:
+        return f"{self.name} holds no file of items; looked for {', '.join(self.known)}"
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownFormat(UsageFault):
+    """Raised when the suffix of a file that was named says nothing about its format."""
+
+    name: str
+    known: tuple[str, ...]
+    """Suffixes."""
+
+    content: str | None = None
+    """What its first bytes say, such as `Parquet; --format parquet reads it`."""
+
+    def __str__(self) -> str:
+        if self.content is not None:
+            return f"{self.name} has no suffix that tells its format; it is {self.content}"
+        json = "; `jq -c '.[]'` makes JSONL of a JSON array" if self.name.lower().endswith(".json") else ""
+        return (
+            f"{self.name} has none of the suffixes {', '.join(self.known)}; "
+            f"--format says what it is, such as --format jsonl{json}"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceUnreadable(UpsertCliError):
+    """Raised when a source cannot be opened, or not be read to its end."""
+
+    name: str
+    reason: str
+    row: int = 0
+    """The last row that could be read."""
+
+    def __str__(self) -> str:
+        where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
+        return f"{where} ({self.reason}); mend the file or leave it out, then load again"
+
+
+@dataclass(eq=False, kw_only=True)
+class SourceChanged(Refusal):
+    """Raised when a source is no longer what a checkpoint was made for."""
+
+    name: str
+    how: str
+    """Such as `size 120 -> 180 bytes`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} changed since the task was last run ({self.how}), so its checkpoint means nothing; "
+            f"`upsert-cli restart TASK_ID --from-start` reads it anew"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class ScratchUnusable(UpsertCliError):
+    """Raised when the ids that have to be remembered find no room in the temporary folder."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the temporary folder ($TMPDIR, or else /var/tmp) cannot be used ({self.reason}); make room there or "
+            f"set TMPDIR to another folder, then restart the task"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class SpoolFailed(UpsertCliError):
+    """Raised when standard input or a pipe cannot be kept for a restart."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the input cannot be kept in {self.path} ({self.reason}); give it as a file, or choose another --journal"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class TextFieldMissing(UsageFault):
+    """Raised when the first item has none of the fields whose text is to be embedded."""
+
+    source: str
+    row: int
+    wanted: tuple[str, ...]
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the payload has, the first few."""
+
+    beside: tuple[str, ...] = ()
+    """Of the fields that the row has beside an empty payload."""
+
+    def __str__(self) -> str:
+        where = f"{self.source}, row {self.row}"
+        wanted = " or ".join(f"`{name}`" for name in self.wanted)
+        if self.beside:
+            return (
+                f"{where}: it has no payload with {wanted}, but {_quoted(self.beside)}; "
+                f"--id-field object_id takes them as the payload, and --text-field names the text"
+            )
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return f"{where}: the payload has no {wanted}, {there}; --text-field names the text"
+
+
+@dataclass(eq=False, kw_only=True)
+class IdFieldMissing(UsageFault):
+    """Raised when none of the first rows has the field that the id is to be taken from."""
+
+    source: str
+    row: int
+    wanted: str
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the row has, the first few."""
+
+    def __str__(self) -> str:
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return (
+            f"{self.source}, row {self.row}: there is no `{self.wanted}`, {there}; "
+            f"--id-field names the id, --id-from row or hash makes one where there is none"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class FieldsMissing(UsageFault):
+    """Raised when none of the first items has a field that an option names."""
+
+    source: str
+    row: int
+    option: str
+    """Such as `--template`."""
+
+    wanted: tuple[str, ...]
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the payload has, the first few."""
+
+    def __str__(self) -> str:
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return (
+            f"{self.source}, row {self.row}: the payload has no {_quoted(self.wanted)}, {there}; "
+            f"correct {self.option}, which takes dotted paths"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class RowIdsRepeat(UsageFault):
+    """Raised when ids are to be made of file and row, and two files have the same name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"two files are called {self.name}, so --id-from row would give their rows the same ids; "
+            f"rename one of them, or use --id-from hash"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class BadTemplate(UsageFault):
+    """Raised when a template cannot be understood."""
+
+    template: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--template {self.template!r}: {self.reason}; it takes `{{field}}` or `{{outer.inner}}`, "
+            f"and `{{{{` and `}}}}` for the braces themselves"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class BadMapping(UsageFault):
+    """Raised when what says how to read a file cannot be understood."""
+
+    where: str
+    """A file of `--map`, or an option."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+@dataclass(eq=False, kw_only=True)
+class SplitterMissing(UpsertCliError):
+    """Raised when texts are to be split and the package that does it is not installed."""
+
+    def __str__(self) -> str:
+        return "--split needs a package that is not installed; `pip install 'upsert-cli[split]'` installs it"
+
+
+@dataclass(eq=False, kw_only=True)
+class PartsTooLong(Refusal):
+    """Raised when parts of texts are to be longer than what the model reads."""
+
+    asked: int
+    model: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f"--max-tokens {self.asked}: {self.model} reads at most {self.limit} tokens; give that, or less"

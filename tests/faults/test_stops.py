@@ -81,9 +81,10 @@ def test_a_dead_runner_is_seen(tiny: Terminal, make_items: Items) -> None:
     """A task whose runner was killed with -9 is shown as `processing` and not running, by the next look at it."""
     tiny.write("a.jsonl", make_items(800))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
-    _wait_for(lambda: _has_checkpoint(tiny))
+    tiny.halt_when(process, "t")
     assert tiny.info("t")["running"] is True
     process.kill()
+    tiny.go_on(process)  # its writer, which then ends
     began = time.monotonic()
     process.wait()
     task = tiny.info("t")

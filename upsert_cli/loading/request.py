@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.stream.chroma.rows import RETRY_FOR
-from upsert_cli.stream.documents.document import Recipe
-from upsert_cli.stream.embedder import Device, Effort
-from upsert_cli.stream.items.reading import IdFrom
+
+if TYPE_CHECKING:
+    from upsert_cli.stream.documents.document import Recipe
+    from upsert_cli.stream.embedder import Device, Effort
+    from upsert_cli.stream.items.reading import IdFrom
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
@@ -127,6 +129,8 @@ class Options:
     @property
     def effort(self) -> Effort:
         """How much is embedded at the same time."""
+        from upsert_cli.stream.embedder import Effort  # late: `list` and `info` need the exit codes alone
+
         return Effort.fitting(self.device, threads=self.threads, budget=self.token_budget)
 
     def exceeds_max_failures(self, failed: int, read: int, *, settled: int) -> bool:
@@ -148,6 +152,8 @@ class Options:
 
     def recipe(self, *, identity: str, dimension: int = 0) -> Recipe:
         """Returns how documents are made of items, for a model's identity and the numbers of its vectors."""
+        from upsert_cli.stream.documents.document import Recipe
+
         return Recipe(
             text_fields=self.text_fields,
             template=self.template,

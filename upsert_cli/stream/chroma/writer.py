@@ -84,6 +84,7 @@ class Writer:
         self._leased: Leased | None = None
         self._opened: Opened | None = None
         self._deaths = 0
+        self._failed_starts = 0  # deaths, one after the other, before the collection was open
         self.seconds = {"comparing": 0.0, "writing": 0.0}
         """Wall seconds that the process was busy with calls of a kind; callers' waiting for their turn is none."""
 
@@ -311,18 +312,19 @@ class Writer:
 
     def _begin(self) -> None:
         """Takes what the process says next of its beginning: that it has the lease, or that the collection is open."""
-        for left in reversed(range(TRIES)):
-            try:
-                said = self._answer(lambda process: process.receive(self._look_around))
-            except Died as death:
-                if not left:
-                    raise self._cannot_open(death) from death
-                continue
-            if isinstance(said, Leased):
-                self._leased = said
-            else:
-                self._opened = said
+        try:
+            said = self._answer(lambda process: process.receive(self._look_around))
+        except Died as death:
+            self._failed_starts += 1
+            if self._failed_starts == TRIES:
+                self._failed_starts = 0
+                raise self._cannot_open(death) from death
             return
+        if isinstance(said, Leased):
+            self._leased = said
+        else:
+            self._opened = said
+            self._failed_starts = 0
 
     def _answer(self, get: Callable[[Process], child.Answer]) -> Any:
         process = self._process or self._spawn()

@@ -14,7 +14,7 @@ from upsert_cli.errors import BadServerAddress
 from upsert_cli.loading.request import DEFAULT_MAX_DELETE
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
-from upsert_cli.stream.chroma.rows import RETRY_FOR
+from upsert_cli.stream.chroma.patience import RETRY_FOR
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256

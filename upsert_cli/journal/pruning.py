@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -144,6 +143,8 @@ def _remove_files(layout: Layout, task_id: str, *, until: float | None = None) -
             remove_receipts(receipts)
     with writing_to(spool), suppress(FileNotFoundError):
         if until is None or max(map(_written, spool.iterdir()), default=0.0) <= until:
+            import shutil  # late, like all that `list` and `info` do not need
+
             shutil.rmtree(spool)
 
 

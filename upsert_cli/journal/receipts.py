@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.files import make_folder, open_private, writing_to
 from upsert_cli.journal.rejects import line_of
 from upsert_cli.journal.validtext import valid_json
+
+if TYPE_CHECKING:
+    import sqlite3
 
 SOURCE_SHIFT = 40  # bits of a row's number in a place: a million million rows of a source
 CACHE_KIB = 8_192  # of memory; what is sorted goes to the temporary folder beyond that
@@ -84,6 +86,8 @@ class Receipts:
         Raises:
             JournalUnwritable: There is no room or no access, or the file is damaged.
         """
+        import sqlite3  # late, since `list` and `info` never need it
+
         with writing_to(path):
             make_folder(path.parent)
             os.close(open_private(path, os.O_RDWR | os.O_CREAT))
@@ -153,6 +157,8 @@ class Receipts:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        import sqlite3
+
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -185,6 +191,8 @@ def _place(source: int, row: int) -> int:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
+    import sqlite3
+
     try:
         yield
     except sqlite3.Error as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.stream.chroma.rows import RETRY_FOR
+from upsert_cli.stream.chroma.patience import RETRY_FOR
 
 if TYPE_CHECKING:
     from upsert_cli.stream.documents.document import Recipe

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 FIRST_PAUSE = 0.1  # seconds; the pause before the second try is random and about this long
+RETRY_FOR = 300.0  # seconds; for which a request that a server fails on is made again, unless told otherwise
 LONGEST_PAUSE = 5.0  # seconds between two tries, unless the other side asks for more
 
 _T = TypeVar("_T")

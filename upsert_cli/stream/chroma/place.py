@@ -11,8 +11,9 @@ from upsert_cli.leases import Holder
 from upsert_cli.stream.chroma.access import access_to
 from upsert_cli.stream.chroma.address import address_of, is_server
 from upsert_cli.stream.chroma.local import LocalFolder
+from upsert_cli.stream.chroma.patience import RETRY_FOR
 from upsert_cli.stream.chroma.quotas import Quotas
-from upsert_cli.stream.chroma.rows import RETRY_FOR, Listed, Target
+from upsert_cli.stream.chroma.rows import Listed, Target
 from upsert_cli.stream.chroma.server import Server
 
 if TYPE_CHECKING:

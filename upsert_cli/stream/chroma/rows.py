@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from upsert_cli.stream.chroma.patience import RETRY_FOR
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Vectors: TypeAlias = NDArray[np.float32]
-
-RETRY_FOR = 300.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from upsert_cli.errors import BadAddress
 from upsert_cli.stream.sources.objects import SCHEMES, ObjectFile, is_object, names_below
 from upsert_cli.stream.sources.ranged import Facts, Ranges, ranged_file, steadily
-from upsert_cli.stream.sources.web import WebFile
 
 WEB_SCHEMES = ("http", "https")
 KNOWN_SCHEMES = (*SCHEMES, *WEB_SCHEMES)
@@ -49,6 +48,8 @@ class RemoteFile:
             return ranges.facts
 
     def _connect(self) -> Ranges:
+        from upsert_cli.stream.sources.web import WebFile  # late: its HTTP is more to load than all formats are
+
         kind: Callable[[str], Ranges] = WebFile if _scheme(self.address) in WEB_SCHEMES else ObjectFile
         return steadily(kind, self.address)
 

@@ -249,19 +249,26 @@ def model_options() -> Decorator:
     return all_of(model_choices())
 
 
+def model_place(when: str = ", instead of looking for them") -> list[Decorator]:
+    """Returns the options that say where a model's files are; `when` ends the help of the folder."""
+    return [
+        option(
+            "--model-path",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            metavar="DIR",
+            help=f"The folder with the model's files{when}.",
+        ),
+        option("--offline", is_flag=True, help="Never look for the model in the network."),
+    ]
+
+
 def model_choices() -> list[Decorator]:
     """Returns the options that choose a model."""
     return [
         option(
             "--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed's (`models list`)."
         ),
-        option(
-            "--model-path",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            metavar="DIR",
-            help="The folder with the model's files, instead of looking for them.",
-        ),
-        option("--offline", is_flag=True, help="Never look for the model in the network."),
+        *model_place(),
     ]
 
 

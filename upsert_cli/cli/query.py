@@ -11,8 +11,8 @@ import click
 
 from upsert_cli.checking.querying import Nearest, Question, nearest
 from upsert_cli.checking.subject import Subject
-from upsert_cli.cli.load_options import chroma_option
-from upsert_cli.cli.options import Session, common_options, json_option, option
+from upsert_cli.cli.load_options import chroma_option, model_place
+from upsert_cli.cli.options import Session, all_of, common_options, json_option, option
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import safe_json
 from upsert_cli.loading.request import Options
@@ -50,13 +50,7 @@ class Filter(click.ParamType[dict[str, Any]]):
     metavar="JSON",
     help='Only among records whose metadata fit a filter of Chroma\'s, such as \'{"year": {"$gte": 2024}}\'.',
 )
-@option(
-    "--model-path",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The folder with the model's files, instead of looking for them.",
-)
-@option("--offline", is_flag=True, help="Never look for the model in the network.")
+@all_of(model_place())
 @json_option("Print the records as one JSON object, with documents and metadata.")
 @common_options
 def query(

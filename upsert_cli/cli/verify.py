@@ -10,8 +10,8 @@ from upsert_cli.checking.repair import repair as repair_subject
 from upsert_cli.checking.subject import Subject
 from upsert_cli.checking.verification import Verification
 from upsert_cli.checking.verification import verify as verify_subject
-from upsert_cli.cli.load_options import chroma_option
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.load_options import chroma_option, model_place
+from upsert_cli.cli.options import Session, TaskId, all_of, common_options, json_option, option
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.loading.request import Options
@@ -22,13 +22,7 @@ from upsert_cli.loading.request import Options
 @chroma_option(", where no task is given")
 @option("--collection", default="default", metavar="NAME", help="The collection to read, where no task is given.")
 @option("--repair", is_flag=True, help="Write again what is missing, unreadable or different.")
-@option(
-    "--model-path",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="The folder with the model's files, for a repair where no task is given.",
-)
-@option("--offline", is_flag=True, help="Never look for the model in the network.")
+@all_of(model_place(", for a repair where no task is given"))
 @json_option("Print the outcome as one JSON object, also on failure.")
 @common_options
 def verify(

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from upsert_cli.stream.chroma.child import Answer, Start
 from upsert_cli.stream.chroma.requests import Request, Told
@@ -26,7 +25,10 @@ BLOCKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 # Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
 CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGRATIONS", "MIGRATIONS_HASH_ALGORITHM"}
 _PROGRAM = "from upsert_cli.stream.chroma.child import main; main()"
-LARGE_BLOCK = 1 << 20  # bytes; glibc gives blocks of this size back when they are freed, instead of keeping them
+# For glibc's allocator. Blocks of 1 MiB go back when they are freed, and Chroma's many threads share one arena: with an
+# arena for each, what a write left in one is of no use to the next (measured over 36,000 first upserts: 1.8 in place of
+# 2.6 KB a row, and 50 MB less from the start, for 5 % of the process's CPU).
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
 
 
 class Died(Exception):
@@ -139,12 +141,11 @@ def _blocked_signals() -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    environment: dict[str, Any] = {
+    environment: dict[str, str] = {
         name: value
         for name, value in os.environ.items()
         if not name.upper().startswith("CHROMA_") and name.upper() not in CHROMA_SETTINGS
     }
     # The process finds what this one finds, wherever that was told where to look.
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(LARGE_BLOCK))
-    return environment
+    return ALLOCATOR | environment

@@ -115,8 +115,8 @@ def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> Non
     """Looking at tasks, canceling them and asking for help never load Chroma, a model's library, pyarrow or rich."""
     light = (
         ()
-        if line.startswith(("run", "collections"))
-        else ("urllib.request", "subprocess", "upsert_cli.loading.pipeline")
+        if line.startswith("collections")
+        else ("urllib.request", "subprocess", "upsert_cli.loading.pipeline", "upsert_cli.stream.items")
     )
     unwanted = (*HEAVY, "rich", *light)
     code = (

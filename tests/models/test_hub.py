@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from upsert_cli.errors import PlaceUnusable
-from upsert_cli.models import DEFAULT_ENTRY, DEFAULT_MODEL
 from upsert_cli.models import hub as hub_module
+from upsert_cli.models.entry import DEFAULT_ENTRY, DEFAULT_MODEL
 from upsert_cli.models.hub import catalogue, check_hub, check_reachable
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -25,7 +25,9 @@ from upsert_cli.errors import (
     UsageFault,
 )
 from upsert_cli.stream.items.reading import START, Item, read_items
+from upsert_cli.stream.sources.formats import FORMATS
 from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
+from upsert_cli.stream.sources.suffixes import SUFFIXES
 
 LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'
 EDGE = 4 << 20  # bytes at each end that a fingerprint covers
@@ -54,6 +56,11 @@ def _source(name: str) -> Source:
 
 
 # -- finding ------------------------------------------------------------------------------------------------------
+
+
+def test_every_format_has_a_suffix_and_a_reader() -> None:
+    """What a shell offers and a suffix names is what can be read, and nothing else is."""
+    assert list(FORMATS) == list(SUFFIXES)
 
 
 def test_a_file_keeps_its_name_and_is_opened_by_an_absolute_path() -> None:

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from upsert_cli.cli.options import Decorator, all_of, option
 from upsert_cli.loading.mapping import INSTEAD
 from upsert_cli.loading.request import MAPPING
-from upsert_cli.stream.sources.formats import FORMATS
+from upsert_cli.stream.sources.suffixes import SUFFIXES
 
 _FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."
 _TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
@@ -26,7 +26,7 @@ def mapping_options() -> Decorator:
     """Adds what a foreign file is read by."""
     return all_of(
         [
-            option("--format", type=click.Choice(list(FORMATS)), show_default="by the suffix", help=_FORMAT_HELP),
+            option("--format", type=click.Choice(list(SUFFIXES)), show_default="by the suffix", help=_FORMAT_HELP),
             option("--id-field", metavar="PATH", help="Where a row has its id, if it is not in item form."),
             option("--id-from", type=click.Choice(["row", "hash"]), help=_ID_FROM_HELP),
             option("--text-field", multiple=True, metavar="PATH", show_default="text", help=_TEXT_HELP),

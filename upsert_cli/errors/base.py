@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, dataclass_transform
 
 SOME_REJECTED = 3  # exit code of a task that is done, but not with every item; no error, so no class
 
 
-class UpsertCliError(Exception):
-    """Root of all errors that are the user's to mend; anything else that escapes is a bug."""
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Situation(Exception):
+    """What can be raised with data: the annotated names of a kind are its fields, given by name, as in a dataclass.
 
-    exit_code: ClassVar[int] = 1
+    Not made by `dataclass` itself, which compiles code for each of some ninety kinds whenever a command starts.
+    """
+
+    def __init__(self, **data: Any) -> None:
+        known = {name for kind in type(self).__mro__ if issubclass(kind, Situation) for name in kind.__annotations__}
+        missing = {name for name in known if not hasattr(type(self), name)} - set(data)
+        if wrong := sorted(missing | (set(data) - known)):
+            raise TypeError(f"{type(self).__name__} has the fields {sorted(known)}; missing or unknown: {wrong}")
+        super().__init__()
+        vars(self).update(data)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__qualname__}({fields})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions with keyword-only fields do not survive pickling by themselves, and some cross the writer's pipe.
         return _restore, (type(self), vars(self))
 
 
-def _restore(kind: type[UpsertCliError], data: dict[str, Any]) -> UpsertCliError:
+def _restore(kind: type[Situation], data: dict[str, Any]) -> Situation:
     error = kind.__new__(kind)
-    error.__dict__.update(data)
+    vars(error).update(data)
     return error
+
+
+class UpsertCliError(Situation):
+    """Root of all errors that are the user's to mend; anything else that escapes is a bug."""
+
+    exit_code = 1
 
 
 class UsageFault(UpsertCliError):
@@ -48,8 +67,7 @@ class Stage(enum.StrEnum):
     OTHER = "other"
 
 
-@dataclass(eq=False, kw_only=True)
-class ItemError(Exception):
+class ItemError(Situation):
     """Raised when one item cannot be loaded, and only that one."""
 
     stage: Stage

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
 from upsert_cli.errors.reading import _repair_command
 
 
-@dataclass(eq=False, kw_only=True)
 class BadCollectionName(UsageFault):
     """Raised when Chroma does not accept the name of a collection that is to be made."""
 
@@ -19,7 +16,6 @@ class BadCollectionName(UsageFault):
         return f"{self.name!r} cannot be the name of a collection: {self.reason}; choose another with --collection"
 
 
-@dataclass(eq=False, kw_only=True)
 class TargetInUse(Refusal):
     """Raised when another upsert-cli has the folder."""
 
@@ -34,7 +30,6 @@ class TargetInUse(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class CollectionInUse(TargetInUse):
     """Raised when another upsert-cli of this journal loads into a collection on a server."""
 
@@ -47,7 +42,6 @@ class CollectionInUse(TargetInUse):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TargetBusy(Refusal):
     """Raised when another program is writing to the folder."""
 
@@ -60,7 +54,6 @@ class TargetBusy(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ModelMismatch(Refusal):
     """Raised when a collection was made with another model, or with the same model used otherwise."""
 
@@ -79,7 +72,6 @@ class ModelMismatch(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class DimensionMismatch(Refusal):
     """Raised when a collection holds vectors of another length than the model gives."""
 
@@ -96,7 +88,6 @@ class DimensionMismatch(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TargetDamaged(UpsertCliError):
     """Raised when a collection's index cannot be read, or does not hold what it should."""
 
@@ -111,7 +102,6 @@ class TargetDamaged(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TargetUnusable(UpsertCliError):
     """Raised when the folder is there but Chroma cannot work with it."""
 
@@ -123,7 +113,6 @@ class TargetUnusable(UpsertCliError):
         return f"{self.path} cannot be used: {self.reason}; {self.remedy}"
 
 
-@dataclass(eq=False, kw_only=True)
 class DiskFull(UpsertCliError):
     """Raised when there is not enough room to write on without a loss."""
 
@@ -141,7 +130,6 @@ class DiskFull(UpsertCliError):
         return f"{self.path} {what}; make room, then restart the task: all that was written is safe"
 
 
-@dataclass(eq=False, kw_only=True)
 class WriterDied(UpsertCliError):
     """Raised when the process that writes to Chroma ends by itself, again and again."""
 

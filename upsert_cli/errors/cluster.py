@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 
 from upsert_cli.errors.base import Refusal, UpsertCliError
 
 
-@dataclass(eq=False, kw_only=True)
 class RayMissing(Refusal):
     """Raised when a load is to run on Ray, and Ray is not installed."""
 
@@ -16,7 +14,6 @@ class RayMissing(Refusal):
         return "--engine ray needs Ray, which is not installed; `pip install 'upsert-cli[ray]'` does that"
 
 
-@dataclass(eq=False, kw_only=True)
 class FolderNotShared(Refusal):
     """Raised when several processes are to write a folder that only one may write."""
 
@@ -29,7 +26,6 @@ class FolderNotShared(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ClusterUnreachable(UpsertCliError):
     """Raised when Ray cannot be started, or a cluster of it not be joined."""
 
@@ -43,7 +39,6 @@ class ClusterUnreachable(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ClusterLost(UpsertCliError):
     """Raised when the head of a Ray cluster is gone in the middle of a load."""
 
@@ -53,7 +48,6 @@ class ClusterLost(UpsertCliError):
         return f"the Ray cluster was lost: {self.reason}; what is done is kept, so restart the task once it is back"
 
 
-@dataclass(eq=False, kw_only=True)
 class WorkersKeepDying(UpsertCliError):
     """Raised when workers die before they can do anything."""
 
@@ -67,7 +61,6 @@ class WorkersKeepDying(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class VersionsDiffer(UpsertCliError):
     """Raised when a worker has another version of this tool."""
 
@@ -79,7 +72,6 @@ class VersionsDiffer(UpsertCliError):
         return f"the worker {self.worker} has upsert-cli {self.had}, and this is {self.wanted}; install the same there"
 
 
-@dataclass(eq=False, kw_only=True)
 class SecretMissing(UpsertCliError):
     """Raised when a worker lacks the variable that lets this process into the target."""
 
@@ -93,7 +85,6 @@ class SecretMissing(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class UnitKeepsFailing(UpsertCliError):
     """Raised when worker after worker dies with a part of a file of which nobody knows how many rows it has."""
 
@@ -109,7 +100,6 @@ class UnitKeepsFailing(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class RepeatsUnsettled(UpsertCliError):
     """Raised when the last row of an id that comes again was loaded, but cannot be loaded once more."""
 

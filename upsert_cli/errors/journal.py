@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
 
 # -- the journal -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class InvalidTaskId(UsageFault):
     """Raised when a task id has characters that no task id can have."""
 
@@ -22,7 +19,6 @@ class InvalidTaskId(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskNotFound(UpsertCliError):
     """Raised when the journal has no task of that id."""
 
@@ -42,7 +38,6 @@ class TaskNotFound(UpsertCliError):
         return f"there is no task {self.task_id!r} in {self.journal}; `upsert-cli list` shows those that there are"
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskExists(Refusal):
     """Raised when a task is created under an id that is taken."""
 
@@ -52,7 +47,6 @@ class TaskExists(Refusal):
         return f"there is a task {self.task_id} already; see `upsert-cli info {self.task_id}`, or choose another id"
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskRunning(Refusal):
     """Raised when a task is claimed that another process runs."""
 
@@ -67,7 +61,6 @@ class TaskRunning(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class RowsLeft(Refusal):
     """Raised when just the rejects of a task are to be retried, but it has rows that were never read."""
 
@@ -81,7 +74,6 @@ class RowsLeft(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class RejectsLost(UpsertCliError):
     """Raised when the rejects file of a task does not hold all that its counts speak of."""
 
@@ -95,7 +87,6 @@ class RejectsLost(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class WrongStatus(UpsertCliError):
     """Raised when a task is not, or no longer, in a state that allows what was asked."""
 
@@ -111,7 +102,6 @@ class WrongStatus(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class JournalUnwritable(UpsertCliError):
     """Raised when the journal cannot be written; what was in it before is whole."""
 
@@ -126,7 +116,6 @@ class JournalUnwritable(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class JournalUnreadable(UpsertCliError):
     """Raised when a file of the journal is there but may not or cannot be read."""
 
@@ -140,7 +129,6 @@ class JournalUnreadable(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class JournalDamaged(UpsertCliError):
     """Raised when a file of the journal does not hold what it should, and there is no good copy of it."""
 
@@ -151,7 +139,6 @@ class JournalDamaged(UpsertCliError):
         return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists what is lost"
 
 
-@dataclass(eq=False, kw_only=True)
 class MetricsNotWritten(UpsertCliError):
     """Raised when the file of metrics cannot be written; the load itself is not touched by that."""
 
@@ -162,7 +149,6 @@ class MetricsNotWritten(UpsertCliError):
         return f"the metrics in {self.path} were not written, so they do not tell of this load: {self.reason}"
 
 
-@dataclass(eq=False, kw_only=True)
 class JournalBusy(UpsertCliError):
     """Raised when another process keeps a lock of the journal that is meant to be held for milliseconds."""
 
@@ -176,7 +162,6 @@ class JournalBusy(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class JournalTooNew(UpsertCliError):
     """Raised when the journal was written by a version of this tool that is newer than this one."""
 
@@ -194,7 +179,6 @@ class JournalTooNew(UpsertCliError):
 # -- leases ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class LocksUnsupported(UpsertCliError):
     """Raised when the system or the file system has no locks that end with their holder."""
 
@@ -210,7 +194,6 @@ class LocksUnsupported(UpsertCliError):
 # -- output ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class StdoutUnwritable(UpsertCliError):
     """Raised when what was asked for cannot be printed."""
 

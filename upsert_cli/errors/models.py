@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from upsert_cli.errors.base import UpsertCliError, UsageFault
 
 # -- embedding ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class EmbedderUnusable(UpsertCliError):
     """Raised when the model's files are there but cannot be loaded."""
 
@@ -24,7 +21,6 @@ class EmbedderUnusable(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class DeviceUnusable(UpsertCliError):
     """Raised when texts are to be embedded by a GPU that onnxruntime cannot use."""
 
@@ -37,7 +33,6 @@ class DeviceUnusable(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class EmbedderFailed(UpsertCliError):
     """Raised when the model fails on any text, so that no item is to blame."""
 
@@ -50,7 +45,6 @@ class EmbedderFailed(UpsertCliError):
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class UnknownModel(UsageFault):
     """Raised when fastembed has no dense text model of that name."""
 
@@ -63,7 +57,6 @@ class UnknownModel(UsageFault):
         return f"fastembed has no text model named {self.name!r}; {question}`upsert-cli models list` names them all"
 
 
-@dataclass(eq=False, kw_only=True)
 class ModelNotFound(UpsertCliError):
     """Raised when none of the places that a model can come from has it."""
 
@@ -79,7 +72,6 @@ class ModelNotFound(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ModelDamaged(UpsertCliError):
     """Raised when the folder of a model lacks a file, or holds one that says nothing usable."""
 
@@ -98,3 +90,8 @@ class ModelDamaged(UpsertCliError):
 
 class PlaceUnusable(UpsertCliError):
     """Raised when one of the places that a model can come from cannot give it; the next one is asked."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason

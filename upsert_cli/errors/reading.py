@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass
 from typing import Any
 
 from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
@@ -12,7 +11,6 @@ from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
 # -- verification ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class ChromaNotFound(UpsertCliError):
     """Raised when the collections of a folder are asked for that has none, nor ever had."""
 
@@ -22,7 +20,6 @@ class ChromaNotFound(UpsertCliError):
         return f"there is no Chroma in {self.path}; --chroma names another folder, `upsert-cli run` makes one"
 
 
-@dataclass(eq=False, kw_only=True)
 class CollectionNotFound(UpsertCliError):
     """Raised when a collection that is to be read is not there."""
 
@@ -36,7 +33,6 @@ class CollectionNotFound(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ModelUnknown(Refusal):
     """Raised when vectors are to be made, for records or for a query, and nothing says by which model."""
 
@@ -53,7 +49,6 @@ class ModelUnknown(Refusal):
 # -- queries -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class CollectionEmpty(UpsertCliError):
     """Raised when a collection that is to be queried holds no record."""
 
@@ -64,7 +59,6 @@ class CollectionEmpty(UpsertCliError):
         return f"the collection {self.collection} in {self.path} holds no record; `upsert-cli run` loads into it"
 
 
-@dataclass(eq=False, kw_only=True)
 class QueryDimensionMismatch(Refusal):
     """Raised when a collection holds vectors of another length than those of the model that it names."""
 
@@ -81,7 +75,6 @@ class QueryDimensionMismatch(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class BlankQuery(UsageFault):
     """Raised when there is no text to query for."""
 
@@ -89,7 +82,6 @@ class BlankQuery(UsageFault):
         return "the text to query for is blank; give some words, in quotes"
 
 
-@dataclass(eq=False, kw_only=True)
 class BadFilter(UsageFault):
     """Raised when Chroma does not understand the filter of a query."""
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from upsert_cli.errors.base import UpsertCliError, UsageFault
 
 
-@dataclass(eq=False, kw_only=True)
 class BadServerAddress(UsageFault):
     """Raised when what was typed as a server's address cannot be one."""
 
@@ -21,7 +18,6 @@ class BadServerAddress(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class BadAccess(UsageFault):
     """Raised when the variable or the file that lets us into a server does not hold what it should."""
 
@@ -32,7 +28,6 @@ class BadAccess(UsageFault):
         return f"{self.variable} cannot be used: {self.reason}"
 
 
-@dataclass(eq=False, kw_only=True)
 class ServerUnreachable(UpsertCliError):
     """Raised when nothing answers at a server's address, or nothing that we may trust."""
 
@@ -46,7 +41,6 @@ class ServerUnreachable(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class NotAChromaServer(UpsertCliError):
     """Raised when something answers that is no Chroma, or one that speaks another language."""
 
@@ -60,7 +54,6 @@ class NotAChromaServer(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TokenRefused(UpsertCliError):
     """Raised when a server does not let us in."""
 
@@ -74,7 +67,6 @@ class TokenRefused(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class DatabaseNotFound(UpsertCliError):
     """Raised when a server has no such tenant or database."""
 
@@ -94,7 +86,6 @@ class DatabaseNotFound(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ServerFailing(UpsertCliError):
     """Raised when a server that worked before fails for longer than the user wants to wait."""
 
@@ -114,7 +105,6 @@ class ServerFailing(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ServerRefuses(UpsertCliError):
     """Raised when a server answers with an error that is no row's fault and that does not pass."""
 

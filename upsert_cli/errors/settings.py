@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from upsert_cli.errors.base import UsageFault
 
 
-@dataclass(eq=False, kw_only=True)
 class ConfigUnreadable(UsageFault):
     """Raised when a file of settings cannot be read, or is not TOML."""
 
@@ -18,7 +15,6 @@ class ConfigUnreadable(UsageFault):
         return f"{self.path} cannot be read ({self.reason}); it has to be TOML, or name another file with --config"
 
 
-@dataclass(eq=False, kw_only=True)
 class ConfigUntrusted(UsageFault):
     """Raised when a file of settings that nobody named is, or could be, somebody else's."""
 
@@ -32,7 +28,6 @@ class ConfigUntrusted(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class UnknownSetting(UsageFault):
     """Raised when a file of settings has a key that no option has."""
 
@@ -47,7 +42,6 @@ class UnknownSetting(UsageFault):
         return f"`{self.key}` in {self.where} is no setting{meant} `upsert-cli config show` lists all settings"
 
 
-@dataclass(eq=False, kw_only=True)
 class BadSetting(UsageFault):
     """Raised when a file of settings has a value of a wrong kind."""
 
@@ -60,7 +54,6 @@ class BadSetting(UsageFault):
         return f"`{self.key}` in {self.where} has to be {self.needed}"
 
 
-@dataclass(eq=False, kw_only=True)
 class UnknownProfile(UsageFault):
     """Raised when no file of settings has the profile that is asked for."""
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
 
 
-@dataclass(eq=False, kw_only=True)
 class SourceNotFound(UsageFault):
     """Raised when a source names nothing that exists."""
 
@@ -17,7 +14,6 @@ class SourceNotFound(UsageFault):
         return f"{self.name} does not exist; name a file, a folder or a glob, or `-` for standard input"
 
 
-@dataclass(eq=False, kw_only=True)
 class BadAddress(UsageFault):
     """Raised when a source is an address that cannot be read."""
 
@@ -28,7 +24,6 @@ class BadAddress(UsageFault):
         return f"the address {self.name} cannot be read: {self.reason}"
 
 
-@dataclass(eq=False, kw_only=True)
 class NoItemFiles(UsageFault):
     """Raised when a folder or a glob holds no file of a known format."""
 
@@ -40,7 +35,6 @@ class NoItemFiles(UsageFault):
         return f"{self.name} holds no file of items; looked for {', '.join(self.known)}"
 
 
-@dataclass(eq=False, kw_only=True)
 class UnknownFormat(UsageFault):
     """Raised when the suffix of a file that was named says nothing about its format."""
 
@@ -61,7 +55,6 @@ class UnknownFormat(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class SourceUnreadable(UpsertCliError):
     """Raised when a source cannot be opened, or not be read to its end."""
 
@@ -75,7 +68,6 @@ class SourceUnreadable(UpsertCliError):
         return f"{where} ({self.reason}); mend the file or leave it out, then load again"
 
 
-@dataclass(eq=False, kw_only=True)
 class SourceChanged(Refusal):
     """Raised when a source is no longer what a checkpoint was made for."""
 
@@ -90,7 +82,6 @@ class SourceChanged(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ScratchUnusable(UpsertCliError):
     """Raised when the ids that have to be remembered find no room in the temporary folder."""
 
@@ -103,7 +94,6 @@ class ScratchUnusable(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class SpoolFailed(UpsertCliError):
     """Raised when standard input or a pipe cannot be kept for a restart."""
 
@@ -116,7 +106,6 @@ class SpoolFailed(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TextFieldMissing(UsageFault):
     """Raised when the first item has none of the fields whose text is to be embedded."""
 
@@ -141,7 +130,6 @@ class TextFieldMissing(UsageFault):
         return f"{where}: the payload has no {wanted}, {there}; --text-field names the text"
 
 
-@dataclass(eq=False, kw_only=True)
 class IdFieldMissing(UsageFault):
     """Raised when none of the first rows has the field that the id is to be taken from."""
 
@@ -159,7 +147,6 @@ class IdFieldMissing(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class FieldsMissing(UsageFault):
     """Raised when none of the first items has a field that an option names."""
 
@@ -180,7 +167,6 @@ class FieldsMissing(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class RowIdsRepeat(UsageFault):
     """Raised when ids are to be made of file and row, and two files have the same name."""
 
@@ -193,7 +179,6 @@ class RowIdsRepeat(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class BadTemplate(UsageFault):
     """Raised when a template cannot be understood."""
 
@@ -207,7 +192,6 @@ class BadTemplate(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class BadMapping(UsageFault):
     """Raised when what says how to read a file cannot be understood."""
 
@@ -224,7 +208,6 @@ def _quoted(names: tuple[str, ...]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-@dataclass(eq=False, kw_only=True)
 class SplitterMissing(UpsertCliError):
     """Raised when texts are to be split and the package that does it is not installed."""
 
@@ -232,7 +215,6 @@ class SplitterMissing(UpsertCliError):
         return "--split needs a package that is not installed; `pip install 'upsert-cli[split]'` installs it"
 
 
-@dataclass(eq=False, kw_only=True)
 class PartsTooLong(Refusal):
     """Raised when parts of texts are to be longer than what the model reads."""
 

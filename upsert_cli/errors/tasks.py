@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
 
 # -- stopping ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class Canceled(UpsertCliError):
     """Raised when somebody asked for the running task to be canceled."""
 
@@ -22,7 +20,6 @@ class Canceled(UpsertCliError):
         return f"task {self.task_id} was canceled; `upsert-cli restart {self.task_id}` continues it"
 
 
-@dataclass(eq=False, kw_only=True)
 class Interrupted(UpsertCliError):
     """Raised when a signal stopped the task; what was written is checkpointed."""
 
@@ -43,7 +40,6 @@ class Interrupted(UpsertCliError):
         return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
 
 
-@dataclass(eq=False, kw_only=True)
 class RunnersDied(UpsertCliError):
     """Raised when one worker after the other died of a queued task, and it did not advance by a row."""
 
@@ -60,7 +56,6 @@ class RunnersDied(UpsertCliError):
 # -- running a task ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False, kw_only=True)
 class TaskConflict(Refusal):
     """Raised when a task id is used again for another load."""
 
@@ -78,7 +73,6 @@ class TaskConflict(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class StoppedMidway(UpsertCliError):
     """Raised when the target is refused to a task that had already written to it."""
 
@@ -92,7 +86,6 @@ class StoppedMidway(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class SourceCutShort(UpsertCliError):
     """Raised when a source lost rows while it was being read, so that not all of them can have been loaded."""
 
@@ -107,7 +100,6 @@ class SourceCutShort(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TooManyFailures(UpsertCliError):
     """Raised when more items were rejected than `--max-failures` allows."""
 
@@ -124,7 +116,6 @@ class TooManyFailures(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class ScopeNeeded(UsageFault):
     """Raised when records are to be deleted by what a stream no longer holds, and nothing says which records."""
 
@@ -139,7 +130,6 @@ class ScopeNeeded(UsageFault):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class TooManyToDelete(Refusal):
     """Raised when more records would be deleted than `--max-delete` allows, before anything is written."""
 
@@ -158,7 +148,6 @@ class TooManyToDelete(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class NothingToKeep(Refusal):
     """Raised when all records of a scope would be deleted since the sources hold no item at all."""
 
@@ -174,7 +163,6 @@ class NothingToKeep(Refusal):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class SourceMovedOn(UpsertCliError):
     """Raised when a source changed while it was loaded, so that nothing can be said to be missing in it."""
 
@@ -189,7 +177,6 @@ class SourceMovedOn(UpsertCliError):
         )
 
 
-@dataclass(eq=False, kw_only=True)
 class CountsDoNotReconcile(UpsertCliError):
     """Raised when the tool's own sums do not add up, which must never be called done."""
 

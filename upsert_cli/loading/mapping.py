@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import BadMapping
 from upsert_cli.loading.request import MAPPING
-from upsert_cli.stream.documents.texts import parse_template
-from upsert_cli.stream.sources.formats import FORMATS
+from upsert_cli.stream.sources.suffixes import SUFFIXES
 
 _KEYS = {("text-field" if name == "text_fields" else name.replace("_", "-")): name for name in MAPPING}
 """The names in a file of `--map`, which are those of the options: `text-field` -> `text_fields`."""
@@ -41,11 +39,17 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
     if "metadata_fields" in own:
         known["metadata_fields"] = _paths("--metadata-fields", own["metadata_fields"].split(","))
     if (template := known.get("template")) is not None:
+        from upsert_cli.stream.documents.texts import (
+            parse_template,
+        )  # with the readers of items, which a Tab is not for
+
         parse_template(template)
     return known
 
 
 def _from_file(path: Path) -> dict[str, Any]:
+    import tomllib
+
     where = f"--map {path}"
     try:
         values = tomllib.loads(path.read_text())
@@ -74,7 +78,7 @@ def _checked(where: str, key: str, name: str, value: object) -> Any:
         return value
     if not isinstance(value, str) or not value:
         raise BadMapping(where=where, reason=f"`{key}` has to be a text")
-    choices = {"id_from": ("row", "hash"), "format": tuple(FORMATS)}.get(name)
+    choices = {"id_from": ("row", "hash"), "format": tuple(SUFFIXES)}.get(name)
     if choices and value not in choices:
         raise BadMapping(where=where, reason=f"`{key}` has to be one of {', '.join(choices)}")
     return value

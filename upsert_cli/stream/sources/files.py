@@ -13,9 +13,10 @@ from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
-from upsert_cli.stream.sources.formats import KNOWN_SUFFIXES, format_of, why_unreadable
+from upsert_cli.stream.sources.formats import why_unreadable
 from upsert_cli.stream.sources.inflating import HEAD, what_it_is
 from upsert_cli.stream.sources.remote import Place, is_address, remote_files, shown
+from upsert_cli.stream.sources.suffixes import KNOWN_SUFFIXES, format_of
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given

@@ -1,4 +1,4 @@
-"""A file's suffix -> how its rows are read and counted; another format is one more entry here and one more module."""
+"""A format's name -> how its rows are read and counted; another is an entry here, one in `suffixes`, and a module."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
 from typing import BinaryIO, Protocol
 
 from upsert_cli.stream.items.delimited import count_records, cut_records, read_records
 from upsert_cli.stream.items.jsonl import count_lines, cut_lines, read_lines
 from upsert_cli.stream.items.parquet import count_rows, cut_rows, read_rows
-from upsert_cli.stream.sources.inflating import Compression, open_bytes
+from upsert_cli.stream.sources.inflating import open_bytes
 from upsert_cli.stream.sources.remote import Place
+from upsert_cli.stream.sources.suffixes import COMPRESSIONS, Compression
 
 
 class Reader(Protocol):
@@ -73,9 +73,6 @@ class TextCutter(Protocol):
 class Format:
     """A kind of file."""
 
-    suffixes: tuple[str, ...]
-    """In lower case, with the dot."""
-
     read: Reader
 
     count: Callable[[Place], int | None]
@@ -89,19 +86,17 @@ class Format:
 
 
 def _text_formats(
-    name: str, *suffixes: str, read: TextReader, count: Callable[[BinaryIO], int], cut: TextCutter
+    name: str, *, read: TextReader, count: Callable[[BinaryIO], int], cut: TextCutter
 ) -> dict[str, Format]:
     """Returns a text format and its compressed forms."""
-    kinds: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
     return {
         f"{name}{ending}": Format(
-            suffixes=tuple(f"{suffix}{ending}" for suffix in suffixes),
             read=partial(_read_text, read, compression),
             count=partial(_count_text, count, compression),
             cut=partial(_cut_text, cut) if compression is None else None,
             is_table=read is not read_lines,
         )
-        for ending, compression in kinds.items()
+        for ending, compression in COMPRESSIONS.items()
     }
 
 
@@ -134,33 +129,23 @@ def _cut_text(cut: TextCutter, path: Place, *, rows: int, size: int) -> Iterator
 
 
 FORMATS = {
-    **_text_formats("jsonl", ".jsonl", ".ndjson", read=read_lines, count=count_lines, cut=cut_lines),
+    **_text_formats("jsonl", read=read_lines, count=count_lines, cut=cut_lines),
     **_text_formats(
         "csv",
-        ".csv",
         read=partial(read_records, delimiter=","),
         count=partial(count_records, delimiter=","),
         cut=partial(cut_records, delimiter=","),
     ),
     **_text_formats(
         "tsv",
-        ".tsv",
         read=partial(read_records, delimiter="\t"),
         count=partial(count_records, delimiter="\t"),
         cut=partial(cut_records, delimiter="\t"),
     ),
-    "parquet": Format(suffixes=(".parquet",), read=read_rows, count=count_rows, cut=cut_rows),
+    "parquet": Format(read=read_rows, count=count_rows, cut=cut_rows),
 }
-
-KNOWN_SUFFIXES = tuple(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
 
 
 def why_unreadable(error: OSError) -> str:
     """Returns the system's or the reader's reason, in one line."""
     return error.strerror or " ".join(str(error).split())
-
-
-def format_of(path: PurePath) -> str | None:
-    """Returns the name of a file's format, or None where its suffix says none."""
-    name = path.name.lower()
-    return next((key for key, kind in FORMATS.items() if name.endswith(kind.suffixes)), None)

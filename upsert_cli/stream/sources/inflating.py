@@ -7,15 +7,14 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from upsert_cli.stream.sources.remote import Place, RemoteFile
+from upsert_cli.stream.sources.suffixes import Compression
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from _typeshed import WriteableBuffer
-
-Compression: TypeAlias = Literal["gzip", "zstd"]
 
 BUFFER = 256 << 10  # bytes; with Python's default of 8 KiB, reading lines costs three times the CPU
 HEAD = 4  # bytes that tell what a file is

@@ -1,0 +1,36 @@
+"""The errors: kinds with fields, as dataclasses are, and without the cost of ninety dataclasses."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from upsert_cli import errors
+from upsert_cli.errors import CollectionInUse, ItemError, SourceUnreadable, Stage, UpsertCliError
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"path": "a", "holder": "b"}, {"path": "a", "holder": "b", "collection": "c", "row": 1}]
+)
+def test_an_error_has_its_fields_and_no_others(given: dict[str, str]) -> None:
+    """One that is missing or unknown, its base's among them, is found where the error is made."""
+    with pytest.raises(TypeError, match=r"CollectionInUse has the fields \['collection', 'holder', 'path'\]"):
+        CollectionInUse(**given)
+
+
+def test_an_error_is_the_same_behind_the_pipe() -> None:
+    """Its fields, those that were not given too, and its text survive pickling: some cross the writer's pipe."""
+    for error in (SourceUnreadable(name="a", reason="b", row=3), SourceUnreadable(name="a", reason="b")):
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+        assert (type(again), again.row, str(again), repr(again)) == (type(error), error.row, str(error), repr(error))
+    item = pickle.loads(pickle.dumps(ItemError(stage=Stage.UPSERT, detail="no")))  # noqa: S301  # our own
+    assert (item.stage, item.detail, item.line) == (Stage.UPSERT, "no", None)
+
+
+def test_every_error_has_a_sentence_of_its_own() -> None:
+    """Each kind that can be raised says what happened, rather than nothing."""
+    kinds = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)]
+    roots = {errors.UpsertCliError, errors.UsageFault, errors.Refusal}
+    silent = [k for k in kinds if issubclass(k, UpsertCliError) and k not in roots and k.__str__ is Exception.__str__]
+    assert silent == []

@@ -14,6 +14,7 @@ from upsert_cli.distributed.dispatch import Died, Dispatch, Event
 from upsert_cli.distributed.runner import UnitReceipt
 from upsert_cli.errors import EmbedderFailed, UnitKeepsFailing, WorkersKeepDying
 from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.receipts import Loaded
 from upsert_cli.stream.items.item import Position
 from upsert_cli.stream.sources.source import Fingerprint, Source
 from upsert_cli.stream.units import Unit
@@ -38,7 +39,7 @@ def _rows(unit: Unit) -> list[int]:
 
 def _run(unit: Unit) -> UnitReceipt:
     rows = _rows(unit)
-    ids = {b"%d" % row: row for row in rows}
+    ids = {b"%d" % row: Loaded(row, inserted=True, unchanged=False) for row in rows}
     return UnitReceipt(unit=unit, counts=Counts(read=len(rows), inserted=len(rows)), ids=ids)
 
 
@@ -71,7 +72,7 @@ def test_each_row_is_settled_once(
     receipts = list(_dispatch(workers, count=count).run(iter(units)))
     assert sorted(receipt.unit.id for receipt in receipts) == sorted(unit.id for unit in units)
     total = sum(sizes)
-    settled = [row for receipt in receipts for row in receipt.ids.values()]
+    settled = [one.row for receipt in receipts for one in receipt.ids.values()]
     rejected = [record["row"] for receipt in receipts for record in receipt.rejects]
     assert sorted(settled + rejected) == list(range(1, total + 1))
     expected = {row for row in deadly if row <= total}

@@ -77,6 +77,7 @@ class _Load:
     def run(self, workers: StandIns) -> Settlement:
         settlement = Settlement(self.journal, self.claim, self.task)
         with self.claim.receipts() as receipts:
+            receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
             load = UnitLoad(self.sources, settlement, receipts, progress=Progress(total=None), observer=_Silent())
             load.run(lambda: Dispatch(workers, count=3, sources=self.sources, wait=lambda: None))
         settlement.check_complete()
@@ -103,7 +104,7 @@ def _write(terminal: Terminal, rows: int) -> list[dict[str, Any]]:
 
 
 def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> None:
-    """Last units first, a worker that dies, a stop in the middle: the collection is that of a load in order."""
+    """Last units first, deaths and a stop after a unit was written: collection and counts are those of a load in order."""
     _write(terminal, 120)
     load = _Load(terminal, tiny_model, "a.jsonl", "b.jsonl")
     deaths = iter([True])
@@ -111,12 +112,16 @@ def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> 
     with load.runner() as runner:
 
         def run(unit: Unit) -> UnitReceipt:
+            receipt = runner.run(unit)
             if next(stops, False):
                 raise KeyboardInterrupt
-            return runner.run(unit)
+            return receipt
+
+        def dies(unit: Unit) -> bool:
+            return next(deaths, False) and runner.run(unit).error is None
 
         with pytest.raises(KeyboardInterrupt):
-            load.run(StandIns(run, dies=lambda _: next(deaths, False)))
+            load.run(StandIns(run, dies=dies))
         first = load.journal.find(load.task.id)
         assert first.counts.reconciles()
         assert first.counts.read == UNIT + 12  # two units have a receipt, one of them the last of its file
@@ -126,6 +131,7 @@ def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> 
         assert [unit for unit in again.runs if unit.only is not None]
     counts = settlement.checkpoint.counts
     assert (counts.read, counts.failed) == (120, 2)
+    assert (counts.inserted, counts.updated + counts.unchanged + counts.duplicate) == (37, 120 - 2 - 37)
     rejects = list(load.journal.rejects(load.task.id))
     assert [(Path(record["source"]).name, record["row"]) for record in rejects] == [("a.jsonl", 6), ("b.jsonl", 59)]
     load.claim.finish(TaskStatus.DONE, detail=None, failed_items=(), checkpoint=settlement.checkpoint)

@@ -13,6 +13,7 @@ from tests.stream.reading import sources_of
 from upsert_cli import __version__
 from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
 from upsert_cli.errors import ModelMismatch, SecretMissing, SourceChanged
+from upsert_cli.journal.receipts import Loaded
 from upsert_cli.loading.request import Options
 from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.stream.chroma.rows import Target
@@ -63,7 +64,7 @@ def test_a_receipt_tells_of_each_row(tmp_path: Path, sources: list[Source], tiny
     assert done.error is None
     assert (done.counts.read, done.counts.inserted, done.counts.failed) == (3, 1, 2)
     assert [record["row"] for record in done.rejects] == [2, 3]
-    assert list(done.ids.values()) == [1]
+    assert list(done.ids.values()) == [Loaded(1, inserted=True, unchanged=False)]
     assert done.seconds["embedding"] > 0
 
 

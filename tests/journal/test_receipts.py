@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,18 +13,19 @@ from hypothesis import strategies as st
 
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.receipts import Receipt, Receipts, remove_receipts
+from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow, remove_receipts
 from upsert_cli.journal.rejects import RejectsFile
 
 
 def _receipt(
     unit: str, *, source: int = 0, row: int = 0, rejected: int = 0, ids: dict[bytes, int] | None = None
 ) -> Receipt:
+    loaded = {digest: Loaded(place, inserted=True, unchanged=False) for digest, place in (ids or {}).items()}
     rejects = [{"source": "a.jsonl", "row": row + 1 + place, "detail": "é\ud800"} for place in range(rejected)]
     counts = Counts(read=4 + rejected, inserted=4, failed=rejected)
     body = {"unit": unit, "end": None}
     return Receipt(
-        unit=unit, source=source, row=row, body=body, counts=counts, converted=2, rejects=rejects, ids=ids or {}
+        unit=unit, source=source, row=row, body=body, counts=counts, converted=2, rejects=rejects, ids=loaded
     )
 
 
@@ -100,3 +102,40 @@ def test_repeated_ids(
         found = [(body["unit"], row) for body, row in receipts.repeated()]
     expected = sorted(last[identifier] for identifier, numbers in seen.items() if len(numbers) > 1)
     assert found == [(str(number), row) for _, number, row in expected]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 4), st.integers(0, 3), st.sampled_from(["inserted", "updated", "unchanged"]))
+    ),
+    is_empty=st.booleans(),
+)
+def test_each_new_record_is_counted_once(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, str]], is_empty: bool
+) -> None:
+    """However many units found an id new, or none since one died after writing it, the sum tells of one new record."""
+    ids: list[dict[bytes, Loaded]] = [{} for _ in range(4)]
+    sums = [Counts()] * len(ids)
+    new = set()
+    for row, (identifier, unit, found) in enumerate(rows, 1):
+        digest = bytes([identifier])
+        is_new = found == "inserted" and digest not in ids[unit]  # within a unit rows are loaded one after the other
+        counted_as = "updated" if found == "inserted" and not is_new else found
+        follow(ids[unit], {digest: Loaded(row, is_new, counted_as == "unchanged")})
+        sums[unit] += Counts(**{"read": 1, counted_as: 1})
+        if is_new or is_empty:
+            new.add(digest)
+    path = tmp_path_factory.getbasetemp() / "counted.units"
+    remove_receipts(path)
+    with Receipts.open_at(path) as receipts:
+        receipts.begin(is_empty=is_empty)
+        for unit, counts in enumerate(sums):
+            receipts.add(replace(_receipt(str(unit), source=unit), counts=counts, ids=ids[unit]))
+    with Receipts.open_at(path) as receipts:
+        receipts.begin(is_empty=not is_empty)  # by then the collection tells nothing about the beginning
+        total = receipts.total().counts + receipts.correction()
+    assert total.inserted == len(new)
+    assert total.read == len(rows)
+    assert total.reconciles()
+    assert min(total.as_json().values()) >= 0

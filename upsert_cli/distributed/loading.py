@@ -76,7 +76,10 @@ class UnitLoad:
             for receipt in (crew or dispatch()).run(itertools.chain([first], repeats)):
                 self._check_repeat(receipt)
         # Until now in the order in which they came; a retry needs them in that of the rows.
-        settlement.go_on_from(receipts.total(), receipts.rejects())
+        total = receipts.total()
+        exact = replace(total, counts=total.counts + receipts.correction())
+        settlement.go_on_from(exact, receipts.rejects())
+        self._count(0)
 
     def _without_receipt(self) -> Iterator[Unit]:
         for planned in plan_units(self._sources):

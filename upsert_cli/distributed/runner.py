@@ -14,6 +14,7 @@ from typing import Any
 from upsert_cli import __version__
 from upsert_cli.errors import SecretMissing, UpsertCliError
 from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.loading.outcomes import Outcome, Outcomes
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.request import Options
@@ -22,7 +23,6 @@ from upsert_cli.loading.writing import delete_stale, write_window
 from upsert_cli.models import Model, find_model
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
-from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.embedder import Embedder
 from upsert_cli.stream.items.item import Position
 from upsert_cli.stream.scratch import digest_of
@@ -63,8 +63,8 @@ class UnitReceipt:
     rejects: tuple[dict[str, Any], ...] = ()
     """In the order of their rows."""
 
-    ids: dict[bytes, int] = field(default_factory=dict)
-    """A digest of the id of each item that was loaded, with its last row."""
+    ids: dict[bytes, Loaded] = field(default_factory=dict)
+    """By a digest of the id of each item that was loaded."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy."""
@@ -141,7 +141,7 @@ class UnitRunner:
                 before = writer.seconds["writing"]
                 outcome = outcomes.of_written(embedded, write_window(embedded, writer))
                 delete_stale(outcome.stale, writer)
-                tally.add(embedded, outcome)
+                tally.add(outcome)
                 seconds = writer.seconds["writing"] - before
                 progress.add("writing", seconds)
                 stages.settled(embedded, write_seconds=seconds)
@@ -204,16 +204,17 @@ class _Tally:
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
     rejects: list[dict[str, Any]] = field(default_factory=list)
-    ids: dict[bytes, int] = field(default_factory=dict)
+    ids: dict[bytes, Loaded] = field(default_factory=dict)
 
-    def add(self, embedded: Embedded, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         self.counts += outcome.counts
         self.converted += outcome.converted
         self.rejects += [reject.as_json() for reject in outcome.rejects]
-        lost = {reject.row for reject in outcome.rejects}
-        for document in embedded.window.documents:
-            if document.item.row not in lost:
-                self.ids[digest_of(document.item.object_id)] = document.item.row
+        loaded = {
+            digest_of(object_id): Loaded(one.row, one.counted_as == "inserted", one.counted_as == "unchanged")
+            for object_id, one in outcome.loaded.items()
+        }
+        follow(self.ids, loaded)
 
 
 def _touched(source: Source) -> tuple[int, int] | None:

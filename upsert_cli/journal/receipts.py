@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.attempts import Counts
@@ -32,8 +32,23 @@ _TABLES = """
         unit TEXT PRIMARY KEY, place INTEGER, body TEXT, counts TEXT, converted INTEGER, rejects TEXT
     ) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS places ON receipts (place);
-    CREATE TABLE IF NOT EXISTS ids (digest BLOB, place INTEGER);
+    CREATE TABLE IF NOT EXISTS ids (digest BLOB, place INTEGER, seen INTEGER);
+    CREATE TABLE IF NOT EXISTS beginning (is_empty INTEGER);
 """
+_INSERTED, _UNCHANGED = 1, 2  # bits of what was seen of an id
+
+
+class Loaded(NamedTuple):
+    """What a unit did about an id, by one of its rows or several."""
+
+    row: int
+    """The last of them."""
+
+    inserted: bool
+    """One of them was counted as new."""
+
+    unchanged: bool
+    """One of them was counted as unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +72,15 @@ class Receipt:
     rejects: list[dict[str, Any]]
     """In the order of their rows."""
 
-    ids: dict[bytes, int]
-    """A digest of the id of each item that was loaded, with the last row of it; to find out which come again."""
+    ids: dict[bytes, Loaded]
+    """By a digest of the id of each item that was loaded; to find out which come again."""
+
+
+def follow(ids: dict[bytes, Loaded], later: Mapping[bytes, Loaded]) -> None:
+    """Adds to what some rows did about ids what later rows of the same unit did."""
+    for digest, one in later.items():
+        before = ids.get(digest, one)
+        ids[digest] = Loaded(one.row, before.inserted or one.inserted, before.unchanged or one.unchanged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +121,13 @@ class Receipts:
             database.executescript(_TABLES)
         return cls(path, database)
 
+    def begin(self, *, is_empty: bool) -> None:
+        """Keeps, at the first time, whether the collection was empty before the task wrote anything."""
+        with _told(self._path):
+            self._database.execute(
+                "INSERT INTO beginning SELECT ? WHERE NOT EXISTS (SELECT 1 FROM beginning)", (is_empty,)
+            )
+
     def add(self, receipt: Receipt) -> None:
         """Keeps a receipt: all of it or nothing, and from then on also after a power failure."""
         place = _place(receipt.source, receipt.row)
@@ -111,10 +140,13 @@ class Receipts:
             receipt.converted,
             rejects,
         )
-        ids = [(digest, _place(receipt.source, row)) for digest, row in receipt.ids.items()]
+        ids = [
+            (digest, _place(receipt.source, one.row), _INSERTED * one.inserted | _UNCHANGED * one.unchanged)
+            for digest, one in receipt.ids.items()
+        ]
         with _told(self._path), self._transaction():
             self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", values)
-            self._database.executemany("INSERT INTO ids VALUES (?, ?)", ids)
+            self._database.executemany("INSERT INTO ids VALUES (?, ?, ?)", ids)
 
     def body(self, unit: str) -> dict[str, Any] | None:
         """Returns what was kept of a unit; None where it has no receipt."""
@@ -129,6 +161,24 @@ class Receipts:
             converted += changed
             size += length  # it is ASCII
         return Total(counts=counts, converted=converted, rejects_bytes=size)
+
+    def correction(self) -> Counts:
+        """Returns what has to be added to the sum so that each new record is counted once.
+
+        Units that load an id at the same time both find it new. And what a unit wrote before its worker died, its next
+        run finds unchanged, or changed by another unit: in a collection that was empty, all ids are new.
+        """
+        found = self._one(
+            "SELECT TOTAL(MAX(inserted - 1, 0)), TOTAL(NOT inserted AND unchanged), TOTAL(NOT (inserted OR unchanged))"
+            " FROM (SELECT SUM(seen & ?) AS inserted, MAX(seen & ?) AS unchanged FROM ids GROUP BY digest)",
+            _INSERTED,
+            _UNCHANGED,
+        )
+        twice, unchanged, updated = map(int, found or (0, 0, 0))
+        correction = Counts(inserted=-twice, updated=twice)
+        if self._one("SELECT 1 FROM beginning WHERE is_empty") is not None:
+            correction += Counts(inserted=unchanged + updated, updated=-updated, unchanged=-unchanged)
+        return correction
 
     def rejects(self) -> Iterator[list[dict[str, Any]]]:
         """Yields the rejects of all units in the order of their rows, in bundles."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.stream.chroma.rows import Comparison, Member, Verdict
@@ -12,6 +13,15 @@ from upsert_cli.stream.documents.document import Document
 from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.items.reading import Reject
 from upsert_cli.stream.windows import Window
+
+
+class Ended(NamedTuple):
+    """An item that was loaded, by its last row."""
+
+    row: int
+
+    counted_as: str
+    """`inserted`, `updated` or `unchanged`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +34,9 @@ class Outcome:
 
     rejects: Sequence[Reject]
 
+    loaded: Mapping[str, Ended]
+    """By id."""
+
     stale: Sequence[Member]
     """Records that items which were loaded have no longer."""
 
@@ -32,6 +45,7 @@ class Outcome:
 class _Fate:
     """What is known of an item so far."""
 
+    row: int
     verdicts: set[Verdict] = field(default_factory=set)
     converted: int = 0
     reject: Reject | None = None
@@ -43,9 +57,7 @@ class _Fate:
         self.reject = self.reject or reject
 
     def name(self, *, has_leftovers: bool) -> str:
-        """Returns which count the item belongs to."""
-        if self.reject is not None:
-            return "failed"
+        """Returns which count the item, which was not rejected, belongs to."""
         if has_leftovers or len(self.verdicts) > 1:
             return "updated"
         return _COUNTED_AS[next(iter(self.verdicts))]
@@ -89,12 +101,15 @@ class Outcomes:
         kept = [one for one in done if done[one].reject is None]
         leftovers = {one: comparison.leftovers[one] for one in kept if one in comparison.leftovers}
         rejects = [*window.rejects, *(fate.reject for fate in done.values() if fate.reject is not None)]
-        counted = Counter(fate.name(has_leftovers=one in leftovers) for one, fate in done.items())
-        counted["failed"] += len(window.rejects)
+        loaded = {one: Ended(done[one].row, done[one].name(has_leftovers=one in leftovers)) for one in kept}
+        counted = Counter(one.counted_as for one in loaded.values())
         return Outcome(
-            counts=Counts(read=window.read, duplicate=window.duplicate, truncated=truncated, **counted),
+            counts=Counts(
+                read=window.read, duplicate=window.duplicate, failed=len(rejects), truncated=truncated, **counted
+            ),
             converted=sum(done[one].converted for one in kept),
             rejects=rejects,
+            loaded=loaded,
             stale=[member for members in leftovers.values() for member in members],
         )
 
@@ -105,6 +120,6 @@ class Outcomes:
         for document, verdict in zip(window.documents, verdicts, strict=True):
             object_id = document.item.object_id
             if object_id not in fates:
-                fates[object_id] = self._unfinished.get(object_id) or _Fate()
+                fates[object_id] = self._unfinished.get(object_id) or _Fate(document.item.row)
             fates[object_id].add(document, verdict, refused.get((document.item.source, document.item.row)))
         return fates

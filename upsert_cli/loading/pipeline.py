@@ -36,7 +36,7 @@ from upsert_cli.loading.stopping import Stopping
 from upsert_cli.loading.writing import delete_stale
 from upsert_cli.models import Model
 from upsert_cli.redaction import without_secrets
-from upsert_cli.stream.chroma.rows import Member
+from upsert_cli.stream.chroma.rows import Member, Opened
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.items.reading import Position
@@ -162,8 +162,8 @@ class _Attempt:
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
                 deletion = self._load(model, recipe, writer, only)
             else:
-                deletion = self._open(writer)
-                self._load_in_units(model)
+                opened, deletion = self._open(writer)
+                self._load_in_units(model, is_empty=not opened.count)
             if deletion is not None:
                 delete = partial(self._delete, writer)
                 deletion.carry_out(self._settlement, delete, between=self._stopping.check, warn=self._observer.noted)
@@ -175,15 +175,15 @@ class _Attempt:
         self._check_sources()
         self._settlement.check_complete()
 
-    def _open(self, writer: Writer) -> Deletion | None:
-        """Waits until the collection is open, and returns what is to be deleted of it in the end."""
+    def _open(self, writer: Writer) -> tuple[Opened, Deletion | None]:
+        """Waits until the collection is open, and returns what is to be deleted of it in the end as well."""
         with self._progress.busy("opening"):
             opened = writer.opened()
         for warning in opened.warnings:
             self._observer.noted(warning)
         deletion = self._prepare_deletion(writer, is_empty=not opened.count)
         self._progress.stage = "loading"
-        return deletion
+        return opened, deletion
 
     def _load(
         self, model: Model, recipe: Recipe, writer: Writer, only: Iterator[tuple[str, int]] | None
@@ -202,7 +202,7 @@ class _Attempt:
             wait=lambda: self._wait(delivery),
         )
         with closing(stream), ExitStack() as stack:
-            deletion = self._open(writer)
+            _, deletion = self._open(writer)
             self._stages.opened()
             writers = [writer, *self._helpers(writer, stack)]
             delivery = Delivery(
@@ -220,10 +220,11 @@ class _Attempt:
                 helper.close()
         return deletion
 
-    def _load_in_units(self, model: Model) -> None:
+    def _load_in_units(self, model: Model, *, is_empty: bool) -> None:
         from upsert_cli.distributed.engine import load_on_ray
 
         with self._claim.receipts() as receipts:
+            receipts.begin(is_empty=is_empty)
             load_on_ray(
                 self._task,
                 target_of(self._journal, self._task, model),

@@ -109,7 +109,7 @@ def _read_text(
     offset: int,
     fields: Collection[str] | None,  # noqa: ARG001  # a row of text is parsed as a whole
 ) -> Iterator[tuple[int, object, int]]:
-    with open_bytes(path, compression) as file:
+    with open_bytes(path, compression, is_known=offset > 0) as file:
         yield from read(file, row=row, offset=offset)
 
 

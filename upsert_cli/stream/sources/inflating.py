@@ -37,23 +37,29 @@ _FOREIGN = {
 
 
 @contextmanager
-def open_bytes(path: Place, compression: Compression | None) -> Iterator[BinaryIO]:
+def open_bytes(path: Place, compression: Compression | None, *, is_known: bool = False) -> Iterator[BinaryIO]:
     """Opens a text file at its first byte, behind a byte-order mark there may be.
+
+    Args:
+        path: What to open.
+        compression: How it is compressed.
+        is_known: It was looked at before, so that not even its first bytes need to be read, which may be far away.
 
     Raises:
         OSError: It cannot be opened, or is something else; also later, while it is read, where it is damaged.
     """
     with path.open("rb", buffering=BUFFER) as raw:
-        head = _head(raw)
         if compression is None:
-            _refuse_foreign(head)
+            if not is_known:
+                _refuse_foreign(_head(raw))
             yield raw
             return
-        if not _is_compressed(head, compression):
+        if not is_known and not _is_compressed(_head(raw), compression):
             raise OSError(f"it is not compressed with {compression}")
     with closing(_Inflated(path, compression)) as inflated:
         file: BinaryIO = io.BufferedReader(inflated, BUFFER)
-        _refuse_foreign(_head(file))
+        if not is_known:
+            _refuse_foreign(_head(file))
         yield file
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +81,37 @@ def test_cut_texts_are_counted_by_the_tokenizer(embedder: FastEmbedder, tmp_path
     assert embedded.truncated == 2
     assert embedded.vectors is not None
     np.testing.assert_allclose(embedded.vectors[1], embedded.vectors[2], atol=1e-5)
+
+
+def test_only_the_beginning_of_an_endless_text_is_tokenized(embedder: FastEmbedder, model: Model) -> None:
+    """Its vector is that of the whole all the same, wherever a word is cut, and 7 MB of text take no memory to speak of."""
+    from fastembed import TextEmbedding
+
+    own = TextEmbedding(model.name, specific_model_path=str(model.folder))
+    word = "pneumonoultramicroscopicsilicovolcanoconiosis"
+    texts = [f"{'x' * shift} " + f"{word} and {'y' * 150}, " * 400 for shift in range(1, 60, 7)]
+    texts += ["\u4e2d\u6587" * 20_000, " \n" * 30_000 + "late words " * 300, "z" * 50_000]
+    for text in texts:
+        np.testing.assert_allclose(embedder.embed([text]), list(own.embed([text])), atol=1e-5)
+
+    program = "\n".join(
+        [
+            "import resource, sys",
+            "from pathlib import Path",
+            "from upsert_cli.stream.embedder import FastEmbedder",
+            f"embedder = FastEmbedder({model.name!r}, Path({str(model.folder)!r}), dimension=384, max_tokens=256)",
+            "text = 'word and more ' * (int(sys.argv[1]) // 14)",
+            "print(embedder.count([text]), embedder.embed([text]).shape)",
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
+        ]
+    )
+
+    def peak(characters: int) -> int:
+        command = [sys.executable, "-c", program, str(characters)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return int(out.splitlines()[-1])
+
+    assert peak(7_000_000) - peak(10_000) < 100_000  # KiB; it was 800,000
 
 
 def test_what_is_unchanged_loads_no_model(tmp_path: Path) -> None:

@@ -119,9 +119,9 @@ class FastEmbedder:
         return PREFIX_CHARACTERS * self.max_tokens
 
     def _beginning(self, text: str) -> str:
-        """Returns so much of a text that its vector is that of the whole: the tokenizer cuts only after it has read all.
+        """Returns so much of a text that its vector is that of the whole; left alone, the tokenizer reads all of it.
 
-        What the cut changes is the last word, and the model stops reading half-way.
+        What this changes is the last word, and the model stops reading half-way.
         """
         characters = self._prefix
         if self._tokenizer is None:

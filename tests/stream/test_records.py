@@ -276,7 +276,7 @@ REJECTED_BY_CHROMA = ["nested", "key-dollar", "surrogate", "surrogate-id", "empt
 @pytest.mark.parametrize("kind", REJECTED_BY_CHROMA)
 def test_row_that_only_chroma_rejects_is_found(target: Target, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that passes our own look and is rejected by Chroma is found by halving."""
-    monkeypatch.setattr(records_module, "_row_faults", lambda *_: {})
+    monkeypatch.setattr(records_module, "row_faults", lambda *_: {})
     good = some_rows(numbered(0, 600))
     bad = _bad(kind)
     with opened(target, flush=False) as (records, _):
@@ -300,7 +300,7 @@ def test_all_kinds_in_one_window(target: Target) -> None:
 
 def test_window_of_bad_rows_alone_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every row of a window is at fault, each is rejected, and the look whether that can be leaves no trace."""
-    monkeypatch.setattr(records_module, "_row_faults", lambda *_: {})
+    monkeypatch.setattr(records_module, "row_faults", lambda *_: {})
     bad = replace(some_rows(numbered(0, 20)), metadatas=[{"a": {}}] * 20)
     good = some_rows(numbered(20, 40))
     with opened(target) as (records, _):

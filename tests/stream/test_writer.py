@@ -32,7 +32,8 @@ from upsert_cli.stream.chroma import child
 from upsert_cli.stream.chroma.folder import LEASE_NAME
 from upsert_cli.stream.chroma.records import Records
 from upsert_cli.stream.chroma.rows import Rows, Target, Verdict
-from upsert_cli.stream.chroma.writer import CALL_ROWS, Writer, WriterAbandoned
+from upsert_cli.stream.chroma.supervisor import WriterAbandoned
+from upsert_cli.stream.chroma.writer import CALL_ROWS, Writer
 
 
 @pytest.fixture

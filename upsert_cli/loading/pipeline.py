@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from functools import partial
-from queue import SimpleQueue
 
 from upsert_cli.errors import (
     Canceled,
@@ -26,6 +25,7 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
 from upsert_cli.loading.deletion import Deletion
 from upsert_cli.loading.delivery import Delivery
+from upsert_cli.loading.lookout import Lookout
 from upsert_cli.loading.overlapping import Overlap
 from upsert_cli.loading.progress import Observer, Progress
 from upsert_cli.loading.recording import Recording
@@ -37,12 +37,10 @@ from upsert_cli.loading.writing import delete_stale
 from upsert_cli.models import Model
 from upsert_cli.redaction import without_secrets
 from upsert_cli.stream.chroma.rows import Member, Opened
-from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
+from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.sources.source import Source
-
-PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 
 
 def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, wait_until: float = -math.inf) -> Task:
@@ -133,18 +131,15 @@ class _Attempt:
         )
         self._stages = Stages(self._options, self._progress)
         self._began = time.monotonic()
-        self._writing = False
-        self._next_pulse = 0.0
-        self._announced = False
         self._is_shared = place_of_task(journal, task).is_shared
-        self._said: SimpleQueue[str] = SimpleQueue()  # by any thread
+        self._lookout = Lookout(stopping, observer, self._progress, is_shared=self._is_shared)
 
     def run(self) -> None:
         """Loads everything from the checkpoint on."""
         only = self._settlement.rows_to_retry()
         for source in self._sources:
             source.check_unchanged()
-        model = find_model_patiently(self._task, self._options, report=self._observer.told, wait=self._wait)
+        model = find_model_patiently(self._task, self._options, report=self._observer.told, wait=self._lookout.wait)
         recipe = recipe_of(self._options, model)
         with self._progress.busy("opening"):
             writer = start_writer(
@@ -155,8 +150,8 @@ class _Attempt:
                 verbose=self._options.verbose,
                 wait_until=self._wait_until,
                 report=self._observer.told,
-                told=self._said.put,
-                wait=self._wait,
+                told=self._lookout.say,
+                wait=self._lookout.wait,
             )
         with writer:
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
@@ -168,8 +163,7 @@ class _Attempt:
                 delete = partial(self._delete, writer)
                 deletion.carry_out(self._settlement, delete, between=self._stopping.check, warn=self._observer.noted)
             self._progress.stage = "flushing"
-            self._writing = True
-            with self._progress.busy("flushing"):
+            with self._progress.busy("flushing"), self._lookout.writing():
                 writer.close()
         self._settlement.check_failures(settled=0)
         self._check_sources()
@@ -199,14 +193,14 @@ class _Attempt:
             recipe=recipe,
             writer=writer,
             leased=leased,
-            wait=lambda: self._wait(delivery),
+            wait=lambda: self._lookout.wait(delivery.settle),
         )
         with closing(stream), ExitStack() as stack:
             _, deletion = self._open(writer)
             self._stages.opened()
             writers = [writer, *self._helpers(writer, stack)]
             delivery = Delivery(
-                overlap=stack.enter_context(closing(Overlap(writers, between=self._check_reason))),
+                overlap=stack.enter_context(closing(Overlap(writers, between=self._lookout.check))),
                 rejects=stack.enter_context(self._settlement.open_rejects()),
                 settlement=self._settlement,
                 stages=self._stages,
@@ -215,7 +209,7 @@ class _Attempt:
                 is_shared=self._is_shared,
                 delete_stale=partial(delete_stale, writer=writer, between=self._stopping.check),
             )
-            delivery.run(stream, wait=self._wait, pulse=self._pulse)
+            delivery.run(stream, wait=self._lookout.wait, pulse=self._lookout.pulse)
             for helper in writers[1:]:
                 helper.close()
         return deletion
@@ -233,7 +227,7 @@ class _Attempt:
                 receipts,
                 progress=self._progress,
                 observer=self._observer,
-                wait=self._wait,
+                wait=self._lookout.wait,
             )
 
     def _prepare_deletion(self, writer: Writer, *, is_empty: bool) -> Deletion | None:
@@ -243,24 +237,17 @@ class _Attempt:
         self._progress.stage = "searching"
         deletion = Deletion(task=self._task, options=self._options, sources=self._sources)
         with self._progress.busy("searching"):
-            deletion.prepare(self._settlement, writer, is_empty=is_empty, wait=self._wait, report=self._observer.told)
+            deletion.prepare(
+                self._settlement, writer, is_empty=is_empty, wait=self._lookout.wait, report=self._observer.told
+            )
         return deletion
 
     def _delete(self, writer: Writer, members: Sequence[Member]) -> Sequence[str]:
         self._progress.stage = "deleting"
         self._progress.counts = self._settlement.checkpoint.counts
         self._observer.progressed(self._progress)
-        with self._progress.busy("deleting"), self._in_flight():
+        with self._progress.busy("deleting"), self._lookout.writing():
             return writer.delete(members)
-
-    @contextmanager
-    def _in_flight(self) -> Iterator[None]:
-        """Lets what Chroma is at end before anything else does."""
-        self._writing = True
-        try:
-            yield
-        finally:
-            self._writing = False
 
     def finish(self, status: TaskStatus, detail: str | None) -> Task:
         """Writes how the attempt ended into the task's record."""
@@ -301,34 +288,7 @@ class _Attempt:
                 raise SourceCutShort(name=source.name, how=change, task_id=self._task.id)
             self._observer.noted(f"{source.name} changed while it was being read ({change}); load it again")
 
-    # -- waiting --------------------------------------------------------------------------------------------------
-
-    def _wait(self, delivery: Delivery | None = None) -> None:
-        """Is called in all waits of the main thread; ends them when the task should stop."""
-        self._pulse()
-        if delivery is not None:
-            delivery.settle()
-        # A server may be asked again for minutes, and what is sent may be sent once more by the next attempt.
-        if not self._writing or (self._is_shared and self._stopping.has_waited(LAST_WRITE_SECONDS)):
-            self._stopping.check()
-
-    def _pulse(self) -> None:
-        """Shows how far the task is, and what is said meanwhile."""
-        if isinstance(self._stopping.reason, Interrupted) and not self._announced:
-            self._announced = True
-            self._observer.told("stopping after what is being written; a second signal ends it at once")
-        if time.monotonic() >= self._next_pulse:
-            self._next_pulse = time.monotonic() + PULSE_SECONDS
-            self._observer.progressed(self._progress)
-            while not self._said.empty():
-                self._observer.told(self._said.get())
-
-    def _check_reason(self) -> None:
-        """Ends a write in any thread once the main thread knows of a reason."""
-        if self._stopping.reason is not None:
-            raise self._stopping.reason
-
     def _helpers(self, writer: Writer, stack: ExitStack) -> list[Writer]:
         """Starts the other writers of a load into a server; the first one has the lease, and made the collection."""
         count = self._options.writers - 1 if self._is_shared else 0
-        return [stack.enter_context(writer.helper(told=self._said.put)) for _ in range(count)]
+        return [stack.enter_context(writer.helper(told=self._lookout.say)) for _ in range(count)]

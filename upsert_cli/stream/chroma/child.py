@@ -21,22 +21,10 @@ from typing import TypeAlias
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.leases import Holder, Lease, LeaseHeld
 from upsert_cli.stream.chroma.folder import unusable
+from upsert_cli.stream.chroma.ledger import Ledger
 from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.chroma.records import Records
-from upsert_cli.stream.chroma.requests import (
-    Close,
-    Compare,
-    Delete,
-    Fetch,
-    FindLeftovers,
-    Members,
-    Query,
-    ReadBack,
-    Request,
-    Told,
-    Work,
-    Write,
-)
+from upsert_cli.stream.chroma.requests import Close, Request, Told
 from upsert_cli.stream.chroma.rows import Leased, Target
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
@@ -109,7 +97,7 @@ def _work(connection: Connection, start: Start) -> Answer:
         return _work_beside_others(connection, start)
     with _take_lease(connection, start) as lease:
         before = lease.before or Holder.this_process(clean=True)
-        ledger = _Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
+        ledger = Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
         try:
             place.probe()
             _send(connection, Answer(value=Leased(empty=_is_empty(place))))
@@ -189,35 +177,11 @@ def _answer_requests(connection: Connection, records: Records) -> None:
         if isinstance(request, Close):
             return
         try:
-            answer = Answer(value=_do(records, request))
+            answer = Answer(value=request.carry_out(records))
         except BaseException as error:  # noqa: BLE001  # as above
             answer = Answer(error=_portable(error))
         del request  # a window's memory is not kept while waiting for the next one
         _send(connection, answer)
-
-
-def _do(records: Records, request: Work) -> object:
-    answer: object = None
-    match request:
-        case Compare():
-            answer = records.compare(request.ids, request.hashes, request.keys)
-        case Write():
-            answer = records.write(request.upserts, request.updates)
-        case ReadBack():
-            answer = records.read_back(
-                start=request.start, rows=request.rows, every=request.every, identity=request.identity
-            )
-        case Fetch():
-            answer = records.fetch(request.ids, start=request.start, rows=request.rows)
-        case Query():
-            answer = records.query(request.vector, rows=request.rows, where=request.where)
-        case FindLeftovers():
-            answer = records.leftovers(request.parts, average=request.average)
-        case Members():
-            answer = records.members(request.scope, start=request.start, rows=request.rows)
-        case Delete():
-            answer = records.delete(request.members)
-    return answer
 
 
 def _take_lease(connection: Connection, start: Start) -> Lease:
@@ -233,34 +197,6 @@ def _take_lease(connection: Connection, start: Start) -> Lease:
             raise unusable(path, error) from error
         if connection.poll():  # nothing is sent before the answer, so this is the end of the pipe
             raise ParentGone
-
-
-class _Ledger:
-    """What this process has to put in order before it lets go of the lease, written down in the lease's file."""
-
-    def __init__(self, lease: Lease, holder: Holder, collection: str) -> None:
-        self._lease = lease
-        self._holder = holder
-        self._collection = collection
-        lease.write(holder)
-
-    @property
-    def owed(self) -> int | None:
-        """The collection's own threshold, which a writer that died did not put back."""
-        return self._holder.owed.get(self._collection)
-
-    def write_down(self, threshold: int | None) -> None:
-        """Remembers a threshold that is about to be changed, or that it was put back."""
-        others = {name: value for name, value in self._holder.owed.items() if name != self._collection}
-        owed = others if threshold is None else others | {self._collection: threshold}
-        if owed != self._holder.owed:
-            self._holder = replace(self._holder, owed=owed)
-            self._lease.write(self._holder)
-
-    def close(self, *, clean: bool) -> None:
-        """Writes down whether the next writer may trust what it finds."""
-        with suppress(OSError):  # a disk that is full costs the next writer a closer look, no more
-            self._lease.write(replace(self._holder, clean=clean))
 
 
 def _receive(connection: Connection) -> Request:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.stream.chroma.faults import string_fault
+from upsert_cli.stream.chroma.row_faults import string_fault
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.documents.hashes import HASH_KEY
 from upsert_cli.stream.documents.parts import AVERAGE_NUMBER, OBJECT_KEY, PART_KEY, is_part, owner_of

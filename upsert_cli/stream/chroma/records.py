@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.errors import DimensionMismatch, UpsertCliError
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.stream.chroma.collection import OpenCollection, understood
-from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason, row_fault, string_fault
+from upsert_cli.stream.chroma.faults import is_data_fault, is_passing, reason
 from upsert_cli.stream.chroma.leftovers import find_leftovers, may_have_parts
 from upsert_cli.stream.chroma.patience import patiently
 from upsert_cli.stream.chroma.place import Place, place_of
-from upsert_cli.stream.chroma.quotas import Quotas
 from upsert_cli.stream.chroma.reading_back import fetch, members_of, nearest, read_block
+from upsert_cli.stream.chroma.row_faults import row_faults, string_fault
 from upsert_cli.stream.chroma.rows import (
     Block,
     Comparison,
@@ -221,7 +221,7 @@ class Records:
             return [*self._write(upserts, self._upsert), *self._write(updates, self._update)]
 
     def _write(self, rows: Rows, call: Callable[[Rows], None]) -> list[tuple[str, str]]:
-        faults = _row_faults(rows, self._target, self._quotas)
+        faults = row_faults(rows, self._target, self._quotas)
         good = [place for place in range(len(rows.ids)) if place not in faults]
         self._unflushed = self._unflushed or bool(good)
         for start in range(0, len(good), self._block):
@@ -252,32 +252,6 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
         return Verdict.TAKEN
     same_text = isinstance(had, str) and had.partition(".")[0] == hashed.partition(".")[0]
     return Verdict.METADATA if same_text else Verdict.TEXT
-
-
-def _row_faults(rows: Rows, target: Target, quotas: Quotas) -> dict[int, str]:
-    """Returns what is wrong with rows, by their places."""
-    texts = rows.texts if rows.vectors is not None else [""] * len(rows.ids)
-    faults = {
-        place: fault
-        for place, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
-        if (fault := row_fault(*row) or quotas.fault(*row)) is not None
-    }
-    if rows.vectors is not None and len(rows.ids):
-        import numpy as np
-
-        if rows.vectors.shape[1] != target.dimension:
-            raise DimensionMismatch(
-                path=target.path,
-                collection=target.collection,
-                had=target.dimension,
-                asked=rows.vectors.shape[1],
-                model=target.model,
-            )
-        for place in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
-            faults.setdefault(int(place), "its vector has a number that is not finite")
-        for place in np.flatnonzero(~rows.vectors.any(axis=1)):
-            faults.setdefault(int(place), "its vector is all zeros, which no other is near to")
-    return faults
 
 
 def _patient(call: Callable[[Rows], None], rows: Rows) -> Callable[[Sequence[int]], None]:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from upsert_cli.stream.chroma.rows import Member, Rows
+from upsert_cli.stream.chroma.rows import Block, Comparison, Hit, Member, MembersPage, Rows, Stored
 
 if TYPE_CHECKING:
+    from upsert_cli.stream.chroma.records import Records
     from upsert_cli.stream.chroma.rows import Vectors
+
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Work(Protocol[Result_co]):
+    """What the process does with the records, and answers."""
+
+    def carry_out(self, records: Records) -> Result_co:
+        """Does it, in the process that has the records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +30,10 @@ class Compare:
     hashes: list[str]
     keys: list[tuple[str, ...]]
 
+    def carry_out(self, records: Records) -> Comparison:
+        """Returns what `Records.compare` does."""
+        return records.compare(self.ids, self.hashes, self.keys)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
@@ -27,6 +41,10 @@ class Write:
 
     upserts: Rows
     updates: Rows
+
+    def carry_out(self, records: Records) -> list[tuple[str, str]]:
+        """Returns what `Records.write` does."""
+        return records.write(self.upserts, self.updates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +56,10 @@ class ReadBack:
     every: int
     identity: str | None
 
+    def carry_out(self, records: Records) -> Block:
+        """Returns what `Records.read_back` does."""
+        return records.read_back(start=self.start, rows=self.rows, every=self.every, identity=self.identity)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
@@ -46,6 +68,10 @@ class Fetch:
     ids: list[str] | None
     start: int
     rows: int
+
+    def carry_out(self, records: Records) -> list[Stored]:
+        """Returns what `Records.fetch` does."""
+        return records.fetch(self.ids, start=self.start, rows=self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +84,10 @@ class Query:
     rows: int
     where: dict[str, Any] | None
 
+    def carry_out(self, records: Records) -> list[Hit]:
+        """Returns what `Records.query` does."""
+        return records.query(self.vector, rows=self.rows, where=self.where)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
@@ -67,6 +97,10 @@ class Members:
     start: int
     rows: int
 
+    def carry_out(self, records: Records) -> MembersPage:
+        """Returns what `Records.members` does."""
+        return records.members(self.scope, start=self.start, rows=self.rows)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindLeftovers:
@@ -75,12 +109,20 @@ class FindLeftovers:
     parts: Mapping[str, int]
     average: bool
 
+    def carry_out(self, records: Records) -> dict[str, list[Member]]:
+        """Returns what `Records.leftovers` does."""
+        return records.leftovers(self.parts, average=self.average)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
     """Asks to delete records that are still what they were."""
 
     members: list[Member]
+
+    def carry_out(self, records: Records) -> list[str]:
+        """Returns what `Records.delete` does."""
+        return records.delete(self.members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,5 +137,4 @@ class Told:
     message: str
 
 
-Work: TypeAlias = Compare | Write | ReadBack | Fetch | Query | FindLeftovers | Members | Delete
-Request: TypeAlias = Work | Close
+Request: TypeAlias = Work[Any] | Close

@@ -32,6 +32,24 @@ def build_tiny_model(model: Model, folder: Path) -> Path:
     return folder
 
 
+def choking_model(tiny_model: Path, folder: Path, word: str) -> Path:
+    """Fills a new folder with a tiny model that makes no numbers of texts with a word, and returns it."""
+    import onnx
+    from onnx import numpy_helper
+    from tokenizers import Tokenizer
+
+    shutil.copytree(tiny_model, folder)
+    token = Tokenizer.from_file(str(tiny_model / "tokenizer.json")).token_to_id(word)
+    model = onnx.load(folder / "model.onnx")
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if values.ndim == 2 and values.shape[0] > token:
+            values[token] = np.nan
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
 def _tensors(config: dict[str, Any]) -> dict[str, Tensor]:
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     random = np.random.default_rng(0)

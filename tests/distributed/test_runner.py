@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.stream.reading import sources_of
+from tests.tiny_model import choking_model
 from upsert_cli import __version__
 from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
 from upsert_cli.errors import ModelMismatch, SecretMissing, SourceChanged
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.loading.request import Options
 from upsert_cli.models import DEFAULT_MODEL
@@ -66,6 +68,21 @@ def test_a_receipt_tells_of_each_row(tmp_path: Path, sources: list[Source], tiny
     assert [record["row"] for record in done.rejects] == [2, 3]
     assert list(done.ids.values()) == [Loaded(1, inserted=True, unchanged=False)]
     assert done.seconds["embedding"] > 0
+
+
+def test_a_row_takes_the_place_of_a_later_one_that_fails(tmp_path: Path, tiny_model: Path) -> None:
+    """What a unit tells of an id is the row that was loaded, not the one behind it that could not be."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(f'{{"object_id": "a", "payload": {{"text": "{text}"}}}}\n' for text in ("one", "two", "horse"))
+    )
+    sources = sources_of(path)
+    runner = UnitRunner(_spec(tmp_path, sources, choking_model(tiny_model, tmp_path / "model", "horse")))
+    done = runner.run(_only(sources))
+    runner.close()
+    assert done.counts == Counts(read=3, inserted=1, duplicate=1, failed=1)
+    assert [record["row"] for record in done.rejects] == [3]
+    assert list(done.ids.values()) == [Loaded(2, inserted=True, unchanged=False)]
 
 
 def test_a_changed_source_is_refused(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:

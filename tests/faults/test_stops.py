@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
+from tests.tiny_model import choking_model
 from upsert_cli.journal.journal import Journal
 from upsert_cli.leases import Holder, Lease
 from upsert_cli.stream.chroma.folder import LEASE_NAME
@@ -175,20 +176,7 @@ def _other_model(tiny_model: Path, folder: Path, change: Callable[[Any], None]) 
 
 def test_a_text_of_which_the_model_makes_no_number(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
     """A row whose vector would hold NaN is rejected with its stage, and its neighbours are loaded."""
-    import numpy as np
-    from onnx import numpy_helper
-    from tokenizers import Tokenizer
-
-    token = Tokenizer.from_file(str(tiny_model / "tokenizer.json")).token_to_id("horse")
-
-    def poison(graph: Any) -> None:
-        for tensor in graph.initializer:
-            values = numpy_helper.to_array(tensor).copy()
-            if values.ndim == 2 and values.shape[0] > token:
-                values[token] = np.nan
-                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-
-    folder = _other_model(tiny_model, tiny.folder / "model", poison)
+    folder = choking_model(tiny_model, tiny.folder / "model", "horse")
     items = make_items(30)
     items[13]["payload"]["text"] = "a horse among them"
     tiny.write("a.jsonl", items)

@@ -85,6 +85,27 @@ def test_a_request_that_is_too_large_is_halved(tiny: Terminal, proxy: Proxy, vec
     assert len(passed) == 199
 
 
+def test_the_row_before_takes_the_place_of_one_that_a_server_refuses(
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
+) -> None:
+    """Of an id whose last row in the window is too large to be sent, the row before is loaded, by any of several writers."""
+    limit = 100_000
+    items = vectored(120)
+    for number in range(0, 120, 7):
+        again = vectored(120)[number]
+        again["payload"]["text"] = "large " * (limit // 5) if number % 2 else "the last one"
+        items.append(again)
+    tiny.write("a.jsonl", items)
+    proxy.plan = lambda call: Fault(status=413) if len(call.body) > limit else None
+    where = f"--chroma {proxy.url} --collection before --writers 2"
+    tiny.type(f"upsert-cli run a.jsonl --task-id t --batch-size 500 {where}", expect=3)
+    counts = tiny.info("t")["counts"]
+    assert (counts["read"], counts["inserted"], counts["failed"], counts["duplicate"]) == (138, 120, 9, 9)
+    stored = shared_server.records("before")
+    assert len(stored) == 120
+    assert sum(record["document"] == "the last one" for record in stored.values()) == 9
+
+
 def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: Proxy, vectored: Vectored) -> None:
     """A read or a write that stalls is given up after a while and made again; what arrived twice is there once."""
     tiny.write("a.jsonl", vectored(20))

@@ -26,7 +26,7 @@ from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items.reading import START, Item
 from upsert_cli.stream.plans import Plan, compared, forced
 from upsert_cli.stream.vectors import embed_windows
-from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
+from upsert_cli.stream.windows import MAX_ROWS, Window
 
 _NOTHING = Rows(ids=[], texts=[], metadatas=[], vectors=None)
 
@@ -127,20 +127,10 @@ class _Mender:
             yield from (one for one in rows.ids if one not in refused)
 
     def _source_plans(self, wrong: Set[str], writer: Writer) -> Iterator[Plan]:
-        subject = self._subject
-        options = subject.options
-        for window in read_windows(
-            subject.sources,
-            start=START,
-            id_field=options.id_field,
-            id_from=options.id_from,
-            recipe=subject.recipe(),
-            pace=Pace(MAX_ROWS),
-        ):
-            expected = [one for one in window.documents if subject.is_expected(one)]
-            items = {one.item.object_id for one in expected if one.id in wrong}
+        for window in self._subject.windows():
+            items = {one.item.object_id for one in window.documents if one.id in wrong}
             # All parts of an item, since the mean of them may be what is wrong.
-            documents = tuple(one for one in expected if one.item.object_id in items)
+            documents = tuple(one for one in window.documents if one.item.object_id in items)
             if documents:
                 comparison = compared(documents, writer)
                 again = forced(comparison).verdicts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,10 @@ from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of, sil
 from upsert_cli.stream.chroma.place import place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
-from upsert_cli.stream.documents.document import Document, Recipe
+from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.sources.source import Source
+from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,15 +118,27 @@ class Subject:
         identity = identity_of(model, dimension, max_tokens) if STAMP_MODEL in stamp else None
         return cls(target=target, identity=identity, options=options, **of_task)
 
-    def recipe(self) -> Recipe:
+    def windows(self) -> Iterator[Window]:
+        """Yields the items of the sources as they have to be in the collection, if no later one has their id.
+
+        Raises:
+            SourceUnreadable: A file broke off or cannot be read any further.
+        """
+        return read_windows(
+            self.sources,
+            start=START,
+            id_field=self.options.id_field,
+            id_from=self.options.id_from,
+            recipe=self._recipe(),
+            pace=Pace(MAX_ROWS),
+            refused=self.refused,
+        )
+
+    def _recipe(self) -> Recipe:
         """Returns how documents were made of the items of the sources."""
         if self.options.split:
             return recipe_of(self.options, self.model())
         return self.options.recipe(identity=self.identity or "", dimension=self.target.dimension)
-
-    def is_expected(self, document: Document) -> bool:
-        """Tells whether the item of a document was not refused."""
-        return (document.item.source, document.item.row) not in self.refused
 
     def model(self, *, report: Callable[[str], None] = silent) -> Model:
         """Returns the model that the collection's vectors are of; tells `report` of what takes long.

@@ -17,9 +17,7 @@ from upsert_cli.checking.subject import Subject
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
 from upsert_cli.stream.chroma.rows import Verdict
 from upsert_cli.stream.chroma.writer import Writer
-from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.plans import compared, present_parts
-from upsert_cli.stream.windows import MAX_ROWS, Pace, read_windows
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
 SAMPLE_ROWS = 200  # records that have to find themselves; each costs about a millisecond
@@ -199,26 +197,17 @@ def opened(subject: Subject, *, report: Report) -> Iterator[Writer]:
 
 
 def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
-    options = subject.options
     wrong: dict[str, set[str]] = {}  # by item, since a later row of the same item may set all of it right
     found.rows = 0
-    for window in read_windows(
-        subject.sources,
-        start=START,
-        id_field=options.id_field,
-        id_from=options.id_from,
-        recipe=subject.recipe(),
-        pace=Pace(MAX_ROWS),
-    ):
+    for window in subject.windows():
         found.rows += window.read
-        expected = [one for one in window.documents if subject.is_expected(one)]
-        comparison = compared(expected, writer)
-        for document in expected:
+        comparison = compared(window.documents, writer)
+        for document in window.documents:
             if document.begins_item:
                 for one in wrong.pop(document.item.object_id, ()):
                     for rows in (found.missing, found.different, found.stale):
                         rows.pop(one, None)
-        for document, verdict in zip(expected, comparison.verdicts, strict=True):
+        for document, verdict in zip(window.documents, comparison.verdicts, strict=True):
             where = f"{document.item.source}:{document.item.row}"
             if verdict is Verdict.NEW:
                 found.missing[document.id] = f"{where} is not in the collection"
@@ -227,7 +216,7 @@ def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
                 found.different[document.id] = f"{where} has another {part}"
             if verdict is not Verdict.UNCHANGED:
                 wrong.setdefault(document.item.object_id, set()).add(document.id)
-        leftovers = writer.leftovers(present_parts(expected), average=options.average)
+        leftovers = writer.leftovers(present_parts(window.documents), average=subject.options.average)
         for object_id, members in leftovers.items():
             ids = [member.id for member in members]
             wrong.setdefault(object_id, set()).update(ids)

@@ -139,12 +139,12 @@ class UnitRunner:
         with closing(stream):
             for embedded in stream:
                 before = writer.seconds["writing"]
-                outcome = outcomes.of_written(embedded, write_window(embedded, writer))
+                outcome = outcomes.of_written(write_window(embedded, writer, embed=stages.embed))
                 delete_stale(outcome.stale, writer)
                 tally.add(outcome)
                 seconds = writer.seconds["writing"] - before
                 progress.add("writing", seconds)
-                stages.settled(embedded, write_seconds=seconds)
+                stages.settled(embedded.window, write_seconds=seconds)
                 if unit.end is None and tally.counts.read >= OPEN_WORTH:
                     rest = embedded.window.after
                     break

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.loading.overlapping import Overlap, Written
+from upsert_cli.loading.overlapping import Delivered, Overlap
 from upsert_cli.loading.progress import Observer, Progress
 from upsert_cli.loading.settling import Settlement
 from upsert_cli.loading.stages import Stages
@@ -66,8 +66,8 @@ class Delivery:
             UpsertCliError: That one cannot be written, or it cannot be settled; nothing behind it is settled then.
         """
         try:
-            for written in self.overlap.written():
-                self._settle(written)
+            for delivered in self.overlap.delivered():
+                self._settle(delivered)
         except BaseException:
             self.overlap.give_up()
             raise
@@ -88,13 +88,13 @@ class Delivery:
             except Exception:  # noqa: BLE001  # why the attempt ended is what counts, and is raised
                 return
 
-    def _settle(self, written: Written) -> None:
-        embedded = written.embedded
-        outcome = self.settlement.outcome_of(embedded, written.refused)
+    def _settle(self, delivered: Delivered) -> None:
+        window = delivered.window
+        outcome = self.settlement.outcome_of(delivered.written)
         self.delete_stale(outcome.stale)
-        records = self.settlement.settle(embedded.window, outcome, self.rejects)
-        self.stages.settled(embedded, write_seconds=written.seconds)
-        self.progress.written += embedded.window.read
+        records = self.settlement.settle(window, outcome, self.rejects)
+        self.stages.settled(window, write_seconds=delivered.seconds)
+        self.progress.written += window.read
         self.progress.counts = self.settlement.checkpoint.counts
         self.progress.seconds |= self.overlap.seconds()
         if records:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from upsert_cli.journal.attempts import Counts
+from upsert_cli.loading.writing import Written
 from upsert_cli.stream.chroma.rows import Comparison, Member, Verdict
 from upsert_cli.stream.documents.document import Document
-from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.items.reading import Reject
 from upsert_cli.stream.windows import Window
 
@@ -39,6 +40,16 @@ class Outcome:
 
     stale: Sequence[Member]
     """Records that items which were loaded have no longer."""
+
+    def and_then(self, other: Outcome) -> Outcome:
+        """Returns what became of both windows."""
+        return Outcome(
+            counts=self.counts + other.counts,
+            converted=self.converted + other.converted,
+            rejects=[*self.rejects, *other.rejects],
+            loaded={**self.loaded, **other.loaded},
+            stale=[*self.stale, *other.stale],
+        )
 
 
 @dataclass(slots=True)
@@ -78,11 +89,18 @@ class Outcomes:
         """Nothing has happened yet."""
         self._unfinished: dict[str, _Fate] = {}
 
-    def of_written(self, embedded: Embedded, refused: Sequence[Reject]) -> Outcome:
-        """Returns what became of a window of which Chroma would not take some."""
-        return self.of(
-            embedded.window, embedded.comparison, refused=(*embedded.rejects, *refused), truncated=embedded.truncated
-        )
+    def of_written(self, written: Sequence[Written]) -> Outcome:
+        """Returns what became of a window, and of what took the place of some of its items, together."""
+        first, *others = [
+            self.of(
+                one.embedded.window,
+                one.embedded.comparison,
+                refused=(*one.embedded.rejects, *one.refused),
+                truncated=one.embedded.truncated,
+            )
+            for one in written
+        ]
+        return functools.reduce(Outcome.and_then, others, first)
 
     def of(
         self, window: Window, comparison: Comparison, *, refused: Iterable[Reject] = (), truncated: int = 0
@@ -96,8 +114,8 @@ class Outcomes:
             truncated: Texts that were cut.
         """
         fates = self._fates(window, comparison.verdicts, {(one.source, one.row): one for one in refused})
-        self._unfinished = {} if window.read else fates
-        done = fates if window.read else {}
+        self._unfinished = fates if window.goes_on else {}
+        done = {} if window.goes_on else fates
         kept = [one for one in done if done[one].reject is None]
         leftovers = {one: comparison.leftovers[one] for one in kept if one in comparison.leftovers}
         rejects = [*window.rejects, *(fate.reject for fate in done.values() if fate.reject is not None)]

@@ -8,20 +8,20 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from upsert_cli.loading.writing import write_window
+from upsert_cli.loading.writing import Written, write_window
 from upsert_cli.stream.chroma.process import POLL_SECONDS
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedded import Embedded
-from upsert_cli.stream.items.reading import Reject
+from upsert_cli.stream.windows import Window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class Delivered:
     """A window that Chroma has."""
 
-    embedded: Embedded
-    refused: list[Reject]
-    """What Chroma would not take of it."""
+    window: Window
+    written: list[Written]
+    """The window, and what took the place of some of its items."""
 
     seconds: float
     """That the writer was busy with it."""
@@ -30,13 +30,17 @@ class Written:
 class Overlap:
     """The windows that are being written, each by a writer of its own, in a thread of its own."""
 
-    def __init__(self, writers: Sequence[Writer], *, between: Callable[[], None]) -> None:
+    def __init__(
+        self, writers: Sequence[Writer], *, embed: Callable[[Window], Embedded], between: Callable[[], None]
+    ) -> None:
         """Begins nothing yet.
 
         Args:
             writers: Of one collection; as many windows are written at the same time.
+            embed: Called, in any thread, for items that take the place of others which were refused.
             between: Called, in any thread, between two parts of a window; may raise to leave the others unwritten.
         """
+        self._embed = embed
         self._between = between
         self._writers = writers
         self._room = len(writers)
@@ -44,7 +48,7 @@ class Overlap:
         for writer in writers:
             self._free.put(writer)
         self._threads = ThreadPoolExecutor(len(writers), thread_name_prefix="writing")
-        self._begun: deque[Future[Written]] = deque()
+        self._begun: deque[Future[Delivered]] = deque()
 
     @property
     def is_full(self) -> bool:
@@ -64,7 +68,7 @@ class Overlap:
         """Waits a moment for the first of the windows that are on their way."""
         wait([self._begun[0]], timeout=POLL_SECONDS)
 
-    def written(self) -> Iterator[Written]:
+    def delivered(self) -> Iterator[Delivered]:
         """Yields those that are written, up to the first that is not.
 
         Raises:
@@ -85,11 +89,11 @@ class Overlap:
         """Begins no more, and waits for nothing."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _write(self, embedded: Embedded) -> Written:
+    def _write(self, embedded: Embedded) -> Delivered:
         writer = self._free.get()
         before = writer.seconds["writing"]
         try:
-            refused = write_window(embedded, writer, between=self._between)
+            written = write_window(embedded, writer, embed=self._embed, between=self._between)
         finally:
             self._free.put(writer)
-        return Written(embedded=embedded, refused=refused, seconds=writer.seconds["writing"] - before)
+        return Delivered(window=embedded.window, written=written, seconds=writer.seconds["writing"] - before)

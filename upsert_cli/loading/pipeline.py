@@ -200,7 +200,9 @@ class _Attempt:
             self._stages.opened()
             writers = [writer, *self._helpers(writer, stack)]
             delivery = Delivery(
-                overlap=stack.enter_context(closing(Overlap(writers, between=self._lookout.check))),
+                overlap=stack.enter_context(
+                    closing(Overlap(writers, embed=self._stages.embed, between=self._lookout.check))
+                ),
                 rejects=stack.enter_context(self._settlement.open_rejects()),
                 settlement=self._settlement,
                 stages=self._stages,

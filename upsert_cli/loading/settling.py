@@ -18,8 +18,8 @@ from upsert_cli.journal.rejects import RejectsFile, known_rejects
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.outcomes import Outcome, Outcomes
 from upsert_cli.loading.request import Options
-from upsert_cli.stream.embedded import Embedded
-from upsert_cli.stream.items.reading import START, Reject
+from upsert_cli.loading.writing import Written
+from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.superseded import Rejected
 from upsert_cli.stream.windows import Window
 
@@ -94,14 +94,9 @@ class Settlement:
         """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""
         return RejectsFile.open_at(self._rejects_path, self.checkpoint.rejects_bytes)
 
-    def outcome_of(self, embedded: Embedded, refused: Sequence[Reject]) -> Outcome:
-        """Tells what became of a window that was written.
-
-        Args:
-            embedded: The window.
-            refused: What Chroma would not take of it.
-        """
-        return self._outcomes.of_written(embedded, refused)
+    def outcome_of(self, written: Sequence[Written]) -> Outcome:
+        """Tells what became of a window that was written."""
+        return self._outcomes.of_written(written)
 
     def settle(self, window: Window, outcome: Outcome, rejects: RejectsFile) -> list[dict[str, Any]]:
         """Checkpoints a window that was written, and returns its rejects as they are in the rejects file.

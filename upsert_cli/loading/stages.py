@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 from upsert_cli import __version__
 from upsert_cli.errors import PartsTooLong
@@ -153,6 +154,7 @@ class Stages:
         self._in_flight = InFlight()
         self._ending = threading.Event()
         self._open = threading.Event()
+        self._alone: Callable[[Window], Iterator[Embedded]] | None = None
 
     def run(
         self,
@@ -205,25 +207,17 @@ class Stages:
         elif leased.empty or options.force:  # else all may be unchanged
             windows = _for_texts(windows, loader)
         ahead = run_ahead(self._read(windows), depth=RUN_AHEAD, ending=self._ending)
+        compare = partial(compare_windows, collection=writer, force=options.force, average=options.average)
+        embed = partial(embed_windows, load=loader.embedder, effort=options.effort, clock=time.monotonic)
+        self._alone = lambda window: embed(
+            compare(iter([window]), in_flight=InFlight(), ending=threading.Event()), ending=threading.Event()
+        )
         plans = run_ahead(
-            compare_windows(
-                self._once_open(ahead),
-                writer,
-                in_flight=self._in_flight,
-                force=options.force,
-                average=options.average,
-                ending=self._ending,
-            ),
+            compare(self._once_open(ahead), in_flight=self._in_flight, ending=self._ending),
             depth=RUN_AHEAD,
             ending=self._ending,
         )
-        embedded = embed_windows(
-            plans,
-            load=loader.embedder,
-            effort=self._options.effort,
-            ending=self._ending,
-            clock=time.monotonic,
-        )
+        embedded = embed(plans, ending=self._ending)
         return run_ahead(self._embedded(embedded), depth=1, ending=self._ending, wait=wait)
 
     def opened(self) -> None:
@@ -236,9 +230,13 @@ class Stages:
             continue
         yield from windows
 
-    def settled(self, embedded: Embedded, *, write_seconds: float) -> None:
+    def embed(self, window: Window) -> Embedded:
+        """Compares and embeds, beside the stages, what takes the place of items of a window that they have yielded."""
+        assert self._alone is not None  # noqa: S101  # set before there is a window
+        return next(self._alone(window))
+
+    def settled(self, window: Window, *, write_seconds: float) -> None:
         """Lets the ids of a window into the collection again, and sizes the next ones by what took longest."""
-        window = embedded.window
         self._in_flight.leave(window.number)
         self._pace.learn("writing", window.rows, write_seconds)
 

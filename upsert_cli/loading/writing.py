@@ -1,24 +1,62 @@
-"""An embedded window -> its records in the collection, the rejects of what it would not take, and what has to go."""
+"""An embedded window -> its records in the collection, the rejects of what it would not take, and what has to go.
+
+The last good row of an id wins: where the last one is refused, the one before it is loaded in its place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from upsert_cli.errors import Stage
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.chroma.writer import CALL_ROWS, Writer
 from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.items.reading import Reject
+from upsert_cli.stream.windows import Window
 
 
-def write_window(embedded: Embedded, writer: Writer, *, between: Callable[[], None] = lambda: None) -> list[Reject]:
-    """Writes what is new or changed of a window, and returns what Chroma would not take.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A window that Chroma was given."""
+
+    embedded: Embedded
+    refused: Sequence[Reject]
+    """What Chroma would not take of it."""
+
+    def next_choice(self) -> Window | None:
+        """Returns the items that take the place of those that could not be embedded or written; None: none."""
+        refused = (*self.embedded.rejects, *self.refused)
+        return self.embedded.window.next_choice({str(reject.object_id) for reject in refused})
+
+
+def write_window(
+    embedded: Embedded,
+    writer: Writer,
+    *,
+    embed: Callable[[Window], Embedded],
+    between: Callable[[], None] = lambda: None,
+) -> list[Written]:
+    """Writes what is new or changed of a window, and then what takes the place of rows that were refused.
 
     Args:
         embedded: The window.
         writer: Of the collection.
+        embed: Compares and embeds what takes the place of others, by itself: once these were written.
         between: Called between parts of a large window; may raise to leave the others unwritten.
+
+    Returns:
+        The window, and those that took the place of some of its items; they are settled together.
     """
+    written = [Written(embedded=embedded, refused=_write(embedded, writer, between))]
+    while (window := written[-1].next_choice()) is not None:
+        between()
+        instead = embed(window)
+        written.append(Written(embedded=instead, refused=_write(instead, writer, between)))
+    return written
+
+
+def _write(embedded: Embedded, writer: Writer, between: Callable[[], None]) -> list[Reject]:
     upserts, updates = embedded.upserts(), embedded.updates()
     if not upserts.ids and not updates.ids:
         return []

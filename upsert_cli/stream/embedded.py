@@ -51,7 +51,7 @@ class Embedded:
             for row, (document, verdict) in enumerate(zip(self.window.documents, self.comparison.verdicts, strict=True))
             if verdict is Verdict.METADATA
             and (document.item.source, document.item.row) not in failed
-            and (self.window.read or not document.is_average)  # the mean is written with the last part
+            and (not self.window.goes_on or not document.is_average)  # the mean is written with the last part
         ]
         return self._records(rows, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -155,6 +156,8 @@ class Loader:
         """Loads nothing yet."""
         self._load = load
         self._begun: Future[Embedder] | None = None
+        self._loaded: Embedder | None = None
+        self._lock = threading.Lock()
 
     def begin(self) -> None:
         """Loads it in a thread from now on; what goes wrong is raised to whoever needs it."""
@@ -163,8 +166,11 @@ class Loader:
         pool.shutdown(wait=False)
 
     def embedder(self) -> Embedder:
-        """Returns the model, once it is loaded."""
-        return self._load() if self._begun is None else self._begun.result()
+        """Returns the model, once it is loaded; may be called in any thread."""
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load() if self._begun is None else self._begun.result()
+            return self._loaded
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -88,14 +88,14 @@ def compare_windows(
         if not in_flight.enter(window, ending):
             return
         if taken is not None:
-            late = window.rejects or (taken,) if window.read else ()
+            late = () if window.goes_on else window.rejects or (taken,)
             window = replace(window, documents=(), rejects=late)  # noqa: PLW2901  # nothing of it is to be written
         comparison = compared(window.documents, collection)
         plan = Plan(window=window, comparison=forced(comparison) if force else comparison)
         rejects = _of_taken(plan)
         if rejects:
             plan = _without(plan, rejects)
-        taken = None if window.read else next(iter(rejects.values()), taken)
+        taken = next(iter(rejects.values()), taken) if window.goes_on else None
         leftovers = collection.leftovers(present_parts(plan.window.documents), average=average)
         yield replace(plan, comparison=replace(plan.comparison, leftovers=leftovers)) if leftovers else plan
 
@@ -131,7 +131,7 @@ def _without(plan: Plan, rejects: Mapping[str, Reject]) -> Plan:
     """Returns a plan without the items that are rejected; the reject of a row waits until all of it is behind."""
     window, comparison = plan.window, plan.comparison
     kept = [row for row, document in enumerate(window.documents) if document.item.object_id not in rejects]
-    settled = tuple(rejects.values()) if window.read else ()
+    settled = () if window.goes_on else tuple(rejects.values())
     return Plan(
         window=replace(
             window,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from upsert_cli.errors import ItemError, SourceChanged
+from upsert_cli.errors import ItemError, SourceChanged, Stage
 from upsert_cli.stream.documents.document import Document, Recipe, make_document, split_item
 from upsert_cli.stream.items.reading import IdFrom, Item, Position, Reject, read_items
 from upsert_cli.stream.sizes import document_size, size_of
@@ -49,10 +49,38 @@ class Window:
     after: Position
     """Where to go on once this window is settled."""
 
+    goes_on: bool = False
+    """Whether the parts of its item go on in the next window, with which its row is settled."""
+
+    earlier: Mapping[str, tuple[Sequence[Document], ...]] = field(default_factory=dict)
+    """By id, the items that a later row of this window replaced, in the order of their rows."""
+
     @property
     def rows(self) -> int:
         """The records to write, or the rows that were read if there are more of them."""
         return max(self.read, len(self.documents))
+
+    def next_choice(self, refused: Collection[str]) -> Window | None:
+        """Returns the items that take the place of those that cannot be loaded, the last row before each; None: none.
+
+        The rows were read, as duplicates, so that the counts of both windows together are those of all rows.
+
+        Args:
+            refused: The ids of items that could not be embedded or written; those that are gone are found here.
+        """
+        here = {document.item.object_id for document in self.documents}.difference(refused)
+        chosen = [object_id for object_id in self.earlier if object_id not in here]
+        if not chosen:
+            return None
+        return Window(
+            number=self.number,
+            documents=tuple(itertools.chain.from_iterable(self.earlier[one][-1] for one in chosen)),
+            rejects=(),
+            read=0,
+            duplicate=-len(chosen),
+            after=self.after,
+            earlier={one: self.earlier[one][:-1] for one in chosen if self.earlier[one][:-1]},
+        )
 
 
 class Pace:
@@ -92,6 +120,7 @@ def read_windows(
     only: Iterator[tuple[str, int]] | None = None,
     unit: Unit | None = None,
     superseded: AbstractContextManager[Superseded] | None = None,
+    refused: Set[tuple[str, int]] = frozenset(),
 ) -> Iterator[Window]:
     """Yields the rows of `sources` from `start` on, in windows of about `pace.rows` rows.
 
@@ -105,6 +134,7 @@ def read_windows(
         only: Source and row of the rows to yield, in the order in which they stand there; None: all.
         unit: Of whose rows to yield, `start` being its start; None: to the end of all sources.
         superseded: Entered and left by this generator; tells which good rows only count as duplicates; None: none.
+        refused: Source and row of items that are known not to be loaded; they take the place of no other.
 
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further.
@@ -114,6 +144,8 @@ def read_windows(
     rows = read_items(sources, start=start, id_field=id_field, id_from=id_from)
     if unit is not None:
         rows = unit.rows(rows)
+    if refused:
+        rows = _without(rows, refused)
     with superseded or nullcontext(nothing_superseded) as is_superseded:
         gathering = _Gathering(recipe, is_superseded, after=start)
         for row, after in rows if only is None else _chosen(rows, only):
@@ -129,6 +161,16 @@ def read_windows(
             gathering = _Gathering(recipe, is_superseded, after=after)
         if gathering.read:
             yield gathering.window(next(numbers))
+
+
+def _without(
+    rows: Iterator[tuple[Item | Reject, Position]], refused: Set[tuple[str, int]]
+) -> Iterator[tuple[Item | Reject, Position]]:
+    for row, after in rows:
+        if isinstance(row, Item) and (row.source, row.row) in refused:
+            yield Reject.of(row, stage=Stage.OTHER, detail="it was refused before"), after
+        else:
+            yield row, after
 
 
 def _chosen(
@@ -154,6 +196,7 @@ class _Gathering:
         self.size = 0
         self._count = 0
         self._items: dict[str, Sequence[Document]] = {}
+        self._earlier: dict[str, list[Sequence[Document]]] = {}
         self._rejects: list[Reject] = []
         self.after = after
 
@@ -183,7 +226,9 @@ class _Gathering:
         self.read += 1
         if not self._is_superseded(row):
             # Taken out first, so that the last row of an id also stands at the last row's place.
-            self._items.pop(row.object_id, None)
+            earlier = self._items.pop(row.object_id, None)
+            if earlier is not None:
+                self._earlier.setdefault(row.object_id, []).append(earlier)
             self._items[row.object_id] = documents
             self.size += sum(map(document_size, documents))
             self._count += len(documents)
@@ -202,6 +247,7 @@ class _Gathering:
             read=self.read,
             duplicate=self.read - len(self._items) - len(self._rejects),
             after=self.after,
+            earlier={object_id: tuple(items) for object_id, items in self._earlier.items()},
         )
 
 
@@ -219,7 +265,7 @@ class _LongItem(NamedTuple):
         mean = () if self.average is None else (self.average,)
         try:
             while not documents[-1].ends_item:
-                yield _window_of((*mean, *documents), next(numbers), read=0, after=before)
+                yield _window_of((*mean, *documents), next(numbers), read=0, after=before, goes_on=True)
                 documents = _taken(self.rest, pace.rows)
         except ItemError as error:
             reject = Reject.of(self.item, stage=error.stage, detail=error.detail)
@@ -229,9 +275,17 @@ class _LongItem(NamedTuple):
 
 
 def _window_of(
-    documents: tuple[Document, ...], number: int, *, rejects: tuple[Reject, ...] = (), read: int, after: Position
+    documents: tuple[Document, ...],
+    number: int,
+    *,
+    rejects: tuple[Reject, ...] = (),
+    read: int,
+    after: Position,
+    goes_on: bool = False,
 ) -> Window:
-    return Window(number=number, documents=documents, rejects=rejects, read=read, duplicate=0, after=after)
+    return Window(
+        number=number, documents=documents, rejects=rejects, read=read, duplicate=0, after=after, goes_on=goes_on
+    )
 
 
 def _taken(parts: Iterator[Document], room: int) -> list[Document]:

@@ -124,6 +124,24 @@ def test_wait_ends_at_its_timeout(tiny: Terminal, make_items: Items) -> None:
     assert len(tiny.records()) == 5
 
 
+def test_a_done_task_stays_done_where_it_cannot_be_restarted(tiny: Terminal, make_items: Items) -> None:
+    """A folder that another load or another program has refuses the restart, and leaves the task and its rejects alone."""
+    tiny.write("a.jsonl", [*make_items(5), {"object_id": "bad", "payload": {"text": ""}}])
+    tiny.type("upsert-cli run a.jsonl --task-id t", expect=3)
+    before, rejects = tiny.info("t"), tiny.type("upsert-cli info t --failed").stdout
+    with _held(tiny):
+        assert "task other" in tiny.type("upsert-cli restart t", expect=4).stderr
+        assert "task other" in tiny.type("upsert-cli restart t --failed-only", expect=4).stderr
+    with closing(sqlite3.connect(tiny.folder / "chroma" / "chroma.sqlite3", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        assert "another program" in tiny.type("upsert-cli restart t --from-start", expect=4).stderr
+        connection.execute("ROLLBACK")
+    assert tiny.info("t") == before
+    assert tiny.type("upsert-cli info t --failed").stdout == rejects
+    tiny.type("upsert-cli restart t", expect=3)
+    assert (tiny.info("t")["status"], tiny.info("t")["attempt"]) == ("done", 2)
+
+
 def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items) -> None:
     """The last write of a runner that was killed may still be on its way: a restart waits for it without being asked to."""
     tiny.write("a.jsonl", make_items(5))

@@ -90,7 +90,14 @@ def test_restart_refuses_a_source_that_changed(tiny: Terminal, make_items: Items
     tiny.write("a.jsonl", make_items(600))
     _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.write("a.jsonl", make_items(601))
-    assert "size" in tiny.type("upsert-cli restart t", expect=4).stderr
+    said = tiny.type("upsert-cli restart t", expect=4).stderr
+    assert "size" in said
+    assert "`upsert-cli restart t --from-start` reads it anew" in said
+    (tiny.folder / "a.jsonl").rename(tiny.folder / "b.jsonl")
+    said = tiny.type("upsert-cli restart t", expect=4).stderr
+    assert "a.jsonl cannot be read any more (No such file or directory); put it back" in said
+    assert "--from-start" not in said
+    (tiny.folder / "b.jsonl").rename(tiny.folder / "a.jsonl")
     tiny.type("upsert-cli restart t --from-start")
     assert len(tiny.records()) == 601
 

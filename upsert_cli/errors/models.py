@@ -72,6 +72,22 @@ class ModelNotFound(UpsertCliError):
         )
 
 
+class ModelNotKept(UpsertCliError):
+    """Raised when a model was found, and the cache cannot take it."""
+
+    model: str
+    folder: str
+    """Of the cache."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the model {self.model} cannot be kept in {self.folder} ({self.reason}); make room there and in the "
+            f"temporary folder, or let UPSERT_CLI_MODEL_CACHE name another folder that can be written"
+        )
+
+
 class ModelDamaged(UpsertCliError):
     """Raised when the folder of a model lacks a file, or holds one that says nothing usable."""
 

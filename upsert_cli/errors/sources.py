@@ -75,10 +75,21 @@ class SourceChanged(Refusal):
     how: str
     """Such as `size 120 -> 180 bytes`."""
 
+    task_id: str | None = None
+    """None where whoever reads the file knows of no task."""
+
+    is_gone: bool = False
+    """It cannot be read at all."""
+
     def __str__(self) -> str:
+        if self.is_gone:
+            return f"{self.name} cannot be read any more ({self.how}); put it back as it was, then try again"
+        again = "with --from-start a restart"
+        if self.task_id is not None:
+            again = f"`upsert-cli restart {self.task_id} --from-start`"
         return (
             f"{self.name} changed since the task was last run ({self.how}), so its checkpoint means nothing; "
-            f"`upsert-cli restart TASK_ID --from-start` reads it anew"
+            f"{again} reads it anew"
         )
 
 

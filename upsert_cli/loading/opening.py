@@ -8,13 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from upsert_cli.errors import (
-    RowsLeft,
-    TaskConflict,
-    TaskExists,
-    TaskNotFound,
-    TaskRunning,
-)
+from upsert_cli.errors import RowsLeft, TargetInUse, TaskConflict, TaskExists, TaskNotFound, TaskRunning
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import Task, TaskStatus
@@ -72,8 +66,8 @@ def open_task(
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 _refuse_other_load(existing, draft.task)
                 return _reopen(journal, existing, draft.task, if_running=if_running, wait_until=wait_until)
-            if if_running == "skip" and not request.enqueue and (why := _in_use(place, draft.task)) is not None:
-                return Opening(task=None, claim=None, skipped=why)
+            if if_running == "skip" and not request.enqueue and (error := _in_use(place, draft.task)) is not None:
+                return Opening(task=None, claim=None, skipped=str(error))
             try:
                 task = draft.create()
             except TaskExists:
@@ -103,6 +97,8 @@ def reopen_task(
     Raises:
         TaskNotFound: There is none.
         TaskRunning: A process runs it.
+        TargetInUse: Another task has the target's folder; this one stays what it was.
+        TargetBusy: Another program writes to it; the same.
         SourceChanged: A source is not what it was when the checkpoint was made.
         RowsLeft: With `failed_only`, some rows were never read.
     """
@@ -110,6 +106,8 @@ def reopen_task(
     claim = journal.claim(task_id)
     try:
         task = journal.find(task_id)
+        if not enqueue:
+            _refuse_in_use(place_of_task(journal, task), task)
         if not failed_only:
             return _opened(_set_back(journal, task, claim, from_start=from_start, queued=enqueue), claim)
         if task.counts.failed:
@@ -130,10 +128,18 @@ def _opened(task: Task, claim: Claim) -> Opening:
     return Opening(task=task, claim=None, queued=True)
 
 
-def _in_use(place: Place, task: Task) -> str | None:
+def _refuse_in_use(place: Place, task: Task) -> None:
+    """Looks before a task is set back whether it could run: one that is done is not to end as refused for that."""
+    if (error := _in_use(place, task)) is not None:
+        raise error
+    if place.holder() is None:  # else the last write of its own runner is on its way, for which the load waits
+        place.probe()
+
+
+def _in_use(place: Place, task: Task) -> TargetInUse | None:
     """Returns by whom, unless it is the task's own runner that died and whose last write is still on its way."""
     holder = place.holder()
-    return None if holder is None or holder.task_id == task.id else str(place.in_use(holder))
+    return None if holder is None or holder.task_id == task.id else place.in_use(holder)
 
 
 def _find(journal: Journal, task_id: str) -> Task | None:
@@ -195,9 +201,9 @@ def _reopen(journal: Journal, task: Task, draft: Task, *, if_running: IfRunning,
             claim.release()
             continue
         here = if_running == "skip" and not draft.queued
-        if here and (why := _in_use(place_of_task(journal, task), task)) is not None:
+        if here and (error := _in_use(place_of_task(journal, task), task)) is not None:
             claim.release()
-            return Opening(task=task, claim=None, skipped=why)
+            return Opening(task=task, claim=None, skipped=str(error))
         try:
             # The stored records are the same by these options, but how to go on is for the new ones to say.
             ready = _set_back(journal, task, claim, from_start=False, options=draft.options, queued=draft.queued)
@@ -226,7 +232,7 @@ def _set_back(
         claim.drop_checkpoint()
     else:
         for source in sources:
-            source.check_unchanged()
+            source.check_unchanged(task_id=task.id)
     if task.status is TaskStatus.PENDING and not fields:
         return task
     return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **fields)
@@ -236,7 +242,7 @@ def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, queued: 
     """Makes a claimed task pending again, for an attempt that reads the rejected rows alone."""
     sources = [Source.from_json(value) for value in task.inputs]
     for source in sources:
-        source.check_unchanged()
+        source.check_unchanged(task_id=task.id)
     _refuse_unread(task, claim)
     claim.retry_rejects(task, START.as_json())
     return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, queued=queued)

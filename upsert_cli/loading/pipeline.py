@@ -138,7 +138,7 @@ class _Attempt:
         """Loads everything from the checkpoint on."""
         only = self._settlement.rows_to_retry()
         for source in self._sources:
-            source.check_unchanged()
+            source.check_unchanged(task_id=self._task.id)
         model = find_model_patiently(self._task, self._options, report=self._observer.told, wait=self._lookout.wait)
         recipe = recipe_of(self._options, model)
         with self._progress.busy("opening"):

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from upsert_cli.errors import ModelDamaged, ModelNotFound, PlaceUnusable, UnknownModel
-from upsert_cli.models.cache import cache_folder, missing_files, place_of, publish, staging
+from upsert_cli.errors import ModelDamaged, ModelNotFound, ModelNotKept, PlaceUnusable, UnknownModel
+from upsert_cli.models.cache import cache_folder, missing_files, place_of, publish, staging, why_not_kept
 from upsert_cli.models.entry import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, Entry
 
 __all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "find_model", "known_name", "list_models", "silent"]
@@ -104,6 +104,7 @@ def find_model(name: str, *, folder: Path | None = None, offline: bool = False, 
     Raises:
         UnknownModel: fastembed has no model of that name.
         ModelNotFound: No place has the model.
+        ModelNotKept: The cache cannot take it.
         ModelDamaged: The folder is not complete.
     """
     entry = _entry(name)
@@ -181,8 +182,13 @@ def _fetch(entry: Entry, *, offline: bool, report: Report) -> Model:
             if offline:
                 raise PlaceUnusable(reason=NOT_ASKED)
             fetch()
-        except (PlaceUnusable, OSError) as error:
+        except PlaceUnusable as error:
+            if (reason := why_not_kept(error)) is not None:
+                raise ModelNotKept(model=entry.name, folder=str(cache_folder()), reason=reason) from error
             tried.append((origin, str(error)))
+        except OSError as error:  # what comes over the network raises none
+            reason = error.strerror or str(error)
+            raise ModelNotKept(model=entry.name, folder=str(cache_folder()), reason=reason) from error
         else:
             return _model(entry, place, origin)
     raise ModelNotFound(model=entry.name, tried=tuple(tried))

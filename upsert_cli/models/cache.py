@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from upsert_cli.folders import user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
 STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by one that was killed
 
 
@@ -78,6 +80,19 @@ def publish(made: Path, place: Path, *, files: Collection[str]) -> None:
         place.rename(made.with_name("damaged"))
         made.rename(place)
     _sync(place.parent)
+
+
+def why_not_kept(error: BaseException) -> str | None:
+    """Returns why the disk did not take what a place gave, in the system's words; None where that was not the fault.
+
+    The hub's client and pip write by themselves: one raises what the system raised, the other prints it.
+    """
+    for number in _NOT_TAKEN:
+        if (isinstance(error.__cause__, OSError) and error.__cause__.errno == number) or os.strerror(number) in str(
+            error
+        ):
+            return os.strerror(number)
+    return None
 
 
 def _sync(path: Path) -> None:

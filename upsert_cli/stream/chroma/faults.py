@@ -65,7 +65,7 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
     if isinstance(error, UpsertCliError):
         return error
     if is_missing(error):
-        remedy = "load it anew: `upsert-cli restart TASK_ID --from-start`"
+        remedy = "load it anew: a restart of its task with --from-start does that"
         return TargetUnusable(path=target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
     return _of_a_server(error, target) if is_server(target.path) else _of_a_folder(error, target)
 

@@ -97,7 +97,7 @@ class Source:
     def change(self) -> str | None:
         """Returns what is different about the file now, in one phrase, or None."""
         try:
-            return Fingerprint.of(self.path, whole=self.spooled).changed_from(self.fingerprint)
+            return self._changed()
         except OSError as error:
             return why_unreadable(error)
 
@@ -108,14 +108,21 @@ class Source:
         except OSError:
             return True
 
-    def check_unchanged(self) -> None:
-        """Makes sure that a position in the file still means what it did.
+    def check_unchanged(self, *, task_id: str) -> None:
+        """Makes sure that a position in the file still means what it did to a task.
 
         Raises:
             SourceChanged: It does not, or the file is gone.
         """
-        if (how := self.change()) is not None:
-            raise SourceChanged(name=self.name, how=how)
+        try:
+            how = self._changed()
+        except OSError as error:
+            raise SourceChanged(name=self.name, how=why_unreadable(error), task_id=task_id, is_gone=True) from error
+        if how is not None:
+            raise SourceChanged(name=self.name, how=how, task_id=task_id)
+
+    def _changed(self) -> str | None:
+        return Fingerprint.of(self.path, whole=self.spooled).changed_from(self.fingerprint)
 
     def as_json(self) -> dict[str, Any]:
         """Returns the source as plain data in valid Unicode, for the journal."""

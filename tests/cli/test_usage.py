@@ -19,6 +19,7 @@ WRONG = [
     "upsert-cli restart t --json --from-start --failed-only",
     "upsert-cli restart .hidden --json",
     "upsert-cli work --json --once --watch",
+    "upsert-cli run a.jsonl --json --task-id",
 ]
 
 
@@ -40,6 +41,31 @@ def test_events_may_be_asked_for_by_the_environment(terminal: Terminal) -> None:
     for command in ("run", "categories run"):
         done = terminal.type(f"upsert-cli {command} a.jsonl --threads 0", expect=2)
         assert [json.loads(text)["type"] for text in done.stdout.splitlines()] == ["error", "summary"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run a.jsonl --threads 0",
+        "run a.jsonl --no-such-option",
+        "run",
+        "categories run a.jsonl --max-tokens 9",
+        "run a.jsonl --template '{'",
+        "run a.jsonl --profile loud",
+        "run a.jsonl --profile none",
+    ],
+)
+@pytest.mark.parametrize("where", ["upsert-cli.toml", "elsewhere.toml"])
+def test_events_may_be_asked_for_by_a_file(terminal: Terminal, line: str, where: str) -> None:
+    """`json = true` in a file of settings counts as --json also where an option, or another setting, cannot be meant."""
+    (terminal.folder / where).write_text("[run]\njson = true\n[profile.loud.run]\nlowd = 1\n")
+    named = f" --config {where}" if where == "elsewhere.toml" else ""
+    done = terminal.type(f"upsert-cli {line}{named}", expect=2)
+    if "none" in line:  # no file of settings that can be used says what is wanted
+        assert done.stdout == ""
+        return
+    assert [json.loads(text)["type"] for text in done.stdout.splitlines()] == ["error", "summary"]
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,57 +11,24 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from upsert_cli.cli.events import report_failure
+from upsert_cli.cli.asked import request_of
+from upsert_cli.cli.eventful import Eventful
 from upsert_cli.cli.load_options import load_options, metrics_option
-from upsert_cli.cli.mapping import mapping_given, mapping_options
+from upsert_cli.cli.mapping import mapping_options
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.report import RunReport
 from upsert_cli.cli.watchers import Watchers
-from upsert_cli.errors import TargetInUse, UsageFault
+from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.loading.mapping import read_mapping
-from upsert_cli.loading.request import DEFAULT_MAX_DELETE, IfRunning, Kind, Options, Request, exit_code
+from upsert_cli.loading.request import Kind, Request, exit_code
 
 if TYPE_CHECKING:
     from upsert_cli.loading.opening import Opening
 
 # What loads is imported by the functions that load: neither `run --help` nor a shell's Tab waits for it.
-TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the environment
 
 
-class Loading(click.Command):
-    """A command of events: with --json they end with a summary also if what was typed cannot be meant."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Reads the options."""
-        wanted = self._wants_json(ctx, args)
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            if wanted:
-                report_failure(error.format_message(), error.exit_code)
-            raise
-        except UsageFault as error:  # of a file of settings
-            if wanted:
-                report_failure(str(error), error.exit_code)
-            raise
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command."""
-        try:
-            return super().invoke(ctx)
-        except click.UsageError as error:
-            if ctx.params.get("json"):
-                report_failure(error.format_message(), error.exit_code)
-            raise
-
-    def _wants_json(self, ctx: click.Context, args: list[str]) -> bool:
-        # Looked up before the options are read, since that is what may fail.
-        given = next(param for param in self.params if param.name == "json").resolve_envvar_value(ctx) or ""
-        return "--json" in args or given.lower() in TRUE_WORDS
-
-
-@click.command(cls=Loading)
+@click.command(cls=Eventful)
 @load_options("default")
 @mapping_options()
 @common_options
@@ -84,7 +51,7 @@ def categories() -> None:
     """Work on the categories collection."""
 
 
-@categories.command("run", cls=Loading)
+@categories.command("run", cls=Eventful)
 @load_options("categories")
 @mapping_options()
 @common_options
@@ -96,7 +63,7 @@ def run_categories(session: Session, **options: Any) -> None:
     _load(session, "categories", **options)
 
 
-@click.command(cls=Loading)
+@click.command(cls=Eventful)
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @option("--from-start", is_flag=True, help="Read the sources from their first row again.")
 @option("--failed-only", is_flag=True, help="Read just the rejected rows again, of sources that did not change.")
@@ -130,59 +97,12 @@ def restart(
     _work(session, json=json, opening=opening, watchers=Watchers(terminal=session.terminal, metrics=metrics_file))
 
 
-def _load(
-    session: Session,
-    kind: Kind,
-    *,
-    sources: tuple[str, ...],
-    task_id: str | None,
-    chroma: str,
-    collection: str,
-    model: str,
-    if_running: IfRunning,
-    wait_timeout: float | None,
-    json: bool,
-    model_path: Path | None,
-    refs_root: Path | None,
-    verify: bool,
-    dry_run: bool,
-    no_compare: bool,
-    enqueue: bool,
-    metrics_file: Path | None,
-    **options: Any,
-) -> None:
-    if enqueue and (dry_run or verify):
-        raise click.UsageError("--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.")
-    if options["engine"] == "local" and (options["workers"] or options["num_gpus_per_worker"]):
-        raise click.UsageError("--workers and --num-gpus-per-worker go with --engine ray.")
-    if no_compare and not dry_run:
-        raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
-    if options["max_delete"] is None:
-        options["max_delete"] = DEFAULT_MAX_DELETE
-    elif not options["delete_missing"]:
-        raise click.UsageError("--max-delete goes with --delete-missing, without which nothing is deleted.")
-    if no_compare and options["delete_missing"]:
-        raise click.UsageError("--delete-missing looks at the collection, which --no-compare leaves alone.")
-    _check_split(**options)
-    given = mapping_given(click.get_current_context(), options)
-    request = Request(
-        kind=kind,
-        names=sources,
-        chroma=chroma,
-        collection=collection,
-        model=model,
-        task_id=task_id,
-        enqueue=enqueue,
-        options=Options(
-            **read_mapping(options.pop("map_file"), given),
-            model_path=None if model_path is None else str(model_path.absolute()),
-            refs_root=None if refs_root is None else str(refs_root.absolute()),
-            verbose=session.terminal.verbose,
-            **options,
-        ),
-    )
-    if dry_run:
-        _rehearse(session, request, json=json, compare=not no_compare)
+def _load(session: Session, kind: Kind, **options: Any) -> None:
+    json, verify, if_running = options["json"], options["verify"], options["if_running"]
+    wait_timeout: float | None = options["wait_timeout"]
+    request = request_of(kind, session.terminal, **options)
+    if options["dry_run"]:
+        _rehearse(session, request, json=json, compare=not options["no_compare"])
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
 
     def opening() -> Opening:
@@ -197,15 +117,8 @@ def _load(
         wait_until=wait_until if if_running == "wait" else -math.inf,
         skip=if_running == "skip",
         verify=verify,
-        watchers=Watchers(terminal=session.terminal, metrics=metrics_file, request=request),
+        watchers=Watchers(terminal=session.terminal, metrics=options["metrics_file"], request=request),
     )
-
-
-def _check_split(*, split: bool, max_tokens: int | None, overlap: int, average: bool, **_: Any) -> None:
-    if not split and (max_tokens is not None or overlap or average):
-        raise click.UsageError("--max-tokens, --overlap and --average go with --split.")
-    if max_tokens is not None and overlap >= max_tokens:
-        raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
 
 
 def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) -> NoReturn:

@@ -14,6 +14,7 @@ from upsert_cli.errors import BadSetting
 OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
 CHOICE_OF_FILE = ("config", "profile")  # options that say which settings count, and so are none themselves
 _KEPT = "upsert_cli.configuration"
+_CHECKED = f"{_KEPT}.checked"
 
 
 def configuration_of(ctx: click.Context) -> Configuration:
@@ -22,20 +23,25 @@ def configuration_of(ctx: click.Context) -> Configuration:
     Raises:
         UsageFault: A file cannot be used, or has a key that is no option's.
     """
+    known = _read(ctx)
+    if known.files and not ctx.meta.get(_CHECKED):
+        common = [key_of(param) for param in options_of(ctx.command) if is_common(param)]
+        root = ctx.find_root()
+        commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+        known.check((), settings=common, tables=commands)
+        check_command(known, ctx)
+        ctx.meta[_CHECKED] = True
+    return known
+
+
+def _read(ctx: click.Context) -> Configuration:
     known: Configuration | None = ctx.meta.get(_KEPT)
     if known is None:
         given, profile = ctx.params.get("config"), ctx.params.get("profile")
         # While the options are read, click has a mark of its own for what was not given.
-        known = read_configuration(
+        known = ctx.meta[_KEPT] = read_configuration(
             given if isinstance(given, Path) else None, profile if isinstance(profile, str) else None
         )
-        if known.files:
-            common = [key_of(param) for param in options_of(ctx.command) if is_common(param)]
-            root = ctx.find_root()
-            commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
-            known.check((), settings=common, tables=commands)
-            check_command(known, ctx)
-        ctx.meta[_KEPT] = known
     return known
 
 
@@ -53,10 +59,16 @@ def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
     """Returns what the files of settings say of an option."""
     if ctx.resilient_parsing or ctx.command.name is None or param not in options_of(ctx.command):
         return None
+    configuration_of(ctx)
+    return setting_unchecked(param, ctx)
+
+
+def setting_unchecked(param: click.Parameter, ctx: click.Context) -> Setting | None:
+    """Returns what the files say of a command's option, whatever else they may say that cannot be meant."""
     tables = _tables(_path(ctx))
     if param.name in OWN_TO_A_COMMAND:
         tables = tables[:1]
-    return configuration_of(ctx).find([*tables, *([()] if is_common(param) else [])], key_of(param))
+    return _read(ctx).find([*tables, *([()] if is_common(param) else [])], key_of(param))
 
 
 def as_typed(setting: Setting, param: click.Option) -> Any:
@@ -85,12 +97,12 @@ def options_of(command: click.Command) -> list[click.Option]:
     return [param for param in options if param.name not in CHOICE_OF_FILE]
 
 
-def key_of(param: click.Option) -> str:
+def key_of(param: click.Parameter) -> str:
     """Returns an option's key in a file: its long name without the hyphens."""
     return max(param.opts, key=len).lstrip("-")
 
 
-def is_common(param: click.Option) -> bool:
+def is_common(param: click.Parameter) -> bool:
     """Tells whether an option is one that every command takes; its variable has no command's name."""
     return isinstance(param.envvar, str)
 

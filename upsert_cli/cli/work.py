@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
+from upsert_cli.cli.eventful import Eventful
 from upsert_cli.cli.events import took
 from upsert_cli.cli.load_options import metrics_option
 from upsert_cli.cli.options import Session, common_options, json_option, option
 from upsert_cli.cli.report import RunReport
-from upsert_cli.cli.run import Loading
 from upsert_cli.cli.text import safe_json
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
@@ -25,7 +25,7 @@ from upsert_cli.loading.worker import Outcome, run_queued
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs milliseconds
 
 
-@click.command(cls=Loading)
+@click.command(cls=Eventful)
 @option("--once", is_flag=True, help="Run one task, if there is one, and end.")
 @option(
     "--watch",

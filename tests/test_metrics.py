@@ -17,7 +17,7 @@ from tests.journal.making import make_task
 from upsert_cli.errors import MetricsNotWritten
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.tasks import TaskStatus
-from upsert_cli.metrics import Ending, write_metrics
+from upsert_cli.loading.metrics import Ending, write_metrics
 
 ITEM = {"object_id": "a", "payload": {"text": "x"}}
 SAMPLE = re.compile(

@@ -9,8 +9,8 @@ from upsert_cli.cli.actions import append_summary
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import MetricsNotWritten
 from upsert_cli.journal.tasks import Task
+from upsert_cli.loading.metrics import Ending, write_metrics
 from upsert_cli.loading.request import Request
-from upsert_cli.metrics import Ending, write_metrics
 
 SUMMARY_REJECTS = 10  # rejects in the summary of a step
 

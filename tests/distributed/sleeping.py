@@ -10,9 +10,8 @@ from zlib import crc32
 from upsert_cli.cli import main
 from upsert_cli.distributed import ray_workers, runner
 from upsert_cli.distributed.ray_workers import Worker
-from upsert_cli.distributed.runner import UnitReceipt
+from upsert_cli.distributed.runner import Spec
 from upsert_cli.models import Model
-from upsert_cli.stream.units import Unit
 
 TEXT_SECONDS = 0.01  # seconds a text, of one worker; takes no processor
 
@@ -41,10 +40,10 @@ class SleepingEmbedder:
 class SleepingWorker(Worker):
     """Loads units with vectors that it waited for."""
 
-    def run(self, unit: Unit) -> UnitReceipt:
-        """Loads a unit."""
+    def __init__(self, spec: Spec) -> None:
+        """Has no model loaded."""
+        super().__init__(spec)
         vars(runner)["load_model"] = SleepingEmbedder
-        return super().run(unit)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,22 @@ def test_workers_that_never_come_up_end_the_load() -> None:
         list(_dispatch(_StillBorn(_run)).run(iter([_unit(0, ROWS)])))
 
 
+class _OneSlow(StandIns):
+    def start(self) -> int:
+        number = super().start()
+        if number == 1:
+            self._events.pop()
+        return number
+
+
+def test_nobody_waits_for_a_worker_that_is_slow_to_start() -> None:
+    """A worker that is never ready gets no unit, and the others load all of them."""
+    workers = _OneSlow(_run)
+    receipts = list(_dispatch(workers, count=2).run(iter([_unit(0, 100), _unit(100, ROWS)])))
+    assert sum(receipt.counts.read for receipt in receipts) == ROWS
+    assert workers.started == 2
+
+
 class _Idle(StandIns):
     def events(self, seconds: float) -> list[Event]:
         return list(super().events(seconds)) if self.started and not self._given else []

@@ -39,6 +39,10 @@ class Worker:
 
         return __version__
 
+    def prepare(self) -> None:
+        """Gets ready for a unit."""
+        self._runner.prepare()
+
     def run(self, unit: Unit) -> UnitReceipt:
         """Loads a unit."""
         return self._runner.run(unit)
@@ -65,6 +69,7 @@ class RayWorkers:
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, int] = {}
         self._starting: set[int] = set()
+        self._preparing: set[int] = set()
         self._next = 0
 
     def start(self) -> int:
@@ -85,9 +90,10 @@ class RayWorkers:
         if not self._pending:
             return []
         done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=seconds, fetch_local=False)
-        return [self._heard(answer, self._pending.pop(answer)) for answer in done]
+        events = [self._heard(answer, self._pending.pop(answer)) for answer in done]
+        return [event for event in events if event is not None]
 
-    def _heard(self, answer: Any, worker: int) -> Event:
+    def _heard(self, answer: Any, worker: int) -> Event | None:
         from ray import exceptions
 
         try:
@@ -96,6 +102,7 @@ class RayWorkers:
             raise ClusterLost(reason=one_line(error)) from error  # a bug: what the actor does catches all
         except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
             self._starting.discard(worker)
+            self._preparing.discard(worker)
             with suppress(exceptions.RayError):
                 self._ray.kill(self._actors.pop(worker))  # one that only cannot be reached must not go on
             return Died(worker, one_line(error))
@@ -105,6 +112,11 @@ class RayWorkers:
             self._starting.remove(worker)
             if value != self._spec.version:
                 raise VersionsDiffer(worker=f"number {worker}", had=str(value), wanted=self._spec.version)
+            self._preparing.add(worker)
+            self._pending[self._actors[worker].prepare.remote()] = worker
+            return None
+        if worker in self._preparing:
+            self._preparing.remove(worker)
             return Ready(worker)
         return Finished(worker, value)
 

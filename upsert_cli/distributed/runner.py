@@ -94,6 +94,15 @@ class UnitRunner:
         self._writer: Writer | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
 
+    def prepare(self) -> None:
+        """Opens and loads what the first unit would have to wait for, so that no unit waits with a slow machine."""
+        try:
+            model, writer = self._ready()
+            if self._options.force or not writer.opened().count:  # else all may be unchanged
+                self._load(model)
+        except Exception:  # noqa: BLE001  # the first unit meets with it again, and has a receipt to tell it
+            self._hang_up()
+
     def run(self, unit: Unit) -> UnitReceipt:
         """Loads a unit; whatever goes wrong is told by its receipt."""
         try:

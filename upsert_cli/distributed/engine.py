@@ -62,8 +62,9 @@ def load_on_ray(
                 crew = Crew.fitting(workers=options.workers, threads=options.threads, gpus=options.num_gpus_per_worker)
             observer.told(f"loading by {crew.count} workers with {crew.threads} threads each")
             if crew.room < crew.count:
+                rest = "the others" if crew.room else "all of them"
                 observer.noted(
-                    f"the cluster has room for {crew.room} of {crew.count} workers; the others wait until it grows"
+                    f"the cluster has room for {crew.room} of {crew.count} workers; {rest} wait until it grows"
                 )
             spec = Spec(
                 task_id=task.id,

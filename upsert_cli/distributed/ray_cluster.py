@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +18,9 @@ from upsert_cli.errors import ClusterUnreachable
 
 REASON_CHARACTERS = 300  # of what Ray says; the rest of it is advice
 STEP = 0.05  # seconds between two looks around while a cluster is joined
-JOIN_SECONDS = 4.0  # seconds that leaving a cluster may take; its workers are dead by then
+ANSWER_SECONDS = 5.0  # seconds for a connection to a cluster's head; Ray itself would try for ever
+JOIN_SECONDS = 90.0  # seconds to join a cluster that is there; what is no head of Ray's would be asked for ever, too
+LEAVE_SECONDS = 4.0  # seconds that leaving a cluster may take; its workers are dead by then
 TOKEN_BYTES = 32  # of the token of a cluster that is made for one load
 
 
@@ -63,6 +68,7 @@ class _Membership(threading.Thread):
         import ray._private.worker as ray_worker
 
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+        _await_head(self._address)
         # What the workers' machines say is ours to tell: Ray would print it to standard output.
         ray_worker._worker_logs_enabled = False
         ray.init(
@@ -89,15 +95,37 @@ class _Membership(threading.Thread):
     def enter(self, wait: Callable[[], None]) -> None:
         """Waits until the cluster is joined."""
         self.start()
+        until = time.monotonic() + JOIN_SECONDS
         while not self._joined.wait(STEP):
             wait()
+            if self._address != "local" and time.monotonic() >= until:
+                reason = f"no answer that Ray understands within {JOIN_SECONDS:.0f} s"
+                raise ClusterUnreachable(address=self._address, reason=reason)
         if self._error is not None:
             raise ClusterUnreachable(address=self._address, reason=one_line(self._error)) from self._error
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            # Ray's native part has put a handler before ours, which prints where in the code the signal came.
+            signal.signal(signal.SIGTERM, handler)
 
     def leave(self) -> None:
         """Lets go of the cluster; one that was made for this ends."""
         self._leaving.set()
-        self.join(JOIN_SECONDS)
+        self.join(LEAVE_SECONDS)
+
+
+def _await_head(address: str) -> None:
+    """Makes sure that somebody answers where Ray is going to look for a cluster.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    from ray._private import services
+
+    found = services.canonicalize_bootstrap_address(address)
+    if found is not None:
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

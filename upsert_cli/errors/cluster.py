@@ -35,7 +35,8 @@ class ClusterUnreachable(UpsertCliError):
     def __str__(self) -> str:
         return (
             f"no Ray cluster at {self.address}: {self.reason}; `ray start --head` starts one on this machine, "
-            f"--ray-address HOST:PORT joins another, and --ray-address local makes one for this load alone"
+            f"--ray-address HOST:PORT joins another (with RAY_AUTH_TOKEN, if it has a token), and --ray-address local "
+            f"makes one for this load alone"
         )
 
 

@@ -16,6 +16,7 @@ from upsert_cli.distributed import loading
 from upsert_cli.distributed.dispatch import Dispatch
 from upsert_cli.distributed.loading import UnitLoad
 from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
+from upsert_cli.errors import TooManyFailures
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.opening import open_task
@@ -40,9 +41,9 @@ class _Silent:
 class _Load:
     """A load into a local folder, in units that one process does."""
 
-    def __init__(self, terminal: Terminal, tiny_model: Path, *names: str) -> None:
+    def __init__(self, terminal: Terminal, tiny_model: Path, *names: str, max_failures: str | None = None) -> None:
         self.journal = Journal(terminal.journal)
-        self.options = Options(model_path=str(tiny_model))
+        self.options = Options(model_path=str(tiny_model), max_failures=max_failures)
         request = Request(
             kind="default",
             names=tuple(str(terminal.folder / name) for name in names),
@@ -142,3 +143,16 @@ def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> 
     (terminal.folder / "chroma").rename(terminal.folder / "by-units")
     terminal.type("upsert-cli run a.jsonl b.jsonl", expect=3)
     assert records == terminal.records(vectors=True)
+
+
+def test_too_many_rejects_end_the_load(terminal: Terminal, tiny_model: Path) -> None:
+    """With `--max-failures` no unit is given out any more once too many rows are rejected, and what is done is kept."""
+    terminal.write("a.jsonl", [{"object_id": f"obj-{row}", "payload": {"text": " "}} for row in range(100)])
+    load = _Load(terminal, tiny_model, "a.jsonl", max_failures="10")
+    with load.runner() as runner:
+        workers = StandIns(runner.run)
+        with pytest.raises(TooManyFailures, match=f"{UNIT} of {UNIT} items were rejected"):
+            load.run(workers)
+    assert len(workers.runs) == 1
+    assert load.journal.find(load.task.id).counts.failed == UNIT
+    load.claim.release()

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import Terminal
 from tests.distributed.deadly import DEADLY
 from tests.distributed.raylets import Raylets
-from tests.servers.chroma import ChromaServer
+from tests.servers.chroma import ChromaServer, free_port
 
 SHARDS = 16
 ROWS = int(os.environ.get("UPSERT_CLI_TEST_ROWS", "8000"))  # of a slow test; the figures in tests/bench are of more
@@ -104,20 +104,81 @@ def test_ray_is_not_installed(tiny: Terminal) -> None:
 def test_no_cluster(tiny: Terminal, shared_server: ChromaServer) -> None:
     """Where there is no cluster, the error says how to get one, and the task can be restarted."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
-    tiny.env["RAY_TMPDIR"] = str(tiny.folder)
     line = f"upsert-cli run a.jsonl --engine ray --chroma {shared_server.url} --collection none"
-    done = tiny.type(f"{line} --ray-address auto", expect=1)
-    assert "`ray start --head` starts one" in done.stderr
-
-
-# -- faults -------------------------------------------------------------------------------------------------------
+    nobody = f"127.0.0.1:{free_port()}"  # Ray itself would try it for ever
+    tiny.env["RAY_ADDRESS"] = nobody
+    for address in ("auto", nobody):
+        done = tiny.type(f"{line} --ray-address {address} --task-id {address[:4]}", expect=1)
+        assert f"error: no Ray cluster at {address}: " in done.stderr
+        assert "`ray start --head` starts one" in done.stderr
 
 
 @pytest.fixture(scope="module")
 def raylets() -> Iterator[Raylets]:
-    """Yields a cluster of two raylets for all tests with faults."""
+    """Yields a cluster of two raylets for all tests that need one."""
     with Raylets.started(2) as cluster:
         yield cluster
+
+
+def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, raylets: Raylets) -> None:
+    """Two workers load, then what the files no longer hold goes, as in a local load: never too much, never beside a reject."""
+    sources = _shards(tiny, 120, shards=4)
+    load = f"upsert-cli run '{sources}' --chroma {server.url} --delete-missing --scope s --refs-root refs"
+    ray = f"{load} --engine ray --ray-address {raylets.address}"
+    (tiny.folder / "refs").mkdir()
+    tiny.type(load)
+    before = server.records("default")
+    first = tiny.folder / "shards" / "00.jsonl"
+    pointer = {"object_id": "late", "payload": {}, "item_info": {"file_path": "late.txt"}}
+    first.write_text(json.dumps(pointer) + "\n")  # in place of 30 items, of which 12 come again in the last file
+    said = tiny.type(f"{ray} --task-id t --max-delete 10%", expect=4).stderr
+    assert "18 of the 108 records" in said
+    assert (tiny.info("t")["status"], server.records("default")) == ("refused", before)
+    done = tiny.type(f"{ray} --task-id t --max-delete 18", expect=3)
+    assert "nothing was deleted, since 1 item was rejected" in done.stderr
+    assert server.records("default").keys() == before.keys()
+    (tiny.folder / "refs" / "late.txt").write_text("here at last")
+    tiny.type("upsert-cli restart t --failed-only")
+    counts = tiny.info("t")["counts"]
+    assert (counts["read"], counts["inserted"], counts["failed"], counts["deleted"]) == (91, 1, 0, 18)
+    tiny.type(f"{load} --collection local")
+    _same(server.records("default"), server.records("local"))
+
+
+def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, raylets: Raylets) -> None:
+    """Parts, means, own vectors and referenced texts of a queued load on Ray are those of a local one, and so are the events."""
+    vector = [float(number % 7 - 3) for number in range(384)]
+    items: list[dict[str, Any]] = [
+        {"object_id": f"o{row % 20}", "payload": {"text": f"sentence {row} of a text. " * (1 + 9 * (row % 4))}}
+        for row in range(30)
+    ]
+    items[3]["payload"]["own"] = {"vector": vector}
+    items[7] |= {"payload": {"year": 2024}, "item_info": {"file_path": "seven.txt"}}
+    items[9]["item_info"] = items[8]["item_info"] = {"file_path": "../out.txt"}
+    items[9]["payload"] = {}
+    (tiny.folder / "refs").mkdir()
+    (tiny.folder / "refs" / "seven.txt").write_text("words from a file. " * 40)
+    tiny.write("a.jsonl", items[:15])
+    tiny.write("b.jsonl", items[15:])
+    load = f"upsert-cli run a.jsonl b.jsonl --chroma {server.url} --vector-field own.vector --refs-root refs --split"
+    load += " --average --max-tokens 32 --overlap 8"
+    tiny.type(f"{load} --collection local --task-id local --strict", expect=1)
+    ray = f"{load} --engine ray --ray-address {raylets.address} --strict --task-id ray"
+    tiny.type(f"{ray} --enqueue")
+    done = tiny.type("upsert-cli work --json --metrics-file m.prom", expect=1)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [events[0]["type"], *(event["type"] for event in events[-2:])] == ["task", "summary", "summary"]
+    assert [event["row"] for event in events if event["type"] == "reject"] == [10]
+    _same(server.records("default"), server.records("local"))
+    assert tiny.info("ray")["counts"] == tiny.info("local")["counts"]
+    assert 'outcome="inserted"} 20\n' in (tiny.folder / "m.prom").read_text()
+    assert "task ray is done already" in tiny.type(ray, expect=1).stderr
+    tiny.type(f"{load} --engine ray --ray-address {raylets.address} --force --task-id again -q", expect=3)
+    forced = tiny.info("again")["counts"]
+    assert (forced["inserted"], forced["updated"], forced["unchanged"]) == (0, 29, 0)
+
+
+# -- faults -------------------------------------------------------------------------------------------------------
 
 
 class _Case:
@@ -126,7 +187,7 @@ class _Case:
     def __init__(self, terminal: Terminal, server: ChromaServer, raylets: Raylets) -> None:
         raylets.have(2)
         self.terminal, self.server, self.raylets = terminal, server, raylets
-        load = f"upsert-cli run '{_shards(terminal, ROWS)}' --chroma {server.url}"
+        load = f"upsert-cli run '{_shards(terminal, ROWS)}' --chroma {server.url} --scope s"
         terminal.type(f"{load} --collection local")
         self.local = server.records("local")
         self.line = f"{load} --task-id ray --engine ray --ray-address {raylets.address}"
@@ -208,7 +269,7 @@ def test_a_load_is_stopped(case: _Case, by: str) -> None:
         _end(process, 5)
     else:
         os.killpg(process.pid, getattr(signal, by))
-        _end(process, -getattr(signal, by))
+        assert "***" not in _end(process, -getattr(signal, by))  # as Ray would tell of a signal
     print(f"{by}: the driver was gone after {time.monotonic() - began:.1f} s")
     time.sleep(max(0.0, began + QUIET_SECONDS - time.monotonic()))
     place = "tenants/default_tenant/databases/default_database/collections"
@@ -218,6 +279,21 @@ def test_a_load_is_stopped(case: _Case, by: str) -> None:
     assert case.server.ask("GET", f"{place}/count") == count < ROWS * 9 // 10
     case.terminal.type("upsert-cli restart ray")
     case.check()
+
+
+@pytest.mark.slow
+def test_deletions_after_a_crash(case: _Case) -> None:
+    """A load that deletes is killed with -9 in the middle; the same command goes on with the list that it made before."""
+    case.terminal.write("gone.jsonl", [{"object_id": f"gone-{row}", "payload": {"text": "x"}} for row in range(700)])
+    case.terminal.type(f"upsert-cli run gone.jsonl --chroma {case.server.url} --scope s")
+    case.line += " --delete-missing --max-delete 100%"
+    process = case.start()
+    process.kill()
+    process.wait()
+    case.terminal.type(case.line)
+    _same(case.server.records("default"), case.local)
+    counts = case.terminal.info("ray")["counts"]
+    assert (counts["read"], counts["failed"], counts["deleted"]) == (ROWS, 0, 700)
 
 
 @pytest.mark.slow

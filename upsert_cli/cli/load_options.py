@@ -168,7 +168,7 @@ def load_options(collection: str) -> Decorator:
             type=click.IntRange(1, MAX_WRITERS),
             default=1,
             metavar="N",
-            help="Writes at the same time; of more than one only a server gains.",
+            help="Writes at the same time; of more than one only a server gains. With --engine ray see --workers.",
         ),
         option(
             "--retry-for",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import Terminal
 from tests.remote_servers import Bucket, WebServer, bucket, web_server
 from tests.stream.reading import item
 from upsert_cli.errors import BadAddress, NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
@@ -21,6 +25,7 @@ from upsert_cli.stream.sources.remote import shown
 from upsert_cli.stream.sources.source import Source, find_files, fingerprint
 
 ROWS = 40_000
+SECONDS = 10.0  # seconds in which a signal has to be obeyed; a store is asked for 20 and more
 LINES = [b'{"object_id": "i%06d", "payload": {"text": "row %06d of a remote file"}}\n' % (n, n) for n in range(ROWS)]
 CONTENT = b"".join(LINES)
 
@@ -191,6 +196,23 @@ def test_objects_are_read_resumed_and_told_from_others(store: Bucket, monkeypatc
     assert source.change() is None
     store.put("big.jsonl", CONTENT.replace(b"remote", b"change"))
     assert source.change() == "same size, other content"
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_store_that_never_answers_does_not_keep_signals_away(terminal: Terminal, scheme: str) -> None:
+    """Ctrl-C ends the load before there is a task, though the store's library would ask on for long."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        terminal.env |= {"AWS_ENDPOINT_URL": f"http://{host}", "STORAGE_EMULATOR_HOST": host, "AWS_ACCESS_KEY_ID": "a"}
+        terminal.env |= {"AWS_SECRET_ACCESS_KEY": "b", "AWS_EC2_METADATA_DISABLED": "true"}
+        process = terminal.start(f"upsert-cli run {scheme}://bucket/a.jsonl")
+        silent.settimeout(SECONDS)
+        connection, _ = silent.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=SECONDS)
+    assert process.returncode == -signal.SIGINT
+    assert json.loads(terminal.type("upsert-cli list --json").stdout) == []
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from upsert_cli.stream.sources.ranged import Facts, Unsteady
@@ -16,11 +19,14 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 SCHEMES = ("s3", "gs", "az")
-TIMEOUT = 20.0  # seconds without an answer
+TIMEOUT = 20.0  # seconds without an answer; Google's client would ask again for 15 minutes
+STEP = 0.05  # seconds between two looks of a waiting main thread at signals
 
 _PASSING = re.compile(
-    r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|THROTTL|timed? ?out|HTTP status 5\d\d|SERVICE_UNAVAILABLE"
+    r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|THROTTL|timed? ?out|HTTP status 5\d\d|UNAVAILABLE|CURL error"
 )
+_NOBODY = "OAuth2 access token"  # in what Google's client says where it has no credentials
+_T = TypeVar("_T")
 
 
 class ObjectFile:
@@ -33,13 +39,7 @@ class ObjectFile:
             Unsteady: The store cannot be reached, or is busy.
             OSError: It does not give the object away.
         """
-        system, path = _system(address)
-        with _understood():
-            self._file: pa.NativeFile = system.open_input_file(path)
-            info = system.get_file_info(path)
-            tags = {_text(key).lower(): _text(value) for key, value in (self._file.metadata() or {}).items()}
-            size = int(self._file.size())
-        self.facts = Facts(size=size, mtime_ns=info.mtime_ns or 0, etag=tags.get("etag"))
+        self._file, self.facts = _interruptibly(lambda: _opened(address))
 
     def read_at(self, position: int, size: int) -> bytes:
         """Returns up to `size` bytes from a place on; none only at the end."""
@@ -60,10 +60,15 @@ def names_below(address: str) -> Iterator[str]:
     """
     import pyarrow.fs
 
-    system, path = _system(address)
-    with _understood():
-        found = system.get_file_info(pyarrow.fs.FileSelector(path.rstrip("/"), recursive=True))
+    def find() -> list[pyarrow.fs.FileInfo]:
+        system, path = _system(address)
+        found: list[pyarrow.fs.FileInfo] = system.get_file_info(
+            pyarrow.fs.FileSelector(path.rstrip("/"), recursive=True)
+        )
+        return found
+
     scheme = urlsplit(address).scheme
+    found = _interruptibly(find)
     yield from sorted(f"{scheme}://{info.path}" for info in found if info.type == pyarrow.fs.FileType.File)
 
 
@@ -71,10 +76,40 @@ def is_object(address: str) -> bool:
     """Tells whether there is an object of that very name."""
     import pyarrow.fs
 
+    def look() -> pyarrow.fs.FileInfo:
+        system, path = _system(address)
+        return system.get_file_info(path)
+
+    return bool(_interruptibly(look).type == pyarrow.fs.FileType.File)
+
+
+def _opened(address: str) -> tuple[pa.NativeFile, Facts]:
     system, path = _system(address)
-    with _understood():
-        kind = system.get_file_info(path).type
-    return bool(kind == pyarrow.fs.FileType.File)
+    file: pa.NativeFile = system.open_input_file(path)
+    info = system.get_file_info(path)
+    tags = {_text(key).lower(): _text(value) for key, value in (file.metadata() or {}).items()}
+    return file, Facts(size=int(file.size()), mtime_ns=info.mtime_ns or 0, etag=tags.get("etag"))
+
+
+def _interruptibly(call: Callable[[], _T]) -> _T:
+    """Asks a store in a thread that nobody waits for in the end: its library lets no signal through to the main one."""
+    asked: Future[_T] = Future()
+
+    def ask() -> None:
+        try:
+            with _understood():
+                asked.set_result(call())
+        except BaseException as error:  # noqa: BLE001  # is raised where it was asked for
+            asked.set_exception(error)
+
+    if threading.current_thread() is not threading.main_thread():
+        ask()
+    else:
+        threading.Thread(target=ask, name="store", daemon=True).start()
+        while not asked.done():
+            with suppress(TimeoutError):
+                asked.exception(STEP)
+    return asked.result()
 
 
 def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -82,12 +117,11 @@ def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
     import pyarrow.fs
 
     scheme, _, path = address.partition("://")
-    with _understood():
-        if scheme == "s3":
-            return pyarrow.fs.S3FileSystem(**_s3_options(os.environ, path)), path
-        if scheme == "gs":
-            return pyarrow.fs.GcsFileSystem(), path
-        return pyarrow.fs.AzureFileSystem(**_azure_options(os.environ)), path
+    if scheme == "s3":
+        return pyarrow.fs.S3FileSystem(**_s3_options(os.environ, path)), path
+    if scheme == "gs":
+        return pyarrow.fs.GcsFileSystem(**_gs_options(os.environ)), path
+    return pyarrow.fs.AzureFileSystem(**_azure_options(os.environ)), path
 
 
 def _s3_options(environment: Mapping[str, str], path: str) -> dict[str, Any]:
@@ -102,6 +136,15 @@ def _s3_options(environment: Mapping[str, str], path: str) -> dict[str, Any]:
 
         region = pyarrow.fs.resolve_s3_region(path.partition("/")[0])
     return options | {"region": region}
+
+
+def _gs_options(environment: Mapping[str, str]) -> dict[str, Any]:
+    options: dict[str, Any] = {"retry_time_limit": timedelta(seconds=TIMEOUT)}
+    emulator = environment.get("STORAGE_EMULATOR_HOST")
+    if emulator:
+        parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
+        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme, "anonymous": True}
+    return options
 
 
 def _azure_options(environment: Mapping[str, str]) -> dict[str, str]:
@@ -122,8 +165,15 @@ def _understood() -> Iterator[None]:
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError("there is no such object") from error
-        reason = " ".join(str(error).split())
+        reason = _in_short(" ".join(str(error).split()))
         raise (Unsteady if _PASSING.search(reason) else OSError)(reason) from error
+
+
+def _in_short(reason: str) -> str:
+    """Returns what an error of Google's client says, without its history."""
+    if _NOBODY in reason:
+        return "there are no credentials for Google Cloud Storage: set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+    return reason.removeprefix("Unknown error: ").partition(" error_info={")[0]
 
 
 def _text(value: object) -> str:

@@ -19,9 +19,10 @@ from tests.conftest import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.loading.request import Options
 from upsert_cli.stream.items.reading import START
+from upsert_cli.stream.pace import Pace
 from upsert_cli.stream.sources.probing import check_first_rows
 from upsert_cli.stream.sources.source import find_files, fingerprint
-from upsert_cli.stream.windows import Pace, Window, read_windows
+from upsert_cli.stream.windows import Window, read_windows
 
 MANY = 200  # files; what the scorecard asks for
 

@@ -13,7 +13,7 @@ from tests.bench.results import Result, short, shown
 from upsert_cli.stream.chroma.collection import LOAD_THRESHOLD
 from upsert_cli.stream.chroma.records import WRITE_ROWS
 from upsert_cli.stream.embedder import TOKEN_BUDGET
-from upsert_cli.stream.windows import MAX_ROWS
+from upsert_cli.stream.pace import MAX_ROWS
 
 SHARE = 3  # the real model embeds one in so many of the texts, for each setting
 BUDGETS = (128, 256, 512, 1_024, 2_048, 8_192)  # padded tokens

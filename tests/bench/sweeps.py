@@ -35,9 +35,10 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.stream.documents.document import Recipe
     from upsert_cli.stream.embedder import Effort, FastEmbedder
     from upsert_cli.stream.items.reading import START
+    from upsert_cli.stream.pace import Pace
     from upsert_cli.stream.plans import Plan
     from upsert_cli.stream.sources.source import find_files, fingerprint
-    from upsert_cli.stream.windows import Pace, read_windows
+    from upsert_cli.stream.windows import read_windows
 
     embedder = FastEmbedder(DEFAULT_MODEL, Path(model), dimension=DIMENSION, max_tokens=256)
     sources = [fingerprint(found) for found in find_files([source])]

@@ -22,8 +22,8 @@ from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.opening import open_task
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.request import Options, Request
+from upsert_cli.loading.resources import target_of
 from upsert_cli.loading.settling import Settlement
-from upsert_cli.loading.stages import target_of
 from upsert_cli.models import DEFAULT_MODEL, find_model
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import Unit, plan_units

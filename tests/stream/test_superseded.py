@@ -19,9 +19,10 @@ from upsert_cli.errors import ScratchUnusable
 from upsert_cli.stream.ahead import StreamEnded
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.items.reading import START, Item, Position
+from upsert_cli.stream.pace import Pace
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Rejected, superseded_by_later_rows
-from upsert_cli.stream.windows import Pace, read_windows
+from upsert_cli.stream.windows import read_windows
 
 ATTEMPTS = 4
 NEVER = ATTEMPTS

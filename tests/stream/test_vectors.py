@@ -22,10 +22,11 @@ from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.embedded import Embedded
 from upsert_cli.stream.embedder import Effort, Embedder, FastEmbedder, Loader
 from upsert_cli.stream.items.reading import START
+from upsert_cli.stream.pace import Pace
 from upsert_cli.stream.plans import Plan
 from upsert_cli.stream.sources.source import find_files, fingerprint
 from upsert_cli.stream.vectors import embed_windows
-from upsert_cli.stream.windows import Pace, Window, read_windows
+from upsert_cli.stream.windows import Window, read_windows
 
 
 @pytest.fixture(scope="module")

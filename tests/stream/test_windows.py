@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from tests.stream.reading import fuzz
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.items.reading import START, Position
+from upsert_cli.stream.pace import MAX_ROWS, MIN_ROWS, TARGET_SECONDS, Pace
 from upsert_cli.stream.sources.source import Source, find_files, fingerprint
-from upsert_cli.stream.windows import MAX_ROWS, MAX_SIZE, MIN_ROWS, TARGET_SECONDS, Pace, Window, read_windows
+from upsert_cli.stream.windows import MAX_SIZE, Window, read_windows
 
 RECIPE = Recipe(identity="test")
 

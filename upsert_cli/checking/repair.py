@@ -24,9 +24,10 @@ from upsert_cli.stream.documents.document import Document
 from upsert_cli.stream.documents.hashes import HASH_KEY, has_own_vector, stored_fault, stored_hash
 from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items.reading import START, Item
+from upsert_cli.stream.pace import MAX_ROWS
 from upsert_cli.stream.plans import Plan, compared, forced
 from upsert_cli.stream.vectors import embed_windows
-from upsert_cli.stream.windows import MAX_ROWS, Window
+from upsert_cli.stream.windows import Window
 
 _NOTHING = Rows(ids=[], texts=[], metadatas=[], vectors=None)
 

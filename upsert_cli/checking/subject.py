@@ -10,15 +10,16 @@ from upsert_cli import __version__
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.loading.request import Options
-from upsert_cli.loading.stages import recipe_of
+from upsert_cli.loading.resources import recipe_of
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of, silent
 from upsert_cli.stream.chroma.place import place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.items.reading import START
+from upsert_cli.stream.pace import MAX_ROWS, Pace
 from upsert_cli.stream.sources.source import Source
-from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
+from upsert_cli.stream.windows import Window, read_windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,18 +18,19 @@ from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.loading.outcomes import Outcome, Outcomes
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.request import Options
-from upsert_cli.loading.stages import Stages, load_model, recipe_of
+from upsert_cli.loading.resources import load_model, recipe_of
+from upsert_cli.loading.stages import Stages
 from upsert_cli.loading.writing import delete_stale, write_window
 from upsert_cli.models import Model, find_model
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.embedder import Embedder
 from upsert_cli.stream.items.item import Position
+from upsert_cli.stream.pace import Pace
 from upsert_cli.stream.scratch import digest_of
 from upsert_cli.stream.sources.remote import RemoteFile
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import UNIT_ROWS, Unit
-from upsert_cli.stream.windows import Pace
 
 OPEN_WORTH = 32 * UNIT_ROWS  # rows after which a unit without a known end is left to be gone on with; some minutes
 

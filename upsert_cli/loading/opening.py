@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from upsert_cli.errors import RowsLeft, TargetInUse, TaskConflict, TaskExists, TaskNotFound, TaskRunning
+from upsert_cli.errors import RowsLeft, TargetInUse, TaskExists, TaskNotFound, TaskRunning
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.draft import Draft, read_anew
-from upsert_cli.loading.request import RESULT_FIELDS, IfRunning, Options, Request, in_words
-from upsert_cli.loading.stages import place_of_task
+from upsert_cli.loading.likeness import refuse_other_load
+from upsert_cli.loading.request import IfRunning, Options, Request
+from upsert_cli.loading.resources import place_of_task
 from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.items.reading import START, Position, read_items
-from upsert_cli.stream.sources.remote import is_address
 from upsert_cli.stream.sources.source import Source
 
 WAIT_STEP = 0.5  # seconds between two tries while another runner has the task
@@ -64,7 +64,7 @@ def open_task(
         place = place_of_task(journal, draft.task)  # also looks at what lets us in, before there is a task
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
-                _refuse_other_load(existing, draft.task)
+                refuse_other_load(existing, draft.task)
                 return _reopen(journal, existing, draft.task, if_running=if_running, wait_until=wait_until)
             if if_running == "skip" and not request.enqueue and (error := _in_use(place, draft.task)) is not None:
                 return Opening(task=None, claim=None, skipped=str(error))
@@ -147,36 +147,6 @@ def _find(journal: Journal, task_id: str) -> Task | None:
         return journal.find(task_id)
     except TaskNotFound:
         return None
-
-
-def _refuse_other_load(task: Task, draft: Task) -> None:
-    """Compares what a task stands for with what is asked for under its id."""
-    for what in ("kind", "collection", "chroma", "model", "sources"):
-        was, now = getattr(task, what), getattr(draft, what)
-        if was != now:
-            raise TaskConflict(task_id=task.id, what=what, had=in_words(was), asked=in_words(now))
-    had, asked = Options.from_json(task.options), Options.from_json(draft.options)
-    if names := had.differing(asked):
-        raise TaskConflict(
-            task_id=task.id,
-            what=" and ".join(RESULT_FIELDS[name] for name in names),
-            had=" and ".join(in_words(getattr(had, name)) for name in names),
-            asked=" and ".join(in_words(getattr(asked, name)) for name in names),
-        )
-    before = {_identity(source): source for source in map(Source.from_json, task.inputs)}
-    for source in map(Source.from_json, draft.inputs):
-        known = before.pop(_identity(source), None)
-        change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
-        if change is not None:
-            raise TaskConflict(task_id=task.id, what=source.name, had="other content", asked=change)
-    for name in before:
-        raise TaskConflict(task_id=task.id, what=name, had="this file", asked="it is gone")
-
-
-def _identity(source: Source) -> str:
-    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
-    # The address of a remote one may end in a signature that is another each time.
-    return source.name if source.spooled or is_address(source.name) else str(source.path)
 
 
 def _reopen(journal: Journal, task: Task, draft: Task, *, if_running: IfRunning, wait_until: float) -> Opening:

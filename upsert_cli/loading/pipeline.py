@@ -30,8 +30,9 @@ from upsert_cli.loading.overlapping import Overlap
 from upsert_cli.loading.progress import Observer, Progress
 from upsert_cli.loading.recording import Recording
 from upsert_cli.loading.request import Options
+from upsert_cli.loading.resources import find_model_patiently, place_of_task, recipe_of, start_writer, target_of
 from upsert_cli.loading.settling import Settlement
-from upsert_cli.loading.stages import Stages, find_model_patiently, place_of_task, recipe_of, start_writer, target_of
+from upsert_cli.loading.stages import Stages
 from upsert_cli.loading.stopping import Stopping
 from upsert_cli.loading.writing import delete_stale
 from upsert_cli.models import Model

@@ -17,17 +17,18 @@ from upsert_cli.loading.deletion import Deletion
 from upsert_cli.loading.draft import Draft
 from upsert_cli.loading.outcomes import Outcomes
 from upsert_cli.loading.request import Options, Request
-from upsert_cli.loading.stages import place_of_task, recipe_of, target_of
+from upsert_cli.loading.resources import place_of_task, recipe_of, target_of
 from upsert_cli.models import Model, find_model
 from upsert_cli.stream.chroma.rows import Comparison, Member, MembersPage, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.missing import Collection as Searched
+from upsert_cli.stream.pace import MAX_ROWS, Pace
 from upsert_cli.stream.plans import Collection, InFlight, Plan, compare_windows
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.vectors import embed_windows
-from upsert_cli.stream.windows import MAX_ROWS, Pace, Window, read_windows
+from upsert_cli.stream.windows import Window, read_windows
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
 

@@ -14,7 +14,7 @@ from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.pipeline import run_task
 from upsert_cli.loading.progress import Observer
 from upsert_cli.loading.request import exit_code
-from upsert_cli.loading.stages import place_of_task
+from upsert_cli.loading.resources import place_of_task
 from upsert_cli.loading.stopping import Ended
 
 BLOCKED_SECONDS = 0.5  # seconds between two looks while other processes have the folders of all tasks that are left

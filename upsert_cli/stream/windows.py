@@ -7,7 +7,6 @@ more parts than fit has windows of its own, and only with the last of them is it
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,17 +15,13 @@ from typing import NamedTuple
 from upsert_cli.errors import ItemError, SourceChanged, Stage
 from upsert_cli.stream.documents.document import Document, Recipe, make_document, split_item
 from upsert_cli.stream.items.reading import IdFrom, Item, Position, Reject, read_items
+from upsert_cli.stream.pace import Pace
 from upsert_cli.stream.sizes import document_size, size_of
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.superseded import Superseded, nothing_superseded
 from upsert_cli.stream.units import Unit
 
-MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
-MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
 MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a window; some seven windows are on their way at once
-GROWTH = 4  # times that a window may be larger than the one before
-STEP = 0.05  # seconds; the longest that a stage sleeps before it looks whether it should end
-TARGET_SECONDS = 3.0  # seconds a window; CI systems grant 7.5 s between SIGINT and SIGTERM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,32 +76,6 @@ class Window:
             after=self.after,
             earlier={one: self.earlier[one][:-1] for one in chosen if self.earlier[one][:-1]},
         )
-
-
-class Pace:
-    """How many rows the next window takes, so that it settles in about `TARGET_SECONDS` on this machine."""
-
-    def __init__(self, fixed_rows: int | None = None) -> None:
-        """Starts small, since nothing is known yet about the speed; `fixed_rows` is the user's own choice."""
-        self._fixed = fixed_rows is not None
-        self._row_seconds: dict[str, float] = {}
-        self._known = threading.Event()
-        self.rows = fixed_rows if fixed_rows is not None else MIN_ROWS
-
-    def learn(self, stage: str, rows: int, seconds: float) -> None:
-        """Learns that `rows` rows kept a stage busy for `seconds`; the slowest stage counts."""
-        if self._fixed or rows == 0:
-            return
-        self._row_seconds[stage] = seconds / rows
-        fitting = int(TARGET_SECONDS / max(*self._row_seconds.values(), TARGET_SECONDS / MAX_ROWS))
-        # No faster than fourfold: one lucky window, of unchanged rows say, tells nothing about the next.
-        self.rows = max(MIN_ROWS, min(fitting, GROWTH * self.rows))
-        self._known.set()
-
-    def await_first(self, ending: threading.Event) -> None:
-        """Waits until something is known, lest a file is in windows of the smallest size before the first is done."""
-        while not (self._fixed or ending.is_set() or self._known.wait(STEP)):
-            continue
 
 
 def read_windows(

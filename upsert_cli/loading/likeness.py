@@ -1,0 +1,43 @@
+"""Whether what is asked for under a task's id is the load that the task stands for."""
+
+from __future__ import annotations
+
+from upsert_cli.errors import TaskConflict
+from upsert_cli.journal.tasks import Task
+from upsert_cli.loading.request import RESULT_FIELDS, Options, in_words
+from upsert_cli.stream.sources.remote import is_address
+from upsert_cli.stream.sources.source import Source
+
+
+def refuse_other_load(task: Task, draft: Task) -> None:
+    """Compares what a task stands for with what is asked for under its id.
+
+    Raises:
+        TaskConflict: It is another load.
+    """
+    for what in ("kind", "collection", "chroma", "model", "sources"):
+        was, now = getattr(task, what), getattr(draft, what)
+        if was != now:
+            raise TaskConflict(task_id=task.id, what=what, had=in_words(was), asked=in_words(now))
+    had, asked = Options.from_json(task.options), Options.from_json(draft.options)
+    if names := had.differing(asked):
+        raise TaskConflict(
+            task_id=task.id,
+            what=" and ".join(RESULT_FIELDS[name] for name in names),
+            had=" and ".join(in_words(getattr(had, name)) for name in names),
+            asked=" and ".join(in_words(getattr(asked, name)) for name in names),
+        )
+    before = {_identity(source): source for source in map(Source.from_json, task.inputs)}
+    for source in map(Source.from_json, draft.inputs):
+        known = before.pop(_identity(source), None)
+        change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
+        if change is not None:
+            raise TaskConflict(task_id=task.id, what=source.name, had="other content", asked=change)
+    for name in before:
+        raise TaskConflict(task_id=task.id, what=name, had="this file", asked="it is gone")
+
+
+def _identity(source: Source) -> str:
+    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
+    # The address of a remote one may end in a signature that is another each time.
+    return source.name if source.spooled or is_address(source.name) else str(source.path)

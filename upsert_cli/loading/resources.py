@@ -1,0 +1,124 @@
+"""What a task needs to be run: where it goes, its model, how documents are made for that, and a writer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+from upsert_cli import __version__
+from upsert_cli.errors import PartsTooLong
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import Task
+from upsert_cli.loading.request import Options
+from upsert_cli.models import DEFAULT_MODEL, Model, find_model
+from upsert_cli.stream.ahead import run_ahead
+from upsert_cli.stream.chroma.place import Place, place_at
+from upsert_cli.stream.chroma.rows import Target
+from upsert_cli.stream.chroma.writer import Writer
+from upsert_cli.stream.documents.document import Recipe
+from upsert_cli.stream.documents.splitting import Splitter
+from upsert_cli.stream.embedder import Embedder, FastEmbedder, load_tokenizer
+
+LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
+
+
+def find_model_patiently(
+    task: Task, options: Options, *, report: Callable[[str], None], wait: Callable[[], None]
+) -> Model:
+    """Finds the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
+
+    def finding() -> Iterator[Model]:
+        yield find_model(task.model, folder=options.model_folder, offline=options.offline, report=report)
+
+    with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=wait)) as found:
+        return next(found)
+
+
+def place_of_task(journal: Journal, task: Task) -> Place:
+    """Returns where the collection of a task is."""
+    retry_for = Options.from_json(task.options).retry_for
+    return place_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
+
+
+def recipe_of(options: Options, model: Model) -> Recipe:
+    """Returns how documents are made of items for a model, by its own tokenizer where texts are split.
+
+    Raises:
+        PartsTooLong: A part is to have more tokens than the model reads.
+    """
+    recipe = options.recipe(identity=model.identity, dimension=model.dimension)
+    if not options.split:
+        return recipe
+    tokens = options.max_tokens or model.max_tokens
+    if tokens > model.max_tokens:
+        raise PartsTooLong(asked=tokens, model=model.name, limit=model.max_tokens)
+    splitter = Splitter(load_tokenizer(model.folder), max_tokens=tokens, overlap=options.overlap)
+    return replace(recipe, splitter=splitter, average=options.average)
+
+
+def target_of(journal: Journal, task: Task, model: Model) -> Target:
+    """Returns what a task writes to."""
+    return Target(
+        path=task.chroma,
+        collection=task.collection,
+        model=model.name,
+        dimension=model.dimension,
+        max_tokens=model.max_tokens,
+        tool_version=__version__,
+        default_model=model.name == DEFAULT_MODEL,
+        leases=str(journal.server_leases),
+        retry_for=Options.from_json(task.options).retry_for,
+    )
+
+
+def start_writer(
+    journal: Journal,
+    task: Task,
+    model: Model,
+    *,
+    rows: int | None,
+    verbose: bool,
+    wait_until: float,
+    report: Callable[[str], None],
+    told: Callable[[str], None],
+    wait: Callable[[], None],
+) -> Writer:
+    """Starts the process that writes to a task's collection.
+
+    Args:
+        journal: Where the task is kept.
+        task: What is loaded.
+        model: What it is embedded with.
+        rows: How many there are left to load; None: not known.
+        verbose: Whether the process may write to standard error.
+        wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
+        report: Told whom is waited for.
+        told: Hears, in any thread, what is tried again.
+        wait: Called in the waits of the main thread; may raise to give up.
+    """
+    holder = place_of_task(journal, task).holder()
+    is_other = holder is not None and holder.task_id not in (None, task.id)
+    # For this task's own dead runner in any case.
+    least = LEASE_SECONDS if task.attempt > 1 and not is_other else 0.0
+    seconds = max(least, wait_until - time.monotonic())
+    if holder is not None and seconds > 0.0:
+        report(f"waiting for {task.chroma}, which is in use by {holder}")
+    return Writer.start(
+        target_of(journal, task, model),
+        task_id=task.id,
+        rows=rows,
+        verbose=verbose,
+        lease_timeout=seconds,
+        wait=wait,
+        told=told,
+    )
+
+
+def load_model(model: Model, options: Options) -> Embedder:
+    """Loads the model of a task."""
+    return FastEmbedder(
+        model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens, device=options.device
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from upsert_cli.checking.inventory import Entry, collections_at
-from upsert_cli.cli.load_options import chroma_option
 from upsert_cli.cli.options import Session, common_options, json_option
 from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.target_options import chroma_option
 from upsert_cli.cli.text import safe_json
 
 _HEADER = ("COLLECTION", "RECORDS", "DIMENSION", "TASK", "STATUS", "FINISHED", "MODEL")

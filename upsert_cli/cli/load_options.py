@@ -1,19 +1,16 @@
-"""The options of a load, and those that choose a model."""
+"""The options of a load."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import click
 
 from upsert_cli.cli.candidates import files
 from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
-from upsert_cli.errors import BadServerAddress
+from upsert_cli.cli.target_options import chroma_option, model_choices
+from upsert_cli.cli.values import RayAddress, Scope, Share
 from upsert_cli.loading.request import DEFAULT_MAX_DELETE
-from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
 from upsert_cli.stream.chroma.patience import RETRY_FOR
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
@@ -23,76 +20,6 @@ MAX_TOKEN_BUDGET = 1 << 20
 MAX_WRITERS = 10  # Chroma Cloud takes so many writes to one collection at the same time
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
 MIN_PART_TOKENS = 8  # tokens; models put two or more around each text, and a character may have several
-ALL = 100.0  # percent
-MAX_SCOPE = 128  # characters; each record holds them
-
-
-class ChromaPlace(click.ParamType[str]):
-    """A folder, a server's address, or the cloud, in the one spelling that a task keeps."""
-
-    name = "folder|url|cloud"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the place, or fails for an address that cannot be one; its password, if any, is not repeated."""
-        if not value:  # for a path that is the current folder, for a user a shell variable that was not set
-            self.fail("it is empty; name a folder or a server")
-        try:
-            return place_named(str(value))
-        except BadServerAddress as error:
-            self.fail(str(error))
-
-    @staticmethod
-    def below(folder: Path, value: str) -> str:
-        """Returns a folder as one below another, and any other place as it is."""
-        return value if is_server(value) or value == CLOUD else str(folder / Path(value).expanduser())
-
-
-def chroma_option(also: str = "") -> Decorator:
-    """Returns the option that says where Chroma is."""
-    return option(
-        "--chroma",
-        type=ChromaPlace(),
-        default="chroma",
-        metavar="TARGET",
-        help=f"A folder, http(s)://host:port[/tenant/database], or `cloud`{also}.",
-    )
-
-
-class Scope(click.ParamType[str]):
-    """The name of a scope, which each of its records holds."""
-
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the name, or fails for one that nobody could type again."""
-        if not value.strip() or not value.isprintable() or len(value) > MAX_SCOPE:
-            self.fail(f"{value!r} is no name of a scope: up to {MAX_SCOPE} characters that can be seen")
-        return str(value)
-
-
-class Share(click.ParamType[str]):
-    """A number of items, or a percentage of them."""
-
-    name = "n|n%"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the text as it stands, once it is known to be a number or a percentage."""
-        if not re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value) or (value[-1] == "%" and float(value[:-1]) > ALL):
-            self.fail(f"{value!r} is neither a number of items such as 10 nor a percentage such as 5%")
-        return str(value)
-
-
-class RayAddress(click.ParamType[str]):
-    """Where a Ray cluster is."""
-
-    name = "auto|local|host:port"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the address, or fails for what is none."""
-        if not re.fullmatch(r"auto|local|[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
-            hint = "; run upsert-cli on a machine of the cluster instead" if value.startswith("ray://") else ""
-            self.fail(f"{value!r} is neither auto, local, nor HOST:PORT of a cluster's head{hint}")
-        return str(value)
 
 
 def engine_options() -> list[Decorator]:
@@ -241,34 +168,6 @@ def split_options() -> list[Decorator]:
             help="With --split: tokens that a part repeats of the one before, at most.",
         ),
         option("--average", is_flag=True, help="With --split: store the mean of an item's parts too, as ID#average."),
-    ]
-
-
-def model_options() -> Decorator:
-    """Adds the choice of a model."""
-    return all_of(model_choices())
-
-
-def model_place(when: str = ", instead of looking for them") -> list[Decorator]:
-    """Returns the options that say where a model's files are; `when` ends the help of the folder."""
-    return [
-        option(
-            "--model-path",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            metavar="DIR",
-            help=f"The folder with the model's files{when}.",
-        ),
-        option("--offline", is_flag=True, help="Never look for the model in the network."),
-    ]
-
-
-def model_choices() -> list[Decorator]:
-    """Returns the options that choose a model."""
-    return [
-        option(
-            "--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed's (`models list`)."
-        ),
-        *model_place(),
     ]
 
 

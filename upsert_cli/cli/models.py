@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.load_options import model_options
 from upsert_cli.cli.options import Session, common_options, json_option
+from upsert_cli.cli.target_options import model_options
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.models import find_model, list_models
 from upsert_cli.stream.embedder import PROBE_TEXT, FastEmbedder

@@ -11,9 +11,9 @@ import click
 
 from upsert_cli.checking.querying import Nearest, Question, nearest
 from upsert_cli.checking.subject import Subject
-from upsert_cli.cli.load_options import chroma_option, model_place
 from upsert_cli.cli.options import Session, all_of, common_options, json_option, option
 from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.cli.text import safe_json
 from upsert_cli.loading.request import Options
 

@@ -10,8 +10,8 @@ from upsert_cli.checking.repair import repair as repair_subject
 from upsert_cli.checking.subject import Subject
 from upsert_cli.checking.verification import Verification
 from upsert_cli.checking.verification import verify as verify_subject
-from upsert_cli.cli.load_options import chroma_option, model_place
 from upsert_cli.cli.options import Session, TaskId, all_of, common_options, json_option, option
+from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.loading.request import Options

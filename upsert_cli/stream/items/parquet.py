@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.items.json_text import JSON_FIELDS, parse
+from upsert_cli.errors import ItemError
 from upsert_cli.stream.items.parquet_pages import Page, pages_of
+from upsert_cli.stream.items.parquet_rows import MAX_ROW, one_line, too_large, unpacked
 from upsert_cli.stream.items.parquet_types import readable
 from upsert_cli.stream.sources.inflating import native_file
 from upsert_cli.stream.sources.remote import Place
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-MAX_ROW = 8 << 20  # bytes; as a line of JSONL
 MAX_BATCH_ROWS = 64  # rows; more gain nothing, 8 cost twice the CPU a row
 BATCH_BYTES = 32 << 20  # bytes that a batch may unpack to at worst; pyarrow takes three times as much for a moment
-AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
 READ_BUFFER = 1 << 20  # bytes; without `pre_buffer` a third of the memory, and no slower
 USUAL_DICTIONARY = 2 << 20  # bytes; writers give up a dictionary at about 1 MiB
 SKEW = 16  # times the mean that the largest value of a usual page is taken for
@@ -59,7 +56,7 @@ def read_rows(
                 if row != end:
                     raise OSError(f"row group {group} ends at row {row}, but the footer says {end}")
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
-        raise OSError(_one_line(error)) from error
+        raise OSError(one_line(error)) from error
 
 
 def count_rows(path: Place) -> int:
@@ -74,7 +71,7 @@ def count_rows(path: Place) -> int:
         with _open(path) as file:
             return int(file.metadata.num_rows)
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
-        raise OSError(_one_line(error)) from error
+        raise OSError(one_line(error)) from error
 
 
 def cut_rows(path: Place, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
@@ -112,7 +109,7 @@ def cut_rows(path: Place, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
             if begin < end:
                 yield end, 0
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
-        raise OSError(_one_line(error)) from error
+        raise OSError(one_line(error)) from error
 
 
 def _check_names(names: Iterable[str], fields: Collection[str] | None) -> None:
@@ -140,14 +137,14 @@ def _records(
 ) -> Iterator[dict[str, Any] | ItemError]:
     metadata = file.metadata.row_group(group)
     if metadata.total_byte_size > max(HUGE_GROUP, MAX_ROW * metadata.num_rows):
-        return repeat(_too_large(), metadata.num_rows - max(0, skip))
+        return repeat(too_large(), metadata.num_rows - max(0, skip))
     # Of a file that is not in item form everything is read, so that its rejects show what there is.
     names = [name for name in file.schema_arrow.names if fields is not None and name in fields] or None
     read = partial(file.iter_batches, row_groups=[group], columns=names, use_threads=False)
     # Of a damaged footer the reader says so, while the metadata's accessors end the process (pyarrow 26).
     next(read(1), None)
     batches = _behind(read(_batch_rows(file, pages, group, names)), skip)
-    return chain.from_iterable(_unpacked(batch, mapped=fields is None) for batch in batches)
+    return chain.from_iterable(unpacked(batch, mapped=fields is None) for batch in batches)
 
 
 def _behind(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
@@ -191,63 +188,3 @@ def _largest_of(page: Page) -> float:
     """Returns the bytes that a value of a page may have; a usual page has no value that is far from the mean."""
     limit = USUAL_DICTIONARY if page.is_dictionary else LARGE_PAGE
     return page.size if page.size > limit else min(page.size, SKEW * page.size / max(1, page.values))
-
-
-# -- rows ---------------------------------------------------------------------------------------------------------
-
-
-def _unpacked(batch: pa.RecordBatch, *, mapped: bool) -> Iterable[dict[str, Any] | ItemError]:
-    """Returns the rows as Python values: one by one where they are large, or where one of them is broken."""
-    if batch.nbytes <= AT_ONCE_BYTES:
-        # A text that is not UTF-8, a date that Python cannot hold; pyarrow raises errors of many kinds for them.
-        with suppress(Exception):
-            return _as_dicts(batch, mapped=mapped)
-    return (_single(batch.slice(place, 1), mapped=mapped) for place in range(batch.num_rows))
-
-
-def _single(row: pa.RecordBatch, *, mapped: bool) -> dict[str, Any] | ItemError:
-    if row.nbytes > MAX_ROW:
-        return _too_large()
-    try:
-        return _as_dicts(row, mapped=mapped)[0]
-    except Exception as error:  # noqa: BLE001  # as above; here it is known whose fault it is
-        return _fault(f"a value cannot be read: {_one_line(error)}")
-
-
-def _as_dicts(batch: pa.RecordBatch, *, mapped: bool) -> list[dict[str, Any]]:
-    names = batch.schema.names
-    columns = [_values(column, name, mapped=mapped) for name, column in zip(names, batch.columns, strict=True)]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _values(column: pa.Array, name: str, *, mapped: bool) -> list[Any]:
-    import pyarrow as pa
-
-    values: list[Any] = column.to_pylist()
-    if name in JSON_FIELDS and pa.types.is_large_binary(column.type):
-        return [text if text is None else _parsed(text, mapped=mapped) for text in values]
-    if pa.types.is_map(column.type):
-        return [None if value is None else {str(key): inner for key, inner in value} for value in values]
-    return values
-
-
-def _parsed(text: bytes, *, mapped: bool) -> object:
-    """Returns what a text column holds as JSON; where fields are mapped, it may as well be any text."""
-    if mapped and text.lstrip()[:1] != b"{":
-        return text.decode()
-    try:
-        return parse(text)
-    except ItemError as error:
-        return error
-
-
-def _too_large() -> ItemError:
-    return _fault(f"the row is larger than {MAX_ROW >> 20} MiB")
-
-
-def _fault(detail: str) -> ItemError:
-    return ItemError(stage=Stage.READING, detail=detail)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

@@ -15,7 +15,7 @@ from upsert_cli.folders import user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
-_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network says
 STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by one that was killed
 
 
@@ -87,12 +87,9 @@ def why_not_kept(error: BaseException) -> str | None:
 
     The hub's client and pip write by themselves: one raises what the system raised, the other prints it.
     """
-    for number in _NOT_TAKEN:
-        if (isinstance(error.__cause__, OSError) and error.__cause__.errno == number) or os.strerror(number) in str(
-            error
-        ):
-            return os.strerror(number)
-    return None
+    cause = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+    words = {number: os.strerror(number) for number in _NOT_TAKEN}
+    return next((said for number, said in words.items() if number == cause or said in str(error)), None)
 
 
 def _sync(path: Path) -> None:

@@ -17,7 +17,6 @@ from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.attempts import Attempt
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.loading.request import exit_code
 
 MAX_LIMIT = 1_000_000
 WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
@@ -126,6 +125,8 @@ def _running(session: Session, task: Task) -> bool:
 
 
 def _state_code(task: Task, *, running: bool) -> int:
+    from upsert_cli.loading.request import exit_code  # with all options of a load, for one option of `info`
+
     if task.status is TaskStatus.PROCESSING and not running:
         return UpsertCliError.exit_code  # its runner has died
     return exit_code(task)

@@ -96,13 +96,18 @@ def test_a_changed_source_is_refused(tmp_path: Path, sources: list[Source], tiny
 
 
 def test_errors_do_not_stay(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
-    """A collection of another model is refused by the receipt, and the next unit opens it anew."""
+    """A collection of another model is refused by the receipt, and the next unit opens it anew; so is one by a worker that got ready."""
     runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
     assert runner.run(_only(sources)).error is None
     runner.close()
     other = UnitRunner(_spec(tmp_path, sources, tiny_model, tokens=128))
     for _ in range(2):
         assert isinstance(other.run(_only(sources)).error, ModelMismatch)
+    other.prepare()
+    (tmp_path / "chroma").rename(tmp_path / "moved")
+    assert isinstance(other.run(_only(sources)).error, ModelMismatch)  # which it met before there was a unit
+    assert other.run(_only(sources)).error is None
+    other.close()
 
 
 def test_a_spec_names_secrets_and_holds_none(

@@ -93,6 +93,7 @@ class UnitRunner:
         self._model: Model | None = None
         self._embedder: Embedder | None = None
         self._writer: Writer | None = None
+        self._fault: Exception | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
 
     def prepare(self) -> None:
@@ -101,8 +102,9 @@ class UnitRunner:
             model, writer = self._ready()
             if self._options.force or not writer.opened().count:  # else all may be unchanged
                 self._load(model)
-        except Exception:  # noqa: BLE001  # the first unit meets with it again, and has a receipt to tell it
+        except Exception as error:  # noqa: BLE001  # the receipt of the first unit tells it
             self._hang_up()
+            self._fault = error
 
     def run(self, unit: Unit) -> UnitReceipt:
         """Loads a unit; whatever goes wrong is told by its receipt."""
@@ -125,6 +127,9 @@ class UnitRunner:
             writer.await_end(LAST_WRITE_SECONDS)
 
     def _run(self, unit: Unit) -> UnitReceipt:
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
         self._check_unchanged(unit.start.source)
         model, writer = self._ready()
         progress = Progress(total=None)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+TOKEN = secrets.token_hex(32)  # of all clusters of this process, which reads it once
 START_SECONDS = 120.0  # seconds for a worker to come up on a busy machine
 
 
@@ -20,7 +21,6 @@ class Raylets:
     def __init__(self, *, processors: int) -> None:
         from ray.cluster_utils import Cluster
 
-        self.token = os.environ["RAY_AUTH_TOKEN"]
         self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         self._nodes: list[Any] = []
         self._processors = processors
@@ -33,7 +33,7 @@ class Raylets:
         os.environ |= {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_AUTH_TOKEN": TOKEN,
         }
         raylets = cls(processors=processors)
         try:
@@ -76,7 +76,7 @@ class Raylets:
                 if (
                     process.name.isdigit()
                     and b"Worker.run" in (process / "cmdline").read_bytes()
-                    and self.token.encode() in (process / "environ").read_bytes()
+                    and TOKEN.encode() in (process / "environ").read_bytes()
                 ):
                     found.append(int(process.name))
         return found

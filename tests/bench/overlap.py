@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.bench.bench import Bench
+from tests.bench.memory import large_load
 from tests.bench.results import Result, at_most, shown
 
 SLOWER = 1.05  # times the slowest stage
@@ -13,10 +14,8 @@ EDGES = ("opening", "loading", "flushing")  # before the first window and after 
 
 def stages(bench: Bench) -> Iterator[Result]:
     """Shows the busy and idle time of each stage, of a load with the real model and one with the tiny one."""
-    rows = bench.sizes.large // 10
-    tiny = bench.once(
-        f"run of {rows} rows, tiny model", lambda: bench.load(bench.source(rows), bench.fresh("tiny"), tiny=True)
-    )
+    rows = bench.sizes.large
+    tiny = large_load(bench, rows)
     for name, cost in (("real model", bench.first_load()), (f"tiny model, {rows:,} rows", tiny)):
         busy: dict[str, float] = dict(bench.task_of(cost).get("seconds", {}))
         if not (total := busy.pop("total", 0.0)):

@@ -39,7 +39,7 @@ def _rows(unit: Unit) -> list[int]:
 
 def _run(unit: Unit) -> UnitReceipt:
     rows = _rows(unit)
-    ids = {b"%d" % row: Loaded(row, inserted=True, unchanged=False) for row in rows}
+    ids = [(b"%d" % row, Loaded(row, inserted=True, unchanged=False)) for row in rows]
     return UnitReceipt(unit=unit, counts=Counts(read=len(rows), inserted=len(rows)), ids=ids)
 
 
@@ -72,7 +72,7 @@ def test_each_row_is_settled_once(
     receipts = list(_dispatch(workers, count=count).run(iter(units)))
     assert sorted(receipt.unit.id for receipt in receipts) == sorted(unit.id for unit in units)
     total = sum(sizes)
-    settled = [one.row for receipt in receipts for one in receipt.ids.values()]
+    settled = [one.row for receipt in receipts for _, one in receipt.ids]
     rejected = [record["row"] for receipt in receipts for record in receipt.rejects]
     assert sorted(settled + rejected) == list(range(1, total + 1))
     expected = {row for row in deadly if row <= total}
@@ -82,6 +82,22 @@ def test_each_row_is_settled_once(
     counts = sum((receipt.counts for receipt in receipts), Counts())
     assert counts.reconciles()
     assert counts.read == total
+
+
+def test_the_parts_of_a_unit_may_end_in_any_order() -> None:
+    """Of an id in two parts that were loaded side by side, both are told, so that the later row is loaded once more."""
+    left = [3]
+
+    def run(unit: Unit) -> UnitReceipt:
+        ids = [(b"same", Loaded(row, inserted=True, unchanged=False)) for row in _rows(unit)]
+        return UnitReceipt(unit=unit, counts=Counts(read=len(ids), inserted=len(ids)), ids=ids[-1:])
+
+    def dies(_: Unit) -> bool:
+        left[0] -= 1
+        return left[0] >= 0
+
+    [receipt] = _dispatch(StandIns(run, dies=dies), count=2).run(iter([_unit(0, 8)]))
+    assert sorted(one.row for _, one in receipt.ids) == [4, 8]
 
 
 def test_one_deadly_row_ends_few_workers() -> None:

@@ -66,7 +66,7 @@ def test_a_receipt_tells_of_each_row(tmp_path: Path, sources: list[Source], tiny
     assert done.error is None
     assert (done.counts.read, done.counts.inserted, done.counts.failed) == (3, 1, 2)
     assert [record["row"] for record in done.rejects] == [2, 3]
-    assert list(done.ids.values()) == [Loaded(1, inserted=True, unchanged=False)]
+    assert [one for _, one in done.ids] == [Loaded(1, inserted=True, unchanged=False)]
     assert done.seconds["embedding"] > 0
 
 
@@ -82,7 +82,7 @@ def test_a_row_takes_the_place_of_a_later_one_that_fails(tmp_path: Path, tiny_mo
     runner.close()
     assert done.counts == Counts(read=3, inserted=1, duplicate=1, failed=1)
     assert [record["row"] for record in done.rejects] == [3]
-    assert list(done.ids.values()) == [Loaded(2, inserted=True, unchanged=False)]
+    assert [one for _, one in done.ids] == [Loaded(2, inserted=True, unchanged=False)]
 
 
 def test_a_changed_source_is_refused(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:

@@ -20,7 +20,7 @@ from upsert_cli.journal.rejects import RejectsFile
 def _receipt(
     unit: str, *, source: int = 0, row: int = 0, rejected: int = 0, ids: dict[bytes, int] | None = None
 ) -> Receipt:
-    loaded = {digest: Loaded(place, inserted=True, unchanged=False) for digest, place in (ids or {}).items()}
+    loaded = [(digest, Loaded(place, inserted=True, unchanged=False)) for digest, place in (ids or {}).items()]
     rejects = [{"source": "a.jsonl", "row": row + 1 + place, "detail": "é\ud800"} for place in range(rejected)]
     counts = Counts(read=4 + rejected, inserted=4, failed=rejected)
     body = {"unit": unit, "end": None}
@@ -131,7 +131,7 @@ def test_each_new_record_is_counted_once(
     with Receipts.open_at(path) as receipts:
         receipts.begin(is_empty=is_empty)
         for unit, counts in enumerate(sums):
-            receipts.add(replace(_receipt(str(unit), source=unit), counts=counts, ids=ids[unit]))
+            receipts.add(replace(_receipt(str(unit), source=unit), counts=counts, ids=[*ids[unit].items()]))
     with Receipts.open_at(path) as receipts:
         receipts.begin(is_empty=not is_empty)  # by then the collection tells nothing about the beginning
         total = receipts.total().counts + receipts.correction()

@@ -116,3 +116,16 @@ def test_a_window_is_bounded_in_size_whatever_fills_it(tmp_path: Path, field: st
     windows = _windows(_sources(path), 512)
     assert sum(window.read for window in windows) == 12
     assert max(window.read for window in windows) <= 4
+
+
+def test_a_window_of_which_nothing_is_left_lets_the_reader_go_on() -> None:
+    """The first window may be emptied by what the collection holds; whoever waits for its speed does not wait for ever."""
+    pace = Pace()
+    pace.learn("embedding", 0, 0.0)
+    assert pace.rows == MIN_ROWS
+    ending = threading.Event()
+    late = threading.Timer(10, ending.set)
+    late.start()
+    pace.await_first(ending)
+    late.cancel()
+    assert not ending.is_set()

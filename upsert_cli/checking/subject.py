@@ -76,7 +76,8 @@ class Subject:
         if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
             model = find_model(task.model, folder=options.model_folder, offline=options.offline)
             stamp = {STAMP_MODEL: model.name, STAMP_DIMENSION: model.dimension, STAMP_MAX_TOKENS: model.max_tokens}
-        late = {Stage.SPLITTING.value, Stage.INFERENCE.value, Stage.UPSERT.value}
+        # Those that are found once a row is read; a row that ends its process is of the stage `other`.
+        late = {Stage.SPLITTING.value, Stage.INFERENCE.value, Stage.UPSERT.value, Stage.OTHER.value}
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in late)
         return cls._stamped(

@@ -14,7 +14,6 @@ from typing import Protocol, TypeAlias
 from upsert_cli.distributed.runner import UnitReceipt
 from upsert_cli.errors import Stage, UnitKeepsFailing, WorkersKeepDying
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.receipts import follow
 from upsert_cli.stream.items.item import Reject
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import Unit
@@ -83,12 +82,13 @@ class _Suspect:
         for one in sorted(self.receipts, key=lambda receipt: receipt.unit.after):
             seconds = Counter(merged.seconds)
             seconds.update(one.seconds)
-            follow(merged.ids, one.ids)
             merged = replace(
                 merged,
                 counts=merged.counts + one.counts,
                 converted=merged.converted + one.converted,
                 rejects=merged.rejects + one.rejects,
+                # Apart: parts are loaded side by side, so that of an id in several of them any may be the last.
+                ids=[*merged.ids, *one.ids],
                 seconds=dict(seconds),
                 worker=one.worker,
                 rest=one.rest,

@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -64,8 +64,8 @@ class UnitReceipt:
     rejects: tuple[dict[str, Any], ...] = ()
     """In the order of their rows."""
 
-    ids: dict[bytes, Loaded] = field(default_factory=dict)
-    """By a digest of the id of each item that was loaded."""
+    ids: Sequence[tuple[bytes, Loaded]] = ()
+    """A digest of the id of each item that was loaded, once for each part of the unit that was loaded by itself."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy."""
@@ -168,7 +168,7 @@ class UnitRunner:
             counts=tally.counts,
             converted=tally.converted,
             rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
-            ids=tally.ids,
+            ids=tuple(tally.ids.items()),
             seconds=progress.seconds,
             worker=_here(),
             rest=None if rest is None else unit.rest_from(rest),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,8 @@ class Receipt:
     rejects: list[dict[str, Any]]
     """In the order of their rows."""
 
-    ids: dict[bytes, Loaded]
-    """By a digest of the id of each item that was loaded; to find out which come again."""
+    ids: Sequence[tuple[bytes, Loaded]]
+    """A digest of the id of each item that was loaded; to find out which come again, also within the unit."""
 
 
 def follow(ids: dict[bytes, Loaded], later: Mapping[bytes, Loaded]) -> None:
@@ -142,7 +142,7 @@ class Receipts:
         )
         ids = [
             (digest, _place(receipt.source, one.row), _INSERTED * one.inserted | _UNCHANGED * one.unchanged)
-            for digest, one in receipt.ids.items()
+            for digest, one in receipt.ids
         ]
         with _told(self._path), self._transaction():
             self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", values)
@@ -187,7 +187,7 @@ class Receipts:
                 yield [json.loads(line) for line in text.splitlines()]
 
     def repeated(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yields the last row of each id that was loaded by more than one unit, in order, with the body of its unit."""
+        """Yields the last row of each id that was loaded more than once, in order, with the body of its unit."""
         last = "SELECT MAX(place) AS place FROM ids GROUP BY digest HAVING COUNT(*) > 1 ORDER BY place"
         for (place,) in self._all(last):
             # The rows of a unit lie behind its place.

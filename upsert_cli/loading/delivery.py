@@ -79,6 +79,7 @@ class Delivery:
 
     def _finish(self, pulse: Callable[[], None]) -> None:
         """Settles what was begun before the attempt ended, if it comes to its end."""
+        self.stages.stop()
         until = time.monotonic() + (LAST_WRITE_SECONDS if self.is_shared else math.inf)
         while not self.overlap.is_empty and time.monotonic() < until:
             self.overlap.await_first()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from upsert_cli.journal.attempts import Counts
@@ -40,6 +40,13 @@ class Outcome:
 
     stale: Sequence[Member]
     """Records that items which were loaded have no longer."""
+
+    def counting_as_new(self, ids: Set[str]) -> Outcome:
+        """Returns the same, but what was loaded of these ids is new."""
+        old = Counter(one.counted_as for object_id, one in self.loaded.items() if object_id in ids)
+        new = {object_id: Ended(self.loaded[object_id].row, "inserted") for object_id in ids & self.loaded.keys()}
+        counts = self.counts + Counts(**{name: -rows for name, rows in old.items()}) + Counts(inserted=len(new))
+        return replace(self, counts=counts, loaded={**self.loaded, **new})
 
     def and_then(self, other: Outcome) -> Outcome:
         """Returns what became of both windows."""
@@ -100,7 +107,9 @@ class Outcomes:
             )
             for one in written
         ]
-        return functools.reduce(Outcome.and_then, others, first)
+        # Of an item with parts some may have been written before another was refused: the row before finds them there.
+        new = written[0].embedded.new_ids()
+        return functools.reduce(Outcome.and_then, [one.counting_as_new(new) for one in others], first)
 
     def of(
         self, window: Window, comparison: Comparison, *, refused: Iterable[Reject] = (), truncated: int = 0

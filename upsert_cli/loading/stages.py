@@ -12,7 +12,7 @@ from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.request import Options
 from upsert_cli.loading.resources import load_model
 from upsert_cli.models import Model
-from upsert_cli.stream.ahead import STEP, run_ahead
+from upsert_cli.stream.ahead import STEP, StreamEnded, run_ahead
 from upsert_cli.stream.chroma.rows import Leased
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Recipe
@@ -48,6 +48,7 @@ class Stages:
         self._in_flight = InFlight()
         self._ending = threading.Event()
         self._open = threading.Event()
+        self._stopping = threading.Event()
         self._alone: Callable[[Window], Iterator[Embedded]] | None = None
 
     def run(
@@ -104,7 +105,7 @@ class Stages:
         compare = partial(compare_windows, collection=writer, force=options.force, average=options.average)
         embed = partial(embed_windows, load=loader.embedder, effort=options.effort, clock=time.monotonic)
         self._alone = lambda window: embed(
-            compare(iter([window]), in_flight=InFlight(), ending=threading.Event()), ending=threading.Event()
+            compare(iter([window]), in_flight=InFlight(), ending=self._stopping), ending=self._stopping
         )
         plans = run_ahead(
             compare(self._once_open(ahead), in_flight=self._in_flight, ending=self._ending),
@@ -125,9 +126,20 @@ class Stages:
         yield from windows
 
     def embed(self, window: Window) -> Embedded:
-        """Compares and embeds, beside the stages, what takes the place of items of a window that they have yielded."""
+        """Compares and embeds, beside the stages, what takes the place of items of a window that they have yielded.
+
+        Raises:
+            StreamEnded: It was not begun, or not ended, before `stop`.
+        """
         assert self._alone is not None  # noqa: S101  # set before there is a window
-        return next(self._alone(window))
+        embedded = next(self._alone(window), None)
+        if embedded is None:
+            raise StreamEnded
+        return embedded
+
+    def stop(self) -> None:
+        """Ends what `embed` is at between two micro-batches: its window is then not settled, and loaded again."""
+        self._stopping.set()
 
     def settled(self, window: Window, *, write_seconds: float) -> None:
         """Lets the ids of a window into the collection again, and sizes the next ones by what took longest."""

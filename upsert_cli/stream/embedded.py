@@ -43,6 +43,12 @@ class Embedded:
         """Returns the records to write with their vectors."""
         return self._records(self.rows, self.vectors)
 
+    def new_ids(self) -> set[str]:
+        """Returns the ids of items of which the collection had nothing when the window was compared."""
+        pairs = zip(self.window.documents, self.comparison.verdicts, strict=True)
+        known = {document.item.object_id for document, verdict in pairs if verdict is not Verdict.NEW}
+        return {document.item.object_id for document in self.window.documents} - known
+
     def updates(self) -> Rows:
         """Returns the records of which only the metadata changed."""
         failed = {(reject.source, reject.row) for reject in self.rejects}

@@ -23,13 +23,15 @@ class Pace:
 
     def learn(self, stage: str, rows: int, seconds: float) -> None:
         """Learns that `rows` rows kept a stage busy for `seconds`; the slowest stage counts."""
-        if self._fixed or rows == 0:
+        if self._fixed:
+            return
+        self._known.set()
+        if rows == 0:  # nothing was left of the window, which tells nothing of the speed
             return
         self._row_seconds[stage] = seconds / rows
         fitting = int(TARGET_SECONDS / max(*self._row_seconds.values(), TARGET_SECONDS / MAX_ROWS))
         # No faster than fourfold: one lucky window, of unchanged rows say, tells nothing about the next.
         self.rows = max(MIN_ROWS, min(fitting, GROWTH * self.rows))
-        self._known.set()
 
     def await_first(self, ending: threading.Event) -> None:
         """Waits until something is known, lest a file is in windows of the smallest size before the first is done."""

@@ -9,13 +9,14 @@ import click
 from upsert_cli.cli.candidates import files
 from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
 from upsert_cli.cli.target_options import chroma_option, model_choices
-from upsert_cli.cli.values import RayAddress, Scope, Share
+from upsert_cli.cli.values import Number, RayAddress, Scope, Share
 from upsert_cli.loading.request import DEFAULT_MAX_DELETE
 from upsert_cli.stream.chroma.patience import RETRY_FOR
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256
 MAX_WORKERS = 10_000
+MAX_GPUS = 1_024.0
 MAX_TOKEN_BUDGET = 1 << 20
 MAX_WRITERS = 10  # Chroma Cloud takes so many writes to one collection at the same time
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
@@ -47,7 +48,7 @@ def engine_options() -> list[Decorator]:
         ),
         option(
             "--num-gpus-per-worker",
-            type=click.FloatRange(0),
+            type=Number(0, MAX_GPUS),
             default=0.0,
             metavar="X",
             help="With --engine ray: GPUs for each of them; see --device.",
@@ -99,7 +100,7 @@ def load_options(collection: str) -> Decorator:
         ),
         option(
             "--retry-for",
-            type=click.FloatRange(0, MAX_RETRY_FOR),
+            type=Number(0, MAX_RETRY_FOR),
             default=RETRY_FOR,
             metavar="SECS",
             help="How long what fails on a server is tried again.",
@@ -128,7 +129,7 @@ def load_options(collection: str) -> Decorator:
         ),
         option(
             "--wait-timeout",
-            type=click.FloatRange(0),
+            type=Number(0),
             metavar="SECS",
             show_default="no limit",
             help="With --if-running wait: refuse after so many seconds.",

@@ -14,6 +14,7 @@ from upsert_cli.cli.moments import Moment
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_separated
+from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.attempts import Attempt
 from upsert_cli.journal.tasks import Task, TaskStatus
@@ -59,7 +60,7 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
     "--watch",
     is_flag=False,
     flag_value=watching.WATCH_SECONDS,
-    type=click.FloatRange(0.1),
+    type=Number(0.1, MAX_WATCH_SECONDS),
     metavar="[SECS]",
     help=f"Show them anew every {watching.WATCH_SECONDS:g} or SECS seconds, until a signal comes.",
 )
@@ -93,7 +94,7 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
 
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
-@option("--wait", type=click.FloatRange(0), metavar="SECS", help="Wait so long until the runner has stopped.")
+@option("--wait", type=Number(0), metavar="SECS", help="Wait so long until the runner has stopped.")
 @json_option("Print the task as one JSON object.")
 @common_options
 def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) -> None:

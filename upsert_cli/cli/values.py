@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,19 @@ from upsert_cli.errors import BadServerAddress
 from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
 
 ALL = 100.0  # percent
+MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
 MAX_SCOPE = 128  # characters; each record holds them
+
+
+class Number(click.FloatRange):
+    """A number in a range, which `nan` is not, though it compares as if it were in any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number, or fails for what is none or out of range."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 class ChromaPlace(click.ParamType[str]):

@@ -15,6 +15,7 @@ from upsert_cli.cli.load_options import metrics_option
 from upsert_cli.cli.options import Session, common_options, json_option, option
 from upsert_cli.cli.report import RunReport
 from upsert_cli.cli.text import safe_json
+from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task
@@ -31,7 +32,7 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs mil
     "--watch",
     is_flag=False,
     flag_value=WATCH_SECONDS,
-    type=click.FloatRange(0.1),
+    type=Number(0.1, MAX_WATCH_SECONDS),
     metavar="[SECS]",
     show_default="end when nothing is pending",
     help=f"Look for new tasks every {WATCH_SECONDS:g} or SECS seconds, until a signal comes.",

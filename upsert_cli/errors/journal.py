@@ -201,3 +201,13 @@ class StdoutUnwritable(UpsertCliError):
 
     def __str__(self) -> str:
         return f"stdout cannot be written ({self.reason}); direct it to where there is room, then ask again"
+
+
+class PageUnwritable(UpsertCliError):
+    """Raised when the page of a task cannot be written where it was asked for."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be written ({self.reason}); make room or access, or name another with --html"

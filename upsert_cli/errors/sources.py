@@ -65,7 +65,8 @@ class SourceUnreadable(UpsertCliError):
 
     def __str__(self) -> str:
         where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
-        return f"{where} ({self.reason}); mend the file or leave it out, then load again"
+        remedy = "see that it can be reached" if "://" in self.name else "mend the file"
+        return f"{where} ({self.reason}); {remedy} or leave it out, then load again"
 
 
 class SourceChanged(Refusal):

@@ -14,7 +14,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.loading.request import Options, Request
 from upsert_cli.models import known_name
-from upsert_cli.stream.chroma.address import is_server
+from upsert_cli.stream.chroma.address import is_server, require_collection_name
 from upsert_cli.stream.documents.scopes import scope_of
 from upsert_cli.stream.documents.splitting import require_splitter
 from upsert_cli.stream.sources.probing import check_first_rows
@@ -32,6 +32,7 @@ class Draft:
         self._incoming: Path | None = None
 
     def __enter__(self) -> Draft:
+        require_collection_name(self._request.collection)
         if self._request.options.engine == "ray":
             _require_cluster_loadable(self._request)
         names, given = self._request.names, self._request.options.format

@@ -8,6 +8,7 @@ import click
 
 from upsert_cli.cli.options import Session, TaskId, common_options, option
 from upsert_cli.cli.page.page import render_page
+from upsert_cli.errors import PageUnwritable
 from upsert_cli.outfiles import write_out
 
 
@@ -39,5 +40,8 @@ def report(session: Session, *, task_id: str, html: Path) -> None:
     if str(html) == "-":
         click.echo(page)
         return
-    write_out(html, page)
+    try:
+        write_out(html, page)
+    except OSError as error:
+        raise PageUnwritable(path=str(html), reason=error.strerror or str(error)) from error
     session.terminal.say(f"the page of task {task_id} is in {html}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from upsert_cli.errors import BadServerAddress
+from upsert_cli.errors import BadCollectionName, BadServerAddress
 
 CLOUD = "cloud"
 CLOUD_URL = "https://api.trychroma.com"
@@ -21,6 +21,7 @@ DEFAULT_DATABASE = "default_database"
 PARTS = 2  # of the path: tenant and database
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_COLLECTION_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -127,3 +128,14 @@ def _variable(name: str, *, is_cloud: bool) -> str | None:
 def _cloud_url() -> str:
     """Returns where the cloud is: some of its regions have addresses of their own."""
     return os.environ.get("UPSERT_CLI_CHROMA_CLOUD_URL", "").rstrip("/") or CLOUD_URL
+
+
+def require_collection_name(name: str) -> None:
+    """Makes sure that Chroma takes a name for a collection, by the rule of chromadb 1.5; servers may be narrower.
+
+    Raises:
+        BadCollectionName: It does not.
+    """
+    if not _COLLECTION_NAME.fullmatch(name):
+        reason = "3 to 512 of a-z, A-Z, 0-9, dot, hyphen and underscore, a letter or digit at both ends"
+        raise BadCollectionName(name=name, reason=f"{reason}, make a name")

@@ -116,7 +116,8 @@ def skip_line(file: BinaryIO) -> int:
 
 def too_long() -> ItemError:
     """Returns what is wrong with a row that is not read in one piece."""
-    return ItemError(stage=Stage.READING, detail=f"the row is longer than {MAX_LINE >> 20} MiB")
+    detail = f"the row is longer than {MAX_LINE >> 20} MiB, the limit; divide its text into several items"
+    return ItemError(stage=Stage.READING, detail=detail)
 
 
 def _cut_short(error: ItemError) -> ItemError:

@@ -63,7 +63,7 @@ def _parsed(text: bytes, *, mapped: bool) -> object:
 
 def too_large() -> ItemError:
     """Returns what is wrong with a row that is not made."""
-    return _fault(f"the row is larger than {MAX_ROW >> 20} MiB")
+    return _fault(f"the row is larger than {MAX_ROW >> 20} MiB, the limit; divide its text into several items")
 
 
 def _fault(detail: str) -> ItemError:

@@ -10,8 +10,8 @@ from upsert_cli import __version__
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.loading.request import Options
-from upsert_cli.loading.resources import recipe_of
-from upsert_cli.models import DEFAULT_MODEL, Model, find_model, identity_of, silent
+from upsert_cli.loading.resources import model_of, recipe_of
+from upsert_cli.models import DEFAULT_MODEL, Model, identity_of, silent
 from upsert_cli.stream.chroma.place import place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
@@ -74,7 +74,7 @@ class Subject:
             source.check_unchanged(task_id=task_id)
         stamp, _, _ = _described(journal, task.chroma, task.collection)
         if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
-            model = find_model(task.model, folder=options.model_folder, offline=options.offline)
+            model = model_of(task.model, options)
             stamp = {STAMP_MODEL: model.name, STAMP_DIMENSION: model.dimension, STAMP_MAX_TOKENS: model.max_tokens}
         # Those that are found once a row is read; a row that ends its process is of the stage `other`.
         late = {Stage.SPLITTING.value, Stage.INFERENCE.value, Stage.UPSERT.value, Stage.OTHER.value}
@@ -150,8 +150,7 @@ class Subject:
         """
         if not self.target.model:
             raise ModelUnknown(path=self.target.path, collection=self.target.collection)
-        options = self.options
-        return find_model(self.target.model, folder=options.model_folder, offline=options.offline, report=report)
+        return model_of(self.target.model, self.options, report=report)
 
 
 def model_named(metadata: Mapping[str, Any], function: str) -> str | None:

@@ -18,10 +18,10 @@ from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.loading.outcomes import Outcome, Outcomes
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.request import Options
-from upsert_cli.loading.resources import load_model, recipe_of
+from upsert_cli.loading.resources import load_model, model_of, recipe_of
 from upsert_cli.loading.stages import Stages
 from upsert_cli.loading.writing import delete_stale, write_window
-from upsert_cli.models import Model, find_model
+from upsert_cli.models import Model
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.embedder import Embedder
@@ -195,10 +195,7 @@ class UnitRunner:
             if not os.environ.get(name):
                 raise SecretMissing(variable=name, worker=_here())
         if self._model is None:
-            options = self._options
-            self._model = find_model(
-                spec.model, folder=options.model_folder, offline=options.offline, report=lambda _: None
-            )
+            self._model = model_of(spec.model, self._options)
         if self._writer is None:
             # The lease on the collection is with the process that runs the task; workers do not keep each other out.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target

@@ -17,8 +17,8 @@ from upsert_cli.loading.deletion import Deletion
 from upsert_cli.loading.draft import Draft
 from upsert_cli.loading.outcomes import Outcomes
 from upsert_cli.loading.request import Options, Request
-from upsert_cli.loading.resources import place_of_task, recipe_of, target_of
-from upsert_cli.models import Model, find_model
+from upsert_cli.loading.resources import model_of, place_of_task, recipe_of, target_of
+from upsert_cli.models import Model
 from upsert_cli.stream.chroma.rows import Comparison, Member, MembersPage, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
@@ -78,7 +78,7 @@ def rehearse(
         options = Options.from_json(draft.task.options)
         model = None
         if compare:
-            model = find_model(draft.task.model, folder=options.model_folder, offline=options.offline, report=report)
+            model = model_of(draft.task.model, options, report=report)
         sources = [Source.from_json(value) for value in draft.task.inputs]
         windows = read_windows(
             sources,

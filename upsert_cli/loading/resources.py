@@ -13,7 +13,7 @@ from upsert_cli.errors import PartsTooLong
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
 from upsert_cli.loading.request import Options
-from upsert_cli.models import DEFAULT_MODEL, Model, find_model
+from upsert_cli.models import DEFAULT_MODEL, Model, find_model, silent
 from upsert_cli.stream.ahead import run_ahead
 from upsert_cli.stream.chroma.place import Place, place_at
 from upsert_cli.stream.chroma.rows import Target
@@ -25,13 +25,18 @@ from upsert_cli.stream.embedder import Embedder, FastEmbedder, load_tokenizer
 LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
 
 
+def model_of(name: str, options: Options, *, report: Callable[[str], None] = silent) -> Model:
+    """Finds a model where the options of a load say that it may be; see `find_model`."""
+    return find_model(name, folder=options.model_folder, offline=options.offline, report=report)
+
+
 def find_model_patiently(
     task: Task, options: Options, *, report: Callable[[str], None], wait: Callable[[], None]
 ) -> Model:
     """Finds the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
 
     def finding() -> Iterator[Model]:
-        yield find_model(task.model, folder=options.model_folder, offline=options.offline, report=report)
+        yield model_of(task.model, options, report=report)
 
     with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=wait)) as found:
         return next(found)

@@ -43,8 +43,8 @@ class ObjectFile:
 
     def read_at(self, position: int, size: int) -> bytes:
         """Returns up to `size` bytes from a place on; none only at the end."""
-        with _understood():
-            return bytes(self._file.read_at(min(size, max(0, (self.facts.size or 0) - position)), position))
+        rest = max(0, (self.facts.size or 0) - position)
+        return _interruptibly(lambda: bytes(self._file.read_at(min(size, rest), position)))
 
     def close(self) -> None:
         """Lets go of the object."""

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import Terminal
 from tests.tiny_model import choking_model
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.loading.outcomes import Ended, Outcome
 
 BAD = "horse"  # the word of which the model of these tests makes no number
 
@@ -75,6 +77,14 @@ def test_the_last_good_row_wins_whatever_the_windows(repeating: Terminal, size: 
     assert (verified["ok"], verified["records"]) == (True, len(EXPECTED))
 
 
+def test_rows_that_end_their_worker_are_not_expected(repeating: Terminal) -> None:
+    """Such a row is a reject of the stage `other`: what verify expects is the row before it, and it offers no repair."""
+    repeating.type("upsert-cli run a.jsonl --task-id t", expect=3)
+    path = next((repeating.journal / "rejects").glob("t.jsonl"))
+    path.write_text(path.read_text().replace("on_inference", "other"))
+    assert json.loads(repeating.type("upsert-cli verify t --json").stdout)["ok"]
+
+
 def test_loading_again_changes_nothing(repeating: Terminal) -> None:
     """What took a bad row's place is found unchanged, embedded no more; a retry of the bad rows leaves it alone."""
     repeating.type("upsert-cli run a.jsonl --task-id t", expect=3)
@@ -86,6 +96,19 @@ def test_loading_again_changes_nothing(repeating: Terminal) -> None:
     repeating.type("upsert-cli restart t --failed-only", expect=3)
     _reconciled(repeating.info("t")["counts"])
     assert repeating.records(vectors=True) == before
+
+
+def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
+    """Parts of the refused row may be there by then, so the row before is compared with them and looks changed."""
+    loaded = {"a": Ended(1, "updated"), "b": Ended(2, "unchanged"), "c": Ended(3, "inserted"), "d": Ended(4, "updated")}
+    counts = Counts(inserted=1, updated=2, unchanged=1, truncated=2)
+    outcome = Outcome(counts=counts, converted=0, rejects=(), loaded=loaded, stale=()).counting_as_new(
+        {"a", "b", "c", "x"}
+    )
+    assert outcome.counts == Counts(inserted=3, updated=1, truncated=2)
+    assert outcome.loaded == {one: Ended(row, "inserted") for one, row in (("a", 1), ("b", 2), ("c", 3))} | {
+        "d": loaded["d"]
+    }
 
 
 def test_items_of_parts_take_each_others_place_as_a_whole(repeating: Terminal) -> None:

@@ -124,5 +124,5 @@ def _embedded(subject: Subject, text: str, *, report: Report, warn: Report) -> V
     embedder = FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=max_tokens)
     [tokens] = embedder.count([text])
     if tokens > max_tokens:
-        warn(f"the text has {tokens} tokens, and the model takes {max_tokens}; the rest of it does not count")
+        warn(f"the text has more than the {max_tokens} tokens that the model takes; the rest of it does not count")
     return embedder.embed_query(text)

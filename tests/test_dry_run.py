@@ -43,7 +43,7 @@ def test_a_dry_run_makes_no_folder_and_no_task(tiny: Terminal, make_items: Items
     """Without a collection everything is new, and there is still none afterwards."""
     tiny.write("a.jsonl", make_items(5))
     said = tiny.type("upsert-cli run a.jsonl --dry-run").stderr
-    assert "dry run: 5 new, 0 changed, 0 unchanged, 0 rejected" in said
+    assert "dry run: 5 inserted, 0 updated, 0 unchanged, 0 rejected" in said
     assert not (tiny.folder / "chroma").exists()
     assert tiny.type("upsert-cli list --json").stdout.strip() == "[]"
     assert tiny.type("upsert-cli run a.jsonl --dry-run -q").stderr == ""
@@ -61,6 +61,6 @@ def test_without_a_comparison_no_model_is_needed(terminal: Terminal, make_items:
     terminal.env["UPSERT_CLI_MODEL_CACHE"] = str(tmp_path / "none")
     terminal.write("a.jsonl", [*make_items(5), {"object_id": "bad", "payload": {}}])
     said = terminal.type("upsert-cli run a.jsonl --dry-run --no-compare --offline", expect=3).stderr
-    assert "compared with nothing: 5 new" in said
+    assert "compared with nothing: 5 inserted" in said
     assert "a.jsonl:6: on_reading: payload.text is missing" in said
     assert "--dry-run" in terminal.type("upsert-cli run a.jsonl --no-compare", expect=2).stderr

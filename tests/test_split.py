@@ -74,11 +74,11 @@ def test_an_edit_rewrites_what_changed_and_leaves_no_stale_part(tiny: Terminal) 
     tiny.write("a.jsonl", edited)
     line = "upsert-cli run a.jsonl --split --max-tokens 32 --average"
     rehearsed = tiny.type(f"{line} --dry-run").stderr
-    assert "0 new, 2 changed, 2 unchanged" in rehearsed
+    assert "0 inserted, 2 updated, 2 unchanged" in rehearsed
     assert _check(tiny, first).keys() == before.keys()
-    assert "0 new, 2 changed, 2 unchanged" in tiny.type(f"{line} --verify --batch-size 16").stderr
+    assert "0 inserted, 2 updated, 2 unchanged" in tiny.type(f"{line} --verify --batch-size 16").stderr
     _check(tiny, edited)
-    assert "0 new, 4 changed" in tiny.type(line.replace(" --average", "")).stderr
+    assert "0 inserted, 4 updated" in tiny.type(line.replace(" --average", "")).stderr
     _check(tiny, edited, average=False)
 
 
@@ -91,19 +91,19 @@ def test_with_and_without_split_in_turn(tiny: Terminal) -> None:
     tiny.write("other.jsonl", [other])
     tiny.type("upsert-cli run other.jsonl --split --max-tokens 32")
     split = "upsert-cli run a.jsonl --split --max-tokens 32"
-    assert "3 new, 0 changed" in tiny.type(split).stderr
+    assert "3 inserted, 0 updated" in tiny.type(split).stderr
     done = tiny.type("upsert-cli run a.jsonl --verify", expect=3).stderr
-    assert "0 new, 2 changed, 0 unchanged, 1 rejected" in done
+    assert "0 inserted, 2 updated, 0 unchanged, 1 rejected" in done
     assert "on_upsert: the record a#1 in the collection is a part of another item" in done
     # That part gave way to its whole meanwhile, so now the id is free.
-    assert "0 new, 1 changed, 2 unchanged, 0 rejected" in tiny.type("upsert-cli run a.jsonl --verify").stderr
+    assert "0 inserted, 1 updated, 2 unchanged, 0 rejected" in tiny.type("upsert-cli run a.jsonl --verify").stderr
     records = tiny.records()
     others = {f"other#{number}" for number in range(len(_of(records, "other")))}
     assert records.keys() == {"a", "a#1", "b"} | others
     refused = tiny.type(split, expect=3).stderr
-    assert "0 new, 2 changed, 0 unchanged, 1 rejected" in refused
+    assert "0 inserted, 2 updated, 0 unchanged, 1 rejected" in refused
     assert "on_splitting: the record a#1 in the collection is another item" in refused
-    assert "0 new, 1 changed, 2 unchanged, 0 rejected" in tiny.type(f"{split} --verify").stderr
+    assert "0 inserted, 1 updated, 2 unchanged, 0 rejected" in tiny.type(f"{split} --verify").stderr
     _check(tiny, [*items, other], average=False)
 
 

@@ -41,7 +41,7 @@ def test_quiet_failure_prints_a_complete_report(tiny: Terminal, make_items: Item
     done = tiny.type("upsert-cli run a.jsonl --task-id t -q --max-failures 3", expect=1)
     assert done.stdout == ""
     assert "task t failed" in done.stderr
-    assert "5 new" in done.stderr
+    assert "5 inserted" in done.stderr
     assert len(re.findall(r"a\.jsonl:\d+: on_reading", done.stderr)) == 10
     assert "upsert-cli restart t" in done.stderr
     assert "error: " in done.stderr
@@ -53,7 +53,7 @@ def test_quiet_rejects_are_a_complete_report(tiny: Terminal, make_items: Items) 
     done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
     first, *rejects, where, again = done.stderr.splitlines()
     assert (done.stdout, len(rejects)) == ("", 10)
-    assert first.startswith("task t done: 2 new, 0 changed, 0 unchanged, 12 rejected")
+    assert first.startswith("task t done: 2 inserted, 0 updated, 0 unchanged, 12 rejected")
     assert where == "  2 more; all of them: upsert-cli info t --failed"
     assert again == "  once they are mended: upsert-cli restart t --from-start"
 

@@ -76,7 +76,7 @@ def test_a_page_tells_of_a_load(tiny: Terminal, make_items: Items) -> None:
     done = tiny.type("upsert-cli report t --html out.html")
     assert (done.stdout, done.stderr) == ("", "the page of task t is in out.html\n")
     page = (tiny.folder / "out.html").read_text()
-    for told in (str(tiny.folder / "a.jsonl"), str(tiny.folder / "chroma"), "<b>150</b> new", "<b>1</b> rejected"):
+    for told in (str(tiny.folder / "a.jsonl"), str(tiny.folder / "chroma"), "<b>150</b> inserted", "<b>1</b> rejected"):
         assert told in page
     assert "bad &amp; &lt;worse&gt;" in page
     assert "a.jsonl:151" in page

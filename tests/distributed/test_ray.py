@@ -65,7 +65,7 @@ def test_a_load_on_ray(tiny: Terminal, server: ChromaServer) -> None:
     assert events[0]["type"] == "task"
     assert events[-1]["type"] == "summary"
     [first, *others] = done.stderr.splitlines()
-    assert first.startswith("task ray done: 108 new, 12 changed, 0 unchanged, 1 rejected")
+    assert first.startswith("task ray done: 108 inserted, 12 updated, 0 unchanged, 1 rejected")
     assert [line.partition(":")[0] for line in others[1:]] == ["  all of them", "  once they are mended"]
     _same(server.records("default"), server.records("local"))
     task = tiny.info("ray")

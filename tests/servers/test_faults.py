@@ -121,7 +121,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(tiny: Terminal, proxy: 
     done = tiny.type(f"upsert-cli run a.jsonl --retry-for 25 --chroma {proxy.url} --collection stalled")
     assert [call.path.rpartition("/")[2] for call in stalled] == ["get", "upsert"]
     assert "no answer in time" in done.stderr
-    assert "20 new, 0 changed" in done.stderr
+    assert "20 inserted, 0 updated" in done.stderr
 
 
 def test_a_server_that_is_killed_and_started_again(tiny: Terminal, server: ChromaServer, vectored: Vectored) -> None:

@@ -37,7 +37,7 @@ def test_a_server_holds_what_a_folder_holds(tiny: Terminal, shared_server: Chrom
     assert len(server) > 300
     assert_same(folder, server)
     again = tiny.type(f"upsert-cli run {SAMPLES / 'articles.parquet'} --chroma {shared_server.url} --collection same")
-    assert "0 new, 0 changed, 324 unchanged" in again.stderr
+    assert "0 inserted, 0 updated, 324 unchanged" in again.stderr
 
 
 def test_changes_replace_records_on_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
@@ -49,7 +49,7 @@ def test_changes_replace_records_on_a_server(tiny: Terminal, shared_server: Chro
     items[0]["payload"]["text"] = "another text"
     del items[1]["payload"]["number"]
     tiny.write("a.jsonl", items)
-    assert "0 new, 2 changed, 28 unchanged" in tiny.type(line).stderr
+    assert "0 inserted, 2 updated, 28 unchanged" in tiny.type(line).stderr
     stored = shared_server.records("changes")
     assert stored["obj-00000"]["document"] == "another text"
     assert "number" not in stored["obj-00001"]["metadata"]

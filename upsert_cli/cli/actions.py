@@ -84,7 +84,7 @@ def _summary(
     yield from (f"{sources} into {target}, {seconds:,.1f} s, exit code {exit_code}", "")
     if detail or task.detail:
         yield from (_text(detail or task.detail or ""), "")
-    yield "| read | new | changed | unchanged | repeated | rejected | cut |"
+    yield "| read | inserted | updated | unchanged | duplicate | rejected | truncated |"
     yield "|---:|---:|---:|---:|---:|---:|---:|"
     counts = task.counts
     numbers = (counts.read, counts.inserted, counts.updated, counts.unchanged, counts.duplicate, counts.failed)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 REPORTED_REJECTS = 10  # rejects in the report of a failed task; all of them are in the rejects file
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
 
-_CUT = "  cut texts are longer than what the model reads, and found by their beginning alone; --split stores all"
+_CUT = "  truncated texts are longer than the model reads: only their beginning is searchable; --split stores all of it"
 
 
 class RunReport:

@@ -42,14 +42,14 @@ def tab_separated(rows: Iterable[Iterable[object]]) -> str:
 
 def counts_line(counts: Mapping[str, int]) -> str:
     """Returns the counts of a task as a person reads them; zeros of the rarer kinds are left out."""
-    parts = [f"{counts['inserted']:,} new", f"{counts['updated']:,} changed", f"{counts['unchanged']:,} unchanged"]
+    parts = [f"{counts['inserted']:,} inserted", f"{counts['updated']:,} updated", f"{counts['unchanged']:,} unchanged"]
     if counts["duplicate"]:
-        parts.append(f"{counts['duplicate']:,} repeated")
+        parts.append(f"{counts['duplicate']:,} duplicate")
     parts.append(f"{counts['failed']:,} rejected")
     if counts["deleted"]:
         parts.append(f"{counts['deleted']:,} deleted")
     if counts["truncated"]:
-        parts.append(f"{counts['truncated']:,} cut")
+        parts.append(f"{counts['truncated']:,} truncated")
     return ", ".join(parts)
 
 

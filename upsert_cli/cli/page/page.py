@@ -29,10 +29,10 @@ PAGE_REJECTS = 1_000  # rejects on a page; a browser still searches them at once
 ITEM_CHARS = 2_000  # characters of a rejected item's JSON; the rejects file has all of it
 
 _OUTCOMES = (
-    ("inserted", "new"),
-    ("updated", "changed"),
+    ("inserted", "inserted"),
+    ("updated", "updated"),
     ("unchanged", "unchanged"),
-    ("duplicate", "repeated"),
+    ("duplicate", "duplicate"),
     ("failed", "rejected"),
 )
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -158,6 +160,106 @@ def _drain(terminal: int, enough: Callable[[], bool]) -> None:
             os.read(terminal, 65_536)
         except BlockingIOError:
             time.sleep(0.02)
+
+
+# -- PID 1 of a container, and the program's first and last moments -----------------------------------------------
+
+CONTAINER = "unshare -rpf --mount-proc --kill-child --"
+ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+containers = pytest.mark.skipif(
+    subprocess.run(shlex.split(f"{CONTAINER} true"), capture_output=True, check=False).returncode != 0,
+    reason="user namespaces are not allowed here",
+)
+
+
+def _start_contained(terminal: Terminal, line: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
+    """Starts a command as PID 1 of a namespace, and returns `unshare` and the process id seen from outside."""
+    process = terminal.start(f"{CONTAINER} {shlex.join(terminal.arguments(line))}", **options)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _wait_for(lambda: children.read_text() != "")
+    return process, int(children.read_text())
+
+
+@containers
+@pytest.mark.parametrize(
+    ("prepare", "line", "number"),
+    [
+        *[("", "run a.jsonl --task-id t --batch-size 16 --json", number) for number in ENDING],
+        ("", "categories run a.jsonl --task-id t --batch-size 16 --json", signal.SIGTERM),
+        ("run a.jsonl --task-id t --batch-size 16 --enqueue", "restart t --json", signal.SIGTERM),
+        ("run a.jsonl --task-id t --batch-size 16 --enqueue", "work --json", signal.SIGINT),
+    ],
+)
+def test_a_load_that_is_pid_1_exits_with_the_code_of_its_signal(
+    tiny: Terminal, make_items: Items, prepare: str, line: str, number: signal.Signals
+) -> None:
+    """The kernel drops PID 1's own signals, and the load still exits with 128 + n after a checkpoint."""
+    tiny.write("a.jsonl", make_items(4000))
+    if prepare:
+        tiny.type(f"upsert-cli {prepare}")
+    process, inside = _start_contained(tiny, f"upsert-cli {line}")
+    tiny.wait_for_rows("t")
+    os.kill(inside, number)
+    output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + number, errors
+    summary = json.loads(output.splitlines()[-1])
+    assert (summary["type"], summary["exit_code"]) == ("summary", 128 + number)
+    assert "restart t" in errors or "is pending; the next `upsert-cli work`" in errors
+    task = tiny.info("t")
+    assert task["status"] == ("pending" if "work" in line else "failed")
+    assert 0 < task["progress"]["rows"] < 4000
+
+
+@containers
+@pytest.mark.parametrize("line", ["run -", "work --watch", "list --watch", "info t --follow"])
+@pytest.mark.parametrize("number", ENDING)
+def test_a_command_that_waits_as_pid_1_exits_with_the_code_of_its_signal(
+    tiny: Terminal, make_items: Items, line: str, number: signal.Signals
+) -> None:
+    """What only waits ends by a signal with 128 + n too."""
+    tiny.write("a.jsonl", make_items(1))
+    if "info" in line:
+        tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
+    process, inside = _start_contained(tiny, f"upsert-cli {line}", stdin=subprocess.PIPE)
+    _wait_for(lambda: _catches_signals(inside))
+    os.kill(inside, number)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+
+
+def _catches_signals(pid: int) -> bool:
+    """Tells whether a process has handlers for all signals that end it, so that none is dropped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(status.split("SigCgt:")[1].split()[0], 16)
+    return all(caught >> (number - 1) & 1 for number in ENDING)
+
+
+_AT_THE_START = """
+import os, sys
+class Hook:
+    def find_spec(self, name, *_):
+        if name == "upsert_cli.cli":
+            os.kill(os.getpid(), {number})
+sys.meta_path.insert(0, Hook())
+"""
+_AT_THE_END = """
+import atexit, os, sys
+atexit.register(os.kill, os.getpid(), {number})
+"""
+
+
+@pytest.mark.parametrize("number", ENDING)
+@pytest.mark.parametrize("moment", [_AT_THE_START, _AT_THE_END], ids=["start", "end"])
+@pytest.mark.parametrize("container", ["", pytest.param(CONTAINER, marks=containers)], ids=["plain", "pid 1"])
+def test_a_signal_in_the_first_or_last_moment_ends_the_program(
+    terminal: Terminal, container: str, moment: str, number: signal.Signals
+) -> None:
+    """While the program is imported, and after its work, a signal ends it without a traceback, also as PID 1."""
+    program = f"{moment.format(number=int(number))}sys.argv = ['upsert-cli', 'list']\nfrom upsert_cli.__main__ import main\nmain()"
+    done = terminal.type(f"{container} {shlex.join([sys.executable, '-c', program])}", expect=None)
+    assert (done.returncode, done.stderr) == (128 + number if container else -number, "")
 
 
 # -- a model that is no good --------------------------------------------------------------------------------------

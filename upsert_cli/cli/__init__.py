@@ -13,7 +13,8 @@ from upsert_cli import __version__, telemetry
 from upsert_cli.cli.streams import flush_streams, reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
-from upsert_cli.loading.stopping import Ended, die_by, end_in_order
+from upsert_cli.loading.stopping import Ended, end_in_order
+from upsert_cli.signals import die_by, end_at_once
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -100,10 +101,11 @@ class Root(click.Group):
             flush_streams()
             die_by(error.signal_number)
         except Ended as error:
-            _terminal(ctx).fail(str(error))
+            if error.number != signal.SIGINT:  # whoever pressed Ctrl-C knows
+                _terminal(ctx).fail(str(error))
             flush_streams()
             die_by(error.number)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # raised by a library that handles the signal itself
             flush_streams()
             die_by(signal.SIGINT)
         except UpsertCliError as error:
@@ -163,12 +165,17 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line, and exit."""
     telemetry.switch_off()
-    end_in_order()
-    with reliable_streams():
-        try:
-            cli(prog_name="upsert-cli")
-        except OSError as error:  # of --help and --version, which print before there is a command
-            Terminal().fail(str(stdout_fault() or error))
-            sys.exit(UpsertCliError.exit_code)
+    try:
+        end_in_order()
+        with reliable_streams():
+            try:
+                cli(prog_name="upsert-cli")
+            except OSError as error:  # of --help and --version, which print before there is a command
+                Terminal().fail(str(stdout_fault() or error))
+                sys.exit(UpsertCliError.exit_code)
+    except Ended as error:  # outside of any command
+        die_by(error.number)
+    finally:
+        end_at_once()  # all is done but for the interpreter's own end

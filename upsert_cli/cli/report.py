@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -65,8 +64,6 @@ class RunReport:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._close_display()
-        if isinstance(error, KeyboardInterrupt):
-            error = Ended(signal.SIGINT)
         if isinstance(error, Exception | Ended) and not isinstance(error, click.exceptions.Exit):
             self.failed(error, exit_code=code_of(error))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -11,9 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from upsert_cli.errors import Canceled, Interrupted, UpsertCliError
+from upsert_cli.signals import SIGNAL_BASE, SIGNALS, deadly_handler, die_by
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-SIGNAL_BASE = 128  # shells report 128 and the signal's number
 CANCEL_POLL_SECONDS = 0.25  # seconds between two looks at the cancel flag, which costs a stat
 
 
@@ -81,7 +79,7 @@ class Stopping:
             for number, handler in before.items():
                 # Once stopped, there is only the way to the end left: a further signal may kill at once.
                 killed = isinstance(self.reason, Interrupted) and handler is not signal.SIG_IGN
-                signal.signal(number, signal.SIG_DFL if killed else handler)
+                signal.signal(number, deadly_handler() if killed else handler)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if isinstance(self.reason, Interrupted):
@@ -89,12 +87,6 @@ class Stopping:
             die_by(number)
         # Also in place of a wish to cancel: who presses Ctrl-C wants this process to die by it.
         self.reason = Interrupted(task_id=self._task_id, signal_number=number, queued=self._queued)
-
-
-def die_by(number: int) -> None:
-    """Ends this process by a signal, really by it, so that shells and CI systems see what happened."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 class Ended(BaseException):
@@ -111,9 +103,9 @@ class Ended(BaseException):
 
 
 def end_in_order() -> None:
-    """Lets SIGTERM and SIGHUP unwind the program as SIGINT does, unless they are ignored."""
+    """Unwind the program at a signal, with its clean-up; signals that are ignored stay ignored."""
     for number in SIGNALS:
-        if signal.getsignal(number) is signal.SIG_DFL:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _raise_ended)
 
 

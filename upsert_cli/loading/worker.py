@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -61,9 +60,8 @@ def run_queued(
     while max_tasks is None or ended < max_tasks:
         try:
             taken = _next_task(journal, report=report, watch=watch)
-        except (Ended, KeyboardInterrupt) as error:
-            number = error.number if isinstance(error, Ended) else signal.SIGINT
-            raise Ended(number, f"while no task was run, after {ended:,}") from error
+        except Ended as error:
+            raise Ended(error.number, f"while no task was run, after {ended:,}") from error
         if taken is None:
             return
         task, claim = taken

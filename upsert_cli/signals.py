@@ -1,0 +1,40 @@
+"""Signals that ask the program to end, and the way in which it ends by one, also as PID 1 of a container."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from signal import _HANDLER
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+SIGNAL_BASE = 128  # shells report 128 and the signal's number
+INIT = 1  # the process id whose signals the kernel drops unless a handler is set
+
+
+def die_by(number: int) -> NoReturn:
+    """End this process by a signal, so that shells and CI systems see it; the caller flushes the streams."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    # PID 1 of a container gets here: the kernel ignores a signal's default action there.
+    os._exit(SIGNAL_BASE + number)
+
+
+def end_at_once() -> None:
+    """End the process at the first signal, without any clean-up; signals that are ignored stay ignored."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, deadly_handler())
+
+
+def deadly_handler() -> _HANDLER:
+    """Return the handler of a signal that ends the process at once."""
+    # The default action also works while the main thread is in a library's call, but not for PID 1.
+    return _die if os.getpid() == INIT else signal.SIG_DFL
+
+
+def _die(number: int, _frame: FrameType | None) -> None:
+    die_by(number)

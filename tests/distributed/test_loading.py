@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from upsert_cli.distributed import loading
 from upsert_cli.distributed.dispatch import Dispatch
 from upsert_cli.distributed.loading import UnitLoad
 from upsert_cli.distributed.runner import Spec, UnitReceipt, UnitRunner
-from upsert_cli.errors import TooManyFailures
+from upsert_cli.errors import SourceUnreadable, TooManyFailures
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.opening import open_task
@@ -155,4 +157,25 @@ def test_too_many_rejects_end_the_load(terminal: Terminal, tiny_model: Path) -> 
             load.run(workers)
     assert len(workers.runs) == 1
     assert load.journal.find(load.task.id).counts.failed == UNIT
+    load.claim.release()
+
+
+def test_the_rows_before_a_break_have_receipts(terminal: Terminal, tiny_model: Path) -> None:
+    """A source that breaks off fails the load after the rows before it, and the units that other workers have."""
+    names = [f"obj-{row:03}" for row in range(90)]
+    items = [{"object_id": name, "payload": {"text": name}} for name in names]
+    terminal.write("a.jsonl", items[:40])
+    lines = "".join(json.dumps(item) + "\n" for item in items[40:60])
+    (terminal.folder / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:-8])
+    terminal.write("c.jsonl", items[60:])
+    load = _Load(terminal, tiny_model, "a.jsonl", "b.jsonl.gz", "c.jsonl")
+    for _ in range(2):
+        with load.runner() as runner, pytest.raises(SourceUnreadable, match="beyond row 20"):
+            load.run(StandIns(runner.run))
+        checkpoint = load.claim.checkpoint()
+        assert checkpoint is not None
+        assert checkpoint.counts.reconciles()
+        records = terminal.records().keys()
+        assert set(names[:60]) <= records
+        assert checkpoint.counts.inserted == len(records)
     load.claim.release()

@@ -149,6 +149,9 @@ class RunReport:
             self._events.emit("reject", record)
         fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
         fields |= {"to_delete": list(outcome.to_delete)}
+        if outcome.broken is not None:
+            fields["detail"] = without_secrets(str(outcome.broken))
+            self._events.emit("error", {"message": fields["detail"], "exit_code": exit_code})
         estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
         self._events.emit("summary", {"exit_code": exit_code, "seconds": took(self._seconds())} | fields | estimate)
         if self._terminal.quiet and exit_code == 0:
@@ -169,6 +172,8 @@ class RunReport:
             self._terminal.show(f"  to delete: {identifier}")
         if (more := outcome.counts.deleted - REPORTED_REJECTS) > 0:
             self._terminal.show(f"  {more:,} more to delete")
+        if outcome.broken is not None:
+            self._terminal.fail(str(outcome.broken))
 
     def verified(self, outcome: Verification) -> None:
         """Says what came of reading everything back."""

@@ -134,7 +134,7 @@ def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) 
             report=report.told,
             warn=report.noted,
         )
-        code = request.options.done_code(outcome.counts)
+        code = request.options.done_code(outcome.counts) if outcome.broken is None else outcome.broken.exit_code
         report.rehearsed(outcome, exit_code=code)
     click.get_current_context().exit(code)
 

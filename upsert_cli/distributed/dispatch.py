@@ -137,9 +137,12 @@ class Dispatch:
         self._tries: Counter[str] = Counter()
         self._suspects: dict[str, _Suspect] = {}
         self._failed_starts = 0
+        self._is_ending = False
 
     def run(self, units: Iterator[Unit]) -> Iterator[UnitReceipt]:
         """Yields the receipts of units, in the order in which they come.
+
+        After a receipt with an error no more units are given out, but those that workers have are finished.
 
         Raises:
             WorkersKeepDying: No worker comes up.
@@ -147,20 +150,26 @@ class Dispatch:
         """
         todo = _Todo(units)
         self._again = todo.again
-        while todo or self._busy:
-            while self._idle and todo:
+        self._is_ending = False
+        while (todo and not self._is_ending) or self._busy:
+            while self._idle and todo and not self._is_ending:
                 worker, unit = self._idle.pop(), todo.take()
                 self._busy[worker] = unit
                 self._workers.give(worker, unit)
-            while todo and len(self._starting) + len(self._idle) + len(self._busy) < self._count:
+            while todo and not self._is_ending and self._crew_size() < self._count:
                 self._starting.add(self._workers.start())
             for event in self._workers.events(EVENT_SECONDS):
                 receipt = self._heard(event)
                 if receipt is not None:
-                    if receipt.rest is not None:
+                    if receipt.error is not None:
+                        self._is_ending = True
+                    elif receipt.rest is not None:
                         self._again.append(receipt.rest)
                     yield receipt
             self._wait()
+
+    def _crew_size(self) -> int:
+        return len(self._starting) + len(self._idle) + len(self._busy)
 
     def _heard(self, event: Event) -> UnitReceipt | None:
         match event:
@@ -184,9 +193,9 @@ class Dispatch:
         return None
 
     def _settled(self, unit: Unit, receipt: UnitReceipt) -> UnitReceipt | None:
-        if receipt.error is not None:
-            return receipt  # it ends the load
         suspect = self._suspects.pop(unit.id, None)
+        if receipt.error is not None:  # it ends the load
+            return receipt if suspect is None else UnitReceipt(unit=unit, error=receipt.error)
         if suspect is None:
             return receipt
         suspect.receipts.append(receipt)

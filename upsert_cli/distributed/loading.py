@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from upsert_cli.distributed.dispatch import Dispatch
 from upsert_cli.distributed.runner import UnitReceipt
-from upsert_cli.errors import RepeatsUnsettled
+from upsert_cli.errors import RepeatsUnsettled, SourceUnreadable
 from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.loading.progress import Observer, Progress
@@ -47,6 +47,7 @@ class UnitLoad:
         self._receipts = receipts
         self._progress = progress
         self._observer = observer
+        self._broken: SourceUnreadable | None = None
 
     def run(self, dispatch: Callable[[], Dispatch]) -> None:
         """Loads what has no receipt yet.
@@ -55,7 +56,8 @@ class UnitLoad:
             dispatch: Returns who gives units to workers; only called where there is something to do.
 
         Raises:
-            UpsertCliError: A worker met with a fault that belongs to no item.
+            SourceUnreadable: A source broke off; every row before that is settled.
+            UpsertCliError: A worker met with another fault that belongs to no item.
         """
         settlement, receipts = self._settlement, self._receipts
         settlement.go_on_from(receipts.total(), receipts.rejects())
@@ -80,17 +82,26 @@ class UnitLoad:
         exact = replace(total, counts=total.counts + receipts.correction())
         settlement.go_on_from(exact, receipts.rejects())
         self._count(0)
+        if self._broken is not None:
+            raise self._broken
 
     def _without_receipt(self) -> Iterator[Unit]:
-        for planned in plan_units(self._sources):
-            unit: Unit | None = planned
-            while unit is not None and (body := self._receipts.body(unit.id)) is not None:
-                unit = None if body["rest"] is None else Unit.from_json(body["rest"])
-            if unit is not None:
-                yield unit
+        try:
+            for planned in plan_units(self._sources):
+                unit: Unit | None = planned
+                while unit is not None and (body := self._receipts.body(unit.id)) is not None:
+                    unit = None if body["rest"] is None else Unit.from_json(body["rest"])
+                if unit is not None:
+                    yield unit
+        except SourceUnreadable as error:
+            self._broken = self._broken or error
 
     def _settle(self, done: UnitReceipt, rejects: RejectsFile) -> None:
-        if done.error is not None:
+        if isinstance(done.error, SourceUnreadable):
+            self._broken = self._broken or done.error
+            if not done.counts.read:
+                return
+        elif done.error is not None:
             raise done.error
         unit = done.unit
         ended = unit if done.rest is None else replace(unit, end=done.rest.after)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upsert_cli import __version__
-from upsert_cli.errors import SecretMissing, UpsertCliError
+from upsert_cli.errors import SecretMissing, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.loading.outcomes import Outcome, Outcomes
@@ -74,10 +74,11 @@ class UnitReceipt:
     """`host:pid`."""
 
     rest: Unit | None = None
-    """What is still to be done of a unit whose end nobody knew."""
+    """What is still to be done of the unit: its end was not known, or its source broke off."""
 
     error: Exception | None = None
-    """The fault of no item: rows of the unit may be written, and it has to be done again."""
+    """The fault of no item. If the source broke off, the rows before `rest` are written and counted; after any other
+    error rows of the unit may be written, and all of it has to be loaded again."""
 
 
 class UnitRunner:
@@ -151,18 +152,24 @@ class UnitRunner:
         tally = _Tally()
         outcomes = Outcomes()
         rest: Position | None = None
+        after = unit.start
+        broken: SourceUnreadable | None = None
         with closing(stream):
-            for embedded in stream:
-                before = writer.seconds["writing"]
-                outcome = outcomes.of_written(write_window(embedded, writer, embed=stages.embed))
-                delete_stale(outcome.stale, writer)
-                tally.add(outcome)
-                seconds = writer.seconds["writing"] - before
-                progress.add("writing", seconds)
-                stages.settled(embedded.window, write_seconds=seconds)
-                if unit.end is None and tally.counts.read >= OPEN_WORTH:
-                    rest = embedded.window.after
-                    break
+            try:
+                for embedded in stream:
+                    before = writer.seconds["writing"]
+                    outcome = outcomes.of_written(write_window(embedded, writer, embed=stages.embed))
+                    delete_stale(outcome.stale, writer)
+                    tally.add(outcome)
+                    seconds = writer.seconds["writing"] - before
+                    progress.add("writing", seconds)
+                    stages.settled(embedded.window, write_seconds=seconds)
+                    after = embedded.window.after
+                    if unit.end is None and tally.counts.read >= OPEN_WORTH:
+                        rest = after
+                        break
+            except SourceUnreadable as error:
+                broken, rest = error, after
         return UnitReceipt(
             unit=unit,
             counts=tally.counts,
@@ -172,6 +179,7 @@ class UnitRunner:
             seconds=progress.seconds,
             worker=_here(),
             rest=None if rest is None else unit.rest_from(rest),
+            error=broken,
         )
 
     def _only(self, unit: Unit) -> Iterator[tuple[str, int]] | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from upsert_cli.errors import JournalDamaged, NothingToKeep, SourceMovedOn, TooManyToDelete
+from upsert_cli.errors import JournalDamaged, NothingToKeep, SourceMovedOn, SourceUnreadable, TooManyToDelete
 from upsert_cli.journal.missing import MissingList
 from upsert_cli.journal.tasks import Task
 from upsert_cli.loading.request import Options
@@ -26,13 +26,15 @@ from upsert_cli.stream.sources.source import Source
 BLOCK_ROWS = 500  # records a request, which nothing interrupts: half a second of CPU
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Deletion:
     """The deletions of one task."""
 
     task: Task
     options: Options
     sources: Sequence[Source]
+    broken: SourceUnreadable | None = None
+    """Why the sources could not be searched; then nothing is deleted, and the load fails after the rows before."""
 
     def find(self, collection: Collection, *, wait: Callable[[], None]) -> Generator[list[Member], None, None]:
         """Yields the records to delete, in blocks; none where a row of the sources cannot be read.
@@ -44,6 +46,7 @@ class Deletion:
         Raises:
             TooManyToDelete: They are more than the user allows.
             NothingToKeep: The sources hold nothing.
+            SourceUnreadable: A source broke off.
         """
         options, ending = self.options, threading.Event()
         scope = options.scope or ""
@@ -73,11 +76,15 @@ class Deletion:
             settlement.listed(0)
             return
         report("looking for records that the sources no longer hold")
-        with MissingList.making(settlement.missing_path) as listing:
-            missing = 0
-            for block in self.find(collection, wait=wait):
-                listing.add(block)
-                missing += len(block)
+        missing = 0
+        try:
+            with MissingList.making(settlement.missing_path) as listing:
+                for block in self.find(collection, wait=wait):
+                    listing.add(block)
+                    missing += len(block)
+        except SourceUnreadable as error:
+            self.broken = error
+            return
         settlement.listed(missing)
         if missing:
             report(f"{missing:,} records are to be deleted once all rows are loaded")
@@ -99,9 +106,12 @@ class Deletion:
             warn: Told why nothing is deleted.
 
         Raises:
+            SourceUnreadable: They could not be searched.
             SourceMovedOn: The sources are not what was searched any more.
             JournalDamaged: The list cannot be read.
         """
+        if self.broken is not None:
+            raise self.broken
         if failed := settlement.checkpoint.counts.failed:
             items = "item was" if failed == 1 else "items were"
             warn(f"nothing was deleted, since {failed:,} {items} rejected, and what they stand for may be any record")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from upsert_cli.errors import SourceChanged, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.loading.overlapping import Delivered, Overlap
 from upsert_cli.loading.progress import Observer, Progress
@@ -43,21 +44,31 @@ class Delivery:
             stream: In the order of their rows.
             wait: Called while nothing is to be done; raises to stop.
             pulse: The same, but raises nothing.
+
+        Raises:
+            SourceUnreadable: A source broke off; every row before that is settled.
         """
+        broken: UpsertCliError | None = None
         try:
             while True:
                 if self.overlap.is_full:
                     self._await_first(wait)
-                elif (embedded := next(stream, None)) is not None:
-                    wait()  # what is not yet being written is dropped at a stop
-                    self.overlap.begin(embedded)
-                else:
+                    continue
+                try:
+                    embedded = next(stream, None)
+                except (SourceUnreadable, SourceChanged) as error:
+                    embedded, broken = None, error
+                if embedded is None:
                     break
+                wait()  # what is not yet being written is dropped at a stop
+                self.overlap.begin(embedded)
             while not self.overlap.is_empty:
                 self._await_first(wait)
         except BaseException:
             self._finish(pulse)
             raise
+        if broken is not None:
+            raise broken
 
     def settle(self) -> None:
         """Settles what is written, up to the first window that is not.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
+from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
@@ -56,6 +57,9 @@ class Rehearsal:
     embed_seconds: float | None
     """How long embedding them would take, by a probe; None without a comparison."""
 
+    broken: SourceUnreadable | None
+    """Why the load would fail after the rows that were counted; None: it would not."""
+
 
 def rehearse(
     journal: Journal, request: Request, *, stdin: BinaryIO, compare: bool, report: Report, warn: Report
@@ -89,14 +93,22 @@ def rehearse(
             pace=Pace(MAX_ROWS),
         )
         tally = _Tally(model, options)
+        broken: SourceUnreadable | None = None
         with _collection_of(journal, draft.task, model, warn=warn) as collection:
-            if options.delete_missing:
-                deletion = Deletion(task=draft.task, options=options, sources=sources)
-                for block in deletion.find(collection, wait=lambda: None):
-                    tally.add_missing(block)
-            for plan in _compared(windows, collection, average=options.average):
-                tally.add(plan)
-    return tally.result()
+            try:
+                if options.delete_missing:
+                    deletion = Deletion(task=draft.task, options=options, sources=sources)
+                    for block in deletion.find(collection, wait=lambda: None):
+                        tally.add_missing(block)
+            except SourceUnreadable:
+                tally.forget_missing()
+            try:
+                for plan in _compared(windows, collection, average=options.average):
+                    tally.add(plan)
+            except SourceUnreadable as error:
+                broken = error
+                tally.forget_missing()
+    return tally.result(broken)
 
 
 def _compared(windows: Iterator[Window], collection: Collection, *, average: bool) -> Iterator[Plan]:
@@ -160,6 +172,11 @@ class _Tally:
         self._counts += Counts(deleted=len(members))
         self._missing += [member.id for member in members[: FAILED_ITEMS - len(self._missing)]]
 
+    def forget_missing(self) -> None:
+        """Forgets what is missing: a load whose source breaks off deletes nothing."""
+        self._counts = replace(self._counts, deleted=0)
+        self._missing.clear()
+
     def add(self, plan: Plan) -> None:
         lengths = self._lengths(plan)
         limit = self._model.max_tokens if self._model is not None else 0
@@ -209,7 +226,7 @@ class _Tally:
         )
         return sum(one.seconds for one in embedded)
 
-    def result(self) -> Rehearsal:
+    def result(self, broken: SourceUnreadable | None) -> Rehearsal:
         spoilt = self._counts.failed > 0  # then the load deletes nothing
         return Rehearsal(
             counts=replace(self._counts, deleted=0) if spoilt else self._counts,
@@ -218,4 +235,5 @@ class _Tally:
             compared=self._model is not None,
             tokens=self._tokens,
             embed_seconds=None if self._model is None else self._tokens * self._token_seconds,
+            broken=broken,
         )

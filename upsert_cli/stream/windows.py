@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from upsert_cli.errors import ItemError, SourceChanged, Stage
+from upsert_cli.errors import ItemError, SourceChanged, Stage, UpsertCliError
 from upsert_cli.stream.documents.document import Document, Recipe, make_document, split_item
 from upsert_cli.stream.items.reading import IdFrom, Item, Position, Reject, read_items
 from upsert_cli.stream.pace import Pace
@@ -106,8 +106,8 @@ def read_windows(
         refused: Source and row of items that are known not to be loaded; they take the place of no other.
 
     Raises:
-        SourceUnreadable: A file broke off or cannot be read any further.
-        SourceChanged: It ends before a row that was to be yielded.
+        SourceUnreadable: A file broke off or cannot be read any further; raised after the window of the rows before.
+        SourceChanged: It ends before a row that was to be yielded; raised in the same way.
     """
     numbers = itertools.count()
     rows = read_items(sources, start=start, id_field=id_field, id_from=id_from)
@@ -117,7 +117,8 @@ def read_windows(
         rows = _without(rows, refused)
     with superseded or nullcontext(nothing_superseded) as is_superseded:
         gathering = _Gathering(recipe, is_superseded, after=start)
-        for row, after in rows if only is None else _chosen(rows, only):
+        unbroken = _Unbroken(rows if only is None else _chosen(rows, only))
+        for row, after in unbroken:
             long = gathering.add(row, room=pace.rows)
             if long is None:
                 gathering.after = after
@@ -130,6 +131,26 @@ def read_windows(
             gathering = _Gathering(recipe, is_superseded, after=after)
         if gathering.read:
             yield gathering.window(next(numbers))
+        unbroken.check()
+
+
+class _Unbroken:
+    """Rows that end where their source breaks off, so that those before it still make a window."""
+
+    def __init__(self, rows: Iterator[tuple[Item | Reject, Position]]) -> None:
+        self._rows = rows
+        self._broken: UpsertCliError | None = None
+
+    def __iter__(self) -> Iterator[tuple[Item | Reject, Position]]:
+        try:
+            yield from self._rows
+        except UpsertCliError as error:
+            self._broken = error
+
+    def check(self) -> None:
+        """Raises the error that ended the rows, if one did."""
+        if self._broken is not None:
+            raise self._broken
 
 
 def _without(

@@ -40,7 +40,7 @@ def check_first_rows(
         IdFieldMissing: None of the first rows has the field of the id.
         FieldsMissing: None of the first items has a field that an option names.
         RowIdsRepeat: Ids are to be made of file and row, and two files have the same name.
-        SourceUnreadable: A file cannot be read.
+        SourceUnreadable: The first file cannot be read at all.
     """
     if id_from == "row":
         _check_names(sources)
@@ -74,13 +74,17 @@ def check_first_rows(
 
 
 def _records(sources: Sequence[Source]) -> Iterator[tuple[Source, int, object]]:
+    """Yields the rows up to where a source breaks off: those before are loaded, and loading them finds the break."""
+    any_row = False
     for source in sources:
-        row = 0
         try:
             for row, value, _ in FORMATS[source.format].read(source.path, row=0, offset=0, fields=None):
+                any_row = True
                 yield source, row, value
         except OSError as error:
-            raise SourceUnreadable(name=source.name, reason=why_unreadable(error), row=row) from error
+            if any_row:
+                return
+            raise SourceUnreadable(name=source.name, reason=why_unreadable(error)) from error
 
 
 def _named_fields(recipe: Recipe) -> dict[str, str]:

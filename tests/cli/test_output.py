@@ -51,11 +51,78 @@ def test_quiet_rejects_are_a_complete_report(tiny: Terminal, make_items: Items) 
     """With -q a load that is done but for some rejects says which task, the counts, ten rejects and what to do."""
     tiny.write("a.jsonl", [*make_items(2), *[{"object_id": ""}] * 12])
     done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
-    first, *rejects, where, again = done.stderr.splitlines()
-    assert (done.stdout, len(rejects)) == ("", 10)
+    first, *described, where, again = done.stderr.splitlines()
+    assert (done.stdout, sum(" on_reading: " in line for line in described)) == ("", 10)
     assert first.startswith("task t done: 2 inserted, 0 updated, 0 unchanged, 12 rejected")
     assert where == "  2 more; all of them: upsert-cli info t --failed"
     assert again == "  once they are mended: upsert-cli restart t --from-start"
+
+
+REPORTED = ["exit code", "sources", "target", "model", "host", "created", "started", "finished"]
+
+
+def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Terminal) -> None:
+    """A mail of the second night says as much as that of the first: nobody who reads it saw the command."""
+    tiny.write("a.jsonl", [{"object_id": str(number), "payload": {"text": ""}} for number in range(12)])
+    for begins in ("task t done: 0 inserted", "task t is done already: 0 inserted"):
+        done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
+        first, *described = done.stderr.splitlines()
+        assert first.startswith(begins)
+        assert [line[2:11].strip() for line in described[: len(REPORTED)]] == REPORTED
+        assert f"  sources    {tiny.folder / 'a.jsonl'}" in described
+        assert f"  target     collection default in {tiny.folder / 'chroma'}" in described
+        assert sum("a.jsonl:" in line and "on_reading" in line for line in described) == 10
+        assert described[-2:] == [
+            "  2 more; all of them: upsert-cli info t --failed",
+            "  once they are mended: upsert-cli restart t --from-start",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("first", "code", "remedy"),
+    [
+        ("upsert-cli run a.jsonl --task-id t -q --strict", 1, "restart t --from-start"),
+        ("upsert-cli run a.jsonl --task-id t -q --max-failures 0", 1, "restart t --from-start"),
+    ],
+)
+def test_a_quiet_report_of_a_failure_names_load_and_remedy_each_time(
+    tiny: Terminal, first: str, code: int, remedy: str
+) -> None:
+    """Whatever the reason is for which a task does not end with 0."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
+    for _ in range(2):
+        said = tiny.type(first, expect=code).stderr
+        assert {line[2:11].strip() for line in said.splitlines()} >= set(REPORTED)
+        assert remedy in said
+
+
+def test_a_quiet_report_of_a_canceled_task_says_how_to_continue(tiny: Terminal, make_items: Items) -> None:
+    """It stays canceled, so each mail says so."""
+    tiny.write("a.jsonl", make_items(3))
+    tiny.type("upsert-cli run a.jsonl --task-id t --enqueue -q")
+    tiny.type("upsert-cli cancel t")
+    for _ in range(2):
+        said = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=5).stderr
+        assert "task t is canceled already" in said
+        assert "  sources " in said
+        assert said.endswith("upsert-cli restart t\n")
+
+
+def test_a_summary_says_for_which_rows_its_time_is(tiny: Terminal, make_items: Items) -> None:
+    """Of a load that was interrupted, the counts are the task's and the seconds those of the last attempt."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
+    tiny.halt_when(process, "t")
+    process.terminate()
+    tiny.go_on(process)
+    process.communicate()
+    before = tiny.info("t")["counts"]["inserted"]
+    said = tiny.type("upsert-cli restart t").stderr
+    line = next(line for line in said.splitlines() if line.startswith("done: 600 inserted"))
+    assert re.fullmatch(rf".*; attempt 2 loaded {600 - before} of these rows in [\d.]+ s", line)
+    page = tiny.type("upsert-cli report t --html -").stdout
+    assert re.search(r"600 rows of 1 source into the collection default\. Attempt 2 took", page)
+    assert re.search(r"^seconds\t.*\(attempt 2\)$", tiny.type("upsert-cli info t").stdout, re.MULTILINE)
 
 
 def test_a_substituted_process_keeps_its_name(tiny: Terminal) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from upsert_cli import __version__, telemetry
+from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.streams import flush_streams, reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
@@ -142,7 +143,7 @@ def _explain(ctx: click.Context, error: Exception, *, trace: bool) -> None:
 
 def _terminal(ctx: click.Context) -> Terminal:
     session: Session | None = ctx.find_root().obj
-    return Terminal() if session is None else session.terminal
+    return Terminal(printed=PrintedCommands.typed_in(ctx)) if session is None else session.terminal
 
 
 @click.group(

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.cli.text import safe
 from upsert_cli.journal.tasks import Task
 from upsert_cli.redaction import without_secrets
@@ -52,6 +53,7 @@ def append_summary(
     seconds: float,
     detail: str | None,
     rejects: Sequence[Mapping[str, Any]],
+    printed: PrintedCommands = AS_WRITTEN,
 ) -> None:
     """Adds what became of a load to the summary of the step, where there is one.
 
@@ -61,7 +63,7 @@ def append_summary(
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not in_actions() or not path:
         return
-    lines = _summary(task, exit_code=exit_code, seconds=seconds, detail=detail, rejects=rejects)
+    lines = _summary(task, exit_code=exit_code, seconds=seconds, detail=detail, rejects=rejects, printed=printed)
     with Path(path).open("a", encoding="utf-8") as file:
         file.write("".join(f"{line}\n" for line in lines))
 
@@ -73,17 +75,24 @@ def _summary(
     seconds: float,
     detail: str | None,
     rejects: Sequence[Mapping[str, Any]],
+    printed: PrintedCommands,
 ) -> Iterator[str]:
     mark = {0: "✅", 3: "⚠️"}.get(exit_code, "❌")
     if task is None:
-        yield from (f"### {mark} upsert-cli: exit code {exit_code}", "", _text(detail or "nothing was done"), "")
+        yield from (
+            f"### {mark} upsert-cli: exit code {exit_code}",
+            "",
+            _text(printed.complete(detail or "nothing was done")),
+            "",
+        )
         return
     yield from (f"### {mark} upsert-cli: task {_text(task.id)} {task.status.value}", "")
     sources = ", ".join(_text(source) for source in task.sources)
     target = f"collection {_text(task.collection)} in {_text(task.chroma)}"
-    yield from (f"{sources} into {target}, {seconds:,.1f} s, exit code {exit_code}", "")
+    spent = f"attempt {task.attempt} took {seconds:,.1f} s" if task.attempt > 1 else f"{seconds:,.1f} s"
+    yield from (f"{sources} into {target}, {spent}, exit code {exit_code}", "")
     if detail or task.detail:
-        yield from (_text(detail or task.detail or ""), "")
+        yield from (_text(printed.complete(detail or task.detail or "")), "")
     yield "| read | inserted | updated | unchanged | duplicate | rejected | truncated |"
     yield "|---:|---:|---:|---:|---:|---:|---:|"
     counts = task.counts
@@ -97,7 +106,7 @@ def _summary(
             yield f"| {place} | {_text(record['failure_stage'])} | {_text(record['detail'])} |"
         more = counts.failed - len(rejects)
         yield from ("", f"{more:,} more; all of them:" if more > 0 else "All of them as JSONL:")
-        yield from (f"`upsert-cli info {task.id} --failed`", "")
+        yield from (_code(printed.command(f"upsert-cli info {task.id} --failed")), "")
 
 
 def _in_workspace(source: str) -> str:
@@ -113,6 +122,13 @@ def _in_workspace(source: str) -> str:
 def _escaped(text: str, *, more: str = "") -> str:
     shown = safe(without_secrets(text))
     return re.sub(f"[%\r\n{more}]", lambda match: f"%{ord(match.group()):02X}", shown)
+
+
+def _code(text: str) -> str:
+    """Return text as Markdown's code, between more backticks than it holds in a row."""
+    shown = safe(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
 
 
 def _text(text: str) -> str:

@@ -35,7 +35,7 @@ def request_of(kind: Kind, terminal: Terminal, **options: Any) -> Request:
         mapping = read_mapping(options.pop("map_file"), given)
     except UsageFault as error:
         if json:
-            report(error)
+            report(error, click.get_current_context())
         raise
     places: dict[str, Any] = {name: _absolute(options.pop(name)) for name in ("model_path", "refs_root")}
     return Request(

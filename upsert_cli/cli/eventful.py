@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from upsert_cli.cli.events import report_failure
+from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.settings import CHOICE_OF_FILE, setting_unchecked
 from upsert_cli.errors import UpsertCliError, UsageFault
 
@@ -25,7 +26,7 @@ class Eventful(click.Command):
             return super().parse_args(ctx, args)
         except (click.UsageError, UsageFault) as error:  # the latter of a file of settings
             if self._wants_json(ctx, typed):
-                report(error)
+                report(error, ctx)
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -34,7 +35,7 @@ class Eventful(click.Command):
             return super().invoke(ctx)
         except click.UsageError as error:
             if ctx.params.get("json"):
-                report(error)
+                report(error, ctx)
             raise
 
     def _wants_json(self, ctx: click.Context, args: list[str]) -> bool:
@@ -59,7 +60,7 @@ class Eventful(click.Command):
         return False
 
 
-def report(error: click.UsageError | UpsertCliError) -> None:
+def report(error: click.UsageError | UpsertCliError, ctx: click.Context) -> None:
     """Prints the events of a command that ends before there is anything to run."""
     message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-    report_failure(message, error.exit_code)
+    report_failure(message, error.exit_code, printed=PrintedCommands.typed_in(ctx))

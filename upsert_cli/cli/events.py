@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import safe_json
 from upsert_cli.journal.tasks import Task
@@ -18,6 +19,7 @@ class Events:
     def __init__(self, terminal: Terminal, *, wanted: bool) -> None:
         """Prints nothing yet."""
         self._terminal = terminal
+        self._printed = terminal.printed
         self.wanted = wanted
 
     def emit(self, kind: str, fields: dict[str, Any]) -> None:
@@ -31,15 +33,26 @@ class Events:
             self.wanted = False
             self._terminal.warn(f"the JSON events cannot be written any more ({error})")
 
+    def task(self, task: Task, *, running: bool) -> None:
+        """Print the event that a task begins or waits."""
+        self.emit("task", self._printed.in_task(task).as_json(running=running))
+
+    def error(self, message: str, *, exit_code: int) -> None:
+        """Print the event of what ended a load."""
+        self.emit("error", {"message": self._printed.complete(message), "exit_code": exit_code})
+
     def summary(self, task: Task | None, *, exit_code: int, seconds: float, detail: str | None) -> None:
         """Prints the last event; without a task, `detail` says why there is none."""
-        fields = task.as_json(running=False) if task is not None else _no_task(detail)
+        if task is None:
+            fields = _no_task(None if detail is None else self._printed.complete(detail))
+        else:
+            fields = self._printed.in_task(task).as_json(running=False)
         self.emit("summary", {"exit_code": exit_code} | fields | {"seconds": fields.get("seconds") or took(seconds)})
 
 
-def report_failure(message: str, exit_code: int) -> None:
+def report_failure(message: str, exit_code: int, *, printed: PrintedCommands) -> None:
     """Prints the events of a command that failed before there was anything to run."""
-    message = without_secrets(message)
+    message = printed.complete(without_secrets(message))
     click.echo(safe_json({"type": "error", "message": message, "exit_code": exit_code}))
     click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": took(0.0)} | _no_task(message)))
 

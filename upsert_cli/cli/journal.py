@@ -27,7 +27,8 @@ def check(session: Session, *, json: bool) -> None:
     if json:
         click.echo(safe_json(_as_json(session, found)))
     elif found:
-        click.echo(tab_separated((_state(damage), damage.path.name, damage.reason) for damage in found))
+        complete = session.terminal.printed.complete
+        click.echo(tab_separated((_state(damage), damage.path.name, complete(damage.reason)) for damage in found))
     _conclude(session, found, remedy="`upsert-cli journal repair` saves what can be saved")
 
 
@@ -42,10 +43,10 @@ def repair(session: Session, *, json: bool) -> None:
     steps = session.journal.repair()
     found = session.journal.damaged()
     if json:
-        click.echo(safe_json(_as_json(session, found) | {"steps": steps}))
+        click.echo(safe_json(_as_json(session, found) | {"steps": [*map(session.terminal.printed.complete, steps)]}))
     else:
         for step in steps:
-            click.echo(safe(step))
+            click.echo(safe(session.terminal.printed.complete(step)))
     _conclude(session, found, remedy="look at what these files hold")
 
 
@@ -59,7 +60,10 @@ def _conclude(session: Session, found: tuple[Damage, ...], *, remedy: str) -> No
 
 
 def _as_json(session: Session, found: tuple[Damage, ...]) -> dict[str, object]:
-    damaged = [{"path": str(damage.path), "reason": damage.reason, "settled": damage.settled} for damage in found]
+    complete = session.terminal.printed.complete
+    damaged = [
+        {"path": str(damage.path), "reason": complete(damage.reason), "settled": damage.settled} for damage in found
+    ]
     return {
         "journal": str(session.journal.folder),
         "sound": all(damage.settled for damage in found),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 from click.core import ParameterSource
 
+from upsert_cli.cli.printed_commands import PrintedCommands, remember
 from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, setting_of
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.configuration import PROJECT_FILE, USER_FILE
@@ -36,6 +37,8 @@ class Option(click.Option):
     def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
         """Returns the value and what gave it: what is typed beats the environment, and that beats the files."""
         value, source = super().consume_value(ctx, opts)
+        if source is ParameterSource.COMMANDLINE:
+            remember(ctx, self.name, value)
         if source is ParameterSource.DEFAULT and (setting := setting_of(self, ctx)) is not None:
             return as_typed(setting, self), ParameterSource.DEFAULT_MAP
         return value, source
@@ -186,9 +189,10 @@ def common_options(command: Command) -> Command:
             options.pop(name)
         journal = Journal(options.pop("journal").expanduser().absolute())
         names = ("quiet", "verbose", "color", "progress")
-        terminal = Terminal(**{name: options.pop(name) for name in names})
-        session = Session(journal=journal, terminal=terminal)
-        click.get_current_context().find_root().obj = session
+        ctx = click.get_current_context()
+        shown = {name: options.pop(name) for name in names}
+        session = Session(journal=journal, terminal=Terminal(**shown, printed=PrintedCommands.typed_in(ctx)))
+        ctx.find_root().obj = session
         try:
             command(session, **options)
         finally:

@@ -13,11 +13,12 @@ import click
 from upsert_cli.cli.actions import ANNOTATED_REJECTS
 from upsert_cli.cli.display import open_display, restore_cursor
 from upsert_cli.cli.events import Events, took
-from upsert_cli.cli.task_words import command_for_mended, sources_in_short
+from upsert_cli.cli.task_words import command_for_mended, counts_and_time, described_load, sources_in_short
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line, seconds_line
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.progress import Progress
@@ -72,7 +73,7 @@ class RunReport:
     def started(self, task: Task) -> None:
         """The task is being processed from now on."""
         self._task = task
-        self._events.emit("task", task.as_json(running=True))
+        self._events.task(task, running=True)
         again = f", attempt {task.attempt}" if task.attempt > 1 else ""
         self._terminal.say(
             f"task {task.id}{again}: {sources_in_short(task)} -> collection {task.collection} in {task.chroma}"
@@ -119,15 +120,15 @@ class RunReport:
         self._summary(task, exit_code=exit_code)
         if self._terminal.quiet and exit_code == 0:
             return
-        name = f"task {task.id} " if self._terminal.quiet else ""  # which else was named at the start
-        self._terminal.show(f"{name}{task.status}: {counts_line(task.counts.as_json())} in {self._seconds():.1f} s")
+        before = Counts() if self._task is None else self._task.counts
+        name = f"task {task.id} " if self._terminal.quiet else ""  # otherwise it was named at the start
+        self._terminal.show(f"{name}{task.status}: {counts_and_time(task, before, self._seconds())}")
+        self._describe_if_quiet(task, exit_code=exit_code)
         if self._terminal.verbose:
             self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
         if task.counts.truncated:
             self._terminal.show(_CUT)
-        if task.counts.failed:
-            self._show_rejects(task)
-            self._terminal.show(f"  once they are mended: {command_for_mended(task)}")
+        self._show_rejects_and_remedy(task)
         if task.status.value == "done" and not self._terminal.quiet and not self._one_of_many:
             self._show_place(task)
 
@@ -185,7 +186,7 @@ class RunReport:
         self._terminal.fail(outcome.summary())
         for kind, identifier, reason in outcome.found.examples():
             self._terminal.show(f"  {kind}: {identifier}: {reason}")
-        self._terminal.show(f"  to mend it: {outcome.repair_command()}")
+        self._terminal.show(f"  to mend it: {self._terminal.printed.command(outcome.repair_command())}")
 
     def nothing_to_do(self, task: Task | None, *, exit_code: int, skipped: str | None) -> None:
         """Says that a task needed no work, or why what was asked for was skipped."""
@@ -197,8 +198,10 @@ class RunReport:
             self._terminal.show(f"nothing was done: {skipped}")
         elif task is not None:
             self._terminal.show(f"task {task.id} is {task.status} already: {counts_line(task.counts.as_json())}")
+            self._describe_if_quiet(task, exit_code=exit_code)
+            self._show_rejects_and_remedy(task)
             if task.status is TaskStatus.CANCELED:
-                self._terminal.show(f"  to go on with it: upsert-cli restart {task.id}")
+                self._terminal.show(f"  to go on with it: {self._command(f'restart {task.id}')}")
 
     def _close_display(self) -> None:
         with suppress(OSError):  # the terminal is gone, which must not change how the work ends
@@ -207,7 +210,7 @@ class RunReport:
     def queued(self, task: Task) -> None:
         """Says that a task waits for a worker; its id is what a script goes on with."""
         self._close_display()
-        self._events.emit("task", task.as_json(running=False))
+        self._events.task(task, running=False)
         self._summary(task, exit_code=0)
         if not self._events.wanted and not self._terminal.quiet:
             click.echo(task.id)
@@ -220,25 +223,40 @@ class RunReport:
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
             task = self._journal.find(self._task.id) if self._task is not None else None
         message = without_secrets(str(error))
-        self._events.emit("error", {"message": message, "exit_code": exit_code})
+        self._events.error(message, exit_code=exit_code)
         self._summary(task, exit_code=exit_code, detail=message)
         if task is None:
             return
         self._terminal.show(
             f"task {task.id} {task.status}: {task.rows:,} rows settled, {counts_line(task.counts.as_json())}"
         )
+        self._describe_if_quiet(task, exit_code=exit_code)
         if task.counts.failed:
             self._show_rejects(task)
-        again = f"upsert-cli restart {task.id}"
+        again = f"restart {task.id}"
         # What was typed wrong, or is refused for its options, a restart with the same options would not mend.
         if exit_code == UpsertCliError.exit_code and again not in str(error) and task.status is not TaskStatus.DONE:
-            self._terminal.show(f"  to go on once that is mended: {again}")
+            self._terminal.show(f"  to go on once that is mended: {self._command(again)}")
+
+    def _command(self, words: str) -> str:
+        return self._terminal.printed.command(f"upsert-cli {words}")
+
+    def _describe_if_quiet(self, task: Task, *, exit_code: int) -> None:
+        """Show what was loaded and when, which without -q was said before, or is known to whoever looks on."""
+        if self._terminal.quiet:
+            for name, value in described_load(task, exit_code=exit_code):
+                self._terminal.show(f"  {name:<9}  {value}")
+
+    def _show_rejects_and_remedy(self, task: Task) -> None:
+        if task.counts.failed:
+            self._show_rejects(task)
+            self._terminal.show(f"  once they are mended: {command_for_mended(task, self._terminal.printed)}")
 
     def _show_rejects(self, task: Task) -> None:
         self._list_rejects(task.failed_items)
         more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
         also = f"{more:,} more; " if more > 0 else ""
-        self._terminal.show(f"  {also}all of them: upsert-cli info {task.id} --failed")
+        self._terminal.show(f"  {also}all of them: {self._command(f'info {task.id} --failed')}")
 
     def _list_rejects(self, records: Sequence[dict[str, Any]]) -> None:
         # In GitHub Actions the last ones stay in the log alone, so that there is room for the error that ends the step.

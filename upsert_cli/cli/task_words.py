@@ -1,9 +1,14 @@
-"""A task -> the words in which its sources, and what to do about its rejects, are told."""
+"""A task -> the words for people: its sources, how it ended, and what to do about its rejects."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterator
 from pathlib import Path
 
+from upsert_cli.cli.printed_commands import PrintedCommands
+from upsert_cli.cli.text import counts_line
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.tasks import Task
 
 
@@ -20,8 +25,39 @@ def _short_name(source: str) -> str:
     return source if source.startswith(("/dev/", "/proc/")) else Path(source).name
 
 
-def command_for_mended(task: Task) -> str:
-    """Returns the command that loads mended rejects; our own copy of a stream is not for the user to mend."""
+def command_for_mended(task: Task, printed: PrintedCommands) -> str:
+    """Return the command that loads rejects once they are corrected; users cannot correct our copy of a stream."""
     if any(source.get("spooled") for source in task.inputs):
-        return "upsert-cli run FILE, with what `--failed` printed"
-    return f"upsert-cli restart {task.id} --from-start"
+        return f"{printed.command('upsert-cli run FILE')}, with what `--failed` printed"
+    return printed.command(f"upsert-cli restart {task.id} --from-start")
+
+
+def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
+    """Yield what a mail about a load has to say, since its reader did not see the command."""
+    yield "exit code", str(exit_code)
+    yield "sources", " ".join(task.sources)
+    yield "target", f"collection {task.collection} in {task.chroma}"
+    yield "model", task.model
+    yield "host", platform.node()
+    yield "created", task.created_at
+    if task.started_at is not None:
+        yield "started", task.started_at
+    if task.finished_at is not None:
+        yield "finished", task.finished_at
+    if task.attempt > 1:
+        yield "attempt", str(task.attempt)
+
+
+def counts_and_time(task: Task, before: Counts, seconds: float) -> str:
+    """Return the counts of a task with the seconds of its last attempt, and which part of the rows these were for.
+
+    Args:
+        task: At the end of the attempt.
+        before: Its counts when the attempt began.
+        seconds: That the attempt took.
+    """
+    counts = counts_line(task.counts.as_json())
+    if before == Counts():
+        return f"{counts} in {seconds:.1f} s"
+    rows = task.counts.loaded - before.loaded
+    return f"{counts}; attempt {task.attempt} loaded {rows:,} of these rows in {seconds:.1f} s"

@@ -44,9 +44,9 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
         for record in session.journal.rejects(task_id):
             click.echo(safe_json(record))
     elif json and not follow:
-        click.echo(safe_json(task.as_json(running=running)))
+        click.echo(safe_json(_as_json(session, task, running=running)))
     elif not json:
-        _print_pairs(_described(task, running=running))
+        _print_pairs(_described(session.terminal.printed.in_task(task), running=running))
     if exit_status:
         click.get_current_context().exit(_state_code(task, running=running))
 
@@ -80,7 +80,7 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
     def show() -> None:
         if json:
             tasks = session.journal.list(**which)
-            click.echo(safe_json([task.as_json(running=_running(session, task)) for task in tasks]))
+            click.echo(safe_json([_as_json(session, task, running=_running(session, task)) for task in tasks]))
         else:
             print_table(session.terminal, _HEADER, rows(), numbers=_NUMBERS)
 
@@ -108,7 +108,7 @@ def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) ->
         time.sleep(WAIT_STEP)
         task = session.journal.find(task_id)
     if json:
-        click.echo(safe_json(task.as_json(running=_running(session, task))))
+        click.echo(safe_json(_as_json(session, task, running=_running(session, task))))
     if task.status is TaskStatus.CANCELED:
         session.terminal.say(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
     elif task.status.is_final:
@@ -119,6 +119,10 @@ def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) ->
         click.get_current_context().exit(UpsertCliError.exit_code)
     else:
         session.terminal.say(f"task {task_id} will stop after the batch in flight; `upsert-cli info {task_id}` tells")
+
+
+def _as_json(session: Session, task: Task, *, running: bool) -> dict[str, Any]:
+    return session.terminal.printed.in_task(task).as_json(running=running)
 
 
 def _running(session: Session, task: Task) -> bool:
@@ -176,7 +180,8 @@ def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
         for attempt in task.attempts:
             yield f"attempt {attempt.attempt}", _attempt_line(attempt)
     if task.seconds:
-        yield "seconds", seconds_line(task.seconds)
+        of_which = f" (attempt {task.attempt})" if task.attempt > 1 else ""
+        yield "seconds", seconds_line(task.seconds) + of_which
     for record in task.failed_items:
         yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from upsert_cli.cli.actions import Level, annotation, in_actions
+from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.cli.text import safe
 from upsert_cli.redaction import without_secrets
 
@@ -29,6 +30,8 @@ class Terminal:
     verbose: bool = False
     color: ColorChoice = "auto"
     progress: ProgressChoice = "auto"
+    printed: PrintedCommands = AS_WRITTEN
+    """Completes the commands in messages."""
 
     def say(self, message: str) -> None:
         """Shows a message of the tool's own, unless only failures are wanted."""
@@ -46,7 +49,7 @@ class Terminal:
 
     def show(self, message: str) -> None:
         """Shows a line on stderr, always."""
-        _echo(safe(without_secrets(message)), colored=False)
+        self._echo_plain(self.printed.complete(message))
 
     def point_at(self, source: str, row: int, message: str) -> None:
         """Shows what is wrong with a row, always; in GitHub Actions beside the file."""
@@ -57,9 +60,13 @@ class Terminal:
 
     def list_row(self, source: str, row: int, message: str) -> None:
         """Shows what is wrong with a row, always."""
-        self.show(f"  {source}:{row}: {message}")
+        self._echo_plain(f"  {source}:{row}: {message}")  # text from a file, which is shown as it is
+
+    def _echo_plain(self, message: str) -> None:
+        _echo(safe(without_secrets(message)), colored=False)
 
     def _line(self, label: Level, color: str, message: str) -> None:
+        message = self.printed.complete(message)
         if in_actions():
             _echo(annotation(label, message), colored=False)
             return

@@ -56,7 +56,8 @@ def verify(
         outcome = (repair_subject if repair else verify_subject)(subject, report=session.terminal.say)
     except UpsertCliError as error:
         if json:
-            click.echo(safe_json({"ok": False, "error": str(error), "exit_code": error.exit_code}))
+            message = session.terminal.printed.complete(str(error))
+            click.echo(safe_json({"ok": False, "error": message, "exit_code": error.exit_code}))
         raise
     _show(session, outcome, json=json)
     click.get_current_context().exit(outcome.exit_code)
@@ -79,4 +80,4 @@ def _show(session: Session, outcome: Verification, *, json: bool) -> None:
         return
     session.terminal.fail(outcome.summary())
     if outcome.repaired is None:
-        session.terminal.show(f"  to mend it: {outcome.repair_command()}")
+        session.terminal.show(f"  to mend it: {session.terminal.printed.command(outcome.repair_command())}")

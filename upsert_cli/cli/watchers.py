@@ -35,7 +35,14 @@ class Watchers:
         """
         rejects = task.failed_items[:SUMMARY_REJECTS] if task is not None else ()
         try:
-            append_summary(task, exit_code=exit_code, seconds=seconds, detail=detail, rejects=rejects)
+            append_summary(
+                task,
+                exit_code=exit_code,
+                seconds=seconds,
+                detail=detail,
+                rejects=rejects,
+                printed=self.terminal.printed,
+            )
         except OSError as error:
             self.terminal.warn(f"the summary of the step cannot be written: {error}")
         waits = task is not None and not task.status.is_final

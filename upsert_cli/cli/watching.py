@@ -50,7 +50,7 @@ def follow(session: Session, task_id: str, *, json: bool) -> tuple[Task, bool]:
     with _ending_in_order(), closing(open_display(session.terminal, bars=("written",))) as display:
         while True:
             task, running = look_at(session.journal, task_id)
-            if json and (now := task.as_json(running=running)) != shown:
+            if json and (now := session.terminal.printed.in_task(task).as_json(running=running)) != shown:
                 shown = now
                 click.echo(safe_json(shown))
             if task.status is TaskStatus.PROCESSING:

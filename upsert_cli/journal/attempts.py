@@ -26,7 +26,12 @@ class Counts:
 
     def reconciles(self) -> bool:
         """Tells whether every row that was read ended as exactly one thing."""
-        return self.read == self.inserted + self.updated + self.unchanged + self.duplicate + self.failed
+        return self.read == self.loaded + self.failed
+
+    @property
+    def loaded(self) -> int:
+        """The rows that were not rejected."""
+        return self.inserted + self.updated + self.unchanged + self.duplicate
 
     def as_json(self) -> dict[str, int]:
         """Returns the counts as plain data, in the order of the contract."""

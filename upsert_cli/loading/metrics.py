@@ -29,9 +29,9 @@ _ROWS, _DELETED = f"{_PREFIX}last_run_rows", f"{_PREFIX}last_run_deleted_records
 HELP = {
     _SUCCESS: "When a load was last done, exit code 0 or 3, in seconds since 1970.",
     _RUN: "When a load last ended, in seconds since 1970.",
-    _DURATION: "Seconds that the last load took.",
+    _DURATION: "Seconds that the last attempt at the last load took.",
     _CODE: "Exit code of the last load.",
-    _ROWS: "Rows that the last load read, by what became of them.",
+    _ROWS: "Rows that the last load read in all of its attempts, by what became of them.",
     _DELETED: "Records that the last load deleted.",
 }
 """The metrics, each with the sentence that the file says about it; all are gauges."""

@@ -36,6 +36,7 @@ def report(session: Session, *, task_id: str, html: Path) -> None:
         running=session.journal.is_running(task_id),
         rejects=session.journal.rejects(task_id),
         course=session.journal.course(task_id),
+        printed=session.terminal.printed,
     )
     if str(html) == "-":
         click.echo(page)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
 from upsert_cli.cli.page.charts import draw, in_words
+from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.cli.text import safe, safe_json
 from upsert_cli.journal.courses import Course
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
@@ -64,7 +65,14 @@ class Outcome:
     """Percent of the rows read."""
 
 
-def render_page(task: Task, *, running: bool, rejects: Iterable[dict[str, Any]], course: Course) -> str:
+def render_page(
+    task: Task,
+    *,
+    running: bool,
+    rejects: Iterable[dict[str, Any]],
+    course: Course,
+    printed: PrintedCommands = AS_WRITTEN,
+) -> str:
     """Returns the page of a task as it is at this moment."""
     shown = [_reject(record) for record in itertools.islice(rejects, PAGE_REJECTS)]
     chart = draw(course)
@@ -73,7 +81,8 @@ def render_page(task: Task, *, running: bool, rejects: Iterable[dict[str, Any]],
         _environment()
         .get_template("page.html.jinja")
         .render(
-            task=task,
+            task=printed.in_task(task),
+            command=printed.command,
             state=_state(task, running=running),
             tone=_tone(task, running=running),
             exit_code=exit_code(task) if task.status.is_final else None,

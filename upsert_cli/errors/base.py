@@ -39,9 +39,17 @@ def _restore(kind: type[Situation], data: dict[str, Any]) -> Situation:
 
 
 class UpsertCliError(Situation):
-    """Root of all errors that are the user's to mend; anything else that escapes is a bug."""
+    """Root of all errors that the user can fix; anything else that escapes is a bug.
+
+    Raise a kind with `message=` where nobody catches the error; a class of its own is for those that somebody catches.
+    """
 
     exit_code = 1
+    message: str = ""
+    """What happened, where, and what to do next, in one line."""
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UsageFault(UpsertCliError):

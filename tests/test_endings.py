@@ -80,16 +80,83 @@ def test_a_server_does_not_become_a_folder(tiny: Terminal, make_items: Items) ->
     assert {path.name for path in tiny.folder.iterdir()} == {"a.jsonl", "journal"}
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_obstacle(tiny: Terminal, make_items: Items, closed: str) -> None:
+def _type_with_streams(terminal: Terminal, line: str, streams: str) -> subprocess.CompletedProcess[str]:
+    command = shlex.join(terminal.arguments(f"upsert-cli {line}"))
+    return subprocess.run(
+        ["sh", "-c", f"{command} {streams}"],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("streams", "json"),
+    [("<&-", ""), (">&-", ""), ("2>&-", ""), ("<&- >&- 2>&-", ""), ("<&-", "--json"), ("2>&-", "--json")],
+)
+def test_closed_streams_that_a_load_does_not_use_are_no_obstacle(
+    tiny: Terminal, make_items: Items, streams: str, json: str
+) -> None:
     """A daemon that closed its standard streams loads all the same."""
     tiny.write("a.jsonl", [*make_items(3), {"object_id": ""}])
-    line = shlex.join(tiny.arguments("upsert-cli run a.jsonl --json --task-id t"))
-    done = subprocess.run(
-        ["sh", "-c", f"{line} {closed}"], cwd=tiny.folder, env=tiny.environment, capture_output=True, check=False
-    )
-    assert (done.returncode, b"Traceback" in done.stderr) == (3, False)
+    done = _type_with_streams(tiny, f"run a.jsonl {json} --task-id t", streams)
+    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
     assert tiny.info("t")["counts"]["inserted"] == 3
+
+
+CLOSED_INPUT = ["<&-", "0>written"]  # closed, or open for writing alone
+CLOSED_OUTPUT = [">&-", "1</dev/null"]
+
+
+@pytest.mark.parametrize("streams", CLOSED_INPUT)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "run -",
+        "run - --format csv",
+        "run a.jsonl -",
+        "run - --enqueue",
+        "run - --dry-run",
+        "run - --json",
+        "categories run - -q",
+    ],
+)
+def test_a_closed_standard_input_is_an_error(tiny: Terminal, make_items: Items, line: str, streams: str) -> None:
+    """Input that was never connected is not an empty file: exit code 1, one line that names it, and no task."""
+    tiny.write("a.jsonl", make_items(1))
+    done = _type_with_streams(tiny, line, streams)
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert "standard input cannot be read (it is closed)" in error
+    assert json.loads(tiny.type("upsert-cli list --json").stdout) == []
+
+
+@pytest.mark.parametrize("streams", CLOSED_OUTPUT)
+@pytest.mark.parametrize(
+    "line",
+    ["list", "list --json", "info t", "info t --failed", "journal check --json",
+     "config show", "models list", "completion bash", "prune --keep 0 --json", "cancel t --json", "--help", "--version",
+     "report t --html -", "run a.jsonl --json", "run a.jsonl --enqueue", "run a.jsonl --dry-run --json",
+     "restart t --json", "restart t --enqueue", "work --json"],
+)  # fmt: skip
+def test_a_closed_standard_output_is_an_error(tiny: Terminal, make_items: Items, line: str, streams: str) -> None:
+    """What cannot be printed is an error, exit code 1 and one line that names the stream, and nothing is changed."""
+    tiny.write("a.jsonl", make_items(1))
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
+    before = tiny.type("upsert-cli list --json").stdout
+    done = _type_with_streams(tiny, line, streams)
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert "standard output cannot be written (it is closed)" in error
+    assert tiny.type("upsert-cli list --json").stdout == before
+
+
+def test_an_empty_standard_input_is_an_empty_file(tiny: Terminal) -> None:
+    """An input that is open and holds nothing is a load without rows."""
+    assert tiny.type("upsert-cli run - --json").returncode == 0
+    assert tiny.only_task()["counts"]["read"] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -245,7 +245,7 @@ def test_a_disk_that_takes_no_output(terminal: Terminal, line: str, unbuffered: 
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     (told,) = errors.splitlines()
-    assert told.startswith("error: stdout cannot be written (No space left on device)")
+    assert told.startswith("error: standard output cannot be written (No space left on device)")
 
 
 @pytest.mark.parametrize("output", ["a reader that left", "/dev/full"])

@@ -59,7 +59,7 @@ def attempt(step: Callable[[], Any]) -> Any:
 def keep_input(journal: Journal, task_id: str) -> None:
     """Reads standard input, as it were, into the folder of a task that is about to be created."""
     incoming: Path = attempt(journal.incoming_folder)
-    attempt(lambda: spool(io.BytesIO(INPUT), incoming / "0.jsonl"))
+    attempt(lambda: spool(io.BytesIO(INPUT), incoming / "0.jsonl", name="-"))
     attempt(lambda: journal.adopt_spool(incoming, task_id) if incoming.exists() else None)
     report("kept", task_id)
 

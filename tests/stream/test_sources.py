@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import stat
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -320,7 +323,7 @@ def test_standard_input_is_kept_whole_and_private() -> None:
     sources = []
     for name in ("one.jsonl", "two.jsonl"):
         path = Path(name).absolute()
-        spool(io.BytesIO(content), path)
+        spool(io.BytesIO(content), path, name="-")
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         sources.append(fingerprint(replace(find_files(["-"])[0], path=path)))
     assert sources[0].total == 40_000
@@ -331,9 +334,9 @@ def test_standard_input_is_kept_whole_and_private() -> None:
 def test_a_large_spooled_file_is_known_by_all_of_it() -> None:
     """Two large inputs that differ only in the middle are told apart, and the time of spooling is not looked at."""
     content = bytearray(b"x" * (3 * EDGE))
-    spool(io.BytesIO(content), Path("one.jsonl").absolute())
+    spool(io.BytesIO(content), Path("one.jsonl").absolute(), name="-")
     content[EDGE + 100] = ord("y")
-    spool(io.BytesIO(content), Path("two.jsonl").absolute())
+    spool(io.BytesIO(content), Path("two.jsonl").absolute(), name="-")
     [stdin] = find_files(["-"])
     one, two = (fingerprint(replace(stdin, path=Path(name).absolute())) for name in ("one.jsonl", "two.jsonl"))
     assert two.fingerprint.changed_from(one.fingerprint) == "same size, other content"
@@ -348,7 +351,7 @@ def test_a_pipe_is_read_to_its_end() -> None:
     writer = threading.Thread(target=lambda: Path("pipe").write_bytes(LINE * 3))
     writer.start()
     with found.path.open("rb") as stream:
-        spool(stream, Path("kept.jsonl").absolute())
+        spool(stream, Path("kept.jsonl").absolute(), name="-")
     writer.join()
     source = fingerprint(replace(found, path=Path("kept.jsonl").absolute()))
     rows = [row for row, _ in read_items([source], start=START, id_field=None)]
@@ -373,9 +376,42 @@ class _Broken(io.BytesIO):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_an_interrupted_spool_leaves_nothing(error: BaseException) -> None:
+def test_an_interrupted_spool_leaves_nothing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Input that cannot be kept whole is not kept at all, and the message names the place."""
+
+    def fail(_descriptor: int) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises((SpoolFailed, KeyboardInterrupt)) as caught:
-        spool(_Broken(error), Path("kept.jsonl").absolute())
+        spool(io.BytesIO(LINE), Path("kept.jsonl").absolute(), name="-")
     assert isinstance(caught.value, KeyboardInterrupt) or "kept.jsonl (No space left on device)" in str(caught.value)
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["-", "a pipe"])
+def test_a_stream_that_breaks_off_is_not_kept(name: str) -> None:
+    """Input that cannot be read to its end is not kept, and the message names the input."""
+    with pytest.raises(SourceUnreadable) as caught:
+        spool(_Broken(OSError(5, "Input/output error")), Path("kept.jsonl").absolute(), name=name)
+    assert f"{'standard input' if name == '-' else name} cannot be read (Input/output error)" in str(caught.value)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_stream_that_does_not_block_is_read_to_its_end() -> None:
+    """A moment without data is not the end of a pipe that its maker set not to block."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with os.fdopen(reading, "rb") as stream, ThreadPoolExecutor(1) as threads:
+        done = threads.submit(spool, stream, Path("kept.jsonl").absolute(), name="-")
+        with os.fdopen(writing, "wb", buffering=0) as end:
+            for _ in range(3):
+                end.write(LINE)
+                _wait_until_drained(reading)
+        done.result()
+    assert Path("kept.jsonl").read_bytes() == LINE * 3
+
+
+def _wait_until_drained(reading: int) -> None:
+    while select.select([reading], [], [], 0)[0]:
+        time.sleep(0.001)

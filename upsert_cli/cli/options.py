@@ -18,6 +18,7 @@ from click.core import ParameterSource
 
 from upsert_cli.cli.printed_commands import PrintedCommands, remember
 from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, setting_of
+from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.configuration import PROJECT_FILE, USER_FILE
 from upsert_cli.folders import state_folder
@@ -202,8 +203,14 @@ def common_options(command: Command) -> Command:
 
 
 def json_option(text: str) -> Decorator:
-    """Returns the option for output that programs read."""
-    return option("--json", is_flag=True, help=text)
+    """Return the option for output that programs read."""
+    return option("--json", is_flag=True, callback=_require_stdout, help=text)
+
+
+def _require_stdout(_ctx: click.Context, _param: click.Parameter, wanted: bool) -> bool:  # noqa: FBT001  # click's call
+    if wanted:
+        require_stdout()
+    return wanted
 
 
 def all_of(options: list[Decorator]) -> Decorator:

@@ -17,6 +17,7 @@ from upsert_cli.cli.load_options import load_options, metrics_option
 from upsert_cli.cli.mapping import mapping_options
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.report import RunReport
+from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
@@ -86,6 +87,8 @@ def restart(
     Works in every state but for a task that is being run. A source that changed since the checkpoint is refused;
     --from-start reads it anew.
     """
+    if enqueue and not session.terminal.quiet:
+        require_stdout()
     if from_start and failed_only:
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
 
@@ -100,6 +103,8 @@ def restart(
 def _load(session: Session, kind: Kind, **options: Any) -> None:
     json, verify, if_running = options["json"], options["verify"], options["if_running"]
     wait_timeout: float | None = options["wait_timeout"]
+    if options["enqueue"] and not session.terminal.quiet:
+        require_stdout()
     request = request_of(kind, session.terminal, **options)
     if options["dry_run"]:
         _rehearse(session, request, json=json, compare=not options["no_compare"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
 import sys
@@ -30,10 +32,15 @@ class _Output(io.FileIO):
 
 @contextmanager
 def reliable_streams() -> Iterator[None]:
-    """Makes the standard streams ready, and lets go of them at the end."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # daemons and cron wrappers close them
-            nowhere = os.open(os.devnull, os.O_RDWR)  # for as long as the process lives
+    """Make the standard streams ready, and let go of them at the end.
+
+    Daemons and cron wrappers close them, and only a command that needs such a stream may fail. Its descriptor is taken,
+    so that no other file gets its number, and opened the wrong way, so that using it is an error, not an empty file.
+    """
+    wrong_ways = {"stdin": ("r", os.O_WRONLY), "stdout": ("w", os.O_RDONLY), "stderr": ("w", os.O_RDWR)}
+    for name, (mode, way) in wrong_ways.items():
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, way)  # for as long as the process lives
             setattr(sys, name, open(nowhere, mode, closefd=False))  # noqa: SIM115  # Path has none for a descriptor
     sys.stdout.flush()
     output = _Output(sys.stdout.fileno(), "w", closefd=False)
@@ -49,6 +56,17 @@ def reliable_streams() -> Iterator[None]:
             _let_go(stream)
 
 
+def require_stdout() -> None:
+    """Check that stdout is open, before a command does what it could not report.
+
+    Raises:
+        StdoutUnwritable: It is closed, or open for reading alone.
+    """
+    output = _output()
+    if output is not None and fcntl.fcntl(output.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise _unwritable(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+
+
 def flush_streams() -> None:
     """Writes out what is still buffered, since dying by a signal does not."""
     for stream in (sys.stdout, sys.stderr):
@@ -57,11 +75,19 @@ def flush_streams() -> None:
 
 
 def stdout_fault() -> StdoutUnwritable | None:
-    """Returns why stdout could not be written, if it could not."""
+    """Return why stdout could not be written, if it could not."""
+    output = _output()
+    return None if output is None or output.fault is None else _unwritable(output.fault)
+
+
+def _output() -> _Output | None:
     output = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    if not isinstance(output, _Output) or output.fault is None:
-        return None
-    return StdoutUnwritable(reason=output.fault.strerror or str(output.fault))
+    return output if isinstance(output, _Output) else None
+
+
+def _unwritable(fault: OSError) -> StdoutUnwritable:
+    reason = "it is closed" if fault.errno == errno.EBADF else fault.strerror or str(fault)
+    return StdoutUnwritable(reason=reason)
 
 
 def _let_go(stream: TextIO) -> None:

@@ -12,6 +12,7 @@ import click
 from upsert_cli.cli import watching
 from upsert_cli.cli.moments import Moment
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_separated
 from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
@@ -41,6 +42,7 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
         watching.follow(session, task_id, json=json) if follow else watching.look_at(session.journal, task_id)
     )
     if failed:
+        require_stdout()  # also where there is nothing to print
         for record in session.journal.rejects(task_id):
             click.echo(safe_json(record))
     elif json and not follow:

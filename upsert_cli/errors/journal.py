@@ -200,7 +200,7 @@ class StdoutUnwritable(UpsertCliError):
     reason: str
 
     def __str__(self) -> str:
-        return f"stdout cannot be written ({self.reason}); direct it to where there is room, then ask again"
+        return f"standard output cannot be written ({self.reason}); redirect it to a file or a pipe, then try again"
 
 
 class PageUnwritable(UpsertCliError):

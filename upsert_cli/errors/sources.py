@@ -64,6 +64,8 @@ class SourceUnreadable(UpsertCliError):
     """The last row that could be read."""
 
     def __str__(self) -> str:
+        if self.name == "-":
+            return f"standard input cannot be read ({self.reason}); pipe data into it, or name a file"
         where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
         remedy = "see that it can be reached" if "://" in self.name else "mend the file"
         return f"{where} ({self.reason}); {remedy} or leave it out, then load again"

@@ -62,10 +62,10 @@ class Draft:
             self._incoming = self._journal.incoming_folder()
         path = self._incoming / f"{len(list(self._incoming.iterdir()))}.{found.format}"
         if found.name == "-":
-            spool(self._stdin, path)
+            spool(self._stdin, path, name=found.name)
         else:
             with found.path.open("rb") as stream:
-                spool(stream, path)
+                spool(stream, path, name=found.name)
         return fingerprint(replace(found, path=path))
 
     def _scoped(self, options: Options) -> Options:

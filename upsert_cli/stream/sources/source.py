@@ -5,9 +5,12 @@ What can be read only once, standard input and pipes, is spooled into a file fir
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import select
 import stat
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -174,17 +177,18 @@ def _count(found: FoundFile) -> int | None:
     return FORMATS[found.format].count(found.path)
 
 
-def spool(stream: BinaryIO, path: Path) -> None:
-    """Copies a stream to its end into a file that only its owner can read, whole or not at all.
+def spool(stream: BinaryIO, path: Path, *, name: str) -> None:
+    """Copy a stream to its end into a file that only its owner can read, whole or not at all.
 
     Raises:
-        SpoolFailed: It cannot be read or written, for lack of space say; nothing is left behind.
+        SourceUnreadable: The stream, which the user knows by `name`, cannot be read; nothing is left behind.
+        SpoolFailed: The file cannot be written, for lack of space say; nothing is left behind.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
         with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
-            while chunk := stream.read(CHUNK):
+            for chunk in _chunks(stream, name):
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
@@ -195,6 +199,21 @@ def spool(stream: BinaryIO, path: Path) -> None:
         if isinstance(error, OSError):
             raise SpoolFailed(path=str(path), reason=why_unreadable(error)) from error
         raise
+
+
+def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk: bytes | None = stream.read(CHUNK)
+        except OSError as error:
+            reason = "it is closed" if error.errno == errno.EBADF else why_unreadable(error)
+            raise SourceUnreadable(name=name, reason=reason) from error
+        if chunk is None:  # a stream that does not block has nothing yet, which is not its end
+            select.select([stream], [], [])
+        elif chunk:
+            yield chunk
+        else:
+            return
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Terminal
@@ -214,3 +216,21 @@ def _killed(process: subprocess.Popen[str], choose: random.Random) -> int:
             victims = []  # it came to its end in this moment
     process.communicate(timeout=120)
     return process.returncode
+
+
+def test_a_footer_that_contradicts_its_rows_deletes_nothing(tiny: Terminal, make_items: Items) -> None:
+    """A Parquet file that promises a row and holds none is damaged; it does not say that all records are to go."""
+    items = make_items(3)
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl --scope s")
+    path = tiny.folder / "a.parquet"
+    columns = {"object_id": pa.array([], pa.string()), "payload": pa.array([], pa.string())}
+    pq.write_table(pa.table(columns), path, store_schema=False)
+    content = path.read_bytes()
+    # The number of rows is field 3 of the footer, a 64-bit integer, and the list of row groups follows it.
+    assert content.count(b"\x16\x00\x19") == 1
+    path.write_bytes(content.replace(b"\x16\x00\x19", b"\x16\x02\x19"))
+    for line in ("run a.parquet --scope s", "run a.parquet --scope s --delete-missing --max-delete 100%"):
+        error = tiny.type(f"upsert-cli {line}", expect=1).stderr
+        assert "a.parquet cannot be read (its footer promises 1 row, and its row groups hold 0)" in error
+    _equals(tiny, items)

@@ -82,6 +82,7 @@ ALLOWED_TWICE = {
     "pyarrow": [
         "stream/items/parquet.py",
         "stream/items/parquet_rows.py",
+        "stream/items/parquet_times.py",
         "stream/items/parquet_types.py",
         "stream/sources/inflating.py",
         "stream/sources/objects.py",

@@ -27,6 +27,7 @@ from tests.stream.reading import (
     rows_of,
     sources_of,
     write_lines,
+    write_parquet,
 )
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.stream.documents.document import Recipe, make_document
@@ -35,11 +36,6 @@ from upsert_cli.stream.items.reading import START, Item, Reject, read_items
 from upsert_cli.stream.sources.source import find_files, fingerprint
 
 UTC = datetime.UTC
-
-
-def _write(path: Path, columns: dict[str, Any], **options: Any) -> Path:
-    pq.write_table(pa.table(columns), path, **options)
-    return path
 
 
 def _payload(path: Path) -> Any:
@@ -67,7 +63,7 @@ def test_json_text_gives_the_items_of_jsonl(
             for n, (payload, info) in enumerate(rows)
         ),
     )
-    parquet = _write(
+    parquet = write_parquet(
         tmp_path / "a.parquet",
         {
             "object_id": [f"i{n}" for n in range(len(rows))],
@@ -83,7 +79,7 @@ def test_json_text_gives_the_items_of_jsonl(
 
 def test_struct_columns(tmp_path: Path) -> None:
     """A struct is an object; fields that a row does not have are null, as a column cannot say it otherwise."""
-    path = _write(
+    path = write_parquet(
         tmp_path / "a.parquet",
         {
             "object_id": ["a", "b", "c"],
@@ -101,7 +97,7 @@ def test_struct_columns(tmp_path: Path) -> None:
 def test_map_columns(tmp_path: Path) -> None:
     """A map is an object as well, whatever its keys are."""
     kind = pa.map_(pa.int64(), pa.string())
-    path = _write(
+    path = write_parquet(
         tmp_path / "a.parquet",
         {"object_id": ["a", "b"], "payload": pa.array([[(1, "x"), (2, None)], None], kind)},
     )
@@ -110,7 +106,7 @@ def test_map_columns(tmp_path: Path) -> None:
 
 def test_columns_that_have_dots_in_their_names(tmp_path: Path) -> None:
     """A column that is called like a field of the payload is not mistaken for it."""
-    path = _write(
+    path = write_parquet(
         tmp_path / "a.parquet", {"payload.text": ["wrong"], "payload": [{"text": "right"}], "object_id": ["a"]}
     )
     assert _payload(path) == {"text": "right"}
@@ -118,15 +114,15 @@ def test_columns_that_have_dots_in_their_names(tmp_path: Path) -> None:
 
 def test_columns_that_are_mapped(tmp_path: Path) -> None:
     """With an id field all columns are the payload, unless there is one; a column of text may have that name."""
-    flat = _write(tmp_path / "flat.parquet", {"id": [1], "text": ["t"], "payload": ["just text"]})
+    flat = write_parquet(tmp_path / "flat.parquet", {"id": [1], "text": ["t"], "payload": ["just text"]})
     assert rows_of(flat, id_field="id") == [Item("1", {"text": "t", "payload": "just text"}, None, str(flat), 1)]
-    nested = _write(tmp_path / "nested.parquet", {"id": [1], "text": ["t"], "payload": ['{"n": 1}']})
+    nested = write_parquet(tmp_path / "nested.parquet", {"id": [1], "text": ["t"], "payload": ['{"n": 1}']})
     assert rows_of(nested, id_field="id") == [Item("1", {"n": 1}, None, str(nested), 1)]
 
 
 def test_a_file_in_another_form_is_rejected_with_what_it_has(tmp_path: Path) -> None:
     """A row without the fields of an item is rejected, and its reject says what there is instead."""
-    [bad] = rows_of(_write(tmp_path / "a.parquet", {"id": [1], "text": ["t"]}))
+    [bad] = rows_of(write_parquet(tmp_path / "a.parquet", {"id": [1], "text": ["t"]}))
     assert "there: id, text" in reject(bad).detail
     assert reject(bad).payload == {"id": 1, "text": "t"}
 
@@ -138,11 +134,11 @@ MOMENT = datetime.datetime(2026, 11, 23, 21, 3, 12, 5, tzinfo=UTC)
 VALUES: dict[str, tuple[pa.Array, Any]] = {
     "timestamp": (pa.array([MOMENT]), "2026-11-23T21:03:12.000005+00:00"),
     "no zone": (pa.array([datetime.datetime(2026, 11, 23)]), "2026-11-23T00:00:00"),
-    "nanoseconds": (pa.array([1_001], pa.timestamp("ns")), "1970-01-01T00:00:00.000001"),
-    "nanoseconds in a list": (pa.array([[1_001]], pa.list_(pa.timestamp("ns"))), ["1970-01-01T00:00:00.000001"]),
+    "nanoseconds": (pa.array([1_001], pa.timestamp("ns")), "1970-01-01T00:00:00.000001001"),
+    "nanoseconds in a list": (pa.array([[1_001]], pa.list_(pa.timestamp("ns"))), ["1970-01-01T00:00:00.000001001"]),
     "date": (pa.array([datetime.date(2026, 11, 23)]), "2026-11-23"),
     "time": (pa.array([datetime.time(1, 2, 3)]), "01:02:03"),
-    "nanosecond of a day": (pa.array([1], pa.time64("ns")), "00:00:00"),
+    "nanosecond of a day": (pa.array([1], pa.time64("ns")), "00:00:00.000000001"),
     "duration": (pa.array([datetime.timedelta(days=1, microseconds=5)]), "PT86400.000005S"),
     "back in time": (pa.array([datetime.timedelta(seconds=-90)]), "-PT90S"),
     "decimal": (pa.array([decimal.Decimal("1.50")]), "1.50"),
@@ -152,7 +148,7 @@ VALUES: dict[str, tuple[pa.Array, Any]] = {
     "infinity": (pa.array([[float("-inf")]]), ["-Infinity"]),
     "large": (pa.array([2**64 - 1], pa.uint64()), 2**64 - 1),
     "category": (pa.array(["x"]).dictionary_encode(), "x"),
-    "map": (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())), [["k", 1]]),
+    "map": (pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())), {"k": 1}),
     "null": (pa.array([None], pa.null()), None),
 }
 
@@ -161,7 +157,7 @@ VALUES: dict[str, tuple[pa.Array, Any]] = {
 def test_values_that_json_does_not_know(tmp_path: Path, column: pa.Array, expected: Any) -> None:
     """A value of any type is read, without any other package, and reported as JSON."""
     payload = pa.StructArray.from_arrays([column], ["v"])
-    path = _write(tmp_path / "a.parquet", {"object_id": pa.array([None], pa.string()), "payload": payload})
+    path = write_parquet(tmp_path / "a.parquet", {"object_id": pa.array([None], pa.string()), "payload": payload})
     [bad] = rows_of(path)
     assert exactly(reject(bad).as_json()["payload"]) == exactly({"v": expected})
 
@@ -169,8 +165,11 @@ def test_values_that_json_does_not_know(tmp_path: Path, column: pa.Array, expect
 NANOS = pa.timestamp("ns")
 
 HUB: dict[str, tuple[pa.Array, Any]] = {
-    "list of nanoseconds": (pa.array([[1_001]], pa.large_list(NANOS)), '["1970-01-01T00:00:00.000001"]'),
-    "pair of nanoseconds": (pa.array([[1, 2]], pa.list_(NANOS, 2)), '["1970-01-01T00:00:00","1970-01-01T00:00:00"]'),
+    "list of nanoseconds": (pa.array([[1_001]], pa.large_list(NANOS)), '["1970-01-01T00:00:00.000001001"]'),
+    "pair of nanoseconds": (
+        pa.array([[1, 2000]], pa.list_(NANOS, 2)),
+        '["1970-01-01T00:00:00.000000001","1970-01-01T00:00:00.000002"]',
+    ),
     "embedding": (pa.array([[0.5, 2.0]], pa.list_(pa.float32(), 2)), "[0.5,2.0]"),
     "view": (pa.array([["a"]], pa.list_view(pa.string_view())), '["a"]'),
     "messages": (pa.array([[{"role": "user", "content": "hi"}]]), '[{"content":"hi","role":"user"}]'),
@@ -188,7 +187,7 @@ HUB: dict[str, tuple[pa.Array, Any]] = {
 @pytest.mark.parametrize(("column", "expected"), HUB.values(), ids=HUB)
 def test_columns_as_on_a_dataset_hub(tmp_path: Path, column: pa.Array, expected: Any) -> None:
     """A column of any type that hubs have becomes metadata, in a file of other names than ours and without ids."""
-    path = _write(tmp_path / "train.parquet", {"review": ["good"], "more": column, "uid": pa.nulls(1)})
+    path = write_parquet(tmp_path / "train.parquet", {"review": ["good"], "more": column, "uid": pa.nulls(1)})
     [row] = [row for row, _ in read_items(sources_of(path), start=START, id_field=None, id_from="row")]
     document = make_document(item(row), Recipe(text_fields=("review",), identity="m"))
     assert (document.id, document.text) == ("train.parquet:1", "good")
@@ -203,13 +202,13 @@ def test_structs_and_maps_of_a_dataset_hub(tmp_path: Path) -> None:
         pa.struct([("bytes", pa.binary()), ("path", pa.string()), ("at", NANOS)]),
     )
     scores = pa.array([[("a", 1.5), ("b", None)]], pa.map_(pa.string(), pa.float64()))
-    path = _write(tmp_path / "a.parquet", {"id": ids, "text": ["x"], "image": image, "scores": scores})
+    path = write_parquet(tmp_path / "a.parquet", {"id": ids, "text": ["x"], "image": image, "scores": scores})
     document = make_document(item(rows_of(path, id_field="id")[0]), Recipe(identity="m"))
     assert document.id == "00000000-0000-0000-0000-000000000001"
     assert {key: value for key, value in document.metadata.items() if key != "upsert_hash"} == {
         "text": "x",
         "image.bytes": "/w==",
-        "image.at": "1970-01-01T00:00:00",
+        "image.at": "1970-01-01T00:00:00.000000001",
         "scores.a": 1.5,
     }
 
@@ -246,7 +245,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("columns", "detail"), BAD.values(), ids=BAD)
 def test_a_bad_row_costs_only_itself(tmp_path: Path, columns: dict[str, Any], detail: str) -> None:
     """Each kind of bad row is rejected with its number and a reason, and its neighbours are read."""
-    rows = rows_of(_write(tmp_path / "a.parquet", {"object_id": ["i", "j", "k"]} | columns))
+    rows = rows_of(write_parquet(tmp_path / "a.parquet", {"object_id": ["i", "j", "k"]} | columns))
     bad = reject(rows[1])
     assert bad.row == 2
     assert detail in bad.detail
@@ -257,14 +256,14 @@ def test_a_bad_row_costs_only_itself(tmp_path: Path, columns: dict[str, Any], de
 @pytest.mark.parametrize(
     ("columns", "detail"),
     [
-        ({"object_id": pa.array([b"i", b"j"])}, "object_id is of the type bytes"),
+        ({"object_id": pa.array([b"\xff", b"\xfe"])}, "object_id holds bytes that are not UTF-8: byte 0xf"),
         ({"object_id": [1, 2]}, "object_id is a number"),
         ({"object_id": ["i", "j"], "payload": [[1], [2]]}, "payload is a list"),
     ],
 )
 def test_a_column_of_the_wrong_type(tmp_path: Path, columns: dict[str, Any], detail: str) -> None:
     """A column that can hold no item is a reason for every row, since rows are what is counted."""
-    rows = rows_of(_write(tmp_path / "a.parquet", columns))
+    rows = rows_of(write_parquet(tmp_path / "a.parquet", columns))
     assert [detail in reject(row).detail for row in rows] == [True, True]
 
 
@@ -275,7 +274,7 @@ def test_a_row_that_is_too_large(tmp_path: Path) -> None:
         "struct": [{"text": text} for text in texts],
         "json": [json.dumps({"text": text}) for text in texts],
     }.items():
-        rows = rows_of(_write(tmp_path / f"{name}.parquet", {"object_id": ["i", "j", "k"], "payload": payload}))
+        rows = rows_of(write_parquet(tmp_path / f"{name}.parquet", {"object_id": ["i", "j", "k"], "payload": payload}))
         assert [type(row) for row in rows] == [Item, Reject, Item]
         assert "larger than 8 MiB" in reject(rows[1]).detail
 
@@ -303,7 +302,7 @@ def test_a_bomb(tmp_path: Path, options: dict[str, Any]) -> None:
     """A file of a few KB that unpacks to 600 MB is read in bounded memory, row by row."""
     count = 600
     text = json.dumps({"text": "x" * (1 << 20)})
-    path = _write(
+    path = write_parquet(
         tmp_path / "a.parquet",
         {"object_id": [str(n) for n in range(count)], "payload": [text] * count},
         compression="zstd",
@@ -321,7 +320,7 @@ def test_a_bomb(tmp_path: Path, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_headers_of_pages_are_read(tmp_path: Path, version: str, compression: str, *, dictionary: bool) -> None:
     """The sizes of all pages of a column are found, whatever wrote them: they hold all of its values and bytes."""
-    path = _write(
+    path = write_parquet(
         tmp_path / "a.parquet",
         {"object_id": [f"{n * 7919}" for n in range(9_000)], "lists": [[str(n), None] for n in range(9_000)]},
         data_page_version=version,
@@ -347,7 +346,7 @@ def test_fat_rows_behind_many_small_ones(tmp_path: Path) -> None:
     small = [json.dumps({"text": f"text {n}" * 10}) for n in range(20_000)]
     fat = [json.dumps({"text": "x" * (5 << 20)})] * 30
     texts = [*small, *fat]
-    path = _write(
+    path = write_parquet(
         tmp_path / "a.parquet",
         {"object_id": [str(n) for n in range(len(texts))], "payload": texts},
         row_group_size=len(texts),
@@ -413,6 +412,61 @@ def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
         path.write_bytes(content[:length])
         with pytest.raises(SourceUnreadable, match=r"a\.parquet"):
             list(read_items(sources, start=START, id_field=None))
+
+
+def _with_footer(path: Path, old: bytes, new: bytes) -> Path:
+    """Replace a number in the footer, the first time that it occurs there."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    footer = content[-8 - length : -8]
+    assert old in footer
+    footer = footer.replace(old, new, 1)
+    path.write_bytes(content[: -8 - length] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return path
+
+
+def _promising(path: Path, rows: int, promised: int, *, store: Sequence[str]) -> Path:
+    """Write rows of text and let the footer promise another number of them.
+
+    Args:
+        path: The file.
+        rows: How many it has.
+        promised: How many its footer promises.
+        store: Where: `file`, `group`, and `column` for the values of each column.
+    """
+    ids = [f"i{number}" for number in range(rows)]
+    write_parquet(path, {"object_id": ids, "payload": ["{}"] * rows}, store_schema=False, write_statistics=False)
+    old, new = (bytes([0x16, 2 * number]) for number in (rows, promised))  # a 64-bit integer of Thrift, zigzag
+    if "file" in store:  # field 3 of the footer, followed by the list of row groups
+        _with_footer(path, old + b"\x19", new + b"\x19")
+    if "column" in store:  # field 5 of a column: after its codec, before its sizes
+        for _ in range(2):
+            _with_footer(path, b"\x15\x02" + old + b"\x16", b"\x15\x02" + new + b"\x16")
+    if "group" in store:  # field 3 of a row group, then the file offset and the size
+        _with_footer(path, old + b"\x26", new + b"\x26")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "promised", "store", "reason"),
+    [
+        (2, 3, ["file"], "promises 3 rows, and its row groups hold 2"),
+        (2, 1, ["file"], "promises 1 row, and its row groups hold 2"),
+        (0, 1, ["file"], "promises 1 row, and its row groups hold 0"),
+        (2, 3, ["file", "group"], "promises 3 rows in row group 0, and its column `object_id` holds 2"),
+        (2, 1, ["file", "group"], "promises 1 row in row group 0, and its column `object_id` holds 2"),
+        (2, 1, ["file", "group", "column"], "promises 1 values of `object_id`, and its pages hold 2"),
+        (2, 3, ["file", "group", "column"], "promises 3 values of `object_id`, and its pages hold 2"),
+    ],
+)
+def test_a_footer_that_contradicts_its_rows_is_damage(
+    tmp_path: Path, rows: int, promised: int, store: Sequence[str], reason: str
+) -> None:
+    """No row is missing in silence: the file is named, with what it promises and what it holds."""
+    path = _promising(tmp_path / "a.parquet", rows, promised, store=store)
+    with pytest.raises(SourceUnreadable, match=r"a\.parquet") as caught:
+        rows_of(path)
+    assert reason in str(caught.value)
 
 
 # -- resuming -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -25,6 +26,19 @@ MAX_NESTING = 100  # levels; orjson writes at most 254, and Python's own stack e
 MIN_EXACT, MAX_EXACT = -float(2**63), float(2**63)  # orjson makes floats of integers beyond, and of no others
 
 _ONE_MICROSECOND = datetime.timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class ExactText:
+    """The text of a value that no type of Python holds exactly, such as a timestamp with nanoseconds.
+
+    It is not `str`, so that a column has one behavior: no row is accepted as text because it has nanoseconds.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def parse(text: bytes) -> object:
@@ -74,6 +88,25 @@ def kind_of(value: object) -> str:
     return _KINDS.get(type(value)) or f"of the type {type(value).__name__}"
 
 
+def as_utf8(value: object, name: str) -> object:
+    """Return a value with text in place of bytes, at any depth.
+
+    Raises:
+        ItemError: Some bytes are not UTF-8; the detail begins with the field's name.
+    """
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as fault:
+            detail = f"{name} holds bytes that are {_where_not_utf8(value, fault)}"
+            raise ItemError(stage=Stage.READING, detail=detail) from None
+    if isinstance(value, list):
+        return value if _PLAIN.issuperset(map(type, value)) else [as_utf8(inner, name) for inner in value]
+    if isinstance(value, dict):
+        return {key: as_utf8(inner, f"{name}.{key}") for key, inner in value.items()}
+    return value
+
+
 _KINDS = {
     type(None): "null",
     bool: "true or false",
@@ -82,6 +115,13 @@ _KINDS = {
     str: "text",
     list: "a list",
     dict: "an object",
+    bytes: "bytes",
+    datetime.datetime: "a timestamp",
+    datetime.date: "a date",
+    datetime.time: "a time of day",
+    datetime.timedelta: "a duration",
+    decimal.Decimal: "a decimal number",
+    ExactText: "a date or time",
 }
 
 
@@ -126,7 +166,7 @@ def _scalar_text(value: object) -> str:
         case datetime.date() | datetime.time():  # a datetime is a date
             return value.isoformat()
         case datetime.timedelta():
-            return _duration_text(value)
+            return duration_text(value // _ONE_MICROSECOND * 1000)
         case decimal.Decimal():
             return str(value)
         case bytes():
@@ -134,11 +174,11 @@ def _scalar_text(value: object) -> str:
     return str(value)
 
 
-def _duration_text(value: datetime.timedelta) -> str:
-    """Returns an ISO 8601 duration in seconds, such as `-PT90.5S`; exact, unlike `total_seconds`."""
-    seconds, micros = divmod(abs(value) // _ONE_MICROSECOND, 1_000_000)
-    fraction = f".{micros:06d}".rstrip("0") if micros else ""
-    return f"{'-' if value < datetime.timedelta() else ''}PT{seconds}{fraction}S"
+def duration_text(nanos: int) -> str:
+    """Return an ISO 8601 duration in seconds, such as `-PT90.5S`; exact, unlike `total_seconds`."""
+    seconds, rest = divmod(abs(nanos), 10**9)
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{'-' if nanos < 0 else ''}PT{seconds}{fraction}S"
 
 
 def _not_finite(value: float) -> str:
@@ -182,7 +222,11 @@ def not_utf8(text: bytes, fault: UnicodeDecodeError) -> str:
         hint = " (if the file is Windows-1252, `iconv -f WINDOWS-1252 -t UTF-8` rewrites it)"
     else:
         hint = ""
-    return f"not UTF-8: byte 0x{text[fault.start]:02x} at byte {fault.start + 1}{hint}"
+    return _where_not_utf8(text, fault) + hint
+
+
+def _where_not_utf8(text: bytes, fault: UnicodeDecodeError) -> str:
+    return f"not UTF-8: byte 0x{text[fault.start]:02x} at byte {fault.start + 1}"
 
 
 _WINDOWS_1252 = frozenset(range(0x80, 0x100)) - {0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFE, 0xFF}  # less what text has not

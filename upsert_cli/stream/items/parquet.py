@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from upsert_cli.errors import ItemError
 from upsert_cli.stream.items.parquet_pages import Page, pages_of
-from upsert_cli.stream.items.parquet_rows import MAX_ROW, one_line, too_large, unpacked
-from upsert_cli.stream.items.parquet_types import readable
+from upsert_cli.stream.items.parquet_rows import MAX_ROW, Readings, converters_of, too_large, unpacked
+from upsert_cli.stream.items.parquet_types import one_line
 from upsert_cli.stream.sources.inflating import native_file
 from upsert_cli.stream.sources.remote import Place
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
 MAX_BATCH_ROWS = 64  # rows; more gain nothing, 8 cost twice the CPU a row
@@ -43,18 +43,18 @@ def read_rows(
     import pyarrow as pa
 
     try:
-        with path.open("rb") as pages, _open(path) as file:
+        with path.open("rb") as pages, _open(path) as file, _open_seconds(path, file) as seconds:
             _check_names(file.schema_arrow.names, fields)
             end = 0
             for group in range(file.metadata.num_row_groups):
                 begin, end = end, end + file.metadata.row_group(group).num_rows
                 if end <= row:
                     continue
-                for record in _records(file, pages, group, skip=row - begin, fields=fields):
+                for record in _records(file, seconds, pages, group, skip=row - begin, fields=fields):
                     row += 1
                     yield row, record, 0
                 if row != end:
-                    raise OSError(f"row group {group} ends at row {row}, but the footer says {end}")
+                    raise OSError(f"row group {group} holds {row - begin} rows, but the footer promises {end - begin}")
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
         raise OSError(one_line(error)) from error
 
@@ -118,22 +118,66 @@ def _check_names(names: Iterable[str], fields: Collection[str] | None) -> None:
         raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
 
 
-def _open(path: Place) -> pq.ParquetFile:
+def _open(path: Place, *, int96_unit: Literal["s"] | None = None) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(
+    file = pq.ParquetFile(
         native_file(path),
         pre_buffer=False,
         buffer_size=READ_BUFFER,
         page_checksum_verification=True,
+        coerce_int96_timestamp_unit=int96_unit,
     )
+    try:
+        _check_totals(file.metadata)
+    except OSError:
+        file.close(force=True)
+        raise
+    return file
+
+
+def _check_totals(footer: pq.FileMetaData) -> None:
+    found = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+    if found != footer.num_rows:
+        raise OSError(f"its footer promises {_rows(footer.num_rows)}, and its row groups hold {found}")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
+
+
+@contextmanager
+def _open_seconds(path: Place, file: pq.ParquetFile) -> Iterator[Seconds | None]:
+    """Open the file again if it has INT96 timestamps, to read these in whole seconds; see `parquet_times`."""
+    paths = [file.schema.column(place) for place in range(len(file.schema))]
+    names = {column.path.partition(".")[0] for column in paths if column.physical_type == "INT96"}
+    if not names:
+        yield None
+        return
+    with _open(path, int96_unit="s") as again:
+        yield Seconds(again, names)
+
+
+class Seconds(NamedTuple):
+    """A file with INT96 timestamps, opened so that these are whole seconds."""
+
+    file: pq.ParquetFile
+
+    names: Collection[str]
+    """The columns that have such timestamps, at any depth."""
 
 
 # -- batches ------------------------------------------------------------------------------------------------------
 
 
 def _records(
-    file: pq.ParquetFile, pages: BinaryIO, group: int, *, skip: int, fields: Collection[str] | None
+    file: pq.ParquetFile,
+    seconds: Seconds | None,
+    pages: BinaryIO,
+    group: int,
+    *,
+    skip: int,
+    fields: Collection[str] | None,
 ) -> Iterator[dict[str, Any] | ItemError]:
     metadata = file.metadata.row_group(group)
     if metadata.total_byte_size > max(HUGE_GROUP, MAX_ROW * metadata.num_rows):
@@ -143,19 +187,42 @@ def _records(
     read = partial(file.iter_batches, row_groups=[group], columns=names, use_threads=False)
     # Of a damaged footer the reader says so, while the metadata's accessors end the process (pyarrow 26).
     next(read(1), None)
-    batches = _behind(read(_batch_rows(file, pages, group, names)), skip)
-    return chain.from_iterable(unpacked(batch, mapped=fields is None) for batch in batches)
+    _check_values(file, group)
+    rows = _batch_rows(file, pages, group, names)
+    readings = [read(rows)]
+    if seconds is not None and (wanted := [name for name in names or seconds.names if name in seconds.names]):
+        readings.append(seconds.file.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False))
+    converters = converters_of(file.schema_arrow, mapped=fields is None)
+    return chain.from_iterable(unpacked(batch, converters) for batch in _behind(zip(*readings, strict=True), skip))
 
 
-def _behind(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
-    """Yields what comes after the first `skip` rows, in types that Python can hold."""
-    schema = None
-    for batch in batches:
-        schema = schema or readable(batch.schema)
-        if skip < batch.num_rows:
-            wanted = batch.slice(skip) if skip > 0 else batch
-            yield wanted if batch.schema == schema else wanted.cast(schema, safe=False)
-        skip -= batch.num_rows
+def _check_values(file: pq.ParquetFile, group: int) -> None:
+    """Compare the rows of a row group with the values of its columns.
+
+    Raises:
+        OSError: The footer contradicts itself.
+    """
+    metadata = file.metadata.row_group(group)
+    for place in range(metadata.num_columns):
+        column = file.schema.column(place)
+        values = metadata.column(place).num_values
+        # A row has a value, if only a null, in each column; where lists are, also several.
+        if values != metadata.num_rows and (column.max_repetition_level == 0 or values < metadata.num_rows):
+            raise OSError(
+                f"the footer promises {_rows(metadata.num_rows)} in row group {group}, "
+                f"and its column `{column.path}` holds {values}"
+            )
+
+
+def _behind(batches: Iterable[Readings], skip: int) -> Iterator[Readings]:
+    """Yield what follows the first `skip` rows."""
+    for readings in batches:
+        rows = readings[0].num_rows
+        if any(reading.num_rows != rows for reading in readings):
+            raise OSError("two reads of the same rows differ in length")
+        if skip < rows:
+            yield tuple(reading.slice(skip) for reading in readings) if skip > 0 else readings
+        skip -= rows
 
 
 def _batch_rows(file: pq.ParquetFile, pages: BinaryIO, group: int, names: Collection[str] | None) -> int:
@@ -179,9 +246,14 @@ def _largest_value(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> float:
     if "DELTA_BYTE_ARRAY" in chunk.encodings:
         return size
     try:
-        return max([mean, *(_largest_of(page) for page in pages_of(chunk, pages))])
+        found = list(pages_of(chunk, pages))
     except ValueError:
         return size
+    values = sum(page.values for page in found if not page.is_dictionary)
+    if values != chunk.num_values:
+        column = chunk.path_in_schema
+        raise OSError(f"the footer promises {chunk.num_values} values of `{column}`, and its pages hold {values}")
+    return max([mean, *map(_largest_of, found)])
 
 
 def _largest_of(page: Page) -> float:

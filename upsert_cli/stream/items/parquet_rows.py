@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.items.json_text import JSON_FIELDS, parse
+from upsert_cli.stream.items.parquet_types import (
+    Column,
+    Convert,
+    UnreadableValue,
+    bytes_of,
+    converter,
+    is_text,
+    values_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,49 +26,91 @@ MAX_ROW = 8 << 20  # bytes; as a line of JSONL
 AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
 
 
-def unpacked(batch: pa.RecordBatch, *, mapped: bool) -> Iterable[dict[str, Any] | ItemError]:
-    """Returns the rows as Python values: one by one where they are large, or where one of them is broken."""
-    if batch.nbytes <= AT_ONCE_BYTES:
-        # A text that is not UTF-8, a date that Python cannot hold; pyarrow raises errors of many kinds for them.
-        with suppress(Exception):
-            return _as_dicts(batch, mapped=mapped)
-    return (_single(batch.slice(place, 1), mapped=mapped) for place in range(batch.num_rows))
+Readings: TypeAlias = "tuple[pa.RecordBatch, ...]"
+"""A batch as the reader returned it; of a file with INT96 timestamps, also those columns in seconds."""
+
+Converters: TypeAlias = Mapping[str, Convert]
 
 
-def _single(row: pa.RecordBatch, *, mapped: bool) -> dict[str, Any] | ItemError:
-    if row.nbytes > MAX_ROW:
+def converters_of(schema: pa.Schema, *, mapped: bool) -> Converters:
+    """Return the function that makes the values of each column, by its name.
+
+    Args:
+        schema: Of the batches.
+        mapped: Whether a file in another form is read, in which `payload` and `item_info` may be any text.
+    """
+    return {
+        field.name: (_json_converter(field.type, mapped=mapped) if field.name in JSON_FIELDS else converter(field.type))
+        for field in schema
+    }
+
+
+def unpacked(readings: Readings, converters: Converters) -> Iterable[dict[str, Any] | ItemError]:
+    """Return the rows as Python values: one by one where they are large, or where one of them is broken."""
+    if readings[0].nbytes <= AT_ONCE_BYTES:
+        with suppress(UnreadableValue):
+            return _as_dicts(readings, converters)
+    rows = range(readings[0].num_rows)
+    return (_single(tuple(reading.slice(row, 1) for reading in readings), converters) for row in rows)
+
+
+def _single(row: Readings, converters: Converters) -> dict[str, Any] | ItemError:
+    if row[0].nbytes > MAX_ROW:
         return too_large()
     try:
-        return _as_dicts(row, mapped=mapped)[0]
-    except Exception as error:  # noqa: BLE001  # as above; here it is known whose fault it is
-        return _fault(f"a value cannot be read: {one_line(error)}")
+        return _as_dicts(row, converters)[0]
+    except UnreadableValue as error:
+        return _fault(str(error))
 
 
-def _as_dicts(batch: pa.RecordBatch, *, mapped: bool) -> list[dict[str, Any]]:
-    names = batch.schema.names
-    columns = [_values(column, name, mapped=mapped) for name, column in zip(names, batch.columns, strict=True)]
+def _as_dicts(readings: Readings, converters: Converters) -> list[dict[str, Any]]:
+    names = readings[0].schema.names
+    columns = [values_of(name, converters[name], _column(readings, place)) for place, name in enumerate(names)]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _values(column: pa.Array, name: str, *, mapped: bool) -> list[Any]:
-    import pyarrow as pa
-
-    values: list[Any] = column.to_pylist()
-    if name in JSON_FIELDS and pa.types.is_large_binary(column.type):
-        return [text if text is None else _parsed(text, mapped=mapped) for text in values]
-    if pa.types.is_map(column.type):
-        return [None if value is None else {str(key): inner for key, inner in value} for value in values]
-    return values
+def _column(readings: Readings, place: int) -> Column:
+    """Return a column in each reading that has it."""
+    first, *others = readings
+    name = first.schema.names[place]
+    return (first.column(place), *(other.column(name) for other in others if name in other.schema.names))
 
 
-def _parsed(text: bytes, *, mapped: bool) -> object:
-    """Returns what a text column holds as JSON; where fields are mapped, it may as well be any text."""
-    if mapped and text.lstrip()[:1] != b"{":
-        return text.decode()
+def _json_converter(kind: pa.DataType, *, mapped: bool) -> Convert:
+    """Return the function for a column in which a text is JSON, and everything else an object."""
+    from pyarrow import types
+
+    if is_text(kind):
+        return partial(_parsed, mapped=mapped)
+    return partial(_objects, converter(kind)) if types.is_map(kind) and not mapped else converter(kind)
+
+
+def _parsed(column: Column, *, mapped: bool) -> list[Any]:
+    if not mapped:
+        return [text if text is None else _parsed_text(text) for text in bytes_of(column)]
+    # It may as well be any text, or bytes that are none, which are converted as in other columns.
+    return [
+        _parsed_text(text) if text is not None and text.lstrip()[:1] == b"{" else _as_text_if_utf8(value)
+        for text, value in zip(bytes_of(column), converter(column[0].type)(column), strict=True)
+    ]
+
+
+def _parsed_text(text: bytes) -> object:
     try:
         return parse(text)
     except ItemError as error:
         return error
+
+
+def _as_text_if_utf8(value: object) -> object:
+    with suppress(UnicodeDecodeError):
+        return value.decode() if isinstance(value, bytes) else value
+    return value
+
+
+def _objects(convert: Convert, column: Column) -> list[Any]:
+    """Return the objects that maps are; one with a repeated key is an error, since no item can hold it."""
+    return [_repeated_key() if isinstance(value, list) else value for value in convert(column)]
 
 
 def too_large() -> ItemError:
@@ -66,10 +118,9 @@ def too_large() -> ItemError:
     return _fault(f"the row is larger than {MAX_ROW >> 20} MiB, the limit; divide its text into several items")
 
 
+def _repeated_key() -> ItemError:
+    return _fault("a map that repeats a key is not an object; make each key unique")
+
+
 def _fault(detail: str) -> ItemError:
     return ItemError(stage=Stage.READING, detail=detail)
-
-
-def one_line(error: BaseException) -> str:
-    """Returns what pyarrow says, in one line that is not too long."""
-    return " ".join(str(error).split())[:300]

@@ -21,7 +21,7 @@ from upsert_cli.stream.documents.parts import AVERAGE_NUMBER, OBJECT_KEY, PART_K
 from upsert_cli.stream.documents.references import read_reference, reference_of
 from upsert_cli.stream.documents.scopes import SCOPE_KEY
 from upsert_cli.stream.documents.splitting import Splitter
-from upsert_cli.stream.documents.texts import template_fields, text_by_template, text_of_fields
+from upsert_cli.stream.documents.texts import template_fields, text_by_template, text_of_fields, with_texts
 from upsert_cli.stream.items.item import Item, field_at, without_field
 from upsert_cli.stream.items.json_text import canonical
 
@@ -64,6 +64,11 @@ class Recipe:
 
     average: bool = False
     """Whether an item's parts are followed by the mean of them."""
+
+    @property
+    def text_paths(self) -> tuple[str, ...]:
+        """Return the dotted paths in the payload of all that the text is made of."""
+        return self.text_fields if self.template is None else template_fields(self.template)
 
 
 class Document(NamedTuple):
@@ -112,6 +117,7 @@ def make_document(item: Item, recipe: Recipe) -> Document:
         ItemError: Its text is missing or blank, its vector is none, or its metadata is nothing that Chroma can hold.
     """
     payload, vector = _own_vector(item, recipe)
+    payload = with_texts(payload, recipe.text_paths)
     text = _text(payload, item, recipe)
     metadata, converted = _metadata(payload, item, recipe)
     upsert_hash = metadata[HASH_KEY] = record_hash(
@@ -129,6 +135,7 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
         ItemError: As for `make_document`; also later, where a part cannot be made.
     """
     payload, vector = _own_vector(item, recipe)
+    payload = with_texts(payload, recipe.text_paths)
     text = _text(payload, item, recipe)
     metadata, converted = _metadata(_without_text(payload, recipe), item, recipe)
     converted += sum(key in metadata for key in (OBJECT_KEY, PART_KEY))  # the payload's own give way
@@ -180,7 +187,7 @@ def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Returns a payload without what its parts have as their documents, unless the user asks for that."""
     if recipe.metadata_fields is not None:
         return payload
-    for path in recipe.text_fields if recipe.template is None else template_fields(recipe.template):
+    for path in recipe.text_paths:
         payload = without_field(payload, path)
     return payload
 

@@ -30,8 +30,8 @@ def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) ->
     if value is None or (field is None and type(value) is not list):
         return None
     name = f"payload.{field or USUAL_FIELD}"
-    if type(value) is str:
-        value = parse(value.encode())
+    if isinstance(value, str | bytes):
+        value = parse(value.encode() if isinstance(value, str) else value)
     if type(value) is not list or not _NUMBERS.issuperset(map(type, value)):
         _refuse(f"{name} is {'not only numbers' if type(value) is list else kind_of(value)}, not a vector")
     if not value or (dimension and len(value) != dimension):

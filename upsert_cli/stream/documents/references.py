@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.items.json_text import as_utf8
 
 REFERENCE_FIELDS = ("file_path", "url")
 MAX_REFERENCE = 8 << 20  # bytes; as much as a text may have otherwise
@@ -27,11 +28,25 @@ _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOF
 _FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+def names_reference(info: Mapping[str, Any] | None) -> bool:
+    """Tell whether an item names a file for its text."""
+    return _reference_field(info) is not None
+
+
 def reference_of(info: Mapping[str, Any] | None) -> str | None:
-    """Returns the path that an item names for its text, or None."""
+    """Return the path that an item names for its text, or None.
+
+    Raises:
+        ItemError: It is bytes that are not UTF-8.
+    """
+    name = _reference_field(info)
+    return None if info is None or name is None else str(as_utf8(info[name], f"item_info.{name}"))
+
+
+def _reference_field(info: Mapping[str, Any] | None) -> str | None:
     for name in REFERENCE_FIELDS:
-        if info is not None and isinstance(path := info.get(name), str) and path:
-            return path
+        if info is not None and isinstance(path := info.get(name), str | bytes) and path:
+            return name
     return None
 
 

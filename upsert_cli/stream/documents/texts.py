@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from upsert_cli.errors import BadTemplate, ItemError, Stage
-from upsert_cli.stream.items.item import field_at
-from upsert_cli.stream.items.json_text import as_text, kind_of
+from upsert_cli.stream.items.item import field_at, with_field
+from upsert_cli.stream.items.json_text import as_text, as_utf8, kind_of
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(?P<path>[^{}]*)\}|\\[nt\\]|[{}]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
@@ -48,9 +48,28 @@ def parse_template(template: str) -> tuple[Part, ...]:
     return (*parts, Part(literal + template[end:], None))
 
 
+@lru_cache(maxsize=16)
 def template_fields(template: str) -> tuple[str, ...]:
     """Returns the paths that a template names, each once."""
     return tuple(dict.fromkeys(part.path for part in parse_template(template) if part.path is not None))
+
+
+def with_texts(payload: dict[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:
+    """Return a payload with text in place of the bytes in some fields: what is embedded is never base64.
+
+    Raises:
+        ItemError: They are not UTF-8.
+    """
+    for path in paths:
+        if type(payload.get(path)) is str:  # nearly always
+            continue
+        value = field_at(payload, path)
+        if type(value) in _MAY_HOLD_BYTES and (text := as_utf8(value, f"payload.{path}")) != value:
+            payload = with_field(payload, path, text)
+    return payload
+
+
+_MAY_HOLD_BYTES = frozenset([bytes, list, dict])
 
 
 def text_by_template(payload: dict[str, Any], template: str) -> str:

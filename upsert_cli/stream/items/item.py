@@ -117,6 +117,14 @@ def without_field(values: dict[str, Any], path: str) -> dict[str, Any]:
     return values | {name: without_field(inner, rest)} if isinstance(inner, dict) else values
 
 
+def with_field(values: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    """Return values with another value in the field that `field_at` finds by this path."""
+    name, _, rest = path.partition(".")
+    if path in values or not rest:
+        return values | {path: value}
+    return values | {name: with_field(values[name], rest, value)}
+
+
 def _plain_or_none(value: object) -> object:
     try:
         return plain(value)

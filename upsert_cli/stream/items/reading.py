@@ -7,7 +7,6 @@ the stream.
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePath
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError, SourceUnreadable, Stage
 from upsert_cli.stream.items.item import START, Item, Position, Reject, field_at
-from upsert_cli.stream.items.json_text import as_text, kind_of
+from upsert_cli.stream.items.json_text import as_text, as_utf8, kind_of
 from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
 from upsert_cli.stream.sources.source import Source
 
@@ -80,7 +79,7 @@ def _mapped_item(value: object, source: str, row: int, *, id_field: str, id_from
         return _not_a_record(value, source, row)
     payload, info = value.get("payload"), value.get("item_info")
     object_id = field_at(value, id_field) if id_from is None else None
-    if object_id is None and type(payload) is dict and type(value.get("object_id")) is str:
+    if object_id is None and type(payload) is dict and type(value.get("object_id")) in (str, bytes):
         object_id = value["object_id"]  # it is in item form, such as a mended reject
     elif type(payload) is not dict and not isinstance(payload, ItemError):
         payload = _other_fields(value, ("item_info", id_field) if id_from is None else ("item_info",))
@@ -89,7 +88,7 @@ def _mapped_item(value: object, source: str, row: int, *, id_field: str, id_from
             object_id = _row_id(source, row) if id_from == "row" else _content_id(payload, info)
     except ItemError as error:
         return _reject(value, (None, payload, info), error.detail, source, row)
-    if type(object_id) in (int, uuid.UUID):
+    if type(object_id) is int:
         object_id = str(object_id)
     return _checked(value, (object_id, payload, info), source, row, id_field=id_field)
 
@@ -115,6 +114,12 @@ def _checked(
         and (info is None or type(info) is dict)
     ):
         return Item(object_id, payload, info, source, row)
+    if type(object_id) is bytes:
+        try:
+            text = as_utf8(object_id, id_field or DEFAULT_ID_FIELD)
+        except ItemError as error:
+            return _reject(value, parts, error.detail, source, row)
+        return _checked(value, (text, payload, info), source, row, id_field=id_field)
     return _reject(value, parts, _what_is_wrong(value, object_id, payload, id_field), source, row)
 
 
@@ -166,11 +171,23 @@ def _what_is_wrong(record: dict[str, Any], object_id: object, payload: object, i
         hint = "; --id-field takes the id from another field" if name == DEFAULT_ID_FIELD else ""
         return f"{name} is missing (there: {_names(record)}){hint}"
     if not isinstance(object_id, str):
-        return f"{name} is {kind_of(object_id)}, not text"
+        return _not_an_id(name, object_id, may_be_integer=id_field is not None)
     if not object_id or "\0" in object_id:
         return f"{name} holds a NUL character" if object_id else f"{name} is empty"
     name, value = ("payload", payload) if not _is_object_or_none(payload) else ("item_info", record.get("item_info"))
     return f"{name}: {value}" if isinstance(value, ItemError) else f"{name} is {kind_of(value)}, not an object"
+
+
+def _not_an_id(name: str, value: object, *, may_be_integer: bool) -> str:
+    wanted = "integers or text" if may_be_integer else "text"
+    match value:
+        case bool() | list() | dict():
+            return f"{name} is {kind_of(value)}, not text"
+        case int():
+            return f"{name} is a number, not text; `--id-field {name}` takes integers as ids too"
+        case float():  # such as a column of integers in which pandas found a gap
+            return f"{name} {as_text(value)} is a float; the column has to be written as {wanted}"
+    return f"{name} {as_text(value)} is {kind_of(value)}; the column has to be written as {wanted}"
 
 
 def _is_object_or_none(value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from upsert_cli.errors import FieldsMissing, IdFieldMissing, RowIdsRepeat, SourceUnreadable, TextFieldMissing
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.documents.metadata import SHOWN_KEY
-from upsert_cli.stream.documents.references import reference_of
+from upsert_cli.stream.documents.references import names_reference
 from upsert_cli.stream.documents.texts import template_fields
 from upsert_cli.stream.items.item import Item, field_at
 from upsert_cli.stream.items.reading import DEFAULT_ID_FIELD, ITEM_FIELDS, IdFrom, item_maker
@@ -111,7 +111,7 @@ def _refuse_unseen(first: Item, unseen: dict[str, str]) -> None:
 
 def _check_text_fields(item: Item, record: dict[str, Any], recipe: Recipe) -> None:
     payload = item.payload or {}
-    if recipe.refs_root is not None and reference_of(item.item_info) is not None:
+    if recipe.refs_root is not None and names_reference(item.item_info):
         return
     if all(field_at(payload, name, _ABSENT) is _ABSENT for name in recipe.text_fields):
         beside = {name: value for name, value in record.items() if name not in ITEM_FIELDS}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import BadSetting, ConfigUnreadable, ConfigUntrusted, UnknownProfile, UnknownSetting
-from upsert_cli.folders import user_config_folder
+from upsert_cli.folders import expanded, user_config_folder
 
 PROJECT_FILE = "upsert-cli.toml"  # in the folder in which a command is typed
 USER_FILE = "config.toml"  # in the user's configuration folder
@@ -114,9 +114,10 @@ def read_configuration(given: Path | None, profile: str | None) -> Configuration
         UnknownProfile: No file has the profile.
     """
     if given is not None:
-        files = [(given.expanduser().absolute(), False)]
+        files = [(expanded(given).absolute(), False)]
     else:
-        names = (Path.cwd() / PROJECT_FILE, user_config_folder() / USER_FILE)
+        folder = user_config_folder()
+        names = [Path.cwd() / PROJECT_FILE, *([] if folder is None else [folder / USER_FILE])]
         files = [(path, True) for path in names if _is_there(path)]
     return Configuration({path: _read(path, found=found) for path, found in files}, profile)
 

@@ -1,28 +1,69 @@
-"""The user's folders, where the system keeps them."""
+"""The user's folders, where the system keeps them. A user may have no home folder, as in many containers."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from upsert_cli.errors import UpsertCliError, UsageFault
+
 _APP = "upsert-cli"
+_NOWHERE = "/nonexistent"  # the home that Debian gives to users without one; nothing can be made there
+_NO_HOME = "set HOME, or name the folders: --journal DIR, and UPSERT_CLI_MODEL_CACHE for the models"
 
 
-def state_folder() -> Path:
-    """Returns where the journal is if none is named; it need not exist yet."""
+def provide_home() -> None:
+    """Give the libraries a usable HOME: some cannot be imported without, and an empty one means the root folder."""
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)
+        if not _has_home():
+            os.environ["HOME"] = _NOWHERE
+
+
+def state_folder() -> Path | None:
+    """Return where the journal is if none is named; None without a home folder. It need not exist yet."""
     import platformdirs  # 5 ms, which those who name their folders need not wait for
 
-    return Path(platformdirs.user_state_dir(_APP, appauthor=False))
+    return _known(platformdirs.user_state_dir(_APP, appauthor=False))
 
 
-def user_config_folder() -> Path:
-    """Returns where the user's own settings are; it need not exist."""
+def user_config_folder() -> Path | None:
+    """Return where the user's own settings are; None without a home folder. It need not exist."""
     import platformdirs
 
-    return Path(platformdirs.user_config_dir(_APP, appauthor=False))
+    return _known(platformdirs.user_config_dir(_APP, appauthor=False))
 
 
-def user_cache_folder() -> Path:
-    """Returns where what can be fetched again is kept; it need not exist yet."""
+def user_cache_folder() -> Path | None:
+    """Return where files are kept that can be fetched again; None without a home folder. It need not exist yet."""
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir(_APP, appauthor=False))
+    return _known(platformdirs.user_cache_dir(_APP, appauthor=False))
+
+
+def expanded(path: Path) -> Path:
+    """Return a path with the home folder in place of a `~` at its start.
+
+    Raises:
+        UpsertCliError: There is no home folder.
+        UsageFault: The path begins with the name of a user who does not exist.
+    """
+    if path.parts[:1] == ("~",) and not _has_home():
+        raise no_home(str(path))
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageFault(message=f"{path}: there is no user {path.parts[0][1:]}; name the folder in full") from error
+
+
+def no_home(what: str) -> UpsertCliError:
+    """Return the error for something that is kept in the home folder of a user who has none."""
+    return UpsertCliError(message=f"there is no home folder for {what}: {_NO_HOME}")
+
+
+def _known(path: str) -> Path | None:
+    return None if path.startswith("~") or (path.startswith(_NOWHERE) and not _has_home()) else Path(path)
+
+
+def _has_home() -> bool:
+    return os.path.expanduser("~") not in ("~", _NOWHERE)  # noqa: PTH111  # Path raises where there is none

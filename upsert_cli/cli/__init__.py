@@ -14,6 +14,7 @@ from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.streams import flush_streams, reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, UpsertCliError
+from upsert_cli.folders import provide_home
 from upsert_cli.loading.stopping import Ended, end_in_order
 from upsert_cli.signals import die_by, end_at_once
 
@@ -168,6 +169,7 @@ def cli() -> None:
 def main() -> None:
     """Run the command line, and exit."""
     telemetry.switch_off()
+    provide_home()
     try:
         end_in_order()
         with reliable_streams():

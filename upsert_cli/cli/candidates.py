@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from upsert_cli.cli.text import safe
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.folders import state_folder
+from upsert_cli.folders import expanded, state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 
@@ -64,10 +64,10 @@ def folders(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
 
 
 def _newest(ctx: click.Context) -> list[Task]:
-    folder = ctx.params.get("journal")
-    journal = Journal(folder.expanduser() if isinstance(folder, Path) else state_folder())
+    given = ctx.params.get("journal")
     try:
-        return journal.list(limit=LOOKED_AT)
+        folder = expanded(given) if isinstance(given, Path) else state_folder()
+        return [] if folder is None else Journal(folder).list(limit=LOOKED_AT)
     except UpsertCliError:
         return []
 

@@ -21,7 +21,7 @@ from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, 
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.configuration import PROJECT_FILE, USER_FILE
-from upsert_cli.folders import state_folder
+from upsert_cli.folders import expanded, no_home, state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import valid_task_id
 
@@ -97,14 +97,27 @@ option = functools.partial(click.option, cls=Option, show_envvar=True)
 class Session:
     """What every command works with."""
 
-    journal: Journal
+    known_journal: Journal | None
+    """None where none is named, and there is no home folder to keep it in."""
+
     terminal: Terminal
     warned: set[str] = field(default_factory=set)
     """The warnings that were shown."""
 
+    @property
+    def journal(self) -> Journal:
+        """The journal, for the commands that need it.
+
+        Raises:
+            UpsertCliError: None is named, and there is no home folder.
+        """
+        if self.known_journal is None:
+            raise no_home("the journal")
+        return self.known_journal
+
     def show_warnings(self) -> None:
         """Shows what the journal has found since the last time: damage to it is never silent."""
-        for warning in self.journal.warnings:
+        for warning in self.known_journal.warnings if self.known_journal is not None else ():
             if warning not in self.warned:
                 self.warned.add(warning)
                 self.terminal.warn(warning)
@@ -188,11 +201,12 @@ def common_options(command: Command) -> Command:
     def wrapped(**options: Any) -> None:
         for name in CHOICE_OF_FILE:
             options.pop(name)
-        journal = Journal(options.pop("journal").expanduser().absolute())
+        folder: Path | None = options.pop("journal")
+        journal = None if folder is None else Journal(expanded(folder).absolute())
         names = ("quiet", "verbose", "color", "progress")
         ctx = click.get_current_context()
         shown = {name: options.pop(name) for name in names}
-        session = Session(journal=journal, terminal=Terminal(**shown, printed=PrintedCommands.typed_in(ctx)))
+        session = Session(known_journal=journal, terminal=Terminal(**shown, printed=PrintedCommands.typed_in(ctx)))
         ctx.find_root().obj = session
         try:
             command(session, **options)

@@ -10,6 +10,7 @@ import click
 
 from upsert_cli.configuration import Configuration, Setting, read_configuration
 from upsert_cli.errors import BadSetting
+from upsert_cli.folders import expanded
 
 OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
 CHOICE_OF_FILE = ("config", "profile")  # options that say which settings count, and so are none themselves
@@ -123,7 +124,7 @@ def _tables(path: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 def _below(folder: Path, value: str, param: click.Option) -> str:
     if isinstance(param.type, click.Path):
-        return str(folder / Path(value).expanduser())
+        return str(folder / expanded(Path(value)))
     below = getattr(param.type, "below", None)
     return value if below is None else str(below(folder, value))
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from upsert_cli.errors import BadServerAddress
+from upsert_cli.folders import expanded
 from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
 
 ALL = 100.0  # percent
@@ -45,7 +46,7 @@ class ChromaPlace(click.ParamType[str]):
     @staticmethod
     def below(folder: Path, value: str) -> str:
         """Returns a folder as one below another, and any other place as it is."""
-        return value if is_server(value) or value == CLOUD else str(folder / Path(value).expanduser())
+        return value if is_server(value) or value == CLOUD else str(folder / expanded(Path(value)))
 
 
 class Scope(click.ParamType[str]):

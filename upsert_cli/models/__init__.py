@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ModelDamaged, ModelNotFound, ModelNotKept, PlaceUnusable, UnknownModel
-from upsert_cli.models.cache import cache_folder, missing_files, place_of, publish, staging, why_not_kept
+from upsert_cli.models.cache import (
+    cache_folder,
+    is_cached,
+    is_in_cache,
+    missing_files,
+    place_of,
+    publish,
+    staging,
+    why_not_kept,
+)
 from upsert_cli.models.entry import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, Entry
 
 __all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "find_model", "known_name", "list_models", "silent"]
@@ -128,7 +137,7 @@ def list_models() -> list[ModelInfo]:
 
 
 def _info(entry: Entry) -> ModelInfo:
-    cached = not missing_files(place_of(entry.name), entry.files)
+    cached = is_cached(entry.name, entry.files)
     return ModelInfo(
         name=entry.name,
         dimension=entry.dimension,
@@ -141,7 +150,9 @@ def _info(entry: Entry) -> ModelInfo:
 
 
 def _listed_limit(entry: Entry, *, cached: bool) -> int | None:
-    if cached or entry.name == DEFAULT_MODEL:
+    if entry.name == DEFAULT_MODEL:
+        return MAX_TOKENS
+    if cached:
         # Damage is for whoever asks for the model; the list goes on.
         with contextlib.suppress(ModelDamaged):
             return _max_tokens(entry, place_of(entry.name))
@@ -233,7 +244,7 @@ def _max_tokens(entry: Entry, folder: Path) -> int:
         return min(limit for limit in limits if _is_limit(limit))
     except (ValueError, AttributeError):
         problem = "has a tokenizer_config.json that names no limit of tokens"
-        given = folder != place_of(entry.name)
+        given = not is_in_cache(folder)
         raise ModelDamaged(model=entry.name, folder=str(folder), problem=problem, given=given) from None
 
 

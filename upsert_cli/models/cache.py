@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from upsert_cli.folders import user_cache_folder
+from upsert_cli.folders import expanded, no_home, user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
@@ -20,10 +20,33 @@ STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by
 
 
 def cache_folder() -> Path:
-    """Returns where models are kept, which need not exist yet: never the temporary folder, which is emptied."""
+    """Return where models are kept, which need not exist yet: never the temporary folder, which is emptied.
+
+    Raises:
+        UpsertCliError: None is named, and there is no home folder.
+    """
+    folder = _known_cache_folder()
+    if folder is None:
+        raise no_home("the models")
+    return folder
+
+
+def _known_cache_folder() -> Path | None:
     if given := os.environ.get(CACHE_VARIABLE):
-        return Path(given).expanduser().absolute()
-    return user_cache_folder() / "models"
+        return expanded(Path(given)).absolute()
+    folder = user_cache_folder()
+    return None if folder is None else folder / "models"
+
+
+def is_cached(name: str, files: Collection[str]) -> bool:
+    """Tell whether the cache has a model."""
+    return _known_cache_folder() is not None and not missing_files(place_of(name), files)
+
+
+def is_in_cache(folder: Path) -> bool:
+    """Tell whether a folder is of the cache, which may be fetched again, or was given by the user."""
+    cache = _known_cache_folder()
+    return cache is not None and folder.is_relative_to(cache)
 
 
 def place_of(name: str) -> Path:

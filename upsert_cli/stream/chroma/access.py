@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from upsert_cli.errors import BadAccess
+from upsert_cli.folders import expanded
 from upsert_cli.redaction import MASK
 from upsert_cli.stream.chroma.address import Address
 
@@ -66,7 +67,7 @@ def _value(name: str) -> str:
     if not path:
         return ""
     try:
-        return Path(path).expanduser().read_text("utf-8")
+        return expanded(Path(path)).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise BadAccess(variable=name + FILE, reason=f"{path}: {reason}") from error

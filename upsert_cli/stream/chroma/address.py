@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from upsert_cli.errors import BadCollectionName, BadServerAddress
+from upsert_cli.folders import expanded
 
 CLOUD = "cloud"
 CLOUD_URL = "https://api.trychroma.com"
@@ -63,7 +64,7 @@ def place_named(typed: str) -> str:
         BadServerAddress: It is meant to be a server's, and cannot be one.
     """
     if typed != CLOUD and not is_server(typed):
-        return str(Path(typed).expanduser().absolute())
+        return str(expanded(Path(typed)).absolute())
     return str(address_of(_cloud_url() if typed == CLOUD else typed))
 
 

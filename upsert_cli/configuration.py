@@ -14,6 +14,7 @@ from typing import Any
 
 from upsert_cli.errors import BadSetting, ConfigUnreadable, ConfigUntrusted, UnknownProfile, UnknownSetting
 from upsert_cli.folders import expanded, user_config_folder
+from upsert_cli.text_files import parse_toml
 
 PROJECT_FILE = "upsert-cli.toml"  # in the folder in which a command is typed
 USER_FILE = "config.toml"  # in the user's configuration folder
@@ -136,13 +137,11 @@ def _is_there(path: Path) -> bool:
 
 
 def _read(path: Path, *, found: bool) -> Table:
-    import tomllib  # 4 ms, which those without such a file need not wait for
-
     try:
         with path.open("rb") as file:
             if found:
                 _check_trust(path, file.fileno())
-            return tomllib.load(file)
+            return parse_toml(file.read())
     except (OSError, ValueError) as error:  # also what is not UTF-8
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
         raise ConfigUnreadable(path=str(path), reason=reason) from error

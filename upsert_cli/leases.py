@@ -52,7 +52,7 @@ class Holder:
 
         boot_id = ""
         with suppress(OSError):
-            boot_id = _BOOT_ID.read_text().strip()
+            boot_id = _BOOT_ID.read_text("ascii").strip()
         return cls(
             pid=os.getpid(),
             host=socket.gethostname(),

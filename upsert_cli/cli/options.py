@@ -53,10 +53,9 @@ class Option(click.Option):
         if value == "" and isinstance(self.type, click.Path):
             raise click.BadParameter("it is empty; name a folder or a file", ctx=ctx, param=self)
         cast = super().type_cast_value(ctx, value)
-        for text in cast if isinstance(cast, tuple) else (cast,):
-            if isinstance(text, str) and not text.isascii() and text != text.encode(errors="replace").decode():
-                raise click.BadParameter(f"{text!r} is not valid UTF-8", ctx=ctx, param=self)
-        return cast
+        if isinstance(cast, tuple):
+            return tuple(typed_text(each, ctx, self) for each in cast)
+        return typed_text(cast, ctx, self)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Returns what a bad value was given by: the option as typed, or the variable."""
@@ -88,6 +87,20 @@ class Option(click.Option):
             yield f"{ctx.auto_envvar_prefix}_{self.name.upper()}"
             if ctx.auto_envvar_prefix.endswith("_CATEGORIES_RUN") and self.name not in OWN_TO_A_COMMAND:
                 yield f"{ctx.auto_envvar_prefix.removesuffix('_CATEGORIES_RUN')}_RUN_{self.name.upper()}"
+
+
+def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) -> Any:
+    """Return a value; text among it as Unicode, also where the locale's encoding is ASCII.
+
+    Raises:
+        BadParameter: It is text that is not valid UTF-8, which no journal and no collection could hold.
+    """
+    if not isinstance(value, str) or value.isascii() or value == value.encode(errors="replace").decode():
+        return value
+    try:
+        return os.fsencode(value).decode("utf-8")
+    except UnicodeError as error:
+        raise click.BadParameter(f"{value!r} is not valid UTF-8", ctx=ctx, param=param) from error
 
 
 option = functools.partial(click.option, cls=Option, show_envvar=True)

@@ -11,7 +11,7 @@ import click
 
 from upsert_cli.checking.querying import Nearest, Question, nearest
 from upsert_cli.checking.subject import Subject
-from upsert_cli.cli.options import Session, all_of, common_options, json_option, option
+from upsert_cli.cli.options import Session, all_of, common_options, json_option, option, typed_text
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.cli.text import safe_json
@@ -40,7 +40,7 @@ class Filter(click.ParamType[dict[str, Any]]):
 
 
 @click.command()
-@click.argument("text", metavar="TEXT")
+@click.argument("text", metavar="TEXT", callback=lambda ctx, param, value: typed_text(value, ctx, param))
 @option("-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="How many records to find.")
 @chroma_option()
 @option("--collection", default="default", metavar="NAME", help="The collection to look in.")

@@ -9,6 +9,7 @@ from typing import Any
 from upsert_cli.errors import BadMapping
 from upsert_cli.loading.request import MAPPING
 from upsert_cli.stream.sources.suffixes import SUFFIXES
+from upsert_cli.text_files import parse_toml
 
 _KEYS = {("text-field" if name == "text_fields" else name.replace("_", "-")): name for name in MAPPING}
 """The names in a file of `--map`, which are those of the options: `text-field` -> `text_fields`."""
@@ -48,11 +49,9 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
 
 
 def _from_file(path: Path) -> dict[str, Any]:
-    import tomllib
-
     where = f"--map {path}"
     try:
-        values = tomllib.loads(path.read_text())
+        values = parse_toml(path.read_bytes())
     except (OSError, ValueError) as error:  # also what is not UTF-8
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
         raise BadMapping(where=where, reason=f"it cannot be read ({reason}); it has to be TOML") from error

@@ -136,8 +136,8 @@ def _write_model(files: Mapping[str, bytes], folder: Path) -> None:
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
     (folder / "tokenizer.json").write_bytes(files["tokenizer.json"])
     (folder / "config.json").write_bytes(files["config.json"])
-    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1))
-    (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL_TOKENS, indent=1))
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1), "utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL_TOKENS, indent=1), "utf-8")
 
 
 def read_safetensors(data: bytes) -> dict[str, NDArray[np.float32]]:

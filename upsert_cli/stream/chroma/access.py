@@ -13,6 +13,7 @@ from upsert_cli.errors import BadAccess
 from upsert_cli.folders import expanded
 from upsert_cli.redaction import MASK
 from upsert_cli.stream.chroma.address import Address
+from upsert_cli.text_files import read_text
 
 TOKEN = "UPSERT_CLI_CHROMA_TOKEN"  # noqa: S105  # a name
 CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
@@ -67,7 +68,7 @@ def _value(name: str) -> str:
     if not path:
         return ""
     try:
-        return expanded(Path(path)).read_text("utf-8")
+        return read_text(expanded(Path(path)))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise BadAccess(variable=name + FILE, reason=f"{path}: {reason}") from error

@@ -25,7 +25,7 @@ from tests.stream.reading import (
 from upsert_cli.errors import SourceUnreadable, Stage
 from upsert_cli.stream.items.jsonl import MAX_LINE
 from upsert_cli.stream.items.reading import START, Item, Position, Reject, read_items
-from upsert_cli.stream.sources.inflating import HEAD, what_it_is
+from upsert_cli.stream.sources.foreign import HEAD, what_it_is
 
 # -- good rows ----------------------------------------------------------------------------------------------------
 
@@ -102,7 +102,15 @@ HOSTILE = {
     "UTF-16": (GOOD.decode().encode("utf-16"), "UTF-16"),
     "NaN": (b'{"object_id": "a", "payload": {"n": NaN}}', "NaN and Infinity"),
     "infinity": (b'{"object_id": "a", "payload": {"n": -Infinity}}', "NaN and Infinity"),
-    "infinite": (b'{"object_id": "a", "payload": {"n": 1e999}}', "infinity"),
+    "infinite": (b'{"object_id": "a", "payload": {"n": 1e999}}', r"^payload\.n: a number is out of range"),
+    "infinite in a list": (
+        b'{"object_id": "a", "payload": {"v": [1, {"n": -1e400}]}}',
+        r"^payload\.v\.1\.n: a number is out",
+    ),
+    "infinite, cut off": (b'{"object_id": "a", "payload": {"n": 1e999', r"^a number is out of range"),
+    "infinite alone": (b"123123e100000", r"^a number is out of range"),
+    "a JSON sequence": (b"\x1e" + GOOD, r"RFC 7464; `tr -d '\\036'`"),
+    "two objects with a space": (GOOD + b" " + GOOD, r"column 50.*jq -c \."),
     "NaN beside a long integer": (b'{"object_id": "a", "payload": {"n": NaN, "m": 99999999999999999999}}', "NaN"),
     "half a pair": (b'{"object_id": "a", "payload": {"text": "\\ud800"}}', "surrogate"),
     "nested": (b'{"object_id":"a","payload":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_001, "nested"),

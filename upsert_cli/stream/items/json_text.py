@@ -12,6 +12,7 @@ import decimal
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -199,16 +200,40 @@ _ONE_A_LINE = "a JSONL file has one whole object on each line"
 def _what_is_wrong(text: bytes, error: orjson.JSONDecodeError) -> str:
     """Returns one line of reason, with a hint where the cause is one of the usual ones."""
     try:
-        stripped = text.decode().strip()
+        whole = text.decode()
     except UnicodeDecodeError as fault:
         return not_utf8(text, fault)
     if "depth limit" in error.msg:
         return _too_deep()
+    stripped = whole.strip()
     if stripped in _BRACKETS:
         return f"`{stripped}` alone on its line: {_ONE_A_LINE} (`jq -c` rewrites pretty-printed JSON)"
     if stripped.endswith("},") and stripped.startswith("{"):
         return f"a comma follows the object: {_ONE_A_LINE} (`jq -c '.[]'` rewrites an array)"
-    return f"not JSON: {error.msg}, column {error.pos + 1}{_hint(stripped, error.pos)}"
+    if "infinity" in error.msg:
+        return _out_of_range(whole)
+    return f"not JSON: {error.msg}, column {error.pos + 1}{_hint(whole, error)}"
+
+
+def _out_of_range(text: str) -> str:
+    """Say which number is larger than a float can be, which is valid JSON all the same."""
+    try:
+        path = _path_of_infinity(json.loads(text))
+    except (ValueError, RecursionError):  # what follows the number is not JSON
+        path = None
+    where = f"{path}: " if path else ""
+    return f"{where}a number is out of range (at most {sys.float_info.max:.2g}); write it as text"
+
+
+def _path_of_infinity(value: object) -> str | None:
+    """Return the dotted path that leads to the first infinite number; None if there is none."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        if isinstance(one, float) and math.isinf(one):
+            return str(name)
+        if (rest := _path_of_infinity(one)) is not None:
+            return f"{name}.{rest}"
+    return None
 
 
 _BRACKETS = frozenset(["[", "]", "{", "}", "[{", "}]", "},", "],", "},{", "}, {"])
@@ -233,11 +258,16 @@ _WINDOWS_1252 = frozenset(range(0x80, 0x100)) - {0x81, 0x8D, 0x8F, 0x90, 0x9D, 0
 _CSV = re.compile(r"[^{\[][^,;\t]*[,;\t][^,;\t]")
 
 
-def _hint(text: str, position: int) -> str:
-    if re.match(r"-?(nan|inf)", text[position : position + 4], re.IGNORECASE):
+def _hint(text: str, error: orjson.JSONDecodeError) -> str:
+    begin = text.lstrip(" \t\r\n")
+    if begin.startswith("\x1e"):
+        return " (a JSON text sequence of RFC 7464; `tr -d '\\036'` makes JSONL of it)"
+    if "after document" in error.msg and text[error.pos] in "{[":
+        return f" ({_ONE_A_LINE}; `jq -c .` puts each of several values on a line of its own)"
+    if re.match(r"-?(nan|inf)", text[error.pos : error.pos + 4], re.IGNORECASE):
         return " (NaN and Infinity are not JSON)"
-    if text.startswith('"') and re.match(r'"[^"]*"\s*:', text):
+    if re.match(r'"[^"]*"\s*:', begin):
         return f" ({_ONE_A_LINE}; `jq -c` rewrites pretty-printed JSON)"
-    if _CSV.match(text):
+    if _CSV.match(begin):
         return " (if the file is CSV, --format csv reads it)"
     return ""

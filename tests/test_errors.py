@@ -15,7 +15,9 @@ from upsert_cli.errors import CollectionInUse, ItemError, SourceUnreadable, Stag
 )
 def test_an_error_has_its_fields_and_no_others(given: dict[str, str]) -> None:
     """One that is missing or unknown, its base's among them, is found where the error is made."""
-    with pytest.raises(TypeError, match=r"CollectionInUse has the fields \['collection', 'holder', 'message', 'path'\]"):
+    with pytest.raises(
+        TypeError, match=r"CollectionInUse has the fields \['collection', 'holder', 'message', 'path'\]"
+    ):
         CollectionInUse(**given)
 
 
@@ -32,5 +34,7 @@ def test_every_error_has_a_sentence_of_its_own() -> None:
     """Each kind that can be raised says what happened, rather than nothing."""
     kinds = [kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type)]
     roots = {errors.UpsertCliError, errors.UsageFault, errors.Refusal}
-    silent = [k for k in kinds if issubclass(k, UpsertCliError) and k not in roots and k.__str__ is UpsertCliError.__str__]
+    silent = [
+        k for k in kinds if issubclass(k, UpsertCliError) and k not in roots and k.__str__ is UpsertCliError.__str__
+    ]
     assert silent == []

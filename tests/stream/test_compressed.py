@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,6 +60,12 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "garbage": lambda _: b"object_id,text" * 100,
     "garbage at its end": lambda data: data + b"garbage and more of it",
     "empty": lambda _: b"",
+    "a zero and a letter at its end": lambda data: data + b"\0x",
+    "zeros and another member": lambda data: data + bytes(512) + data,
+    "cut off and filled up": lambda data: data[: len(data) * 2 // 3] + bytes(512),
+    "cut at its end and filled up": lambda data: data[:-8] + bytes(512),
+    "damaged and filled up": lambda data: data[: len(data) // 2] + b"x" * 64 + data[len(data) // 2 + 64 :] + bytes(512),
+    "zeros": lambda _: bytes(1024),
     "other bytes": lambda data: data[: len(data) // 2] + bytes(64) + data[len(data) // 2 + 64 :],
     "only its head": lambda data: data[:6],
 }
@@ -76,12 +83,81 @@ def test_damage_is_never_silent(tmp_path: Path, kind: str, damage: str) -> None:
     rows = 0
     with pytest.raises(SourceUnreadable) as caught:
         for row, _ in read_items([source], start=START, id_field=None):
-            assert isinstance(row, Item) or damage == "other bytes"  # gzip has a checksum only at its end
+            assert (
+                isinstance(row, Item) or "filled" in damage or damage == "other bytes"
+            )  # gzip has a checksum only at its end
             rows += 1
     assert str(path) in str(caught.value)
     assert caught.value.row == rows
     if damage in ("cut at its end", "garbage at its end"):
         assert rows > 324 * 15
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("zeros", [1, 2, 3, 512, 300_000])
+@pytest.mark.parametrize("members", [1, 2])
+def test_zeros_after_the_data(tmp_path: Path, kind: str, zeros: int, members: int) -> None:
+    """A file that is filled up with zeros, as tapes and block stores do, ends where its data does."""
+    plain = (SAMPLES / "articles.jsonl").read_bytes() * 20
+    path = tmp_path / f"a.jsonl{kind}"
+    path.write_bytes(_compressed(plain, kind) * members + bytes(zeros))
+    rows = read(path)
+    assert len(rows) == members * len(plain.splitlines())
+    assert sources_of(path)[0].total == len(rows)
+    assert read(path, start=rows[-3][1]) == rows[-2:]
+
+
+SKIPPABLE = b"\x50\x2a\x4d\x18\x05\0\0\0extra"
+
+
+@pytest.mark.parametrize("zeros", [0, 512])
+def test_frames_of_zstd_without_data(tmp_path: Path, zeros: int) -> None:
+    """Frames that are to be skipped may stand before, between and after the others."""
+    path = tmp_path / "a.jsonl.zst"
+    frame = _compressed(GOOD + b"\n", ".zst")
+    path.write_bytes(SKIPPABLE + frame + SKIPPABLE + frame + SKIPPABLE + bytes(zeros))
+    assert [item(row).row for row in rows_of(path)] == [1, 2]
+
+
+def _frame(*, window_log: int = 17, dictionary: int = 0) -> bytes:
+    """Returns a frame of one raw block, with the window and the dictionary that its header asks for."""
+    line = GOOD + b"\n"
+    descriptor = bytes([3 if dictionary else 0])
+    header = descriptor + bytes([window_log - 10 << 3]) + (dictionary.to_bytes(4, "little") if dictionary else b"")
+    return b"\x28\xb5\x2f\xfd" + header + (len(line) << 3 | 1).to_bytes(3, "little") + line
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (
+            {"window_log": 28},
+            "a window of 256 MiB, and at most 128 MiB .*; `zstd -dc --long=31 {} | upsert-cli run - --format csv`",
+        ),
+        ({"window_log": 31}, "a window of 2048 MiB"),
+        (
+            {"dictionary": 77},
+            "with the dictionary 77.*; `zstd -dc -D DICTIONARY {} | upsert-cli run - --format csv`",
+        ),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", SKIPPABLE])
+def test_what_a_frame_of_zstd_needs(tmp_path: Path, frame: dict[str, int], said: str, before: bytes) -> None:
+    """A sound file that needs more than can be offered is not called damaged: what it needs and what loads it are named."""
+    path = tmp_path / "a b.csv.zst"
+    path.write_bytes(before + _frame(**frame))
+    with pytest.raises(SourceUnreadable) as caught:
+        rows_of(path)
+    message = str(caught.value)
+    assert re.search(said.replace("|", r"\|").format(re.escape(f"'{path}'")), message), message
+    assert "mend" not in message
+
+
+def test_the_largest_window_that_can_be_read(tmp_path: Path) -> None:
+    """A window of 128 MiB, of `zstd --long=27`, is read."""
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(_frame(window_log=27) + _frame())
+    assert len(rows_of(path)) == 2
 
 
 def test_what_is_inside_is_looked_at_too(tmp_path: Path) -> None:
@@ -94,6 +170,9 @@ def test_what_is_inside_is_looked_at_too(tmp_path: Path) -> None:
         rows_of(inside)
     with pytest.raises(SourceUnreadable, match=r"b\.jsonl\.gz.*not compressed with gzip"):
         rows_of(plain)
+    (tmp_path / "c.jsonl.gz").write_bytes(_frame())
+    with pytest.raises(SourceUnreadable, match=r"not compressed with gzip, but compressed with zstd; add \.zst"):
+        rows_of(tmp_path / "c.jsonl.gz")
 
 
 BOMB = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import tracemalloc
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.stream.reading import fuzz, item, read, reject, rows_of, sources_of
-from upsert_cli.errors import SourceUnreadable
+from upsert_cli.errors import ForeignForm, SourceUnreadable
 from upsert_cli.stream.items.jsonl import MAX_LINE
 from upsert_cli.stream.items.reading import Item, Reject
 
@@ -131,6 +132,15 @@ def test_lines_that_leave_a_quote_open_take_no_endless_time(tmp_path: Path) -> N
         (",id,text\n0,1,x\n", {"column1": "0", "text": "x"}),
         ("id;text;price\n1;x;1,5\n", {"text": "x", "price": "1,5"}),
         ("id\ttext\n1\tx,y\n", {"text": "x,y"}),
+        ('"id";"text"\n"1";"hallo"\n', {"text": "hallo"}),
+        ('"id"\t"a,b"\n1\tx\n', {"a,b": "x"}),
+        ('"id"|"a;b"\r\n1|x\r\n', {"a;b": "x"}),
+        ('id;"te,xt"\n1;x\n', {"te,xt": "x"}),
+        ('"id";"say ""a,b"""\n1;x\n', {'say "a,b"': "x"}),
+        ('"id";"two\nlines, one name"\n1;x\n', {"two\nlines, one name": "x"}),
+        ('"a;b;c",id\nx,1\n', {"a;b;c": "x"}),
+        ('5" disk,id\nx,1\n', {'5" disk': "x"}),
+        ("id|a;b|c\n1|x|y\n", {"a;b": "x", "c": "y"}),
         ('\n"id","text, more"\n1,x\n', {"text, more": "x"}),
         ("id,a.b\n1,x\n", {"a.b": "x"}),
         ('id,payload,item_info\n1,"{""text"": ""x"", ""n"": 1}",\n', {"text": "x", "n": 1}),
@@ -150,6 +160,7 @@ def test_headers(tmp_path: Path, text: str, payload: dict[str, Any]) -> None:
         (b"id,caf\xe9\n1,x\n", "its header: not UTF-8.*WINDOWS-1252"),
         (b"id,text\r1,x\r2,y\r", "its header: a carriage return"),
         (b'id,"text\n1,x\n', "its header: a quote"),
+        (b'"id";"text\n1;x\n', "its header: a quote"),
         (b"\x1f\x8b\x08\0", "gzip; add .gz"),
         (b"PAR1....", "Parquet; --format parquet"),
         (b"PK\x03\x04", "spreadsheet"),
@@ -169,3 +180,23 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
         path = _written(tmp_path / "a.csv", text)
         assert rows_of(path) == []
         assert [source.total for source in sources_of(path)] == [0]
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=,", "sep=\t"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_line_for_excel(tmp_path: Path, line: str, ending: str) -> None:
+    """A first line that tells Excel the delimiter is named, with the command that leaves it out, before there is a task."""
+    path = tmp_path / f"a.csv{ending}"
+    content = f"{line}\nid;text\n1;hola\n".encode()
+    path.write_bytes(gzip.compress(content) if ending else content)
+    with pytest.raises(
+        ForeignForm, match=r"`sep=`.*`tail -n \+2 .*a\.csv.* \| upsert-cli run - --format csv`"
+    ) as caught:
+        sources_of(path)
+    assert caught.value.exit_code == 2
+
+
+def test_tsv_stays_tsv(tmp_path: Path) -> None:
+    """In a file that is called TSV no other delimiter is looked for."""
+    path = _written(tmp_path / "a.tsv", "id,text\n1,x\n")
+    assert item(rows_of(path, id_field="id,text")[0])[:2] == ("1,x", {})

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
+import re
 import select
+import shlex
 import stat
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import orc
 
+from tests.stream.reading import sources_of
 from upsert_cli.errors import (
     NoItemFiles,
     Refusal,
@@ -415,3 +424,61 @@ def test_a_stream_that_does_not_block_is_read_to_its_end() -> None:
 def _wait_until_drained(reading: int) -> None:
     while select.select([reading], [], [], 0)[0]:
         time.sleep(0.001)
+
+
+def _by_pyarrow(write: Callable[[pa.Table, Any], None]) -> bytes:
+    sink = pa.BufferOutputStream()
+    write(pa.table({"object_id": ["a"]}), sink)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value
+
+
+def _arrow(opened: Callable[..., Any]) -> Callable[[pa.Table, Any], None]:
+    def write(table: pa.Table, sink: Any) -> None:
+        with opened(sink, table.schema) as writer:
+            writer.write_table(table)
+
+    return write
+
+
+FOREIGN: dict[str, tuple[bytes, str]] = {
+    "Avro": (b"Obj\x01\x04", "an Avro file; `fastavro .*` "),
+    "ORC": (_by_pyarrow(orc.write_table), "an ORC file; `python -c .*`"),
+    "Arrow": (_by_pyarrow(_arrow(pa.ipc.new_file)), "an Arrow file; `python -c .*`"),
+    "Arrow stream": (_by_pyarrow(_arrow(pa.ipc.new_stream)), "a stream of Arrow; `python -c .*`"),
+    "Excel": (b"PK\x03\x04\x14", "a spreadsheet; .* save it as CSV"),
+    "old Excel": (b"\xd0\xcf\x11\xe0\xa1", "old Excel.*; save it as CSV"),
+    "a login page": (b"\n<!doctype html>\n<title>Log in</title>", "an HTML page, such as that of a login"),
+    "an error page": (b"<html><head>", "an HTML page"),
+    "XML": (b'<?xml version="1.0"?><Error/>', "XML; "),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS.*; `git lfs pull`"),
+    "SQLite": (b"SQLite format 3\0", "an SQLite database; `sqlite3 -csv"),
+    "PDF": (b"%PDF-1.7\n", "a PDF"),
+    "LZ4": (b"\x04\x22\x4d\x18d", "compressed with LZ4; unpack"),
+    "UTF-16": ("{}".encode("utf-16"), "text in UTF-16; `iconv -f UTF-16 -t UTF-8 .*`"),
+    "UTF-32": ("{}".encode("utf-32"), "text in UTF-32; `iconv -f UTF-32 -t UTF-8 .*`"),
+}
+
+
+@pytest.mark.parametrize("name", ["a b.jsonl", "a.csv", "a.parquet"])
+@pytest.mark.parametrize(("content", "said"), FOREIGN.values(), ids=FOREIGN)
+def test_a_file_in_another_form_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    """What clearly is something else is not called damaged: the message names the form and the way to load it."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(SourceUnreadable) as caught:
+        sources_of(path)
+    message = str(caught.value)
+    assert re.search(f"{name} cannot be read: it is .*{said}", message), message
+    assert "mend" not in message
+    if (command := re.search(r"`(python -c .*)`", message)) is not None:
+        subprocess.run([sys.executable, *shlex.split(command[1])[1:]], cwd=tmp_path, check=True)
+        assert pq.read_table(tmp_path / "data.parquet").to_pydict() == {"object_id": ["a"]}
+
+
+def test_parquet_that_is_compressed_as_a_whole(tmp_path: Path) -> None:
+    """A Parquet file in gzip is to be unpacked, since no suffix makes it readable."""
+    path = tmp_path / "a.parquet"
+    path.write_bytes(gzip.compress(_by_pyarrow(pq.write_table)))
+    with pytest.raises(SourceUnreadable, match="compressed as a whole; unpack it"):
+        sources_of(path)

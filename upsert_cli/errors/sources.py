@@ -63,12 +63,28 @@ class SourceUnreadable(UpsertCliError):
     row: int = 0
     """The last row that could be read."""
 
+    remedy: str | None = None
+    """How to load it, if it is sound; None: it is not."""
+
     def __str__(self) -> str:
         if self.name == "-":
             return f"standard input cannot be read ({self.reason}); pipe data into it, or name a file"
         where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
+        if self.remedy is not None:
+            return f"{where}: {self.reason}; {self.remedy}"
         remedy = "see that it can be reached" if "://" in self.name else "mend the file"
         return f"{where} ({self.reason}); {remedy} or leave it out, then load again"
+
+
+class ForeignForm(UsageFault):
+    """Raised when a source is in a form that has to be converted before it is loaded."""
+
+    name: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.name} is not loaded as it is: {self.reason}; {self.remedy}"
 
 
 class SourceChanged(Refusal):

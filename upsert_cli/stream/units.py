@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from upsert_cli.errors import SourceUnreadable
 from upsert_cli.stream.items.item import Item, Position, Reject
-from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.formats import FORMATS, unreadable
 from upsert_cli.stream.sources.source import Source
 
 UNIT_ROWS = 4_096  # rows; 80 s of a processor's embedding, beside which handing it out (some ms) is nothing
@@ -109,4 +108,4 @@ def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = 
                 yield Unit(digest=digest, start=begin, after=begin.row, end=row)
                 begin = Position(index, row, offset)
         except OSError as error:
-            raise SourceUnreadable(name=source.name, reason=why_unreadable(error), row=begin.row) from error
+            raise unreadable(source.name, error, row=begin.row) from error

@@ -7,16 +7,20 @@ although its fields may hold line breaks; and a record is read only up to a limi
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.items.json_text import JSON_FIELDS, not_utf8, parse
 from upsert_cli.stream.items.jsonl import MAX_LINE, skip_line, too_long
+from upsert_cli.stream.sources.foreign import Unsuitable
 from upsert_cli.stream.sources.inflating import skip, skip_byte_order_mark
 
 OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
+SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line that tells Excel the delimiter
 RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice, because a quote was left open; bounds the time
 
 
@@ -97,20 +101,35 @@ class _Records:
 
     def header(self) -> list[str]:
         """Reads the names of the columns; those without get one by their place, such as `column1`."""
+        header = self._look_at_header()
+        if header.is_separator_line:
+            raise Unsuitable(
+                "its first line, `sep=`, is for Excel alone",
+                "`tail -n +2 FILE | upsert-cli run - --format FORMAT` loads the rest",
+                is_usage=True,
+            )
+        if self._delimiter == ",":
+            self._reader = csv.reader(self._lines, delimiter=header.delimiter(), strict=True)
         fields = next(self, [])
         if isinstance(fields, ItemError):
             raise OSError(f"its header: {fields.detail}")
-        others = OTHER_DELIMITERS if self._delimiter == "," and len(fields) == 1 else ""
-        if (other := next((one for one in others if one in fields[0]), None)) is not None:
-            self._reader = csv.reader(self._lines, delimiter=other, strict=True)
-            self._delimiter = other
-            self.offset -= self._lines.give_back(0)
-            return self.header()
         names = [name or f"column{place}" for place, name in enumerate(fields, start=1)]
         repeated = [name for name, times in Counter(names).items() if times > 1]
         if repeated:
             raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
         return names
+
+    def _look_at_header(self) -> _Header:
+        """Look at the header, of several lines if a name has line breaks; it is read again."""
+        header = _Header()
+        self._lines.begin()
+        with suppress(_TooLong):
+            for line in self._lines:
+                header.add(line)
+                if line.strip() and not header.is_quoted:
+                    break
+        self._lines.give_back(0)
+        return header
 
     def go_to(self, offset: int) -> None:
         """Goes on at a place that was reached before."""
@@ -141,6 +160,39 @@ class _Records:
             self._rescanned += lines.give_back(1)
         elif not lines.record[-1].endswith(b"\n"):
             lines.size += skip_line(self._file)
+
+
+class _Header:
+    """A header whose delimiter is not known yet."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.is_quoted = False
+        self._is_at_start = True
+        self._outside: Counter[str] = Counter()
+
+    def add(self, line: str) -> None:
+        """Add a line."""
+        self.text += line
+        for character in line:
+            if self.is_quoted:
+                self.is_quoted = character != '"'
+                self._is_at_start = True  # a second quote makes one of the text
+            elif character == '"' and self._is_at_start:
+                self.is_quoted = True
+            else:
+                self._is_at_start = character in ",\r\n" or character in OTHER_DELIMITERS
+                self._outside[character] += self._is_at_start
+
+    @property
+    def is_separator_line(self) -> bool:
+        """Whether it is no header but what tells Excel the delimiter."""
+        return SEPARATOR_LINE.fullmatch(self.text.strip().strip('"')) is not None
+
+    def delimiter(self) -> str:
+        """Return the comma if there is one outside of quotes, else the most frequent other delimiter."""
+        found = [one for one in OTHER_DELIMITERS if self._outside[one]]
+        return "," if self._outside[","] or not found else max(found, key=self._outside.__getitem__)
 
 
 class _Lines:

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
-from upsert_cli.errors import ItemError, SourceUnreadable, Stage
+from upsert_cli.errors import ItemError, Stage
 from upsert_cli.stream.items.item import START, Item, Position, Reject, field_at
 from upsert_cli.stream.items.json_text import as_text, as_utf8, kind_of
-from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.formats import FORMATS, unreadable
 from upsert_cli.stream.sources.source import Source
 
 __all__ = ["START", "IdFrom", "Item", "ItemMaker", "Position", "Reject", "item_maker", "read_items"]
@@ -53,7 +53,7 @@ def read_items(
             for row, value, offset in rows:
                 yield make(value, name, row), Position(index, row, offset)
         except OSError as error:
-            raise SourceUnreadable(name=name, reason=why_unreadable(error), row=row) from error
+            raise unreadable(name, error, row=row) from error
 
 
 ItemMaker: TypeAlias = Callable[[object, str, int], Item | Reject]

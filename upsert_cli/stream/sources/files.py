@@ -6,6 +6,7 @@ import errno
 import fnmatch
 import glob
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
+from upsert_cli.stream.sources.foreign import HEAD, what_it_is
 from upsert_cli.stream.sources.formats import why_unreadable
-from upsert_cli.stream.sources.inflating import HEAD, what_it_is
 from upsert_cli.stream.sources.remote import Place, is_address, remote_files, shown
 from upsert_cli.stream.sources.suffixes import KNOWN_SUFFIXES, format_of
 
@@ -141,9 +142,10 @@ def _file(path: Path, status: os.stat_result, given: str | None) -> FoundFile:
 def _content(path: Path) -> str | None:
     try:
         with path.open("rb") as file:
-            return what_it_is(file.read(HEAD))
-    except OSError:  # that it has no suffix is the first thing to mend
+            found = what_it_is(file.read(HEAD))
+    except OSError:  # that it has no suffix is the first thing to correct
         return None
+    return None if found is None else "; ".join(found).replace("FILE", shlex.quote(str(path)))
 
 
 def _some(name: str, files: Iterator[_Found]) -> Iterator[_Found]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import BinaryIO, Protocol
 
+from upsert_cli.errors import ForeignForm, SourceUnreadable
 from upsert_cli.stream.items.delimited import count_records, cut_records, read_records
 from upsert_cli.stream.items.jsonl import count_lines, cut_lines, read_lines
 from upsert_cli.stream.items.parquet import count_rows, cut_rows, read_rows
+from upsert_cli.stream.sources.foreign import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
 from upsert_cli.stream.sources.inflating import open_bytes
 from upsert_cli.stream.sources.remote import Place
-from upsert_cli.stream.sources.suffixes import COMPRESSIONS, Compression
+from upsert_cli.stream.sources.suffixes import COMPRESSIONS, Compression, format_of
 
 
 class Reader(Protocol):
@@ -117,15 +120,31 @@ def _count_text(count: Callable[[BinaryIO], int], compression: Compression | Non
     if compression is None:
         with open_bytes(path, None) as file:
             return count(file)
-    # The rows before the damage are loaded, and reading them finds it.
-    with suppress(OSError), open_bytes(path, compression) as file:
-        return count(file)
-    return None
+    try:
+        with open_bytes(path, compression) as file:
+            return count(file)
+    except Unsuitable:
+        raise
+    except OSError:  # the rows before the damage are loaded, and reading them finds it
+        return None
 
 
 def _cut_text(cut: TextCutter, path: Place, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
     with open_bytes(path, None) as file:
         yield from cut(file, rows=rows, size=size)
+
+
+def _count_parquet(path: Place) -> int:
+    try:
+        return count_rows(path)
+    except OSError:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if head.startswith((GZIP, ZSTD)):
+            raise Unsuitable("it is compressed as a whole", "unpack it; Parquet is compressed inside") from None
+        if not head.startswith(PARQUET):
+            refuse_foreign(head)
+        raise
 
 
 FORMATS = {
@@ -142,8 +161,26 @@ FORMATS = {
         count=partial(count_records, delimiter="\t"),
         cut=partial(cut_records, delimiter="\t"),
     ),
-    "parquet": Format(read=read_rows, count=count_rows, cut=cut_rows),
+    "parquet": Format(read=read_rows, count=_count_parquet, cut=cut_rows),
 }
+
+
+def unreadable(name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:
+    """Return the error for a source that cannot be read beyond a row."""
+    remedy = _remedy(name, error) if isinstance(error, Unsuitable) else None
+    return SourceUnreadable(name=name, reason=why_unreadable(error), row=row, remedy=remedy)
+
+
+def not_loadable(name: str, error: OSError) -> SourceUnreadable | ForeignForm:
+    """Return the error for a source of which nothing can be read, before there is a task."""
+    if isinstance(error, Unsuitable) and error.is_usage:
+        return ForeignForm(name=name, reason=str(error), remedy=_remedy(name, error))
+    return unreadable(name, error)
+
+
+def _remedy(name: str, error: Unsuitable) -> str:
+    form = (format_of(PurePath(name)) or "jsonl").partition(".")[0]
+    return error.remedy.replace("FILE", shlex.quote(name)).replace("FORMAT", form)
 
 
 def why_unreadable(error: OSError) -> str:

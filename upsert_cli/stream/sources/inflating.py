@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from upsert_cli.stream.sources.foreign import GZIP, HEAD, ZSTD, Unsuitable, refuse_foreign, what_it_is
+from upsert_cli.stream.sources.members import data_end, limit_exceeded
 from upsert_cli.stream.sources.remote import Place, RemoteFile
 from upsert_cli.stream.sources.suffixes import Compression
 
@@ -17,23 +18,9 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BUFFER = 256 << 10  # bytes; with Python's default of 8 KiB, reading lines costs three times the CPU
-HEAD = 4  # bytes that tell what a file is
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # behind the first byte of a frame without data, with which parallel writers begin
-_UTF16 = "text in UTF-16; `iconv -f UTF-16 -t UTF-8` rewrites it"
-_UTF16_WITHOUT_MARK = re.compile(rb"(?:[\t-~]\0){2}|(?:\0[\t-~]){2}")
-_FOREIGN = {
-    b"PAR1": "Parquet; --format parquet reads it",
-    _GZIP: "compressed with gzip; add .gz to its name, or to --format",
-    _ZSTD: "compressed with zstd; add .zst to its name, or to --format",
-    b"PK\x03\x04": "a ZIP archive or a spreadsheet; unpack it, or save it as CSV",
-    b"BZh": "compressed with bzip2; unpack it, or compress it with gzip or zstd",
-    b"\xfd7zX": "compressed with xz; unpack it, or compress it with gzip or zstd",
-    b"\xff\xfe": _UTF16,
-    b"\xfe\xff": _UTF16,
-}
 
 
 @contextmanager
@@ -51,27 +38,29 @@ def open_bytes(path: Place, compression: Compression | None, *, is_known: bool =
     with path.open("rb", buffering=BUFFER) as raw:
         if compression is None:
             if not is_known:
-                _refuse_foreign(_head(raw))
+                refuse_foreign(_head(raw))
             yield raw
             return
-        if not is_known and not _is_compressed(_head(raw), compression):
-            raise OSError(f"it is not compressed with {compression}")
+        if not is_known:
+            _refuse_uncompressed(_head(raw), compression)
     with closing(_Inflated(path, compression)) as inflated:
         file: BinaryIO = io.BufferedReader(inflated, BUFFER)
         if not is_known:
-            _refuse_foreign(_head(file))
+            refuse_foreign(_head(file))
         yield file
 
 
 class _Inflated(io.RawIOBase):
     """What a compressed file holds, to the last byte before any damage, which is then raised as an OSError.
 
-    pyarrow gives nothing of a call that comes upon damage, so from there on it is asked for single bytes.
+    pyarrow gives nothing of a call that comes upon damage, so from there on it is asked for single bytes. Zeros after
+    the data are no damage.
     """
 
     def __init__(self, path: Place, compression: Compression) -> None:
         self._path = path
         self._compression = compression
+        self._end: int | None = None
         self._stream = self._open()
         self._given = 0
         self._damaged = False
@@ -79,7 +68,9 @@ class _Inflated(io.RawIOBase):
     def _open(self) -> BinaryIO:
         import pyarrow as pa
 
-        return cast("BinaryIO", pa.CompressedInputStream(native_file(self._path), self._compression))
+        file = native_file(self._path)
+        data = file if self._end is None else file.get_stream(0, self._end)
+        return cast("BinaryIO", pa.CompressedInputStream(data, self._compression))
 
     def readable(self) -> bool:
         return True
@@ -89,14 +80,18 @@ class _Inflated(io.RawIOBase):
         piece = 1 if self._damaged else len(into)
         try:
             data = self._stream.read(piece)
-        except OSError:
+        except OSError as error:
             if self._damaged:
-                raise
-            self._damaged = True
+                raise limit_exceeded(self._path, self._compression) or error from None
             self._stream.close()
+            if self._end is None:
+                self._end = data_end(self._path, self._compression)
+                self._damaged = self._end is None
+            else:
+                self._damaged = True
             self._stream = self._open()
             skip(self._stream, self._given)
-            data = self._stream.read(1)
+            return self.readinto(buffer)
         into[: len(data)] = data
         self._given += len(data)
         return len(data)
@@ -142,22 +137,17 @@ def skip(file: BinaryIO, size: int) -> None:
         size -= len(piece)
 
 
-def what_it_is(head: bytes) -> str | None:
-    """Returns what a file that begins so clearly is, in words that follow `it is`; None if it may be text."""
-    known = next((words for magic, words in _FOREIGN.items() if head.startswith(magic)), None)
-    return known or (_UTF16 if _UTF16_WITHOUT_MARK.fullmatch(head) else None)
-
-
 def _head(file: BinaryIO) -> bytes:
     return cast("io.BufferedReader", file).peek(HEAD)[:HEAD]
 
 
-def _refuse_foreign(head: bytes) -> None:
-    if (words := what_it_is(head)) is not None:
-        raise OSError(f"it is {words}")
-
-
-def _is_compressed(head: bytes, compression: Compression) -> bool:
-    if compression == "gzip":
-        return head.startswith(_GZIP)
-    return head.startswith(_ZSTD) or head[1:] == _SKIPPABLE
+def _refuse_uncompressed(head: bytes, compression: Compression) -> None:
+    if head.startswith(GZIP if compression == "gzip" else ZSTD):
+        return
+    if compression == "zstd" and head[1:4] == _SKIPPABLE:
+        return
+    reason = f"it is not compressed with {compression}"
+    if (found := what_it_is(head)) is not None:
+        other, remedy = found
+        raise Unsuitable(f"{reason}, but {other}", remedy)
+    raise OSError(reason)

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from upsert_cli.errors import FieldsMissing, IdFieldMissing, RowIdsRepeat, SourceUnreadable, TextFieldMissing
+from upsert_cli.errors import FieldsMissing, IdFieldMissing, RowIdsRepeat, TextFieldMissing
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.documents.metadata import SHOWN_KEY
 from upsert_cli.stream.documents.references import names_reference
 from upsert_cli.stream.documents.texts import template_fields
 from upsert_cli.stream.items.item import Item, field_at
 from upsert_cli.stream.items.reading import DEFAULT_ID_FIELD, ITEM_FIELDS, IdFrom, item_maker
-from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.formats import FORMATS, not_loadable
 from upsert_cli.stream.sources.source import Source
 
 PROBED_ROWS = 1_000  # rows; a file may begin with a few broken ones, and a field may be absent from some
@@ -84,7 +84,7 @@ def _records(sources: Sequence[Source]) -> Iterator[tuple[Source, int, object]]:
         except OSError as error:
             if any_row:
                 return
-            raise SourceUnreadable(name=source.name, reason=why_unreadable(error)) from error
+            raise not_loadable(source.name, error) from error
 
 
 def _named_fields(recipe: Recipe) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from upsert_cli.errors import SourceChanged, SourceNotFound, SourceUnreadable, SpoolFailed
 from upsert_cli.stream.sources.files import FoundFile, find_files, valid_unicode
-from upsert_cli.stream.sources.formats import FORMATS, why_unreadable
+from upsert_cli.stream.sources.formats import FORMATS, not_loadable, why_unreadable
 from upsert_cli.stream.sources.remote import Place, RemoteFile, is_address
 
 __all__ = ["Fingerprint", "FoundFile", "Source", "find_files", "fingerprint", "spool"]
@@ -167,7 +167,7 @@ def fingerprint(found: FoundFile) -> Source:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
             raise SourceNotFound(name=found.name) from error
-        raise SourceUnreadable(name=found.name, reason=why_unreadable(error)) from error
+        raise not_loadable(found.name, error) from error
 
 
 def _count(found: FoundFile) -> int | None:

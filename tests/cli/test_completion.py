@@ -85,6 +85,9 @@ def _asked(terminal: Terminal, line: str) -> list[str]:
 def test_what_is_offered_comes_from_the_journal(shell: Terminal) -> None:
     """Ids with their state, statuses, collections and models; a name that a shell would obey is not offered."""
     assert "failed-1\tfailed: 0 rows into articles" in _asked(shell, "upsert-cli info fail")
+    assert _asked(shell, "upsert-cli info proc") == ["processing-1\tdied: 0 rows into articles"]
+    assert _asked(shell, "upsert-cli info la") == ["latest\tthe newest task: hostile"]
+    assert not any(_asked(shell, "upsert-cli run --task-id la"))
     assert _asked(shell, "upsert-cli verify ")[0] == "hostile\tdone: 0 rows into $(touch owned) `id`;x *"
     assert {answer.partition("\t")[0] for answer in _asked(shell, "upsert-cli list --status p")} == {
         "pending",

@@ -140,7 +140,7 @@ def test_the_rejects_of_a_page_are_bounded() -> None:
     [
         (TaskStatus.PENDING, False, "pending"),
         (TaskStatus.PROCESSING, True, "processing"),
-        (TaskStatus.PROCESSING, False, "interrupted: its runner died"),
+        (TaskStatus.PROCESSING, False, "died"),
         (TaskStatus.FAILED, False, "failed"),
         (TaskStatus.DONE, False, "done"),
     ],

@@ -136,7 +136,9 @@ def test_following_ends_with_a_dead_runner(terminal: Terminal) -> None:
     journal.create(make_task("t"))
     die(start(journal))
     shown = terminal.type("upsert-cli info t --follow --exit-status", expect=1)
-    assert "status\tprocessing (runner died)" in shown.stdout
+    assert "status\tdied" in shown.stdout
+    assert "next\t`upsert-cli restart t` continues it" in shown.stdout
+    assert "warning: the runner of task t died; `upsert-cli restart t` continues it" in shown.stderr
     terminal.type("upsert-cli info t --follow --failed", expect=2)
     terminal.type("upsert-cli info none --follow", expect=1)
 
@@ -166,5 +168,5 @@ def test_attempts_are_told(terminal: Terminal, status: TaskStatus) -> None:
     assert (first["finished_at"] is None) == (status is TaskStatus.PROCESSING)
     assert (second["status"], second["started_at"], second["seconds"]) == ("done", "2026-11-23T22:00:00Z", {"total": 1})
     shown = terminal.type("upsert-cli info t").stdout
-    assert f"attempt 1\t{status.value}" in shown
+    assert f"attempt 1\t{status.value if status.is_final else 'died'}" in shown
     assert "attempt 2\tdone, 2026-11-23T22:00:00Z to " in shown

@@ -336,3 +336,35 @@ def test_a_segment_that_is_zeroed_during_a_load(tiny: Terminal, make_items: Item
     listed = {task["id"]: task["status"] for task in json.loads(tiny.type("upsert-cli list --json").stdout)}
     assert listed == {"t": "done"} | ({"before": "done"} if with_backup else {})
     assert len(tiny.records(vectors=True)) == 800
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_task_tells_which_signal_stopped_its_last_attempt(
+    tiny: Terminal, make_items: Items, number: signal.Signals
+) -> None:
+    """Until the next attempt begins; what ends otherwise was stopped by none."""
+    tiny.write("a.jsonl", make_items(FEW))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
+    tiny.halt_when(process, "t")
+    assert tiny.info("t")["stopped_by"] is None
+    process.send_signal(number)
+    tiny.go_on(process)
+    process.communicate()
+    assert tiny.info("t")["stopped_by"] == number.name
+    tiny.type("upsert-cli restart t --enqueue")
+    assert tiny.info("t")["stopped_by"] == number.name
+    tiny.type("upsert-cli work")
+    assert tiny.info("t")["stopped_by"] is None
+
+
+def test_a_worker_that_is_stopped_says_so_in_the_task_that_it_gives_back(tiny: Terminal, make_items: Items) -> None:
+    """The task is pending, and still tells what ended the attempt."""
+    tiny.write("a.jsonl", make_items(FEW))
+    tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 16 --enqueue")
+    process = tiny.start("upsert-cli work")
+    tiny.halt_when(process, "t")
+    process.send_signal(signal.SIGTERM)
+    tiny.go_on(process)
+    process.communicate()
+    task = tiny.info("t")
+    assert (task["status"], task["stopped_by"]) == ("pending", "SIGTERM")

@@ -98,7 +98,7 @@ def test_a_file_that_stock_tinydb_wrote_is_read(journal: Journal) -> None:
     path.unlink()
     TinyDB(path).table("tasks").insert(make_task("b").as_record() | {"added": "by hand"})
     fresh = Journal(journal.folder)
-    assert [task.id for task in fresh.list(status=PENDING)] == ["b"]
+    assert [task.id for task in fresh.list(statuses=[PENDING])] == ["b"]
     assert fresh.request_cancel("b").status is CANCELED
     (record,) = TinyDB(path, access_mode="r").table("tasks")
     assert (record["status"], record["added"]) == ("canceled", "by hand")
@@ -120,8 +120,8 @@ def test_list_is_newest_first_and_paged(journal: Journal, monkeypatch: pytest.Mo
     assert [task.id for task in journal.list(offset=3, limit=5)] == newest[3:8]
     assert [task.id for task in journal.list(offset=9, limit=5)] == newest[9:]
     assert journal.list(offset=10) == [] == journal.list(limit=0)
-    assert [task.id for task in journal.list(status=CANCELED, offset=1)] == ["t6", "t3", "t0"]
-    assert [task.id for task in journal.list(status=FAILED)] == []
+    assert [task.id for task in journal.list(statuses=[CANCELED], offset=1)] == ["t6", "t3", "t0"]
+    assert [task.id for task in journal.list(statuses=[FAILED])] == []
 
 
 @pytest.mark.parametrize("history", [0, 3, 40])

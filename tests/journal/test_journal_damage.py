@@ -110,7 +110,7 @@ def test_readers_see_the_generation_before_and_touch_nothing(segments: Journal, 
         assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "b0", "a1", "a0"]
         assert segments.find("a0").status is PENDING  # the last change is what the generation before does not have
         assert segments.find("c0").status is CANCELED
-    assert [task.id for task in segments.list(status=CANCELED)] == ["c0"]
+    assert [task.id for task in segments.list(statuses=[CANCELED])] == ["c0"]
     assert len(segments.warnings) == 1
     assert "tasks-000000.json is damaged" in segments.warnings[0]
     assert path_of(segments, 0).read_bytes() == left
@@ -161,7 +161,7 @@ def test_damage_in_an_old_segment_hides_no_task(segments: Journal, kind: str) ->
         segments.create(make_task(f"new{number}"))
     damage(path_of(segments, 0), kind)
     assert Journal(segments.folder).find("a1").id == "a1"
-    assert [task.id for task in Journal(segments.folder).list(status=PENDING)][-2:] == ["a1", "a0"]
+    assert [task.id for task in Journal(segments.folder).list(statuses=[PENDING])][-2:] == ["a1", "a0"]
     with pytest.raises(TaskExists):
         Journal(segments.folder).create(make_task("a1"))
 

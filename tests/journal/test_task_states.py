@@ -104,12 +104,19 @@ def test_json_has_the_shape_of_the_contract() -> None:
     shown = make_task(rows=7, total=9, attempt=2, options={"force": True}).as_json(running=True)
     assert ",".join(shown) == (
         "id,status,created_at,updated_at,started_at,finished_at,failed_items,detail,kind,collection,chroma,model,"
-        "sources,attempt,running,progress,counts,converted,seconds,queued,attempts,options"
+        "sources,attempt,running,stopped_by,progress,counts,converted,seconds,queued,attempts,options"
     )
     assert ",".join(shown["counts"]) == "read,inserted,updated,unchanged,duplicate,failed,deleted,truncated"
     assert shown["progress"] == {"rows": 7, "total": 9}
     assert (shown["status"], shown["running"], shown["attempt"]) == ("pending", True, 2)
     assert shown["sources"] == ["/data/a.jsonl"]
+
+
+def test_a_record_of_an_older_version_is_read() -> None:
+    """It has no signal, and no other field that came later."""
+    old = make_task(status=TaskStatus.FAILED).as_record()
+    del old["stopped_by"]
+    assert Task.from_record(old) == make_task(status=TaskStatus.FAILED)
 
 
 @pytest.mark.parametrize(

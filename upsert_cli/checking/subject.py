@@ -9,6 +9,7 @@ from typing import Any
 from upsert_cli import __version__
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.tasks import TaskStatus
 from upsert_cli.loading.request import Options
 from upsert_cli.loading.resources import model_of, recipe_of
 from upsert_cli.models import DEFAULT_MODEL, Model, identity_of, silent
@@ -35,6 +36,9 @@ class Subject:
     """Of the task, or as far as they were given."""
 
     task_id: str | None = None
+    is_unfinished: bool = False
+    """The task did not come to its end, so a restart loads what is missing."""
+
     sources: tuple[Source, ...] = ()
 
     refused: frozenset[tuple[str, int]] = frozenset()
@@ -88,6 +92,7 @@ class Subject:
             stamp=stamp,
             options=options,
             task_id=task_id,
+            is_unfinished=task.status is not TaskStatus.DONE,
             sources=sources,
             refused=refused,
         )

@@ -136,7 +136,9 @@ class Verification:
         return f"verified {target.collection} in {target.path}: {found.records:,} records read back{sources}; {counts}"
 
     def repair_command(self) -> str:
-        """Returns the command that mends what was found."""
+        """Return the command that corrects what was found."""
+        if self.subject.is_unfinished:
+            return f"upsert-cli restart {self.subject.task_id}"
         if self.subject.task_id is not None:
             return f"upsert-cli verify --repair {self.subject.task_id}"
         target = self.subject.target

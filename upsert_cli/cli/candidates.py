@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from upsert_cli.cli.task_words import state_of
 from upsert_cli.cli.text import safe
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.folders import expanded, state_folder
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import LATEST, Task, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,23 +35,32 @@ USEFUL = {
 }
 
 
-def task_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offers the ids of the newest tasks that the command can do something with."""
+def task_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of the newest tasks that the command can do something with, and the word for the newest one."""
     useful = USEFUL.get(ctx.info_name or "", tuple(TaskStatus))
-    fitting = (task for task in _newest(ctx) if task.status in useful and task.id.startswith(incomplete))
-    return [CompletionItem(task.id, help=_about(task)) for task, _ in zip(fitting, range(OFFERED), strict=False)]
+    if (journal := _journal(ctx)) is None:
+        return []
+    newest = _newest(journal)
+    fitting = (task for task in newest if task.status in useful and task.id.startswith(incomplete))
+    offered = [
+        CompletionItem(task.id, help=_about(journal, task)) for task, _ in zip(fitting, range(OFFERED), strict=False)
+    ]
+    is_wanted = isinstance(param, click.Argument) and LATEST.startswith(incomplete)  # no task can be made under it
+    if is_wanted and newest and newest[0].status in useful:
+        offered.append(CompletionItem(LATEST, help=f"the newest task: {newest[0].id}"))
+    return offered
 
 
 def collections(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offers the collections that were loaded into."""
-    return _different((task.collection for task in _newest(ctx)), incomplete)
+    return _different((task.collection for task in _newest(_journal(ctx))), incomplete)
 
 
 def models(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offers the models that were loaded with, and the default."""
     from upsert_cli.models import DEFAULT_MODEL
 
-    return _different([DEFAULT_MODEL, *(task.model for task in _newest(ctx))], incomplete)
+    return _different([DEFAULT_MODEL, *(task.model for task in _newest(_journal(ctx)))], incomplete)
 
 
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -63,11 +73,18 @@ def folders(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
     return [CompletionItem(incomplete, type="dir")]
 
 
-def _newest(ctx: click.Context) -> list[Task]:
+def _journal(ctx: click.Context) -> Journal | None:
     given = ctx.params.get("journal")
     try:
         folder = expanded(given) if isinstance(given, Path) else state_folder()
-        return [] if folder is None else Journal(folder).list(limit=LOOKED_AT)
+    except UpsertCliError:
+        return None
+    return None if folder is None else Journal(folder)
+
+
+def _newest(journal: Journal | None) -> list[Task]:
+    try:
+        return [] if journal is None else journal.list(limit=LOOKED_AT)
     except UpsertCliError:
         return []
 
@@ -77,6 +94,7 @@ def _different(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in fitting]
 
 
-def _about(task: Task) -> str:
+def _about(journal: Journal, task: Task) -> str:
+    task, running = journal.with_runner(task)
     # Without a comma, at which the script for fish would cut it.
-    return f"{task.status.value}: {task.counts.read} rows into {safe(task.collection)}".replace(",", " ")
+    return f"{state_of(task, running=running)}: {task.counts.read} rows into {safe(task.collection)}".replace(",", " ")

@@ -8,6 +8,7 @@ from upsert_cli.checking.inventory import Entry, collections_at
 from upsert_cli.cli.options import Session, common_options, json_option
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.target_options import chroma_option
+from upsert_cli.cli.task_words import state_of
 from upsert_cli.cli.text import safe_json
 
 _HEADER = ("COLLECTION", "RECORDS", "DIMENSION", "TASK", "STATUS", "FINISHED", "MODEL")
@@ -29,10 +30,10 @@ def collections(session: Session, *, chroma: str, json: bool) -> None:
     if json:
         click.echo(safe_json([one.as_json() for one in found]))
         return
-    print_table(session.terminal, _HEADER, [_row(one) for one in found], numbers=("RECORDS", "DIMENSION"))
+    print_table(session.terminal, _HEADER, [_row(session, one) for one in found], numbers=("RECORDS", "DIMENSION"))
 
 
-def _row(one: Entry) -> tuple[str, ...]:
-    task = one.task
-    of_task = ("", "", "") if task is None else (task.id, task.status.value, task.finished_at or "")
+def _row(session: Session, one: Entry) -> tuple[str, ...]:
+    task, running = (None, False) if one.task is None else session.journal.with_runner(one.task)
+    of_task = ("", "", "") if task is None else (task.id, state_of(task, running=running), task.finished_at or "")
     return (one.name, str(one.records), str(one.dimension or ""), *of_task, one.model or "")

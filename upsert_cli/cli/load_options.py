@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from upsert_cli.cli.candidates import files
-from upsert_cli.cli.options import Decorator, TaskId, all_of, json_option, option
+from upsert_cli.cli.options import Decorator, NewTaskId, all_of, json_option, option
 from upsert_cli.cli.target_options import chroma_option, model_choices
 from upsert_cli.cli.values import Number, RayAddress, Scope, Share
 from upsert_cli.loading.request import DEFAULT_MAX_DELETE
@@ -62,7 +62,7 @@ def load_options(collection: str) -> Decorator:
         click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=files),
         option(
             "--task-id",
-            type=TaskId(),
+            type=NewTaskId(),
             metavar="ID",
             help="Make sure that the task of this id is done: make it, go on with it, or do nothing.",
         ),

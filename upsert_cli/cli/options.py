@@ -23,7 +23,7 @@ from upsert_cli.cli.terminal import Terminal
 from upsert_cli.configuration import PROJECT_FILE, USER_FILE
 from upsert_cli.folders import expanded, no_home, state_folder
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import valid_task_id
+from upsert_cli.journal.tasks import LATEST, valid_task_id
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -137,7 +137,7 @@ class Session:
 
 
 class TaskId(click.ParamType[str]):
-    """A task's id, checked before anything is looked up."""
+    """The id of a task that exists, or what stands for one: `Journal.resolve` looks it up."""
 
     name = "task id"
 
@@ -152,6 +152,16 @@ class TaskId(click.ParamType[str]):
         from upsert_cli.cli.candidates import task_ids
 
         return task_ids(ctx, param, incomplete)
+
+
+class NewTaskId(TaskId):
+    """An id that a new task may get."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id, or fail for the word that stands for the newest task."""
+        if value == LATEST:
+            self.fail(f"{LATEST!r} stands for the newest task, so no task can have it as its id")
+        return super().convert(value, param, ctx)
 
 
 def common_options(command: Command) -> Command:

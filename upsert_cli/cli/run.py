@@ -84,8 +84,8 @@ def restart(
 ) -> None:
     """Set a task back to pending and run it on from its checkpoint.
 
-    Works in every state but for a task that is being run. A source that changed since the checkpoint is refused;
-    --from-start reads it anew.
+    TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task. Works in every state, but not
+    while the task is being run. A source that changed since the checkpoint is refused; --from-start reads it again.
     """
     if enqueue and not session.terminal.quiet:
         require_stdout()
@@ -95,7 +95,8 @@ def restart(
     def opening() -> Opening:
         from upsert_cli.loading.opening import reopen_task
 
-        return reopen_task(session.journal, task_id, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
+        found = session.journal.resolve(task_id)
+        return reopen_task(session.journal, found, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
 
     _work(session, json=json, opening=opening, watchers=Watchers(terminal=session.terminal, metrics=metrics_file))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.text import counts_line
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.tasks import Task
+from upsert_cli.journal.tasks import DIED, Task
 
 
 def sources_in_short(task: Task) -> str:
@@ -61,3 +61,14 @@ def counts_and_time(task: Task, before: Counts, seconds: float) -> str:
         return f"{counts} in {seconds:.1f} s"
     rows = task.counts.loaded - before.loaded
     return f"{counts}; attempt {task.attempt} loaded {rows:,} of these rows in {seconds:.1f} s"
+
+
+def state_of(task: Task, *, running: bool) -> str:
+    """Return the state of a task for people; JSON says `processing` and `"running": false` of one that died."""
+    return DIED if task.has_died(running=running) else task.status.value
+
+
+def how_to_continue(task: Task) -> str:
+    """Return what continues a task that nobody runs; a queued one is taken over by the next worker."""
+    by_worker = task.queued and not task.status.is_final
+    return f"`upsert-cli {'work' if by_worker else f'restart {task.id}'}` continues it"

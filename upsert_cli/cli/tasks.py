@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -14,13 +14,15 @@ from upsert_cli.cli.moments import Moment
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.task_words import how_to_continue, state_of
 from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_separated
 from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.attempts import Attempt
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import DIED, Task, TaskStatus
 
 MAX_LIMIT = 1_000_000
+DIED_NAMED = 5  # tasks that died of which `list` names the next command
 WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
 
 
@@ -34,13 +36,13 @@ WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
 def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> None:
     """Show one task: state, progress, counts, rejected items.
 
-    Takes no lock, so it answers while a load runs.
+    TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task. Takes no lock, so it answers
+    while a load runs.
     """
     if follow and failed:
         raise click.UsageError("--failed prints what was rejected so far, so it does not go with --follow.")
-    task, running = (
-        watching.follow(session, task_id, json=json) if follow else watching.look_at(session.journal, task_id)
-    )
+    task_id = session.journal.resolve(task_id)
+    task, running = watching.follow(session, task_id, json=json) if follow else session.journal.look_at(task_id)
     if failed:
         require_stdout()  # also where there is nothing to print
         for record in session.journal.rejects(task_id):
@@ -48,7 +50,7 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
     elif json and not follow:
         click.echo(safe_json(_as_json(session, task, running=running)))
     elif not json:
-        _print_pairs(_described(session.terminal.printed.in_task(task), running=running))
+        _print_pairs(_described(session, task, running=running))
     if exit_status:
         click.get_current_context().exit(_state_code(task, running=running))
 
@@ -56,7 +58,13 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
 @click.command("list")
 @option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Tasks to leave out, the newest first.")
 @option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Tasks to show.")
-@option("--status", type=click.Choice([status.value for status in TaskStatus]), help="Only those in this state.")
+@option(
+    "--status",
+    "statuses",
+    type=click.Choice([*(status.value for status in TaskStatus), DIED]),
+    multiple=True,
+    help="Only those in this state; may be repeated. `died`: processing, but their runner is gone.",
+)
 @option("--since", type=Moment(), metavar="AGE|DATE", help="Only those made since then: 2h, 2026-11-24.")
 @option(
     "--watch",
@@ -73,25 +81,28 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
 
     Takes no lock, so it answers while a load runs.
     """
-    which["status"] = TaskStatus(which["status"]) if which["status"] is not None else None
+
+    def found() -> list[tuple[Task, bool]]:
+        return [session.journal.with_runner(task) for task in session.journal.list(**which)]
 
     def rows() -> list[tuple[str, ...]]:
-        tasks = session.journal.list(**which)
-        return [_row(task, running=_running(session, task)) for task in tasks]
+        return [_row(task, running=running) for task, running in found()]
 
-    def show() -> None:
+    def show(tasks: Sequence[tuple[Task, bool]]) -> None:
         if json:
-            tasks = session.journal.list(**which)
-            click.echo(safe_json([_as_json(session, task, running=_running(session, task)) for task in tasks]))
+            click.echo(safe_json([_as_json(session, task, running=running) for task, running in tasks]))
         else:
-            print_table(session.terminal, _HEADER, rows(), numbers=_NUMBERS)
+            shown = [_row(task, running=running) for task, running in tasks]
+            print_table(session.terminal, _HEADER, shown, numbers=_NUMBERS)
 
     if watch is None:
-        show()
+        tasks = found()
+        show(tasks)
+        _explain_list(session, tasks, narrowed=bool(which["statuses"] or which["since"] or which["offset"]))
     elif not json and sys.stdout.isatty():
         watching.watch_rows(session.terminal, _HEADER, rows, numbers=_NUMBERS, seconds=watch)
     else:
-        watching.watch_lines(show, seconds=watch)
+        watching.watch_lines(lambda: show(found()), seconds=watch)
 
 
 @click.command()
@@ -102,15 +113,18 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
 def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) -> None:
     """Stop a task, also one that another process runs.
 
-    A running task stops within one batch, at a checkpoint. `upsert-cli restart` continues it.
+    TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task. A running task stops within
+    one batch, at a checkpoint. `upsert-cli restart` continues it.
     """
+    task_id = session.journal.resolve(task_id)
     task = session.journal.request_cancel(task_id)
     until = time.monotonic() + (wait or 0.0)
     while task.status is not TaskStatus.CANCELED and time.monotonic() < until:
         time.sleep(WAIT_STEP)
         task = session.journal.find(task_id)
     if json:
-        click.echo(safe_json(_as_json(session, task, running=_running(session, task))))
+        task, running = session.journal.with_runner(task)
+        click.echo(safe_json(_as_json(session, task, running=running)))
     if task.status is TaskStatus.CANCELED:
         session.terminal.say(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
     elif task.status.is_final:
@@ -127,14 +141,22 @@ def _as_json(session: Session, task: Task, *, running: bool) -> dict[str, Any]:
     return session.terminal.printed.in_task(task).as_json(running=running)
 
 
-def _running(session: Session, task: Task) -> bool:
-    return not task.status.is_final and session.journal.is_running(task.id)
+def _explain_list(session: Session, tasks: Sequence[tuple[Task, bool]], *, narrowed: bool) -> None:
+    """Say on stderr what a table cannot: where no task was found, and what continues those that died."""
+    if not tasks:
+        which = "no tasks that match" if narrowed else "no tasks"
+        session.terminal.say(f"{which} in {session.journal.folder}")
+    died = [task for task, running in tasks if task.has_died(running=running)]
+    for task in died[:DIED_NAMED]:
+        session.terminal.say(f"the runner of task {task.id} died; {how_to_continue(task)}")
+    if (more := len(died) - DIED_NAMED) > 0:
+        session.terminal.say(f"{more:,} more died; `upsert-cli list --status died` lists them")
 
 
 def _state_code(task: Task, *, running: bool) -> int:
     from upsert_cli.loading.request import exit_code  # with all options of a load, for one option of `info`
 
-    if task.status is TaskStatus.PROCESSING and not running:
+    if task.has_died(running=running):
         return UpsertCliError.exit_code  # its runner has died
     return exit_code(task)
 
@@ -147,7 +169,7 @@ def _row(task: Task, *, running: bool) -> tuple[str, ...]:
     total = "" if task.total is None or task.total == task.rows else f"/{task.total}"
     return (
         task.id,
-        _state(task, running=running),
+        state_of(task, running=running),
         task.created_at,
         f"{task.rows}{total}",
         str(task.counts.failed),
@@ -156,16 +178,15 @@ def _row(task: Task, *, running: bool) -> tuple[str, ...]:
     )
 
 
-def _state(task: Task, *, running: bool) -> str:
-    dead = task.status is TaskStatus.PROCESSING and not running
-    return f"{task.status.value} (runner died)" if dead else task.status.value
-
-
-def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+def _described(session: Session, task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+    complete = session.terminal.printed.complete
+    task = session.terminal.printed.in_task(task)
     yield "task", task.id
-    yield "status", _state(task, running=running)
+    yield "status", state_of(task, running=running)
+    if task.has_died(running=running):
+        yield "next", complete(how_to_continue(task))
     if task.queued and not task.status.is_final:
-        yield "queued", "`upsert-cli work` runs it"
+        yield "queued", complete("`upsert-cli work` runs it")
     if task.detail is not None:
         yield "detail", task.detail
     yield "kind", task.kind
@@ -180,7 +201,8 @@ def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
     yield "attempt", str(task.attempt)
     if len(task.attempts) > 1:
         for attempt in task.attempts:
-            yield f"attempt {attempt.attempt}", _attempt_line(attempt)
+            is_running = running and attempt.attempt == task.attempt
+            yield f"attempt {attempt.attempt}", _attempt_line(attempt, is_running=is_running)
     if task.seconds:
         of_which = f" (attempt {task.attempt})" if task.attempt > 1 else ""
         yield "seconds", seconds_line(task.seconds) + of_which
@@ -188,10 +210,11 @@ def _described(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
         yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
 
 
-def _attempt_line(attempt: Attempt) -> str:
+def _attempt_line(attempt: Attempt, *, is_running: bool) -> str:
     span = f"{attempt.started_at} to {attempt.finished_at}" if attempt.finished_at else f"since {attempt.started_at}"
     because = f" ({attempt.detail})" if attempt.detail else ""
-    return f"{attempt.status}, {span}, then {counts_line(attempt.counts.as_json())}{because}"
+    state = DIED if attempt.finished_at is None and not is_running else attempt.status
+    return f"{state}, {span}, then {counts_line(attempt.counts.as_json())}{because}"
 
 
 def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:

@@ -12,8 +12,10 @@ from upsert_cli.checking.verification import Verification
 from upsert_cli.checking.verification import verify as verify_subject
 from upsert_cli.cli.options import Session, TaskId, all_of, common_options, json_option, option
 from upsert_cli.cli.target_options import chroma_option, model_place
+from upsert_cli.cli.task_words import how_to_continue
 from upsert_cli.cli.text import safe_json, tab_separated
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.tasks import TaskStatus
 from upsert_cli.loading.request import Options
 
 
@@ -38,6 +40,8 @@ def verify(
 ) -> None:
     """Read every record back with its vector, and compare it with a task's sources.
 
+    TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task.
+
     Exits with 0 if all is well, with 3 if records are missing, unreadable, different or not found by their own vector,
     with 1 if the collection cannot be read at all. --repair writes those again, from the task's sources or from what
     Chroma still holds; an index that cannot be read is moved aside, never deleted, and made anew.
@@ -48,11 +52,12 @@ def verify(
     """
     options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     try:
-        subject = (
-            Subject.of_task(session.journal, task_id)
-            if task_id is not None
-            else Subject.of_collection(session.journal, chroma, collection, options)
-        )
+        if task_id is not None:
+            task_id = session.journal.resolve(task_id)
+            _warn_of_missing_rows(session, task_id)
+            subject = Subject.of_task(session.journal, task_id)
+        else:
+            subject = Subject.of_collection(session.journal, chroma, collection, options)
         outcome = (repair_subject if repair else verify_subject)(subject, report=session.terminal.say)
     except UpsertCliError as error:
         if json:
@@ -61,6 +66,16 @@ def verify(
         raise
     _show(session, outcome, json=json)
     click.get_current_context().exit(outcome.exit_code)
+
+
+def _warn_of_missing_rows(session: Session, task_id: str) -> None:
+    """Say before rows are reported as missing that their task has not loaded them yet."""
+    task, running = session.journal.look_at(task_id)
+    if running or task.status is TaskStatus.DONE:
+        return
+    died = task.has_died(running=running)
+    what = f"the runner of task {task.id} died" if died else f"task {task.id} is {task.status}"
+    session.terminal.warn(f"{what}, so rows may be missing; {how_to_continue(task)}")
 
 
 def _show(session: Session, outcome: Verification, *, json: bool) -> None:

@@ -12,9 +12,9 @@ import click
 from upsert_cli.cli.display import open_display
 from upsert_cli.cli.options import Session
 from upsert_cli.cli.tables import drawn_table
+from upsert_cli.cli.task_words import how_to_continue
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import safe_json
-from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.stopping import Ended
@@ -23,15 +23,6 @@ WATCH_SECONDS = 2.0  # seconds between two looks at the list
 FOLLOW_STEP = 0.5  # seconds between two looks at one task
 
 Rows = Sequence[Sequence[str]]
-
-
-def look_at(journal: Journal, task_id: str) -> tuple[Task, bool]:
-    """Returns a task and whether a process runs it, as they were at one moment."""
-    task = journal.find(task_id)
-    running = not task.status.is_final and journal.is_running(task_id)
-    if task.status is TaskStatus.PROCESSING and not running:
-        task = journal.find(task_id)  # it may have come to its end in between
-    return task, running
 
 
 def follow(session: Session, task_id: str, *, json: bool) -> tuple[Task, bool]:
@@ -49,17 +40,20 @@ def follow(session: Session, task_id: str, *, json: bool) -> tuple[Task, bool]:
     told = False
     with _ending_in_order(), closing(open_display(session.terminal, bars=("written",))) as display:
         while True:
-            task, running = look_at(session.journal, task_id)
+            task, running = session.journal.look_at(task_id)
             if json and (now := session.terminal.printed.in_task(task).as_json(running=running)) != shown:
                 shown = now
                 click.echo(safe_json(shown))
             if task.status is TaskStatus.PROCESSING:
                 display.update(_progress_of(task))
-            if task.status.is_final or (task.status is TaskStatus.PROCESSING and not (running or task.queued)):
+            died = task.has_died(running=running)
+            if died and not told:
+                session.terminal.warn(f"the runner of task {task_id} died; {how_to_continue(task)}")
+            if task.status.is_final or (died and not task.queued):
                 return task, running
-            if not running and not told:
-                told = True
+            if not (running or died or told):
                 session.terminal.say(f"task {task_id} waits to be run" + ("; `upsert-cli work` does" * task.queued))
+            told = told or not running
             sys.stdout.flush()
             time.sleep(FOLLOW_STEP)
 

@@ -39,6 +39,7 @@ from upsert_cli.errors.cluster import (
     WorkersKeepDying,
 )
 from upsert_cli.errors.journal import (
+    AmbiguousTaskId,
     InvalidTaskId,
     JournalBusy,
     JournalDamaged,
@@ -122,6 +123,7 @@ from upsert_cli.errors.tasks import (
 
 __all__ = [
     "SOME_REJECTED",
+    "AmbiguousTaskId",
     "BadAccess",
     "BadAddress",
     "BadCollectionName",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
 
+NAMED_CANDIDATES = 10  # ids in the message about an ambiguous one
+
 # -- the journal -------------------------------------------------------------------------------------------------------
 
 
@@ -36,6 +38,22 @@ class TaskNotFound(UpsertCliError):
                 f"lists its damaged files ({self.unreadable})"
             )
         return f"there is no task {self.task_id!r} in {self.journal}; `upsert-cli list` shows those that there are"
+
+
+class AmbiguousTaskId(UsageFault):
+    """Raised when what was typed is the beginning of several ids."""
+
+    prefix: str
+    candidates: tuple[str, ...]
+    """The newest first."""
+
+    def __str__(self) -> str:
+        named, more = self.candidates[:NAMED_CANDIDATES], len(self.candidates) - NAMED_CANDIDATES
+        others = f" and {more:,} more" if more > 0 else ""
+        return (
+            f"{self.prefix!r} is the beginning of {len(self.candidates):,} task ids: {', '.join(named)}{others}; "
+            f"type more of the id, or `latest` for the newest task"
+        )
 
 
 class TaskExists(Refusal):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.receipts import Receipts, remove_receipts
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
 from upsert_cli.leases import Lease
 
 
@@ -77,8 +78,8 @@ class Claim:
         return found if found is not None and self._has_rejects_of(found) else None
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Keeps a checkpoint in place of the one before."""
-        write_checkpoint(self._progress, checkpoint)
+        """Replace the checkpoint, which is what moves the time at which the task was updated."""
+        write_checkpoint(self._progress, replace(checkpoint, saved_at=utc_now()))
 
     def course(self) -> Course:
         """Returns how the task went so far."""
@@ -141,6 +142,7 @@ class Claim:
         failed_items: Iterable[Mapping[str, Any]],
         checkpoint: Checkpoint | None,
         seconds: Mapping[str, float] | None = None,
+        stopped_by: str | None = None,
         begun: Task | None = None,
     ) -> Task:
         """Writes how this attempt ended into the task's record, and returns the task.
@@ -153,6 +155,7 @@ class Claim:
             failed_items: The first rejects.
             checkpoint: What was settled last; None leaves rows and counts as they are.
             seconds: How long each stage of the attempt was busy.
+            stopped_by: The name of the signal that ended it, if one did.
             begun: The task as this attempt began it, for a journal that was damaged meanwhile.
         """
         settled: dict[str, Any] = {}
@@ -166,6 +169,7 @@ class Claim:
             detail=detail,
             failed_items=tuple(dict(item) for item in failed_items),
             seconds=dict(seconds or {}),
+            stopped_by=stopped_by,
             **settled,
         )
         try:

@@ -48,10 +48,21 @@ class History:
                     return record
         raise self._not_found(task_id, unreadable=unreadable)
 
-    def newest_first(self, status: str | None = None) -> Iterator[Record]:
-        """Yields records without a lock, and reads a segment only when it is their turn."""
+    def ids_from(self, prefix: str) -> Iterator[str]:
+        """Yield the ids that begin with a prefix, the newest first, of the segments that can be read."""
+        ask = partial(TaskFile.ids_from, prefix=prefix)
+        none: list[str] = []
+        for number in segment_numbers(self._folder):
+            with self._borrowed(number) as segment:
+                try:
+                    yield from segment.read(ask, otherwise=none)
+                except JournalDamaged as error:
+                    self._warn(str(error))
+
+    def newest_first(self, *statuses: str) -> Iterator[Record]:
+        """Yield the records of some statuses, or of all, without a lock; read a segment only when it is their turn."""
         for place, number in enumerate(segment_numbers(self._folder)):
-            yield from self._records(number, () if status is None else (status,), thorough=place < THOROUGH)
+            yield from self._records(number, statuses, thorough=place < THOROUGH)
 
     def oldest_first(self, *statuses: str) -> Iterator[Record]:
         """Yields the records of some statuses without a lock, and parses only the segments that have such."""

@@ -38,6 +38,9 @@ class Checkpoint:
     unlisted: int = 0
     """Records at the beginning of that list that are settled."""
 
+    saved_at: str | None = field(default=None, compare=False)
+    """UTC; None in a checkpoint of an older version, and in one that was never saved."""
+
     @classmethod
     def at_start(cls, position: dict[str, Any]) -> Checkpoint:
         """Returns the checkpoint of a task of which nothing is settled."""
@@ -59,6 +62,7 @@ class Checkpoint:
             retried=None if value.get("retried") is None else int(value["retried"]),
             missing=None if value.get("missing") is None else int(value["missing"]),
             unlisted=int(value.get("unlisted", 0)),
+            saved_at=None if value.get("saved_at") is None else str(value["saved_at"]),
         )
 
 

@@ -62,6 +62,8 @@ class Present:
             counts=checkpoint.counts,
             converted=checkpoint.converted,
             failed_items=self._first_rejects(task, checkpoint),
+            # One that is older than the record is of an attempt before.
+            updated_at=max(task.updated_at, checkpoint.saved_at or task.updated_at),
         )
 
     def _first_rejects(self, task: Task, checkpoint: Checkpoint | None) -> tuple[dict[str, Any], ...]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import JournalDamaged
+from upsert_cli.errors import AmbiguousTaskId, JournalDamaged, TaskNotFound
 from upsert_cli.journal.courses import Course, read_course
 from upsert_cli.journal.files import reading_from
 from upsert_cli.journal.history import History
@@ -16,7 +16,7 @@ from upsert_cli.journal.present import Present
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.taskdamage import damaged_task_files
 from upsert_cli.journal.taskfile import SEGMENT_TASKS, Record
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import DIED, LATEST, Task, TaskStatus
 from upsert_cli.leases import Lease
 
 Tasks: TypeAlias = list[Task]  # inside the class, `list` is the method
@@ -35,6 +35,31 @@ class Reader:
         self._history = History(self.folder, warn=self._warn)
         self._present = Present(self._layout, find=self._recorded, warn=self._warn)
 
+    def resolve(self, name: str) -> str:
+        """Return the id that a user means: an id, a beginning that only one id has, or `latest` for the newest task.
+
+        Raises:
+            TaskNotFound: No id begins so, or a damaged file may hold the very id.
+            AmbiguousTaskId: Several do.
+        """
+        self._be_of_this_format()
+        try:
+            self._history.find(name)
+        except TaskNotFound as error:
+            if error.unreadable:
+                raise
+            if name == LATEST:
+                newest = next(self.newest_first(), None)
+                candidates = [] if newest is None else [newest.id]
+            else:
+                candidates = [*self._history.ids_from(name)]
+            if not candidates:
+                raise
+            if len(candidates) > 1:
+                raise AmbiguousTaskId(prefix=name, candidates=tuple(candidates)) from None
+            return candidates[0]
+        return name
+
     def find(self, task_id: str) -> Task:
         """Returns a task; while it is being processed, with the progress of its last checkpoint.
 
@@ -45,20 +70,32 @@ class Reader:
         self._be_of_this_format()
         return self._present.as_of_now(self._recorded(task_id))
 
+    def look_at(self, task_id: str) -> tuple[Task, bool]:
+        """Return a task like `find`, and whether a process runs it at the same moment."""
+        return self.with_runner(self.find(task_id))
+
+    def with_runner(self, task: Task) -> tuple[Task, bool]:
+        """Return a task that was just found, and whether a process runs it; if it has ended in between, as it ended."""
+        running = not task.status.is_final and self.is_running(task.id)
+        return (self.find(task.id) if task.has_died(running=running) else task), running
+
     def list(
-        self, *, offset: int = 0, limit: int = 100, status: TaskStatus | None = None, since: str | None = None
+        self, *, offset: int = 0, limit: int = 100, statuses: Collection[str] = (), since: str | None = None
     ) -> Tasks:
         """Returns tasks, the newest first, like `find`; reads no segment that is not needed for that.
 
         Args:
             offset: Tasks to leave out.
             limit: Tasks to return at most.
-            status: Only those in this state.
+            statuses: Only those in one of these states; `died` is one of them. None: all.
             since: Only those created at this moment or later, UTC.
         """
         self._be_of_this_format()
-        found = self._readable(self._history.newest_first(status))
+        recorded = {TaskStatus.PROCESSING.value if status == DIED else str(status) for status in statuses}
+        found = self._readable(self._history.newest_first(*recorded))
         tasks = found if since is None else _created_since(found, since)
+        if DIED in statuses and TaskStatus.PROCESSING not in statuses:
+            tasks = (task for task in tasks if task.status in statuses or self._has_died(task))
         return [self._present.as_of_now(task) for task in itertools.islice(tasks, offset, offset + limit)]
 
     def newest_first(self) -> Iterator[Task]:
@@ -129,6 +166,10 @@ class Reader:
     def _be_of_this_format(self) -> None:
         """Refuses a journal that a newer version wrote."""
         self._layout.read_format()
+
+    def _has_died(self, task: Task) -> bool:
+        now, running = self.with_runner(task)
+        return now.has_died(running=running)
 
     def _recorded(self, task_id: str) -> Task:
         return self._task(self._history.find(task_id))

@@ -64,14 +64,16 @@ class SegmentStorage(Storage):
         with writing_to(self._path):
             self._keep(replace_file(self._path, content, durable=True, backup=backup_of(self._path)), data)
 
-    def may_hold(self, word: str, *, fold: bool = False) -> bool:
+    def may_hold(self, word: str, *, fold: bool = False, whole: bool = True) -> bool:
         """Tells whether an id or a status is in the index, and parses the file only then, or when it looks damaged.
 
         Args:
             word: What to look for; in lower case, with `fold`.
             fold: Whether to ignore case.
+            whole: Whether the beginning of an id is not enough.
         """
-        return self._is_current() or self._load(lambda descriptor: _may_hold(descriptor, word.encode(), fold=fold))
+        quoted = f'"{word}"' if whole else f'"{word}'  # no id has a character that JSON escapes
+        return self._is_current() or self._load(lambda descriptor: _may_hold(descriptor, quoted.encode(), fold=fold))
 
     def size(self) -> int | None:
         """Returns the size of the file in bytes, None if there is none."""
@@ -157,6 +159,13 @@ class TaskFile:
         may_hold = thorough or self._storage.may_hold(lower, fold=True)
         return may_hold and self._table().contains(lambda record: str(record.get("id")).lower() == lower)
 
+    def ids_from(self, prefix: str) -> list[str]:
+        """Return the ids that begin with a prefix, the newest first."""
+        if not self._storage.may_hold(prefix, whole=False):
+            return []
+        found = self._table().search(lambda record: str(record.get("id")).startswith(prefix))
+        return [str(record["id"]) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
+
     def records(self, statuses: Collection[str] = (), *, thorough: bool = False) -> list[Record]:
         """Returns the records, newest first; of some statuses only, if any are given."""
         if not statuses:
@@ -238,7 +247,7 @@ def _may_hold(descriptor: int, word: bytes, *, fold: bool) -> bool:
     for size in INDEX_BYTES:
         index, found, _ = os.pread(descriptor, size, 0).partition(_AFTER_INDEX)
         if found and tail == _LAST and index.startswith(_FIRST):
-            return b'"%b"' % word in (index.lower() if fold else index)  # no id has a character that JSON escapes
+            return word in (index.lower() if fold else index)
     return True  # cut off, overwritten, or not written by us: that is seen when it is parsed
 
 

@@ -16,7 +16,9 @@ from upsert_cli.journal.failed_items import bounded
 from upsert_cli.journal.validtext import valid_json, valid_text
 
 ATTEMPTS = 20  # earlier attempts in a task's record, the newest; so that a segment stays small
+LATEST = "latest"  # what users type for the newest task, and so the id of none
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
+DIED = "died"  # what people call a task that is `processing` though no process runs it
 ID_SUFFIX = 4  # characters; a million ids a second, and `create` refuses one that is taken
 
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -73,6 +75,9 @@ class Task:
     detail: str | None = None
     """One line of reason for the state."""
 
+    stopped_by: str | None = None
+    """The name of the signal that ended the last attempt, such as `SIGTERM`."""
+
     kind: str
     """`default` or `categories`."""
 
@@ -118,6 +123,8 @@ class Task:
         follows: dict[str, Any] = {"status": to, "updated_at": now}
         if to is not self.status:
             follows |= {"finished_at": now if to.is_final else None, "cancel_requested": False}
+        if to is TaskStatus.PROCESSING and to is not self.status:
+            follows["stopped_by"] = None
         if to is TaskStatus.PENDING and self.started_at is not None:
             follows |= {"attempt": self.attempt + 1, "started_at": None, "earlier": self._with_newest(now, changes)}
             changes = changes | {"seconds": {}}
@@ -199,6 +206,7 @@ class Task:
             "sources": self.sources,
             "attempt": self.attempt,
             "running": running,
+            "stopped_by": self.stopped_by,
             "progress": {"rows": self.rows, "total": self.total},
             "counts": self.counts.as_json(),
             "converted": self.converted,
@@ -209,6 +217,10 @@ class Task:
         }
         plain: dict[str, Any] = json.loads(valid_json(shown))
         return plain
+
+    def has_died(self, *, running: bool) -> bool:
+        """Tell whether the task's runner ended without a word; the record does not know, so the caller looks."""
+        return self.status is TaskStatus.PROCESSING and not running
 
     @property
     def has_cut_items(self) -> bool:

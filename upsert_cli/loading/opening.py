@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from upsert_cli.errors import RowsLeft, TargetInUse, TaskExists, TaskNotFound, TaskRunning
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.tasks import DIED, Task, TaskStatus
 from upsert_cli.loading.draft import Draft, read_anew
 from upsert_cli.loading.likeness import refuse_other_load
 from upsert_cli.loading.request import IfRunning, Options, Request
@@ -222,7 +222,8 @@ def _refuse_unread(task: Task, claim: Claim) -> None:
     """Makes sure that a task has come to the end of its sources, before nothing but its rejects is of interest."""
     sources = [Source.from_json(value) for value in task.inputs]
     if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
-        raise RowsLeft(task_id=task.id, status=task.status.value)
+        state = DIED if task.has_died(running=False) else task.status.value  # whoever has the claim knows
+        raise RowsLeft(task_id=task.id, status=state)
 
 
 def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Task) -> bool:

@@ -7,6 +7,7 @@ behind the collection, never lead it, and repeating a window changes nothing, so
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -252,11 +253,11 @@ class _Attempt:
         with self._progress.busy("deleting"), self._lookout.writing():
             return writer.delete(members)
 
-    def finish(self, status: TaskStatus, detail: str | None) -> Task:
+    def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
         """Writes how the attempt ended into the task's record."""
         busy = {name: round(spent, 3) for name, spent in sorted(self._progress.seconds.items())}
         total = round(time.monotonic() - self._began, 3)
-        return self._settlement.finish(status, detail, seconds=busy | {"total": total})
+        return self._settlement.finish(status, detail, seconds=busy | {"total": total}, stopped_by=stopped_by)
 
     def reason_of(self, error: BaseException) -> BaseException:
         """Returns what the user should hear: a wish to stop explains whatever fails because of it."""
@@ -278,7 +279,8 @@ class _Attempt:
         known = isinstance(error, UpsertCliError)
         try:
             detail = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-            self.finish(status, without_secrets(detail))
+            stopped_by = signal.Signals(error.signal_number).name if isinstance(error, Interrupted) else None
+            self.finish(status, without_secrets(detail), stopped_by=stopped_by)
         except UpsertCliError as also:
             self._observer.noted(f"the end of the task could not be written down: {also}")
 

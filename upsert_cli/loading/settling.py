@@ -197,7 +197,9 @@ class Settlement:
         ):
             raise RejectsLost(task_id=self._task.id, failed=counts.failed)
 
-    def finish(self, status: TaskStatus, detail: str | None, *, seconds: dict[str, float]) -> Task:
+    def finish(
+        self, status: TaskStatus, detail: str | None, *, seconds: dict[str, float], stopped_by: str | None = None
+    ) -> Task:
         """Writes how the attempt ended into the task's record."""
         return self._claim.finish(
             status,
@@ -205,6 +207,7 @@ class Settlement:
             failed_items=self._first_rejects(),
             checkpoint=self.checkpoint,
             seconds=seconds,
+            stopped_by=stopped_by,
             begun=self._task,
         )
 

@@ -25,15 +25,19 @@ from upsert_cli.outfiles import write_out
 def report(session: Session, *, task_id: str, html: Path) -> None:
     """Write a page about one task, for a CI artifact or a mail.
 
+    TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task.
+
     It says what was loaded, from where and into what, draws how it went, and lists the rejected items in a table that
     can be searched. It is one file that loads nothing from elsewhere. Takes no lock, so it works while a load runs.
 
     \b
     upsert-cli report nightly-2026-11-24 --html report.html
     """
+    task_id = session.journal.resolve(task_id)
+    task, running = session.journal.look_at(task_id)
     page = render_page(
-        session.journal.find(task_id),
-        running=session.journal.is_running(task_id),
+        task,
+        running=running,
         rejects=session.journal.rejects(task_id),
         course=session.journal.course(task_id),
         printed=session.terminal.printed,

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli import __version__
 from upsert_cli.cli.page.charts import draw, in_words
 from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
+from upsert_cli.cli.task_words import how_to_continue
 from upsert_cli.cli.text import safe, safe_json
 from upsert_cli.journal.courses import Course
-from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
+from upsert_cli.journal.tasks import DIED, Task, TaskStatus, utc_now
 from upsert_cli.loading.request import Options, exit_code
 from upsert_cli.redaction import without_secrets
 
@@ -83,6 +84,7 @@ def render_page(
         .render(
             task=printed.in_task(task),
             command=printed.command,
+            next_step=printed.complete(how_to_continue(task)) if task.has_died(running=running) else None,
             state=_state(task, running=running),
             tone=_tone(task, running=running),
             exit_code=exit_code(task) if task.status.is_final else None,
@@ -166,15 +168,15 @@ def _options(task: Task) -> list[tuple[str, str]]:
 
 
 def _state(task: Task, *, running: bool) -> str:
-    if task.status is TaskStatus.PROCESSING and not running:
-        return "interrupted: its runner died"
+    if task.has_died(running=running):
+        return DIED
     if task.status is TaskStatus.DONE and task.counts.failed:
         return f"done, {task.counts.failed:,} rejected"
     return task.status.value
 
 
 def _tone(task: Task, *, running: bool) -> str:
-    if task.status in (TaskStatus.FAILED, TaskStatus.REFUSED) or (task.status is TaskStatus.PROCESSING and not running):
+    if task.status in (TaskStatus.FAILED, TaskStatus.REFUSED) or task.has_died(running=running):
         return "bad"
     if task.status is TaskStatus.DONE:
         return "mixed" if task.counts.failed else "good"

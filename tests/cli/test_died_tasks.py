@@ -1,0 +1,143 @@
+"""A task whose runner was killed: when it was last updated, that it died, and what continues it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from tests.journal.conftest import die, start
+from tests.journal.making import MOMENT, make_checkpoint, make_task
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
+from upsert_cli.journal.tasks import TaskStatus
+
+Items = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def died(terminal: Terminal) -> Terminal:
+    """Return a terminal with one task that died after 30 rows, one that died of a worker, and one that is done."""
+    journal = Journal(terminal.journal)
+    for name, queued in (("n", False), ("q", True)):
+        journal.create(make_task(name, queued=queued))
+        claim = start(journal, name)
+        claim.save(make_checkpoint(30))
+        die(claim)
+    journal.create(make_task("ok", status=TaskStatus.DONE))
+    return terminal
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("upsert-cli info n", 0),
+        ("upsert-cli info n --exit-status", 1),
+        ("upsert-cli info n --follow --exit-status", 1),
+        ("upsert-cli list", 0),
+        ("upsert-cli list --status processing", 0),
+        ("upsert-cli report n --html -", 0),
+    ],
+)
+def test_a_died_task_is_shown_with_what_continues_it(died: Terminal, line: str, code: int) -> None:
+    """Wherever people look at it, they read `died` and the command."""
+    done = died.type(line, expect=code)
+    assert "died" in done.stdout
+    assert "processing" not in done.stdout
+    assert "`upsert-cli restart n` continues it" in done.stdout.replace("&#39;", "'") + done.stderr
+
+
+def test_json_keeps_the_state_of_a_died_task(died: Terminal) -> None:
+    """For programs it is `processing` and not running, and was updated at its last checkpoint."""
+    followed = json.loads(died.type("upsert-cli info n --follow --json").stdout.splitlines()[-1])
+    listed = {task["id"]: task for task in json.loads(died.type("upsert-cli list --json").stdout)}
+    for task in (died.info("n"), followed, listed["n"]):
+        assert (task["status"], task["running"], task["progress"]["rows"]) == ("processing", False, 30)
+        assert task["updated_at"] > MOMENT
+
+
+def test_a_died_task_of_the_queue_is_for_the_next_worker(died: Terminal) -> None:
+    """A restart would take it from the queue, so the command is `work`."""
+    assert "next\t`upsert-cli work` continues it" in died.type("upsert-cli info q").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ("--status died", ["q", "n"]),
+        ("--status died --status done", ["ok", "q", "n"]),
+        ("--status done --status pending", ["ok"]),
+        ("--status died --offset 1", ["n"]),
+        ("--status failed", []),
+    ],
+)
+def test_died_tasks_can_be_listed(died: Terminal, options: str, ids: list[str]) -> None:
+    """`died` is a state like the others, and several states may be asked for."""
+    assert [task["id"] for task in json.loads(died.type(f"upsert-cli list --json {options}").stdout)] == ids
+
+
+def test_a_running_task_is_not_listed_as_died(died: Terminal) -> None:
+    """It has the same record, so its lease decides."""
+    journal = Journal(died.journal)
+    journal.create(make_task("live"))
+    claim = start(journal, "live")
+    listed = json.loads(died.type("upsert-cli list --json --status died").stdout)
+    assert [task["id"] for task in listed] == ["q", "n"]
+    assert "live\tprocessing" in died.type("upsert-cli list").stdout
+    claim.release()
+
+
+def test_many_died_tasks_are_counted(terminal: Terminal) -> None:
+    """A list of a thousand says what continues the newest of them, and how to list the others."""
+    journal = Journal(terminal.journal)
+    for number in range(7):
+        journal.create(make_task(f"t{number}"))
+        die(start(journal, f"t{number}"))
+    said = terminal.type("upsert-cli list").stderr.splitlines()
+    assert said[0] == "the runner of task t6 died; `upsert-cli restart t6` continues it"
+    assert said[-1] == "2 more died; `upsert-cli list --status died` lists them"
+    assert terminal.type("upsert-cli list -q").stderr == ""
+
+
+def test_a_killed_load_tells_when_it_was_updated_and_verify_what_is_missing(tiny: Terminal, make_items: Items) -> None:
+    """The last checkpoint is the last update, while it runs and after; `verify` advises the restart, not a repair."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
+    seen: list[dict[str, Any]] = []
+
+    def moved() -> bool:
+        seen.append(tiny.info("t"))
+        return bool(seen[-1]["updated_at"] > seen[-1]["started_at"])
+
+    tiny.halt_when(process, "t", moved)
+    assert all(one["running"] for one in seen)
+    moments = [datetime.fromisoformat(one["updated_at"]) for one in seen]
+    assert moments == sorted(moments)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    killed = tiny.info("t")
+    assert (killed["status"], killed["running"], killed["stopped_by"]) == ("processing", False, None)
+    assert killed["updated_at"] >= seen[-1]["updated_at"] > killed["started_at"]
+    verified = tiny.type("upsert-cli verify t", expect=3).stderr
+    assert "warning: the runner of task t died, so rows may be missing; `upsert-cli restart t` continues it" in verified
+    assert verified.splitlines()[-1] == "  to mend it: upsert-cli restart t"
+    assert "died" in tiny.type("upsert-cli collections").stdout
+    tiny.type("upsert-cli restart t")
+    tiny.type("upsert-cli verify t")
+
+
+def test_a_checkpoint_without_a_time_is_read(died: Terminal) -> None:
+    """Older versions wrote none; the record's own time stands then."""
+    path = died.journal / "active" / "n.progress"
+    checkpoint = read_checkpoint(path)
+    assert checkpoint is not None
+    old = checkpoint.as_json()
+    del old["saved_at"]
+    write_checkpoint(path, Checkpoint.from_json(old))
+    assert died.info("n")["progress"]["rows"] == 30

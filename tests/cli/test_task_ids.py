@@ -1,0 +1,135 @@
+"""What may be typed as TASK_ID: an id, a beginning that only one id has, or `latest`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+from tests.journal.making import make_task
+from upsert_cli.errors import AmbiguousTaskId, TaskNotFound
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.taskfile import SEGMENT_TASKS, TaskFile
+from upsert_cli.journal.tasks import TaskStatus
+
+Items = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def journal(terminal: Terminal) -> Journal:
+    """Return a journal with ids that begin alike, the oldest first."""
+    journal = Journal(terminal.journal)
+    for name in ("nightly", "nightly-1", "nightly-2", "other-x9"):
+        journal.create(make_task(name, status=TaskStatus.FAILED))
+    return journal
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("nightly-1", "nightly-1"),
+        ("nightly", "nightly"),  # an id wins over a beginning
+        ("o", "other-x9"),
+        ("other-x", "other-x9"),
+        ("latest", "other-x9"),
+    ],
+)
+def test_a_beginning_that_one_id_has_is_enough(terminal: Terminal, journal: Journal, typed: str, meant: str) -> None:
+    """In every form that stands for one task."""
+    assert journal.resolve(typed) == terminal.info(typed)["id"] == meant
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal: Journal) -> None:
+    """The newest first; the command does nothing."""
+    said = terminal.type("upsert-cli cancel night", expect=2).stderr
+    assert "'night' is the beginning of 3 task ids: nightly-2, nightly-1, nightly;" in said
+    for number in range(12):
+        journal.create(make_task(f"night{number}"))
+    assert "night11, night10, night9, " in terminal.type("upsert-cli info night", expect=2).stderr
+    assert "and 5 more;" in terminal.type("upsert-cli info night", expect=2).stderr
+    with pytest.raises(AmbiguousTaskId):
+        journal.resolve("nigh")
+
+
+@pytest.mark.parametrize("line", ["info", "restart", "cancel", "verify", "report --html -"])
+@pytest.mark.parametrize(("typed", "code"), [("night", 2), ("unknown", 1)])
+def test_each_command_refuses_what_stands_for_no_task(
+    terminal: Terminal, journal: Journal, line: str, typed: str, code: int
+) -> None:
+    """With the exit code of a usage error where there are several, and of an unknown task where there is none."""
+    assert journal.folder.exists()
+    command, *options = line.split(" ", 1)
+    terminal.type(f"upsert-cli {command} {typed} {' '.join(options)}", expect=code)
+
+
+def test_events_of_an_ambiguous_restart_end_with_a_summary(terminal: Terminal, journal: Journal) -> None:
+    """The id is looked up where errors become events."""
+    assert journal.folder.exists()
+    events = [
+        json.loads(line) for line in terminal.type("upsert-cli restart night --json", expect=2).stdout.splitlines()
+    ]
+    assert [event["type"] for event in events] == ["error", "summary"]
+    assert json.loads(terminal.type("upsert-cli verify night --json", expect=2).stdout)["exit_code"] == 2
+
+
+def test_latest_is_the_newest_task_for_every_command(tiny: Terminal, make_items: Items) -> None:
+    """The word and a beginning mean the same task to whatever takes a TASK_ID."""
+    tiny.write("a.jsonl", make_items(3))
+    tiny.type("upsert-cli run a.jsonl --task-id first -q")
+    tiny.type("upsert-cli run a.jsonl --task-id second -q")
+    for typed in ("latest", "sec"):
+        assert tiny.info(typed)["id"] == "second"
+        assert "task second" in tiny.type(f"upsert-cli restart {typed}").stderr
+        assert "Task second" in tiny.type(f"upsert-cli report {typed} --html -").stdout
+        assert json.loads(tiny.type(f"upsert-cli verify {typed} --json").stdout)["task"] == "second"
+        assert "task second is done" in tiny.type(f"upsert-cli cancel {typed}", expect=1).stderr
+        assert tiny.type(f"upsert-cli info {typed} --failed").stdout == ""
+        assert tiny.type(f"upsert-cli info {typed} --follow --exit-status").returncode == 0
+
+
+@pytest.mark.parametrize("given", ["option", "variable", "file"])
+def test_no_task_can_get_the_word_as_its_id(terminal: Terminal, given: str) -> None:
+    """However the id is set."""
+    terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
+    if given == "variable":
+        terminal.env["UPSERT_CLI_RUN_TASK_ID"] = "latest"
+    if given == "file":
+        (terminal.folder / "upsert-cli.toml").write_text('[run]\ntask-id = "latest"\n')
+    option = "--task-id latest" if given == "option" else ""
+    assert "stands for the newest task" in terminal.type(f"upsert-cli run a.jsonl {option}", expect=2).stderr
+    assert not terminal.journal.exists()
+
+
+def test_an_older_task_of_that_id_is_still_found(terminal: Terminal, journal: Journal) -> None:
+    """Versions before allowed the id; the exact id wins over the word."""
+    journal.create(make_task("latest", status=TaskStatus.DONE))
+    journal.create(make_task("newer"))
+    assert terminal.info("latest")["id"] == "latest"
+
+
+def test_no_task_stands_for_anything_in_an_empty_journal(terminal: Terminal) -> None:
+    """Nor is a journal made."""
+    for typed in ("latest", "a"):
+        assert f"there is no task '{typed}'" in terminal.type(f"upsert-cli info {typed}", expect=1).stderr
+    assert not terminal.journal.exists()
+
+
+def test_a_beginning_is_found_in_any_file_of_the_journal(tmp_path: Path) -> None:
+    """Only the files that may hold it are parsed; where a damaged file may hold the very id, nothing is guessed."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("old-one"))
+    for number in range(1, 7):
+        records = [make_task(f"t{number}-{place}").as_record() for place in range(SEGMENT_TASKS)]
+        TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
+    assert Journal(tmp_path).resolve("old") == "old-one"
+    with pytest.raises(AmbiguousTaskId, match="500 task ids"):
+        Journal(tmp_path).resolve("t3-")
+    (tmp_path / "tasks-000006.json").write_bytes(b"damaged")
+    (tmp_path / "tasks-000006.json.bak").unlink()
+    with pytest.raises(TaskNotFound):
+        Journal(tmp_path).resolve("old-o")
+    assert Journal(tmp_path).resolve("old-one") == "old-one"

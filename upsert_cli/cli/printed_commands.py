@@ -19,8 +19,8 @@ from upsert_cli.journal.tasks import Task
 CARRIED = {"journal": "--journal", "config": "--config", "profile": "--profile"}
 """The options that a printed command has to repeat, by parameter: they say which journal and which settings count."""
 
-# A quoted path may hold a backtick, and text that only mentions the program has no word after it.
-_PRINTED = re.compile(r"`(upsert-cli [a-z](?:[^`'\"]|'[^']*'|\"[^\"]*\")*)`")
+# A quoted path may hold a backtick, another program may feed ours, and text that only mentions it has no word after it.
+_PRINTED = re.compile(r"`((?:[^`'\"]*\| )?upsert-cli [a-z](?:[^`'\"]|'[^']*'|\"[^\"]*\")*)`")
 _TYPED = f"{__name__}.typed"
 
 

@@ -7,6 +7,7 @@ own: `[run]`, `[categories.run]`. `[profile.NAME]` holds the same once more, and
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,11 @@ def read_configuration(given: Path | None, profile: str | None) -> Configuration
 def dashed(key: str) -> str:
     """Returns a key as its option is spelled; `text_field` is taken for `text-field`."""
     return key.replace("_", "-")
+
+
+def split_list(text: str) -> list[str]:
+    r"""Return the values of a list that commas divide; `\,` is a comma within a value."""
+    return [part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text)]
 
 
 def _is_there(path: Path) -> bool:

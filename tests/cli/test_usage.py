@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 
 import click
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.cli import COMMANDS
+from upsert_cli.cli import COMMANDS, cli
+from upsert_cli.cli.options import Option
 
 WRONG = [
     "upsert-cli run a.jsonl --json --batch-size many",
@@ -124,3 +126,105 @@ def test_an_empty_name_is_no_folder(terminal: Terminal, option: str) -> None:
     assert f"'{option}'" in errors
     assert "it is empty" in errors
     assert sorted(path.name for path in terminal.folder.iterdir()) == ["a.jsonl"]
+
+
+# -- options that take lists, and options that are given twice -----------------------------------------------------
+
+
+def _texts_loaded(terminal: Terminal, line: str) -> list[str]:
+    """Returns the documents that a load of one row would store, by way of the task that is queued for it."""
+    terminal.type(f"upsert-cli {line} --id-field id --enqueue --task-id t")
+    (task,) = json.loads((terminal.journal / "tasks-000000.json").read_text())["tasks"].values()
+    return list(task["options"]["text_fields"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "variable", "fields"),
+    [
+        ("--text-field title,body", "", ["title", "body"]),
+        ("--text-field 'title, body'", "", ["title", "body"]),
+        ("--text-field title --text-field body", "", ["title", "body"]),
+        ("--text-field title,body --text-field 'full text'", "", ["title", "body", "full text"]),
+        (r"--text-field 'last\, first'", "", ["last, first"]),
+        ("", "full text", ["full text"]),
+        ("", "full text\nbody\n", ["full text", "body"]),
+        ("", "full text\r\n\r\nbody", ["full text", "body"]),
+        ("", "title,full text", ["title", "full text"]),
+        ("--text-field title", "full text", ["title"]),
+    ],
+)
+def test_a_list_is_given_in_one_form(terminal: Terminal, typed: str, variable: str, fields: list[str]) -> None:
+    """Commas and repetition divide what is typed, commas and line breaks a variable, and blanks nothing."""
+    (terminal.folder / "t.csv").write_text('id,title,body,full text,"last, first"\n1,t,b,f,l\n')
+    terminal.env["UPSERT_CLI_RUN_TEXT_FIELD"] = variable
+    assert _texts_loaded(terminal, f"run t.csv {typed}") == fields
+
+
+@pytest.mark.parametrize("line", ["run t.csv", "categories run t.csv"])
+def test_metadata_fields_take_the_same_form(terminal: Terminal, line: str) -> None:
+    """What is repeated adds, and a variable may hold a name with a blank, also for `categories run`."""
+    (terminal.folder / "t.csv").write_text("id,text,full name,b,c\n1,t,f,b,c\n")
+    terminal.env["UPSERT_CLI_RUN_METADATA_FIELDS"] = "full name\nb"
+    for number, (typed, fields) in enumerate(
+        [("", ["full name", "b"]), ("--metadata-fields b --metadata-fields c,text", ["b", "c", "text"])]
+    ):
+        terminal.type(f"upsert-cli {line} {typed} --id-field id --enqueue --task-id t{number}")
+        tasks = json.loads((terminal.journal / "tasks-000000.json").read_text())["tasks"].values()
+        assert next(task for task in tasks if task["id"] == f"t{number}")["options"]["metadata_fields"] == fields
+
+
+def test_states_are_given_in_the_same_form(terminal: Terminal) -> None:
+    """`prune --status` takes commas and repetition, its variable also lines, and a word that is no state is refused."""
+    for words in ("--status done,failed", "--status done --status failed"):
+        assert terminal.type(f"upsert-cli prune --dry-run {words}").returncode == 0
+    terminal.env["UPSERT_CLI_PRUNE_STATUS"] = "done\nfailed"
+    assert terminal.type("upsert-cli prune --dry-run").returncode == 0
+    terminal.env["UPSERT_CLI_PRUNE_STATUS"] = "done failed"
+    assert "UPSERT_CLI_PRUNE_STATUS" in terminal.type("upsert-cli prune --dry-run", expect=2).stderr
+
+
+def _commands(group: click.Group, ctx: click.Context, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _commands(command, click.Context(command, parent=ctx, info_name=name), f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+ALL_COMMANDS = dict(_commands(cli, click.Context(cli)))
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS)
+def test_a_single_value_is_never_replaced_in_silence(name: str) -> None:
+    """An option of one value that is given twice with different values is refused; the same value twice is not."""
+    command = ALL_COMMANDS[name]
+    singles = [param for param in command.params if isinstance(param, Option) and not (param.is_flag or param.multiple)]
+    assert singles
+    for param in singles:
+        parser = command.make_parser(click.Context(command))
+        for values, is_refused in ((["1", "2"], True), (["1", "1"], False)):
+            words = [f"{max(param.opts, key=len)}={value}" for value in values]
+            if param.opts[0] == "-n":
+                words = [f"-n{value}" for value in values]
+            opts, _, _ = parser.parse_args(words)
+            ctx = click.Context(command)
+            if is_refused:
+                with pytest.raises(click.UsageError, match="is given 2 times, with different values"):
+                    param.consume_value(ctx, opts)
+            else:
+                assert param.consume_value(ctx, opts)[0] == "1"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["run a.jsonl --collection one --collection two", "run a.jsonl --json --task-id a --task-id b", "list --limit 3 --limit=4",
+     "query hello -n 1 -n 2", "list --watch --watch 5", "list --journal a --journal b", "list --config a --config b"],
+)  # fmt: skip
+def test_an_option_given_twice_is_named(terminal: Terminal, line: str) -> None:
+    """One line says which option has two values, and nothing is made."""
+    done = terminal.type(f"upsert-cli {line}", expect=2)
+    (error,) = done.stderr.splitlines()
+    assert "is given 2 times, with different values; give it once" in error
+    assert list(terminal.folder.iterdir()) == []

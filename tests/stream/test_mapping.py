@@ -330,7 +330,7 @@ def test_a_map_says_what_options_would(tmp_path: Path) -> None:
     }  # fmt: skip
     assert _map(tmp_path, text) == known
     assert Options(**known) == Options.from_json(json.loads(json.dumps(Options(**known).as_json())))
-    assert _map(tmp_path, text, template="{x}", metadata_fields="a, d") == known | {
+    assert _map(tmp_path, text, template="{x}", metadata_fields=("a", "d")) == known | {
         "template": "{x}",
         "metadata_fields": ("a", "d"),
     }
@@ -338,6 +338,8 @@ def test_a_map_says_what_options_would(tmp_path: Path) -> None:
     assert (of_options["text_fields"], of_options["id_from"]) == (("x",), "row")
     assert not {"template", "id_field"} & of_options.keys()
     assert _map(tmp_path, 'text-field = "x"') == {"text_fields": ("x",)}
+    assert _map(tmp_path, 'text-field = "x, y.z"') == {"text_fields": ("x", "y.z")}
+    assert _map(tmp_path, 'text-field = ["x, y.z"]') == {"text_fields": ("x, y.z",)}
     assert read_mapping(None, NOTHING) == {}
 
 
@@ -365,7 +367,7 @@ def test_a_map_that_is_not_understood(tmp_path: Path, text: str, reason: str) ->
 
 def test_options_that_contradict_each_other() -> None:
     """An id from a field and a made one exclude each other, and a list of fields may have no empty name."""
-    for given in ({"id_field": "a", "id_from": "row"}, {"metadata_fields": "a,,b"}):
+    for given in ({"id_field": "a", "id_from": "row"}, {"metadata_fields": ("a", "", "b")}):
         with pytest.raises(BadMapping):
             read_mapping(None, NOTHING | given)
 

@@ -52,7 +52,7 @@ class Eventful(click.Command):
             return bool(given.get("json")) or str(said).lower() in TRUE_WORDS
         for param in self.params:
             if param.name in CHOICE_OF_FILE and param.name not in ctx.params:
-                value = given.get(param.name) or param.resolve_envvar_value(ctx)
+                value = next(iter(given.get(param.name, ())), None) or param.resolve_envvar_value(ctx)
                 ctx.params[param.name] = Path(value) if value and param.name == "config" else value
         with suppress(UsageFault):  # a file that cannot be read says nothing
             setting = setting_unchecked(wanted, ctx)

@@ -8,16 +8,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.options import Decorator, all_of, option
+from upsert_cli.cli.options import HOW_TO_REPEAT, Decorator, all_of, option
 from upsert_cli.loading.mapping import INSTEAD
 from upsert_cli.loading.request import MAPPING
 from upsert_cli.stream.sources.suffixes import SUFFIXES
 
 _FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."
-_TEXT_HELP = "Where the payload has its text, dotted; may be repeated, the texts are then joined by a newline."
+_TEXT_HELP = f"Where the payload has its text, dotted; several texts are joined by a newline. {HOW_TO_REPEAT}"
 _ID_FROM_HELP = "Make the ids of rows that have none: FILENAME:ROW, or a hash of what the row holds."
 _TEMPLATE_HELP = r"Make the text of several fields, such as 'title: {title}\n{body.plain}'; {{ and }} are braces."
-_METADATA_HELP = "What of the payload becomes metadata, dotted."
+_METADATA_HELP = f"What of the payload becomes metadata, dotted. {HOW_TO_REPEAT}"
 _REFS_HELP = "Read the text of an item without one from the file below DIR that its item_info names."
 _VECTOR_HELP = "Where an item brings its own vector, dotted; it is not embedded then."
 
@@ -29,9 +29,15 @@ def mapping_options() -> Decorator:
             option("--format", type=click.Choice(list(SUFFIXES)), show_default="by the suffix", help=_FORMAT_HELP),
             option("--id-field", metavar="PATH", help="Where a row has its id, if it is not in item form."),
             option("--id-from", type=click.Choice(["row", "hash"]), help=_ID_FROM_HELP),
-            option("--text-field", multiple=True, metavar="PATH", show_default="text", help=_TEXT_HELP),
+            option("--text-field", multiple=True, metavar="PATH,...", show_default="text", help=_TEXT_HELP),
             option("--template", metavar="TEXT", help=_TEMPLATE_HELP),
-            option("--metadata-fields", metavar="PATH,...", show_default="the whole payload", help=_METADATA_HELP),
+            option(
+                "--metadata-fields",
+                multiple=True,
+                metavar="PATH,...",
+                show_default="the whole payload",
+                help=_METADATA_HELP,
+            ),
             option("--vector-field", metavar="PATH", show_default="vector, if it is a list", help=_VECTOR_HELP),
             option(
                 "--keep-lists", is_flag=True, default=None, help="Keep lists of one scalar kind instead of JSON text."

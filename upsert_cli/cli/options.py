@@ -20,7 +20,7 @@ from upsert_cli.cli.printed_commands import PrintedCommands, remember
 from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, setting_of
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.configuration import PROJECT_FILE, USER_FILE
+from upsert_cli.configuration import PROJECT_FILE, USER_FILE, split_list
 from upsert_cli.folders import expanded, no_home, state_folder
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import LATEST, valid_task_id
@@ -37,12 +37,31 @@ class Option(click.Option):
 
     def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
         """Returns the value and what gave it: what is typed beats the environment, and that beats the files."""
+        if not (self.is_flag or self.multiple) and (typed := opts.get(self.name)):
+            if any(each != typed[0] for each in typed) and not ctx.resilient_parsing:
+                name = max(self.opts, key=len)
+                raise click.UsageError(f"{name} is given {len(typed)} times, with different values; give it once", ctx)
+            opts = {**opts, self.name: typed[-1]}
         value, source = super().consume_value(ctx, opts)
         if source is ParameterSource.COMMANDLINE:
             remember(ctx, self.name, value)
         if source is ParameterSource.DEFAULT and (setting := setting_of(self, ctx)) is not None:
             return as_typed(setting, self), ParameterSource.DEFAULT_MAP
         return value, source
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser keep each value that is typed: `consume_value` looks whether one would replace another."""
+        if self.is_flag:
+            super().add_to_parser(parser, ctx)
+        else:
+            parser.add_option(obj=self, opts=self.opts, dest=self.name, action="append", nargs=self.nargs)
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:
+        """Return the value that a variable gives; the lines of one for a repeatable option are its values."""
+        if not self.multiple:
+            return super().value_from_envvar(ctx)
+        value = self.resolve_envvar_value(ctx)
+        return None if value is None else tuple(line for line in value.splitlines() if line.strip()) or None
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Returns the value of the first of the option's variables that is set and not empty."""
@@ -52,6 +71,8 @@ class Option(click.Option):
         """Returns the value, or fails for text that no journal and no collection could hold; paths may be any bytes."""
         if value == "" and isinstance(self.type, click.Path):
             raise click.BadParameter("it is empty; name a folder or a file", ctx=ctx, param=self)
+        if self.multiple and isinstance(value, tuple | list):
+            value = tuple(part for each in value for part in split_list(each))
         cast = super().type_cast_value(ctx, value)
         if isinstance(cast, tuple):
             return tuple(typed_text(each, ctx, self) for each in cast)
@@ -102,6 +123,8 @@ def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) ->
     except UnicodeError as error:
         raise click.BadParameter(f"{value!r} is not valid UTF-8", ctx=ctx, param=param) from error
 
+
+HOW_TO_REPEAT = "May be repeated, or a list with commas; in a variable also one a line."
 
 option = functools.partial(click.option, cls=Option, show_envvar=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from upsert_cli.cli.moments import Moment
-from upsert_cli.cli.options import Session, common_options, json_option, option
+from upsert_cli.cli.options import HOW_TO_REPEAT, Session, common_options, json_option, option
 from upsert_cli.cli.tables import print_table
 from upsert_cli.cli.text import safe_json
 from upsert_cli.journal.pruning import FINAL, OldTask, Wanted
@@ -23,7 +23,7 @@ from upsert_cli.journal.tasks import TaskStatus
     type=click.Choice([status.value for status in FINAL]),
     multiple=True,
     show_default="each that is final",
-    help="Only those in this state; may be repeated.",
+    help=f"Only those in this state. {HOW_TO_REPEAT}",
 )
 @option("--dry-run", is_flag=True, help="List the tasks that would go, and remove nothing.")
 @json_option("Print one JSON object.")

@@ -87,9 +87,9 @@ def as_typed(setting: Setting, param: click.Option) -> Any:
     texts = tuple(_below(setting.file.parent, str(each), param) for each in many)
     if param.multiple:
         return texts
-    if isinstance(value, list) and "," not in (param.metavar or ""):
+    if isinstance(value, list):
         _refuse(setting, "one text or number, not a list")
-    return ",".join(texts)
+    return texts[0]
 
 
 def options_of(command: click.Command) -> list[click.Option]:

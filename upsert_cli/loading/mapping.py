@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from upsert_cli.configuration import split_list
 from upsert_cli.errors import BadMapping
 from upsert_cli.loading.request import MAPPING
 from upsert_cli.stream.sources.suffixes import SUFFIXES
@@ -37,8 +38,7 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
     for name in own:
         known.pop(INSTEAD.get(name, ""), None)
     known |= own
-    if "metadata_fields" in own:
-        known["metadata_fields"] = _paths("--metadata-fields", own["metadata_fields"].split(","))
+    known |= {name: _paths(MAPPING[name], own[name]) for name in _LISTS if name in own}
     if (template := known.get("template")) is not None:
         from upsert_cli.stream.documents.texts import (
             parse_template,
@@ -67,7 +67,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _checked(where: str, key: str, name: str, value: object) -> Any:
     if name in _LISTS:
-        listed = [value] if isinstance(value, str) else value
+        listed = split_list(value) if isinstance(value, str) else value
         if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
             raise BadMapping(where=where, reason=f"`{key}` has to be a text or a list of texts")
         return _paths(f"{where}: `{key}`", listed)
@@ -83,7 +83,7 @@ def _checked(where: str, key: str, name: str, value: object) -> Any:
     return value
 
 
-def _paths(where: str, paths: list[str]) -> tuple[str, ...]:
+def _paths(where: str, paths: Sequence[str]) -> tuple[str, ...]:
     stripped = tuple(dict.fromkeys(path.strip() for path in paths))
     if not stripped or "" in stripped:
         raise BadMapping(where=where, reason="a field's name is empty")

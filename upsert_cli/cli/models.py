@@ -8,10 +8,19 @@ from typing import Any
 import click
 
 from upsert_cli.cli.options import Session, common_options, json_option
+from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.target_options import model_options
-from upsert_cli.cli.text import safe_json, tab_separated
+from upsert_cli.cli.text import safe_json
 from upsert_cli.models import find_model, list_models
 from upsert_cli.stream.embedder import PROBE_TEXT, FastEmbedder
+
+_COLUMNS = (
+    Column(title="NAME"),
+    Column(title="DIMENSION", number=True),
+    Column(title="MAX_TOKENS", number=True),
+    Column(title="SIZE_GB", number=True),
+    Column(title="CACHED"),
+)
 
 
 @click.group()
@@ -22,17 +31,23 @@ def models() -> None:
 @models.command("list")
 @json_option("Print an array of models.")
 @common_options
-def list_all(_session: Session, *, json: bool) -> None:
+def list_all(session: Session, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
     if json:
         click.echo(safe_json([model.as_json() for model in known]))
         return
     rows = [
-        (model.name, model.dimension, model.max_tokens or "", model.size_gb, "yes" if model.cached else "no")
+        (
+            model.name,
+            str(model.dimension),
+            str(model.max_tokens or ""),
+            str(model.size_gb),
+            "yes" if model.cached else "no",
+        )
         for model in known
     ]
-    click.echo(tab_separated([("NAME", "DIMENSION", "MAX_TOKENS", "SIZE_GB", "CACHED"), *rows]))
+    print_table(session.terminal, _COLUMNS, rows)
 
 
 @models.command()
@@ -61,4 +76,7 @@ def check(session: Session, *, model: str, model_path: Path | None, offline: boo
 
 
 def _show(fields: dict[str, Any], *, json: bool) -> None:
-    click.echo(safe_json(fields) if json else tab_separated(fields.items()))
+    if json:
+        click.echo(safe_json(fields))
+    else:
+        print_pairs(fields.items())

@@ -123,13 +123,8 @@ class _Attempt:
         self._options = Options.from_json(task.options)
         self._settlement = Settlement(journal, claim, task)
         self._sources = [Source.from_json(value) for value in task.inputs]
-        done = self._settlement.rows
-        self._progress = Progress(
-            total=self._settlement.total(),
-            read=done,
-            embedded=done,
-            written=done,
-            counts=self._settlement.checkpoint.counts,
+        self._progress = Progress.at(
+            self._settlement.rows, total=self._settlement.total(), counts=self._settlement.checkpoint.counts
         )
         self._stages = Stages(self._options, self._progress)
         self._began = time.monotonic()

@@ -65,10 +65,10 @@ class Terminal:
         before, found, after = line.partition(accent) if accent and self.colored else (line, "", "")
         self._echo(before + (click.style(found, fg=_COLORS[level], bold=True) if found else "") + after)
 
-    def point_at(self, source: str, row: int, message: str) -> None:
-        """Shows what is wrong with a row, always; in GitHub Actions beside the file."""
+    def point_at(self, source: str, row: int, message: str, *, level: Level) -> None:
+        """Show what is wrong with a row, always; in GitHub Actions as an annotation of the file."""
         if in_actions():
-            self._echo(annotation("error", f"{source}:{row}: {message}", source=source, row=row))
+            self._echo(annotation(level, f"{source}:{row}: {message}", source=source, row=row))
         else:
             self.list_row(source, row, message)
 

@@ -182,6 +182,16 @@ def test_a_date_that_python_cannot_hold_is_a_reject_that_names_its_column(
     assert detail in bad
 
 
+def test_a_row_that_cannot_be_read_keeps_its_other_columns(tmp_path: Path) -> None:
+    """The reject names each column that cannot be read, and holds the rest of the row as JSON."""
+    bad = pa.array([10**7], pa.date32())
+    columns = {"id": ["a"], "first": bad, "text": ["x"], "at": pa.array([FIRST], NANOS), "last": bad}
+    [row] = rows_of(write_parquet(tmp_path / "a.parquet", columns), id_field="id")
+    assert "`first` cannot be read" in reject(row).detail
+    assert "; `last` cannot be read" in reject(row).detail
+    assert json.loads(reject(row).line or "") == {"id": "a", "text": "x", "at": FIRST_TEXT}
+
+
 @pytest.mark.parametrize(
     ("column", "text"),
     [

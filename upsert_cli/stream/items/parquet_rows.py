@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.items.json_text import JSON_FIELDS, parse
+from upsert_cli.stream.items.json_text import JSON_FIELDS, as_text, parse
+from upsert_cli.stream.items.jsonl import SHOWN_LINE
 from upsert_cli.stream.items.parquet_types import (
     Column,
     Convert,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_ROW = 8 << 20  # bytes; as a line of JSONL
 AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
+
+SHOWN_FAULTS = 3  # columns that cannot be read, in the message of a row
 
 
 Readings: TypeAlias = "tuple[pa.RecordBatch, ...]"
@@ -57,10 +60,22 @@ def unpacked(readings: Readings, converters: Converters) -> Iterable[dict[str, A
 def _single(row: Readings, converters: Converters) -> dict[str, Any] | ItemError:
     if row[0].nbytes > MAX_ROW:
         return too_large()
-    try:
-        return _as_dicts(row, converters)[0]
-    except UnreadableValue as error:
-        return _fault(str(error))
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for place, name in enumerate(row[0].schema.names):
+        try:
+            [values[name]] = values_of(name, converters[name], _column(row, place))
+        except UnreadableValue as error:
+            faults.append(str(error))
+    return _unreadable(values, faults) if faults else values
+
+
+def _unreadable(values: dict[str, Any], faults: list[str]) -> ItemError:
+    """Return the error of a row, which keeps its other columns, so that the row can be fixed and loaded."""
+    line = None
+    with suppress(ItemError):  # nested too deep
+        line = as_text({name: value for name, value in values.items() if not isinstance(value, ItemError)})[:SHOWN_LINE]
+    return ItemError(stage=Stage.READING, detail="; ".join(faults[:SHOWN_FAULTS]), line=line)
 
 
 def _as_dicts(readings: Readings, converters: Converters) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,20 +32,20 @@ SHOWN_FAULTS = 3  # columns that cannot be read, in the message of a row
 Readings: TypeAlias = "tuple[pa.RecordBatch, ...]"
 """A batch as the reader returned it; of a file with INT96 timestamps, also those columns in seconds."""
 
-Converters: TypeAlias = Mapping[str, Convert]
+Converters: TypeAlias = Sequence[Convert]
 
 
-def converters_of(schema: pa.Schema, *, mapped: bool) -> Converters:
-    """Return the function that makes the values of each column, by its name.
+def converters_of(columns: Iterable[pa.Field], *, mapped: bool) -> Converters:
+    """Return the function that makes the values of each column.
 
     Args:
-        schema: Of the batches.
+        columns: Of the batches, in their order.
         mapped: Whether a file in another form is read, in which `payload` and `item_info` may be any text.
     """
-    return {
-        field.name: (_json_converter(field.type, mapped=mapped) if field.name in JSON_FIELDS else converter(field.type))
-        for field in schema
-    }
+    return [
+        _json_converter(column.type, mapped=mapped) if column.name in JSON_FIELDS else converter(column.type)
+        for column in columns
+    ]
 
 
 def unpacked(readings: Readings, converters: Converters) -> Iterable[dict[str, Any] | ItemError]:
@@ -64,7 +64,7 @@ def _single(row: Readings, converters: Converters) -> dict[str, Any] | ItemError
     faults: list[str] = []
     for place, name in enumerate(row[0].schema.names):
         try:
-            [values[name]] = values_of(name, converters[name], _column(row, place))
+            [values[name]] = values_of(name, converters[place], _column(row, place))
         except UnreadableValue as error:
             faults.append(str(error))
     return _unreadable(values, faults) if faults else values
@@ -80,7 +80,7 @@ def _unreadable(values: dict[str, Any], faults: list[str]) -> ItemError:
 
 def _as_dicts(readings: Readings, converters: Converters) -> list[dict[str, Any]]:
     names = readings[0].schema.names
-    columns = [values_of(name, converters[name], _column(readings, place)) for place, name in enumerate(names)]
+    columns = [values_of(name, converters[place], _column(readings, place)) for place, name in enumerate(names)]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -88,7 +88,8 @@ def _column(readings: Readings, place: int) -> Column:
     """Return a column in each reading that has it."""
     first, *others = readings
     name = first.schema.names[place]
-    return (first.column(place), *(other.column(name) for other in others if name in other.schema.names))
+    places = [(other, other.schema.get_field_index(name)) for other in others]
+    return (first.column(place), *(other.column(found) for other, found in places if found >= 0))
 
 
 def _json_converter(kind: pa.DataType, *, mapped: bool) -> Convert:

@@ -11,6 +11,7 @@ from upsert_cli.cli.options import Session, common_options, json_option
 from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.target_options import model_options
 from upsert_cli.cli.text import safe_json
+from upsert_cli.limits import require_resources
 from upsert_cli.models import find_model, list_models
 from upsert_cli.stream.embedder import PROBE_TEXT, FastEmbedder
 
@@ -70,6 +71,7 @@ def fetch(session: Session, *, model: str, model_path: Path | None, offline: boo
 def check(session: Session, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
     """Load a model, embed a text, and say its dimension, limit, source and path."""
     found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
+    require_resources()
     embedder = FastEmbedder(found.name, found.folder, dimension=found.dimension, max_tokens=found.max_tokens)
     vector = embedder.embed([PROBE_TEXT])[0]
     _show(found.as_json() | {PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}, json=json)

@@ -15,6 +15,7 @@ from upsert_cli.cli.options import Session, all_of, common_options, json_option,
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.cli.text import safe_json
+from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import Options
 
 MAX_RECORDS = 1_000
@@ -74,6 +75,7 @@ def query(
     upsert-cli query 'bread without kneading' -n 3 --where '{"year": {"$gte": 2020}}' --json
     """
     options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    require_resources()
     subject = Subject.of_collection(session.journal, chroma, collection, options)
     terminal = session.terminal
     question = Question(text=text, rows=rows, where=where or None)

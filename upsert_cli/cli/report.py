@@ -27,6 +27,7 @@ from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.limits import limit_reached
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.stopping import Ended, code_of
 from upsert_cli.redaction import without_secrets
@@ -70,6 +71,7 @@ class RunReport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._close_display()
         if isinstance(error, Exception | Ended) and not isinstance(error, click.exceptions.Exit):
+            error = limit_reached(error) or error
             self.failed(error, exit_code=code_of(error))
 
     # -- the observer of a task -----------------------------------------------------------------------------------

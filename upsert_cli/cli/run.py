@@ -21,6 +21,7 @@ from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import Kind, Request, exit_code
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def restart(
     def opening() -> Opening:
         from upsert_cli.loading.opening import reopen_task
 
+        if not enqueue:
+            require_resources()
         found = session.journal.resolve(task_id)
         return reopen_task(session.journal, found, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
 
@@ -114,6 +117,8 @@ def _load(session: Session, kind: Kind, **options: Any) -> None:
     def opening() -> Opening:
         from upsert_cli.loading.opening import open_task
 
+        if not request.enqueue:
+            require_resources()
         return open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running, wait_until=wait_until)
 
     _work(
@@ -132,6 +137,7 @@ def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) 
     from upsert_cli.loading.rehearsal import rehearse
 
     with RunReport(session.journal, session.terminal, json=json) as report:
+        require_resources()
         outcome = rehearse(
             session.journal,
             request,

@@ -17,6 +17,7 @@ from upsert_cli.cli.task_words import how_to_continue
 from upsert_cli.cli.text import safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import Options
 
 _COLUMNS = (Column(title="PROBLEM"), Column(title="ID"), Column(title="DETAIL", widths=(40, 20)))
@@ -55,6 +56,7 @@ def verify(
     """
     options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     try:
+        require_resources()
         if task_id is not None:
             task_id = session.journal.resolve(task_id)
             _warn_of_missing_rows(session, task_id)

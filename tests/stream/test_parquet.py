@@ -476,6 +476,19 @@ def test_a_footer_that_contradicts_its_rows_is_damage(
     assert reason in str(caught.value)
 
 
+def test_a_type_that_pyarrow_does_not_read_is_not_called_damage(tmp_path: Path) -> None:
+    """Polars writes integers of 128 bits; such a file is sound, and the message does not ask to repair it."""
+    path = write_parquet(tmp_path / "a.parquet", {"id": ["a"], "n": [1]})
+    schema = pq.ParquetFile(path).metadata.metadata[b"ARROW:schema"]
+    arrow = base64.b64decode(schema)
+    wide = base64.b64encode(arrow.replace((64).to_bytes(4, "little"), (128).to_bytes(4, "little")))
+    path.write_bytes(path.read_bytes().replace(schema, wide))
+    with pytest.raises(SourceUnreadable, match="more than 64 bits") as caught:
+        rows_of(path)
+    assert "mend" not in str(caught.value)
+    assert "write it again with types that pyarrow reads" in str(caught.value)
+
+
 # -- resuming -----------------------------------------------------------------------------------------------------
 
 

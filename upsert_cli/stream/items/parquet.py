@@ -17,6 +17,7 @@ from upsert_cli.errors import ItemError
 from upsert_cli.stream.items.parquet_pages import Page, pages_of
 from upsert_cli.stream.items.parquet_rows import MAX_ROW, Readings, converters_of, too_large, unpacked
 from upsert_cli.stream.items.parquet_types import one_line
+from upsert_cli.stream.sources.foreign import Unsuitable
 from upsert_cli.stream.sources.inflating import native_file
 from upsert_cli.stream.sources.remote import Place
 
@@ -120,15 +121,19 @@ def _check_names(names: Iterable[str], fields: Collection[str] | None) -> None:
 
 
 def _open(path: Place, *, int96_unit: Literal["s"] | None = None) -> pq.ParquetFile:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(
-        native_file(path),
-        pre_buffer=False,
-        buffer_size=READ_BUFFER,
-        page_checksum_verification=True,
-        coerce_int96_timestamp_unit=int96_unit,
-    )
+    try:
+        file = pq.ParquetFile(
+            native_file(path),
+            pre_buffer=False,
+            buffer_size=READ_BUFFER,
+            page_checksum_verification=True,
+            coerce_int96_timestamp_unit=int96_unit,
+        )
+    except pa.ArrowNotImplementedError as error:  # a limit of the reader, not damage
+        raise Unsuitable(one_line(error), "write it again with types that pyarrow reads") from error
     try:
         _check_totals(file.metadata)
     except OSError:

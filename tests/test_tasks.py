@@ -51,6 +51,23 @@ def test_looking_at_an_empty_journal_makes_none(terminal: Terminal) -> None:
     assert not terminal.journal.exists()
 
 
+def test_an_empty_list_names_its_journal(tiny: Terminal, make_items: Items) -> None:
+    """On stderr, so that stdout is what it always is; a list that was narrowed says so."""
+    tiny.env |= {"UPSERT_CLI_JOURNAL": "", "HOME": str(tiny.folder / "other"), "XDG_STATE_HOME": ""}
+    bare = tiny.type("upsert-cli list")
+    assert bare.stdout.startswith("ID\tSTATUS")
+    assert bare.stderr == f"no tasks in {tiny.folder / 'other/.local/state/upsert-cli'}\n"
+    listed = tiny.type("upsert-cli list --json --journal elsewhere")
+    assert (json.loads(listed.stdout), listed.stderr) == ([], f"no tasks in {tiny.folder / 'elsewhere'}\n")
+    assert tiny.type("upsert-cli list -q").stderr == ""
+    tiny.write("a.jsonl", make_items(1))
+    tiny.type("upsert-cli run a.jsonl -q --journal elsewhere")
+    for narrowed in ("--status failed", "--offset 1", "--since 2999-01-01", "--status died"):
+        said = tiny.type(f"upsert-cli list {narrowed} --journal elsewhere").stderr
+        assert said == f"no tasks that match in {tiny.folder / 'elsewhere'}\n"
+    assert tiny.type("upsert-cli list --journal elsewhere").stderr == ""
+
+
 def test_a_killed_run_goes_on_and_ends_equal(tiny: Terminal, make_items: Items) -> None:
     """After kill -9 of runner and writer a restart ends in the collection of an uninterrupted run."""
     tiny.write("a.jsonl", make_items(600))

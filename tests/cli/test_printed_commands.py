@@ -54,7 +54,7 @@ SESSION = [
     ("info nowhere", 1, "list", 0),
     ("run bad.jsonl --task-id later --enqueue", 0, "work", 3),
     ("cancel t", 1, "info t", 0),
-    ("verify t --json", 4, "restart t --from-start", 3),
+    ("verify t --json", 4, "verify --collection default", 0),
 ]
 
 
@@ -83,13 +83,6 @@ def test_the_summary_of_a_step_carries_the_options_that_were_typed(typed: Termin
     typed.env |= {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
     typed.type(f"upsert-cli run bad.jsonl --task-id t {TYPED}", expect=3)
     assert _carry_all(_commands((tmp_path / "summary.md").read_text()))
-
-
-def test_a_usage_error_that_names_a_command_carries_what_was_typed_before_it(typed: Terminal) -> None:
-    """The settings are read before there is a session."""
-    (typed.folder / "set.toml").write_text("colour = 1\n")
-    said = typed.type("upsert-cli list --config set.toml", expect=2).stderr
-    assert [command for command in _commands(said) if "--config set.toml" not in command] == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +119,9 @@ def test_text_of_a_file_is_not_completed(typed: Terminal) -> None:
 def test_every_command_in_a_message_is_completed() -> None:
     """It stands between backticks or passes `command`; help and docstrings show examples without."""
     package = Path(upsert_cli.__file__).parent
-    loose = re.compile(r"(?<![`\w])(?<!\| )upsert-cli (run|info|list|restart|cancel|work|verify|query|report|prune|journal) ")
+    loose = re.compile(
+        r"(?<![`\w])(?<!\| )upsert-cli (run|info|list|restart|cancel|work|verify|query|report|prune|journal) "
+    )
     found = []
     for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from upsert_cli import __version__
-from upsert_cli.errors import CollectionNotFound, ModelUnknown, Stage
+from upsert_cli.errors import CollectionNotFound, ModelUnknown, Refusal, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import TaskStatus
 from upsert_cli.loading.request import Options
@@ -68,14 +69,19 @@ class Subject:
 
         Raises:
             TaskNotFound: There is no such task.
-            SourceChanged: A source is not what it was when the task was made.
+            Refusal: A source is not what it was when the task was last run, so nothing can be compared with it.
             CollectionNotFound: The collection is not there.
         """
         task = journal.find(task_id)
         options = Options.from_json(task.options)
         sources = tuple(map(Source.from_json, task.inputs))
         for source in sources:
-            source.check_unchanged(task_id=task_id)
+            if (how := source.change()) is not None:
+                target = f"--collection {shlex.quote(task.collection)} --chroma {shlex.quote(task.chroma)}"
+                raise Refusal(
+                    message=f"{source.name} changed since task {task_id} was last run ({how}), so its rows cannot be "
+                    f"compared with the collection; `upsert-cli verify {target}` checks what is stored without them"
+                )
         stamp, _, _ = _described(journal, task.chroma, task.collection)
         if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
             model = model_of(task.model, options)

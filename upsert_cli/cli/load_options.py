@@ -111,11 +111,11 @@ def load_options(collection: str) -> Decorator:
             "--max-failures",
             type=Share(),
             show_default="no limit",
-            help="End as failed once more items than this, or than this share, are rejected.",
+            help=MAX_FAILURES_HELP,
         ),
         option("--scope", type=Scope(), metavar="NAME", help=_SCOPE_HELP),
         option("--delete-missing", is_flag=True, help=_DELETE_HELP),
-        option("--max-delete", type=Share(), show_default=DEFAULT_MAX_DELETE, help=_MAX_DELETE_HELP),
+        option("--max-delete", type=Share(), show_default=DEFAULT_MAX_DELETE, help=MAX_DELETE_HELP),
         option("--verify", is_flag=True, help="Read everything back once it is loaded; see `upsert-cli verify`."),
         option("--dry-run", is_flag=True, help="Read, check and compare everything, but write nothing."),
         option("--no-compare", is_flag=True, help="With --dry-run: without looking at the collection or the model."),
@@ -172,6 +172,7 @@ def split_options() -> list[Decorator]:
     ]
 
 
+MAX_FAILURES_HELP = "End as failed once more items than this, or than this share, are rejected."
 _SCOPE_HELP = (
     "Which loads the records belong to, kept in each as `upsert_scope`; by default none, or with --delete-missing one "
     "made of the sources' names."
@@ -179,5 +180,5 @@ _SCOPE_HELP = (
 _DELETE_HELP = (
     "Delete the records of the scope that the sources no longer hold, once all rows are loaded and none was rejected."
 )
-_MAX_DELETE_HELP = "With --delete-missing: refuse the load, before it writes, if more of the scope's records would go."
+MAX_DELETE_HELP = "With --delete-missing: refuse the load, before it writes, if more of the scope's records would go."
 _DEVICE_HELP = "Where texts are embedded; cuda needs onnxruntime-gpu in place of onnxruntime."

@@ -42,6 +42,8 @@ class PrintedCommands:
         if line.endswith("--help"):  # which reads no journal
             return line
         words = set(line.split())
+        if "--config" in words:
+            words.add("--profile")  # the one that was typed may not be in the file that the command names
         missing = (word for option, value in self.options if option not in words for word in (option, value))
         return " ".join([line, *map(shlex.quote, missing)])
 

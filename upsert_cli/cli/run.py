@@ -13,19 +13,24 @@ import click
 
 from upsert_cli.cli.asked import request_of
 from upsert_cli.cli.eventful import Eventful
-from upsert_cli.cli.load_options import load_options, metrics_option
+from upsert_cli.cli.load_options import MAX_DELETE_HELP, MAX_FAILURES_HELP, load_options, metrics_option
 from upsert_cli.cli.mapping import mapping_options
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.report import RunReport
 from upsert_cli.cli.streams import require_stdout
+from upsert_cli.cli.values import Share
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import Kind, Request, exit_code
 
 if TYPE_CHECKING:
     from upsert_cli.loading.opening import Opening
+
+_FAILED_ONLY_HELP = (
+    "Read only the rejected rows again. It applies once a cause outside the sources is gone, such as a missing file "
+    "that they name; sources that changed need --from-start."
+)
 
 # What loads is imported by the functions that load: neither `run --help` nor a shell's Tab waits for it.
 
@@ -68,7 +73,9 @@ def run_categories(session: Session, **options: Any) -> None:
 @click.command(cls=Eventful)
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @option("--from-start", is_flag=True, help="Read the sources from their first row again.")
-@option("--failed-only", is_flag=True, help="Read just the rejected rows again, of sources that did not change.")
+@option("--failed-only", is_flag=True, help=_FAILED_ONLY_HELP)
+@option("--max-failures", type=Share(), show_default="as before", help=MAX_FAILURES_HELP)
+@option("--max-delete", type=Share(), show_default="as before", help=MAX_DELETE_HELP)
 @option("--enqueue", is_flag=True, help="Leave it to `upsert-cli work`, and print the task's id.")
 @metrics_option()
 @json_option("Print one JSON object a line, the last one a summary.")
@@ -79,6 +86,8 @@ def restart(
     task_id: str,
     from_start: bool,
     failed_only: bool,
+    max_failures: str | None,
+    max_delete: str | None,
     enqueue: bool,
     metrics_file: Path | None,
     json: bool,
@@ -93,13 +102,20 @@ def restart(
     if from_start and failed_only:
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
 
+    limits = {"max_failures": max_failures, "max_delete": max_delete}
+
     def opening() -> Opening:
         from upsert_cli.loading.opening import reopen_task
 
-        if not enqueue:
-            require_resources()
         found = session.journal.resolve(task_id)
-        return reopen_task(session.journal, found, from_start=from_start, failed_only=failed_only, enqueue=enqueue)
+        return reopen_task(
+            session.journal,
+            found,
+            from_start=from_start,
+            failed_only=failed_only,
+            limits={name: limit for name, limit in limits.items() if limit is not None},
+            enqueue=enqueue,
+        )
 
     _work(session, json=json, opening=opening, watchers=Watchers(terminal=session.terminal, metrics=metrics_file))
 
@@ -117,8 +133,6 @@ def _load(session: Session, kind: Kind, **options: Any) -> None:
     def opening() -> Opening:
         from upsert_cli.loading.opening import open_task
 
-        if not request.enqueue:
-            require_resources()
         return open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running, wait_until=wait_until)
 
     _work(
@@ -137,7 +151,6 @@ def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) 
     from upsert_cli.loading.rehearsal import rehearse
 
     with RunReport(session.journal, session.terminal, json=json) as report:
-        require_resources()
         outcome = rehearse(
             session.journal,
             request,

@@ -84,11 +84,14 @@ class RowsLeft(Refusal):
 
     task_id: str
     status: str
+    is_at_limit: bool = False
+    """So many rows were rejected that a restart with the same `--max-failures` would fail again."""
 
     def __str__(self) -> str:
+        limit = " --max-failures 100%" if self.is_at_limit else ""
         return (
             f"task {self.task_id} is {self.status} and has rows that were not read yet; "
-            f"let `upsert-cli restart {self.task_id}` read them first, then retry the rejects"
+            f"let `upsert-cli restart {self.task_id}{limit}` read them first, then retry the rejects"
         )
 
 

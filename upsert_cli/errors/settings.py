@@ -39,7 +39,8 @@ class UnknownSetting(UsageFault):
 
     def __str__(self) -> str:
         meant = f", did you mean `{self.nearest}`?" if self.nearest else ";"
-        return f"`{self.key}` in {self.where} is no setting{meant} `upsert-cli config show` lists all settings"
+        shown = "`upsert-cli config show --config /dev/null`"  # which reads no file, and so not this one
+        return f"`{self.key}` in {self.where} is no setting{meant} {shown} lists all settings"
 
 
 class BadSetting(UsageFault):

@@ -112,7 +112,8 @@ class TooManyFailures(UpsertCliError):
         return (
             f"{self.failed} of {self.read} items were rejected, more than --max-failures {self.limit}; "
             f"`upsert-cli info {self.task_id} --failed` shows them; once they are mended, "
-            f"`upsert-cli restart {self.task_id} --from-start` reads all again"
+            f"`upsert-cli restart {self.task_id} --from-start` reads all again; "
+            f"`upsert-cli restart {self.task_id} --max-failures 100%` continues without them"
         )
 
 
@@ -133,6 +134,9 @@ class ScopeNeeded(UsageFault):
 class TooManyToDelete(Refusal):
     """Raised when more records would be deleted than `--max-delete` allows, before anything is written."""
 
+    task_id: str | None
+    """None in a dry run, which has no task to restart."""
+
     collection: str
     scope: str
     missing: int
@@ -144,8 +148,13 @@ class TooManyToDelete(Refusal):
             f"{self.missing:,} of the {self.held:,} records of the scope {self.scope} in the collection "
             f"{self.collection} are not in the sources any more, more than --max-delete {self.limit} allows, so "
             f"nothing was written; --dry-run --max-delete 100% names the first of them, and if all is as it should "
-            f"be, a higher --max-delete allows it"
+            f"be, {self._remedy()}"
         )
+
+    def _remedy(self) -> str:
+        if self.task_id is None:
+            return f"--max-delete {self.missing} allows it"
+        return f"`upsert-cli restart {self.task_id} --max-delete {self.missing}` deletes them"
 
 
 class NothingToKeep(Refusal):

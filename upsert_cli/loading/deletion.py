@@ -33,6 +33,9 @@ class Deletion:
     task: Task
     options: Options
     sources: Sequence[Source]
+    is_rehearsal: bool = False
+    """The task is not in the journal, so it cannot be restarted."""
+
     broken: SourceUnreadable | None = None
     """Why the sources could not be searched; then nothing is deleted, and the load fails after the rows before."""
 
@@ -58,7 +61,10 @@ class Deletion:
         if search.missing and not search.items:
             raise NothingToKeep(held=search.held, **place)
         if options.exceeds_max_delete(search.missing, search.held):
-            raise TooManyToDelete(missing=search.missing, held=search.held, limit=options.max_delete, **place)
+            task_id = None if self.is_rehearsal else self.task.id
+            raise TooManyToDelete(
+                task_id=task_id, missing=search.missing, held=search.held, limit=options.max_delete, **place
+            )
 
     def prepare(
         self,

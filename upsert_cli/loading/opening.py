@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from upsert_cli.errors import RowsLeft, TargetInUse, TaskExists, TaskNotFound, TaskRunning
+from upsert_cli.errors import RowsLeft, TargetInUse, TaskExists, TaskNotFound, TaskRunning, UsageFault
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import DIED, Task, TaskStatus
@@ -83,7 +83,13 @@ def open_task(
 
 
 def reopen_task(
-    journal: Journal, task_id: str, *, from_start: bool = False, failed_only: bool = False, enqueue: bool = False
+    journal: Journal,
+    task_id: str,
+    *,
+    from_start: bool = False,
+    failed_only: bool = False,
+    limits: Mapping[str, str] | None = None,
+    enqueue: bool = False,
 ) -> Opening:
     """Claims a task that exists and sets it back to pending, whatever its state.
 
@@ -92,6 +98,7 @@ def reopen_task(
         task_id: The task.
         from_start: Whether to read all rows again.
         failed_only: Whether to read the rejected rows alone.
+        limits: New values of `max_failures` and `max_delete`, by these names.
         enqueue: Whether to leave it to `upsert-cli work`.
 
     Raises:
@@ -101,23 +108,36 @@ def reopen_task(
         TargetBusy: Another program writes to it; the same.
         SourceChanged: A source is not what it was when the checkpoint was made.
         RowsLeft: With `failed_only`, some rows were never read.
+        UsageFault: A limit is of no use to the task.
     """
     journal.find(task_id)
     claim = journal.claim(task_id)
     try:
         task = journal.find(task_id)
+        options = _with_limits(task, limits or {})
         if not enqueue:
             _refuse_in_use(place_of_task(journal, task), task)
         if not failed_only:
-            return _opened(_set_back(journal, task, claim, from_start=from_start, queued=enqueue), claim)
+            back = _set_back(journal, task, claim, from_start=from_start, options=options, queued=enqueue)
+            return _opened(back, claim)
         if task.counts.failed:
-            return _opened(_set_back_to_rejects(journal, task, claim, queued=enqueue), claim)
+            return _opened(_set_back_to_rejects(journal, task, claim, options=options, queued=enqueue), claim)
         _refuse_unread(task, claim)
         claim.release()
         return Opening(task=task, claim=None, skipped=f"task {task_id} has no rejected items")
     except BaseException:
         claim.release()
         raise
+
+
+def _with_limits(task: Task, limits: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options of a task with other limits, which do not change what is stored."""
+    if "max_delete" in limits and not Options.from_json(task.options).delete_missing:
+        raise UsageFault(
+            message=f"task {task.id} deletes nothing, so --max-delete is of no use; it was made without "
+            f"--delete-missing"
+        )
+    return task.options | dict(limits)
 
 
 def _opened(task: Task, claim: Claim) -> Opening:
@@ -189,12 +209,12 @@ def _set_back(
     claim: Claim,
     *,
     from_start: bool,
+    options: dict[str, Any],
     queued: bool,
-    options: dict[str, Any] | None = None,
 ) -> Task:
     """Makes a claimed task pending again, at its checkpoint or at the start."""
     sources = [Source.from_json(value) for value in task.inputs]
-    fields: dict[str, Any] = {} if options is None or options == task.options else {"options": options}
+    fields: dict[str, Any] = {} if options == task.options else {"options": options}
     if queued != task.queued:
         fields["queued"] = queued
     if from_start or task.status is TaskStatus.DONE or claim.checkpoint() is None:
@@ -208,14 +228,16 @@ def _set_back(
     return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **fields)
 
 
-def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, queued: bool) -> Task:
+def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, options: dict[str, Any], queued: bool) -> Task:
     """Makes a claimed task pending again, for an attempt that reads the rejected rows alone."""
     sources = [Source.from_json(value) for value in task.inputs]
     for source in sources:
         source.check_unchanged(task_id=task.id)
     _refuse_unread(task, claim)
     claim.retry_rejects(task, START.as_json())
-    return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, queued=queued)
+    return journal.change(
+        task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, options=options, queued=queued
+    )
 
 
 def _refuse_unread(task: Task, claim: Claim) -> None:
@@ -223,7 +245,9 @@ def _refuse_unread(task: Task, claim: Claim) -> None:
     sources = [Source.from_json(value) for value in task.inputs]
     if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
         state = DIED if task.has_died(running=False) else task.status.value  # whoever has the claim knows
-        raise RowsLeft(task_id=task.id, status=state)
+        options, counts = Options.from_json(task.options), task.counts
+        at_limit = options.exceeds_max_failures(counts.failed, counts.read, settled=0)
+        raise RowsLeft(task_id=task.id, status=state, is_at_limit=at_limit)
 
 
 def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Task) -> bool:

@@ -97,7 +97,7 @@ def rehearse(
         with _collection_of(journal, draft.task, model, warn=warn) as collection:
             try:
                 if options.delete_missing:
-                    deletion = Deletion(task=draft.task, options=options, sources=sources)
+                    deletion = Deletion(task=draft.task, options=options, sources=sources, is_rehearsal=True)
                     for block in deletion.find(collection, wait=lambda: None):
                         tally.add_missing(block)
             except SourceUnreadable:

@@ -170,7 +170,7 @@ def test_other_systems_need_nothing_special(tiny: Terminal, system: dict[str, st
 
 
 @pytest.mark.parametrize(
-    "line", ["report gone --html r.html", "info gone", "verify gone", "restart gone", "cancel gone"]
+    "line", ["report gone --html r.html", "info gone", "info gone --exit-status", "verify gone"]
 )
 def test_a_task_that_was_never_made_gets_no_second_annotation(terminal: Terminal, line: str) -> None:
     """The step that was to make it has one, with the cause; the later step says it in its log alone."""
@@ -179,3 +179,11 @@ def test_a_task_that_was_never_made_gets_no_second_annotation(terminal: Terminal
     second = terminal.type(f"upsert-cli {line}", expect=1).stderr
     assert (first + second).count("::error") == 1
     assert "error: there is no task 'gone'" in second
+
+
+def test_a_command_that_acts_on_a_missing_task_has_an_annotation(terminal: Terminal) -> None:
+    """It may be the only step, and then nothing else says what is wrong."""
+    terminal.env["GITHUB_ACTIONS"] = "true"
+    for command in ("restart", "cancel"):
+        said = terminal.type(f"upsert-cli {command} gone", expect=1).stderr
+        assert said.startswith("::error::there is no task 'gone'")

@@ -54,6 +54,8 @@ COMMANDS = {
     ),
 }
 
+LOOKING_BACK = ("info", "report", "verify")  # what a CI step runs after a load, whether or not that made a task
+
 
 class Root(click.Group):
     """A group whose commands may raise what they like: it ends here."""
@@ -139,8 +141,9 @@ def _explain(ctx: click.Context, error: Exception, *, trace: bool) -> None:
         for line in "".join(traceback.format_exception(error)).splitlines():
             terminal.show(line)
     bug = f"this is a bug, please report it ({type(error).__name__}: {error})" if trace else str(error)
-    # A task that was never made has an error before this one, in the step that was to make it.
-    terminal.fail(bug, annotated=not isinstance(error, TaskNotFound))
+    # A task that was never made has an annotation already, of the step that was to make it.
+    is_second = isinstance(error, TaskNotFound) and ctx.invoked_subcommand in LOOKING_BACK
+    terminal.fail(bug, annotated=not is_second)
 
 
 def _terminal(ctx: click.Context) -> Terminal:

@@ -169,9 +169,7 @@ def test_other_systems_need_nothing_special(tiny: Terminal, system: dict[str, st
     assert all((tiny.folder / path).exists() for path in job["artifacts"]["paths"])
 
 
-@pytest.mark.parametrize(
-    "line", ["report gone --html r.html", "info gone", "info gone --exit-status", "verify gone"]
-)
+@pytest.mark.parametrize("line", ["report gone --html r.html", "info gone", "info gone --exit-status", "verify gone"])
 def test_a_task_that_was_never_made_gets_no_second_annotation(terminal: Terminal, line: str) -> None:
     """The step that was to make it has one, with the cause; the later step says it in its log alone."""
     terminal.env["GITHUB_ACTIONS"] = "true"

@@ -85,7 +85,7 @@ def test_the_table_is_whole_in_a_pipe_and_short_on_a_terminal(loaded: Terminal) 
     drawn = read_drawn(main).decode()
     assert process.wait(60) == 0
     assert drawn.count("and on ") < 60
-    assert "..." in drawn
+    assert "…" in drawn
     for shown in (piped, drawn):
         assert "\x1b[31m" not in shown
         assert "\x1b]52" not in shown

@@ -169,6 +169,40 @@ def test_other_systems_need_nothing_special(tiny: Terminal, system: dict[str, st
     assert all((tiny.folder / path).exists() for path in job["artifacts"]["paths"])
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "level"),
+    [
+        ("", 3, "warning"),
+        ("--dry-run", 3, "warning"),
+        ("--strict", 1, "error"),
+        ("--strict --dry-run", 1, "error"),
+        ("--max-failures 1", 1, "error"),
+    ],
+)
+def test_rejects_are_annotated_by_the_result(tiny: Terminal, options: str, code: int, level: str) -> None:
+    """Rejects are warnings where the load is done with exit code 3, and errors where it failed or --strict makes it 1."""
+    tiny.env["GITHUB_ACTIONS"] = "true"
+    good = {"object_id": "a", "payload": {"text": "x"}}
+    tiny.write("a.jsonl", [good, *[{"object_id": f"bad{n}", "payload": {"text": ""}} for n in range(2)]])
+    for command in ("run a.jsonl", "categories run a.jsonl"):
+        done = tiny.type(f"upsert-cli {command} {options}", expect=code)
+        annotated = [line for line in done.stderr.splitlines() if line.startswith("::")]
+        rejects = [line for line in annotated if "file=a.jsonl" in line]
+        assert len(rejects) == 2
+        assert all(line.startswith(f"::{level} file=a.jsonl,line=") for line in rejects)
+        assert level == "error" or annotated == rejects
+
+
+def test_a_worker_annotates_each_task_by_its_result(tiny: Terminal) -> None:
+    """`work` marks the rejects of a task that is done as warnings, and those of one that failed as errors."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id done")
+    tiny.type("upsert-cli run a.jsonl --enqueue --task-id failed --max-failures 0 --collection other")
+    tiny.env["GITHUB_ACTIONS"] = "true"
+    annotated = [line for line in tiny.type("upsert-cli work", expect=1).stderr.splitlines() if "file=" in line]
+    assert [line.partition(" ")[0] for line in annotated] == ["::warning", "::error"]
+
+
 @pytest.mark.parametrize("line", ["report gone --html r.html", "info gone", "info gone --exit-status", "verify gone"])
 def test_a_task_that_was_never_made_gets_no_second_annotation(terminal: Terminal, line: str) -> None:
     """The step that was to make it has one, with the cause; the later step says it in its log alone."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.journal.conftest import start
 from tests.journal.making import make_task
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.courses import MAX_POINTS, Course, Point, read_course, write_course
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task
@@ -78,9 +79,9 @@ def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) ->
     """Records one attempt, and returns what was noted."""
     observer = _Silent()
     with journal.claim("t") as claim, Recording(observer, claim, make_task(attempt=attempt)) as recording:
-        progress = Progress(total=100, read=begins_at, embedded=begins_at, written=begins_at)
+        progress = Progress.at(begins_at, total=100, counts=Counts())
         for rows in range(begins_at, ends_at + 1, 10):
-            progress.written = rows
+            progress.settled = rows
             recording.progressed(progress)
         time.sleep(0.002)
         progress.add("flushing", 0.001)

@@ -224,6 +224,13 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
         rows_of(tmp_path / "a.parquet", id_field="object_id")
 
 
+def test_two_columns_of_one_name_that_are_not_wanted(tmp_path: Path) -> None:
+    """A file without any of an item's columns is rejected row by row, whatever the types of its equal names."""
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([[None]], pa.list_(pa.timestamp("ns")))], ["x", "x"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "object_id is missing (there: x)" in reject(rows_of(tmp_path / "a.parquet")[0]).detail
+
+
 # -- bad rows -----------------------------------------------------------------------------------------------------
 
 NOT_UTF8 = pa.StringArray.from_buffers(

@@ -102,6 +102,25 @@ def test_int96_timestamps_are_the_dates_that_the_file_holds(
         assert list(read_items(sources_of(path), start=position, id_field="id")) == rows[number + 1 :]
 
 
+def test_int96_timestamps_of_a_payload(tmp_path: Path) -> None:
+    """They are exact in item form too, where only the columns of an item are read."""
+    payload = pa.array([{"at": datetime.datetime(9999, 12, 31, 3)}], pa.struct([("at", pa.timestamp("us"))]))
+    columns = {"object_id": ["1"], "other": [1], "payload": payload}
+    path = write_parquet(tmp_path / "a.parquet", columns, use_deprecated_int96_timestamps=True)
+    assert plain(item(rows_of(path)[0]).payload) == {"at": "9999-12-31T03:00:00"}
+
+
+def test_int96_timestamps_of_columns_with_dots_in_their_names(tmp_path: Path) -> None:
+    """A column that is named like the path to another one is not mistaken for it."""
+    far = pa.array([datetime.datetime(9999, 12, 31, 3)], pa.timestamp("us"))
+    near = pa.array([datetime.datetime(2020, 1, 1)], pa.timestamp("us"))
+    columns = {"id": ["1"], "a": pa.StructArray.from_arrays([near], ["b"]), "a.b": far, "c": far}
+    path = write_parquet(tmp_path / "a.parquet", columns, use_deprecated_int96_timestamps=True)
+    [row] = rows_of(path, id_field="id")
+    far_text = "9999-12-31T03:00:00"
+    assert plain(item(row).payload) == {"a": {"b": "2020-01-01T00:00:00"}, "a.b": far_text, "c": far_text}
+
+
 @pytest.mark.parametrize("days", [2_932_897, -719_163, 2**31 - 1 - JULIAN_1970])
 def test_an_int96_timestamp_that_no_date_can_represent_is_a_reject(tmp_path: Path, days: int) -> None:
     """It is never wrapped around to another date, and its neighbor is loaded."""
@@ -180,6 +199,16 @@ def test_a_date_that_python_cannot_hold_is_a_reject_that_names_its_column(
     good, bad = _read(tmp_path, pa.concat_arrays([pa.nulls(1, column.type), column]))
     assert good is None
     assert detail in bad
+
+
+def test_a_row_that_cannot_be_read_keeps_its_other_columns(tmp_path: Path) -> None:
+    """The reject names each column that cannot be read, and holds the rest of the row as JSON."""
+    bad = pa.array([10**7], pa.date32())
+    columns = {"id": ["a"], "first": bad, "text": ["x"], "at": pa.array([FIRST], NANOS), "last": bad}
+    [row] = rows_of(write_parquet(tmp_path / "a.parquet", columns), id_field="id")
+    assert "`first` cannot be read" in reject(row).detail
+    assert "; `last` cannot be read" in reject(row).detail
+    assert json.loads(reject(row).line or "") == {"id": "a", "text": "x", "at": FIRST_TEXT}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from upsert_cli.cli.streams import flush_streams, reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError
 from upsert_cli.folders import provide_home
+from upsert_cli.limits import limit_reached, raise_file_limit
 from upsert_cli.loading.stopping import Ended, end_in_order
 from upsert_cli.signals import die_by, end_at_once
 
@@ -112,15 +113,12 @@ class Root(click.Group):
         except KeyboardInterrupt:  # raised by a library that handles the signal itself
             flush_streams()
             die_by(signal.SIGINT)
-        except UpsertCliError as error:
-            _explain(ctx, error, trace=False)
-            ctx.exit(error.exit_code)
-        except OSError as error:
-            _explain(ctx, stdout_fault() or error, trace=False)
-            ctx.exit(UpsertCliError.exit_code)
-        except Exception as error:  # noqa: BLE001  # a bug; its traceback may quote what is in a file
-            _explain(ctx, error, trace=True)
-            ctx.exit(UpsertCliError.exit_code)
+        except Exception as error:  # noqa: BLE001  # the boundary
+            known: UpsertCliError | None = stdout_fault() if isinstance(error, OSError) else None
+            known = known or limit_reached(error, by_words=isinstance(error, ImportError))
+            # Anything else is a bug; its traceback may quote what is in a file.
+            _explain(ctx, known or error, trace=known is None and not isinstance(error, UpsertCliError | OSError))
+            ctx.exit(getattr(known or error, "exit_code", UpsertCliError.exit_code))
 
 
 def _correct(ctx: click.Context, error: click.UsageError) -> NoReturn:
@@ -174,6 +172,7 @@ def main() -> None:
     """Run the command line, and exit."""
     telemetry.switch_off()
     provide_home()
+    raise_file_limit()
     try:
         end_in_order()
         with reliable_streams():

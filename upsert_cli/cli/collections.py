@@ -6,12 +6,20 @@ import click
 
 from upsert_cli.checking.inventory import Entry, collections_at
 from upsert_cli.cli.options import Session, common_options, json_option
-from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option
 from upsert_cli.cli.task_words import state_of
 from upsert_cli.cli.text import safe_json
 
-_HEADER = ("COLLECTION", "RECORDS", "DIMENSION", "TASK", "STATUS", "FINISHED", "MODEL")
+_COLUMNS = (
+    Column(title="COLLECTION"),
+    Column(title="RECORDS", number=True),
+    Column(title="DIMENSION", number=True),
+    Column(title="TASK"),
+    Column(title="STATUS"),
+    Column(title="FINISHED", order=1, widths=(11, 5)),
+    Column(title="MODEL", order=2, widths=(18, 8), keep="end"),
+)
 
 
 @click.command()
@@ -30,7 +38,7 @@ def collections(session: Session, *, chroma: str, json: bool) -> None:
     if json:
         click.echo(safe_json([one.as_json() for one in found]))
         return
-    print_table(session.terminal, _HEADER, [_row(session, one) for one in found], numbers=("RECORDS", "DIMENSION"))
+    print_table(session.terminal, _COLUMNS, [_row(session, one) for one in found])
 
 
 def _row(session: Session, one: Entry) -> tuple[str, ...]:

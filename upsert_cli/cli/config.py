@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from upsert_cli.cli.options import Option, Session, common_options, json_option
 from upsert_cli.cli.settings import check_command, configuration_of, is_common, key_of, options_of, setting_of
-from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.text import safe_json
 from upsert_cli.redaction import without_secrets
 
@@ -22,6 +22,12 @@ _ORIGINS = {
     ParameterSource.DEFAULT_MAP: "file",
     ParameterSource.DEFAULT: "default",
 }
+
+_COLUMNS = (
+    Column(title="SETTING"),
+    Column(title="VALUE", order=2, widths=(38, 24), keep="end"),
+    Column(title="ORIGIN", order=1, widths=(24, 12), keep="end"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,7 @@ def show(session: Session, *, json: bool) -> None:
         shown = {"files": files, "profile": ctx.params["profile"], "settings": [each.as_json() for each in settings]}
         click.echo(safe_json(shown))
         return
-    print_table(session.terminal, ("SETTING", "VALUE", "ORIGIN"), [each.as_row() for each in settings])
+    print_table(session.terminal, _COLUMNS, [each.as_row() for each in settings])
     session.terminal.say(f"read: {', '.join(files)}" if files else "there is no file of settings")
 
 

@@ -1,11 +1,12 @@
-"""What people see of a running task: bars on a terminal, a line now and then in CI, nothing in a cron job."""
+"""What people see of a running task: bars on a terminal, a line now and then in a log, nothing in a cron job."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line
@@ -13,29 +14,56 @@ from upsert_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.progress import Progress as RichProgress
-    from rich.progress import Task as RichTask
 
-PLAIN_SECONDS = 30.0  # seconds between two lines in a CI log
-REFRESHES = 8  # a second; a terminal over ssh stays usable
-STAGES = ("read", "embedded", "written")
+PLAIN_SECONDS = 30.0  # seconds between two lines in a log
+SPEED_SECONDS = 60.0  # seconds that a rate is taken over; a batch takes up to 5
+SAMPLE_SECONDS = 0.5  # seconds between two samples of a rate
+REFRESHES = 8.0  # a second; a terminal over ssh stays usable
 SHOW_CURSOR = b"\x1b[?25h"
+
+Clock = Callable[[], float]
+Amount = tuple[int, int | None]
+Bar = Callable[[Progress], Amount]
+
+STAGE_BARS: Mapping[str, Bar] = {
+    "read": lambda progress: (progress.read, progress.total),
+    "embedded": lambda progress: (progress.embedded, progress.to_embed),
+    "written": lambda progress: (progress.written, progress.to_write),
+}
+"""Of a task that this process runs: what is done, and of how much."""
+
+ROWS_BAR: Mapping[str, Bar] = {"rows": lambda progress: (progress.settled, progress.total)}
+"""Of a task that another process runs, of which no more is known."""
+
+_OTHER_STAGES = {
+    "starting": "opening the collection and the model",
+    "searching": "looking for records that the sources no longer hold",
+    "deleting": "deleting records that the sources no longer hold",
+    "repeats": "loading the last row of each id that occurs more than once",
+    "flushing": "writing the index to disk",
+}
 
 
 class Display(Protocol):
     """A way to show progress."""
 
     def update(self, progress: Progress) -> None:
-        """Shows how far the task is; called often."""
+        """Show how far the task is; called often."""
 
     def close(self) -> None:
-        """Leaves the last state on the screen and gives the line back."""
+        """Leave the last state on the screen and give the terminal back."""
 
 
-def open_display(terminal: Terminal, *, bars: Sequence[str] = STAGES) -> Display:
-    """Returns the display that fits the terminal; `bars` are the stages of which something is known."""
+def open_display(terminal: Terminal, *, bars: Mapping[str, Bar] = STAGE_BARS, json: bool = False) -> Display:
+    """Return the display that fits the terminal.
+
+    Args:
+        terminal: Where it is shown.
+        bars: The bars by their names.
+        json: Whether events are printed, which draw no bars into each other on the same terminal.
+    """
     match terminal.progress_kind:
-        case "bar":
+        case "bar" if not (json and sys.stdout.isatty()):
             return Bars(terminal, bars)
         case "plain":
             return PlainLines(terminal)
@@ -46,118 +74,147 @@ class Silence:
     """Shows nothing."""
 
     def update(self, progress: Progress) -> None:
-        """Shows nothing."""
+        """Show nothing."""
 
     def close(self) -> None:
-        """Shows nothing."""
+        """Show nothing."""
+
+
+class Speed:
+    """How fast a number has grown lately."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        """Know nothing yet."""
+        self._clock = clock
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def add(self, done: int) -> None:
+        """Take a sample, where one is due."""
+        now = self._clock()
+        if self._samples and now - self._samples[-1][0] < SAMPLE_SECONDS:
+            return
+        self._samples.append((now, done))
+        while self._samples[0][0] < now - SPEED_SECONDS:
+            self._samples.popleft()
+
+    def rate(self, done: int) -> float | None:
+        """Return how much is done a second, or None where that is not known yet."""
+        if not self._samples:
+            return None
+        began, before = self._samples[0]
+        seconds = self._clock() - began
+        return (done - before) / seconds if seconds > 0 and done > before else None
+
+    def remaining(self, done: int, total: int | None) -> str:
+        """Return the remaining time as `1:02:03` or `0:35`; empty where it is not known."""
+        rate = self.rate(done)
+        if total is None or rate is None:
+            return ""
+        minutes, seconds = divmod(round(max(0, total - done) / rate), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class PlainLines:
     """Writes a line every half a minute, for logs."""
 
-    def __init__(self, terminal: Terminal) -> None:
-        """The first line comes after `PLAIN_SECONDS`: a short load needs none."""
+    def __init__(self, terminal: Terminal, clock: Clock = time.monotonic) -> None:
+        """Write the first line after `PLAIN_SECONDS`: a short load needs none."""
         self._terminal = terminal
-        self._next = time.monotonic() + PLAIN_SECONDS
+        self._clock = clock
+        self._speed = Speed(clock)
+        self._next = clock() + PLAIN_SECONDS
 
     def update(self, progress: Progress) -> None:
-        """Writes a line when the time has come."""
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + PLAIN_SECONDS
-        total = f" of {progress.total:,}" if progress.total is not None else ""
-        self._terminal.say(f"{progress.written:,}{total} rows: {counts_line(progress.counts.as_json())}")
+        """Write a line when the time has come."""
+        if progress.stage == "loading":
+            self._speed.add(progress.settled)
+        if self._clock() >= self._next:
+            self._next = self._clock() + PLAIN_SECONDS
+            self._terminal.say(self._line(progress))
+
+    def _line(self, progress: Progress) -> str:
+        done, total = progress.settled, progress.total
+        if progress.stage != "loading":
+            return f"{_share(done, total)}: {_OTHER_STAGES[progress.stage]}"
+        rate = self._speed.rate(done) or 0.0
+        remaining = self._speed.remaining(done, total)
+        left = f", {remaining} left" if remaining else ""
+        return f"{_share(done, total)}, {rate:,.0f} rows/s{left}: {counts_line(progress.counts.as_json())}"
 
     def close(self) -> None:
-        """Leaves the last line as it is; the summary follows."""
+        """Leave the last line as it is; the summary follows."""
 
 
 class Bars:
-    """A bar for each stage, with the rate, the remaining time and the counts."""
+    """Shows a bar for each stage, with its rate and remaining time, and the counts."""
 
-    def __init__(self, terminal: Terminal, stages: Sequence[str]) -> None:
-        """Takes over the last lines of the terminal until `close`."""
-        self._rich = _rich_bars(terminal)
-        self._started = False
-        self._stages = stages
+    def __init__(self, terminal: Terminal, bars: Mapping[str, Bar]) -> None:
+        """Take over the last lines of the terminal from the first update until `close`."""
+        from upsert_cli.cli.frame import Frame
+
+        self._bars = bars
+        self._speeds = {name: Speed() for name in bars}
+        self._progress: Progress | None = None
+        self._closing = False
+        self._frame = Frame(terminal, lambda _: self._lines(), stderr=True, refreshes=REFRESHES)
 
     def update(self, progress: Progress) -> None:
-        """Moves the bars."""
-        if not self._started:
-            self._ids = [
-                self._rich.add_task(stage, total=progress.total, completed=getattr(progress, stage))
-                for stage in self._stages
-            ]
-            self._started = True  # before it is true, or Ctrl-C in between would keep the cursor
-            self._rich.start()
-        for identifier, stage in zip(self._ids, self._stages, strict=True):
-            self._rich.update(identifier, completed=getattr(progress, stage), total=progress.total, progress=progress)
+        """Move the bars."""
+        began, self._progress = self._progress is not None, progress
+        if progress.stage == "loading":
+            for name, bar in self._bars.items():
+                self._speeds[name].add(bar(progress)[0])
+        if not began:  # by now `close` gives the cursor back, should Ctrl-C come in between
+            self._frame.__enter__()
 
     def close(self) -> None:
-        """Gives the terminal back."""
-        if self._started:
-            self._rich.refresh()
-            self._rich.stop()
+        """Give the terminal back."""
+        if self._progress is not None and not self._closing:
+            self._closing = True
+            self._frame.__exit__()
+
+    def _lines(self) -> Sequence[RenderableType]:
+        """Return the bars, and below them, until the end, the counts or what else takes long."""
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        progress = self._progress
+        if progress is None:
+            return ()
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(no_wrap=True)
+        table.add_column(ratio=1)
+        for _ in range(3):
+            table.add_column(no_wrap=True, justify="right")
+        for name, bar in self._bars.items():
+            done, total = bar(progress)
+            rate = self._speeds[name].rate(done)
+            table.add_row(
+                Text(name),
+                ProgressBar(total=total, completed=done, pulse=total is None),
+                Text(f"{done:,}" if total is None else f"{done:,}/{total:,}", style="progress.download"),
+                Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed"),
+                Text(self._speeds[name].remaining(done, total), style="progress.remaining"),
+            )
+        if self._closing:
+            return (table,)
+        below = _OTHER_STAGES.get(progress.stage) or counts_line(progress.counts.as_json())
+        return table, Text(below, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def restore_cursor() -> None:
-    """Shows the cursor again; fit for a signal handler, where rich's locks may be taken."""
+    """Show the cursor again; fit for a signal handler, where rich's locks may be taken."""
     if sys.stderr.isatty():
         import os
 
         os.write(sys.stderr.fileno(), SHOW_CURSOR)
 
 
-def _rich_bars(terminal: Terminal) -> RichProgress:
-    from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-    from rich.text import Text
-
-    class Amount(ProgressColumn):
-        """Rows of all rows."""
-
-        def render(self, task: RichTask) -> Text:
-            total = f"/{int(task.total):,}" if task.total is not None else ""
-            return Text(f"{int(task.completed):,}{total}", style="progress.download", no_wrap=True)
-
-    class Rate(ProgressColumn):
-        """Rows a second, lately."""
-
-        def render(self, task: RichTask) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed", no_wrap=True)
-
-    class WithCounts(RichProgress):
-        """The bars, and the counts below them."""
-
-        def get_renderables(self) -> Iterable[RenderableType]:
-            yield self.make_tasks_table(self.tasks)
-            progress = self.tasks[-1].fields.get("progress") if self.tasks else None
-            yield Text(_below(progress), style="dim", no_wrap=True, overflow="ellipsis")
-
-    return WithCounts(
-        TextColumn("{task.description:<8}"),
-        BarColumn(bar_width=None),
-        Amount(),
-        Rate(),
-        TimeRemainingColumn(compact=True),
-        console=terminal.console(stderr=True),
-        refresh_per_second=REFRESHES,
-        expand=True,
-    )
-
-
-def _below(progress: Any) -> str:
-    if not isinstance(progress, Progress):
-        return ""
-    if progress.stage == "loading":
-        return counts_line(progress.counts.as_json())
-    return _STAGES[progress.stage]
-
-
-_STAGES = {
-    "starting": "opening the collection and the model",
-    "searching": "looking for records that the sources no longer hold",
-    "deleting": "deleting records that the sources no longer hold",
-    "flushing": "writing the index to disk",
-}
+def _share(done: int, total: int | None) -> str:
+    """Return how many rows are done, and what part of all that is."""
+    if total is None:
+        return f"{done:,} rows"
+    percent = 100 * done // total if total else 100
+    return f"{done:,} of {total:,} rows ({percent}%)"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 
 from upsert_cli.cli.options import Session, common_options, json_option
-from upsert_cli.cli.text import safe, safe_json, tab_separated
+from upsert_cli.cli.tables import Column, print_table
+from upsert_cli.cli.text import safe, safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Damage
+
+_COLUMNS = (Column(title="STATE"), Column(title="FILE"), Column(title="REASON"))  # a reason names the remedy
 
 
 @click.group()
@@ -28,7 +31,8 @@ def check(session: Session, *, json: bool) -> None:
         click.echo(safe_json(_as_json(session, found)))
     elif found:
         complete = session.terminal.printed.complete
-        click.echo(tab_separated((_state(damage), damage.path.name, complete(damage.reason)) for damage in found))
+        rows = [(_state(damage), damage.path.name, complete(damage.reason)) for damage in found]
+        print_table(session.terminal, _COLUMNS, rows)
     _conclude(session, found, remedy="`upsert-cli journal repair` saves what can be saved")
 
 

@@ -8,10 +8,20 @@ from typing import Any
 import click
 
 from upsert_cli.cli.options import Session, common_options, json_option
+from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.target_options import model_options
-from upsert_cli.cli.text import safe_json, tab_separated
+from upsert_cli.cli.text import safe_json
+from upsert_cli.limits import require_resources
 from upsert_cli.models import find_model, list_models
 from upsert_cli.stream.embedder import PROBE_TEXT, FastEmbedder
+
+_COLUMNS = (
+    Column(title="NAME"),
+    Column(title="DIMENSION", number=True),
+    Column(title="MAX_TOKENS", number=True),
+    Column(title="SIZE_GB", number=True),
+    Column(title="CACHED"),
+)
 
 
 @click.group()
@@ -22,17 +32,23 @@ def models() -> None:
 @models.command("list")
 @json_option("Print an array of models.")
 @common_options
-def list_all(_session: Session, *, json: bool) -> None:
+def list_all(session: Session, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
     if json:
         click.echo(safe_json([model.as_json() for model in known]))
         return
     rows = [
-        (model.name, model.dimension, model.max_tokens or "", model.size_gb, "yes" if model.cached else "no")
+        (
+            model.name,
+            str(model.dimension),
+            str(model.max_tokens or ""),
+            str(model.size_gb),
+            "yes" if model.cached else "no",
+        )
         for model in known
     ]
-    click.echo(tab_separated([("NAME", "DIMENSION", "MAX_TOKENS", "SIZE_GB", "CACHED"), *rows]))
+    print_table(session.terminal, _COLUMNS, rows)
 
 
 @models.command()
@@ -55,10 +71,14 @@ def fetch(session: Session, *, model: str, model_path: Path | None, offline: boo
 def check(session: Session, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
     """Load a model, embed a text, and say its dimension, limit, source and path."""
     found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
+    require_resources()
     embedder = FastEmbedder(found.name, found.folder, dimension=found.dimension, max_tokens=found.max_tokens)
     vector = embedder.embed([PROBE_TEXT])[0]
     _show(found.as_json() | {PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}, json=json)
 
 
 def _show(fields: dict[str, Any], *, json: bool) -> None:
-    click.echo(safe_json(fields) if json else tab_separated(fields.items()))
+    if json:
+        click.echo(safe_json(fields))
+    else:
+        print_pairs(fields.items())

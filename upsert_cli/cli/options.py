@@ -225,7 +225,7 @@ def common_options(command: Command) -> Command:
         type=click.Choice(["auto", "bar", "plain", "none"]),
         default="auto",
         envvar="UPSERT_CLI_PROGRESS",
-        help="Bars on a terminal, a line every 30 s in CI, else nothing.",
+        help="auto: bars on a terminal, a line every 30 s with CI set, else nothing. plain: such lines in any log.",
     )
     @option(
         "--config",

@@ -9,10 +9,12 @@ import click
 
 from upsert_cli.cli.moments import Moment
 from upsert_cli.cli.options import HOW_TO_REPEAT, Session, common_options, json_option, option
-from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.text import safe_json
 from upsert_cli.journal.pruning import FINAL, OldTask, Wanted
 from upsert_cli.journal.tasks import TaskStatus
+
+_COLUMNS = (Column(title="ID"), Column(title="STATUS"), Column(title="UPDATED", widths=(11,)))
 
 
 @click.command()
@@ -49,7 +51,7 @@ def prune(
         click.echo(safe_json(_as_json(gone, dry_run=dry_run)))
     elif dry_run and gone:
         rows = [(task.id, task.status.value, task.updated_at) for task in gone]
-        print_table(session.terminal, ("ID", "STATUS", "UPDATED"), rows)
+        print_table(session.terminal, _COLUMNS, rows)
     verb = "would go" if dry_run else "removed"
     each = ", ".join(f"{count:,} {name}" for name, count in _by_status(gone).items())
     tasks = f"{len(gone):,} task{'s' * (len(gone) != 1)} {verb}"

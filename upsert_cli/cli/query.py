@@ -12,15 +12,15 @@ import click
 from upsert_cli.checking.querying import Nearest, Question, nearest
 from upsert_cli.checking.subject import Subject
 from upsert_cli.cli.options import Session, all_of, common_options, json_option, option, typed_text
-from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.cli.text import safe_json
+from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import Options
 
 MAX_RECORDS = 1_000
-SHOWN_CHARACTERS = 100  # of a document on a terminal; a line or two
 
-_HEADER = ("ID", "DISTANCE", "DOCUMENT")
+_COLUMNS = (Column(title="ID"), Column(title="DISTANCE", number=True), Column(title="DOCUMENT", widths=(60, 20)))
 
 
 class Filter(click.ParamType[dict[str, Any]]):
@@ -75,6 +75,7 @@ def query(
     upsert-cli query 'bread without kneading' -n 3 --where '{"year": {"$gte": 2020}}' --json
     """
     options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    require_resources()
     subject = Subject.of_collection(session.journal, chroma, collection, options)
     terminal = session.terminal
     question = Question(text=text, rows=rows, where=where or None)
@@ -86,15 +87,12 @@ def query(
 
 
 def _show(session: Session, found: Nearest) -> None:
-    cut = SHOWN_CHARACTERS if sys.stdout.isatty() else None
-    rows = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _start(hit.text or "", cut)) for hit in found.hits]
-    print_table(session.terminal, _HEADER, rows, numbers=("DISTANCE",))
+    rows = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _document(hit.text or "")) for hit in found.hits]
+    print_table(session.terminal, _COLUMNS, rows)
     if not rows:
         session.terminal.say(f"none of the {found.records:,} records of {found.target.collection} fits --where")
 
 
-def _start(text: str, cut: int | None) -> str:
-    if cut is None:
-        return text
-    line = " ".join(text.split())
-    return line if len(line) <= cut else f"{line[:cut].rstrip()}..."
+def _document(text: str) -> str:
+    """Return a document as its cell: whole in a pipe, with its white space collapsed on a terminal."""
+    return " ".join(text.split()) if sys.stdout.isatty() else text

@@ -10,22 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.actions import ANNOTATED_REJECTS
+from upsert_cli.cli.actions import ANNOTATED_REJECTS, Level
 from upsert_cli.cli.display import open_display, restore_cursor
 from upsert_cli.cli.events import Events, took
-from upsert_cli.cli.task_words import command_for_mended, counts_and_time, described_load, sources_in_short
+from upsert_cli.cli.task_words import (
+    command_for_mended,
+    counts_and_time,
+    described_load,
+    query_command,
+    sources_in_short,
+)
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import counts_line, seconds_line
 from upsert_cli.cli.watchers import Watchers
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.limits import limit_reached
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.stopping import Ended, code_of
-from upsert_cli.models import DEFAULT_MODEL
 from upsert_cli.redaction import without_secrets
-from upsert_cli.stream.chroma.address import client_call
 
 if TYPE_CHECKING:
     from upsert_cli.checking.verification import Verification
@@ -55,7 +60,7 @@ class RunReport:
         self._events = Events(terminal, wanted=json)
         self._watchers = watchers or Watchers(terminal=terminal)
         self._one_of_many = one_of_many
-        self._display = open_display(terminal)
+        self._display = open_display(terminal, json=json)
         self._task: Task | None = None
         self._began = time.monotonic()
         self._next_event = 0.0
@@ -66,6 +71,7 @@ class RunReport:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._close_display()
         if isinstance(error, Exception | Ended) and not isinstance(error, click.exceptions.Exit):
+            error = limit_reached(error) or error
             self.failed(error, exit_code=code_of(error))
 
     # -- the observer of a task -----------------------------------------------------------------------------------
@@ -87,7 +93,7 @@ class RunReport:
             self._events.emit(
                 "progress",
                 {
-                    "rows": progress.written,
+                    "rows": progress.settled,
                     "total": progress.total,
                     "read": progress.read,
                     "embedded": progress.embedded,
@@ -120,28 +126,37 @@ class RunReport:
         self._summary(task, exit_code=exit_code)
         if self._terminal.quiet and exit_code == 0:
             return
+        level = _level(exit_code)
         before = Counts() if self._task is None else self._task.counts
         name = f"task {task.id} " if self._terminal.quiet else ""  # otherwise it was named at the start
-        self._terminal.show(f"{name}{task.status}: {counts_and_time(task, before, self._seconds())}")
+        line = f"{name}{task.status}: {counts_and_time(task, before, self._seconds())}"
+        self._show_counts(line, task.counts, level=level)
         self._describe_if_quiet(task, exit_code=exit_code)
         if self._terminal.verbose:
             self._terminal.show(f"seconds busy: {seconds_line(task.seconds)}")
         if task.counts.truncated:
             self._terminal.show(_CUT)
-        self._show_rejects_and_remedy(task)
+        self._show_rejects_and_remedy(task, level=level)
         if task.status.value == "done" and not self._terminal.quiet and not self._one_of_many:
             self._show_place(task)
 
     def _show_place(self, task: Task) -> None:
-        place = f"collection {task.collection} in {task.chroma}, embedded by {task.model}"
-        if task.model != DEFAULT_MODEL:
-            self._terminal.show(f"{place}; a query has to be embedded by the same model")
-            return
-        call = f"chromadb.{client_call(task.chroma)}.get_collection({task.collection!r})"
-        self._terminal.show(f"{place}; to query it:")
-        self._terminal.show(
-            f"  python -c \"import chromadb; print({call}.query(query_texts=['your text'], n_results=3))\""
-        )
+        place = f"collection {task.collection} in {task.chroma}"
+        if self._has_records(task):
+            self._terminal.show(f"{place}, embedded by {task.model}; to query it:")
+            self._terminal.show(f"  {query_command(task, self._terminal.printed)}")
+        else:
+            self._terminal.show(f"{place} has no records")
+
+    def _has_records(self, task: Task) -> bool:
+        counts = task.counts
+        if counts.inserted + counts.updated + counts.unchanged:
+            return True
+        from upsert_cli.checking.inventory import collections_at
+
+        with suppress(UpsertCliError):  # the load has ended well, whatever the target answers now
+            return any(one.records for one in collections_at(self._journal, task.chroma) if one.name == task.collection)
+        return False
 
     def rehearsed(self, outcome: Rehearsal, *, exit_code: int) -> None:
         """Says what a load would do."""
@@ -157,16 +172,16 @@ class RunReport:
         self._events.emit("summary", {"exit_code": exit_code, "seconds": took(self._seconds())} | fields | estimate)
         if self._terminal.quiet and exit_code == 0:
             return
+        level = _level(exit_code)
         counts = counts_line(outcome.counts.as_json())
         if outcome.compared:
-            self._terminal.show(
-                f"dry run: {counts}; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
-            )
+            line = f"dry run: {counts}; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
         else:
-            self._terminal.show(f"dry run, compared with nothing: {counts}; nothing was written")
+            line = f"dry run, compared with nothing: {counts}; nothing was written"
+        self._show_counts(line, outcome.counts, level=level)
         if outcome.counts.truncated:
             self._terminal.show(_CUT)
-        self._list_rejects(outcome.rejects)
+        self._list_rejects(outcome.rejects, level=level)
         if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
             self._terminal.show(f"  {more:,} more")
         for identifier in outcome.to_delete[:REPORTED_REJECTS]:
@@ -197,9 +212,10 @@ class RunReport:
         if skipped is not None:
             self._terminal.show(f"nothing was done: {skipped}")
         elif task is not None:
-            self._terminal.show(f"task {task.id} is {task.status} already: {counts_line(task.counts.as_json())}")
+            line = f"task {task.id} is {task.status} already: {counts_line(task.counts.as_json())}"
+            self._show_counts(line, task.counts, level=_level(exit_code))
             self._describe_if_quiet(task, exit_code=exit_code)
-            self._show_rejects_and_remedy(task)
+            self._show_rejects_and_remedy(task, level=_level(exit_code))
             if task.status is TaskStatus.CANCELED:
                 self._terminal.show(f"  to go on with it: {self._command(f'restart {task.id}')}")
 
@@ -227,12 +243,11 @@ class RunReport:
         self._summary(task, exit_code=exit_code, detail=message)
         if task is None:
             return
-        self._terminal.show(
-            f"task {task.id} {task.status}: {task.rows:,} rows settled, {counts_line(task.counts.as_json())}"
-        )
+        line = f"task {task.id} {task.status}: {task.rows:,} rows settled, {counts_line(task.counts.as_json())}"
+        self._show_counts(line, task.counts, level="error")
         self._describe_if_quiet(task, exit_code=exit_code)
         if task.counts.failed:
-            self._show_rejects(task)
+            self._show_rejects(task, level="error")
         again = f"restart {task.id}"
         # What was typed wrong, or is refused for its options, a restart with the same options would not mend.
         if exit_code == UpsertCliError.exit_code and again not in str(error) and task.status is not TaskStatus.DONE:
@@ -247,22 +262,29 @@ class RunReport:
             for name, value in described_load(task, exit_code=exit_code):
                 self._terminal.show(f"  {name:<9}  {value}")
 
-    def _show_rejects_and_remedy(self, task: Task) -> None:
+    def _show_rejects_and_remedy(self, task: Task, *, level: Level) -> None:
         if task.counts.failed:
-            self._show_rejects(task)
+            self._show_rejects(task, level=level)
             self._terminal.show(f"  once they are mended: {command_for_mended(task, self._terminal.printed)}")
 
-    def _show_rejects(self, task: Task) -> None:
-        self._list_rejects(task.failed_items)
+    def _show_counts(self, line: str, counts: Counts, *, level: Level) -> None:
+        """Show a line with counts; that some items were rejected stands out in it."""
+        self._terminal.show(line, accent=f"{counts.failed:,} rejected" if counts.failed else "", level=level)
+
+    def _show_rejects(self, task: Task, *, level: Level) -> None:
+        self._list_rejects(task.failed_items, level=level)
         more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
         also = f"{more:,} more; " if more > 0 else ""
         self._terminal.show(f"  {also}all of them: {self._command(f'info {task.id} --failed')}")
 
-    def _list_rejects(self, records: Sequence[dict[str, Any]]) -> None:
+    def _list_rejects(self, records: Sequence[dict[str, Any]], *, level: Level) -> None:
         # In GitHub Actions the last ones stay in the log alone, so that there is room for the error that ends the step.
         for number, record in enumerate(records[:REPORTED_REJECTS]):
-            tell = self._terminal.point_at if number < ANNOTATED_REJECTS else self._terminal.list_row
-            tell(record["source"], record["row"], f"{record['failure_stage']}: {record['detail']}")
+            where, why = (record["source"], record["row"]), f"{record['failure_stage']}: {record['detail']}"
+            if number < ANNOTATED_REJECTS:
+                self._terminal.point_at(*where, why, level=level)
+            else:
+                self._terminal.list_row(*where, why)
 
     def _summary(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> None:
         ending: dict[str, Any] = {"exit_code": exit_code, "seconds": self._seconds(), "detail": detail}
@@ -271,3 +293,8 @@ class RunReport:
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began
+
+
+def _level(exit_code: int) -> Level:
+    """Return how grave it is that items were rejected, by the exit code of their load."""
+    return "warning" if exit_code in (0, SOME_REJECTED) else "error"

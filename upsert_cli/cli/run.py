@@ -22,6 +22,7 @@ from upsert_cli.cli.values import Share
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import Kind, Request, exit_code
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def restart(
     def opening() -> Opening:
         from upsert_cli.loading.opening import reopen_task
 
+        if not enqueue:
+            require_resources()
         found = session.journal.resolve(task_id)
         return reopen_task(
             session.journal,
@@ -133,6 +136,8 @@ def _load(session: Session, kind: Kind, **options: Any) -> None:
     def opening() -> Opening:
         from upsert_cli.loading.opening import open_task
 
+        if not request.enqueue:
+            require_resources()
         return open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running, wait_until=wait_until)
 
     _work(
@@ -151,6 +156,7 @@ def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) 
     from upsert_cli.loading.rehearsal import rehearse
 
     with RunReport(session.journal, session.terminal, json=json) as report:
+        require_resources()
         outcome = rehearse(
             session.journal,
             request,

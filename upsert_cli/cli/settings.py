@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from upsert_cli.configuration import Configuration, Setting, read_configuration
-from upsert_cli.errors import BadSetting
+from upsert_cli.errors import BadSetting, UsageFault
 from upsert_cli.folders import expanded
 
 OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
@@ -90,6 +90,24 @@ def as_typed(setting: Setting, param: click.Option) -> Any:
     if isinstance(value, list):
         _refuse(setting, "one text or number, not a list")
     return texts[0]
+
+
+def value_unless_given(command: str, option: str) -> Any:
+    """Return the value that an option of a command has if it is not given: that of a variable, a file or the default.
+
+    None where the command would refuse it.
+    """
+    root = click.get_current_context().find_root()
+    found = root.command.get_command(root, command) if isinstance(root.command, click.Group) else None
+    if found is None:
+        return None
+    ctx = click.Context(found, info_name=command, parent=root)
+    param = next(param for param in found.params if param.name == option)
+    try:
+        value, _ = param.consume_value(ctx, {})
+        return param.process_value(ctx, value)
+    except (click.UsageError, UsageFault):
+        return None
 
 
 def options_of(command: click.Command) -> list[click.Option]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from upsert_cli.cli.printed_commands import PrintedCommands
+from upsert_cli.cli.settings import value_unless_given
 from upsert_cli.cli.text import counts_line
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.tasks import DIED, Task
@@ -30,6 +32,17 @@ def command_for_mended(task: Task, printed: PrintedCommands) -> str:
     if any(source.get("spooled") for source in task.inputs):
         return f"{printed.command('upsert-cli run FILE')}, with what `--failed` printed"
     return printed.command(f"upsert-cli restart {task.id} --from-start")
+
+
+def query_command(task: Task, printed: PrintedCommands) -> str:
+    """Return the command that queries the collection of a task, with the options that `query` does not have already."""
+    model_path = task.options.get("model_path")
+    wanted = {"chroma": task.chroma, "collection": task.collection, "model_path": model_path and Path(model_path)}
+    words = ["upsert-cli", "query", "your text"]
+    for name, value in wanted.items():
+        if value and value != value_unless_given("query", name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return printed.command(shlex.join(words))
 
 
 def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:

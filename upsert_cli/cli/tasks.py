@@ -13,9 +13,9 @@ from upsert_cli.cli import watching
 from upsert_cli.cli.moments import Moment
 from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.streams import require_stdout
-from upsert_cli.cli.tables import print_table
+from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.task_words import how_to_continue, state_of
-from upsert_cli.cli.text import counts_line, safe, safe_json, seconds_line, tab_separated
+from upsert_cli.cli.text import counts_line, safe_json, seconds_line
 from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.attempts import Attempt
@@ -50,7 +50,7 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
     elif json and not follow:
         click.echo(safe_json(_as_json(session, task, running=running)))
     elif not json:
-        _print_pairs(_described(session, task, running=running))
+        print_pairs(_described(session, task, running=running))
     if exit_status:
         click.get_current_context().exit(_state_code(task, running=running))
 
@@ -92,15 +92,14 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
         if json:
             click.echo(safe_json([_as_json(session, task, running=running) for task, running in tasks]))
         else:
-            shown = [_row(task, running=running) for task, running in tasks]
-            print_table(session.terminal, _HEADER, shown, numbers=_NUMBERS)
+            print_table(session.terminal, _COLUMNS, [_row(task, running=running) for task, running in tasks])
 
     if watch is None:
         tasks = found()
         show(tasks)
         _explain_list(session, tasks, narrowed=bool(which["statuses"] or which["since"] or which["offset"]))
     elif not json and sys.stdout.isatty():
-        watching.watch_rows(session.terminal, _HEADER, rows, numbers=_NUMBERS, seconds=watch)
+        watching.watch_rows(session.terminal, _COLUMNS, rows, seconds=watch)
     else:
         watching.watch_lines(lambda: show(found()), seconds=watch)
 
@@ -161,8 +160,15 @@ def _state_code(task: Task, *, running: bool) -> int:
     return exit_code(task)
 
 
-_HEADER = ("ID", "STATUS", "CREATED", "ROWS", "REJECTED", "COLLECTION", "SOURCES")
-_NUMBERS = ("ROWS", "REJECTED")
+_COLUMNS = (
+    Column(title="ID"),
+    Column(title="STATUS"),
+    Column(title="CREATED", order=1, widths=(11, 5)),
+    Column(title="ROWS", number=True),
+    Column(title="REJECTED", number=True),
+    Column(title="COLLECTION", order=2, widths=(10, 6)),
+    Column(title="SOURCES", order=3, widths=(12, 8), keep="end"),
+)
 
 
 def _row(task: Task, *, running: bool) -> tuple[str, ...]:
@@ -215,11 +221,3 @@ def _attempt_line(attempt: Attempt, *, is_running: bool) -> str:
     because = f" ({attempt.detail})" if attempt.detail else ""
     state = DIED if attempt.finished_at is None and not is_running else attempt.status
     return f"{state}, {span}, then {counts_line(attempt.counts.as_json())}{because}"
-
-
-def _print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    if not sys.stdout.isatty():
-        click.echo(tab_separated(pairs))
-        return
-    for name, value in pairs:
-        click.echo(f"{name:<10}  {safe(value)}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 ColorChoice = Literal["auto", "always", "never"]
 ProgressChoice = Literal["auto", "bar", "plain", "none"]
 
+_COLORS: dict[Level, str] = {"warning": "yellow", "error": "red"}
+
+
+@dataclass(slots=True)
+class Screen:
+    """What is drawn at the bottom of the terminal, over itself."""
+
+    print_above: Callable[[str], None] | None = None
+    """Prints a line above it; None where nothing is drawn."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terminal:
@@ -32,6 +43,7 @@ class Terminal:
     progress: ProgressChoice = "auto"
     printed: PrintedCommands = AS_WRITTEN
     """Completes the commands in messages."""
+    screen: Screen = field(default_factory=Screen)
 
     def say(self, message: str) -> None:
         """Shows a message of the tool's own, unless only failures are wanted."""
@@ -41,37 +53,37 @@ class Terminal:
     def warn(self, message: str) -> None:
         """Shows what the user should know although the work goes on."""
         if not self.quiet:
-            self._line("warning", "yellow", message)
+            self._line("warning", message)
 
     def fail(self, message: str, *, annotated: bool = True) -> None:
         """Show an error, always; in GitHub Actions as an annotation, unless an earlier step has one for the cause."""
-        self._line("error", "red", message, annotated=annotated)
+        self._line("error", message, annotated=annotated)
 
-    def show(self, message: str) -> None:
-        """Shows a line on stderr, always."""
-        self._echo_plain(self.printed.complete(message))
+    def show(self, message: str, *, accent: str = "", level: Level = "warning") -> None:
+        """Show a line on stderr, always; its part `accent` has the color of `level`."""
+        line = safe(without_secrets(self.printed.complete(message)))
+        before, found, after = line.partition(accent) if accent and self.colored else (line, "", "")
+        self._echo(before + (click.style(found, fg=_COLORS[level], bold=True) if found else "") + after)
 
-    def point_at(self, source: str, row: int, message: str) -> None:
-        """Shows what is wrong with a row, always; in GitHub Actions beside the file."""
+    def point_at(self, source: str, row: int, message: str, *, level: Level) -> None:
+        """Show what is wrong with a row, always; in GitHub Actions as an annotation of the file."""
         if in_actions():
-            _echo(annotation("error", f"{source}:{row}: {message}", source=source, row=row), colored=False)
+            self._echo(annotation(level, f"{source}:{row}: {message}", source=source, row=row))
         else:
             self.list_row(source, row, message)
 
     def list_row(self, source: str, row: int, message: str) -> None:
         """Shows what is wrong with a row, always."""
-        self._echo_plain(f"  {source}:{row}: {message}")  # text from a file, which is shown as it is
+        # Of text from a file no command is completed.
+        self._echo(safe(without_secrets(f"  {source}:{row}: {message}")))
 
-    def _echo_plain(self, message: str) -> None:
-        _echo(safe(without_secrets(message)), colored=False)
-
-    def _line(self, label: Level, color: str, message: str, *, annotated: bool = True) -> None:
+    def _line(self, level: Level, message: str, *, annotated: bool = True) -> None:
         message = self.printed.complete(message)
         if in_actions() and annotated:
-            _echo(annotation(label, message), colored=False)
+            self._echo(annotation(level, message))
             return
-        styled = click.style(f"{label}:", fg=color, bold=True) if self.colored else f"{label}:"
-        _echo(f"{styled} {safe(without_secrets(message))}", colored=self.colored)
+        styled = click.style(f"{level}:", fg=_COLORS[level], bold=True) if self.colored else f"{level}:"
+        self._echo(f"{styled} {safe(without_secrets(message))}")
 
     @property
     def colored(self) -> bool:
@@ -105,8 +117,10 @@ class Terminal:
             emoji=False,
         )
 
-
-def _echo(line: str, *, colored: bool) -> None:
-    # A terminal that was closed, or a log that is full, must not change how the work ends.
-    with suppress(OSError):
-        click.echo(line, err=True, color=colored)
+    def _echo(self, line: str) -> None:
+        # A terminal that was closed, or a log that is full, must not change how the work ends.
+        with suppress(OSError):
+            if self.screen.print_above is not None:
+                self.screen.print_above(line)
+            else:
+                click.echo(line, err=True, color=self.colored)

@@ -40,6 +40,11 @@ def tab_separated(rows: Iterable[Iterable[object]]) -> str:
     return "\n".join("\t".join(safe(str(cell)) for cell in row) for row in rows)
 
 
+def ellipsis() -> str:
+    """Return the mark for what is left out of a text on stdout."""
+    return "…" if _takes_unicode() else "..."
+
+
 def counts_line(counts: Mapping[str, int]) -> str:
     """Returns the counts of a task as a person reads them; zeros of the rarer kinds are left out."""
     parts = [f"{counts['inserted']:,} inserted", f"{counts['updated']:,} updated", f"{counts['unchanged']:,} unchanged"]

@@ -11,12 +11,16 @@ from upsert_cli.checking.subject import Subject
 from upsert_cli.checking.verification import Verification
 from upsert_cli.checking.verification import verify as verify_subject
 from upsert_cli.cli.options import Session, TaskId, all_of, common_options, json_option, option
+from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.cli.task_words import how_to_continue
-from upsert_cli.cli.text import safe_json, tab_separated
+from upsert_cli.cli.text import safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import Options
+
+_COLUMNS = (Column(title="PROBLEM"), Column(title="ID"), Column(title="DETAIL", widths=(40, 20)))
 
 
 @click.command()
@@ -52,6 +56,7 @@ def verify(
     """
     options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     try:
+        require_resources()
         if task_id is not None:
             task_id = session.journal.resolve(task_id)
             _warn_of_missing_rows(session, task_id)
@@ -82,7 +87,7 @@ def _show(session: Session, outcome: Verification, *, json: bool) -> None:
     if json:
         click.echo(safe_json(outcome.as_json()))
     elif outcome.found.wrong:
-        click.echo(tab_separated([("PROBLEM", "ID", "DETAIL"), *outcome.found.examples()]))
+        print_table(session.terminal, _COLUMNS, list(outcome.found.examples()))
     if outcome.repaired is not None:
         repaired = outcome.repaired
         for name in repaired.aside:

@@ -9,9 +9,10 @@ from contextlib import closing, contextmanager
 
 import click
 
-from upsert_cli.cli.display import open_display
+from upsert_cli.cli.display import ROWS_BAR, open_display
+from upsert_cli.cli.frame import Frame
 from upsert_cli.cli.options import Session
-from upsert_cli.cli.tables import drawn_table
+from upsert_cli.cli.tables import Column, table_lines
 from upsert_cli.cli.task_words import how_to_continue
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import safe_json
@@ -38,7 +39,7 @@ def follow(session: Session, task_id: str, *, json: bool) -> tuple[Task, bool]:
     """
     shown: dict[str, object] = {}
     told = False
-    with _ending_in_order(), closing(open_display(session.terminal, bars=("written",))) as display:
+    with _ending_in_order(), closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
         while True:
             task, running = session.journal.look_at(task_id)
             if json and (now := session.terminal.printed.in_task(task).as_json(running=running)) != shown:
@@ -58,17 +59,15 @@ def follow(session: Session, task_id: str, *, json: bool) -> tuple[Task, bool]:
             time.sleep(FOLLOW_STEP)
 
 
-def watch_rows(
-    terminal: Terminal, header: Sequence[str], rows: Callable[[], Rows], *, numbers: Sequence[str], seconds: float
-) -> None:
-    """Draws a table on the terminal anew every so often, until a signal comes."""
-    from rich.live import Live
-
-    console = terminal.console(stderr=False)
-    with _ending_in_order(), Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+def watch_rows(terminal: Terminal, columns: Sequence[Column], rows: Callable[[], Rows], *, seconds: float) -> None:
+    """Draw a table on the terminal every `seconds`, over the one before, until a signal comes."""
+    shown = rows()
+    frame = Frame(terminal, lambda width: table_lines(columns, shown, width=width), stderr=False)
+    with _ending_in_order(), frame:
         while True:
-            live.update(drawn_table(header, rows(), numbers=numbers), refresh=True)
+            frame.draw()
             time.sleep(seconds)
+            shown = rows()
 
 
 def watch_lines(show: Callable[[], None], *, seconds: float) -> None:
@@ -89,6 +88,4 @@ def _ending_in_order() -> Iterator[None]:
 
 
 def _progress_of(task: Task) -> Progress:
-    return Progress(
-        total=task.total, read=task.rows, embedded=task.rows, written=task.rows, counts=task.counts, stage="loading"
-    )
+    return Progress(total=task.total, settled=task.rows, counts=task.counts, stage="loading")

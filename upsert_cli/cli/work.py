@@ -19,6 +19,7 @@ from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
 from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import Task
+from upsert_cli.limits import require_resources
 from upsert_cli.loading.request import gravest
 from upsert_cli.loading.stopping import Ended, code_of
 from upsert_cli.loading.worker import Outcome, run_queued
@@ -72,6 +73,7 @@ def work(
         max_tasks=1 if once else max_tasks,
     )
     try:
+        require_resources()
         with closing(outcomes):
             for outcome in outcomes:
                 shift.end(outcome)

@@ -61,8 +61,9 @@ class UnitLoad:
         """
         settlement, receipts = self._settlement, self._receipts
         settlement.go_on_from(receipts.total(), receipts.rejects())
-        self._progress.read = self._progress.embedded = self._progress.written = settlement.rows
-        self._count(0)
+        progress = self._progress
+        progress.read = progress.embedding_passed = progress.settled = settlement.rows
+        progress.counts = settlement.checkpoint.counts
         todo = self._without_receipt()
         first = next(todo, None)
         crew = None
@@ -71,7 +72,7 @@ class UnitLoad:
             with settlement.open_rejects() as rejects:
                 for receipt in crew.run(itertools.chain([first], todo)):
                     self._settle(receipt, rejects)
-        self._progress.stage = "settling ids that come again"
+        self._progress.stage = "repeats"
         repeats = self._repeats()
         first = next(repeats, None)
         if first is not None:
@@ -81,7 +82,7 @@ class UnitLoad:
         total = receipts.total()
         exact = replace(total, counts=total.counts + receipts.correction())
         settlement.go_on_from(exact, receipts.rejects())
-        self._count(0)
+        self._progress.counts = settlement.checkpoint.counts
         if self._broken is not None:
             raise self._broken
 
@@ -119,17 +120,19 @@ class UnitLoad:
         self._settlement.settle_unit(receipt, rejects)
         for name, seconds in done.seconds.items():
             self._progress.add(name, seconds)
-        self._count(done.counts.read)
+        self._count(done)
         if done.rejects:
             self._observer.rejected(done.rejects)
         self._observer.progressed(self._progress)
         self._settlement.check_failures()
 
-    def _count(self, rows: int) -> None:
-        progress = self._progress
-        progress.read += rows
-        progress.embedded += rows
-        progress.written += rows
+    def _count(self, done: UnitReceipt) -> None:
+        progress, counts = self._progress, done.counts
+        progress.read += counts.read
+        progress.embedding_passed += counts.read
+        progress.settled += counts.read
+        progress.embedded += done.embedded
+        progress.written += counts.inserted + counts.updated
         progress.counts = self._settlement.checkpoint.counts
 
     # -- ids that come again ----------------------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.request import Options
 from upsert_cli.loading.resources import load_model, model_of, recipe_of
 from upsert_cli.loading.stages import Stages
-from upsert_cli.loading.writing import delete_stale, write_window
+from upsert_cli.loading.writing import delete_stale, embedded_instead, write_window
 from upsert_cli.models import Model
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
+from upsert_cli.stream.embedded import ItemCounter
 from upsert_cli.stream.embedder import Embedder
 from upsert_cli.stream.items.item import Position
 from upsert_cli.stream.pace import Pace
@@ -61,6 +62,9 @@ class UnitReceipt:
     unit: Unit
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
+    embedded: int = 0
+    """Items whose text was embedded."""
+
     rejects: tuple[dict[str, Any], ...] = ()
     """In the order of their rows."""
 
@@ -150,7 +154,7 @@ class UnitRunner:
             load=lambda: self._load(model),
         )
         tally = _Tally()
-        outcomes = Outcomes()
+        outcomes, items = Outcomes(), ItemCounter()
         rest: Position | None = None
         after = unit.start
         broken: SourceUnreadable | None = None
@@ -158,9 +162,11 @@ class UnitRunner:
             try:
                 for embedded in stream:
                     before = writer.seconds["writing"]
-                    outcome = outcomes.of_written(write_window(embedded, writer, embed=stages.embed))
+                    written = write_window(embedded, writer, embed=stages.embed)
+                    outcome = outcomes.of_written(written)
                     delete_stale(outcome.stale, writer)
                     tally.add(outcome)
+                    tally.embedded += items.count(embedded) + embedded_instead(written)
                     seconds = writer.seconds["writing"] - before
                     progress.add("writing", seconds)
                     stages.settled(embedded.window, write_seconds=seconds)
@@ -174,6 +180,7 @@ class UnitRunner:
             unit=unit,
             counts=tally.counts,
             converted=tally.converted,
+            embedded=tally.embedded,
             rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
             ids=tuple(tally.ids.items()),
             seconds=progress.seconds,
@@ -223,6 +230,7 @@ class _Tally:
 
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
+    embedded: int = 0
     rejects: list[dict[str, Any]] = field(default_factory=list)
     ids: dict[bytes, Loaded] = field(default_factory=dict)
 

@@ -13,12 +13,12 @@ class EmbedderUnusable(UpsertCliError):
     model: str
     folder: str
     reason: str
+    cached: bool = False
+    """The folder is of the cache; else the user named it."""
 
     def __str__(self) -> str:
-        return (
-            f"the model {self.model} in {self.folder} cannot be loaded ({self.reason}); "
-            f"`upsert-cli models check --model {self.model}` tries it, removing the folder fetches it anew"
-        )
+        remedy = "remove the folder, and it is fetched again" if self.cached else "give --model-path another folder"
+        return f"the model {self.model} in {self.folder} cannot be loaded ({self.reason}); {remedy}"
 
 
 class DeviceUnusable(UpsertCliError):

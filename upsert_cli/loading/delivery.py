@@ -8,11 +8,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from upsert_cli.errors import SourceChanged, SourceUnreadable, UpsertCliError
+from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.loading.overlapping import Delivered, Overlap
 from upsert_cli.loading.progress import Observer, Progress
 from upsert_cli.loading.settling import Settlement
 from upsert_cli.loading.stages import Stages
+from upsert_cli.loading.writing import Written, embedded_instead
 from upsert_cli.stream.chroma.rows import Member
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS
 from upsert_cli.stream.embedded import Embedded
@@ -106,7 +108,7 @@ class Delivery:
         self.delete_stale(outcome.stale)
         records = self.settlement.settle(window, outcome, self.rejects)
         self.stages.settled(window, write_seconds=delivered.seconds)
-        self.progress.written += window.read
+        self._count(delivered.written, outcome.counts)
         self.progress.counts = self.settlement.checkpoint.counts
         self.progress.seconds |= self.overlap.seconds()
         if records:
@@ -114,3 +116,8 @@ class Delivery:
         self.observer.progressed(self.progress)
         if not self.settlement.is_retry:  # a retry begins with all failures that there were
             self.settlement.check_failures()
+
+    def _count(self, written: Sequence[Written], counts: Counts) -> None:
+        self.progress.embedded += embedded_instead(written)
+        self.progress.written += counts.inserted + counts.updated
+        self.progress.settled += counts.read

@@ -70,7 +70,7 @@ class Lookout:
         """Shows how far the task is, and what is said meanwhile; raises nothing."""
         if isinstance(self._stopping.reason, Interrupted) and not self._announced:
             self._announced = True
-            self._observer.told("stopping after what is being written; a second signal ends it at once")
+            self._observer.told("stopping after the batch in flight; a second signal ends it at once")
         if time.monotonic() >= self._next_pulse:
             self._next_pulse = time.monotonic() + PULSE_SECONDS
             self._observer.progressed(self._progress)

@@ -24,6 +24,7 @@ from upsert_cli.errors import (
 )
 from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
+from upsert_cli.limits import limit_reached
 from upsert_cli.loading.deletion import Deletion
 from upsert_cli.loading.delivery import Delivery
 from upsert_cli.loading.lookout import Lookout
@@ -123,13 +124,8 @@ class _Attempt:
         self._options = Options.from_json(task.options)
         self._settlement = Settlement(journal, claim, task)
         self._sources = [Source.from_json(value) for value in task.inputs]
-        done = self._settlement.rows
-        self._progress = Progress(
-            total=self._settlement.total(),
-            read=done,
-            embedded=done,
-            written=done,
-            counts=self._settlement.checkpoint.counts,
+        self._progress = Progress.at(
+            self._settlement.rows, total=self._settlement.total(), counts=self._settlement.checkpoint.counts
         )
         self._stages = Stages(self._options, self._progress)
         self._began = time.monotonic()
@@ -265,7 +261,7 @@ class _Attempt:
             return self._stopping.reason
         if isinstance(error, Refusal) and self._settlement.has_advanced:
             return StoppedMidway(task_id=self._task.id, reason=str(error))
-        return error
+        return limit_reached(error) or error
 
     def finish_after(self, error: BaseException) -> None:
         """Writes why the attempt ended into the task's record; where that fails too, the first error is what counts."""

@@ -17,13 +17,42 @@ class Progress:
     """How far a task is; read by the display while the stages count."""
 
     total: int | None
+    """Rows of all sources, where that is known."""
+
     read: int = 0
+    """Rows that were read, in all attempts; the same goes for `embedding_passed` and `settled`."""
+
+    embedding_passed: int = 0
+    """Rows that were embedded, or needed no vector."""
+
+    settled: int = 0
+    """Rows that are written, or needed no writing, and committed."""
+
     embedded: int = 0
+    """Items whose text was embedded, in this attempt."""
+
     written: int = 0
+    """Items that were inserted or updated, in this attempt."""
+
     counts: Counts = field(default_factory=Counts)
     stage: str = "starting"
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy, without its waiting for others; each name is added to by one thread."""
+
+    @classmethod
+    def at(cls, rows: int, *, total: int | None, counts: Counts) -> Progress:
+        """Return the progress of an attempt that goes on after `rows` rows."""
+        return cls(total=total, read=rows, embedding_passed=rows, settled=rows, counts=counts)
+
+    @property
+    def to_embed(self) -> int | None:
+        """Return the items that this attempt embeds, as far as is known: each row that is left may be one."""
+        return None if self.total is None else self.embedded + max(0, self.total - self.embedding_passed)
+
+    @property
+    def to_write(self) -> int | None:
+        """Return the items that this attempt writes, as far as is known: each row that is left may be one."""
+        return None if self.total is None else self.written + max(0, self.total - self.settled)
 
     @contextmanager
     def busy(self, name: str) -> Iterator[None]:

@@ -75,7 +75,7 @@ class Recording:
         self._observer.killed()
 
     def _at_start(self, progress: Progress) -> Course | None:
-        if not progress.written:
+        if not progress.settled:
             return Course()  # read from the start, whatever was before
         try:
             return self._claim.course()
@@ -89,8 +89,8 @@ class Recording:
                 attempt=self._attempt,
                 seconds=round(time.monotonic() - self._began, 3),
                 read=progress.read,
-                embedded=progress.embedded,
-                written=progress.written,
+                embedded=progress.embedding_passed,
+                written=progress.settled,
                 # A copy at once, since the stages' threads may add a name meanwhile.
                 busy={name: round(seconds, 3) for name, seconds in progress.seconds.copy().items()},
             )

@@ -16,7 +16,7 @@ from upsert_cli.stream.ahead import STEP, StreamEnded, run_ahead
 from upsert_cli.stream.chroma.rows import Leased
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Recipe
-from upsert_cli.stream.embedded import Embedded
+from upsert_cli.stream.embedded import Embedded, ItemCounter
 from upsert_cli.stream.embedder import Embedder, Loader
 from upsert_cli.stream.items.reading import Position
 from upsert_cli.stream.pace import Pace
@@ -162,8 +162,10 @@ class Stages:
             yield window
 
     def _embedded(self, windows: Iterator[Embedded]) -> Iterator[Embedded]:
+        items = ItemCounter()
         for embedded in windows:
-            self._progress.embedded += embedded.window.read
+            self._progress.embedded += items.count(embedded)
+            self._progress.embedding_passed += embedded.window.read
             self._progress.add("embedding", embedded.seconds)
             self._pace.learn("embedding", embedded.window.rows, embedded.seconds)
             yield embedded

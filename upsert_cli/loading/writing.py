@@ -56,6 +56,12 @@ def write_window(
     return written
 
 
+def embedded_instead(written: Sequence[Written]) -> int:
+    """Return how many items were only embedded when a row before took the place of a rejected one."""
+    first, *others = [one.embedded.embedded_items() for one in written]
+    return len(set().union(*others) - first)
+
+
 def _write(embedded: Embedded, writer: Writer, between: Callable[[], None]) -> list[Reject]:
     upserts, updates = embedded.upserts(), embedded.updates()
     if not upserts.ids and not updates.ids:

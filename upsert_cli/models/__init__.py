@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ModelDamaged, ModelNotFound, ModelNotKept, PlaceUnusable, UnknownModel
 from upsert_cli.models.cache import (
+    HUB_FOLDER,
     cache_folder,
     is_cached,
     is_in_cache,
@@ -28,7 +29,6 @@ from upsert_cli.models.entry import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, En
 __all__ = ["DEFAULT_MODEL", "Model", "ModelInfo", "cache_folder", "find_model", "known_name", "list_models", "silent"]
 
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
-HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
 NEAR_NAMES = 3  # names in a question
 NOT_ASKED = "not asked, since the network is to be left alone"
 

@@ -15,6 +15,8 @@ from upsert_cli.folders import expanded, no_home, user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
+PLACE_PREFIX = "models--"
+HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
 _NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network says
 STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by one that was killed
 
@@ -44,14 +46,17 @@ def is_cached(name: str, files: Collection[str]) -> bool:
 
 
 def is_in_cache(folder: Path) -> bool:
-    """Tell whether a folder is of the cache, which may be fetched again, or was given by the user."""
+    """Tell whether a folder is one that we made in the cache, and not one that the user keeps, there or elsewhere."""
     cache = _known_cache_folder()
-    return cache is not None and folder.is_relative_to(cache)
+    if cache is None or not folder.resolve().is_relative_to(cache.resolve()):
+        return False
+    top = folder.resolve().relative_to(cache.resolve()).parts[:1]
+    return top == (HUB_FOLDER,) or bool(top and top[0].startswith(PLACE_PREFIX))
 
 
 def place_of(name: str) -> Path:
     """Returns where the model `name` is, or would be: a folder, or a link to one that the hub's client keeps."""
-    return cache_folder() / ("models--" + name.replace("/", "--"))
+    return cache_folder() / (PLACE_PREFIX + name.replace("/", "--"))
 
 
 def missing_files(folder: Path, files: Collection[str]) -> list[str]:

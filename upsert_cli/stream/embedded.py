@@ -43,6 +43,11 @@ class Embedded:
         """Returns the records to write with their vectors."""
         return self._records(self.rows, self.vectors)
 
+    def embedded_items(self) -> set[str]:
+        """Return the ids of the items of which a text was embedded; items that bring their own vectors are not."""
+        documents = [self.window.documents[row] for row in self.rows]
+        return {document.item.object_id for document in documents if document.vector is None}
+
     def new_ids(self) -> set[str]:
         """Returns the ids of items of which the collection had nothing when the window was compared."""
         pairs = zip(self.window.documents, self.comparison.verdicts, strict=True)
@@ -73,3 +78,17 @@ class Embedded:
             ],
             vectors=vectors,
         )
+
+
+class ItemCounter:
+    """Counts items whose text was embedded; one that is longer than a window is counted with its last window."""
+
+    def __init__(self) -> None:
+        """Begin with the first window."""
+        self._unfinished: set[str] = set()
+
+    def count(self, embedded: Embedded) -> int:
+        """Return the items that end in the next window."""
+        items = embedded.embedded_items() | self._unfinished
+        self._unfinished = items if embedded.window.goes_on else set()
+        return 0 if embedded.window.goes_on else len(items)

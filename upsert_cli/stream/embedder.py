@@ -9,8 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from upsert_cli.errors import DeviceUnusable, EmbedderUnusable
+from upsert_cli.errors import DeviceUnusable, EmbedderUnusable, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
+from upsert_cli.limits import limit_reached
+from upsert_cli.models.cache import is_in_cache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +86,7 @@ class FastEmbedder:
             self._tokenizer = self._prepare_tokenizer()
             checked(self.embed([PROBE_TEXT]), texts=1, dimension=dimension)
         except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
-            raise EmbedderUnusable(model=name, folder=str(folder), reason=one_line(error)) from error
+            raise _unusable(name, folder, error) from error
         session = getattr(self._embedding.model, "model", None)
         # Where the GPU's libraries do not fit, onnxruntime warns and goes on with the processor, many times slower.
         if device == "cuda" and session is not None and GPU_PROVIDER not in session.get_providers():
@@ -187,8 +189,14 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer, _ = load_tokenizer(folder)
     except Exception as error:  # tokenizers raises bare ones
-        raise EmbedderUnusable(model="tokenizer", folder=str(folder), reason=one_line(error)) from error
+        raise _unusable("tokenizer", folder, error) from error
     return _counting(tokenizer)
+
+
+def _unusable(model: str, folder: Path, error: Exception) -> UpsertCliError:
+    if (limit := limit_reached(error, by_words=True)) is not None:
+        return limit
+    return EmbedderUnusable(model=model, folder=str(folder), reason=one_line(error), cached=is_in_cache(folder))
 
 
 def _counting(tokenizer: Any) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.errors import EmbedderFailed, Stage
+from upsert_cli.limits import limit_reached
 from upsert_cli.stream.averages import Averages
 from upsert_cli.stream.chroma.rows import Comparison, Verdict
 from upsert_cli.stream.documents.document import Document
@@ -197,7 +198,7 @@ class _WindowWork:
         try:
             self._vectors_of([" ".join([PROBE_TEXT] * (tokens // 2 + 1))])
         except Exception as also:  # noqa: BLE001  # whatever it is, it is not the fault of a text
-            raise EmbedderFailed(reason=one_line(also)) from error
+            raise limit_reached(also, by_words=True) or EmbedderFailed(reason=one_line(also)) from error
 
     def _vectors_of(self, texts: list[str]) -> Vectors:
         return checked(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)

@@ -68,20 +68,6 @@ def place_named(typed: str) -> str:
     return str(address_of(_cloud_url() if typed == CLOUD else typed))
 
 
-def client_call(place: str) -> str:
-    """Returns how a user of chromadb connects to a place."""
-    if not is_server(place):
-        return f"PersistentClient({place!r})"
-    address = address_of(place)
-    if address.is_cloud:
-        return f"CloudClient(tenant={address.tenant!r}, database={address.database!r})"
-    parts = urlsplit(address.url)
-    names = "" if address.is_default else f", tenant={address.tenant!r}, database={address.database!r}"
-    port = parts.port or _PORTS[parts.scheme]
-    ssl = ", ssl=True" if parts.scheme == "https" else ""
-    return f"HttpClient({parts.hostname!r}, {port}{ssl}{names})"
-
-
 def address_of(text: str) -> Address:
     """Takes a server's address apart; tenant and database may come from the environment where it has none.
 

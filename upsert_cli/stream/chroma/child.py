@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.leases import Holder, Lease, LeaseHeld
+from upsert_cli.limits import limit_reached
 from upsert_cli.stream.chroma.folder import unusable
 from upsert_cli.stream.chroma.ledger import Ledger
 from upsert_cli.stream.chroma.place import Place
@@ -218,4 +219,6 @@ def _portable(error: BaseException) -> Exception:
     """Returns an error that survives the pipe; one that is a bug carries its traceback as text."""
     if isinstance(error, UpsertCliError):
         return error
+    if (limit := limit_reached(error)) is not None:
+        return limit
     return RuntimeError(f"the writer's process failed: {''.join(traceback.format_exception(error)).strip()}")

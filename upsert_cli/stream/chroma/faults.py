@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
+from upsert_cli.limits import limit_reached
 from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.chroma.folder import why_full
 from upsert_cli.stream.chroma.rows import Target
@@ -64,6 +65,8 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
     """Returns what a user can do about an error of Chroma that is no row's fault; None if it is a bug."""
     if isinstance(error, UpsertCliError):
         return error
+    if (limit := limit_reached(error, by_words=True)) is not None:
+        return limit
     if is_missing(error):
         remedy = "load it anew: a restart of its task with --from-start does that"
         return TargetUnusable(path=target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from upsert_cli.errors import TargetDamaged, UpsertCliError, WriterDied
+from upsert_cli.limits import memory_limit, out_of_memory
 from upsert_cli.stream.chroma.child import Answer, Start
 from upsert_cli.stream.chroma.process import POLL_SECONDS, Died, Process
 from upsert_cli.stream.chroma.requests import Close, Request, Work
@@ -131,14 +132,16 @@ class Supervisor:
 
     def cannot_open(self, death: Died) -> UpsertCliError:
         """Returns what it means that a process died from no more than reading."""
-        if death.status not in _CRASHES:
+        if death.status not in _CRASHES or memory_limit() is not None:
             return self._died(death)
         target = self._start.target
         return TargetDamaged(
             path=target.path, collection=target.collection, detail=f"reading it ends the process by {death}"
         )
 
-    def _died(self, death: Died) -> WriterDied:
+    def _died(self, death: Died) -> UpsertCliError:
+        if memory_limit() is not None:  # the likeliest reason, and a damaged index is still damaged without the limit
+            return out_of_memory(f"the process that opens Chroma ended by {death}")
         target = self._start.target
         return WriterDied(path=target.path, collection=target.collection, how=str(death))
 

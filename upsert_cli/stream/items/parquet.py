@@ -22,6 +22,7 @@ from upsert_cli.stream.sources.inflating import native_file
 from upsert_cli.stream.sources.remote import Place
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 MAX_BATCH_ROWS = 64  # rows; more gain nothing, 8 cost twice the CPU a row
@@ -154,11 +155,12 @@ def _rows(count: int) -> str:
 @contextmanager
 def _open_seconds(path: Place, file: pq.ParquetFile) -> Iterator[Seconds | None]:
     """Open the file again if it has INT96 timestamps, to read these in whole seconds; see `parquet_times`."""
-    paths = [file.schema.column(place) for place in range(len(file.schema))]
-    names = {column.path.partition(".")[0] for column in paths if column.physical_type == "INT96"}
-    if not names:
+    leaves = (file.schema.column(place) for place in range(len(file.schema)))
+    if all(leaf.physical_type != "INT96" for leaf in leaves):
         yield None
         return
+    # By their types, since the path of a leaf does not tell a struct's field from a column with a dot in its name.
+    names = [column.name for column in file.schema_arrow if "timestamp[ns" in str(column.type)]
     with _open(path, int96_unit="s") as again:
         yield Seconds(again, names)
 
@@ -169,7 +171,19 @@ class Seconds(NamedTuple):
     file: pq.ParquetFile
 
     names: Collection[str]
-    """The columns that have such timestamps, at any depth."""
+    """The columns that may have such timestamps, at any depth."""
+
+    def read(self, rows: int, group: int, columns: Collection[str]) -> Iterator[pa.RecordBatch] | None:
+        """Return the batches of a row group with those columns that may have such timestamps, or None."""
+        wanted = [name for name in columns if name in self.names]
+        if not wanted:
+            return None
+        # A name with a dot would also select a field of a struct, so then all columns are read.
+        selected = None if any("." in name for name in wanted) else wanted
+        batches: Iterator[pa.RecordBatch] = self.file.iter_batches(
+            rows, row_groups=[group], columns=selected, use_threads=False
+        )
+        return batches
 
 
 # -- batches ------------------------------------------------------------------------------------------------------
@@ -195,9 +209,10 @@ def _records(
     _check_values(file, group)
     rows = _batch_rows(file, pages, group, names)
     readings = [read(rows)]
-    if seconds is not None and (wanted := [name for name in names or seconds.names if name in seconds.names]):
-        readings.append(seconds.file.iter_batches(rows, row_groups=[group], columns=wanted, use_threads=False))
-    converters = converters_of(file.schema_arrow, mapped=fields is None)
+    if seconds is not None and (again := seconds.read(rows, group, names or seconds.names)) is not None:
+        readings.append(again)
+    columns = (column for column in file.schema_arrow if names is None or column.name in names)
+    converters = converters_of(columns, mapped=fields is None)
     return chain.from_iterable(unpacked(batch, converters) for batch in _behind(zip(*readings, strict=True), skip))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.items.json_text import JSON_FIELDS, parse
+from upsert_cli.stream.items.json_text import JSON_FIELDS, as_text, parse
+from upsert_cli.stream.items.jsonl import SHOWN_LINE
 from upsert_cli.stream.items.parquet_types import (
     Column,
     Convert,
@@ -25,24 +26,26 @@ if TYPE_CHECKING:
 MAX_ROW = 8 << 20  # bytes; as a line of JSONL
 AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
 
+SHOWN_FAULTS = 3  # columns that cannot be read, in the message of a row
+
 
 Readings: TypeAlias = "tuple[pa.RecordBatch, ...]"
 """A batch as the reader returned it; of a file with INT96 timestamps, also those columns in seconds."""
 
-Converters: TypeAlias = Mapping[str, Convert]
+Converters: TypeAlias = Sequence[Convert]
 
 
-def converters_of(schema: pa.Schema, *, mapped: bool) -> Converters:
-    """Return the function that makes the values of each column, by its name.
+def converters_of(columns: Iterable[pa.Field], *, mapped: bool) -> Converters:
+    """Return the function that makes the values of each column.
 
     Args:
-        schema: Of the batches.
+        columns: Of the batches, in their order.
         mapped: Whether a file in another form is read, in which `payload` and `item_info` may be any text.
     """
-    return {
-        field.name: (_json_converter(field.type, mapped=mapped) if field.name in JSON_FIELDS else converter(field.type))
-        for field in schema
-    }
+    return [
+        _json_converter(column.type, mapped=mapped) if column.name in JSON_FIELDS else converter(column.type)
+        for column in columns
+    ]
 
 
 def unpacked(readings: Readings, converters: Converters) -> Iterable[dict[str, Any] | ItemError]:
@@ -57,15 +60,27 @@ def unpacked(readings: Readings, converters: Converters) -> Iterable[dict[str, A
 def _single(row: Readings, converters: Converters) -> dict[str, Any] | ItemError:
     if row[0].nbytes > MAX_ROW:
         return too_large()
-    try:
-        return _as_dicts(row, converters)[0]
-    except UnreadableValue as error:
-        return _fault(str(error))
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for place, name in enumerate(row[0].schema.names):
+        try:
+            [values[name]] = values_of(name, converters[place], _column(row, place))
+        except UnreadableValue as error:
+            faults.append(str(error))
+    return _unreadable(values, faults) if faults else values
+
+
+def _unreadable(values: dict[str, Any], faults: list[str]) -> ItemError:
+    """Return the error of a row, which keeps its other columns, so that the row can be fixed and loaded."""
+    line = None
+    with suppress(ItemError):  # nested too deep
+        line = as_text({name: value for name, value in values.items() if not isinstance(value, ItemError)})[:SHOWN_LINE]
+    return ItemError(stage=Stage.READING, detail="; ".join(faults[:SHOWN_FAULTS]), line=line)
 
 
 def _as_dicts(readings: Readings, converters: Converters) -> list[dict[str, Any]]:
     names = readings[0].schema.names
-    columns = [values_of(name, converters[name], _column(readings, place)) for place, name in enumerate(names)]
+    columns = [values_of(name, converters[place], _column(readings, place)) for place, name in enumerate(names)]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -73,7 +88,8 @@ def _column(readings: Readings, place: int) -> Column:
     """Return a column in each reading that has it."""
     first, *others = readings
     name = first.schema.names[place]
-    return (first.column(place), *(other.column(name) for other in others if name in other.schema.names))
+    places = [(other, other.schema.get_field_index(name)) for other in others]
+    return (first.column(place), *(other.column(found) for other, found in places if found >= 0))
 
 
 def _json_converter(kind: pa.DataType, *, mapped: bool) -> Convert:

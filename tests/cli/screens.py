@@ -1,0 +1,104 @@
+"""A command on an emulated terminal: what a person types into it, and what stands on its screen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from types import TracebackType
+
+import pyte
+
+from tests.conftest import Terminal
+
+ROWS = 300  # lines of the screen: nothing scrolls away
+SECONDS = 120.0  # seconds after which a test gives up
+
+
+class Screen:
+    """The screen of a command that has a terminal of its own for all of its streams."""
+
+    def __init__(self, terminal: Terminal, line: str, *, columns: int, rows: int = ROWS) -> None:
+        """Start the command."""
+        self.drawn = b""
+        """Every byte that was sent to the terminal."""
+
+        self._screen = pyte.Screen(columns, rows)
+        self._stream = pyte.ByteStream(self._screen)
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        environment = terminal.environment | {"TERM": "xterm-256color"}
+        environment.pop("COLUMNS", None)
+        self._process = subprocess.Popen(
+            terminal.arguments(line),
+            cwd=terminal.folder,
+            env=environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            # With a terminal to control it, it gets a signal for Ctrl-C, and the terminal echoes that.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._ours)
+
+    def press(self, keys: str) -> None:
+        """Press keys, as the terminal sends them."""
+        os.write(self._ours, keys.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Wait until a text stands on the screen."""
+        until = time.monotonic() + SECONDS
+        while text not in self.text:
+            assert self._read(until), f"{text!r} never came:\n{self.text}"
+
+    def finish(self, *, expect: int = 0) -> list[str]:
+        """Wait for the end of the command, check its exit code, and return the lines on the screen."""
+        until = time.monotonic() + SECONDS
+        while self._read(until):
+            pass
+        code = self._process.wait(SECONDS)
+        assert code == expect, f"exit {code}\n{self.text}"
+        return self.lines
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the lines on the screen, down to the last that is not empty."""
+        return self.text.split("\n")
+
+    @property
+    def text(self) -> str:
+        """Return what stands on the screen."""
+        return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
+
+    def _read(self, until: float) -> bool:
+        """Draw what comes next; False at the end of the command."""
+        ready, _, _ = select.select([self._ours], [], [], max(0.0, until - time.monotonic()))
+        assert ready, f"nothing more came:\n{self.text}"
+        try:
+            part = os.read(self._ours, 65_536)
+        except OSError:  # Linux reports the end of a terminal as an error
+            return False
+        self.drawn += part
+        self._stream.feed(part)
+        return bool(part)
+
+
+def shown(terminal: Terminal, line: str, *, columns: int, expect: int = 0) -> list[str]:
+    """Return the lines that a command leaves on a screen of that width."""
+    with Screen(terminal, line, columns=columns) as screen:
+        return screen.finish(expect=expect)

@@ -1,0 +1,117 @@
+"""Limits of the system: named where they are the reason, with what raises them, and without harmful advice."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Terminal
+from upsert_cli.errors import EmbedderUnusable, JournalUnwritable
+from upsert_cli.limits import limit_reached
+from upsert_cli.models import DEFAULT_MODEL, Model
+from upsert_cli.stream.embedder import FastEmbedder
+
+FILES = "is limited to {} open files"
+MEMORY = "the memory of this process is limited to {} MiB"
+
+
+def _type_limited(terminal: Terminal, limit: str, line: str) -> subprocess.CompletedProcess[str]:
+    command = shlex.join(terminal.arguments(f"upsert-cli {line}"))
+    return subprocess.run(
+        ["bash", "-c", f"ulimit {limit}; {command}"],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "named"),
+    [
+        ("-n 8", FILES.format(8)),
+        ("-n 14", FILES.format(14)),
+        ("-n 40", FILES.format(40)),
+        ("-v 300000", MEMORY.format(292)),
+        ("-v 600000", MEMORY.format(585)),
+        ("-d 400000", MEMORY.format(390)),
+    ],
+)
+@pytest.mark.parametrize("line", ["run a.jsonl", "run a.jsonl --dry-run", "restart t", "work", "verify", "query hello"])
+def test_a_limit_is_named(tiny: Terminal, limit: str, named: str, line: str) -> None:
+    """Exit code 1, one line with the limit and how to raise it, and no task that failed for it."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
+    tiny.type("upsert-cli run a.jsonl --task-id t --enqueue")
+    before = tiny.type("upsert-cli list --json").stdout
+    done = _type_limited(tiny, limit, line)
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert named in error
+    assert "`ulimit " in error
+    assert "remove" not in error
+    assert tiny.type("upsert-cli list --json").stdout == before
+
+
+def test_events_of_a_limited_load_end_with_a_summary(tiny: Terminal) -> None:
+    """With --json the limit is in the events as well."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
+    events = [json.loads(line) for line in _type_limited(tiny, "-n 10", "run a.jsonl --json").stdout.splitlines()]
+    assert [event["type"] for event in events] == ["error", "summary"]
+    assert all(FILES.format(10) in (event.get("message") or event["detail"]) for event in events)
+
+
+def test_a_soft_limit_is_raised(tiny: Terminal) -> None:
+    """Where only the soft limit of open files is low, a load needs no help."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
+    assert _type_limited(tiny, "-Sn 16", "run a.jsonl -q").returncode == 0
+
+
+def test_light_commands_need_few_files(terminal: Terminal) -> None:
+    """To look at tasks a tight limit is enough."""
+    assert _type_limited(terminal, "-n 8", "list").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "by_words", "named"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), False, "open files"),
+        (OSError(errno.ENFILE, "Too many open files in system"), False, "open files"),
+        (MemoryError(), False, "memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), False, "memory"),
+        (RuntimeError("std::bad_alloc"), True, "memory"),
+        (RuntimeError("Os { code: 24, message: \"Too many open files\" }"), True, "open files"),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 4096"), True, "memory"),
+        (RuntimeError("std::bad_alloc"), False, None),
+        (OSError(errno.ENOSPC, "No space left on device"), True, None),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_failure_is_found_in_its_causes(error: Exception, by_words: bool, named: str | None) -> None:
+    """Whatever error wraps it, the limit is what the user has to hear of."""
+    wrapped = JournalUnwritable(path="j", reason="it is a test")
+    wrapped.__cause__ = error
+    for each in (error, wrapped):
+        found = limit_reached(each, by_words=by_words)
+        assert (found is None) if named is None else named in str(found)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_model_that_cannot_be_loaded(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    """Only a folder that we made in the cache may be removed, never one that the user keeps, even inside the cache."""
+    monkeypatch.setenv("UPSERT_CLI_MODEL_CACHE", str(tmp_path))
+    folder = tmp_path / ("models--sentence-transformers--all-MiniLM-L6-v2" if cached else "mine")
+    shutil.copytree(model.folder, folder)
+    (folder / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(EmbedderUnusable) as caught:
+        FastEmbedder(DEFAULT_MODEL, folder, dimension=384, max_tokens=256)
+    assert ("remove the folder" in str(caught.value)) is cached
+    assert ("--model-path" in str(caught.value)) is not cached

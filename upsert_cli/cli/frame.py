@@ -1,0 +1,73 @@
+"""A frame at the bottom of the terminal that is drawn over itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from upsert_cli.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Render = Callable[[int], Sequence["RenderableType"]]
+
+
+class Frame:
+    """Lines that are drawn over themselves until `close`, which leaves them as they are then.
+
+    Messages are printed above the frame. The cursor waits in an empty line below it, so what the terminal echoes, such
+    as `^C`, moves no line of the frame and is erased with the next one.
+    """
+
+    def __init__(self, terminal: Terminal, render: Render, *, stderr: bool, refreshes: float | None = None) -> None:
+        """Draw nothing yet.
+
+        Args:
+            terminal: Where the frame is.
+            render: Returns what is in the frame, from top to bottom; takes the cells of a line.
+            stderr: Whether it is drawn on stderr, or on stdout.
+            refreshes: How often a second it is drawn; None: only by `draw`.
+        """
+        from rich.live import Live
+
+        self._terminal = terminal
+        self._render = render
+        self._last = False
+        self._console = terminal.console(stderr=stderr)
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._lines,
+            auto_refresh=refreshes is not None,
+            refresh_per_second=refreshes or 1.0,
+            vertical_overflow="crop",
+            redirect_stdout=False,  # data goes where the user sent it
+        )
+
+    def __enter__(self) -> Frame:
+        self._terminal.screen.print_above = self._print_above
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._last = True
+        try:
+            self._live.stop()
+        finally:
+            self._terminal.screen.print_above = None
+
+    def draw(self) -> None:
+        """Draw the frame as it is now."""
+        self._live.refresh()
+
+    def _lines(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        below = () if self._last else (Text(""),)
+        return Group(*self._render(self._console.width), *below)
+
+    def _print_above(self, line: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text.from_ansi(line), soft_wrap=True)

@@ -1,0 +1,90 @@
+"""Limits of the system on this process: open files and memory, named where they are the reason of a failure."""
+
+from __future__ import annotations
+
+import errno
+import resource
+from collections.abc import Iterator
+
+from upsert_cli.errors import UpsertCliError
+
+NEEDED_FILES = 64  # descriptors that a load may need at the same time; 24 are too few for Chroma alone
+USUAL_FILES = 1_024  # descriptors, the soft limit on most systems
+NEEDED_MEMORY = 640 << 20  # bytes of address space; what the default model and Chroma's client take
+
+_FILE_ERRORS = (errno.EMFILE, errno.ENFILE)
+_FILE_WORDS = ("too many open files",)
+_MEMORY_WORDS = ("bad_alloc", "bad allocation", "cannot allocate memory", "failed to allocate memory")
+
+
+def raise_file_limit() -> None:
+    """Allow this process the usual number of open files, where only its soft limit is lower."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = USUAL_FILES if hard == resource.RLIM_INFINITY else min(USUAL_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def require_resources() -> None:
+    """Check that this process may use what a model and Chroma need, before one of them fails for it.
+
+    Raises:
+        UpsertCliError: It may open too few files, or use too little memory.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files != resource.RLIM_INFINITY and files < NEEDED_FILES:
+        raise _too_few_files(f"this needs {NEEDED_FILES}")
+    memory = memory_limit()
+    if memory is not None and memory < NEEDED_MEMORY:
+        raise out_of_memory(f"this needs {NEEDED_MEMORY >> 20} MiB")
+
+
+def limit_reached(error: BaseException, *, by_words: bool = False) -> UpsertCliError | None:
+    """Return what a failure means that a limit is the reason of, or None if it has another reason.
+
+    Args:
+        error: The failure; its causes count too.
+        by_words: Whether its text counts, as that of a library whose errors say no more.
+    """
+    for each in _chain(error):
+        text = str(each).lower() if by_words else ""
+        if (isinstance(each, OSError) and each.errno in _FILE_ERRORS) or any(word in text for word in _FILE_WORDS):
+            return _too_few_files("no more can be opened")
+        is_memory = isinstance(each, MemoryError) or (isinstance(each, OSError) and each.errno == errno.ENOMEM)
+        if is_memory or any(word in text for word in _MEMORY_WORDS):
+            return out_of_memory("there is no more")
+    return None
+
+
+def memory_limit() -> int | None:
+    """Return the bytes of memory that this process may use; None without a limit."""
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
+
+
+def out_of_memory(what: str) -> UpsertCliError:
+    """Return the error for a failure for lack of memory, with the limit that this process has."""
+    limit = memory_limit()
+    if limit is None:
+        return UpsertCliError(
+            message=f"the memory of this machine, its container or its GPU is used up: {what}; free some or add more, "
+            "or use less with a smaller --batch-size and --token-budget"
+        )
+    return UpsertCliError(
+        message=f"the memory of this process is limited to {limit >> 20:,} MiB, and {what}; raise the limit "
+        "(`ulimit -v unlimited`, `ulimit -d unlimited`, or what starts the process) and try again"
+    )
+
+
+def _too_few_files(what: str) -> UpsertCliError:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return UpsertCliError(
+        message=f"this process is limited to {limit:,} open files, and {what}; raise the limit "
+        f"(`ulimit -n {USUAL_FILES}`, or what starts the process, such as LimitNOFILE= of systemd) and try again"
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

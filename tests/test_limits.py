@@ -15,6 +15,8 @@ from tests.conftest import Terminal
 from upsert_cli.errors import EmbedderUnusable, JournalUnwritable
 from upsert_cli.limits import limit_reached
 from upsert_cli.models import DEFAULT_MODEL, Model
+from upsert_cli.stream.chroma.faults import meaning
+from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.embedder import FastEmbedder
 
 FILES = "is limited to {} open files"
@@ -77,6 +79,31 @@ def test_a_soft_limit_is_raised(tiny: Terminal) -> None:
 def test_light_commands_need_few_files(terminal: Terminal) -> None:
     """To look at tasks a tight limit is enough."""
     assert _type_limited(terminal, "-n 8", "list").returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime")
+@pytest.mark.parametrize("day", ["1969-12-30", "1901-12-14"])
+@pytest.mark.parametrize(
+    "line", ["run a.jsonl", "run a.jsonl --dry-run", "run a.jsonl --chroma new", "verify", "query hello"]
+)
+def test_a_clock_before_1970_is_no_damage(tiny: Terminal, day: str, line: str) -> None:
+    """Exit code 1 and one line about the clock, and the collection is loaded as ever once it is right."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
+    tiny.type("upsert-cli run a.jsonl -q")
+    done = tiny.type(f"faketime {day} {shlex.join(tiny.arguments(f'upsert-cli {line}'))}", expect=1)
+    (error,) = done.stderr.splitlines()
+    assert "the clock of this machine is before 1970" in error
+    assert "damaged" not in error
+    assert not (tiny.folder / "new").exists()
+    tiny.type("upsert-cli verify -q")
+
+
+def test_a_clock_that_goes_wrong_midway_is_no_damage() -> None:
+    """The engine's own words for it name the clock too."""
+    fault = meaning(
+        RuntimeError("Do not deploy before UNIX epoch: SystemTimeError(1s)"), Target(path="c", collection="d")
+    )
+    assert "the clock of this machine is before 1970" in str(fault)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""Limits of the system on this process: open files and memory, named where they are the reason of a failure."""
+"""What the system gives this process: open files, memory and the time, named where they are the reason of a failure."""
 
 from __future__ import annotations
 
 import errno
 import resource
+import time
 from collections.abc import Iterator
 
 from upsert_cli.errors import UpsertCliError
@@ -11,6 +12,8 @@ from upsert_cli.errors import UpsertCliError
 NEEDED_FILES = 64  # descriptors that a load may need at the same time; 24 are too few for Chroma alone
 USUAL_FILES = 1_024  # descriptors, the soft limit on most systems
 NEEDED_MEMORY = 640 << 20  # bytes of address space; what the default model and Chroma's client take
+
+SET_CLOCK = "set the clock (`date` shows it), then try again"
 
 _FILE_ERRORS = (errno.EMFILE, errno.ENFILE)
 _FILE_WORDS = ("too many open files",)
@@ -26,11 +29,15 @@ def raise_file_limit() -> None:
 
 
 def require_resources() -> None:
-    """Check that this process may use what a model and Chroma need, before one of them fails for it.
+    """Check that this process has what a model and Chroma need, before one of them fails for it.
 
     Raises:
-        UpsertCliError: It may open too few files, or use too little memory.
+        UpsertCliError: It may open too few files, or use too little memory, or the clock is before 1970.
     """
+    if time.time() < 0:
+        raise UpsertCliError(
+            message=f"the clock of this machine is before 1970, which Chroma cannot store; {SET_CLOCK}"
+        )
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files != resource.RLIM_INFINITY and files < NEEDED_FILES:
         raise _too_few_files(f"this needs {NEEDED_FILES}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
-from upsert_cli.limits import limit_reached
+from upsert_cli.limits import SET_CLOCK, limit_reached
 from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.chroma.folder import why_full
 from upsert_cli.stream.chroma.rows import Target
@@ -28,6 +28,7 @@ _REMEDIES = (
         ("inconsistent hash", "inconsistent version", "unapplied migrations"),
         "use the version of chromadb that wrote it",
     ),
+    (("before unix epoch",), f"the clock of this machine is before 1970: {SET_CLOCK}"),
 )
 
 

@@ -100,10 +100,11 @@ def test_a_clock_before_1970_is_no_damage(tiny: Terminal, day: str, line: str) -
 
 def test_a_clock_that_goes_wrong_midway_is_no_damage() -> None:
     """The engine's own words for it name the clock too."""
-    fault = meaning(
-        RuntimeError("Do not deploy before UNIX epoch: SystemTimeError(1s)"), Target(path="c", collection="d")
+    error = RuntimeError("Do not deploy before UNIX epoch: SystemTimeError(1s)")
+    target = Target(
+        path="/c", collection="d", model="m", dimension=1, max_tokens=1, tool_version="1", default_model=False
     )
-    assert "the clock of this machine is before 1970" in str(fault)
+    assert "the clock of this machine is before 1970" in str(meaning(error, target))
 
 
 @pytest.mark.parametrize(

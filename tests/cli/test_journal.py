@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from upsert_cli.journal import taskfile
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.repair import whole_records
 from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.models.cache import downloading, staging
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda whole: whole[: len(whole) * 9 // 10],
@@ -176,3 +179,78 @@ def test_a_record_inside_a_record_is_no_task(terminal: Terminal) -> None:
     raw = json.dumps({"tasks": {"1": outer}}).encode()
     assert [record["id"] for record in whole_records(b"\0\xff" + raw)] == ["outer"]
     assert list(whole_records(raw.replace(b"data", b"d\xffta"))) == []
+
+
+# -- what is left of crashes --------------------------------------------------------------------------------------
+
+
+def _wait_for_folder(spool: Path) -> Path:
+    until = time.monotonic() + 60
+    while not (found := [*spool.glob(".incoming-*/*")]):
+        assert time.monotonic() < until, "nothing was spooled"
+        time.sleep(0.01)
+    return found[0].parent
+
+
+def _start_reading(terminal: Terminal, options: str = "") -> tuple[subprocess.Popen[str], Path]:
+    """Starts a load whose standard input does not end, and returns the folder that it is copied into."""
+    process = terminal.start(f"upsert-cli run - {options}", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write('{"object_id": "a", "payload": {"text": "x"}}\n')
+    process.stdin.flush()
+    return process, _wait_for_folder(terminal.journal / "spool")
+
+
+def test_leftovers_of_crashes_are_listed_and_removed(terminal: Terminal) -> None:
+    """What a killed process has left is listed with its size, is no damage, and goes with a repair."""
+    process, folder = _start_reading(terminal)
+    process.kill()
+    process.wait()
+    (folder / "0.jsonl").write_text("x" * 1_000)
+    (terminal.journal / "spool" / "never-created").mkdir()
+    cache = terminal.folder / "models"
+    (cache / ".fetch-killed").mkdir(parents=True)
+    (cache / ".fetch-killed" / "model.onnx").write_bytes(bytes(5_000))
+    (cache / "hub" / "blobs").mkdir(parents=True)
+    (cache / "hub" / "blobs" / "1234.incomplete").write_bytes(bytes(300))
+    terminal.env["UPSERT_CLI_MODEL_CACHE"] = str(cache)
+    found = _check(terminal, expect=0)["leftovers"]
+    sizes = {Path(each["path"]).name: each["bytes"] for each in found}
+    assert sizes.keys() == {folder.name, "never-created", ".fetch-killed", "1234.incomplete"}
+    assert (sizes[".fetch-killed"], sizes["1234.incomplete"]) == (5_000, 300)
+    shown = terminal.type("upsert-cli journal check")
+    assert f"leftover\tspool/{folder.name}\t1,0" in shown.stdout
+    assert "journal repair` removes them" in shown.stderr
+    steps = terminal.type("upsert-cli journal repair").stdout
+    assert all(name in steps for name in sizes)
+    assert _check(terminal, expect=0)["leftovers"] == []
+    assert [*(terminal.journal / "spool").iterdir()] == []
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_living_process_owns_is_no_leftover(terminal: Terminal) -> None:
+    """A load that reads standard input, and a model that is being fetched, are neither listed nor disturbed."""
+    process, _ = _start_reading(terminal, "--enqueue --task-id t")
+    cache = terminal.folder / "models"
+    terminal.env["UPSERT_CLI_MODEL_CACHE"] = str(cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UPSERT_CLI_MODEL_CACHE", str(cache))
+        with staging() as staged, downloading() as hub:
+            (hub / "1234.incomplete").write_bytes(bytes(300))
+            assert _check(terminal, expect=0)["leftovers"] == []
+            assert terminal.type("upsert-cli journal repair").stdout == ""
+            assert (staged.exists(), (hub / "1234.incomplete").exists()) == (True, True)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert [path.name for path in (terminal.journal / "spool" / "t").iterdir()] == ["0.jsonl"]
+    assert _check(terminal, expect=0)["leftovers"] == [{"path": str(cache / "hub" / "1234.incomplete"), "bytes": 300}]
+
+
+def test_leftovers_are_kept_while_the_journal_is_damaged(segments: Terminal) -> None:
+    """A spool whose task may be in a damaged file stays."""
+    spool = segments.journal / "spool" / "a0"
+    spool.mkdir()
+    _damage(_segment(segments, 0), "zeroed")
+    assert _check(segments, expect=1)["leftovers"] == []
+    segments.type("upsert-cli journal repair")
+    assert spool.exists()

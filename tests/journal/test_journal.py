@@ -539,15 +539,20 @@ def test_standard_input_never_takes_the_place_of_that_of_another_task(journal: J
 
 
 def test_stale_standard_input_is_removed(journal: Journal) -> None:
-    """A day after the last write an incoming folder belongs to nobody; one that is being written stays."""
+    """A day after the last write the folder of a killed process goes; one that is young or owned stays."""
+    owner = Journal(journal.folder)
+    owned = owner.incoming_folder()
+    os.utime(owned, (0, 0))
     stale, slow = journal.incoming_folder(), journal.incoming_folder()
     (stale / "0.jsonl").write_text("{}")
     os.utime(stale / "0.jsonl", (0, 0))
     os.utime(stale, (0, 0))
     (slow / "0.jsonl").write_text("{}")
     os.utime(slow, (0, 0))
+    journal.close()  # as the end of its process would
     journal.incoming_folder()
-    assert (stale.exists(), slow.exists()) == (False, True)
+    assert (stale.exists(), slow.exists(), owned.exists()) == (False, True, True)
+    owner.close()
 
 
 def test_rejects_are_cut_back_to_the_checkpoint(journal: Journal) -> None:

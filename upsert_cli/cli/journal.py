@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from upsert_cli.cli.options import Session, common_options, json_option
@@ -9,6 +11,8 @@ from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.text import safe, safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Damage
+from upsert_cli.models.cache import leftovers as leftovers_of_models
+from upsert_cli.owned_folders import Leftover
 
 _COLUMNS = (Column(title="STATE"), Column(title="FILE"), Column(title="REASON"))  # a reason names the remedy
 
@@ -22,18 +26,25 @@ def journal() -> None:
 @json_option("Print one JSON object.")
 @common_options
 def check(session: Session, *, json: bool) -> None:
-    """List the files of the journal that are damaged, or that were and are moved aside.
+    """List the files of the journal that are damaged, or that were and are moved aside, and what is left of crashes.
 
-    Exits with 1 while there is damage that `upsert-cli journal repair` has not dealt with. Changes nothing.
+    Exits with 1 while there is damage that `upsert-cli journal repair` has not dealt with. Leftovers are copies of
+    standard input without a task, and partial downloads in the model cache; `journal repair` removes them. Changes
+    nothing.
     """
     found = session.journal.damaged()
+    left = [*session.journal.leftovers(), *leftovers_of_models()]
     if json:
-        click.echo(safe_json(_as_json(session, found)))
-    elif found:
+        click.echo(safe_json(_as_json(session, found, left)))
+    elif found or left:
         complete = session.terminal.printed.complete
         rows = [(_state(damage), damage.path.name, complete(damage.reason)) for damage in found]
+        rows += [("leftover", _name_of(session, one), str(one)) for one in left]
         print_table(session.terminal, _COLUMNS, rows)
     _conclude(session, found, remedy="`upsert-cli journal repair` saves what can be saved")
+    if left:
+        size = sum(one.size for one in left)
+        session.terminal.say(f"leftovers of crashes hold {size:,} bytes; `upsert-cli journal repair` removes them")
 
 
 @journal.command()
@@ -42,12 +53,17 @@ def check(session: Session, *, json: bool) -> None:
 def repair(session: Session, *, json: bool) -> None:
     """Restore what is damaged from the generation before, and save whole tasks out of damaged files.
 
-    Damaged files are moved aside and kept. Tells each step in a line; works beside a running load.
+    Damaged files are moved aside and kept. What killed processes have left goes: copies of standard input without a
+    task, and partial downloads in the model cache. Tells each step in a line; works beside a running load.
     """
     steps = session.journal.repair()
+    for one in leftovers_of_models():
+        one.remove()
+        steps.append(f"{one.path}: removed {one}")
     found = session.journal.damaged()
     if json:
-        click.echo(safe_json(_as_json(session, found) | {"steps": [*map(session.terminal.printed.complete, steps)]}))
+        told = {"steps": [*map(session.terminal.printed.complete, steps)]}
+        click.echo(safe_json(_as_json(session, found, session.journal.leftovers()) | told))
     else:
         for step in steps:
             click.echo(safe(session.terminal.printed.complete(step)))
@@ -63,7 +79,7 @@ def _conclude(session: Session, found: tuple[Damage, ...], *, remedy: str) -> No
     session.terminal.say(f"the journal in {folder} is sound")
 
 
-def _as_json(session: Session, found: tuple[Damage, ...]) -> dict[str, object]:
+def _as_json(session: Session, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:
     complete = session.terminal.printed.complete
     damaged = [
         {"path": str(damage.path), "reason": complete(damage.reason), "settled": damage.settled} for damage in found
@@ -72,7 +88,14 @@ def _as_json(session: Session, found: tuple[Damage, ...]) -> dict[str, object]:
         "journal": str(session.journal.folder),
         "sound": all(damage.settled for damage in found),
         "damaged": damaged,
+        "leftovers": [{"path": str(one.path), "bytes": one.size} for one in left],
     }
+
+
+def _name_of(session: Session, one: Leftover) -> str:
+    """Return a leftover's path, below the journal if it is there."""
+    folder = session.journal.folder
+    return str(one.path.relative_to(folder) if one.path.is_relative_to(folder) else one.path)
 
 
 def _state(damage: Damage) -> str:

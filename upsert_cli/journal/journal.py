@@ -5,6 +5,7 @@ Lock order, for those who hold more than one: target, task lease, allocation, se
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,12 +23,24 @@ from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import new_incoming, remove_stale
 from upsert_cli.journal.taskdamage import mended_task_files
 from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.owned_folders import own
 
 __all__ = ["Claim", "Damage", "Journal"]
 
 
 class Journal(Reader):
     """All tasks of a journal folder; an object serves one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Touch nothing; the folder is made when the first task is created."""
+        super().__init__(folder)
+        self._owned: list[int] = []
+
+    def close(self) -> None:
+        """Close the files that reading keeps open, and let go of folders; the journal can be used again."""
+        super().close()
+        while self._owned:
+            os.close(self._owned.pop())
 
     def repair(self) -> list[str]:
         """Deals with damage as far as that can be, and returns what was done, one line a step; no good task is lost.
@@ -41,8 +54,16 @@ class Journal(Reader):
             with self._allocation(steps.append), closing(history):
                 repair(self.folder, history, tell=steps.append)
             steps += mended_task_files(self._layout, claim=self.claim)
+            steps += self._remove_leftovers()
         self.close()
         return steps
+
+    def _remove_leftovers(self) -> list[str]:
+        with self._allocation():  # in which nobody makes a folder that is not owned yet
+            found = self.leftovers()
+            for leftover in found:
+                leftover.remove()
+        return [f"{leftover.path.relative_to(self.folder)}: removed {leftover}" for leftover in found]
 
     def create(self, task: Task) -> Task:
         """Puts a new task into the journal; it survives a power failure from then on.
@@ -148,10 +169,12 @@ class Journal(Reader):
     # -- standard input, which is kept so that a restart can read it again --------------------------------------------
 
     def incoming_folder(self) -> Path:
-        """Makes a private folder for standard input that is read before there is a task."""
+        """Make a private folder for standard input that is read before there is a task; it is ours until `close`."""
         with self._allocation(), writing_to(self._layout.spool):
             remove_stale(self._layout.spool)
-            return new_incoming(self._layout.spool)
+            incoming = new_incoming(self._layout.spool)
+            self._owned.append(own(incoming))
+            return incoming
 
     def adopt_spool(self, incoming: Path, task_id: str) -> Path:
         """Makes an incoming folder the spool of a task that is about to be created, and returns its new path.

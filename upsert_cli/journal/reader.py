@@ -14,12 +14,15 @@ from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.present import Present
 from upsert_cli.journal.segments import Damage
+from upsert_cli.journal.spool import leftovers
 from upsert_cli.journal.taskdamage import damaged_task_files
 from upsert_cli.journal.taskfile import SEGMENT_TASKS, Record
 from upsert_cli.journal.tasks import DIED, LATEST, Task, TaskStatus
 from upsert_cli.leases import Lease
+from upsert_cli.owned_folders import Leftover
 
 Tasks: TypeAlias = list[Task]  # inside the class, `list` is the method
+Leftovers: TypeAlias = list[Leftover]
 
 
 class Reader:
@@ -156,6 +159,12 @@ class Reader:
     def course(self, task_id: str) -> Course:
         """Returns how a task went, in a few points; an empty course where that is not known."""
         return read_course(self._layout.course(task_id))
+
+    def leftovers(self) -> Leftovers:
+        """Return what killed processes have left of standard input; nothing where a damaged file may hold its task."""
+        if self.damaged():
+            return []
+        return [*leftovers(self._layout.spool, is_kept=self._history.is_taken)]
 
     def close(self) -> None:
         """Closes the files that reading keeps open; the journal can be used again."""

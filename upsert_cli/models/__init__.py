@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ModelDamaged, ModelNotFound, ModelNotKept, PlaceUnusable, UnknownModel
 from upsert_cli.models.cache import (
-    HUB_FOLDER,
     cache_folder,
+    downloading,
     is_cached,
     is_in_cache,
     missing_files,
@@ -210,7 +210,8 @@ def _from_hub(entry: Entry, place: Path, *, report: Report) -> None:
 
     check_hub()
     report(f"fetching {entry.name} from the model hub")
-    snapshot = download(entry, cache_folder() / HUB_FOLDER)
+    with downloading() as folder:
+        snapshot = download(entry, folder)
     if missing := missing_files(snapshot, entry.files):
         raise PlaceUnusable(reason=f"{entry.repository} lacks {', '.join(missing)}")
     with staging() as folder:

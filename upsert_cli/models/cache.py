@@ -12,10 +12,12 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from upsert_cli.folders import expanded, no_home, user_cache_folder
+from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
 PLACE_PREFIX = "models--"
+PARTIAL_SUFFIX = ".incomplete"  # of a file that the hub's client has not yet read to its end
 HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
 _NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network says
 STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by one that was killed
@@ -75,13 +77,40 @@ def staging() -> Iterator[Path]:
     cache.mkdir(parents=True, exist_ok=True)
     _sweep(cache)
     with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=cache, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
+        owned = own(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            os.close(owned)
+
+
+@contextlib.contextmanager
+def downloading() -> Iterator[Path]:
+    """Give the folder of the hub's client, and own it together with the other processes that download into it."""
+    folder = cache_folder() / HUB_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    owned = own(folder, shared=True)
+    try:
+        yield folder
+    finally:
+        os.close(owned)
+
+
+def leftovers() -> list[Leftover]:
+    """Return what killed processes have left of models that they fetched."""
+    cache = _known_cache_folder()
+    if cache is None or not cache.is_dir():
+        return []
+    staged = unowned(folder for folder in sorted(cache.glob(f"{STAGING_PREFIX}*")))
+    hub = cache / HUB_FOLDER
+    partial = [] if is_owned(hub) else sorted(hub.rglob(f"*{PARTIAL_SUFFIX}"))
+    return [*staged, *map(Leftover.at, partial)]
 
 
 def _sweep(cache: Path) -> None:
     for left in cache.glob(f"{STAGING_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+            if time.time() - left.stat().st_mtime > STALE_SECONDS and not is_owned(left):
                 shutil.rmtree(left, ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from tests.conftest import SAMPLES, Terminal
 from tests.servers.chroma import ChromaServer, free_port
-from upsert_cli.errors import BadServerAddress
+from upsert_cli.errors import BadServerAddress, ServerOrFolder
 from upsert_cli.stream.chroma.address import place_named
 
 Items = Callable[..., list[dict[str, Any]]]
@@ -207,3 +208,80 @@ def test_names_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     assert place_named("http://host") == "http://host"
     monkeypatch.setenv("UPSERT_CLI_CHROMA_TENANT", "other")
     assert place_named("http://host") == "http://host/other/default_database"
+
+
+SERVERS_WITHOUT_SCHEME = {
+    "localhost:8765": ("http://localhost:8765", "./localhost:8765"),
+    "host.domain:8000": ("http://host.domain:8000", "./host.domain:8000"),
+    "10.0.0.1:8000": ("http://10.0.0.1:8000", "./10.0.0.1:8000"),
+    "[::1]:8000": ("http://[::1]:8000", "./[::1]:8000"),
+    "ann:pass-word@host:8000": ("http://host:8000", "./host:8000"),
+    "localhost:8000/": ("http://localhost:8000", "./localhost:8000/"),
+    "host:8000/tenant/database": ("http://host:8000/tenant/database", "./host:8000/tenant/database"),
+    "host:443": ("https://host:443", "./host:443"),
+    "host:8000?token=pass-word": ("http://host:8000", "./host:8000"),
+    ":8000": ("http://localhost:8000", "./:8000"),
+    "localhost": ("http://localhost:8000", "./localhost"),
+    "127.0.0.1": ("http://127.0.0.1:8000", "./127.0.0.1"),
+    "::1": ("http://[::1]:8000", "./::1"),
+    "https:/host/t/d": ("https://host/t/d", "./https:/host/t/d"),
+    "http:host": ("http://host", "./http:host"),
+    "HTTP//host:8000": ("http://host:8000", "./HTTP//host:8000"),
+}
+
+
+@pytest.mark.parametrize("typed", SERVERS_WITHOUT_SCHEME)
+def test_a_server_without_its_scheme_is_no_folder(typed: str) -> None:
+    """A target that looks like a server's address is refused with both spellings, and no password."""
+    with pytest.raises(ServerOrFolder) as refused:
+        place_named(typed)
+    server, folder = SERVERS_WITHOUT_SCHEME[typed]
+    assert f"write {server} for the server, or {folder} for a new folder" in str(refused.value)
+    assert "pass-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "typed", ["chroma", "./localhost:8000", "/data/host:8000", "a/b:1", "a:b", "http", "snap:2026-11"]
+)
+def test_a_folder_with_a_colon_stays_a_folder(typed: str) -> None:
+    """A path that no one would take for a server's address is a folder."""
+    assert place_named(typed) == str(Path(typed).absolute())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["run a.jsonl", "run a.jsonl --dry-run", "categories run a.jsonl", "collections", "query text", "verify"],
+)
+@pytest.mark.parametrize("where", ["option", "variable", "file"])
+def test_no_command_makes_a_folder_of_a_server(terminal: Terminal, make_items: Items, line: str, where: str) -> None:
+    """A server's address without its scheme ends a command with 2 before anything is made, wherever it is given."""
+    terminal.write("a.jsonl", make_items(1))
+    if where == "option":
+        line += " --chroma localhost:8765"
+    elif where == "variable":
+        command = "_".join(word.upper() for word in line.split()[:2] if "." not in word and word not in {"text"})
+        terminal.env[f"UPSERT_CLI_{command}_CHROMA"] = "localhost:8765"
+    else:
+        (terminal.folder / "upsert-cli.toml").write_text(
+            "".join(f'[{table}]\nchroma = "localhost:8765"\n' for table in ("run", "collections", "query", "verify"))
+        )
+    before = sorted(terminal.folder.iterdir())
+    refused = terminal.type(f"upsert-cli {line}", expect=2)
+    assert "http://localhost:8765" in refused.stderr
+    assert "./localhost:8765" in refused.stderr
+    assert sorted(terminal.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("where", ["option", "file"])
+def test_an_existing_folder_may_look_like_a_server(tiny: Terminal, make_items: Items, where: str) -> None:
+    """A folder that exists stays usable whatever its name, also below the folder of a settings file."""
+    tiny.write("a.jsonl", make_items(2))
+    if where == "option":
+        (tiny.folder / "localhost:8765").mkdir()
+        tiny.type("upsert-cli run a.jsonl --chroma localhost:8765 --task-id t")
+        assert tiny.info("t")["chroma"] == str(tiny.folder / "localhost:8765")
+        return
+    (tiny.folder / "conf" / "localhost:8765").mkdir(parents=True)
+    (tiny.folder / "conf" / "c.toml").write_text('[run]\nchroma = "localhost:8765"\n')
+    tiny.type("upsert-cli run a.jsonl --config conf/c.toml --task-id t")
+    assert tiny.info("t")["chroma"] == str(tiny.folder / "conf" / "localhost:8765")

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from upsert_cli.errors import BadServerAddress
+from upsert_cli.errors import UsageFault
 from upsert_cli.folders import expanded
-from upsert_cli.stream.chroma.address import CLOUD, is_server, place_named
+from upsert_cli.stream.chroma.address import names_folder, place_named
 
 ALL = 100.0  # percent
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
@@ -40,13 +40,13 @@ class ChromaPlace(click.ParamType[str]):
             self.fail("it is empty; name a folder or a server")
         try:
             return place_named(str(value))
-        except BadServerAddress as error:
+        except UsageFault as error:
             self.fail(str(error))
 
     @staticmethod
     def below(folder: Path, value: str) -> str:
         """Returns a folder as one below another, and any other place as it is."""
-        return value if is_server(value) or value == CLOUD else str(folder / expanded(Path(value)))
+        return str(folder / expanded(Path(value))) if names_folder(value, below=folder) else value
 
 
 class Scope(click.ParamType[str]):

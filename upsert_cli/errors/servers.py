@@ -18,6 +18,20 @@ class BadServerAddress(UsageFault):
         )
 
 
+class ServerOrFolder(UsageFault):
+    """Raised when a target looks like a server's address without its scheme, and no folder has that name."""
+
+    typed: str
+    server: str
+    folder: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.typed} is neither a server's address nor a folder that exists; write {self.server} for the "
+            f"server, or {self.folder} for a new folder of that name"
+        )
+
+
 class BadAccess(UsageFault):
     """Raised when the variable or the file that lets us into a server does not hold what it should."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from upsert_cli.errors import BadCollectionName, BadServerAddress
+from upsert_cli.errors import BadCollectionName, BadServerAddress, ServerOrFolder
 from upsert_cli.folders import expanded
 
 CLOUD = "cloud"
@@ -22,6 +22,15 @@ DEFAULT_DATABASE = "default_database"
 PARTS = 2  # of the path: tenant and database
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# What nobody calls a folder: a host with a port, an address that lacks a slash or its scheme, the machine itself.
+_LOOKS_LIKE_SERVER = re.compile(
+    r"(?P<scheme>https?):?/*(?<=[:/])(?P<rest>[^/].*)"
+    r"|(?:[^/\s]*@)?(?P<host>\[[\da-f:.%]+\]|[^\s/:@\[\]]*):(?P<port>\d{1,5})(?:[/?#].*)?"
+    r"|(?P<bare>localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[\da-f:.%]+\]|[\da-f:]*::[\da-f:.]*)/?",
+    re.IGNORECASE,
+)
+_HTTPS_PORTS = {"443", "8443"}
+_CHROMA_PORT = "8000"
 _COLLECTION_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 _PORTS = {"http": 80, "https": 443}
 
@@ -57,15 +66,41 @@ def is_server(place: str) -> bool:
     return _IS_URL.match(place) is not None
 
 
+def names_folder(typed: str, *, below: Path = Path()) -> bool:
+    """Tell whether a target that is typed is a folder's; one that looks like a server's is if the folder exists."""
+    if typed == CLOUD or is_server(typed):
+        return False
+    return _LOOKS_LIKE_SERVER.fullmatch(typed) is None or (below / typed).is_dir()
+
+
 def place_named(typed: str) -> str:
     """Returns the one spelling of what was typed: an absolute path, or a server's address with what it leaves open.
 
     Raises:
         BadServerAddress: It is meant to be a server's, and cannot be one.
+        ServerOrFolder: It looks like a server's without a scheme, and there is no folder of that name.
     """
     if typed != CLOUD and not is_server(typed):
+        if not names_folder(typed):
+            raise _ambiguous(typed)
         return str(expanded(Path(typed)).absolute())
     return str(address_of(_cloud_url() if typed == CLOUD else typed))
+
+
+def _ambiguous(typed: str) -> ServerOrFolder:
+    """Return the error that names both spellings, without a password or query that the address has."""
+    shown = re.split(r"[?#]", typed, maxsplit=1)[0]
+    found = _LOOKS_LIKE_SERVER.fullmatch(shown)
+    parts = {name: value or "" for name, value in found.groupdict().items()} if found is not None else {}
+    at = shown.rpartition("@")[2]
+    if scheme := parts.get("scheme"):
+        server = f"{scheme.lower()}://{parts['rest'].rpartition('@')[2]}"
+    elif bare := parts.get("bare"):
+        server = f"http://{bare if bare[0] == '[' or ':' not in bare else f'[{bare}]'}:{_CHROMA_PORT}"
+    else:
+        host = at if parts.get("host") else f"localhost{at}"
+        server = f"{'https' if parts.get('port') in _HTTPS_PORTS else 'http'}://{host.rstrip('/')}"
+    return ServerOrFolder(server=server, folder=f"./{at}", typed=at)
 
 
 def address_of(text: str) -> Address:

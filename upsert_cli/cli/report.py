@@ -248,10 +248,10 @@ class RunReport:
         self._describe_if_quiet(task, exit_code=exit_code)
         if task.counts.failed:
             self._show_rejects(task, level="error")
-        again = f"restart {task.id}"
+        again = f"upsert-cli restart {task.id}"
         # What was typed wrong, or is refused for its options, a restart with the same options would not mend.
         if exit_code == UpsertCliError.exit_code and again not in str(error) and task.status is not TaskStatus.DONE:
-            self._terminal.show(f"  to go on once that is mended: {self._command(again)}")
+            self._terminal.show(f"  to go on once that is mended: {self._terminal.printed.command(again)}")
 
     def _command(self, words: str) -> str:
         return self._terminal.printed.command(f"upsert-cli {words}")

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from upsert_cli.errors import StdoutUnwritable
+from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -30,6 +31,14 @@ class _Output(io.FileIO):
             raise
 
 
+class _Masking(io.TextIOWrapper):
+    """A stream on which no secret appears, whoever writes to it: libraries log to stderr, too."""
+
+    def write(self, text: str, /) -> int:
+        super().write(without_secrets(text))
+        return len(text)
+
+
 @contextmanager
 def reliable_streams() -> Iterator[None]:
     """Make the standard streams ready, and let go of them at the end.
@@ -45,6 +54,8 @@ def reliable_streams() -> Iterator[None]:
     sys.stdout.flush()
     output = _Output(sys.stdout.fileno(), "w", closefd=False)
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding=sys.stdout.encoding)
+    sys.stderr.flush()
+    sys.stderr = _Masking(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         # A terminal or log that takes no Unicode gets escapes, not a crash.
         if isinstance(stream, io.TextIOWrapper):

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 from upsert_cli.distributed.runner import UnitReceipt
 from upsert_cli.errors import Stage, UnitKeepsFailing, WorkersKeepDying
 from upsert_cli.journal.attempts import Counts
+from upsert_cli.redaction import without_secrets
 from upsert_cli.stream.items.item import Reject
 from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.units import Unit
@@ -231,7 +232,7 @@ class Dispatch:
                 object_id=None,
                 payload=None,
                 item_info=None,
-                detail=f"a worker that loads it dies: {reason}",
+                detail=f"a worker that loads it dies: {without_secrets(reason)}",
                 stage=Stage.OTHER,
                 source=source,
                 row=row,

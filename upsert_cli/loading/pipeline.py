@@ -38,7 +38,6 @@ from upsert_cli.loading.stages import Stages
 from upsert_cli.loading.stopping import Stopping
 from upsert_cli.loading.writing import delete_stale
 from upsert_cli.models import Model
-from upsert_cli.redaction import without_secrets
 from upsert_cli.stream.chroma.rows import Member, Opened
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Recipe
@@ -276,7 +275,7 @@ class _Attempt:
         try:
             detail = str(error) if known else f"unexpected {type(error).__name__}: {error}"
             stopped_by = signal.Signals(error.signal_number).name if isinstance(error, Interrupted) else None
-            self.finish(status, without_secrets(detail), stopped_by=stopped_by)
+            self.finish(status, detail, stopped_by=stopped_by)
         except UpsertCliError as also:
             self._observer.noted(f"the end of the task could not be written down: {also}")
 

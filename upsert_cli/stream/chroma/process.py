@@ -11,11 +11,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
+from upsert_cli.redaction import without_secrets
 from upsert_cli.stream.chroma.child import Answer, Start
 from upsert_cli.stream.chroma.requests import Request, Told
 
@@ -64,10 +67,12 @@ class Process:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=None if verbose else subprocess.DEVNULL,
+                stderr=subprocess.PIPE if verbose else subprocess.DEVNULL,
                 env=_environment(),
             )
         self.pid = self._popen.pid
+        if self._popen.stderr is not None:
+            threading.Thread(target=_pass_on, args=(self._popen.stderr,), name="stderr", daemon=True).start()
         self._connection = Connection(ours.detach())
         self._hung_up = False
         self._told = told
@@ -128,6 +133,14 @@ class Process:
                 return self._popen.wait(POLL_SECONDS)
             wait()
         raise subprocess.TimeoutExpired(self._popen.args, EXIT_SECONDS)
+
+
+def _pass_on(stderr: IO[bytes]) -> None:
+    """Write what the process says to our own standard error, without secrets."""
+    with stderr:
+        for line in stderr:
+            with suppress(OSError, ValueError):  # ours is closed; the process must not block for that
+                sys.stderr.write(without_secrets(line.decode(errors="backslashreplace")))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.redaction import without_secrets
 from upsert_cli.stream.items.json_text import plain
 
 # There is a Position and an Item for every row, and a tuple is made in a third of the time of a frozen dataclass.
@@ -77,7 +78,7 @@ class Reject:
             object_id=item.object_id,
             payload=item.payload,
             item_info=item.item_info,
-            detail=detail,
+            detail=without_secrets(detail),  # a server or a library may have said it
             stage=stage,
             source=item.source,
             row=item.row,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import http.server
+import itertools
 import json
 import socket
 import struct
@@ -12,11 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 _RESET = struct.pack("ii", 1, 0)  # lets `close` send a reset
 
 
+DRIP_SECONDS = 0.05  # seconds between two drops of an answer that does not end
 WRITES = ("/upsert", "/update")
 
 
@@ -64,6 +66,9 @@ class Fault:
 
     stall: float = 0.0
     """Seconds of silence before the answer."""
+
+    drips: Literal["", "headers", "body"] = ""
+    """What of the answer goes on without end, a few bytes at a time."""
 
 
 Plan = Callable[[Call], Fault | None]
@@ -134,6 +139,9 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
         def _answer(self, fault: Fault, body: bytes) -> None:
             if fault.stall:
                 time.sleep(fault.stall)
+            if fault.drips:
+                self._drip(fault.drips)
+                return
             answer = (fault.status, fault.headers, _words(fault)) if fault.status else None
             if answer is None or fault.passed_on:
                 asked = None if fault.reset and not fault.passed_on else self._ask_the_server(body)
@@ -160,6 +168,14 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
                 return None
             finally:
                 connection.close()
+
+        def _drip(self, what: str) -> None:
+            self.close_connection = True
+            with suppress(OSError):  # until nobody reads it any more
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"\r\n{" if what == "body" else b""))
+                for number in itertools.count():
+                    self.wfile.write(b" " if what == "body" else f"X-{number % 50}: a\r\n".encode())
+                    time.sleep(DRIP_SECONDS)
 
         def _hang_up(self) -> None:
             self.close_connection = True

@@ -35,11 +35,13 @@ class ServerOrFolder(UsageFault):
 class BadAccess(UsageFault):
     """Raised when the variable or the file that lets us into a server does not hold what it should."""
 
-    variable: str
+    source: str
+    """The variable that was used, with the file if it names one."""
+
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.variable} cannot be used: {self.reason}"
+        return f"{self.source} cannot be used: {self.reason}"
 
 
 class ServerUnreachable(UpsertCliError):
@@ -68,16 +70,53 @@ class NotAChromaServer(UpsertCliError):
         )
 
 
+class NotChromasAnswer(UpsertCliError):
+    """Raised when what answers a request, or stands in between, is not Chroma: nothing is known to be written."""
+
+    url: str
+    request: str
+    """Method and path."""
+
+    found: str
+    """What the answer is, such as `200 OK with a page for a browser`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url}: the answer to {self.request} is not Chroma's ({self.found}); see whether the address is "
+            f"right and whether a proxy, gateway or login page answers in its place, then try again"
+        )
+
+
 class TokenRefused(UpsertCliError):
     """Raised when a server does not let us in."""
 
     url: str
     status: int
+    sources: tuple[str, ...]
+    """Where the credentials came from: names of variables, with the files that they name."""
 
     def __str__(self) -> str:
+        if self.sources:
+            return (
+                f"{self.url} refuses access ({self.status}) with the credentials of {' and '.join(self.sources)}; "
+                f"see whether they are right for this server"
+            )
         return (
             f"{self.url} refuses access ({self.status}); UPSERT_CLI_CHROMA_TOKEN, or the file that "
             f"UPSERT_CLI_CHROMA_TOKEN_FILE names, has to hold a token for it (for the cloud also CHROMA_API_KEY)"
+        )
+
+
+class ProxyRefuses(UpsertCliError):
+    """Raised when a proxy on the way to a server does not let us through."""
+
+    url: str
+    variables: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"the proxy on the way to {self.url} refuses access (407); see whether user and password in "
+            f"{' or '.join(self.variables) or 'HTTPS_PROXY'} are right, or name the host in NO_PROXY"
         )
 
 
@@ -129,5 +168,5 @@ class ServerRefuses(UpsertCliError):
     def __str__(self) -> str:
         return (
             f"{self.url} fails on the collection {self.collection} ({self.reason}); its own log says more. Once it is "
-            f"mended, restart the task"
+            f"mended, try again"
         )

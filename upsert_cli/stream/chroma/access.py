@@ -11,15 +11,15 @@ from pathlib import Path
 
 from upsert_cli.errors import BadAccess
 from upsert_cli.folders import expanded
-from upsert_cli.redaction import MASK
+from upsert_cli.redaction import remember
 from upsert_cli.stream.chroma.address import Address
 from upsert_cli.text_files import read_text
 
 TOKEN = "UPSERT_CLI_CHROMA_TOKEN"  # noqa: S105  # a name
 CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
 HEADERS = "UPSERT_CLI_CHROMA_HEADERS"
+PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 FILE = "_FILE"  # ends the name of the variable that names a file instead
-SHORTEST = 4  # characters of a header's value that is masked; shorter ones are found in too many words
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,17 @@ class Access:
 
     headers: dict[str, str] = field(default_factory=dict, repr=False)
 
-    def hide(self, text: str) -> str:
-        """Returns what a server or a library said, without what it was let in by."""
-        for value in self.headers.values():
-            for secret in (value, value.rpartition(" ")[2]):
-                if len(secret) >= SHORTEST:
-                    text = text.replace(secret, MASK)
-        return text
+    sources: tuple[str, ...] = ()
+    """Where they come from: `UPSERT_CLI_CHROMA_TOKEN_FILE (/run/secrets/token)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a variable, or the file that it names, holds."""
+
+    text: str = field(repr=False)
+    source: str
+    """The variable that was used, with its file if it names one."""
 
 
 def access_to(address: Address) -> Access:
@@ -44,42 +48,54 @@ def access_to(address: Address) -> Access:
         BadAccess: A file of them cannot be read, or its content is no header.
     """
     headers: dict[str, str] = {}
-    if token := _token(address):
+    sources: list[str] = []
+    # The key of the cloud is for the cloud: another server has no business with it.
+    names = (TOKEN, CLOUD_TOKEN) if address.is_cloud else (TOKEN,)
+    if (given := next(filter(None, map(_given, names)), None)) is not None:
+        token = _sound(given.text.strip(), given)
         headers["X-Chroma-Token"] = token
         if not address.is_cloud:
             headers["Authorization"] = f"Bearer {token}"
-    for line in _value(HEADERS).splitlines():
+        sources.append(given.source)
+    if (given := _given(HEADERS)) is not None:
+        headers |= _headers_in(given)
+        sources.append(given.source)
+    remember(headers.values())
+    return Access(headers, tuple(sources))
+
+
+def proxy_variables() -> tuple[str, ...]:
+    """Return the names of the variables that name a proxy."""
+    return tuple(sorted(name for name, value in os.environ.items() if name.upper() in PROXIES and value))
+
+
+def _headers_in(given: _Given) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in filter(str.strip, given.text.splitlines()):
         name, colon, value = line.partition(":")
-        if line.strip():
-            headers[_sound(name.strip(), HEADERS) if colon else _no_header()] = _sound(value.strip(), HEADERS)
-    return Access(headers)
+        if not colon:
+            raise BadAccess(source=given.source, reason="a line of it is not of the form `Name: value`")
+        headers[_sound(name.strip(), given)] = _sound(value.strip(), given)
+    return headers
 
 
-def _token(address: Address) -> str:
-    # The key of the cloud is for the cloud: another server has no business with it.
-    names = (TOKEN, CLOUD_TOKEN) if address.is_cloud else (TOKEN,)
-    return next((_sound(token, name) for name in names if (token := _value(name).strip())), "")
-
-
-def _value(name: str) -> str:
+def _given(name: str) -> _Given | None:
+    """Return what a variable holds, or the file that its counterpart names; None if neither is set."""
     if value := os.environ.get(name):
-        return value
+        return _Given(value, name)
     path = os.environ.get(name + FILE)
     if not path:
-        return ""
+        return None
+    source = f"{name}{FILE} ({path})"
     try:
-        return read_text(expanded(Path(path)))
+        return _Given(read_text(expanded(Path(path))), source)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise BadAccess(variable=name + FILE, reason=f"{path}: {reason}") from error
+        raise BadAccess(source=source, reason=reason) from error
 
 
-def _sound(value: str, variable: str) -> str:
+def _sound(value: str, given: _Given) -> str:
     """Returns a part of a header, or fails without quoting it."""
     if not value or not value.isascii() or not value.isprintable():
-        raise BadAccess(variable=variable, reason="it is empty, or has characters that no header can have")
+        raise BadAccess(source=given.source, reason="it is empty, or has characters that no header can have")
     return value
-
-
-def _no_header() -> str:
-    raise BadAccess(variable=HEADERS, reason="a line of it is not of the form `Name: value`")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from upsert_cli.errors import UpsertCliError
 from upsert_cli.lean_imports import lean_imports, unchecked_overrides
 
 if TYPE_CHECKING:
@@ -30,23 +29,20 @@ def connect_folder(path: str) -> Client:
 
 
 def connect_server(session: Session, url: str, *, tenant: str, database: str) -> Client:
-    """Connects to a Chroma server through a session of ours.
-
-    Raises:
-        UpsertCliError: Whatever the session raises.
-    """
+    """Connects to a Chroma server through a session of ours."""
     with lean_imports(), unchecked_overrides():
         import chromadb.api.client
+        from chromadb.auth import UserIdentity
         from chromadb.config import Settings
 
     class PatientClient(chromadb.api.client.Client):
         """Asks everything through our session, from the first question on."""
 
         def get_user_identity(self) -> UserIdentity:
-            """Is what the constructor asks before anything else."""
+            """Is what the constructor asks before anything else; who we are is known, so no request is made."""
             self._server._session.close()  # type: ignore[attr-defined]  # there is no other way
             self._server._session = session  # type: ignore[attr-defined]
-            return super().get_user_identity()
+            return UserIdentity(user_id="", tenant=tenant, databases=[database])
 
         def _validate_tenant_database(self, tenant: str, database: str) -> None:
             """Is left out: that they are there was asked before, and this would ask through a session of its own."""
@@ -57,10 +53,4 @@ def connect_server(session: Session, url: str, *, tenant: str, database: str) ->
         chroma_server_host=url,
         chroma_server_http_port=0,  # the address has it
     )
-    try:
-        return PatientClient(tenant=tenant, database=database, settings=settings)
-    except ValueError as error:
-        # What our session says arrives in other words.
-        if isinstance(error.__context__, UpsertCliError):
-            raise error.__context__ from error
-        raise
+    return PatientClient(tenant=tenant, database=database, settings=settings)

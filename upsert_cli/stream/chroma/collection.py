@@ -136,6 +136,8 @@ class OpenCollection:
         try:
             # Of an id that there is not: this goes all the way that a row goes, and changes nothing.
             self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
+        except UpsertCliError:
+            raise  # the server, not the record
         except Exception as also:
             remedy = "try another version of chromadb, then restart the task"
             what = f"Chroma refuses any record: {reason(error)}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
 from upsert_cli.limits import SET_CLOCK, limit_reached
+from upsert_cli.redaction import without_secrets
 from upsert_cli.stream.chroma.address import is_server
 from upsert_cli.stream.chroma.folder import why_full
 from upsert_cli.stream.chroma.rows import Target
@@ -55,8 +56,8 @@ def is_passing(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Returns an error's message as one line of plain text."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """Returns an error's message as one line of plain text without secrets."""
+    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
     for call in (" in upsert.", " in update."):
         text = text.removesuffix(call)
     return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
@@ -79,7 +80,18 @@ def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
     # that a request is unacceptable, which here is no row's fault.
     if _kinds(error) & {"ChromaError", "Unacceptable"} or type(error) is Exception:
         return ServerRefuses(url=target.path, collection=target.collection, reason=reason(error))
+    if isinstance(error, ValueError | TypeError | LookupError | AttributeError) and _is_raised_by_chromadb(error):
+        found = f"its description of the collection cannot be used, {type(error).__name__}: {reason(error)}"
+        return ServerRefuses(url=target.path, collection=target.collection, reason=found)
     return None
+
+
+def _is_raised_by_chromadb(error: BaseException) -> bool:
+    """Tell whether an error was raised inside of chromadb, which takes apart what a server sends unseen."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("chromadb.")
 
 
 def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:

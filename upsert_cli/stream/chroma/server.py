@@ -5,17 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from upsert_cli.errors import CollectionInUse, DatabaseNotFound, NotAChromaServer, TargetInUse, TargetUnusable
+from upsert_cli.errors import (
+    CollectionInUse,
+    DatabaseNotFound,
+    NotAChromaServer,
+    NotChromasAnswer,
+    ServerRefuses,
+    TargetInUse,
+    TargetUnusable,
+)
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.leases import Holder, Lease
+from upsert_cli.redaction import without_secrets
 from upsert_cli.stream.chroma.access import Access
 from upsert_cli.stream.chroma.address import Address
+from upsert_cli.stream.chroma.answers import message_in
 from upsert_cli.stream.chroma.client import connect_server
 from upsert_cli.stream.chroma.folder import FOLDER_MODE
 from upsert_cli.stream.chroma.quotas import CLOUD_QUOTAS, NO_QUOTAS, Quotas
@@ -23,17 +32,15 @@ from upsert_cli.stream.chroma.rows import Listed, Target
 from upsert_cli.stream.chroma.stamp import function_in
 
 if TYPE_CHECKING:
-    import httpx
     from chromadb.api.client import Client
 
-    from upsert_cli.stream.chroma.session import Session
+    from upsert_cli.stream.chroma.session import Reply, Session
 
 MAJOR_VERSION = "1"  # of Chroma; what came before has other paths, and other answers
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
 LISTED = 100  # collections a request
 _GONE = 404
 _NO_NAME = 400  # what no tenant and no database can be called
-_OK = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +78,11 @@ class Server:
         """Asks the server for the collection."""
         with self._session(lambda _: None) as session:
             tenant, database = self._database(session)
-            answer = session.request(
-                "GET", self._path("tenants", tenant, "databases", database, "collections", self.collection)
-            )
-            if answer.status_code == _GONE:
+            path = self._path("tenants", tenant, "databases", database, "collections", self.collection)
+            reply = session.ask("GET", path)
+            if reply.answer.status == _GONE:
                 return None
-            found = _object(answer) or self._not_chroma(answer)
+            found = self._good(reply)
         function = function_in(found.get("configuration_json") or {}, found.get("schema") or {})
         return str(found.get("id")), found.get("dimension"), found.get("metadata") or {}, function
 
@@ -87,14 +93,11 @@ class Server:
             tenant, database = self._database(session)
             place = self._path("tenants", tenant, "databases", database, "collections")
             while True:
-                answer = session.request("GET", f"{place}?limit={LISTED}&offset={len(found)}")
-                part = _json(answer)
-                if not isinstance(part, list):
-                    self._not_chroma(answer)
+                part = self._good(session.ask("GET", place, params={"limit": LISTED, "offset": len(found)}))
                 for one in part:
-                    count = session.request("GET", f"{place}/{one['id']}/count")
-                    records = _json(count)
-                    found.append(_listed(one, records if isinstance(records, int) else self._not_chroma(count)))
+                    count = session.ask("GET", f"{place}/{one['id']}/count")
+                    if count.answer.status != _GONE:  # it was deleted since
+                        found.append(_listed(one, self._good(count)))
                 if len(part) < LISTED:
                     return sorted(found, key=lambda one: one.name)
 
@@ -167,35 +170,46 @@ class Server:
         self._check_version(session)
         tenant, database = self.address.tenant, self.address.database
         if tenant is None or database is None:
-            answer = session.request("GET", self._path("auth", "identity"))
-            identity = _object(answer) or self._not_chroma(answer)
+            identity = self._good(session.ask("GET", self._path("auth", "identity")))
             databases = [name for name in identity.get("databases") or [] if name != "*"]
             tenant = tenant or identity.get("tenant")
             database = database or (databases[0] if len(databases) == 1 else None)
             if not tenant or not database:
                 raise DatabaseNotFound(url=self.address.url, tenant=None, database=None)
-        answer = session.request("GET", self._path("tenants", tenant, "databases", database))
-        if answer.status_code in (_GONE, _NO_NAME):
+        reply = session.ask("GET", self._path("tenants", tenant, "databases", database))
+        if reply.answer.status in (_GONE, _NO_NAME):
             raise DatabaseNotFound(url=self.address.url, tenant=tenant, database=database)
-        if _object(answer) is None:
-            self._not_chroma(answer)
+        self._good(reply)
         return tenant, database
 
     def _check_version(self, session: Session) -> None:
         if self.address.is_cloud:
             return  # it is always the newest
-        answer = session.request("GET", self._path("version"))
-        version = _json(answer)
-        if not isinstance(version, str):
-            version = _json(session.request("GET", f"{self.address.url}/api/v1/version"))
-        if not isinstance(version, str):
-            self._not_chroma(answer)
-        elif version.partition(".")[0] != MAJOR_VERSION:
-            raise NotAChromaServer(url=self.address.url, found=f"a Chroma of version {version}")
-
-    def _not_chroma(self, answer: httpx.Response) -> Any:
-        found = f"something else (it answers {answer.status_code} to {answer.request.method} {answer.request.url.path})"
+        found = ""
+        for path in (self._path("version"), f"{self.address.url}/api/v1/version"):
+            try:
+                reply = session.ask("GET", path)
+            except NotChromasAnswer as error:
+                found = found or f"something else ({error.found} is its answer to {error.request})"
+                continue
+            if reply.answer.is_good and isinstance(reply.value, str):
+                if reply.value.partition(".")[0] == MAJOR_VERSION:
+                    return
+                found = f"a Chroma of version {reply.value}"
+                break
+            found = found or f"something else ({reply.answer.status} is its answer to {reply.answer.path})"
         raise NotAChromaServer(url=self.address.url, found=found)
+
+    def _good(self, reply: Reply) -> Any:
+        """Return the value of an answer, or fail with the error that Chroma reports.
+
+        Raises:
+            ServerRefuses: The answer is an error.
+        """
+        if reply.answer.is_good:
+            return reply.value
+        reason = without_secrets(f"{reply.answer.status}, {message_in(reply.answer)}")
+        raise ServerRefuses(url=self.address.url, collection=self.collection, reason=reason)
 
 
 def _listed(found: dict[str, Any], records: int) -> Listed:
@@ -206,15 +220,3 @@ def _listed(found: dict[str, Any], records: int) -> Listed:
         metadata=found.get("metadata") or {},
         function=function_in(found.get("configuration_json") or {}, found.get("schema") or {}),
     )
-
-
-def _object(answer: httpx.Response) -> dict[str, Any] | None:
-    value = _json(answer)
-    return value if isinstance(value, dict) else None
-
-
-def _json(answer: httpx.Response) -> Any:
-    """Returns what a server answered, if it answered well and in JSON."""
-    with suppress(ValueError):
-        return answer.json() if answer.status_code == _OK else None
-    return None

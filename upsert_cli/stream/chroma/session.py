@@ -1,41 +1,53 @@
-"""A request to a Chroma server -> its answer, however often it takes to get one, or an error that says what to do.
+"""A request to a Chroma server -> Chroma's answer, however often it takes to get one, or an error that says what to do.
 
-chromadb's own session waits for ever, tries once and hides what the server said. This one takes its place inside of
-chromadb's client. Whatever we ask for may be asked for again: a write is an upsert by id.
-
-The only module that imports httpx.
+chromadb's own session waits for ever, tries once, hides what the server said, and takes any answer for Chroma's. This
+one takes its place inside of chromadb's client. Whatever we ask for may be asked for again: a write is an upsert by id.
 """
 
 from __future__ import annotations
 
 import email.utils
-import json
-import socket
-import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from upsert_cli.errors import ServerFailing, ServerUnreachable, TokenRefused, UpsertCliError
-from upsert_cli.stream.chroma.access import Access
+from upsert_cli.errors import (
+    NotChromasAnswer,
+    ProxyRefuses,
+    ServerFailing,
+    ServerUnreachable,
+    TokenRefused,
+    UpsertCliError,
+)
+from upsert_cli.redaction import remember, without_secrets
+from upsert_cli.stream.chroma.access import Access, proxy_variables
+from upsert_cli.stream.chroma.answers import NotChromas, error_in, message_in, value_of
+from upsert_cli.stream.chroma.exchange import Answer, Connections, NoAnswer, UnreadableAnswer
 from upsert_cli.stream.chroma.patience import patiently
 
-CONNECT_SECONDS = 5.0  # seconds to be let in; a host that does not answer at all is a wrong address
+if TYPE_CHECKING:
+    import httpx
+
 FIRST_SECONDS = 5.0  # seconds in which a server that was never reached may come up
-LONGEST_ANSWER = 60.0  # seconds for an answer; a server writes 500 rows in one to four
-SHORTEST_ANSWER = 5.0  # seconds for an answer where patience is short
-ANSWERS = 5  # that many may be awaited in vain before patience ends
-TELL_SECONDS = 5.0  # seconds between two words about a server that keeps failing
+LONGEST_SILENCE = 60.0  # seconds to wait for an answer to begin or go on; a server writes 500 rows in one to four
+SHORTEST_SILENCE = 5.0  # seconds of the same where patience is short
+SILENCES = 5  # that many fit into the time for which a request is tried again
+TRIES = 2  # that many fit into the same time, if the whole of an answer never comes
+FOREIGN_SECONDS = 30.0  # seconds until a gateway that answers in Chroma's place is taken to stay there
+TELL_SECONDS = 5.0  # seconds between two messages about a server that keeps failing
 DETAIL_CHARACTERS = 300  # characters of what a server said
+SMALLEST_LIMIT = 64 << 10  # bytes; no server or gateway calls less than that too large
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-_LOCKED_OUT = {401, 403, 407}
+_LOCKED_OUT = {401, 403}
+_PROXY_REFUSES = 407
 _TOO_LARGE = 413
-_SENSELESS = 400
-_OVER_QUOTA = 422  # also what cannot be read at all; one of the rows is to blame
+_TOO_LARGE_WORDS = b"Payload too large"  # Chroma's own, in no format
+# Too large, over a quota, or of a type that this version of Chroma does not know; in these words of Chroma's.
+_UNPROCESSABLE = {_TOO_LARGE, 422}
+_DATA_ERRORS = {"ChromaError", "InvalidArgumentError", "QuotaError", "BatchSizeExceededError"}
 
 Told = Callable[[str], None]
 
@@ -53,35 +65,72 @@ class _Failed(Exception):
         self.answered = answered
 
 
-class Session(httpx.Client):
-    """Keeps connections to one server; certificates and proxies are the user's, by the usual variables."""
+class _Foreign(Exception):
+    """Raised when somebody else answered in Chroma's place."""
+
+    def __init__(self, found: str, *, may_pass: bool) -> None:
+        super().__init__(found)
+        self.may_pass = may_pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer that is known to be Chroma's."""
+
+    answer: Answer
+
+    value: Any
+    """What it holds: of the form that Chroma gives to this request, or an error as Chroma words it."""
+
+
+class Session:
+    """Requests to one server, in the interface that chromadb's client expects."""
 
     def __init__(self, url: str, access: Access, *, retry_for: float, told: Told) -> None:
-        """Connects to nothing yet.
+        """Connect to nothing yet.
 
         Args:
             url: Of the server, for messages.
             access: The headers that let us in.
             retry_for: Seconds for which a request that fails is made again.
-            told: Hears of each pause before a further try.
+            told: Called with a message before a pause.
         """
-        answer = min(LONGEST_ANSWER, max(SHORTEST_ANSWER, retry_for / ANSWERS))
-        super().__init__(
-            headers={"Content-Type": "application/json"} | access.headers,
-            timeout=httpx.Timeout(answer, connect=CONNECT_SECONDS, pool=None),
-        )
+        remember(access.headers.values())  # this process may be another than the one that read them
+        self._silence = min(LONGEST_SILENCE, max(SHORTEST_SILENCE, retry_for / SILENCES))
+        self._connections = Connections(access.headers, silence=self._silence)
         self._url = url
         self._access = access
         self._retry_for = retry_for
         self._told = told
         self._reached = False
-        self._next_word = 0.0
+        self._recognized = False  # whether an answer of Chroma's has come
+        self._next_message = 0.0
 
-    def request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Response:
-        """Makes a request until it is answered.
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What is sent with each request."""
+        return self._connections.headers
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._connections.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        """Make a request for chromadb's client; see `ask`."""
+        return self.ask(method, url, **options).answer.as_response()
+
+    def ask(self, method: str, url: str, **options: Any) -> Reply:
+        """Make a request until Chroma answers.
 
         Raises:
             Unacceptable: It is too large, or makes no sense to the server.
+            NotChromasAnswer: What answers is not Chroma.
             TokenRefused: The server wants another token.
             ServerUnreachable: There is no server at this address.
             ServerFailing: The server did not recover in time.
@@ -89,7 +138,7 @@ class Session(httpx.Client):
         began = time.monotonic()
         try:
             return patiently(
-                lambda: self._try(method, url, options),
+                lambda: self._try(method.upper(), str(url), time.monotonic() - began, options),
                 is_passing=lambda error: self._is_passing(error, time.monotonic() - began),
                 seconds=self._retry_for,
                 asked_pause=lambda error: getattr(error, "pause", 0.0),
@@ -97,45 +146,64 @@ class Session(httpx.Client):
             )
         except _Failed as error:
             raise self._given_up(error, time.monotonic() - began) from error
+        except _Foreign as error:
+            request = f"{method.upper()} {str(url).removeprefix(self._url).partition('?')[0]}"
+            raise NotChromasAnswer(url=self._url, request=request, found=str(error)) from error
 
-    def _try(self, method: str, url: httpx.URL | str, options: dict[str, Any]) -> httpx.Response:
+    def _try(self, method: str, url: str, elapsed: float, options: dict[str, Any]) -> Reply:
         try:
-            answer = super().request(method, url, **options)
-        except httpx.TransportError as error:
-            raise self._not_answered(error) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServerUnreachable(url=self._url, reason=self._words(str(error))) from error
+            answer = self._connections.exchange(method, url, seconds=self._seconds(elapsed), **options)
+        except NoAnswer as error:
+            if str(error).startswith(str(_PROXY_REFUSES)):
+                raise ProxyRefuses(url=self._url, variables=proxy_variables()) from error
+            reason = _line(str(error))
+            if error.is_permanent:
+                raise ServerUnreachable(url=self._url, reason=reason) from error
+            raise _Failed(reason, answered=False) from error
+        except UnreadableAnswer as error:
+            raise _Foreign(_line(str(error)), may_pass=False) from error
         self._reached = True
-        status = answer.status_code
-        if status in _PASSING:
-            said = self._words(_said(answer))
-            raise _Failed(f"{status} {answer.reason_phrase}{said and f', {said}'}", pause=_asked_pause(answer))
-        if status in _LOCKED_OUT:
-            raise TokenRefused(url=self._url, status=status)
-        if status == _TOO_LARGE:
-            raise Unacceptable("the server says that the request is too large (413)")
-        # Chroma's own client understands a 400 in Chroma's words.
-        if status == _OVER_QUOTA or (status == _SENSELESS and not _is_chromas(answer)):
-            raise Unacceptable(f"the server answers {status}: {self._words(_said(answer))}")
-        return answer
+        return self._judged(answer, options.get("content") or b"")
 
-    def _not_answered(self, error: httpx.TransportError) -> Exception:
-        reason = self._words(str(error)) or type(error).__name__
-        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError) or _is_for_good(error):
-            return ServerUnreachable(url=self._url, reason=reason)
-        if isinstance(error, httpx.TimeoutException):
-            reason = f"no answer in time ({reason})"
-        return _Failed(reason, answered=False)
+    def _seconds(self, elapsed: float) -> float:
+        """Return the limit for the whole of one try; some slow answers and long ones end, so it is not the silence."""
+        whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
+        return max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
+
+    def _judged(self, answer: Answer, asked: bytes) -> Reply:
+        """Return the answer if it is Chroma's, and no sign of something that passes."""
+        status = answer.status
+        if status in _PASSING:
+            said = _line(message_in(answer))
+            raise _Failed(f"{status} {answer.reason}{said and f', {said}'}", pause=_asked_pause(answer))
+        if status == _PROXY_REFUSES:
+            raise ProxyRefuses(url=self._url, variables=proxy_variables())
+        if status in _LOCKED_OUT:
+            raise TokenRefused(url=self._url, status=status, sources=self._access.sources)
+        if status == _TOO_LARGE and (len(asked) >= SMALLEST_LIMIT or answer.content.startswith(_TOO_LARGE_WORDS)):
+            raise Unacceptable("the server says that the request is too large (413)")
+        try:
+            value = value_of(answer, asked)
+        except NotChromas as error:
+            raise _Foreign(_line(str(error)), may_pass=error.may_pass) from error
+        self._recognized = True
+        reported = error_in(value) if not answer.is_good else None
+        if status in _UNPROCESSABLE and reported is not None and reported[0] in _DATA_ERRORS:
+            raise Unacceptable(f"the server answers {status}: {_line(reported[1])}")
+        return Reply(answer=answer, value=value)
 
     def _is_passing(self, error: BaseException, seconds: float) -> bool:
+        if isinstance(error, _Foreign):
+            # An address that never answered as Chroma does is wrong; a gateway may answer while Chroma is replaced.
+            return self._recognized and error.may_pass and seconds < FOREIGN_SECONDS
         if not isinstance(error, _Failed):
             return False
         # What never answered is more likely a wrong address than a server that is being started.
         return error.answered or self._reached or seconds < FIRST_SECONDS
 
     def _tell(self, error: BaseException, pause: float) -> None:
-        if time.monotonic() >= self._next_word:
-            self._next_word = time.monotonic() + TELL_SECONDS
+        if time.monotonic() >= self._next_message:
+            self._next_message = time.monotonic() + TELL_SECONDS
             self._told(f"{self._url}: {error}; trying again in {pause:.1f} s")
 
     def _given_up(self, error: _Failed, seconds: float) -> UpsertCliError:
@@ -143,49 +211,18 @@ class Session(httpx.Client):
             return ServerUnreachable(url=self._url, reason=str(error))
         return ServerFailing(url=self._url, reason=str(error), seconds=seconds, pause=error.pause)
 
-    def _words(self, said: str) -> str:
-        """Returns what was said as one line of plain text without secrets."""
-        text = self._access.hide(" ".join(said.split()))
-        return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
+
+def _line(said: str) -> str:
+    """Return what was said as one short line without secrets, which are masked before any of it is cut off."""
+    text = " ".join(without_secrets(said).split())
+    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
 
 
-def _said(answer: httpx.Response) -> str:
-    """Returns the message in an answer, or the answer where it has none; a page for a browser says nothing."""
-    with suppress(ValueError):
-        body = answer.json()
-        if isinstance(body, dict):
-            return str(body.get("message") or body.get("error") or answer.text)
-    return "" if answer.text.lstrip().startswith("<") else answer.text
-
-
-def _is_chromas(answer: httpx.Response) -> bool:
-    """Tells whether an answer is an error as Chroma words it."""
-    try:
-        body = json.loads(answer.content)
-    except ValueError:
-        return False
-    return isinstance(body, dict) and {"error", "message"} <= body.keys()
-
-
-def _asked_pause(answer: httpx.Response) -> float:
-    """Returns the seconds of a Retry-After header, which has them or a date."""
+def _asked_pause(answer: Answer) -> float:
+    """Return the seconds of a Retry-After header, which has them or a date."""
     value = answer.headers.get("Retry-After", "")
     with suppress(ValueError):
         return max(0.0, float(value))
     with suppress(ValueError, TypeError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return 0.0
-
-
-def _is_for_good(error: BaseException) -> bool:
-    """Tells whether a connection fails for what the next one fails for as well: a certificate, an unknown name."""
-    return any(
-        isinstance(cause, ssl.SSLError) or (isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME)
-        for cause in _causes(error)
-    )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -58,6 +58,15 @@ def parse(text: bytes) -> object:
         raise ItemError(stage=Stage.READING, detail=_too_deep()) from None
 
 
+def parse_plain(text: bytes) -> object:
+    """Return the value of a JSON text; integers beyond 64 bits become floats, as in chromadb's own client.
+
+    Raises:
+        ValueError: It is not JSON, not UTF-8, or nested too deep.
+    """
+    return orjson.loads(text)
+
+
 def _has_huge(values: Iterable[Any]) -> bool:
     """Tells whether a float is among the values that may have been an integer beyond 64 bits."""
     for value in values:

@@ -15,7 +15,7 @@ from tests.cli.screens import Screen, shown
 from tests.conftest import Terminal
 from tests.journal.conftest import start
 from tests.journal.making import make_checkpoint, make_task
-from upsert_cli.cli.display import PLAIN_SECONDS, PlainLines, Speed
+from upsert_cli.cli.display import PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines, Speed
 from upsert_cli.cli.terminal import Terminal as Output
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
@@ -89,6 +89,21 @@ def test_the_severity_is_the_color_of_the_rejects(tiny: Terminal) -> None:
         with Screen(tiny, line, columns=100) as screen:
             screen.finish(expect=expect)
             assert color in screen.drawn
+
+
+def test_a_load_of_unknown_length_ends_without_a_moving_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody knows how many rows there are, the last frame has the amounts, and no bar that seems to go on."""
+    progress = Progress(total=None)
+    bars = Bars(Output(), STAGE_BARS)
+    bars.update(progress)
+    progress.read, progress.embedded, progress.written = 1_200, 1_100, 1_000
+    bars.close()
+    drawn = capsys.readouterr().err
+    assert [line.split() for line in drawn.splitlines()] == [
+        ["read", "1,200"],
+        ["embedded", "1,100"],
+        ["written", "1,000"],
+    ]
 
 
 # -- the advice at the end ----------------------------------------------------------------------------------------

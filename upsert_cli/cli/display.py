@@ -193,7 +193,8 @@ class Bars:
             rate = self._speeds[name].rate(done)
             table.add_row(
                 Text(name),
-                ProgressBar(total=total, completed=done, pulse=total is None),
+                # A bar without an end moves, as if there were more to come.
+                Text("") if total is None and self._closing else ProgressBar(total=total, completed=done),
                 Text(f"{done:,}" if total is None else f"{done:,}/{total:,}", style="progress.download"),
                 Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed"),
                 Text(self._speeds[name].remaining(done, total), style="progress.remaining"),

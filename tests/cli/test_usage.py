@@ -174,7 +174,16 @@ def test_metadata_fields_take_the_same_form(terminal: Terminal, line: str) -> No
 
 
 def test_states_are_given_in_the_same_form(terminal: Terminal) -> None:
-    """`prune --status` takes commas and repetition, its variable also lines, and a word that is no state is refused."""
+    """--status takes commas and repetition, its variable also lines, and a word that is no state is refused."""
+    terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
+    for task_id in "abc":
+        terminal.type(f"upsert-cli run a.jsonl --enqueue --task-id {task_id}")
+    terminal.type("upsert-cli cancel a")
+    for words in ("--status pending --status canceled", "--status pending,canceled"):
+        assert len(terminal.type(f"upsert-cli list {words}").stdout.splitlines()) == 1 + 3
+    for value, count in (("canceled", 1), ("pending", 2), ("canceled\npending", 3), ("done,failed", 0)):
+        terminal.env["UPSERT_CLI_LIST_STATUS"] = value
+        assert len(json.loads(terminal.type("upsert-cli list --json").stdout)) == count
     for words in ("--status done,failed", "--status done --status failed"):
         assert terminal.type(f"upsert-cli prune --dry-run {words}").returncode == 0
     terminal.env["UPSERT_CLI_PRUNE_STATUS"] = "done\nfailed"

@@ -11,7 +11,7 @@ import click
 
 from upsert_cli.cli import watching
 from upsert_cli.cli.moments import Moment
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.options import HOW_TO_REPEAT, Session, TaskId, common_options, json_option, option
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.task_words import how_to_continue, state_of
@@ -60,10 +60,9 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
 @option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Tasks to show.")
 @option(
     "--status",
-    "statuses",
     type=click.Choice([*(status.value for status in TaskStatus), DIED]),
     multiple=True,
-    help="Only those in this state; may be repeated. `died`: processing, but their runner is gone.",
+    help=f"Only those in this state; `died`: processing, but their runner is gone. {HOW_TO_REPEAT}",
 )
 @option("--since", type=Moment(), metavar="AGE|DATE", help="Only those made since then: 2h, 2026-11-24.")
 @option(
@@ -81,6 +80,7 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
 
     Takes no lock, so it answers while a load runs.
     """
+    which["statuses"] = which.pop("status")
 
     def found() -> list[tuple[Task, bool]]:
         return [session.journal.with_runner(task) for task in session.journal.list(**which)]

@@ -78,5 +78,5 @@ def test_the_home_of_an_unknown_user(terminal: Terminal) -> None:
 
 def test_state_folders_may_be_named_by_the_desktop_variables(terminal: Terminal) -> None:
     """XDG_STATE_HOME names the journal's folder as well as a home folder does."""
-    done = _type(terminal, "list", XDG_STATE_HOME=str(terminal.folder / "state"))
+    done = _type(terminal, "list -q", XDG_STATE_HOME=str(terminal.folder / "state"))
     assert (done.returncode, done.stderr) == (0, "")

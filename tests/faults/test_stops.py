@@ -257,7 +257,7 @@ def test_a_signal_in_the_first_or_last_moment_ends_the_program(
     terminal: Terminal, container: str, moment: str, number: signal.Signals
 ) -> None:
     """While the program is imported, and after its work, a signal ends it without a traceback, also as PID 1."""
-    program = f"{moment.format(number=int(number))}sys.argv = ['upsert-cli', 'list']\nfrom upsert_cli.__main__ import main\nmain()"
+    program = f"{moment.format(number=int(number))}sys.argv = ['upsert-cli', 'list', '-q']\nfrom upsert_cli.__main__ import main\nmain()"
     done = terminal.type(f"{container} {shlex.join([sys.executable, '-c', program])}", expect=None)
     assert (done.returncode, done.stderr) == (128 + number if container else -number, "")
 

@@ -27,7 +27,7 @@ def test_an_error_is_the_same_behind_the_pipe() -> None:
         again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
         assert (type(again), again.row, str(again), repr(again)) == (type(error), error.row, str(error), repr(error))
     item = pickle.loads(pickle.dumps(ItemError(stage=Stage.UPSERT, detail="no")))  # noqa: S301  # our own
-    assert (item.stage, item.detail, item.line) == (Stage.UPSERT, "no", None)
+    assert (item.stage, item.detail) == (Stage.UPSERT, "no")
 
 
 def test_every_error_has_a_sentence_of_its_own() -> None:

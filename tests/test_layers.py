@@ -81,7 +81,6 @@ ALLOWED_TWICE = {
     "fastembed": ["models/hub.py", "stream/embedder.py"],
     "pyarrow": [
         "stream/items/parquet.py",
-        "stream/items/parquet_rows.py",
         "stream/items/parquet_times.py",
         "stream/items/parquet_types.py",
         "stream/sources/inflating.py",

@@ -31,11 +31,11 @@ from upsert_cli.stream.sources.foreign import HEAD, what_it_is
 
 
 def test_an_item_of_jsonl(tmp_path: Path) -> None:
-    """An item comes with all it holds, its file and its line; other fields are left out."""
+    """An item comes with all it holds, its file and its line; other fields are left out, and named."""
     path = write_lines(
         tmp_path / "a.jsonl", b'{"object_id": "x", "payload": {"n": 1}, "item_info": {"k": null}, "more": 1}'
     )
-    assert rows_of(path) == [Item("x", {"n": 1}, {"k": None}, str(path), 1)]
+    assert rows_of(path) == [Item("x", {"n": 1}, {"k": None}, str(path), 1, ("more",))]
 
 
 def test_payload_and_info_may_be_missing(tmp_path: Path) -> None:
@@ -165,12 +165,12 @@ def test_a_bad_line_costs_only_itself(tmp_path: Path, line: bytes, detail: str) 
 
 
 def test_a_reject_can_be_mended(tmp_path: Path) -> None:
-    """What is known of a bad row is in its reject, in the shape of the contract."""
-    path = write_lines(
-        tmp_path / "a.jsonl",
+    """What is known of a bad row is in its reject, and the row itself, in the shape of the contract."""
+    lines = (
         b'{"object_id": 7, "payload": {"text": "x"}, "item_info": {"k": 99999999999999999999}}',
-        b'{"id": 7, "text": "x"}',
+        b'{"id": 7,  "text": "x"}',
     )
+    path = write_lines(tmp_path / "a.jsonl", *lines)
     assert [reject(row).as_json() for row in rows_of(path)] == [
         {
             "object_id": 7,
@@ -180,6 +180,7 @@ def test_a_reject_can_be_mended(tmp_path: Path) -> None:
             "failure_stage": "on_reading",
             "source": str(path),
             "row": 1,
+            "line": lines[0].decode(),
         },
         {
             "object_id": None,
@@ -189,6 +190,7 @@ def test_a_reject_can_be_mended(tmp_path: Path) -> None:
             "failure_stage": "on_reading",
             "source": str(path),
             "row": 2,
+            "line": lines[1].decode(),
         },
     ]
 
@@ -220,8 +222,8 @@ def test_a_json_array_and_pretty_printed_json(tmp_path: Path) -> None:
         assert "jq -c" in rows[0].detail
 
 
-def test_a_line_that_is_no_json_is_kept(tmp_path: Path) -> None:
-    """The reject of a line that cannot be parsed has the line itself, in valid Unicode and bounded; others have none."""
+def test_a_line_that_is_no_item_is_kept(tmp_path: Path) -> None:
+    """The reject of a line that is no item has the line itself, in valid Unicode and bounded."""
     long = b'{"object_id": "' + b"x" * 20_000
     path = write_lines(tmp_path / "a.jsonl", b'{"object_id": "a", \r', b'{"caf\xe9": "\xc3\xa9"', long, b"[1]", GOOD)
     shown = [reject(row).as_json() for row in rows_of(path)[:4]]
@@ -229,7 +231,7 @@ def test_a_line_that_is_no_json_is_kept(tmp_path: Path) -> None:
         '{"object_id": "a", ',
         '{"caf\\xe9": "\u00e9"',
         long[:10_000].decode(),
-        None,
+        "[1]",
     ]
     assert all(record["payload"] is None for record in shown)
 
@@ -319,15 +321,15 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
         ("id", b'{"id": 99999999999999999999}', "99999999999999999999", {}),
         ("meta.id", b'{"meta": {"id": "x", "k": 1}}', "x", {"meta": {"id": "x", "k": 1}}),
         ("meta.id", b'{"meta.id": "y", "meta": {"id": "x"}}', "y", {"meta": {"id": "x"}}),
-        ("id", b'{"id": "x", "payload": {"text": "t"}, "other": 1}', "x", {"text": "t"}),
+        ("id", b'{"id": "x", "payload": {"text": "t"}, "n": 1}', "x", {"payload": {"text": "t"}, "n": 1}),
         ("id", b'{"id": "x", "payload": "text"}', "x", {"payload": "text"}),
-        ("payload.id", b'{"payload": {"id": "x"}}', "x", {"id": "x"}),
+        ("payload.id", b'{"payload": {"id": "x"}}', "x", {"payload": {"id": "x"}}),
     ],
 )
 def test_the_id_comes_from_another_field(
     tmp_path: Path, id_field: str, line: bytes, object_id: str, payload: dict[str, object]
 ) -> None:
-    """With an id field, the payload is what the row has besides, unless it has one."""
+    """Without an `object_id`, the payload is all that the row has besides its id, whatever the names."""
     path = write_lines(tmp_path / "a.jsonl", line[:-1] + b', "item_info": {"i": 1}}')
     assert rows_of(path, id_field=id_field) == [Item(object_id, payload, {"i": 1}, str(path), 1)]
 

@@ -113,11 +113,11 @@ def test_columns_that_have_dots_in_their_names(tmp_path: Path) -> None:
 
 
 def test_columns_that_are_mapped(tmp_path: Path) -> None:
-    """With an id field all columns are the payload, unless there is one; a column of text may have that name."""
+    """With an id field all columns are the payload, whatever their names."""
     flat = write_parquet(tmp_path / "flat.parquet", {"id": [1], "text": ["t"], "payload": ["just text"]})
     assert rows_of(flat, id_field="id") == [Item("1", {"text": "t", "payload": "just text"}, None, str(flat), 1)]
     nested = write_parquet(tmp_path / "nested.parquet", {"id": [1], "text": ["t"], "payload": ['{"n": 1}']})
-    assert rows_of(nested, id_field="id") == [Item("1", {"n": 1}, None, str(nested), 1)]
+    assert rows_of(nested, id_field="id") == [Item("1", {"text": "t", "payload": '{"n": 1}'}, None, str(nested), 1)]
 
 
 def test_a_file_in_another_form_is_rejected_with_what_it_has(tmp_path: Path) -> None:
@@ -214,21 +214,22 @@ def test_structs_and_maps_of_a_dataset_hub(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:
-    """Where a name stands for two columns that are wanted, nobody can say which is meant, and the file is named."""
+    """Where a name stands for two columns, nobody can say which is meant, and the file is named."""
     table = pa.Table.from_arrays(
         [pa.array(["a"]), pa.array(["{}"]), pa.array([1]), pa.array([2])], ["object_id", "payload", "x", "x"]
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    assert item(rows_of(tmp_path / "a.parquet")[0]).object_id == "a"
-    with pytest.raises(SourceUnreadable, match=r"a\.parquet.*two columns are called `x`; rename one"):
-        rows_of(tmp_path / "a.parquet", id_field="object_id")
+    for id_field in (None, "object_id"):
+        with pytest.raises(SourceUnreadable, match=r"a\.parquet.*two columns are called `x`; rename one"):
+            rows_of(tmp_path / "a.parquet", id_field=id_field)
 
 
-def test_two_columns_of_one_name_that_are_not_wanted(tmp_path: Path) -> None:
-    """A file without any of an item's columns is rejected row by row, whatever the types of its equal names."""
+def test_two_columns_of_one_name_and_other_types(tmp_path: Path) -> None:
+    """No reject could keep both of them, so the file is named, whatever their types are."""
     table = pa.Table.from_arrays([pa.array([1]), pa.array([[None]], pa.list_(pa.timestamp("ns")))], ["x", "x"])
     pq.write_table(table, tmp_path / "a.parquet")
-    assert "object_id is missing (there: x)" in reject(rows_of(tmp_path / "a.parquet")[0]).detail
+    with pytest.raises(SourceUnreadable, match="two columns are called `x`; rename one"):
+        rows_of(tmp_path / "a.parquet")
 
 
 # -- bad rows -----------------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ class _Suspect:
                 counts=merged.counts + one.counts,
                 converted=merged.converted + one.converted,
                 rejects=merged.rejects + one.rejects,
+                ignored=merged.ignored + one.ignored,
                 # Apart: parts are loaded side by side, so that of an id in several of them any may be the last.
                 ids=[*merged.ids, *one.ids],
                 seconds=dict(seconds),

@@ -116,6 +116,7 @@ class UnitLoad:
             rejects=list(done.rejects),
             ids=done.ids,
         )
+        self._progress.ignored += done.ignored
         self._receipts.add(receipt)
         self._settlement.settle_unit(receipt, rejects)
         for name, seconds in done.seconds.items():

@@ -26,6 +26,7 @@ from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import LAST_WRITE_SECONDS, Writer
 from upsert_cli.stream.embedded import ItemCounter
 from upsert_cli.stream.embedder import Embedder
+from upsert_cli.stream.ignored import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.stream.items.item import Position
 from upsert_cli.stream.pace import Pace
 from upsert_cli.stream.scratch import digest_of
@@ -68,6 +69,7 @@ class UnitReceipt:
     rejects: tuple[dict[str, Any], ...] = ()
     """In the order of their rows."""
 
+    ignored: IgnoredFields = NOTHING_IGNORED
     ids: Sequence[tuple[bytes, Loaded]] = ()
     """A digest of the id of each item that was loaded, once for each part of the unit that was loaded by itself."""
 
@@ -182,6 +184,7 @@ class UnitRunner:
             converted=tally.converted,
             embedded=tally.embedded,
             rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
+            ignored=progress.ignored,
             ids=tuple(tally.ids.items()),
             seconds=progress.seconds,
             worker=_here(),

@@ -82,8 +82,5 @@ class ItemError(Situation):
     detail: str
     """One line of reason, such as `payload.text is empty`."""
 
-    line: str | None = None
-    """The row as it stands in its file, where it could not be parsed."""
-
     def __str__(self) -> str:
         return self.detail

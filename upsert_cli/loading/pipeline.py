@@ -162,6 +162,8 @@ class _Attempt:
             self._progress.stage = "flushing"
             with self._progress.busy("flushing"), self._lookout.writing():
                 writer.close()
+        if (warning := self._progress.ignored.warning()) is not None:
+            self._observer.noted(warning)
         self._settlement.check_failures(settled=0)
         self._check_sources()
         self._settlement.check_complete()

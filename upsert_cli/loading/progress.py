@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.tasks import Task
+from upsert_cli.stream.ignored import NOTHING_IGNORED, IgnoredFields
 
 
 @dataclass(slots=True)
@@ -36,6 +37,9 @@ class Progress:
 
     counts: Counts = field(default_factory=Counts)
     stage: str = "starting"
+    ignored: IgnoredFields = NOTHING_IGNORED
+    """Of the rows that were read."""
+
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy, without its waiting for others; each name is added to by one thread."""
 

@@ -23,6 +23,7 @@ from upsert_cli.models import Model
 from upsert_cli.stream.chroma.rows import Comparison, Member, MembersPage, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.embedder import FastEmbedder
+from upsert_cli.stream.ignored import NOTHING_IGNORED
 from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.missing import Collection as Searched
 from upsert_cli.stream.pace import MAX_ROWS, Pace
@@ -108,6 +109,8 @@ def rehearse(
             except SourceUnreadable as error:
                 broken = error
                 tally.forget_missing()
+    if (warning := tally.ignored.warning()) is not None:
+        warn(warning)
     return tally.result(broken)
 
 
@@ -165,6 +168,7 @@ class _Tally:
         self._counts = Counts()
         self._rejects: list[dict[str, Any]] = []
         self._missing: list[str] = []
+        self.ignored = NOTHING_IGNORED
         self._tokens = 0
         self._token_seconds = 0.0
 
@@ -183,6 +187,7 @@ class _Tally:
         self._tokens += sum(min(length, limit) for length in lengths)
         truncated = sum(length > limit for length in lengths)
         outcome = self._outcomes.of(plan.window, plan.comparison, truncated=truncated)
+        self.ignored += plan.window.ignored
         room = FAILED_ITEMS - len(self._rejects)
         self._rejects += [reject.as_json() for reject in outcome.rejects[:room]]
         self._counts += outcome.counts

@@ -159,6 +159,7 @@ class Stages:
             if window is None:
                 return
             self._progress.read += window.read
+            self._progress.ignored += window.ignored
             yield window
 
     def _embedded(self, windows: Iterator[Embedded]) -> Iterator[Embedded]:

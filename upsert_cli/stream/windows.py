@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from upsert_cli.errors import ItemError, SourceChanged, Stage, UpsertCliError
 from upsert_cli.stream.documents.document import Document, Recipe, make_document, split_item
+from upsert_cli.stream.ignored import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.stream.items.reading import IdFrom, Item, Position, Reject, read_items
 from upsert_cli.stream.pace import Pace
 from upsert_cli.stream.sizes import document_size, size_of
@@ -46,6 +47,8 @@ class Window:
 
     goes_on: bool = False
     """Whether the parts of its item go on in the next window, with which its row is settled."""
+
+    ignored: IgnoredFields = NOTHING_IGNORED
 
     earlier: Mapping[str, tuple[Sequence[Document], ...]] = field(default_factory=dict)
     """By id, the items that a later row of this window replaced, in the order of their rows."""
@@ -188,6 +191,7 @@ class _Gathering:
         self._items: dict[str, Sequence[Document]] = {}
         self._earlier: dict[str, list[Sequence[Document]]] = {}
         self._rejects: list[Reject] = []
+        self._ignored = NOTHING_IGNORED
         self.after = after
 
     @property
@@ -212,8 +216,10 @@ class _Gathering:
                 documents = documents if average is None else [average, *documents]
         except ItemError as error:
             self._reject(Reject.of(row, stage=error.stage, detail=error.detail))
+            self._ignored += IgnoredFields.of(row)
             return None
         self.read += 1
+        self._ignored += IgnoredFields.of(row)
         if not self._is_superseded(row):
             # Taken out first, so that the last row of an id also stands at the last row's place.
             earlier = self._items.pop(row.object_id, None)
@@ -227,7 +233,7 @@ class _Gathering:
     def _reject(self, reject: Reject) -> None:
         self.read += 1
         self._rejects.append(reject)
-        self.size += size_of(reject.payload) + size_of(reject.item_info)
+        self.size += size_of(reject.payload) + size_of(reject.item_info) + len(reject.line or "")
 
     def window(self, number: int) -> Window:
         return Window(
@@ -237,6 +243,7 @@ class _Gathering:
             read=self.read,
             duplicate=self.read - len(self._items) - len(self._rejects),
             after=self.after,
+            ignored=self._ignored,
             earlier={object_id: tuple(items) for object_id, items in self._earlier.items()},
         )
 
@@ -253,15 +260,16 @@ class _LongItem(NamedTuple):
         """Yields its windows; after a crash in between, reading goes on before the item."""
         documents = self.first
         mean = () if self.average is None else (self.average,)
+        ignored = IgnoredFields.of(self.item)
         try:
             while not documents[-1].ends_item:
                 yield _window_of((*mean, *documents), next(numbers), read=0, after=before, goes_on=True)
                 documents = _taken(self.rest, pace.rows)
         except ItemError as error:
             reject = Reject.of(self.item, stage=error.stage, detail=error.detail)
-            yield _window_of((), next(numbers), rejects=(reject,), read=1, after=after)
+            yield _window_of((), next(numbers), rejects=(reject,), read=1, after=after, ignored=ignored)
         else:
-            yield _window_of((*mean, *documents), next(numbers), read=1, after=after)
+            yield _window_of((*mean, *documents), next(numbers), read=1, after=after, ignored=ignored)
 
 
 def _window_of(
@@ -272,9 +280,17 @@ def _window_of(
     read: int,
     after: Position,
     goes_on: bool = False,
+    ignored: IgnoredFields = NOTHING_IGNORED,
 ) -> Window:
     return Window(
-        number=number, documents=documents, rejects=rejects, read=read, duplicate=0, after=after, goes_on=goes_on
+        number=number,
+        documents=documents,
+        rejects=rejects,
+        read=read,
+        duplicate=0,
+        after=after,
+        goes_on=goes_on,
+        ignored=ignored,
     )
 
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.stream.items.json_text import JSON_FIELDS, not_utf8, parse
+from upsert_cli.stream.items.item import Row
+from upsert_cli.stream.items.json_text import not_utf8
 from upsert_cli.stream.items.jsonl import MAX_LINE, skip_line, too_long
 from upsert_cli.stream.sources.foreign import Unsuitable
 from upsert_cli.stream.sources.inflating import skip, skip_byte_order_mark
@@ -24,7 +25,7 @@ SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line that tells
 RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice, because a quote was left open; bounds the time
 
 
-def read_records(file: BinaryIO, *, row: int, offset: int, delimiter: str) -> Iterator[tuple[int, object, int]]:
+def read_records(file: BinaryIO, *, row: int, offset: int, delimiter: str) -> Iterator[Row]:
     """Yields the records of an open file behind its header, numbered from 1; `formats.Reader` says the rest.
 
     Raises:
@@ -34,13 +35,10 @@ def read_records(file: BinaryIO, *, row: int, offset: int, delimiter: str) -> It
     names = records.header()
     if offset:
         records.go_to(offset)
-    parsed = [name for name in JSON_FIELDS if name in names]
     for fields in records:
         row += 1
         value = _named(names, fields) if isinstance(fields, list) else fields
-        if parsed and isinstance(value, dict):
-            value |= {name: _parsed(value[name]) for name in parsed}
-        yield row, value, records.offset
+        yield Row(row, value, records.offset, None if isinstance(value, dict) else records.text())
 
 
 def count_records(file: BinaryIO, *, delimiter: str) -> int:
@@ -72,15 +70,6 @@ def _named(names: Sequence[str], fields: list[str]) -> dict[str, object] | ItemE
     if len(fields) != len(names):
         return _fault(f"{len(fields)} fields, and the header has {len(names)}")
     return dict(zip(names, fields, strict=True))
-
-
-def _parsed(text: object) -> object:
-    if not isinstance(text, str) or not text.lstrip().startswith("{"):
-        return text or None
-    try:
-        return parse(text.encode())
-    except ItemError as error:
-        return error
 
 
 class _TooLong(Exception):
@@ -135,6 +124,10 @@ class _Records:
         """Goes on at a place that was reached before."""
         skip(self._file, offset - self.offset)
         self.offset = offset
+
+    def text(self) -> bytes | None:
+        """Return the last record as it stands in the file; None if it is longer than any record may be."""
+        return b"".join(self._lines.record) if self._lines.size <= MAX_LINE else None
 
     def __iter__(self) -> Iterator[list[str] | ItemError]:
         return self

@@ -37,6 +37,35 @@ class Position(NamedTuple):
 START = Position(0, 0, 0)
 
 
+class PartialRow(NamedTuple):
+    """A row of which some columns cannot be read."""
+
+    values: dict[str, Any]
+    """Of the other columns."""
+
+    unreadable: tuple[str, ...]
+    """The names of these columns."""
+
+    detail: str
+    """Why they cannot be read, in one line."""
+
+
+class Row(NamedTuple):
+    """What a reader yields."""
+
+    number: int
+    """From 1; of JSONL, the number of the line."""
+
+    value: object
+    """An `ItemError` or a `PartialRow` if the row, or a column of it, cannot be read."""
+
+    offset: int
+    """Byte at which the next row begins; 0 where the format is addressed by rows."""
+
+    text: bytes | None = None
+    """The row as it stands in its file; None if that is no text, says no more than the value, or is too long."""
+
+
 class Item(NamedTuple):
     """What a row holds: the API's DataItem, and where it stood."""
 
@@ -51,6 +80,9 @@ class Item(NamedTuple):
 
     row: int
     """From 1; of JSONL, the number of the line."""
+
+    ignored: tuple[str, ...] = ()
+    """Fields of the row that are no part of an item in item form, and so are not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +101,7 @@ class Reject:
     row: int
 
     line: str | None = None
-    """The row as it stands in its file, where it could not be parsed; its beginning where it is long."""
+    """The row as it stands in its file, or as JSON, if it is no item; its beginning if it is long."""
 
     @classmethod
     def of(cls, item: Item, *, stage: Stage, detail: str) -> Reject:

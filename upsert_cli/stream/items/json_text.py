@@ -42,6 +42,10 @@ class ExactText:
         return self.text
 
 
+class Pairs(list[Any]):
+    """The pairs of a map that repeats a key, and so is no object."""
+
+
 def parse(text: bytes) -> object:
     """Returns the value that `text` stands for, with integers of any size.
 
@@ -132,6 +136,7 @@ _KINDS = {
     datetime.timedelta: "a duration",
     decimal.Decimal: "a decimal number",
     ExactText: "a date or time",
+    Pairs: "a map that repeats a key",
 }
 
 

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.items.item import Row
 from upsert_cli.stream.items.json_text import parse
 from upsert_cli.stream.sources.inflating import BUFFER, skip, skip_byte_order_mark
 
 MAX_LINE = 8 << 20  # bytes without the line break; longer items are rejected (design: at any length, bounded memory)
 CHUNK = 1 << 20  # bytes in which lines are counted
-SHOWN_LINE = 10_000  # characters of a line that cannot be parsed, which its reject keeps so that it can be mended
 
 _BLANK_LINE = re.compile(rb"\n[ \t\r\v\f]*+(?=\n)")
 
 
-def read_lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, object, int]]:
+def read_lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
     """Yields the lines of an open file that are not blank, with their numbers; `formats.Reader` says the rest."""
     if offset:
         skip(file, offset)
@@ -32,19 +32,13 @@ def read_lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, 
         if len(line) > MAX_LINE and not line.endswith(b"\n"):
             del line
             offset += skip_line(file)
-            yield row, too_long(), offset
+            yield Row(row, too_long(), offset)
         elif not line.isspace():
             try:
                 value = parse(line)
             except ItemError as error:
                 value = error if line.endswith(b"\n") else _cut_short(error)
-                value.line = _shown(line)
-            yield row, value, offset
-
-
-def _shown(line: bytes) -> str:
-    r"""Returns a line, or its beginning, as text; bytes that are not UTF-8 become `\xff`."""
-    return line[: 4 * SHOWN_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:SHOWN_LINE]
+            yield Row(row, value, offset, line)
 
 
 def count_lines(file: BinaryIO) -> int:

@@ -14,6 +14,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from upsert_cli.errors import ItemError
+from upsert_cli.stream.items.item import PartialRow, Row
 from upsert_cli.stream.items.parquet_pages import Page, pages_of
 from upsert_cli.stream.items.parquet_rows import MAX_ROW, Readings, converters_of, too_large, unpacked
 from upsert_cli.stream.items.parquet_types import one_line
@@ -39,22 +40,21 @@ def read_rows(
     *,
     row: int,
     offset: int,  # noqa: ARG001  # Parquet is addressed by rows
-    fields: Collection[str] | None,
-) -> Iterator[tuple[int, object, int]]:
+) -> Iterator[Row]:
     """Yields the rows, without reading row groups that are behind us; `formats.Reader` says the rest."""
     import pyarrow as pa
 
     try:
         with path.open("rb") as pages, _open(path) as file, _open_seconds(path, file) as seconds:
-            _check_names(file.schema_arrow.names, fields)
+            _check_names(file.schema_arrow.names)
             end = 0
             for group in range(file.metadata.num_row_groups):
                 begin, end = end, end + file.metadata.row_group(group).num_rows
                 if end <= row:
                     continue
-                for record in _records(file, seconds, pages, group, skip=row - begin, fields=fields):
+                for record in _records(file, seconds, pages, group, skip=row - begin):
                     row += 1
-                    yield row, record, 0
+                    yield Row(row, record, 0)
                 if row != end:
                     raise OSError(f"row group {group} holds {row - begin} rows, but the footer promises {end - begin}")
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for the names of columns
@@ -114,8 +114,8 @@ def cut_rows(path: Place, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
         raise OSError(one_line(error)) from error
 
 
-def _check_names(names: Iterable[str], fields: Collection[str] | None) -> None:
-    repeated = [name for name, times in Counter(names).items() if times > 1 and (fields is None or name in fields)]
+def _check_names(names: Iterable[str]) -> None:
+    repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
 
@@ -173,13 +173,12 @@ class Seconds(NamedTuple):
     names: Collection[str]
     """The columns that may have such timestamps, at any depth."""
 
-    def read(self, rows: int, group: int, columns: Collection[str]) -> Iterator[pa.RecordBatch] | None:
-        """Return the batches of a row group with those columns that may have such timestamps, or None."""
-        wanted = [name for name in columns if name in self.names]
-        if not wanted:
+    def read(self, rows: int, group: int) -> Iterator[pa.RecordBatch] | None:
+        """Return the batches of a row group with those columns, or None if there are none."""
+        if not self.names:
             return None
         # A name with a dot would also select a field of a struct, so then all columns are read.
-        selected = None if any("." in name for name in wanted) else wanted
+        selected = None if any("." in name for name in self.names) else list(self.names)
         batches: Iterator[pa.RecordBatch] = self.file.iter_batches(
             rows, row_groups=[group], columns=selected, use_threads=False
         )
@@ -196,23 +195,20 @@ def _records(
     group: int,
     *,
     skip: int,
-    fields: Collection[str] | None,
-) -> Iterator[dict[str, Any] | ItemError]:
+) -> Iterator[dict[str, Any] | PartialRow | ItemError]:
     metadata = file.metadata.row_group(group)
     if metadata.total_byte_size > max(HUGE_GROUP, MAX_ROW * metadata.num_rows):
         return repeat(too_large(), metadata.num_rows - max(0, skip))
-    # Of a file that is not in item form everything is read, so that its rejects show what there is.
-    names = [name for name in file.schema_arrow.names if fields is not None and name in fields] or None
-    read = partial(file.iter_batches, row_groups=[group], columns=names, use_threads=False)
+    # Also what is no field of an item is read: a reject keeps the whole row.
+    read = partial(file.iter_batches, row_groups=[group], use_threads=False)
     # Of a damaged footer the reader says so, while the metadata's accessors end the process (pyarrow 26).
     next(read(1), None)
     _check_values(file, group)
-    rows = _batch_rows(file, pages, group, names)
+    rows = _batch_rows(file, pages, group)
     readings = [read(rows)]
-    if seconds is not None and (again := seconds.read(rows, group, names or seconds.names)) is not None:
+    if seconds is not None and (again := seconds.read(rows, group)) is not None:
         readings.append(again)
-    columns = (column for column in file.schema_arrow if names is None or column.name in names)
-    converters = converters_of(columns, mapped=fields is None)
+    converters = converters_of(file.schema_arrow)
     return chain.from_iterable(unpacked(batch, converters) for batch in _behind(zip(*readings, strict=True), skip))
 
 
@@ -245,15 +241,14 @@ def _behind(batches: Iterable[Readings], skip: int) -> Iterator[Readings]:
         skip -= rows
 
 
-def _batch_rows(file: pq.ParquetFile, pages: BinaryIO, group: int, names: Collection[str] | None) -> int:
+def _batch_rows(file: pq.ParquetFile, pages: BinaryIO, group: int) -> int:
     """Returns how many rows may be read at once."""
     metadata = file.metadata.row_group(group)
     row = 1.0
     for place in range(metadata.num_columns):
-        if names is None or file.schema.column(place).path.partition(".")[0] in names:
-            chunk = metadata.column(place)
-            values = chunk.num_values / max(1, metadata.num_rows)
-            row += _largest_value(chunk, pages) * max(1.0, values)
+        chunk = metadata.column(place)
+        values = chunk.num_values / max(1, metadata.num_rows)
+        row += _largest_value(chunk, pages) * max(1.0, values)
     return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / row)))
 
 

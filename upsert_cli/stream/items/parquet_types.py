@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from upsert_cli.stream.items.json_text import as_text, as_utf8
+from upsert_cli.stream.items.json_text import Pairs, as_text, as_utf8
 from upsert_cli.stream.items.parquet_times import dates, durations, times_of_day, timestamps
 
 if TYPE_CHECKING:
@@ -70,17 +70,6 @@ def is_text(kind: pa.DataType) -> bool:
     return types.is_fixed_size_binary(kind) or kind in (
         pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view(),
     )  # fmt: skip
-
-
-def bytes_of(column: Column) -> list[bytes | None]:
-    """Return the bytes of a column that holds text, which need no decoding to be parsed."""
-    import pyarrow as pa
-
-    array = column[0]
-    while isinstance(array, pa.ExtensionArray | pa.DictionaryArray):
-        array = array.storage if isinstance(array, pa.ExtensionArray) else array.dictionary_decode()
-    values: list[bytes | None] = array.cast(pa.large_binary()).to_pylist()
-    return values
 
 
 def _plain(kind: pa.DataType, column: Column) -> list[Any]:
@@ -237,7 +226,7 @@ def _maps(convert_keys: Convert, convert_items: Convert, column: Column) -> list
     for start, end, valid in zip(ends, ends[1:], column[0].is_valid().to_pylist(), strict=False):
         part = slice(start - begin, end - begin)
         row = dict(zip(texts[part], items[part], strict=True)) if valid else None
-        rows.append(pairs[part] if row is not None and len(row) < end - start else row)
+        rows.append(Pairs(pairs[part]) if row is not None and len(row) < end - start else row)
     return rows
 
 

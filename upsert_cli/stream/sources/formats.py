@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol
 
 from upsert_cli.errors import ForeignForm, SourceUnreadable
 from upsert_cli.stream.items.delimited import count_records, cut_records, read_records
+from upsert_cli.stream.items.item import Row
 from upsert_cli.stream.items.jsonl import count_lines, cut_lines, read_lines
 from upsert_cli.stream.items.parquet import count_rows, cut_rows, read_rows
 from upsert_cli.stream.sources.foreign import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
@@ -22,20 +23,14 @@ from upsert_cli.stream.sources.suffixes import COMPRESSIONS, Compression, format
 class Reader(Protocol):
     """What reads a file of one format, from any row on."""
 
-    def __call__(
-        self, path: Place, *, row: int, offset: int, fields: Collection[str] | None
-    ) -> Iterator[tuple[int, object, int]]:
-        """Yields number and value of every row behind the first `row` ones, and the offset of the next.
+    def __call__(self, path: Place, *, row: int, offset: int) -> Iterator[Row]:
+        """Yields every row behind the first `row` ones.
 
         Args:
             path: What to open.
             row: Rows that are behind us.
             offset: The offset that came with the last of them; nothing before it is read, but a header, and what has
                 to be inflated. 0 in formats without.
-            fields: The only top-level fields that are wanted; None: all.
-
-        Yields:
-            An ItemError in place of the value of a row, or of one of its fields, that cannot be read.
 
         Raises:
             OSError: The file cannot be opened or read any further.
@@ -45,7 +40,7 @@ class Reader(Protocol):
 class TextReader(Protocol):
     """What reads the bytes of a text file, from any row on."""
 
-    def __call__(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, object, int]]:
+    def __call__(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
         """Yields as a `Reader` does; the file is at its first byte."""
 
 
@@ -87,6 +82,9 @@ class Format:
     is_table: bool = False
     """Its rows have no objects inside: the id is a column among others."""
 
+    has_json_texts: bool = False
+    """A text in its columns `payload` and `item_info` may be the JSON of an object."""
+
 
 def _text_formats(
     name: str, *, read: TextReader, count: Callable[[BinaryIO], int], cut: TextCutter
@@ -98,6 +96,7 @@ def _text_formats(
             count=partial(_count_text, count, compression),
             cut=partial(_cut_text, cut) if compression is None else None,
             is_table=read is not read_lines,
+            has_json_texts=read is not read_lines,
         )
         for ending, compression in COMPRESSIONS.items()
     }
@@ -110,8 +109,7 @@ def _read_text(
     *,
     row: int,
     offset: int,
-    fields: Collection[str] | None,  # noqa: ARG001  # a row of text is parsed as a whole
-) -> Iterator[tuple[int, object, int]]:
+) -> Iterator[Row]:
     with open_bytes(path, compression, is_known=offset > 0) as file:
         yield from read(file, row=row, offset=offset)
 
@@ -161,7 +159,7 @@ FORMATS = {
         count=partial(count_records, delimiter="\t"),
         cut=partial(cut_records, delimiter="\t"),
     ),
-    "parquet": Format(read=read_rows, count=_count_parquet, cut=cut_rows),
+    "parquet": Format(read=read_rows, count=_count_parquet, cut=cut_rows, has_json_texts=True),
 }
 
 

@@ -13,8 +13,8 @@ from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.documents.metadata import SHOWN_KEY
 from upsert_cli.stream.documents.references import names_reference
 from upsert_cli.stream.documents.texts import template_fields
-from upsert_cli.stream.items.item import Item, field_at
-from upsert_cli.stream.items.reading import DEFAULT_ID_FIELD, ITEM_FIELDS, IdFrom, item_maker
+from upsert_cli.stream.items.forms import DEFAULT_ID_FIELD, ITEM_FIELDS, IdFrom, item_maker
+from upsert_cli.stream.items.item import Item, Row, field_at
 from upsert_cli.stream.sources.formats import FORMATS, not_loadable
 from upsert_cli.stream.sources.source import Source
 
@@ -48,8 +48,8 @@ def check_first_rows(
     first: Item | None = None
     without_id: tuple[Source, int, dict[str, Any]] | None = None
     id_seen = False
-    for source, row, record in itertools.islice(_records(sources), PROBED_ROWS):
-        item = item_maker(source, id_field=id_field, id_from=id_from)(record, source.name, row)
+    for source, (row, record, _, text) in itertools.islice(_rows(sources), PROBED_ROWS):
+        item = item_maker(source, id_field=id_field, id_from=id_from)(record, row, text)
         if isinstance(item, Item):
             if first is None and recipe.template is None and isinstance(record, dict):
                 _check_text_fields(item, record, recipe)
@@ -73,14 +73,14 @@ def check_first_rows(
         )
 
 
-def _records(sources: Sequence[Source]) -> Iterator[tuple[Source, int, object]]:
+def _rows(sources: Sequence[Source]) -> Iterator[tuple[Source, Row]]:
     """Yields the rows up to where a source breaks off: those before are loaded, and loading them finds the break."""
     any_row = False
     for source in sources:
         try:
-            for row, value, _ in FORMATS[source.format].read(source.path, row=0, offset=0, fields=None):
+            for row in FORMATS[source.format].read(source.path, row=0, offset=0):
                 any_row = True
-                yield source, row, value
+                yield source, row
         except OSError as error:
             if any_row:
                 return

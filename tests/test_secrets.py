@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import http.server
+import json
+import re
+import subprocess
+import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +21,7 @@ import pytest
 
 from tests.conftest import Terminal
 from upsert_cli.redaction import without_secrets
+from upsert_cli.stream.chroma.faults import DETAIL_CHARACTERS, reason
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -148,3 +156,86 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch, said: str, shown: s
     monkeypatch.setenv("PIP_INDEX_URL", f"http://user:{ENCODED}@host/simple")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     assert without_secrets(said) == shown
+
+
+# Variables that name or hold a secret, each with the secret that a server or a library may send back.
+HELD = {
+    "UPSERT_CLI_CHROMA_TOKEN": ("tok-0123456789", "tok-0123456789"),
+    "CHROMA_API_KEY": ("ck-0123456789", "ck-0123456789"),
+    "UPSERT_CLI_CHROMA_HEADERS": ("X-A: b\nX-Api-Key: hdr-0123456789", "hdr-0123456789"),
+    "HF_TOKEN": ("hf_0123456789", "hf_0123456789"),
+    "RAY_AUTH_TOKEN": ("ray-0123456789", "ray-0123456789"),
+    "AWS_SECRET_ACCESS_KEY": ("wJalr/XUtn+FEMI", "wJalr/XUtn+FEMI"),
+    "AWS_SESSION_TOKEN": ("session==0123", "session==0123"),
+    "AZURE_STORAGE_KEY": ("YWJj+ZGVm/Z2hp==", "YWJj+ZGVm/Z2hp=="),
+    "AZURE_STORAGE_SAS_TOKEN": ("?sv=2024-01-01&sig=abcdefg%2Fh", "abcdefg%2Fh"),
+    "AZURE_STORAGE_CONNECTION_STRING": ("AccountName=a;AccountKey=a2V5a2V5/QQ==;EndpointSuffix=b", "a2V5a2V5/QQ=="),
+    "HTTPS_PROXY": ("http://ann:pr0xy-pass@127.0.0.1:9", "pr0xy-pass"),
+    "PIP_INDEX_URL": ("https://a-token-of-an-index@host/simple", "a-token-of-an-index"),
+}
+IN_FILES = {
+    "UPSERT_CLI_CHROMA_TOKEN_FILE": ("tok-0123456789\n", "tok-0123456789"),
+    "CHROMA_API_KEY_FILE": ("\ufeffck-0123456789\n", "ck-0123456789"),
+    "UPSERT_CLI_CHROMA_HEADERS_FILE": ("Authorization: Basic YW5uOnBhc3Mtd29yZA==\n", "ann:pass-word"),
+    "HF_TOKEN_PATH": ("hf_0123456789", "hf_0123456789"),
+    "RAY_AUTH_TOKEN_PATH": ("ray-0123456789", "ray-0123456789"),
+    "GOOGLE_APPLICATION_CREDENTIALS": ('{"type": "a", "private_key": "-----\\nMIIEv0123\\n-----"}', "MIIEv0123"),
+    "AWS_SHARED_CREDENTIALS_FILE": ("[default]\naws_secret_access_key = wJalr/XUtn+FEMI\n", "wJalr/XUtn+FEMI"),
+    "AWS_WEB_IDENTITY_TOKEN_FILE": ("eyJhbGciOi.0123.abc", "eyJhbGciOi.0123.abc"),
+}
+FORMS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in an address": lambda secret: urllib.parse.quote(secret, safe=""),
+    "in an address, lower case": lambda secret: re.sub("%..", lambda m: m[0].lower(), urllib.parse.quote(secret, "")),
+    "in a form": urllib.parse.quote_plus,
+    "in base64": lambda secret: base64.b64encode(secret.encode()).decode(),
+    "in JSON": lambda secret: json.dumps(secret)[1:-1],
+    "in JSON with slashes escaped": lambda secret: secret.replace("/", "\\/"),
+    "in JSON in JSON": lambda secret: json.dumps(json.dumps(secret))[3:-3],
+    "as bytes": lambda secret: repr(secret.encode())[2:-1],
+    "in HTML": html.escape,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", [*HELD, *IN_FILES])
+def test_a_secret_is_masked_by_its_value(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, form: str) -> None:
+    """Whatever variable or file has it, and in whatever form it comes back, it is masked; the file's name is not."""
+    value, secret = (HELD | IN_FILES)[name]
+    path = tmp_path / "secret-file"
+    if name in IN_FILES:
+        path.write_text(value, "utf-8")
+        value = str(path)
+    monkeypatch.setenv(name, value)
+    said = without_secrets(f"refused: <{FORMS[form](secret)}> of {path}")
+    assert FORMS[form](secret).rstrip("=") not in said
+    assert said.startswith("refused: <***")
+    assert said.endswith(f"of {path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("UPSERT_CLI_CHROMA_HEADERS", "X-Region: eu"), ("API_KEY", "test"), ("UPSERT_CLI_RUN_TOKEN_BUDGET", "100000")],
+)
+def test_a_short_or_public_value_is_not_masked(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A value that is found in ordinary words stays, and a number that is no secret does."""
+    monkeypatch.setenv(name, value)
+    text = "tested in europe with 100000 tokens"
+    assert without_secrets(text) == text
+
+
+def test_what_is_masked_is_masked_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a secret at the place where a long message is cut off, no part is left."""
+    monkeypatch.setenv("HF_TOKEN", "0123456789" * 5)
+    assert "0123456789" not in reason(ValueError("x" * (DETAIL_CHARACTERS - 20) + " " + "0123456789" * 5))
+
+
+def test_libraries_that_write_to_stderr_show_no_secret(terminal: Terminal) -> None:
+    """What is written to standard error by other means than ours is masked, too."""
+    terminal.env["HF_TOKEN"] = MARKER
+    code = f"from upsert_cli.cli.streams import reliable_streams; import logging\nwith reliable_streams(): logging.error({MARKER!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=terminal.environment, check=True
+    )
+    assert "ERROR:root:***" in done.stderr
+    _assert_unseen(done.stderr, "stderr")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -151,3 +152,87 @@ def test_a_quota_that_we_do_not_know_rejects_the_row(tiny: Terminal, proxy: Prox
     [failed] = tiny.info("t")["failed_items"]
     assert failed["object_id"] == "obj-00013"
     assert "Quota exceeded: no 00013 here" in failed["detail"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 500])
+@pytest.mark.parametrize("kind", ["token file", "basic header"])
+def test_a_server_that_sends_credentials_back_gets_them_nowhere(
+    tiny: Terminal, proxy: Proxy, vectored: Vectored, kind: str, status: int
+) -> None:
+    """Whatever status an answer has that quotes our headers, nothing that is printed, kept or reported has them."""
+    tiny.write("a.jsonl", vectored(1))
+    basic = base64.b64encode(f"ann:{MARKER}".encode()).decode()
+    path = tiny.folder / "credentials"
+    path.write_text(MARKER if kind == "token file" else f"Authorization: Basic {basic}\n")
+    variable = "UPSERT_CLI_CHROMA_TOKEN_FILE" if kind == "token file" else "UPSERT_CLI_CHROMA_HEADERS_FILE"
+    summary = tiny.folder / "summary.md"
+    tiny.env |= {variable: str(path), "GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
+
+    def quote(call: Call) -> Fault | None:
+        said = f"{call.headers} {MARKER} {MARKER.encode().hex()} ann:{MARKER}"
+        body = json.dumps({"error": "InvalidArgumentError", "message": said}).encode()
+        return Fault(status=status, body=body) if call.is_write else None
+
+    proxy.plan = quote
+    line = f"upsert-cli run a.jsonl --task-id t -v --json --retry-for 0 --chroma {proxy.url} --collection quoting"
+    done = tiny.type(f"{line} --metrics-file m.prom", expect=None)
+    assert done.returncode in {1, 3}
+    page = tiny.type("upsert-cli report t --html page.html")
+    kept = "".join(
+        each.read_text(errors="replace") for each in tiny.folder.rglob("*") if each.is_file() and each != path
+    )
+    shown = done.stdout + done.stderr + page.stdout + json.dumps(tiny.info("t")) + kept
+    assert "***" in shown
+    assert MARKER not in shown
+    assert basic.rstrip("=") not in shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("UPSERT_CLI_CHROMA_TOKEN", "to\1k-secret"),
+        ("UPSERT_CLI_CHROMA_TOKEN_FILE", "to\1k-secret"),
+        ("UPSERT_CLI_CHROMA_TOKEN_FILE", "\n"),
+        ("UPSERT_CLI_CHROMA_TOKEN_FILE", None),
+        ("UPSERT_CLI_CHROMA_HEADERS", "no-colon-secret"),
+        ("UPSERT_CLI_CHROMA_HEADERS_FILE", "X-A: sécret"),
+        ("UPSERT_CLI_CHROMA_HEADERS_FILE", "no-colon-secret"),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_named_by_their_variable(
+    tiny: Terminal, variable: str, text: str | None
+) -> None:
+    """A message names the variable that was used, and the file that it names, but never what they hold."""
+    path = tiny.folder / "credentials"
+    if text is not None:
+        path.write_text(text)
+    tiny.env[variable] = str(path) if variable.endswith("_FILE") else text or ""
+    said = tiny.type("upsert-cli collections --chroma http://127.0.0.1:9", expect=2).stderr
+    source = f"{variable} ({path})" if variable.endswith("_FILE") else variable
+    assert f"{source} cannot be used: " in said
+    assert "secret" not in said
+
+
+@pytest.mark.parametrize("kind", ["variable", "file", "headers", "proxy"])
+def test_refused_credentials_are_named_by_their_variable(tiny: Terminal, proxy: Proxy, kind: str) -> None:
+    """A server or a proxy that refuses access has the variable and the file named that were used for it."""
+    path = tiny.folder / "credentials"
+    path.write_text("wrong-credentials")
+    proxy.plan = lambda _: Fault(status=407 if kind == "proxy" else 403)
+    tiny.env |= {
+        "variable": {"UPSERT_CLI_CHROMA_TOKEN": "wrong-credentials"},
+        "file": {"UPSERT_CLI_CHROMA_TOKEN_FILE": str(path)},
+        "headers": {"UPSERT_CLI_CHROMA_HEADERS": "X-Key: wrong-credentials"},
+        "proxy": {"HTTP_PROXY": f"http://ann:wrong-credentials@{proxy.url.removeprefix('http://')}", "NO_PROXY": ""},
+    }[kind]
+    url = "http://chroma.invalid" if kind == "proxy" else proxy.url
+    said = tiny.type(f"upsert-cli collections --chroma {url}", expect=1).stderr
+    names = {
+        "variable": "UPSERT_CLI_CHROMA_TOKEN",
+        "file": f"UPSERT_CLI_CHROMA_TOKEN_FILE ({path})",
+        "headers": "UPSERT_CLI_CHROMA_HEADERS",
+        "proxy": "HTTP_PROXY",
+    }
+    assert names[kind] in said
+    assert "refuses access" in said
+    assert "wrong-credentials" not in said

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
@@ -150,3 +152,41 @@ def bucket() -> Iterator[Bucket]:
         yield made
     finally:
         server.stop()
+
+
+Respond = Callable[[str | None], Iterable[bytes]]
+"""Returns the pieces of a whole answer, headers included, to a request for a range or for the whole file."""
+
+
+@contextmanager
+def raw_server(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Runs a server that sends exactly what it is given; yields its address."""
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            head = ""
+            while (line := self.rfile.readline()) not in (b"\r\n", b""):
+                head += line.decode()
+            wanted = re.search(r"^Range: (\S+)", head, re.IGNORECASE | re.MULTILINE)
+            with suppress(OSError):  # the reader has enough
+                for piece in respond(wanted and wanted[1]):
+                    self.wfile.write(piece)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"{'https' if tls else 'http'}://localhost:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def answer(status: int, body: bytes = b"", **headers: str | int) -> bytes:
+    """Returns an answer as it is sent; an underscore in the name of a header is a hyphen."""
+    lines = [f"HTTP/1.1 {status} X", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body

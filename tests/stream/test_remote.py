@@ -19,9 +19,8 @@ from tests.remote_servers import Bucket, WebServer, bucket, web_server
 from tests.stream.reading import item
 from upsert_cli.errors import BadAddress, NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
 from upsert_cli.stream.items.reading import START, Item, Position, Reject, read_items
-from upsert_cli.stream.sources import ranged
+from upsert_cli.stream.sources.addresses import shown
 from upsert_cli.stream.sources.objects import ObjectFile
-from upsert_cli.stream.sources.remote import shown
 from upsert_cli.stream.sources.source import Source, find_files, fingerprint
 
 ROWS = 40_000
@@ -47,8 +46,8 @@ def store() -> Iterator[Bucket]:
         yield made
 
 
-def _sources(*names: str) -> list[Source]:
-    return [fingerprint(found) for found in find_files(names)]
+def _sources(*names: str, retry_for: float = 60.0) -> list[Source]:
+    return [fingerprint(found) for found in find_files(names, retry_for=retry_for)]
 
 
 def _rows(sources: list[Source], start: Position = START) -> list[tuple[Item | Reject, Position]]:
@@ -100,16 +99,15 @@ def test_a_server_without_ranges_or_sizes(web: WebServer) -> None:
     assert _rows([source], rows[-3][1]) == rows[-2:]
 
 
-def test_faults_that_do_not_pass(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_that_do_not_pass(web: WebServer) -> None:
     """They end after a while, or at once, with what the server said."""
-    monkeypatch.setattr(ranged, "RETRY_SECONDS", 0.5)
     with pytest.raises(SourceNotFound, match=r"nothing\.jsonl"):
         _sources(f"{web.address}/nothing.jsonl")
     web.busy = 1_000
     with pytest.raises(SourceUnreadable, match="503"):
-        _sources(f"{web.address}/a.jsonl")
+        _sources(f"{web.address}/a.jsonl", retry_for=0.5)
     web.busy = 0
-    sources = _sources(f"{web.address}/a.jsonl")
+    sources = _sources(f"{web.address}/a.jsonl", retry_for=0.5)
     web.break_after, web.breaks = 0, 1_000
     with pytest.raises(SourceUnreadable, match="broke off"):
         _rows(sources)

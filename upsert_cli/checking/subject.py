@@ -12,7 +12,7 @@ from upsert_cli.errors import CollectionNotFound, ModelUnknown, Refusal, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.tasks import TaskStatus
 from upsert_cli.loading.request import Options
-from upsert_cli.loading.resources import model_of, recipe_of
+from upsert_cli.loading.resources import model_of, recipe_of, sources_of
 from upsert_cli.models import DEFAULT_MODEL, Model, identity_of, silent
 from upsert_cli.stream.chroma.place import place_at
 from upsert_cli.stream.chroma.rows import Target
@@ -74,7 +74,7 @@ class Subject:
         """
         task = journal.find(task_id)
         options = Options.from_json(task.options)
-        sources = tuple(map(Source.from_json, task.inputs))
+        sources = tuple(sources_of(task))
         for source in sources:
             if (how := source.change()) is not None:
                 target = f"--collection {shlex.quote(task.collection)} --chroma {shlex.quote(task.chroma)}"

@@ -94,7 +94,7 @@ class UnitRunner:
         """Opens and loads nothing yet."""
         self._spec = spec
         self._options = Options.from_json(spec.options)
-        self._sources = [Source.from_json(value) for value in spec.sources]
+        self._sources = [Source.from_json(value, retry_for=self._options.retry_for) for value in spec.sources]
         self._pace = Pace(self._options.batch_size)
         self._unchanged: dict[int, tuple[int, int]] = {}
         self._model: Model | None = None

@@ -17,9 +17,12 @@ from upsert_cli.models import known_name
 from upsert_cli.stream.chroma.address import is_server, require_collection_name
 from upsert_cli.stream.documents.scopes import scope_of
 from upsert_cli.stream.documents.splitting import require_splitter
+from upsert_cli.stream.sources.addresses import is_address, source_name
 from upsert_cli.stream.sources.probing import check_first_rows
-from upsert_cli.stream.sources.remote import Place, is_address, shown
+from upsert_cli.stream.sources.remote import Place
 from upsert_cli.stream.sources.source import FoundFile, Source, find_files, fingerprint, spool
+
+FIRST_CONTACT = 60.0  # seconds for which sources are asked for again at most, before there is a task
 
 
 class Draft:
@@ -35,11 +38,11 @@ class Draft:
         require_collection_name(self._request.collection)
         if self._request.options.engine == "ray":
             _require_cluster_loadable(self._request)
-        names, given = self._request.names, self._request.options.format
+        names = self._request.names
         if self._request.options.split:
             require_splitter()
         try:
-            self._sources = [self._read_in(found) for found in find_files(names, given=given)]
+            self._sources = [self._read_in(found) for found in _found(names, self._request.options)]
             _check_mapping(self._sources, self._request.options)
             self._options = self._scoped(self._request.options)
         except BaseException:
@@ -113,6 +116,11 @@ class Draft:
         )
 
 
+def _found(names: Sequence[str], options: Options) -> list[FoundFile]:
+    # Nobody sees yet that the load waits, and an address may be misspelled.
+    return find_files(names, given=options.format, retry_for=min(options.retry_for, FIRST_CONTACT))
+
+
 def _total_of(sources: Sequence[Source]) -> int | None:
     totals = [source.total for source in sources if source.total is not None]
     return sum(totals) if len(totals) == len(sources) else None
@@ -129,7 +137,7 @@ def _require_cluster_loadable(request: Request) -> None:
 
 def _absolute(name: str) -> str:
     if is_address(name):
-        return shown(name)
+        return source_name(name)
     return name if name == "-" else str(Path(name).absolute())
 
 
@@ -144,14 +152,14 @@ def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     # What was typed, where the task's record shows less of it.
     typed = {_absolute(source.name): str(source.path) for source in sources if is_address(source.name)}
     names = [typed.get(name, name) for name in task.sources if name not in spooled]
-    files = {file.path: file for file in find_files(names, given=options.format)} if names else {}
+    files = {file.path: file for file in _found(names, options)} if names else {}
     called = {source.path: source.name for source in sources}  # as it was typed, where that is known
     found: list[Source] = []
     for name in task.sources:  # in the order in which they were named, since the last one of an id wins
         if name in spooled:
             found.append(spooled[name])
         else:
-            again = find_files([typed.get(name, name)], given=options.format)
+            again = _found([typed.get(name, name)], options)
             mine = [file for file in again if files.pop(file.path, None) is not None]
             found += [fingerprint(replace(file, name=called.get(file.path, file.name))) for file in mine]
     _check_mapping(found, options)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from upsert_cli.errors import TaskConflict
 from upsert_cli.journal.tasks import Task
 from upsert_cli.loading.request import RESULT_FIELDS, Options, in_words
-from upsert_cli.stream.sources.remote import is_address
+from upsert_cli.stream.sources.addresses import is_address
 from upsert_cli.stream.sources.source import Source
 
 
@@ -37,7 +39,13 @@ def refuse_other_load(task: Task, draft: Task) -> None:
         raise TaskConflict(task_id=task.id, what=name, had="this file", asked="it is gone")
 
 
+def signed_again(task: Task, draft: Task) -> tuple[dict[str, Any], ...]:
+    """Return the sources of a task with the addresses of a draft of the same load, whose signatures are fresh."""
+    given = {source["name"]: source["path"] for source in draft.inputs if is_address(source["path"])}
+    return tuple(source | {"path": given.get(source["name"], source["path"])} for source in task.inputs)
+
+
 def _identity(source: Source) -> str:
     # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
-    # The address of a remote one may end in a signature that is another each time.
+    # The address of a remote file may be signed again each time; its name ignores the signature.
     return source.name if source.spooled or is_address(source.name) else str(source.path)

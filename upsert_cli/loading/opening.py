@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from upsert_cli.errors import RowsLeft, TargetInUse, TaskExists, TaskNotFound, TaskRunning, UsageFault
@@ -13,9 +13,9 @@ from upsert_cli.journal.journal import Claim, Journal
 from upsert_cli.journal.leases import Checkpoint
 from upsert_cli.journal.tasks import DIED, Task, TaskStatus
 from upsert_cli.loading.draft import Draft, read_anew
-from upsert_cli.loading.likeness import refuse_other_load
+from upsert_cli.loading.likeness import refuse_other_load, signed_again
 from upsert_cli.loading.request import IfRunning, Options, Request
-from upsert_cli.loading.resources import place_of_task
+from upsert_cli.loading.resources import place_of_task, sources_of
 from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.items.reading import START, Position, read_items
 from upsert_cli.stream.sources.source import Source
@@ -196,6 +196,7 @@ def _reopen(journal: Journal, task: Task, draft: Task, *, if_running: IfRunning,
             return Opening(task=task, claim=None, skipped=str(error))
         try:
             # The stored records are the same by these options, but how to go on is for the new ones to say.
+            task = replace(task, inputs=signed_again(task, draft))
             ready = _set_back(journal, task, claim, from_start=False, options=draft.options, queued=draft.queued)
             return _opened(ready, claim)
         except BaseException:
@@ -213,10 +214,12 @@ def _set_back(
     queued: bool,
 ) -> Task:
     """Makes a claimed task pending again, at its checkpoint or at the start."""
-    sources = [Source.from_json(value) for value in task.inputs]
+    sources = sources_of(task)
     fields: dict[str, Any] = {} if options == task.options else {"options": options}
     if queued != task.queued:
         fields["queued"] = queued
+    if task.inputs != journal.find(task.id).inputs:
+        fields["inputs"] = task.inputs
     if from_start or task.status is TaskStatus.DONE or claim.checkpoint() is None:
         fields |= read_anew(task, sources)
         claim.drop_checkpoint()
@@ -230,7 +233,7 @@ def _set_back(
 
 def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, options: dict[str, Any], queued: bool) -> Task:
     """Makes a claimed task pending again, for an attempt that reads the rejected rows alone."""
-    sources = [Source.from_json(value) for value in task.inputs]
+    sources = sources_of(task)
     for source in sources:
         source.check_unchanged(task_id=task.id)
     _refuse_unread(task, claim)
@@ -242,7 +245,7 @@ def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, options:
 
 def _refuse_unread(task: Task, claim: Claim) -> None:
     """Makes sure that a task has come to the end of its sources, before nothing but its rejects is of interest."""
-    sources = [Source.from_json(value) for value in task.inputs]
+    sources = sources_of(task)
     if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
         state = DIED if task.has_died(running=False) else task.status.value  # whoever has the claim knows
         options, counts = Options.from_json(task.options), task.counts

@@ -32,7 +32,14 @@ from upsert_cli.loading.overlapping import Overlap
 from upsert_cli.loading.progress import Observer, Progress
 from upsert_cli.loading.recording import Recording
 from upsert_cli.loading.request import Options
-from upsert_cli.loading.resources import find_model_patiently, place_of_task, recipe_of, start_writer, target_of
+from upsert_cli.loading.resources import (
+    find_model_patiently,
+    place_of_task,
+    recipe_of,
+    sources_of,
+    start_writer,
+    target_of,
+)
 from upsert_cli.loading.settling import Settlement
 from upsert_cli.loading.stages import Stages
 from upsert_cli.loading.stopping import Stopping
@@ -42,7 +49,6 @@ from upsert_cli.stream.chroma.rows import Member, Opened
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.items.reading import Position
-from upsert_cli.stream.sources.source import Source
 
 
 def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, wait_until: float = -math.inf) -> Task:
@@ -122,7 +128,7 @@ class _Attempt:
         self._wait_until = wait_until
         self._options = Options.from_json(task.options)
         self._settlement = Settlement(journal, claim, task)
-        self._sources = [Source.from_json(value) for value in task.inputs]
+        self._sources = sources_of(task)
         self._progress = Progress.at(
             self._settlement.rows, total=self._settlement.total(), counts=self._settlement.checkpoint.counts
         )

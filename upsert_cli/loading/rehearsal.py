@@ -18,7 +18,7 @@ from upsert_cli.loading.deletion import Deletion
 from upsert_cli.loading.draft import Draft
 from upsert_cli.loading.outcomes import Outcomes
 from upsert_cli.loading.request import Options, Request
-from upsert_cli.loading.resources import model_of, place_of_task, recipe_of, target_of
+from upsert_cli.loading.resources import model_of, place_of_task, recipe_of, sources_of, target_of
 from upsert_cli.models import Model
 from upsert_cli.stream.chroma.rows import Comparison, Member, MembersPage, Verdict
 from upsert_cli.stream.chroma.writer import Writer
@@ -28,7 +28,6 @@ from upsert_cli.stream.items.reading import START
 from upsert_cli.stream.missing import Collection as Searched
 from upsert_cli.stream.pace import MAX_ROWS, Pace
 from upsert_cli.stream.plans import Collection, InFlight, Plan, compare_windows
-from upsert_cli.stream.sources.source import Source
 from upsert_cli.stream.vectors import embed_windows
 from upsert_cli.stream.windows import Window, read_windows
 
@@ -84,7 +83,7 @@ def rehearse(
         model = None
         if compare:
             model = model_of(draft.task.model, options, report=report)
-        sources = [Source.from_json(value) for value in draft.task.inputs]
+        sources = sources_of(draft.task)
         windows = read_windows(
             sources,
             start=START,

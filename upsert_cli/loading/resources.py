@@ -21,6 +21,7 @@ from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.documents.splitting import Splitter
 from upsert_cli.stream.embedder import Embedder, FastEmbedder, load_tokenizer
+from upsert_cli.stream.sources.source import Source
 
 LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
 
@@ -40,6 +41,12 @@ def find_model_patiently(
 
     with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=wait)) as found:
         return next(found)
+
+
+def sources_of(task: Task) -> list[Source]:
+    """Return the sources that a task reads."""
+    retry_for = Options.from_json(task.options).retry_for
+    return [Source.from_json(value, retry_for=retry_for) for value in task.inputs]
 
 
 def place_of_task(journal: Journal, task: Task) -> Place:

@@ -14,9 +14,11 @@ from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from upsert_cli.errors import NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
+from upsert_cli.stream.chroma.patience import RETRY_FOR
+from upsert_cli.stream.sources.addresses import is_address, shown, source_name
 from upsert_cli.stream.sources.foreign import HEAD, what_it_is
 from upsert_cli.stream.sources.formats import why_unreadable
-from upsert_cli.stream.sources.remote import Place, is_address, remote_files, shown
+from upsert_cli.stream.sources.remote import Place, remote_files
 from upsert_cli.stream.sources.suffixes import KNOWN_SUFFIXES, format_of
 
 STDIN = "-"
@@ -45,12 +47,13 @@ class FoundFile:
 _Found: TypeAlias = tuple[FoundFile, os.stat_result]
 
 
-def find_files(names: Sequence[str], *, given: str | None = None) -> list[FoundFile]:
+def find_files(names: Sequence[str], *, given: str | None = None, retry_for: float = RETRY_FOR) -> list[FoundFile]:
     """Returns the files that `names` stand for, in their order; folders and globs sorted; each file once.
 
     Args:
         names: Files, folders, globs, pipes, addresses; `-` is standard input.
         given: The format that the user says they have, whatever their suffixes.
+        retry_for: How long to repeat a request for an address that fails, in seconds.
 
     Raises:
         SourceNotFound: A name stands for nothing.
@@ -65,8 +68,8 @@ def find_files(names: Sequence[str], *, given: str | None = None) -> list[FoundF
             found.setdefault(STDIN, _stdin(given))
             continue
         if is_address(name):
-            for remote in _remote(name, given):
-                found.setdefault(str(remote.path), remote)
+            for remote in _remote(name, given, retry_for):
+                found.setdefault(remote.name, remote)  # also if it is signed twice
             continue
         for file, status in _named(name, given):
             # Once, by whatever link or spelling it is named.
@@ -86,18 +89,17 @@ def _stdin(given: str | None) -> FoundFile:
     return FoundFile(name=STDIN, path=Path(STDIN), format=given or PIPE_FORMAT, needs_spool=True)
 
 
-def _remote(address: str, given: str | None) -> Iterator[FoundFile]:
+def _remote(address: str, given: str | None, retry_for: float) -> Iterator[FoundFile]:
     """Finds what an address stands for; what was not named itself counts where its suffix is known."""
     found = False
     try:
-        for place in remote_files(address):
-            name = shown(place.address)
-            kind = given or format_of(PurePath(name))
+        for place in remote_files(address, retry_for=retry_for):
+            kind = given or format_of(PurePath(shown(place.address)))
             if kind is not None:
                 found = True
-                yield FoundFile(name=name, path=place, format=kind)
+                yield FoundFile(name=source_name(place.address), path=place, format=kind)
             elif place.address == address:
-                raise UnknownFormat(name=name, known=KNOWN_SUFFIXES, content=None)
+                raise UnknownFormat(name=shown(address), known=KNOWN_SUFFIXES, content=None)
     except FileNotFoundError as error:
         raise SourceNotFound(name=shown(address)) from error
     except OSError as error:

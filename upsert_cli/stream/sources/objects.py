@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs
 
-SCHEMES = ("s3", "gs", "az")
 TIMEOUT = 20.0  # seconds without an answer; Google's client would ask again for 15 minutes
 STEP = 0.05  # seconds between two looks of a waiting main thread at signals
 

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, cast
 
 from upsert_cli.stream.chroma.patience import patiently
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BLOCK = 1 << 20  # bytes asked for at once, as many as the Parquet reader takes of a column
-RETRY_SECONDS = 60.0  # seconds that a fault may last
 
 _T = TypeVar("_T")
 
@@ -54,14 +53,21 @@ class Ranges(Protocol):
         """Lets go of the connection."""
 
 
-def ranged_file(ranges: Ranges, *, buffering: int) -> BinaryIO:
-    """Returns an open file of a server as Python and pyarrow read files; closing it closes that as well."""
-    return cast("BinaryIO", io.BufferedReader(_RangedFile(ranges), buffering))
+def ranged_file(ranges: Ranges, *, retry_for: float, buffering: int) -> BinaryIO:
+    """Return an open file of a server as Python and pyarrow read files; closing it closes `ranges` as well.
+
+    Args:
+        ranges: The file.
+        retry_for: How long to repeat a request that fails, in seconds.
+        buffering: Bytes that the reader holds.
+    """
+    return cast("BinaryIO", io.BufferedReader(_RangedFile(ranges, retry_for), buffering))
 
 
 class _RangedFile(io.RawIOBase):
-    def __init__(self, ranges: Ranges) -> None:
+    def __init__(self, ranges: Ranges, retry_for: float) -> None:
         self._ranges = ranges
+        self._retry_for = retry_for
         self._position = 0
         self._block = b""
         self._block_start = 0
@@ -91,7 +97,8 @@ class _RangedFile(io.RawIOBase):
             return 0
         place = self._position - self._block_start
         if not 0 <= place < len(self._block):
-            self._block = steadily(self._ranges.read_at, self._position, max(BLOCK, len(into)))
+            size = max(BLOCK, len(into))
+            self._block = steadily(lambda: self._ranges.read_at(self._position, size), seconds=self._retry_for)
             self._block_start, place = self._position, 0
         data = self._block[place : place + len(into)]
         into[: len(data)] = data
@@ -105,8 +112,6 @@ class _RangedFile(io.RawIOBase):
         super().close()
 
 
-def steadily(call: Callable[..., _T], *arguments: Any) -> _T:
-    """Calls, again for a while as long as a fault may pass."""
-    return patiently(
-        lambda: call(*arguments), is_passing=lambda error: isinstance(error, Unsteady), seconds=RETRY_SECONDS
-    )
+def steadily(call: Callable[[], _T], *, seconds: float) -> _T:
+    """Call, and call again for some time as long as the error may pass."""
+    return patiently(call, is_passing=lambda error: isinstance(error, Unsteady), seconds=seconds)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import fnmatch
 import glob
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from upsert_cli.errors import BadAddress
-from upsert_cli.stream.sources.objects import SCHEMES, ObjectFile, is_object, names_below
+from upsert_cli.stream.chroma.patience import RETRY_FOR
+from upsert_cli.stream.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
+from upsert_cli.stream.sources.objects import ObjectFile, is_object, names_below
 from upsert_cli.stream.sources.ranged import Facts, Ranges, ranged_file, steadily
-
-WEB_SCHEMES = ("http", "https")
-KNOWN_SCHEMES = (*SCHEMES, *WEB_SCHEMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +24,9 @@ class RemoteFile:
 
     address: str
     """Such as `s3://bucket/folder/a.jsonl`."""
+
+    retry_for: float = field(default=RETRY_FOR, compare=False)
+    """How long to repeat a request that fails, in seconds."""
 
     def __str__(self) -> str:
         return self.address
@@ -36,7 +37,7 @@ class RemoteFile:
         Raises:
             OSError: It cannot be reached, is not there, or is not ours to read.
         """
-        return ranged_file(self._connect(), buffering=buffering)
+        return ranged_file(self._connect(), retry_for=self.retry_for, buffering=buffering)
 
     def facts(self) -> Facts:
         """Asks what it is like now.
@@ -48,46 +49,37 @@ class RemoteFile:
             return ranges.facts
 
     def _connect(self) -> Ranges:
+        return steadily(self._opened, seconds=self.retry_for)
+
+    def _opened(self) -> Ranges:
+        if scheme_of(self.address) not in WEB_SCHEMES:
+            return ObjectFile(self.address)
         from upsert_cli.stream.sources.web import WebFile  # late: its HTTP is more to load than all formats are
 
-        kind: Callable[[str], Ranges] = WebFile if _scheme(self.address) in WEB_SCHEMES else ObjectFile
-        return steadily(kind, self.address)
+        return WebFile(self.address, retry_for=self.retry_for)
 
 
 Place: TypeAlias = Path | RemoteFile
 """Where a file is."""
 
 
-def is_address(name: str) -> bool:
-    """Tells whether a name is an address and not a path."""
-    return "://" in name and _scheme(name).isalnum()
-
-
-def shown(address: str) -> str:
-    """Returns an address for messages, without what may be a secret in it."""
-    scheme, _, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    if _scheme(address) in WEB_SCHEMES:
-        path = path.partition("?")[0]  # such as the signature of an address that is open for an hour
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
-def remote_files(address: str) -> Iterator[RemoteFile]:
-    """Yields the files that an address stands for: a file, or in an object store also a folder or a glob; sorted.
+def remote_files(address: str, *, retry_for: float) -> Iterator[RemoteFile]:
+    """Yield the files that an address stands for: a file, or in an object store also a folder or a glob; sorted.
 
     Raises:
         BadAddress: It is none that we can read.
         OSError: The store cannot be reached.
     """
-    _check(address)
-    if _scheme(address) in WEB_SCHEMES or steadily(is_object, address):
-        yield RemoteFile(address)
+    if (reason := why_refused(address)) is not None:
+        raise BadAddress(name=shown(address), reason=reason)
+    if scheme_of(address) in WEB_SCHEMES or steadily(lambda: is_object(address), seconds=retry_for):
+        yield RemoteFile(address, retry_for)
         return
     parts = address.split("/")
     fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    for name in steadily(lambda: list(names_below("/".join(parts[:fixed])))):
+    for name in steadily(lambda: list(names_below("/".join(parts[:fixed]))), seconds=retry_for):
         if fixed == len(parts) or _matches(name.split("/"), parts):
-            yield RemoteFile(name)
+            yield RemoteFile(name, retry_for)
 
 
 def _matches(name: list[str], pattern: list[str]) -> bool:
@@ -97,20 +89,3 @@ def _matches(name: list[str], pattern: list[str]) -> bool:
     if pattern[0] == "**":
         return any(_matches(name[skipped:], pattern[1:] or ["*"]) for skipped in range(len(name)))
     return fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
-
-
-def _check(address: str) -> None:
-    parts = urlsplit(address)
-    if _scheme(address) not in KNOWN_SCHEMES:
-        known = ", ".join(f"{scheme}://" for scheme in KNOWN_SCHEMES)
-        raise BadAddress(name=shown(address), reason=f"it begins with none of {known}")
-    if "@" in parts.netloc:
-        raise BadAddress(
-            name=shown(address), reason="a password in it would be kept in the task's record; leave it out"
-        )
-    if not parts.netloc:
-        raise BadAddress(name=shown(address), reason="it names no host or bucket")
-
-
-def _scheme(address: str) -> str:
-    return address.partition("://")[0].lower()

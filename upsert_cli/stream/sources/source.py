@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.errors import SourceChanged, SourceNotFound, SourceUnreadable, SpoolFailed
+from upsert_cli.stream.chroma.patience import RETRY_FOR
+from upsert_cli.stream.sources.addresses import is_address
 from upsert_cli.stream.sources.files import FoundFile, find_files, valid_unicode
 from upsert_cli.stream.sources.formats import FORMATS, not_loadable, why_unreadable
-from upsert_cli.stream.sources.remote import Place, RemoteFile, is_address
+from upsert_cli.stream.sources.remote import Place, RemoteFile
 
 __all__ = ["Fingerprint", "FoundFile", "Source", "find_files", "fingerprint", "spool"]
 
@@ -134,13 +136,18 @@ class Source:
         return value if value["path"] == str(self.path) else value | {"path_bytes": os.fsencode(str(self.path)).hex()}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Source:
-        """Reads what `as_json` wrote."""
+    def from_json(cls, value: dict[str, Any], *, retry_for: float = RETRY_FOR) -> Source:
+        """Read what `as_json` wrote.
+
+        Args:
+            value: The source as plain data.
+            retry_for: How long to repeat a request for a remote file that fails, in seconds.
+        """
         raw = value.get("path_bytes")
         path = value["path"] if raw is None else os.fsdecode(bytes.fromhex(raw))
         return cls(
             name=value["name"],
-            path=RemoteFile(path) if is_address(path) else Path(path),
+            path=RemoteFile(path, retry_for) if is_address(path) else Path(path),
             format=value["format"],
             fingerprint=Fingerprint(**value["fingerprint"]),
             total=value["total"],

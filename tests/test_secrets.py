@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message, without_secrets
 from upsert_cli.stream.chroma.faults import DETAIL_CHARACTERS, reason
 
 Items = Callable[..., list[dict[str, Any]]]
@@ -239,3 +239,51 @@ def test_libraries_that_write_to_stderr_show_no_secret(terminal: Terminal) -> No
     )
     assert "ERROR:root:***" in done.stderr
     _assert_unseen(done.stderr, "stderr")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("for url 'https://host/a.jsonl?sig=S&b=c' (404)", "for url 'https://host/a.jsonl' (404)"),
+        ("HTTP://host:1?S", "HTTP://host:1"),
+        ('{"url": "ftp://host/a?S", "b": 1}', '{"url": "ftp://host/a", "b": 1}'),
+        ("http://host/a?b='S'&c=S: no", "http://host/a: no"),
+        ("http://host/#access_token=S is no server", "http://host/ is no server"),
+        ("https://docs.example.org/page#part says how", "https://docs.example.org/page#part says how"),
+        ("az://c/a.jsonl?sv=1&sig=S is not there", "az://c/a.jsonl is not there"),
+        ("s3://bucket/a?.jsonl and gs://b/x?y/*.csv", "s3://bucket/a?.jsonl and gs://b/x?y/*.csv"),
+        ("http:/host/a.jsonl?sig=S does not exist", "http:/host/a.jsonl does not exist"),
+        ("b.s3.amazonaws.com/a.jsonl?X-Amz-Signature=S", "b.s3.amazonaws.com/a.jsonl"),
+        ("data/part?.jsonl, row 1: why?", "data/part?.jsonl, row 1: why?"),
+        ("is https://host/ up? see it", "is https://host/ up? see it"),
+    ],
+)
+def test_a_message_shows_no_query_of_an_address(said: str, shown: str) -> None:
+    """Whatever quotes the address, and also where its scheme is misspelled; what is no query stays."""
+    assert in_message(said) == shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run a.jsonl --chroma http://127.0.0.1:9/?token=S3CRET",
+        "run a.jsonl --chroma ftp://127.0.0.1/?token=S3CRET --json",
+        "run a.jsonl --chroma http://127.0.0.1:9/a?S3CRET",
+        "run a.jsonl --chroma http://127.0.0.1:9/#S3CRET",
+        "query x --chroma http://127.0.0.1:9?token=S3CRET",
+        "collections --chroma http:///?token=S3CRET",
+        "run ftp://127.0.0.1/a.jsonl?sig=S3CRET",
+        "run file:///a.jsonl?sig=S3CRET --json",
+        "run https://[::/a.jsonl?sig=S3CRET",
+        "run http://127.0.0.1:port/a.jsonl?sig=S3CRET",
+        "run http:/127.0.0.1/a.jsonl?sig=S3CRET",
+        "run 127.0.0.1/a.jsonl?sig=S3CRET --dry-run",
+        "run http://127.0.0.1:9/a.txt?sig=S3CRET",
+        "run a.jsonl --map http://host/map.toml?sig=S3CRET",
+    ],
+)
+def test_no_error_shows_a_query_that_was_typed(terminal: Terminal, words: str) -> None:
+    """Addresses of sources, targets and other files are refused without their queries, as a usage error."""
+    terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
+    done = terminal.type(f"upsert-cli {words}", expect=2)
+    assert "S3CRET" not in done.stdout + done.stderr

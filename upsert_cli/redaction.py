@@ -34,6 +34,15 @@ _DEFAULT_FILES = (
 )
 _IN_ADDRESS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/]+@")
 _USER = re.compile(r"(?<=://)([^\s/@:]+)@")
+_QUERY = re.compile(
+    r"(?P<address>(?<![\w.+-])(?:"
+    r"(?!s3:|gs:|az:)[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*(?=\?|#[\w.~%$-]+=)"
+    # In an object's name or a glob, a question mark begins no query unless a name and a value follow; neither does it
+    # elsewhere, unless what comes before looks like an address whose scheme was misspelled or left out.
+    r"|(?:[a-z0-9]+:/+|[\w-]+(?:\.[\w-]+)+(?::\d+)?/|[\w-]+:\d+/)[^\s?\"'<>]*(?=\?[\w.~%$-]+=)"
+    r"))[?#](?:[^\s\"'<>]|'(?=[^\s\"'<>),;:]))+(?<![),.;:])",
+    re.IGNORECASE,
+)
 _IS_SECRET = re.compile(
     r"TOKEN(?!IZ|S|_BUDGET)|SECRET|PASSW|_P(WD|ASS)$|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY|_KEY$|CONNECTION_STRING"
     r"|(^|_)SAS(_|$)|SIGNATURE|^SIG$|ACCOUNTKEY",
@@ -84,6 +93,11 @@ def _forms(secret: str) -> Iterator[str]:
         yield repr(content)[2:-1]
         for encoded in (base64.b64encode(content), base64.urlsafe_b64encode(content)):
             yield encoded.decode().rstrip("=")
+
+
+def in_message(text: str) -> str:
+    """Return `text` for a message: without secrets, and without the queries of addresses, which may hold others."""
+    return _QUERY.sub(r"\g<address>", without_secrets(text))
 
 
 def _secrets() -> Iterator[str]:

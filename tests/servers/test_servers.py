@@ -188,7 +188,7 @@ def test_a_place_has_one_spelling(typed: str, spelled: str) -> None:
     [
         ("http://host/only_tenant", "is not a tenant and a database"),
         ("http://host/a/b/c", "is not a tenant and a database"),
-        ("http://host?a=b", "goes on behind tenant and database"),
+        ("http://host?a=b", "a query or a fragment follows 'http://host'"),
         ("ftp://host", "begins with neither http:// nor https://"),
         ("http://", "has no host"),
         ("http://host:123456", "Port out of range"),

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.remote_servers import Respond, answer, raw_server
 from tests.stream.reading import item
@@ -58,7 +64,7 @@ def _breaks_off(later: Callable[[int], bytes], **headers: str | int) -> Respond:
 
 
 def _rest(begin: int, **headers: str | int) -> bytes:
-    known = {"Content_Length": TOTAL - begin, "Content_Range": _span(begin, TOTAL - 1)}
+    known: dict[str, str | int] = {"Content_Length": TOTAL - begin, "Content_Range": _span(begin, TOTAL - 1)}
     return answer(206, FILE[begin:], **known | headers)
 
 
@@ -241,3 +247,70 @@ def test_a_slow_download_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.clear()
         assert _ids(source) == IDS
     assert asked == ["bytes=0-0", None]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
+    """Returns what makes a server one of https, with a certificate that this process trusts."""
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    path.write_bytes(_certificate())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield context
+
+
+def _certificate() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, *plain) + made.public_bytes(serialization.Encoding.PEM)
+
+
+def _to(location: str, status: int = 302) -> Respond:
+    return lambda _: [answer(status, Location=location, Content_Length=0)]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_never_leaves_https(tls: ssl.SSLContext, status: int) -> None:
+    """Neither to http, where the file would be read all the same, nor to another scheme; queries are not shown."""
+    targets = {
+        "ftp://localhost/b.jsonl": "ftp://localhost/b.jsonl",
+        "file:///b.jsonl": "file:///b.jsonl",
+        "//u:pw@host/b.jsonl": "https://host/b.jsonl",
+    }
+    with raw_server(_breaks_off(_rest)) as plain:
+        for target, shown in (targets | {f"{plain}/b.jsonl": f"{plain}/b.jsonl"}).items():
+            respond = _to(f"{target}?sig=TO", status)
+            with raw_server(respond, tls=tls) as address, pytest.raises(SourceUnreadable) as caught:
+                _source(address, "a.jsonl?sig=FROM")
+            assert f"{address}/a.jsonl redirects to {shown};" in str(caught.value)
+            assert not any(secret in str(caught.value) for secret in ("FROM", "TO", "pw"))
+
+
+def test_redirects_to_the_same_or_a_safer_scheme_are_followed(tls: ssl.SSLContext) -> None:
+    """Also relative ones, and from http to https."""
+    with raw_server(_breaks_off(_rest), tls=tls) as safe, raw_server(_to(f"{safe}/b.jsonl")) as address:
+        assert _ids(_source(address)) == IDS
+        with raw_server(_to(f"{safe}/b.jsonl"), tls=tls) as another:
+            assert _ids(_source(another)) == IDS
+
+
+@pytest.mark.parametrize("location", ["/a.jsonl?sig=S", "?sig=S", "b.jsonl"])
+def test_redirects_without_an_end_are_an_error(location: str) -> None:
+    """A loop is left after a few rounds, and its addresses are named without their queries."""
+    with raw_server(_to(location)) as address, pytest.raises(SourceUnreadable, match="redirects more than") as caught:
+        _source(address)
+    assert address in str(caught.value)
+    assert "sig" not in str(caught.value)
+    with raw_server(lambda _: [answer(302)]) as address, pytest.raises(SourceUnreadable, match="redirects to nowhere"):
+        _source(address)

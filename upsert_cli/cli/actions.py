@@ -15,7 +15,7 @@ from typing import Any, Literal
 from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.cli.text import safe
 from upsert_cli.journal.tasks import Task
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message
 
 ANNOTATED_REJECTS = 9  # GitHub shows ten errors of a step, and one is for the error that ends it
 LINE_FORMATS = (".jsonl", ".ndjson")  # where a row is a line that the file can be opened at
@@ -120,7 +120,7 @@ def _in_workspace(source: str) -> str:
 
 
 def _escaped(text: str, *, more: str = "") -> str:
-    shown = safe(without_secrets(text))
+    shown = safe(in_message(text))
     return re.sub(f"[%\r\n{more}]", lambda match: f"%{ord(match.group()):02X}", shown)
 
 
@@ -133,4 +133,4 @@ def _code(text: str) -> str:
 
 def _text(text: str) -> str:
     """Returns text that Markdown shows as it is: a character reference has no meaning in its grammar."""
-    return re.sub(r"[!-/:-@\[-`{-~]", lambda match: f"&#{ord(match.group())};", safe(without_secrets(text)))
+    return re.sub(r"[!-/:-@\[-`{-~]", lambda match: f"&#{ord(match.group())};", safe(in_message(text)))

@@ -14,7 +14,7 @@ from upsert_cli.cli.options import Option, Session, common_options, json_option
 from upsert_cli.cli.settings import check_command, configuration_of, is_common, key_of, options_of, setting_of
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.text import safe_json
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message
 
 _ORIGINS = {
     ParameterSource.COMMANDLINE: "option",
@@ -125,7 +125,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
     if isinstance(value, str | Path):
-        return without_secrets(str(value))
+        return in_message(str(value))
     return value if isinstance(value, bool | int | float) else None  # click has a mark of its own for no value
 
 

@@ -10,7 +10,7 @@ from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import safe_json
 from upsert_cli.journal.tasks import Task
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message
 
 
 class Events:
@@ -52,7 +52,7 @@ class Events:
 
 def report_failure(message: str, exit_code: int, *, printed: PrintedCommands) -> None:
     """Prints the events of a command that failed before there was anything to run."""
-    message = printed.complete(without_secrets(message))
+    message = printed.complete(in_message(message))
     click.echo(safe_json({"type": "error", "message": message, "exit_code": exit_code}))
     click.echo(safe_json({"type": "summary", "exit_code": exit_code, "seconds": took(0.0)} | _no_task(message)))
 

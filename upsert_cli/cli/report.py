@@ -30,7 +30,7 @@ from upsert_cli.journal.tasks import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.loading.progress import Progress
 from upsert_cli.loading.stopping import Ended, code_of
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message
 
 if TYPE_CHECKING:
     from upsert_cli.checking.verification import Verification
@@ -166,7 +166,7 @@ class RunReport:
         fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
         fields |= {"to_delete": list(outcome.to_delete)}
         if outcome.broken is not None:
-            fields["detail"] = without_secrets(str(outcome.broken))
+            fields["detail"] = in_message(str(outcome.broken))
             self._events.emit("error", {"message": fields["detail"], "exit_code": exit_code})
         estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
         self._events.emit("summary", {"exit_code": exit_code, "seconds": took(self._seconds())} | fields | estimate)
@@ -238,7 +238,7 @@ class RunReport:
         task = None
         with suppress(UpsertCliError):  # a journal that cannot be read must not hide what happened first
             task = self._journal.find(self._task.id) if self._task is not None else None
-        message = without_secrets(str(error))
+        message = in_message(str(error))
         self._events.error(message, exit_code=exit_code)
         self._summary(task, exit_code=exit_code, detail=message)
         if task is None:

@@ -14,7 +14,7 @@ import click
 from upsert_cli.cli.actions import Level, annotation, in_actions
 from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.cli.text import safe
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,7 +61,7 @@ class Terminal:
 
     def show(self, message: str, *, accent: str = "", level: Level = "warning") -> None:
         """Show a line on stderr, always; its part `accent` has the color of `level`."""
-        line = safe(without_secrets(self.printed.complete(message)))
+        line = safe(in_message(self.printed.complete(message)))
         before, found, after = line.partition(accent) if accent and self.colored else (line, "", "")
         self._echo(before + (click.style(found, fg=_COLORS[level], bold=True) if found else "") + after)
 
@@ -75,7 +75,7 @@ class Terminal:
     def list_row(self, source: str, row: int, message: str) -> None:
         """Shows what is wrong with a row, always."""
         # Of text from a file no command is completed.
-        self._echo(safe(without_secrets(f"  {source}:{row}: {message}")))
+        self._echo(safe(in_message(f"  {source}:{row}: {message}")))
 
     def _line(self, level: Level, message: str, *, annotated: bool = True) -> None:
         message = self.printed.complete(message)
@@ -83,7 +83,7 @@ class Terminal:
             self._echo(annotation(level, message))
             return
         styled = click.style(f"{level}:", fg=_COLORS[level], bold=True) if self.colored else f"{level}:"
-        self._echo(f"{styled} {safe(without_secrets(message))}")
+        self._echo(f"{styled} {safe(in_message(message))}")
 
     @property
     def colored(self) -> bool:

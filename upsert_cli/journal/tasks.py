@@ -14,7 +14,7 @@ from typing import Any
 from upsert_cli.journal.attempts import Attempt, Counts, known_fields
 from upsert_cli.journal.failed_items import bounded
 from upsert_cli.journal.validtext import valid_json, valid_text
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message
 
 ATTEMPTS = 20  # earlier attempts in a task's record, the newest; so that a segment stays small
 LATEST = "latest"  # what users type for the newest task, and so the id of none
@@ -121,7 +121,7 @@ class Task:
         if to not in MOVES[self.status]:
             raise ImpossibleMove(f"{self.status} -> {to}")
         if isinstance(detail := changes.get("detail"), str):
-            changes = changes | {"detail": without_secrets(detail)}
+            changes = changes | {"detail": in_message(detail)}
         now = utc_now()
         follows: dict[str, Any] = {"status": to, "updated_at": now}
         if to is not self.status:

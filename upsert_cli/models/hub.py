@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from upsert_cli.errors import PlaceUnusable
 from upsert_cli.models.entry import Entry
-from upsert_cli.redaction import without_secrets
+from upsert_cli.redaction import in_message
 
 HUB = "https://huggingface.co"
 REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 seconds
@@ -127,4 +127,4 @@ def _host_and_port(url: str, *, setting: str) -> tuple[str, int]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(without_secrets(f"{type(error).__name__}: {error}").split())[:REASON_CHARACTERS]
+    return " ".join(in_message(f"{type(error).__name__}: {error}").split())[:REASON_CHARACTERS]

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from upsert_cli.errors import BadCollectionName, BadServerAddress, ServerOrFolder
 from upsert_cli.folders import expanded
+from upsert_cli.redaction import in_message
 
 CLOUD = "cloud"
 CLOUD_URL = "https://api.trychroma.com"
@@ -117,9 +118,10 @@ def address_of(text: str) -> Address:
     if parts.username is not None or parts.password is not None:
         raise BadServerAddress(reason="it has a user or password in it, which would be kept and shown")
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise BadServerAddress(reason=f"{text!r} has no host, or begins with neither http:// nor https://")
+        raise BadServerAddress(reason=f"{in_message(text)!r} has no host, or begins with neither http:// nor https://")
     if parts.query or parts.fragment:
-        raise BadServerAddress(reason=f"{text!r} goes on behind tenant and database")
+        before = re.split("[?#]", text, maxsplit=1)[0]
+        raise BadServerAddress(reason=f"a query or a fragment follows {before!r}; leave it out")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     url = f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
     is_cloud = parts.hostname.endswith(CLOUD_DOMAIN) or url == _cloud_url()
@@ -132,7 +134,7 @@ def _names_in(path: str, text: str) -> tuple[str, str] | None:
     if not names:
         return None
     if len(names) != PARTS or any("/" in name or not name.isprintable() for name in names):
-        raise BadServerAddress(reason=f"the path of {text!r} is not a tenant and a database")
+        raise BadServerAddress(reason=f"the path of {in_message(text)!r} is not a tenant and a database")
     return names[0], names[1]
 
 

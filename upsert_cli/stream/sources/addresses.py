@@ -83,7 +83,12 @@ def why_refused(address: str) -> str | None:
     known = (*OBJECT_SCHEMES, *WEB_SCHEMES)
     if scheme_of(address) not in known:
         return f"it begins with none of {', '.join(f'{scheme}://' for scheme in known)}"
-    netloc = urlsplit(address).netloc
-    if "@" in netloc:
+    try:
+        parts = urlsplit(address)
+        host = parts.netloc if scheme_of(address) in OBJECT_SCHEMES else parts.hostname
+        _ = parts.port if scheme_of(address) in WEB_SCHEMES else None
+    except ValueError as error:
+        return str(error)
+    if "@" in parts.netloc:
         return "a password in it would be kept in the task's record; leave it out"
-    return None if netloc else "it names no host or bucket"
+    return None if host else "it names no host or bucket"

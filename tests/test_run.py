@@ -215,6 +215,26 @@ def test_folders_and_globs_name_their_files(tiny: Terminal) -> None:
     assert tiny.only_task()["counts"]["read"] == 2
 
 
+def test_a_folder_gives_what_its_writer_committed(tiny: Terminal) -> None:
+    """Attempts that were not committed are skipped and counted, also by a mirror and under a reused id; tables are refused."""
+    attempt = tiny.folder / "spark/_temporary/0/attempt_1"
+    attempt.mkdir(parents=True)
+    tiny.write("spark/part-0.jsonl", [{"object_id": "a", "payload": {"text": "good a"}}])
+    bad = [{"object_id": one, "payload": {"text": "BAD"}} for one in ("a", "z")]
+    tiny.write("spark/_temporary/0/attempt_1/part-1.jsonl", bad)
+    said = tiny.type("upsert-cli run spark --task-id t --delete-missing").stderr
+    assert "spark: skipped 1 file or folder whose name begins with `_` or `.`" in said
+    assert {one: record["document"] for one, record in tiny.records().items()} == {"a": "good a"}
+    tiny.write("spark/_temporary/0/attempt_1/part-2.jsonl", bad)
+    assert "done already" in tiny.type("upsert-cli run spark --task-id t --delete-missing").stderr
+    assert "skipped 1 file" in tiny.type("upsert-cli run spark --dry-run").stderr
+    assert tiny.type("upsert-cli run spark -q").stderr == ""
+    tiny.type("upsert-cli run spark/_temporary")
+    assert len(tiny.records()) == 2
+    (tiny.folder / "spark/_delta_log").mkdir()
+    assert "spark is a Delta table" in tiny.type("upsert-cli run spark", expect=4).stderr
+
+
 def test_id_and_text_fields_map_other_shapes(tiny: Terminal) -> None:
     """Records that are not in item form are loaded by naming their id and their texts."""
     tiny.write("a.jsonl", [{"id": 7, "title": "A title", "body": {"plain": "A body"}, "lang": "en"}])

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import Terminal
 from tests.remote_servers import Bucket, WebServer, bucket, web_server
 from tests.stream.reading import item
-from upsert_cli.errors import BadAddress, NoItemFiles, SourceNotFound, SourceUnreadable, UnknownFormat
+from upsert_cli.errors import BadAddress, NoItemFiles, SourceNotFound, SourceUnreadable, TableFolder, UnknownFormat
 from upsert_cli.stream.items.reading import START, Item, Position, Reject, read_items
 from upsert_cli.stream.sources.addresses import shown
 from upsert_cli.stream.sources.objects import ObjectFile
@@ -169,6 +169,35 @@ def test_what_an_address_stands_for_in_an_object_store(store: Bucket, monkeypatc
         with pytest.raises(error) as caught:
             found(name)
         assert "s3cret" not in str(caught.value)
+
+
+def test_what_is_no_data_in_an_object_store(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule for folders holds there too: what a writer has not committed is skipped, and tables are refused."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    for key in ("s/part-0.jsonl", "s/_temporary/0/part-1.jsonl", "s/.x.jsonl", "s/_y=1/a.jsonl", "s//b.jsonl"):
+        store.put(key, LINES[0])
+
+    def found(*names: str) -> list[str]:
+        return [source.name.removeprefix("s3://bucket/") for source in find_files(names, report=notes.append)]
+
+    notes: list[str] = []
+    kept = ["s//b.jsonl", "s/_y=1/a.jsonl", "s/part-0.jsonl"]
+    assert found("s3://bucket/s") == found("s3://bucket/s/") == kept
+    assert notes[:2] == [
+        "s3://bucket/s: skipped 2 files or folders whose names begin with `_` or `.`",
+        "s3://bucket/s: the values in names of folders, such as `_y=1`, are not stored",
+    ]
+    assert found("s3://bucket/s/**/*.jsonl") == kept
+    assert found("s3://bucket/s/*.jsonl") == ["s/part-0.jsonl"]
+    assert found("s3://bucket/s/_temporary") == ["s/_temporary/0/part-1.jsonl"]
+    assert found("s3://bucket/s/.*.jsonl") == ["s/.x.jsonl"]
+    store.put("lake/t/part-0.jsonl", LINES[0])
+    store.put("lake/t/_delta_log/0.json", LINES[0])
+    for name in ("s3://bucket/lake", "s3://bucket/lake/**/*.jsonl"):
+        with pytest.raises(TableFolder, match="Delta"):
+            found(name)
+    assert found("s3://bucket/lake/t/*.jsonl") == ["lake/t/part-0.jsonl"]
 
 
 def test_objects_are_read_resumed_and_told_from_others(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

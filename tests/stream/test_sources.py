@@ -33,6 +33,7 @@ from upsert_cli.errors import (
     SourceNotFound,
     SourceUnreadable,
     SpoolFailed,
+    TableFolder,
     UnknownFormat,
     UsageFault,
 )
@@ -119,6 +120,68 @@ def test_a_glob_that_no_shell_expanded() -> None:
     assert _names("**/deep") == ["d/sub/deep/d.jsonl"]
     assert _names("d/**") == _names("d")
     assert _names(str(Path.cwd() / "*" / "sub" / "*.jsonl")) == [str(Path.cwd() / "d/sub/c.jsonl")]
+
+
+def _report(*names: str) -> list[str]:
+    notes: list[str] = []
+    find_files(names, report=notes.append)
+    return notes
+
+
+def test_what_is_no_data_below_a_folder() -> None:
+    """Names that begin with `_` or `.` are skipped and counted, except those of partitions."""
+    for name in (
+        "d/part-0.jsonl", "d/_temporary/0/part-1.jsonl", "d/_spool.jsonl", "d/.part-0.jsonl.crc", "d/_SUCCESS",
+        "d/_year=2024/a.jsonl", "d/_year=2024/_tmp/b.jsonl", "d/.year=2024/c.jsonl", "d/k=1/_x=2/d.jsonl", "d/_k=v.jsonl",
+    ):  # fmt: skip
+        _write(name)
+    kept = ["d/part-0.jsonl", "d/_year=2024/a.jsonl", "d/k=1/_x=2/d.jsonl"]
+    assert _names("d") == kept
+    assert _names("d/**") == kept
+    assert _names("d/**/*.jsonl") == kept
+    assert set(_names("d/*")) == set(kept)
+    for name in ("d", "d/**/*.jsonl"):
+        assert _report(name) == [
+            f"{name}: skipped 7 files or folders whose names begin with `_` or `.`",
+            f"{name}: the values in names of folders, such as `_year=2024`, `k=1`, `_x=2`, are not stored",
+        ]
+    assert _report("d/part-0.jsonl", "d/_spool.jsonl") == []
+
+
+def test_what_is_named_is_never_skipped() -> None:
+    """A file or folder is read by its name, and by a glob that begins as it does, whatever it is called."""
+    for name in ("d/_tmp/a.jsonl", "d/_tmp/_b.jsonl", "d/.hidden/c.jsonl", "_d/e.jsonl", "d/_f.jsonl"):
+        _write(name)
+    assert _names("d/_tmp") == ["d/_tmp/a.jsonl"]
+    assert _names("_d", "d/.hidden", "d/_f.jsonl", "d/_tmp/_b.jsonl") == [
+        "_d/e.jsonl", "d/.hidden/c.jsonl", "d/_f.jsonl", "d/_tmp/_b.jsonl",
+    ]  # fmt: skip
+    assert _names("d/_*") == ["d/_f.jsonl", "d/_tmp/a.jsonl"]
+    assert _names("d/_tmp/*.jsonl") == ["d/_tmp/a.jsonl"]
+    assert _names("d/.h*/*") == ["d/.hidden/c.jsonl"]
+    with pytest.raises(NoItemFiles, match="but not in 3 files or folders whose names begin with `_`"):
+        find_files(["d"])
+
+
+@pytest.mark.parametrize(
+    ("log", "kind"),
+    [
+        ("_delta_log/00000.json", "Delta"),
+        (".hoodie/hoodie.properties", "Hudi"),
+        ("metadata/v1.metadata.json", "Iceberg"),
+    ],
+)
+def test_a_table_with_a_log_is_refused(log: str, kind: str) -> None:
+    """Its files hold rows that are gone, so its folder is refused, wherever it is met; its files can be named."""
+    _write("lake/table/part-0.jsonl")
+    _write(f"lake/table/{log}")
+    for name in ("lake", "lake/table", "lake/*", "lake/**/*.jsonl"):
+        with pytest.raises(TableFolder, match=f"lake/table is a {kind} table") as caught:
+            find_files([name])
+        assert isinstance(caught.value, Refusal)
+    assert _names("lake/table/part-0.jsonl", "lake/table/*.jsonl") == ["lake/table/part-0.jsonl"]
+    _write("plain/metadata/a.jsonl")
+    assert _names("plain") == ["plain/metadata/a.jsonl"]
 
 
 def test_a_name_that_looks_like_a_glob() -> None:

@@ -185,6 +185,8 @@ def _work(
 
     with RunReport(session.journal, session.terminal, json=json, watchers=watchers) as report:
         opened = opening()
+        for note in opened.notes:
+            report.told(note)
         if opened.queued and opened.task is not None:
             code = 0
             report.queued(opened.task)

@@ -106,6 +106,7 @@ from upsert_cli.errors.sources import (
     SourceUnreadable,
     SplitterMissing,
     SpoolFailed,
+    TableFolder,
     TextFieldMissing,
     UnknownFormat,
 )
@@ -204,6 +205,7 @@ __all__ = [
     "Stage",
     "StdoutUnwritable",
     "StoppedMidway",
+    "TableFolder",
     "TargetBusy",
     "TargetDamaged",
     "TargetInUse",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from upsert_cli.errors.base import Refusal, UpsertCliError, UsageFault
 
 
@@ -31,8 +33,32 @@ class NoItemFiles(UsageFault):
     known: tuple[str, ...]
     """Suffixes."""
 
+    skipped: int = 0
+    """Files and folders whose names begin with `_` or `.`."""
+
     def __str__(self) -> str:
-        return f"{self.name} holds no file of items; looked for {', '.join(self.known)}"
+        looked_for = f"looked for {', '.join(self.known)}"
+        if self.skipped:
+            looked_for += f", but not in {self.skipped:,} files or folders whose names begin with `_` or `.`"
+        return f"{self.name} holds no file of items; {looked_for}"
+
+
+class TableFolder(Refusal):
+    """Raised when a folder is that of a table whose log says which of its files are valid."""
+
+    name: str
+    kind: str
+    """Such as `Delta`."""
+
+    remedy: str
+    """May hold `FOLDER`."""
+
+    def __str__(self) -> str:
+        remedy = self.remedy.replace("FOLDER", shlex.quote(self.name))
+        return (
+            f"{self.name} is a {self.kind} table, whose files also hold rows that were deleted or replaced, "
+            f"so nothing was written; {remedy}"
+        )
 
 
 class UnknownFormat(UsageFault):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +33,8 @@ class Draft:
         self._request = request
         self._stdin = stdin
         self._incoming: Path | None = None
+        self.notes: list[str] = []
+        """What the user should know about the sources."""
 
     def __enter__(self) -> Draft:
         require_collection_name(self._request.collection)
@@ -42,7 +44,8 @@ class Draft:
         if self._request.options.split:
             require_splitter()
         try:
-            self._sources = [self._read_in(found) for found in _found(names, self._request.options)]
+            found = _found(names, self._request.options, report=self.notes.append)
+            self._sources = [self._read_in(one) for one in found]
             _check_mapping(self._sources, self._request.options)
             self._options = self._scoped(self._request.options)
         except BaseException:
@@ -116,9 +119,11 @@ class Draft:
         )
 
 
-def _found(names: Sequence[str], options: Options) -> list[FoundFile]:
+def _found(
+    names: Sequence[str], options: Options, *, report: Callable[[str], object] = lambda _: None
+) -> list[FoundFile]:
     # Nobody sees yet that the load waits, and an address may be misspelled.
-    return find_files(names, given=options.format, retry_for=min(options.retry_for, FIRST_CONTACT))
+    return find_files(names, given=options.format, retry_for=min(options.retry_for, FIRST_CONTACT), report=report)
 
 
 def _total_of(sources: Sequence[Source]) -> int | None:

@@ -39,6 +39,9 @@ class Opening:
     created: bool = False
     """The task did not exist before."""
 
+    notes: tuple[str, ...] = ()
+    """What the user should know about the sources of a new task."""
+
     skipped: str | None = None
     """Why there is no work although the task is not done, in words that follow what there is no work for."""
 
@@ -73,9 +76,9 @@ def open_task(
             except TaskExists:
                 continue  # made by another process in this moment, or a new id drawn twice
             if request.enqueue:
-                return Opening(task=task, claim=None, created=True, queued=True)
+                return Opening(task=task, claim=None, created=True, queued=True, notes=tuple(draft.notes))
             try:
-                return Opening(task=task, claim=journal.claim(task.id), created=True)
+                return Opening(task=task, claim=journal.claim(task.id), created=True, notes=tuple(draft.notes))
             except TaskRunning:
                 if request.task_id is None:
                     raise

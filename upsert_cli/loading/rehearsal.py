@@ -79,6 +79,8 @@ def rehearse(
         UpsertCliError: It would fail.
     """
     with Draft(journal, request, stdin) as draft:
+        for note in draft.notes:
+            report(note)
         options = Options.from_json(draft.task.options)
         model = None
         if compare:

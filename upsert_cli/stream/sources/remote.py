@@ -8,12 +8,13 @@ import io
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, TypeAlias
 
 from upsert_cli.errors import BadAddress
 from upsert_cli.stream.chroma.patience import RETRY_FOR
 from upsert_cli.stream.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
+from upsert_cli.stream.sources.listing import ICEBERG_FOLDER, Listing, is_data, is_named, refuse_table
 from upsert_cli.stream.sources.objects import ObjectFile, is_object, names_below
 from upsert_cli.stream.sources.ranged import Facts, Ranges, ranged_file, steadily
 
@@ -63,8 +64,13 @@ Place: TypeAlias = Path | RemoteFile
 """Where a file is."""
 
 
-def remote_files(address: str, *, retry_for: float) -> Iterator[RemoteFile]:
+def remote_files(address: str, listing: Listing, *, retry_for: float) -> Iterator[RemoteFile]:
     """Yield the files that an address stands for: a file, or in an object store also a folder or a glob; sorted.
+
+    Args:
+        address: A file, a folder or a glob.
+        listing: Takes note of what is passed over.
+        retry_for: How long to repeat a request that fails, in seconds.
 
     Raises:
         BadAddress: It is none that we can read.
@@ -75,11 +81,34 @@ def remote_files(address: str, *, retry_for: float) -> Iterator[RemoteFile]:
     if scheme_of(address) in WEB_SCHEMES or steadily(lambda: is_object(address), seconds=retry_for):
         yield RemoteFile(address, retry_for)
         return
-    parts = address.split("/")
+    parts = address.rstrip("/").split("/")
     fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    for name in steadily(lambda: list(names_below("/".join(parts[:fixed]))), seconds=retry_for):
+    found = steadily(lambda: list(names_below("/".join(parts[:fixed]))), seconds=retry_for)
+    if fixed == len(parts) or "**" in parts:
+        _refuse_tables(shown(address), [name.split("/")[fixed:] for name in found])
+    for name in found:
         if fixed == len(parts) or _matches(name.split("/"), parts):
-            yield RemoteFile(name, retry_for)
+            below = name.split("/")[fixed:]
+            if _is_meant(below, parts[fixed:]):
+                listing.add_partitions(PurePosixPath(*below[:-1]))
+                yield RemoteFile(name, retry_for)
+            else:
+                listing.skip(PurePosixPath(name))
+
+
+def _is_meant(path: list[str], patterns: list[str]) -> bool:
+    """Tell whether each part of a path is data, or is named by a glob as what it is."""
+    return all(
+        is_data(part, is_folder=place < len(path)) or any(is_named(part, pattern) for pattern in patterns)
+        for place, part in enumerate(path, start=1)
+    )
+
+
+def _refuse_tables(name: str, paths: list[list[str]]) -> None:
+    """Check that no folder is that of a table; the paths are of the files below it."""
+    refuse_table(name, (folder for path in paths for folder in path[:-1]))
+    metadata = (path[-1] for path in paths if path[-2:-1] == [ICEBERG_FOLDER])
+    refuse_table(name, (), metadata=metadata)
 
 
 def _matches(name: list[str], pattern: list[str]) -> bool:

@@ -22,7 +22,7 @@ class WebServer:
     """A web server of files in memory, and how it behaves."""
 
     files: dict[str, bytes] = field(default_factory=dict)
-    """By path, such as `/a.jsonl`."""
+    """By path, such as `/a.jsonl`; a path with a query is for that query alone."""
 
     address: str = ""
     ranges: bool = True
@@ -58,10 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
             web.busy -= 1
             self.send_error(503)
             return
-        if path not in web.files:
+        content = web.files.get(self.path, web.files.get(path))
+        if content is None:
             self.send_error(404)
             return
-        content = web.files[path]
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "") if web.ranges else None
         body = content
         if match:

@@ -154,8 +154,8 @@ def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     """Finds and fingerprints the sources of a task again, which starts from nothing."""
     options = Options.from_json(task.options)
     spooled = {_absolute(source.name): source for source in sources if source.spooled}
-    # What was typed, where the task's record shows less of it.
-    typed = {_absolute(source.name): str(source.path) for source in sources if is_address(source.name)}
+    # The addresses themselves, whose queries the names leave out.
+    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
     names = [typed.get(name, name) for name in task.sources if name not in spooled]
     files = {file.path: file for file in _found(names, options)} if names else {}
     called = {source.path: source.name for source in sources}  # as it was typed, where that is known

@@ -5,26 +5,28 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from upsert_cli.stream.sources.ranged import Facts, Unsteady
+from upsert_cli.stream.sources.store_access import azure_options, gs_options, s3_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs
 
-TIMEOUT = 20.0  # seconds without an answer; Google's client would ask again for 15 minutes
 STEP = 0.05  # seconds between two looks of a waiting main thread at signals
 
 _PASSING = re.compile(
     r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|THROTTL|timed? ?out|HTTP status 5\d\d|UNAVAILABLE|CURL error"
 )
-_NOBODY = "OAuth2 access token"  # in what Google's client says where it has no credentials
+_WITHOUT_ACCESS = {  # what the stores' clients say where they have no credentials, or none that is accepted
+    "OAuth2 access token": "Google Cloud gives no access: set GOOGLE_APPLICATION_CREDENTIALS to a valid key file",
+    "DefaultAzureCredential": "Azure gives no access: set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
+}
 _T = TypeVar("_T")
 
 
@@ -117,41 +119,12 @@ def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
     scheme, _, path = address.partition("://")
     if scheme == "s3":
-        return pyarrow.fs.S3FileSystem(**_s3_options(os.environ, path)), path
+        options = s3_options(os.environ)
+        region = options.pop("region", None) or pyarrow.fs.resolve_s3_region(path.partition("/")[0])
+        return pyarrow.fs.S3FileSystem(region=region, **options), path
     if scheme == "gs":
-        return pyarrow.fs.GcsFileSystem(**_gs_options(os.environ)), path
-    return pyarrow.fs.AzureFileSystem(**_azure_options(os.environ)), path
-
-
-def _s3_options(environment: Mapping[str, str], path: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"request_timeout": TIMEOUT, "connect_timeout": TIMEOUT}
-    region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        parts = urlsplit(endpoint)
-        return options | {"endpoint_override": parts.netloc, "scheme": parts.scheme, "region": region or "us-east-1"}
-    if region is None:
-        import pyarrow.fs
-
-        region = pyarrow.fs.resolve_s3_region(path.partition("/")[0])
-    return options | {"region": region}
-
-
-def _gs_options(environment: Mapping[str, str]) -> dict[str, Any]:
-    options: dict[str, Any] = {"retry_time_limit": timedelta(seconds=TIMEOUT)}
-    emulator = environment.get("STORAGE_EMULATOR_HOST")
-    if emulator:
-        parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
-        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme, "anonymous": True}
-    return options
-
-
-def _azure_options(environment: Mapping[str, str]) -> dict[str, str]:
-    account = environment.get("AZURE_STORAGE_ACCOUNT_NAME") or environment.get("AZURE_STORAGE_ACCOUNT")
-    if not account:
-        raise OSError("set AZURE_STORAGE_ACCOUNT to the name of the storage account")
-    named = {"account_key": "AZURE_STORAGE_KEY", "sas_token": "AZURE_STORAGE_SAS_TOKEN"}
-    return {"account_name": account} | {key: environment[name] for key, name in named.items() if name in environment}
+        return pyarrow.fs.GcsFileSystem(**gs_options(os.environ)), path
+    return pyarrow.fs.AzureFileSystem(**azure_options(os.environ)), path
 
 
 @contextmanager
@@ -161,7 +134,7 @@ def _understood() -> Iterator[None]:
 
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # the second is what pyarrow says of its arguments
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError("there is no such object") from error
         reason = _in_short(" ".join(str(error).split()))
@@ -169,9 +142,10 @@ def _understood() -> Iterator[None]:
 
 
 def _in_short(reason: str) -> str:
-    """Returns what an error of Google's client says, without its history."""
-    if _NOBODY in reason:
-        return "there are no credentials for Google Cloud Storage: set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+    """Return what an error of a store's client says, without its history."""
+    for phrase, meaning in _WITHOUT_ACCESS.items():
+        if phrase in reason:
+            return meaning
     return reason.removeprefix("Unknown error: ").partition(" error_info={")[0]
 
 

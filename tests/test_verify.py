@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Terminal
 from tests.stream.loading import a_target
-from upsert_cli.stream.chroma.damage import put_index_aside
+from upsert_cli.stream.chroma.place import place_of
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -324,7 +324,8 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
     """Records that the index has lost are found one by one among those that it has, and just they are written again."""
     before = fresh.records(vectors=True)
     kept = sorted(before)[::2] + sorted(before)[1:13:2]
-    put_index_aside(a_target(fresh.folder))
+    target = a_target(fresh.folder)
+    place_of(target).put_index_aside(target)
     (fresh.folder / "kept.json").write_text(json.dumps([kept, [before[one]["vector"] for one in kept]]))
     _plain(fresh, "import json\nids, vectors = json.load(open('kept.json'))\ncollection.upsert(ids, vectors)\n")
     outcome = _outcome(fresh, REPAIR)

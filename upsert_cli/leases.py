@@ -21,7 +21,8 @@ FILE_MODE = 0o600
 POLL_SECONDS = 0.02  # seconds between two tries for a lock that is taken
 PEEK_SECONDS = 0.05  # seconds for which a lock may look taken because somebody peeks at it, which takes microseconds
 FACTS_BYTES = 1024  # bytes; of one size always, so that rewriting the facts needs no space on a disk that is full
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PROC = Path("/proc")
+_BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _ALWAYS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -42,12 +43,15 @@ class Holder:
     clean: bool = False
     """Whether the holder ended its work in order, and only has to let go of the lease."""
 
+    parent: int = 0
+    """The process that the holder works for; 0 where it was not written down."""
+
     owed: dict[str, int] = field(default_factory=dict)
     """What the holder still has to put back, should it die before it does: collection -> its own sync threshold."""
 
     @classmethod
-    def this_process(cls, task_id: str | None = None, *, clean: bool = False) -> Holder:
-        """Returns the facts of the calling process, as of now."""
+    def this_process(cls, task_id: str | None = None, *, clean: bool = False, parent: int | None = None) -> Holder:
+        """Returns the facts of the calling process, as of now; it may have outlived the `parent` that started it."""
         import socket  # 7 ms, which those who only look need not wait for
 
         boot_id = ""
@@ -60,7 +64,16 @@ class Holder:
             task_id=task_id,
             boot_id=boot_id,
             clean=clean,
+            parent=os.getppid() if parent is None else parent,
         )
+
+    def is_orphan(self) -> bool:
+        """Check that the process that the holder worked for has died; False where that cannot be seen."""
+        this = Holder.this_process()
+        if not self.parent or (self.host, self.boot_id) != (this.host, this.boot_id):
+            return False
+        parent = _parent_of(self.pid)
+        return parent is not None and parent != self.parent
 
     def __str__(self) -> str:
         if not self.pid:
@@ -157,6 +170,20 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _parent_of(pid: int) -> int | None:
+    """Return the parent of a process, which is another one as soon as its own parent has died; None if it is gone."""
+    if _PROC.is_dir():
+        with suppress(OSError, ValueError):
+            # The name of the program is in brackets and may hold anything; state and parent follow it.
+            return int((_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[1])
+        return None
+    import subprocess
+
+    with suppress(OSError, ValueError):
+        return int(subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, check=False).stdout)  # noqa: S607
+    return None
 
 
 def _open_locked(path: Path) -> int | None:

@@ -22,7 +22,7 @@ from tests.conftest import Terminal
 from tests.stream.loading import NOTHING, a_target, numbered, some_rows
 from upsert_cli.errors import DiskFull, TargetDamaged
 from upsert_cli.stream.chroma import child, folder
-from upsert_cli.stream.chroma.damage import put_index_aside
+from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.writer import Writer
 
 MIB = 1 << 20
@@ -206,7 +206,7 @@ def test_full_in_the_middle_of_the_flush(make_disk: Callable[..., Disk], leave: 
         writer.opened()
     except TargetDamaged as error:
         assert "verify --repair" in str(error)
-        aside = put_index_aside(target)
+        aside = place_of(target).put_index_aside(target)
         writer = Writer.start(replace(target, as_found=True))
     assert len(writer.fetch(start=0, rows=2_000)) == writer.opened().count == 2_000
     if not aside:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.checking.subject import Subject
 from upsert_cli.errors import BlankQuery, CollectionEmpty, QueryDimensionMismatch, TargetDamaged
+from upsert_cli.stream.chroma.leasing import await_orphan
 from upsert_cli.stream.chroma.place import Place, place_of
 from upsert_cli.stream.chroma.rows import Hit, Target
 from upsert_cli.stream.chroma.writer import Writer
@@ -88,11 +89,12 @@ def nearest(subject: Subject, question: Question, *, report: Report, warn: Repor
         try:
             return _asked(subject.target, place, question, embedded, report=report)
         except TargetDamaged as error:
-            if (holder := place.holder()) is None:
+            if place.holder() is None:
                 raise
-            if not left:
+            holder = await_orphan(place.holder)
+            if holder is not None and not left:
                 raise place.in_use(holder) from error
-    raise AssertionError  # the last try returned or raised
+    return _asked(subject.target, place, question, embedded, report=report)  # whoever had the files is gone
 
 
 def _asked(
@@ -100,7 +102,8 @@ def _asked(
 ) -> Nearest:
     # What would be flushed by merely reading must not be read beside somebody who writes.
     alone = place.reading_flushes()
-    with Writer.start(replace(target, beside_others=not alone), told=report) as writer:
+    reader = replace(target, beside_others=not alone, reads_only=True, examined=False)
+    with Writer.start(reader, told=report) as writer:
         vector = embedded()  # while the process opens the collection
         records = writer.opened().count
         if not records:

@@ -125,6 +125,7 @@ class Subject:
             tool_version=__version__,
             default_model=model == DEFAULT_MODEL,
             as_found=True,
+            examined=True,
             leases=str(journal.server_leases),
             retry_for=options.retry_for,
         )

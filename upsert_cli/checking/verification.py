@@ -10,7 +10,7 @@ import itertools
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upsert_cli.checking.subject import Subject
@@ -177,7 +177,7 @@ def examine(subject: Subject, *, report: Report, ask_all: bool = False) -> Findi
         TargetInUse: Another upsert-cli has the folder.
     """
     found = Findings()
-    with opened(subject, report=report) as writer:
+    with opened(subject, report=report, reads_only=True) as writer:
         every = 1 if ask_all else max(1, -(-writer.opened().count // SAMPLE_ROWS))
         if subject.sources:
             report("comparing the sources with the collection")
@@ -191,9 +191,10 @@ def examine(subject: Subject, *, report: Report, ask_all: bool = False) -> Findi
 
 
 @contextmanager
-def opened(subject: Subject, *, report: Report) -> Iterator[Writer]:
-    """Opens the collection in the writer's process, as it is, and flushes and closes it in the end."""
-    with Writer.start(subject.target, task_id=subject.task_id, told=report) as writer:
+def opened(subject: Subject, *, report: Report, reads_only: bool = False) -> Iterator[Writer]:
+    """Opens the collection in the writer's process, as it is, and closes it in the end."""
+    target = replace(subject.target, reads_only=reads_only)
+    with Writer.start(target, task_id=subject.task_id, told=report) as writer:
         yield writer
         writer.close()
 

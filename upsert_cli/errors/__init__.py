@@ -24,6 +24,7 @@ from upsert_cli.errors.chroma import (
     TargetBusy,
     TargetDamaged,
     TargetInUse,
+    TargetOpen,
     TargetUnusable,
     WriterDied,
 )
@@ -209,6 +210,7 @@ __all__ = [
     "TargetBusy",
     "TargetDamaged",
     "TargetInUse",
+    "TargetOpen",
     "TargetUnusable",
     "TaskConflict",
     "TaskExists",

@@ -46,11 +46,28 @@ class TargetBusy(Refusal):
     """Raised when another program is writing to the folder."""
 
     path: str
+    program: str = "another program"
+    """Which, where that can be seen: `pid 4242 (python3)`."""
 
     def __str__(self) -> str:
         return (
-            f"another program is writing to {self.path}, and two writers destroy the index; "
+            f"{self.program} is writing to {self.path}, and two writers destroy the index; "
             f"stop it, or let it end, then try again"
+        )
+
+
+class TargetOpen(Refusal):
+    """Raised when another program has the folder's database or index open, such as an idle server."""
+
+    path: str
+    program: str
+    """Which: `pid 4242 (chroma)`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is open in {self.program}, which may write its older index over what is loaded; nothing was "
+            f"written: stop it, then try again, or, if it is a Chroma server, load through it with "
+            f"--chroma http://HOST:PORT"
         )
 
 

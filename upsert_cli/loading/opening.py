@@ -109,6 +109,7 @@ def reopen_task(
         TaskRunning: A process runs it.
         TargetInUse: Another task has the target's folder; this one stays what it was.
         TargetBusy: Another program writes to it; the same.
+        TargetOpen: Another program has its files open; the same.
         SourceChanged: A source is not what it was when the checkpoint was made.
         RowsLeft: With `failed_only`, some rows were never read.
         UsageFault: A limit is of no use to the task.
@@ -155,14 +156,14 @@ def _refuse_in_use(place: Place, task: Task) -> None:
     """Looks before a task is set back whether it could run: one that is done is not to end as refused for that."""
     if (error := _in_use(place, task)) is not None:
         raise error
-    if place.holder() is None:  # else the last write of its own runner is on its way, for which the load waits
-        place.probe()
+    if place.holder() is None:  # else the last write of a runner that died is on its way, for which the load waits
+        place.require_alone()
 
 
 def _in_use(place: Place, task: Task) -> TargetInUse | None:
-    """Returns by whom, unless it is the task's own runner that died and whose last write is still on its way."""
+    """Return by whom, unless it is a runner that died, whose last write is on its way and is waited for later."""
     holder = place.holder()
-    return None if holder is None or holder.task_id == task.id else place.in_use(holder)
+    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else place.in_use(holder)
 
 
 def _find(journal: Journal, task_id: str) -> Task | None:

@@ -134,7 +134,8 @@ def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: R
     if model is None or place_of_task(journal, task).described() is None:
         yield _Empty()
         return
-    with Writer.start(replace(target_of(journal, task, model), as_found=True), task_id=task.id, told=warn) as writer:
+    target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
+    with Writer.start(target, task_id=task.id, told=warn) as writer:
         for warning in writer.opened().warnings:
             warn(warning)
         yield writer

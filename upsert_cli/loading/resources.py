@@ -15,6 +15,7 @@ from upsert_cli.journal.tasks import Task
 from upsert_cli.loading.request import Options
 from upsert_cli.models import DEFAULT_MODEL, Model, find_model, silent
 from upsert_cli.stream.ahead import run_ahead
+from upsert_cli.stream.chroma.leasing import ENDING_SECONDS
 from upsert_cli.stream.chroma.place import Place, place_at
 from upsert_cli.stream.chroma.rows import Target
 from upsert_cli.stream.chroma.writer import Writer
@@ -22,8 +23,6 @@ from upsert_cli.stream.documents.document import Recipe
 from upsert_cli.stream.documents.splitting import Splitter
 from upsert_cli.stream.embedder import Embedder, FastEmbedder, load_tokenizer
 from upsert_cli.stream.sources.source import Source
-
-LEASE_SECONDS = 15.0  # seconds that a restart waits for its own dead runner's last write (design: at most one write)
 
 
 def model_of(name: str, options: Options, *, report: Callable[[str], None] = silent) -> Model:
@@ -113,8 +112,8 @@ def start_writer(
     """
     holder = place_of_task(journal, task).holder()
     is_other = holder is not None and holder.task_id not in (None, task.id)
-    # For this task's own dead runner in any case.
-    least = LEASE_SECONDS if task.attempt > 1 and not is_other else 0.0
+    # For this task's own dead runner in any case; that another one's has died is seen once the lease is asked for.
+    least = ENDING_SECONDS if task.attempt > 1 and not is_other else 0.0
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:
         report(f"waiting for {task.chroma}, which is in use by {holder}")

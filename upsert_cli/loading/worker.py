@@ -90,13 +90,13 @@ def _next_task(journal: Journal, *, report: Callable[[str], None], watch: float 
 
 
 def _in_use(journal: Journal, task: Task) -> str | None:
-    """Returns who has the place that a task loads into; its own dead runner's last write is waited for later."""
+    """Return who has the place that a task loads into; the last write of a runner that died is waited for later."""
     try:
         place = place_of_task(journal, task)
     except UpsertCliError:
         return None  # such as a token that is missing: running the task says so, and ends it
     holder = place.holder()
-    return None if holder is None or holder.task_id == task.id else str(place.in_use(holder))
+    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else str(place.in_use(holder))
 
 
 def _claimed(journal: Journal, task: Task) -> Claim | None:

@@ -13,8 +13,8 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.leases import Holder, Lease, LeaseHeld
 from upsert_cli.limits import limit_reached
 from upsert_cli.stream.chroma.folder import unusable
+from upsert_cli.stream.chroma.leasing import await_orphan, take_lease
 from upsert_cli.stream.chroma.ledger import Ledger
 from upsert_cli.stream.chroma.place import Place
 from upsert_cli.stream.chroma.records import Records
@@ -29,7 +30,6 @@ from upsert_cli.stream.chroma.requests import Close, Request, Told
 from upsert_cli.stream.chroma.rows import Leased, Target
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
-LEASE_STEP = 0.1  # seconds between two looks at whether the parent still wants the lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,9 @@ class Start:
 
     serve: Serve
     """What the process does; a function that can be imported."""
+
+    parent: int = field(default_factory=os.getpid)
+    """The process that the writer works for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,20 +93,31 @@ def serve(connection: Connection, start: Start) -> None:
 
 
 def _work(connection: Connection, start: Start) -> Answer:
-    place = start.place
+    place, target = start.place, start.target
     place.enter()
     if place.is_shared:
         _end_with(connection)
-    if start.target.beside_others:
-        return _work_beside_others(connection, start)
-    with _take_lease(connection, start) as lease:
-        before = lease.before or Holder.this_process(clean=True)
-        ledger = Ledger(lease, replace(Holder.this_process(start.task_id), owed=before.owed), start.target.collection)
+    if target.reads_only and (copied := place.readable_copy()) is not None:
+        return _work_on_copy(connection, start, copied)
+    if target.beside_others:
+        _await_writer(connection, place)
+        return _read(connection, start, place)
+    this = Holder.this_process(start.task_id, parent=start.parent)
+    with _take_lease(connection, start, this) as lease:
+        before = lease.before or replace(this, clean=True)
+        ledger = Ledger(lease, replace(this, owed=before.owed), target.collection)
         try:
-            place.probe()
+            if not target.reads_only or place.reading_flushes():
+                place.require_alone()
+            else:
+                place.probe()
             _send(connection, Answer(value=Leased(empty=_is_empty(place))))
+            if target.reads_only:
+                answer = _read(connection, start, place)
+                ledger.close(clean=before.clean)
+                return answer
             records, opened = Records.open(
-                start.target,
+                target,
                 place,
                 unclean=not before.clean,
                 rows=start.rows,
@@ -130,10 +144,19 @@ def _is_empty(place: Place) -> bool:
     return not place.is_shared and ((found := place.described()) is None or found[1] is None)
 
 
-def _work_beside_others(connection: Connection, start: Start) -> Answer:
-    """Answers requests that only read, without the lease: whoever wants to load meanwhile is not kept from it."""
-    _await_writer(connection, start.place)
-    records, opened = Records.open(start.target, start.place)
+def _work_on_copy(connection: Connection, start: Start, copied: AbstractContextManager[Place]) -> Answer:
+    """Answers requests from a copy of a folder that cannot be written, since Chroma only opens what it can write."""
+    if not start.target.beside_others:
+        holder = await_orphan(start.place.holder, lambda: _check_parent(connection))
+        if holder is not None:
+            raise start.place.in_use(holder)
+    with copied as place:
+        return _read(connection, start, place)
+
+
+def _read(connection: Connection, start: Start, place: Place) -> Answer:
+    """Answers requests that only read."""
+    records, opened = Records.open(start.target, place)
     try:
         _send(connection, Answer(value=opened))
         _answer_requests(connection, records)
@@ -153,8 +176,12 @@ def _await_writer(connection: Connection, place: Place) -> None:
                 raise
         else:
             return
-        if connection.poll():  # the end of the pipe, as above
-            raise ParentGone
+        _check_parent(connection)
+
+
+def _check_parent(connection: Connection) -> None:
+    if connection.poll():  # nothing is sent before the collection is open, so this is the end of the pipe
+        raise ParentGone
 
 
 def _end_with(connection: Connection) -> None:
@@ -185,19 +212,23 @@ def _answer_requests(connection: Connection, records: Records) -> None:
         _send(connection, answer)
 
 
-def _take_lease(connection: Connection, start: Start) -> Lease:
+def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
+    told = False
+
+    def look_around(other: Holder) -> None:
+        nonlocal told
+        _check_parent(connection)
+        if not (told or start.lease_timeout):  # else the parent has said so
+            _send(connection, Told(message=f"waiting for the last write of {other}, whose command has died"))
+            told = True
+
     path = start.place.lease_path()
-    until = time.monotonic() + start.lease_timeout
-    while True:
-        try:
-            return Lease.take(path, Holder.this_process(start.task_id), timeout=min(start.lease_timeout, LEASE_STEP))
-        except LeaseHeld as error:
-            if time.monotonic() >= until:
-                raise start.place.in_use(error.holder) from error
-        except OSError as error:
-            raise unusable(path, error) from error
-        if connection.poll():  # nothing is sent before the answer, so this is the end of the pipe
-            raise ParentGone
+    try:
+        return take_lease(path, holder, timeout=start.lease_timeout, look_around=look_around)
+    except LeaseHeld as error:
+        raise start.place.in_use(error.holder) from error
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def _receive(connection: Connection) -> Request:

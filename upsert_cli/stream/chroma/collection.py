@@ -84,6 +84,8 @@ class OpenCollection:
         """
         if not target.beside_others:
             place.check(target, suspicious=suspicious)
+        if not target.examined:
+            place.check_rows(target)
         with understood(target):
             opening = cls(target, place, place.connect(told), rows=rows, owe=owe)
             try:
@@ -99,7 +101,7 @@ class OpenCollection:
         self.chroma = self._get()
         described = _describe(self.chroma)
         warnings = check_model(self._target, described) if self._target.model else ()
-        if not self._target.beside_others:
+        if not (self._target.beside_others or self._target.reads_only):
             self._raise_threshold(described, owed)
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.

@@ -6,17 +6,19 @@ Ids, documents and metadata are in Chroma's database; only the vectors are in th
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from upsert_cli.errors import TargetInUse, TargetUnusable
-from upsert_cli.leases import Holder, Lease, LeaseHeld
-from upsert_cli.stream.chroma.database import DATABASE_NAME, PROBE_SECONDS, probe_writer
+from upsert_cli.leases import Holder, LeaseHeld
+from upsert_cli.stream.chroma.database import DATABASE_NAME, PROBE_SECONDS
 from upsert_cli.stream.chroma.folder import LEASE_NAME, unusable
+from upsert_cli.stream.chroma.leasing import take_lease
 from upsert_cli.stream.chroma.rows import Target
 
 # What the engine takes from its queue in one statement, six variables a value of the 32,766 that sqlite allows.
@@ -35,12 +37,13 @@ _SEGMENTS = (
 )
 
 
-def take_poison(target: Target) -> list[str]:
+def take_poison(target: Target, require_alone: Callable[[], None]) -> list[str]:
     """Takes the rows out of the collection's queue that the engine can never work off, and returns their ids.
 
-    Such a row was never stored: all that the collection lists is left as it is.
+    Such a row was never stored: all that the collection lists is left as it is. `require_alone` makes sure that no
+    other program has the files open.
     """
-    with _alone(target), _database(target) as database:
+    with _alone(target, require_alone), _database(target) as database:
         poison = [
             (number, str(identifier))
             for number, identifier, metadata in database.execute(_PENDING, (target.collection,))
@@ -50,10 +53,13 @@ def take_poison(target: Target) -> list[str]:
     return [identifier for _, identifier in poison]
 
 
-def put_index_aside(target: Target) -> list[str]:
-    """Renames the folders of the collection's index, and returns their new names; nothing is deleted."""
+def put_index_aside(target: Target, require_alone: Callable[[], None]) -> list[str]:
+    """Renames the folders of the collection's index, and returns their new names; nothing is deleted.
+
+    `require_alone` makes sure that no other program has the files open.
+    """
     moved: list[str] = []
-    with _alone(target), _database(target) as database:
+    with _alone(target, require_alone), _database(target) as database:
         for (segment,) in database.execute(_SEGMENTS, (target.collection,)).fetchall():
             folder = Path(target.path) / str(segment)
             aside = folder.with_name(f"{folder.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
@@ -80,18 +86,18 @@ def _is_poison(metadata: str | None) -> bool:
 
 
 @contextmanager
-def _alone(target: Target) -> Iterator[None]:
+def _alone(target: Target, require_alone: Callable[[], None]) -> Iterator[None]:
     """Holds the folder's lease, and leaves word for the next writer to look closely."""
     path = Path(target.path)
     try:
-        lease = Lease.take(path / LEASE_NAME, Holder.this_process())
+        lease = take_lease(path / LEASE_NAME, Holder.this_process(), given_up=os.getpid())
     except LeaseHeld as error:
         raise TargetInUse(path=target.path, holder=str(error.holder)) from error
     except OSError as error:
         raise unusable(path, error) from error
     try:
         lease.write(replace(Holder.this_process(), owed=lease.before.owed if lease.before else {}))
-        probe_writer(path)
+        require_alone()
         yield
     finally:
         lease.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,24 @@ def flushed_segments(folder: Path, collection: str) -> list[str]:
         collection,
     )
     return [str(segment) for (segment,) in rows]
+
+
+def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield each vector segment of a collection, with the ids of the records that its index files must have.
+
+    These are the records that did not change after the files were written. The files may have others too. Where the
+    records' own tables are behind the files, nothing is known: what they lack may be deletions.
+    """
+    segments = _ask(
+        folder,
+        "SELECT v.id, m.id, vm.seq_id FROM collections c JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
+        "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' JOIN max_seq_id vm ON vm.segment_id = v.id "
+        "JOIN max_seq_id mm ON mm.segment_id = m.id WHERE c.name = ? AND vm.seq_id BETWEEN 1 AND mm.seq_id",
+        collection,
+    )
+    for vectors, records, reached in segments:
+        query = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
+        yield str(vectors), {str(one) for (one,) in _ask(folder, query, records, reached)}
 
 
 def described(folder: Path, collection: str) -> tuple[str, int | None, dict[str, Any], str] | None:
@@ -156,7 +175,7 @@ def _is_flushed(folder: Path, collection_id: str) -> bool | None:
     return reached.get("VECTOR", 0) >= reached["METADATA"]
 
 
-def _ask(folder: Path, query: str, value: str) -> list[tuple[Any, ...]]:
+def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
     """Returns nothing where the database is missing, or is of a version of Chroma that has other tables.
 
     Raises:
@@ -167,14 +186,14 @@ def _ask(folder: Path, query: str, value: str) -> list[tuple[Any, ...]]:
     if not path.exists():
         return []
     try:
-        return _read(path, query, value)
+        return _read(path, query, *values)
     except sqlite3.Error as error:
         if error.sqlite_errorname == "SQLITE_ERROR":  # there is no such table or column
             return []
         raise _meaning(folder, error) from error
 
 
-def _read(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+def _read(path: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
     try:
         return _rows(path, query, values, mode="ro")
     except sqlite3.Error as error:
@@ -184,7 +203,7 @@ def _read(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
     return _rows(path, query, values, mode="rw")
 
 
-def _rows(path: Path, query: str, values: tuple[str, ...], *, mode: str) -> list[tuple[Any, ...]]:
+def _rows(path: Path, query: str, values: tuple[str | int, ...], *, mode: str) -> list[tuple[Any, ...]]:
     with closing(_connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
         return connection.execute(query, values).fetchall()
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from upsert_cli.errors import TargetInUse
+from upsert_cli.errors import TargetBusy, TargetInUse, TargetOpen
 from upsert_cli.leases import Holder
-from upsert_cli.stream.chroma import damage, database, folder
+from upsert_cli.stream.chroma import damage, database, folder, snapshot
 from upsert_cli.stream.chroma.client import connect_folder
+from upsert_cli.stream.chroma.openers import find_openers
 from upsert_cli.stream.chroma.quotas import NO_QUOTAS, Quotas
 from upsert_cli.stream.chroma.rows import Listed, Target
-from upsert_cli.stream.chroma.soundness import check_files
+from upsert_cli.stream.chroma.soundness import check_files, check_rows
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
+
+SHOWN_OPENERS = 3  # processes that a message names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +71,42 @@ class LocalFolder:
 
     def probe(self) -> None:
         """Finds a foreign writer, for whom Chroma would wait for a quarter of an hour."""
-        database.probe_writer(self.path)
+        try:
+            database.probe_writer(self.path)
+        except TargetBusy as error:
+            for opener in find_openers(self.path, patience=0.0):
+                raise TargetBusy(path=str(self.path), program=str(opener)) from error
+            raise
+
+    def require_alone(self) -> None:
+        """Looks for processes that have the files open, then for a writer that cannot be seen."""
+        if openers := find_openers(self.path):
+            raise TargetOpen(path=str(self.path), program=", ".join(map(str, openers[:SHOWN_OPENERS])))
+        self.probe()
+
+    def readable_copy(self) -> AbstractContextManager[LocalFolder] | None:
+        """Copies the database and the index of the collection, if anything of them cannot be written."""
+        if not snapshot.is_read_only(self.path, self.collection):
+            return None
+        return self._copied()
+
+    @contextmanager
+    def _copied(self) -> Iterator[LocalFolder]:
+        with snapshot.copied(self.path, self.collection) as copy:
+            os.chdir(copy)  # see `enter`
+            try:
+                yield replace(self, path=copy)
+            finally:
+                os.chdir(self.path)  # the copy can be removed then
 
     def check(self, target: Target, *, suspicious: bool) -> None:
         """Looks at room and index files."""
         self.require_space(0)
-        check_files(target, suspicious=suspicious)
+        check_files(target, self.path, suspicious=suspicious)
+
+    def check_rows(self, target: Target) -> None:
+        """Compares the database with the index files."""
+        check_rows(target, self.path)
 
     def connect(self, told: Callable[[str], None]) -> Client:  # noqa: ARG002  # nothing is tried again
         """Opens the folder."""
@@ -92,8 +126,8 @@ class LocalFolder:
 
     def take_poison(self, target: Target) -> list[str]:
         """Mends the database's queue."""
-        return damage.take_poison(target)
+        return damage.take_poison(target, self.require_alone)
 
     def put_index_aside(self, target: Target) -> list[str]:
         """Renames the folders of the index."""
-        return damage.put_index_aside(target)
+        return damage.put_index_aside(target, self.require_alone)

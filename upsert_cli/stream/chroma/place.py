@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,10 +60,19 @@ class Place(Protocol):
         """Returns the error that says who has it."""
 
     def probe(self) -> None:
-        """Makes sure that no other program is in the way."""
+        """Makes sure that no other program writes at this moment."""
+
+    def require_alone(self) -> None:
+        """Make sure that no other program has the files open, so that none can write an older index over ours."""
+
+    def readable_copy(self) -> AbstractContextManager[Place] | None:
+        """Return a copy of what cannot be written, to be read and then removed; None where no copy is needed."""
 
     def check(self, target: Target, *, suspicious: bool) -> None:
         """Makes sure that Chroma can open what is there; see `soundness.check_files`."""
+
+    def check_rows(self, target: Target) -> None:
+        """Make sure that the index has every record that it should; see `soundness.check_rows`."""
 
     def connect(self, told: Callable[[str], None]) -> Client:
         """Connects to Chroma; `told` hears of what is tried again."""

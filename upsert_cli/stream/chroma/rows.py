@@ -41,6 +41,12 @@ class Target:
     On a server also for the further writers of a load, of which the first has the lease.
     """
 
+    reads_only: bool = False
+    """Whether nothing is written: the settings stay as they are, and a read-only folder is good enough."""
+
+    examined: bool = False
+    """Whether every record is read with its vector, so that an index that lacks some is no obstacle."""
+
     leases: str = ""
     """The folder with what keeps two of our loads out of one collection on a server; the journal's."""
 

@@ -125,7 +125,16 @@ class Server:
     def probe(self) -> None:
         """Is the server's own business."""
 
+    def require_alone(self) -> None:
+        """Is the server's own business."""
+
+    def readable_copy(self) -> None:
+        """Is never needed: a server reads its own files."""
+
     def check(self, target: Target, *, suspicious: bool) -> None:
+        """Is the server's own business."""
+
+    def check_rows(self, target: Target) -> None:
         """Is the server's own business."""
 
     def connect(self, told: Callable[[str], None]) -> Client:

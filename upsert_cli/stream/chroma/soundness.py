@@ -7,11 +7,13 @@ Chroma counts and lists records from its database, and never notices that their 
 from __future__ import annotations
 
 import struct
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.errors import TargetDamaged
-from upsert_cli.stream.chroma.database import flushed_segments
+from upsert_cli.stream.chroma.database import flushed_segments, indexed_ids
+from upsert_cli.stream.chroma.index_ids import saved_ids
 from upsert_cli.stream.chroma.rows import Target
 
 if TYPE_CHECKING:
@@ -29,17 +31,17 @@ _LENGTH = struct.Struct("<I")
 _FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
 
 
-def check_files(target: Target, *, suspicious: bool = False) -> None:
+def check_files(target: Target, folder: Path, *, suspicious: bool = False) -> None:
     """Makes sure that the files of the index are there and long enough, before Chroma maps them into memory.
 
     Args:
         target: The collection; all of its links are followed where it is to be looked at as it was found.
+        folder: Where its files are.
         suspicious: Whether to follow them in any case, however long that takes.
 
     Raises:
         TargetDamaged: One is missing or was cut; Chroma would end in a segmentation fault sooner or later.
     """
-    folder = Path(target.path)
     for segment in flushed_segments(folder, target.collection):
         if (fault := _files_fault(folder / segment, thorough=suspicious or target.as_found)) is not None:
             raise _damaged(target, fault)
@@ -74,6 +76,36 @@ def _links_end(path: Path, rows: int) -> int:
             return place + _LENGTH.size
         place += _LENGTH.size + _LENGTH.unpack_from(content, place)[0]
     return place
+
+
+def check_rows(target: Target, folder: Path) -> None:
+    """Make sure that the index is not older than the records, wherever the rows are that it lacks.
+
+    A program that has an older index in memory writes it over a newer one, and Chroma goes on with what it finds.
+
+    Args:
+        target: The collection.
+        folder: Where its files are.
+
+    Raises:
+        TargetDamaged: The index lacks records.
+    """
+    for segment, ids in indexed_ids(folder, target.collection):
+        if missing := _missing_rows(folder / segment, ids):
+            raise _damaged(target, f"its index is older than its records and lacks {missing:,} of {len(ids):,}")
+
+
+def _missing_rows(folder: Path, ids: Set[str]) -> int:
+    """Return how many records an index lacks; 0 for files that are not as this version of Chroma writes them."""
+    try:
+        version, _, _, rows, _ = _HEADER.unpack((folder / "header.bin").read_bytes()[: _HEADER.size])
+        saved = saved_ids(folder / "index_metadata.pickle")
+    except (OSError, struct.error):
+        return 0  # what is missing or cut is found by `check_files`, and beside a writer it is not damage
+    if version != 1:
+        return 0
+    # The index counts rows that were deleted too, so its own number alone would hide as many that were lost.
+    return max(len(ids) - int(rows), 0 if saved is None else len(ids - saved))
 
 
 def _size(path: Path) -> int | None:

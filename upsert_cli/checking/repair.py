@@ -21,7 +21,7 @@ from upsert_cli.stream.chroma.place import place_of
 from upsert_cli.stream.chroma.rows import Comparison, Member, Rows, Stored, Verdict
 from upsert_cli.stream.chroma.writer import Writer
 from upsert_cli.stream.documents.document import Document
-from upsert_cli.stream.documents.hashes import HASH_KEY, has_own_vector, stored_fault, stored_hash
+from upsert_cli.stream.documents.hashes import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
 from upsert_cli.stream.embedder import FastEmbedder
 from upsert_cli.stream.items.reading import START, Item
 from upsert_cli.stream.pace import MAX_ROWS
@@ -157,7 +157,9 @@ class _Mender:
         """Returns a stored record as it is written again, with the hash of what it holds now."""
         metadata = stored.metadata
         ours = self._subject.identity is not None or not metadata  # Chroma takes no record without any metadata
-        if ours and stored_fault(text, metadata, self._model.identity) is not None:
+        if ours and stored_fault(text, metadata, self._model.identity) is None:
+            metadata = exact(metadata)  # written again as it was returned, it would be rounded once more
+        elif ours:
             with suppress(ItemError):  # too large for a hash of ours: stored by others, and left as it is
                 metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.identity)}
         item = Item(identifier, None, None, self._subject.target.collection, 0)

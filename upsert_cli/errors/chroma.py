@@ -46,13 +46,13 @@ class TargetBusy(Refusal):
     """Raised when another program is writing to the folder."""
 
     path: str
-    program: str = "another program"
+    program: str = ""
     """Which, where that can be seen: `pid 4242 (python3)`."""
 
     def __str__(self) -> str:
         return (
-            f"{self.program} is writing to {self.path}, and two writers destroy the index; "
-            f"stop it, or let it end, then try again"
+            f"another program is writing to {self.path}{self.program and f': {self.program}'}; two writers destroy the "
+            f"index: stop it, or let it end, then try again"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.stream.chroma.rows import Comparison, Rows, Verdict
+from upsert_cli.stream.documents.hashes import as_stored
 from upsert_cli.stream.items.reading import Reject
 from upsert_cli.stream.windows import Window
 
@@ -74,7 +75,8 @@ class Embedded:
             texts=[document.text for document in documents],
             # Chroma merges metadata; a value of None takes a key away that the item no longer has.
             metadatas=[
-                document.metadata | dict.fromkeys(keys) for document, keys in zip(documents, stale, strict=True)
+                as_stored(document.metadata) | dict.fromkeys(keys)
+                for document, keys in zip(documents, stale, strict=True)
             ],
             vectors=vectors,
         )

@@ -108,7 +108,7 @@ def _work(connection: Connection, start: Start) -> Answer:
         ledger = Ledger(lease, replace(this, owed=before.owed), target.collection)
         try:
             if not target.reads_only or place.reading_flushes():
-                place.require_alone()
+                place.require_alone(parent=start.parent)
             else:
                 place.probe()
             _send(connection, Answer(value=Leased(empty=_is_empty(place))))

@@ -13,7 +13,7 @@ from upsert_cli.errors import TargetBusy, TargetInUse, TargetOpen
 from upsert_cli.leases import Holder
 from upsert_cli.stream.chroma import damage, database, folder, snapshot
 from upsert_cli.stream.chroma.client import connect_folder
-from upsert_cli.stream.chroma.openers import find_openers
+from upsert_cli.stream.chroma.openers import Opener, find_openers
 from upsert_cli.stream.chroma.quotas import NO_QUOTAS, Quotas
 from upsert_cli.stream.chroma.rows import Listed, Target
 from upsert_cli.stream.chroma.soundness import check_files, check_rows
@@ -74,15 +74,15 @@ class LocalFolder:
         try:
             database.probe_writer(self.path)
         except TargetBusy as error:
-            for opener in find_openers(self.path, patience=0.0):
-                raise TargetBusy(path=str(self.path), program=str(opener)) from error
-            raise
+            openers = find_openers(self.path, patience=0.0)
+            raise TargetBusy(path=str(self.path), program=_named(openers)) from error
 
-    def require_alone(self) -> None:
-        """Looks for processes that have the files open, then for a writer that cannot be seen."""
-        if openers := find_openers(self.path):
-            raise TargetOpen(path=str(self.path), program=", ".join(map(str, openers[:SHOWN_OPENERS])))
+    def require_alone(self, *, parent: int = 0) -> None:
+        """Looks for processes that have the files open, and for a writer that cannot be seen."""
+        openers = [opener for opener in find_openers(self.path) if opener.pid != parent]
         self.probe()
+        if openers:
+            raise TargetOpen(path=str(self.path), program=_named(openers))
 
     def readable_copy(self) -> AbstractContextManager[LocalFolder] | None:
         """Copies the database and the index of the collection, if anything of them cannot be written."""
@@ -131,3 +131,7 @@ class LocalFolder:
     def put_index_aside(self, target: Target) -> list[str]:
         """Renames the folders of the index."""
         return damage.put_index_aside(target, self.require_alone)
+
+
+def _named(openers: list[Opener]) -> str:
+    return ", ".join(map(str, openers[:SHOWN_OPENERS]))

@@ -62,8 +62,11 @@ class Place(Protocol):
     def probe(self) -> None:
         """Makes sure that no other program writes at this moment."""
 
-    def require_alone(self) -> None:
-        """Make sure that no other program has the files open, so that none can write an older index over ours."""
+    def require_alone(self, *, parent: int = 0) -> None:
+        """Make sure that no other program has the files open, so that none can write an older index over ours.
+
+        The `parent` of a writer's process is no other program: it may look into the database.
+        """
 
     def readable_copy(self) -> AbstractContextManager[Place] | None:
         """Return a copy of what cannot be written, to be read and then removed; None where no copy is needed."""

@@ -30,7 +30,7 @@ from upsert_cli.stream.chroma.rows import (
     Target,
     Verdict,
 )
-from upsert_cli.stream.documents.hashes import HASH_KEY
+from upsert_cli.stream.documents.hashes import HASH_KEY, is_same
 from upsert_cli.stream.documents.parts import is_part
 from upsert_cli.stream.isolation import failing_rows
 
@@ -246,7 +246,7 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
     if stored is None:
         return Verdict.NEW
     had = stored.get(HASH_KEY)
-    if had == hashed:
+    if had == hashed or (isinstance(had, str) and is_same(had, hashed)):
         return Verdict.UNCHANGED
     if isinstance(had, str) and is_part(had) != is_part(hashed):
         return Verdict.TAKEN

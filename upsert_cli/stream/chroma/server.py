@@ -125,7 +125,7 @@ class Server:
     def probe(self) -> None:
         """Is the server's own business."""
 
-    def require_alone(self) -> None:
+    def require_alone(self, *, parent: int = 0) -> None:
         """Is the server's own business."""
 
     def readable_copy(self) -> None:

@@ -1,7 +1,8 @@
 """A record -> the hash that it carries: what differs of it tells what has to be written.
 
 Two halves in hex, `<text>.<metadata>`. Where an item brings its own vector, the first is `<text>+<vector>`; so is that
-of the mean of an item's parts, with a hash of the whole text. A part's ends with `#`.
+of the mean of an item's parts, with a hash of the whole text. A part's ends with `#`. As it is stored, `~` and a check
+digit for each float of the metadata are added, before the `#`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from functools import lru_cache
 from typing import Any
 
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.stream.documents.check_digits import check_digits, guesses, has_floats, restored
 from upsert_cli.stream.documents.parts import PART_MARK, is_part
 from upsert_cli.stream.items.json_text import canonical
 
 HASH_KEY = "upsert_hash"
 HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of
 MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; what a line of JSONL can hold
+FLOAT_MARK = "~"  # before the check digits of the floats
 OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not the model's
 
 
@@ -57,6 +60,32 @@ def part_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: st
     return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, '')}{PART_MARK}"
 
 
+def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return a record's metadata as it is stored: its hash gets a check digit for each float, if there are any."""
+    hashed, digits = metadata.get(HASH_KEY), check_digits(metadata)
+    if not digits or not isinstance(hashed, str):
+        return metadata
+    plain = _without_digits(hashed)
+    mark = PART_MARK if is_part(plain) else ""
+    return metadata | {HASH_KEY: f"{plain.removesuffix(PART_MARK)}{FLOAT_MARK}{digits}{mark}"}
+
+
+def is_same(stored: str, hashed: str) -> bool:
+    """Check that two hashes are of the same record; one of them, or both, may be without check digits."""
+    return stored == hashed or _without_digits(stored) == _without_digits(hashed)
+
+
+def _without_digits(hashed: str) -> str:
+    before, mark, after = hashed.partition(FLOAT_MARK)
+    return before + (PART_MARK if mark and is_part(after) else "")
+
+
+def exact(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored record's metadata with its floats as they were before Chroma stored them."""
+    digits = str(metadata.get(HASH_KEY, "")).partition(FLOAT_MARK)[2].removesuffix(PART_MARK)
+    return restored(metadata, digits) if digits else dict(metadata)
+
+
 def has_own_vector(upsert_hash: object) -> bool:
     """Tells by a stored record's hash whether its vector came with its item, and no model can make it again."""
     return isinstance(upsert_hash, str) and OWN_VECTOR in upsert_hash
@@ -73,23 +102,27 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
     hashed = metadata.get(HASH_KEY)
     if not isinstance(hashed, str):
         return f"it has no {HASH_KEY}"
-    own = {key: value for key, value in metadata.items() if key != HASH_KEY}
-    of_text, _, of_metadata = hashed.partition(".")
+    own = {key: value for key, value in exact(metadata).items() if key != HASH_KEY}
+    of_text, _, of_metadata = _without_digits(hashed).removesuffix(PART_MARK).partition(".")
     try:
         # The vector is left out: an index with the cosine keeps it at another length.
         if _text_hash(text, identity) != of_text.partition(OWN_VECTOR)[0]:
             return f"its document is not the one of its {HASH_KEY}"
-        if any(map(_may_be_negative_zero, own.values())):
-            return None  # Chroma stores -0.0 as 0.0, so that the hash says nothing
-        if of_metadata.removesuffix(PART_MARK) not in _metadata_hashes(own, text):
+        if of_metadata not in _metadata_hashes(own, text) and not (
+            FLOAT_MARK not in hashed and _may_be_rounded(own, text, of_metadata)
+        ):
             return f"its metadata is not that of its {HASH_KEY}"
     except ItemError as error:
         return error.detail
     return None
 
 
-def _may_be_negative_zero(value: object) -> bool:
-    return any(map(_may_be_negative_zero, value)) if isinstance(value, list) else value == 0 and type(value) is float
+def _may_be_rounded(metadata: dict[str, Any], text: str, of_metadata: str) -> bool:
+    """Check that a record without check digits may differ from its hash by no more than what Chroma rounds."""
+    if not has_floats(metadata):
+        return False
+    tried = [of_metadata in _metadata_hashes(guess, text) for guess in guesses(metadata)]
+    return any(tried) or not tried  # with many floats, the hash says nothing
 
 
 def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:

@@ -1,0 +1,98 @@
+"""Tell a float from its neighbors by one hexadecimal digit, so that it is known again where a store rounds it.
+
+Chroma hands back some floats of 16 or 17 digits with another last bit: its engine reads them from JSON text by a fast
+algorithm that is not exact. The digit is the float's place among all doubles, modulo 16. With it a float that is off by
+up to `REACH` doubles becomes what it was, exactly; -0.0 and 0.0 count as neighbors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
+from typing import Any
+
+REACH = 7  # doubles; the most that was measured is 2, and a server parses the text twice
+MAX_GUESSES = 729  # sets of values that are tried where there are no digits: those of six floats
+_DIGITS = "0123456789abcdef"
+_NEGATIVE = 1 << 63
+
+
+def check_digits(metadata: Mapping[str, Any]) -> str:
+    """Return one digit for each float of a record, in the order of the keys and of the lists."""
+    floats = list(_floats(metadata))
+    places = struct.unpack(f"<{len(floats)}q", struct.pack(f"<{len(floats)}d", *floats))
+    return "".join(_DIGITS[(place if place >= 0 else ~place) & 15] for place in places)
+
+
+def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
+    """Return a stored record's metadata with its floats as they were before they were stored.
+
+    Args:
+        metadata: As the store returns it.
+        digits: Those of `check_digits` for what was stored; without effect where their number does not fit.
+    """
+    left = iter(digits)
+    if len(digits) != sum(1 for _ in _floats(metadata)) or not set(digits) <= set(_DIGITS):
+        return dict(metadata)
+    return _changed(metadata, lambda value: _nearest(value, _DIGITS.index(next(left))))
+
+
+def guesses(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what a record without digits may have held: each float as it is, or one of its two neighbors.
+
+    Nothing is yielded where there are too many sets of values.
+    """
+    choices = [[value, *(_moved(value, step) for step in (-1, 1))] for value in _floats(metadata)]
+    if choices and 3 ** len(choices) <= MAX_GUESSES:
+        for chosen in itertools.product(*choices):
+            left = iter(chosen)
+            yield _changed(metadata, lambda _: next(left))  # noqa: B023  # called before the next one
+
+
+def has_floats(metadata: Mapping[str, Any]) -> bool:
+    """Check that a record has floats."""
+    return any(True for _ in _floats(metadata))
+
+
+def _floats(metadata: Mapping[str, Any]) -> Iterator[float]:
+    kinds = set(map(type, metadata.values()))
+    if float not in kinds and list not in kinds:
+        return
+    for key in sorted(metadata):
+        value = metadata[key]
+        if type(value) is float:
+            yield value
+        elif type(value) is list:
+            yield from (one for one in value if type(one) is float)
+
+
+def _changed(metadata: Mapping[str, Any], change: Callable[[float], float]) -> dict[str, Any]:
+    changed = dict(metadata)
+    for key in sorted(metadata):
+        value = metadata[key]
+        if type(value) is float:
+            changed[key] = change(value)
+        elif type(value) is list:
+            changed[key] = [change(one) if type(one) is float else one for one in value]
+    return changed
+
+
+def _nearest(value: float, digit: int) -> float:
+    """Return the float nearest to `value` that has a check digit."""
+    step = (digit - _place(value)) % 16
+    return _moved(value, step if step <= REACH else step - 16)
+
+
+def _moved(value: float, step: int) -> float:
+    """Return the float that comes `step` doubles after a value; the value itself where there is none."""
+    place = _place(value) + step
+    (moved,) = struct.unpack("<d", struct.pack("<q", place if place >= 0 else ~(place + _NEGATIVE)))
+    return float(moved) if isfinite(moved) else value
+
+
+def _place(value: float) -> int:
+    """Return the place of a float among all: 0.0 has 0, -0.0 has -1, and neighbors differ by 1."""
+    (place,) = struct.unpack("<q", struct.pack("<d", value))
+    return int(place) if place >= 0 else ~int(place) - _NEGATIVE

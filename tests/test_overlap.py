@@ -9,9 +9,11 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -154,6 +156,56 @@ def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items)
     assert process.returncode == 0
     assert "waiting for" in errors
     assert tiny.info("t")["status"] == "done"
+
+
+ORPHAN = """
+import sys
+from pathlib import Path
+from upsert_cli.leases import Holder, Lease
+with Lease.take(Path(sys.argv[1]), Holder.this_process("of-the-dead")):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def _held_by_an_orphan(terminal: Terminal) -> Iterator[Callable[[], None]]:
+    """Holds the folder's lease by a process whose parent was killed, and yields what ends it."""
+    start = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    command = [sys.executable, "-c", start, ORPHAN, str(terminal.folder / "chroma" / LEASE_NAME)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdin is not None
+        assert parent.stdout.readline() == "held\n"
+        parent.kill()
+        yield parent.stdin.close
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "upsert-cli verify",
+        "upsert-cli verify t --repair",
+        "upsert-cli restart t",
+        "upsert-cli run a.jsonl",
+        "upsert-cli run a.jsonl --if-running skip",
+        "upsert-cli run a.jsonl --dry-run",
+        "upsert-cli work --max-tasks 1",
+    ],
+)
+def test_every_command_waits_for_the_writer_of_a_dead_one(tiny: Terminal, tiny_model: Path, line: str) -> None:
+    """A command that was killed may leave a write running: the next one, whatever it does, waits for its end and works."""
+    tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
+    tiny.type("upsert-cli run a.jsonl --task-id t")
+    tiny.type("upsert-cli run a.jsonl --task-id queued --enqueue")
+    with _held_by_an_orphan(tiny) as release:
+        process = tiny.start(line)
+        assert process.stderr is not None
+        assert any("waiting for" in said and "of-the-dead" in said for said in iter(process.stderr.readline, ""))
+        release()
+        _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

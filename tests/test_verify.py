@@ -400,3 +400,50 @@ def _assert_equal(after: dict[str, Any], before: dict[str, Any]) -> None:
         assert after[one]["document"] == record["document"]
         assert after[one]["metadata"] == record["metadata"]
         np.testing.assert_allclose(after[one]["vector"], record["vector"], atol=1e-5)
+
+
+# -- an index that is older than the records ----------------------------------------------------------------------------
+
+
+CHANGES = {
+    "rows at the end": "",
+    "rows in the middle": "collection.upsert(['late'], [[0.5] * 384], documents=['late'])",
+    "as many rows as were deleted": "",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_index_that_is_older_than_its_records_is_found(fresh: Terminal, make_items: Items, change: str) -> None:
+    """Index files from before a load: no command goes on with them, `verify` names the rows, a repair mends them."""
+    fresh.env["UPSERT_CLI_QUERY_MODEL_PATH"] = fresh.env["UPSERT_CLI_RUN_MODEL_PATH"]
+    older = shutil.copytree(_index(fresh), fresh.folder / "older")
+    if change == "as many rows as were deleted":
+        _plain(fresh, "collection.delete([f'obj-{number:05d}' for number in range(20)])")
+    fresh.write("a.jsonl", make_items(60)[20:])
+    fresh.type("upsert-cli run a.jsonl --task-id more")
+    shutil.copytree(older, _index(fresh), dirs_exist_ok=True)
+    _plain(fresh, CHANGES[change])
+    for line in ("run a.jsonl", "run a.jsonl --dry-run", "query hello"):
+        errors = fresh.type(f"upsert-cli {line}", expect=1).stderr
+        assert "lacks 20 of" in errors
+        assert "verify --repair" in errors
+    assert _counts(_outcome(fresh, "upsert-cli verify more --json", expect=3))["unreadable"] == 20
+    outcome = _outcome(fresh, "upsert-cli verify more --repair --json", expect=3 if "middle" in change else 0)
+    assert outcome["repaired"]["written"] >= 20
+    assert outcome["unreadable"]["count"] == 0
+    fresh.type("upsert-cli run a.jsonl")
+
+
+@pytest.mark.parametrize(
+    "values", [[0.00019991099999927542], [1e308, -0.0, 5e-324], [1 / 7 * number for number in range(40)]]
+)
+def test_floats_that_chroma_rounds_are_no_difference(fresh: Terminal, values: list[float]) -> None:
+    """Floats come back with another last bit, alone or in a list: nothing differs, and a second load changes nothing."""
+    payload = {"text": "hello", "first": values[0], "all": values, "in": {"deep": values[-1]}}
+    fresh.write("floats.jsonl", [{"object_id": "a", "payload": payload}])
+    fresh.type("upsert-cli run floats.jsonl --task-id floats --keep-lists --verify")
+    assert _outcome(fresh, "upsert-cli verify floats --repair --json")["repaired"]["written"] == 0
+    assert "1 unchanged" in fresh.type("upsert-cli run floats.jsonl --keep-lists").stderr
+    _plain(fresh, f"collection.update(['a'], metadatas=[{{'first': {values[0] * 0.9999 + 1e-3!r}}}])")
+    assert _ids(_outcome(fresh, "upsert-cli verify --json", expect=3), "different") == ["a"]
+    _outcome(fresh, "upsert-cli verify floats --repair --json")

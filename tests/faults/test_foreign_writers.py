@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -167,29 +168,77 @@ def _assert_verified(terminal: Terminal) -> None:
         assert json.loads(terminal.type("upsert-cli verify t --repair --json").stdout)["ok"]
 
 
-@pytest.mark.parametrize("what", ["write", *(pytest.param(what, marks=pytest.mark.slow) for what in ("idle", "read"))])
-def test_another_collection_of_the_folder(loaded: Terminal, expected: Collection, what: str) -> None:
-    """A program that has another collection open, and leaves it at that or writes or reads on and on, and then writes."""
-    with foreign(loaded, "other", what) as told:
-        done = loaded.type(LINE, expect=None)
-        _settle(loaded, done.returncode, done.stderr)
-    assert told[1] == 0
-    _assert_whole(loaded, expected)
-    assert len(loaded.records("other")) == told[0]
+@pytest.mark.parametrize(
+    ("collection", "what"),
+    [
+        ("default", "idle"),
+        ("other", "write"),
+        pytest.param("default", "read", marks=pytest.mark.slow),
+        pytest.param("default", "write", marks=pytest.mark.slow),
+        pytest.param("other", "idle", marks=pytest.mark.slow),
+    ],
+)
+def test_a_folder_that_another_program_has_open_is_refused(
+    loaded: Terminal, expected: Collection, collection: str, what: str
+) -> None:
+    """A program that has any collection open, even idle, is named with its pid; once it has ended the load goes on."""
+    with foreign(loaded, collection, what) as told:
+        refused = loaded.type(LINE, expect=4).stderr
+        assert loaded.info("t")["status"] == "refused"
+        again = loaded.type("upsert-cli restart t", expect=4).stderr
+    for errors in (refused, again):
+        assert re.search(r"pid \d+ \(python", errors)
+        assert "--chroma http://" in errors or (what == "write" and "is writing to" in errors)
+    loaded.type("upsert-cli restart t")
+    _assert_whole(loaded, expected, others=told[0] if collection == "default" else 0)
+    if collection == "other":
+        assert len(loaded.records("other")) == told[0]
+
+
+@pytest.mark.parametrize("way", ["another path", "a link to the folder", "a link to the database"])
+def test_an_open_folder_is_known_by_its_files(loaded: Terminal, way: str) -> None:
+    """The path by which a program has come to the files does not matter."""
+    other = loaded.folder / "elsewhere"
+    if way == "another path":
+        (loaded.folder / "sub").mkdir()
+        other = loaded.folder / "sub" / ".." / "chroma"
+    elif way == "a link to the folder":
+        other.symlink_to(loaded.folder / "chroma")
+    else:
+        database = loaded.folder / "chroma" / "chroma.sqlite3"
+        database.rename(loaded.folder / "real.db")
+        database.symlink_to(loaded.folder / "real.db")
+        other = loaded.folder / "chroma"
+    with subprocess.Popen(["sleep", "60"], stdin=(other / "chroma.sqlite3").open("rb")) as holder:
+        errors = loaded.type(LINE, expect=4).stderr
+        holder.kill()
+    assert f"pid {holder.pid} (sleep)" in errors
+
+
+def test_reading_goes_on_beside_an_idle_program(loaded: Terminal) -> None:
+    """A program that has the folder open keeps no command away that only reads."""
+    loaded.write("a.jsonl", _items("first"))
+    loaded.env["UPSERT_CLI_QUERY_MODEL_PATH"] = loaded.env["UPSERT_CLI_RUN_MODEL_PATH"]
+    with foreign(loaded, "other", "idle"):
+        loaded.type("upsert-cli verify first")
+        loaded.type("upsert-cli query hello")
+        loaded.type("upsert-cli collections")
+        assert f"{ROWS} unchanged" in loaded.type("upsert-cli run a.jsonl --dry-run").stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before", "midway"])
-def test_a_writer_of_the_same_collection(loaded: Terminal, expected: Collection, when: str) -> None:
-    """A program that writes rows of its own into the very collection, from before the load on or from its middle."""
+@pytest.mark.parametrize("what", ["write", "read"])
+def test_a_program_that_opens_the_folder_midway(loaded: Terminal, expected: Collection, what: str) -> None:
+    """A program that opens the very collection in the middle of a load and writes rows of its own, or only reads."""
     started: list[subprocess.Popen[str]] = []
     start = functools.partial(_start_and_wait, loaded, started)
-    with foreign(loaded, "default", "write", begin=start if when == "midway" else lambda: None) as told:
-        if when == "before":
-            started.append(loaded.start(LINE))
+    with foreign(loaded, "default", what, begin=start) as told:
         _, errors = started[0].communicate(timeout=120)
     code = started[0].returncode
     _settle(loaded, code, errors)
+    if what == "read":
+        _assert_whole(loaded, expected)
+        return
     assert told[0] > 0
     looked = json.loads(loaded.type("upsert-cli verify t --json", expect=3).stdout)
     print(f"exit {code}, {told[0]} foreign rows, {told[1]} of their writes failed")
@@ -197,19 +246,6 @@ def test_a_writer_of_the_same_collection(loaded: Terminal, expected: Collection,
     assert (looked["missing"]["count"], looked["different"]["count"]) == (0, told[0])
     loaded.type("upsert-cli verify t --repair", expect=3)
     _assert_whole(loaded, expected, others=told[0])
-
-
-@pytest.mark.slow
-def test_many_that_only_read(loaded: Terminal, expected: Collection) -> None:
-    """Three programs that open, count and query the very collection over and over do not disturb a load."""
-    with (
-        foreign(loaded, "default", "read"),
-        foreign(loaded, "default", "read"),
-        foreign(loaded, "default", "read"),
-    ):
-        done = loaded.type(LINE, expect=None)
-        _settle(loaded, done.returncode, done.stderr)
-    _assert_whole(loaded, expected)
 
 
 @pytest.mark.slow

@@ -212,6 +212,10 @@ def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
     """Returns what a user can do about a database that does not open."""
     if "locked" in str(error):
         return TargetBusy(path=str(folder))
+    if error.sqlite_errorname.startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():
+        what = "a program that was killed left a transaction to undo, and this user may not write to the folder"
+        remedy = "read it once where it can be written, such as with `upsert-cli collections`, or read a copy of it"
+        return TargetUnusable(path=str(folder / DATABASE_NAME), reason=what, remedy=remedy)
     remedy = "restore it from a backup"
     if isinstance(error, sqlite3.OperationalError):
         remedy = "give this user access to it"

@@ -1,0 +1,136 @@
+"""A Chroma folder that cannot be written: what only reads works, writes nothing into it, and says what it cannot do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+
+Items = Callable[..., list[dict[str, Any]]]
+
+READING = {
+    "upsert-cli verify t": 0,
+    "upsert-cli verify": 0,
+    "upsert-cli verify t --repair": 0,
+    "upsert-cli query hello": 0,
+    "upsert-cli collections": 0,
+    "upsert-cli run a.jsonl --dry-run": 0,
+    "upsert-cli run a.jsonl": 1,
+}
+QUEUE = """
+import chromadb
+client = chromadb.PersistentClient("chroma")
+made = client.get_collection("default")
+made.modify(configuration={"hnsw": {"sync_threshold": 5}})
+client.get_collection("default").upsert(["late"], [[0.5] * 384], documents=["late"])
+made.modify(configuration={"hnsw": {"sync_threshold": 2}})
+"""
+
+
+@pytest.fixture
+def loaded(tiny: Terminal, tiny_model: Path, make_items: Items) -> Terminal:
+    """Returns a terminal with a load, and temporary files of its own."""
+    for command in ("VERIFY", "QUERY"):
+        tiny.env[f"UPSERT_CLI_{command}_MODEL_PATH"] = str(tiny_model)
+    tiny.env["TMPDIR"] = str(tiny.folder / "temporary")
+    (tiny.folder / "temporary").mkdir()
+    tiny.write("a.jsonl", make_items(20))
+    tiny.type("upsert-cli run a.jsonl --task-id t")
+    return tiny
+
+
+def _contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def _on_a_read_only_mount(terminal: Terminal, line: str) -> subprocess.CompletedProcess[str]:
+    mount = 'mount --bind chroma chroma && mount -o remount,bind,ro chroma && exec "$@"'
+    command = ["unshare", "-rm", "sh", "-c", mount, "sh", *terminal.arguments(line)]
+    return subprocess.run(
+        command, cwd=terminal.folder, env=terminal.environment, capture_output=True, text=True, check=False
+    )
+
+
+def _mounts() -> bool:
+    mount = ["unshare", "-rm", "mount", "--bind", ".", "."]
+    return (
+        shutil.which("unshare") is not None and not subprocess.run(mount, capture_output=True, check=False).returncode
+    )
+
+
+@pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
+@pytest.mark.parametrize("line", READING)
+def test_a_read_only_mount_is_read(loaded: Terminal, line: str) -> None:
+    """Commands that only read work on a read-only mount, and a load says what stands in its way; no byte changes."""
+    before = _contents(loaded.folder / "chroma")
+    done = _on_a_read_only_mount(loaded, line)
+    assert done.returncode == READING[line], done.stderr
+    if "dry-run" in line:
+        assert "20 unchanged" in done.stderr
+    if READING[line]:
+        assert "Read-only file system" in done.stderr
+    assert _contents(loaded.folder / "chroma") == before
+    assert list((loaded.folder / "temporary").glob("upsert-cli-*")) == []
+
+
+@pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
+def test_what_reading_would_flush_is_read_from_a_copy(loaded: Terminal) -> None:
+    """A collection of which reading alone would write the index files is read on a read-only mount too."""
+    subprocess.run([sys.executable, "-c", QUEUE], cwd=loaded.folder, env=loaded.environment, check=True)
+    before = _contents(loaded.folder / "chroma")
+    assert _on_a_read_only_mount(loaded, "upsert-cli query late").returncode == 0
+    assert _on_a_read_only_mount(loaded, "upsert-cli verify t").returncode in (0, 3)
+    assert _contents(loaded.folder / "chroma") == before
+
+
+@pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
+@pytest.mark.parametrize("line", ["upsert-cli verify t", "upsert-cli query hello", "upsert-cli collections"])
+def test_a_transaction_to_undo_is_named(loaded: Terminal, line: str) -> None:
+    """A program that was killed in a transaction left one to undo, which a read-only folder does not allow."""
+    killed = (
+        "import os, sqlite3\ndatabase = sqlite3.connect('chroma/chroma.sqlite3', isolation_level=None)\n"
+        "database.execute('PRAGMA cache_size = 1')\ndatabase.execute('BEGIN IMMEDIATE')\n"
+        "database.execute('UPDATE embedding_metadata SET string_value = string_value || ?', ('x' * 9000,))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed], cwd=loaded.folder, check=False)
+    before = _contents(loaded.folder / "chroma")
+    assert any(path.name.endswith("-journal") for path in before)
+    done = _on_a_read_only_mount(loaded, line)
+    assert done.returncode == 1
+    assert "was killed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _contents(loaded.folder / "chroma") == before
+    assert loaded.type(line).returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions")
+@pytest.mark.parametrize("line", [line for line, code in READING.items() if not code])
+def test_permissions_may_make_it_read_only(loaded: Terminal, line: str) -> None:
+    """A folder that this user may only read is read, with a lease of another user's or without one."""
+    chroma = loaded.folder / "chroma"
+    before = _contents(chroma)
+    for path in (*chroma.rglob("*"), chroma):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    command = loaded.arguments(line)
+    if os.getuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write anything")
+        command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", *command]
+    done = subprocess.run(
+        command, cwd=loaded.folder, env=loaded.environment, capture_output=True, text=True, check=False
+    )
+    for path in (chroma, *chroma.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    assert done.returncode == 0, done.stderr
+    assert {path: content for path, (content, _) in _contents(chroma).items()} == {
+        path: content for path, (content, _) in before.items()
+    }

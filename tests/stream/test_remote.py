@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.remote_servers import Bucket, WebServer, bucket, web_server
 from tests.stream.reading import item
 from upsert_cli.errors import BadAddress, NoItemFiles, SourceNotFound, SourceUnreadable, TableFolder, UnknownFormat
 from upsert_cli.stream.items.reading import START, Item, Position, Reject, read_items
+from upsert_cli.stream.sources import objects
 from upsert_cli.stream.sources.addresses import shown
 from upsert_cli.stream.sources.objects import ObjectFile
 from upsert_cli.stream.sources.source import Source, find_files, fingerprint
@@ -264,3 +267,22 @@ def test_an_item_cannot_name_an_address(web: WebServer, tmp_path: Any) -> None:
         with pytest.raises(ItemError, match="is an address"):
             read_reference(tmp_path, url)
     assert web.asked == []
+
+
+def test_a_store_whose_answer_never_ends_does_not_hold_a_load(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call has an end, whatever arrives from time to time; so has a read that brings nothing before the end."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(objects, "SHORTEST_CALL", 0.5)
+    [source] = _sources("s3://bucket/d/a.jsonl", retry_for=0.0)
+    released = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "_opened", lambda _: released.wait())
+        with pytest.raises(SourceUnreadable, match=r"does not answer within 0\.5 s"):
+            _rows([source])
+    released.set()
+    opened = objects._opened
+    shorter = dataclasses.replace(opened("s3://bucket/d/a.jsonl")[1], size=10_000)
+    monkeypatch.setattr(objects, "_opened", lambda address: (opened(address)[0], shorter))
+    with pytest.raises(SourceUnreadable, match="row 1"):
+        _rows([source])

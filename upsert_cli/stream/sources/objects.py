@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs
 
+SHORTEST_CALL = 60.0  # seconds that a call may take, however short the time for retries is; of 1 MiB, 17 KiB a second
+LISTING_SECONDS = 1_800.0  # seconds for all names below a folder; a million of them take some minutes
 STEP = 0.05  # seconds between two looks of a waiting main thread at signals
 
 _PASSING = re.compile(
@@ -33,19 +36,23 @@ _T = TypeVar("_T")
 class ObjectFile:
     """An open object."""
 
-    def __init__(self, address: str) -> None:
-        """Asks what the object is like.
+    def __init__(self, address: str, *, retry_for: float) -> None:
+        """Ask for the facts about the object.
 
         Raises:
             Unsteady: The store cannot be reached, or is busy.
             OSError: It does not give the object away.
         """
-        self._file, self.facts = _interruptibly(lambda: _opened(address))
+        self._seconds = max(SHORTEST_CALL, retry_for)
+        self._file, self.facts = _interruptibly(lambda: _opened(address), seconds=self._seconds)
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Returns up to `size` bytes from a place on; none only at the end."""
-        rest = max(0, (self.facts.size or 0) - position)
-        return _interruptibly(lambda: bytes(self._file.read_at(min(size, rest), position)))
+        """Return up to `size` bytes from a position on; none only at the end."""
+        wanted = min(size, max(0, (self.facts.size or 0) - position))
+        data = _interruptibly(lambda: bytes(self._file.read_at(wanted, position)), seconds=self._seconds)
+        if wanted and not data:
+            raise Unsteady("the store sends less than the object holds")
+        return data
 
     def close(self) -> None:
         """Lets go of the object."""
@@ -69,7 +76,7 @@ def names_below(address: str) -> Iterator[str]:
         return found
 
     scheme = urlsplit(address).scheme
-    found = _interruptibly(find)
+    found = _interruptibly(find, seconds=LISTING_SECONDS)
     yield from sorted(f"{scheme}://{info.path}" for info in found if info.type == pyarrow.fs.FileType.File)
 
 
@@ -81,7 +88,7 @@ def is_object(address: str) -> bool:
         system, path = _system(address)
         return system.get_file_info(path)
 
-    return bool(_interruptibly(look).type == pyarrow.fs.FileType.File)
+    return bool(_interruptibly(look, seconds=SHORTEST_CALL).type == pyarrow.fs.FileType.File)
 
 
 def _opened(address: str) -> tuple[pa.NativeFile, Facts]:
@@ -92,8 +99,11 @@ def _opened(address: str) -> tuple[pa.NativeFile, Facts]:
     return file, Facts(size=int(file.size()), mtime_ns=info.mtime_ns or 0, etag=tags.get("etag"))
 
 
-def _interruptibly(call: Callable[[], _T]) -> _T:
-    """Asks a store in a thread that nobody waits for in the end: its library lets no signal through to the main one."""
+def _interruptibly(call: Callable[[], _T], *, seconds: float) -> _T:
+    """Make a call in a thread that is left behind at a signal or when the time is over.
+
+    The store's client lets no signal through to the main thread, and its own time limits are for each packet.
+    """
     asked: Future[_T] = Future()
 
     def ask() -> None:
@@ -103,13 +113,13 @@ def _interruptibly(call: Callable[[], _T]) -> _T:
         except BaseException as error:  # noqa: BLE001  # is raised where it was asked for
             asked.set_exception(error)
 
-    if threading.current_thread() is not threading.main_thread():
-        ask()
-    else:
-        threading.Thread(target=ask, name="store", daemon=True).start()
-        while not asked.done():
-            with suppress(TimeoutError):
-                asked.exception(STEP)
+    threading.Thread(target=ask, name="store", daemon=True).start()
+    until = time.monotonic() + seconds
+    while not asked.done():
+        if time.monotonic() >= until:
+            raise OSError(f"the store does not answer within {seconds:g} s")
+        with suppress(TimeoutError):
+            asked.exception(STEP)
     return asked.result()
 
 

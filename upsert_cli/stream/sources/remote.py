@@ -54,7 +54,7 @@ class RemoteFile:
 
     def _opened(self) -> Ranges:
         if scheme_of(self.address) not in WEB_SCHEMES:
-            return ObjectFile(self.address)
+            return ObjectFile(self.address, retry_for=self.retry_for)
         from upsert_cli.stream.sources.web import WebFile  # late: its HTTP is more to load than all formats are
 
         return WebFile(self.address, retry_for=self.retry_for)

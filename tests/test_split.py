@@ -163,8 +163,8 @@ def test_options_that_do_not_fit(tiny: Terminal) -> None:
     assert "at most 256" in tiny.type("upsert-cli run a.jsonl --split --max-tokens 300", expect=4).stderr
     assert not (tiny.folder / "chroma").exists()
     tiny.type(LINE)
-    for other in ("--max-tokens 40", "--overlap 4"):
-        assert "stands for another load" in tiny.type(f"{LINE} {other}", expect=4).stderr
+    for other in (LINE.replace("32", "40"), f"{LINE} --overlap 4"):
+        assert "stands for another load" in tiny.type(other, expect=4).stderr
     assert "stands for another load" in tiny.type("upsert-cli run a.jsonl --task-id t", expect=4).stderr
 
 

@@ -69,3 +69,9 @@ def remember(ctx: click.Context, name: str, value: object) -> None:
     """Keep what was typed for an option, if printed commands have to repeat it; all contexts of a run share it."""
     if name in CARRIED:
         ctx.meta.setdefault(_TYPED, {})[name] = str(value)
+
+
+def how_to_continue(task: Task) -> str:
+    """Return what continues a task that nobody runs; a queued one is taken over by the next worker."""
+    by_worker = task.queued and not task.status.is_final
+    return f"`upsert-cli {'work' if by_worker else f'restart {task.id}'}` continues it"

@@ -55,7 +55,9 @@ def reliable_streams() -> Iterator[None]:
     output = _Output(sys.stdout.fileno(), "w", closefd=False)
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(output), encoding=sys.stdout.encoding)
     sys.stderr.flush()
-    sys.stderr = _Masking(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
+    # On the descriptor, not on the buffer of the stream that it replaces, which closes its buffer when it goes.
+    errors = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+    sys.stderr = _Masking(io.BufferedWriter(errors), encoding=sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):
         # A terminal or log that takes no Unicode gets escapes, not a crash.
         if isinstance(stream, io.TextIOWrapper):

@@ -79,9 +79,3 @@ def counts_and_time(task: Task, before: Counts, seconds: float) -> str:
 def state_of(task: Task, *, running: bool) -> str:
     """Return the state of a task for people; JSON says `processing` and `"running": false` of one that died."""
     return DIED if task.has_died(running=running) else task.status.value
-
-
-def how_to_continue(task: Task) -> str:
-    """Return what continues a task that nobody runs; a queued one is taken over by the next worker."""
-    by_worker = task.queued and not task.status.is_final
-    return f"`upsert-cli {'work' if by_worker else f'restart {task.id}'}` continues it"

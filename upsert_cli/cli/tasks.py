@@ -12,9 +12,10 @@ import click
 from upsert_cli.cli import watching
 from upsert_cli.cli.moments import Moment
 from upsert_cli.cli.options import HOW_TO_REPEAT, Session, TaskId, common_options, json_option, option
+from upsert_cli.cli.printed_commands import how_to_continue
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.tables import Column, print_pairs, print_table
-from upsert_cli.cli.task_words import how_to_continue, state_of
+from upsert_cli.cli.task_words import state_of
 from upsert_cli.cli.text import counts_line, safe_json, seconds_line
 from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
 from upsert_cli.errors import UpsertCliError

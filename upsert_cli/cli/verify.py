@@ -11,9 +11,9 @@ from upsert_cli.checking.subject import Subject
 from upsert_cli.checking.verification import Verification
 from upsert_cli.checking.verification import verify as verify_subject
 from upsert_cli.cli.options import Session, TaskId, all_of, common_options, json_option, option
+from upsert_cli.cli.printed_commands import how_to_continue
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
-from upsert_cli.cli.task_words import how_to_continue
 from upsert_cli.cli.text import safe_json
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.tasks import TaskStatus

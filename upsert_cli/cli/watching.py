@@ -12,8 +12,8 @@ import click
 from upsert_cli.cli.display import ROWS_BAR, open_display
 from upsert_cli.cli.frame import Frame
 from upsert_cli.cli.options import Session
+from upsert_cli.cli.printed_commands import how_to_continue
 from upsert_cli.cli.tables import Column, table_lines
-from upsert_cli.cli.task_words import how_to_continue
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.cli.text import safe_json
 from upsert_cli.journal.tasks import Task, TaskStatus

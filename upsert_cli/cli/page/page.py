@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
 from upsert_cli.cli.page.charts import draw, in_words
-from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
-from upsert_cli.cli.task_words import how_to_continue
+from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue
 from upsert_cli.cli.text import safe, safe_json
 from upsert_cli.journal.courses import Course
 from upsert_cli.journal.tasks import DIED, Task, TaskStatus, utc_now

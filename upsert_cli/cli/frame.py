@@ -46,7 +46,11 @@ class Frame:
 
     def __enter__(self) -> Frame:
         self._terminal.screen.print_above = self._print_above
-        self._live.start(refresh=True)
+        try:
+            self._live.start(refresh=True)
+        except BaseException:  # a signal during the first drawing would leave the cursor hidden
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_model import build_tiny_model
-from upsert_cli.models import DEFAULT_MODEL, Model, cache_folder, find_model
+from tests.support.tiny_model import build_tiny_model
+from upsert_cli.embedding.cache import cache_folder
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.models import Model, find_model
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.
 MODEL_CACHE = cache_folder()

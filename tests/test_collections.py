@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.leases import Holder, Lease
-from upsert_cli.models import DEFAULT_MODEL
-from upsert_cli.stream.chroma.folder import LEASE_NAME
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.locks import Holder, Lease
+from upsert_cli.store.chroma.folder import LEASE_NAME
 
 
 @pytest.fixture

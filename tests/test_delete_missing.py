@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.stream.chroma.rows import Member, MembersPage
-from upsert_cli.stream.missing import Search
-from upsert_cli.stream.sources.source import find_files, fingerprint
+from upsert_cli.pipeline.orphan_search import OrphanSearch
+from upsert_cli.sources.find import find_files
+from upsert_cli.sources.source import fingerprint
+from upsert_cli.store.base import RecordRef, RecordRefPage
 
 Item = dict[str, Any]
 Items = Callable[..., list[Item]]
@@ -131,16 +132,16 @@ class _Held:
     def __init__(self, ids: Sequence[str]) -> None:
         self._ids = ids
 
-    def members(self, scope: str, *, start: int, rows: int) -> MembersPage:
+    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
         assert scope == "s"
         part = self._ids[start : start + rows]
-        return MembersPage(rows=len(part), members=[Member(one, "h") for one in part if not one.startswith("not")])
+        return RecordRefPage(rows=len(part), members=[RecordRef(one, "h") for one in part if not one.startswith("not")])
 
 
-def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[Search, list[str]]:
+def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[OrphanSearch, list[str]]:
     (folder / "a.jsonl").write_text(text)
     sources = [fingerprint(found) for found in find_files([str(folder / "a.jsonl")], given=None)]
-    search = Search(sources, id_field=None, id_from=None, scope="s")
+    search = OrphanSearch(sources, id_field=None, id_from=None, scope="s")
     return search, [member.id for block in search.run(_Held(held), threading.Event()) for member in block]
 
 

@@ -17,12 +17,13 @@ import pytest
 
 from tests.conftest import Terminal
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.loading.request import Options
-from upsert_cli.stream.items.reading import START
-from upsert_cli.stream.pace import Pace
-from upsert_cli.stream.sources.probing import check_first_rows
-from upsert_cli.stream.sources.source import find_files, fingerprint
-from upsert_cli.stream.windows import Window, read_windows
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.pipeline.batches import Batch, read_batches
+from upsert_cli.pipeline.pace import Pace
+from upsert_cli.pipeline.preflight import check_first_rows
+from upsert_cli.sources.find import find_files
+from upsert_cli.sources.item import START
+from upsert_cli.sources.source import fingerprint
 
 MANY = 200  # files; what the scorecard asks for
 
@@ -165,15 +166,15 @@ def _write(folder: Path, name: str, content: bytes) -> Path:
     return path
 
 
-def _read(*paths: Path) -> list[Window]:
+def _read(*paths: Path) -> list[Batch]:
     """Reads as a run does, up to what would be embedded."""
     sources = [fingerprint(found) for found in find_files([str(path) for path in paths])]
-    recipe = Options().recipe(identity="m", dimension=3)
-    return list(read_windows(sources, start=START, id_field=None, recipe=recipe, pace=Pace(7)))
+    recipe = LoadOptions().recipe(identity="m", dimension=3)
+    return list(read_batches(sources, start=START, id_field=None, recipe=recipe, pace=Pace(7)))
 
 
-def _counts(windows: list[Window]) -> tuple[int, int]:
-    return sum(len(one.documents) for one in windows), sum(len(one.rejects) for one in windows)
+def _counts(batches: list[Batch]) -> tuple[int, int]:
+    return sum(len(one.documents) for one in batches), sum(len(one.rejects) for one in batches)
 
 
 def test_good_rows_are_read_and_bad_ones_named(tmp_path: Path) -> None:
@@ -182,9 +183,9 @@ def test_good_rows_are_read_and_bad_ones_named(tmp_path: Path) -> None:
     assert len(files) + len([*_hopeless_files()]) >= MANY
     for name, content, good, bad in files:
         path = _write(tmp_path, name, content)
-        windows = _read(path)
-        assert _counts(windows) == (good, bad), name
-        rejects = [reject for window in windows for reject in window.rejects]
+        batches = _read(path)
+        assert _counts(batches) == (good, bad), name
+        rejects = [reject for batch in batches for reject in batch.rejects]
         for reject in rejects:
             assert (reject.source, reject.row > 0) == (str(path), True), name
             assert reject.detail.isprintable(), name
@@ -222,7 +223,7 @@ def test_the_first_rows_of_hostile_files(tmp_path: Path) -> None:
     for name, content, good, _ in (*_jsonl_files(), *_csv_files()):
         if good and len(content) < 1 << 20:
             sources = [fingerprint(found) for found in find_files([str(_write(tmp_path, name, content))])]
-            check_first_rows(sources, id_field=None, id_from=None, recipe=Options().recipe(identity="m"))
+            check_first_rows(sources, id_field=None, id_from=None, recipe=LoadOptions().recipe(identity="m"))
 
 
 def test_a_run_over_hostile_files(tiny: Terminal) -> None:

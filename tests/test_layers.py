@@ -16,6 +16,10 @@ from tests.conftest import Terminal
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "upsert_cli"
 HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "tokenizers", "huggingface_hub", "ray")
+LAYERS = (
+    "cli", "cluster", "verify", "report", "load", "pipeline", "journal", "store", "documents", "embedding", "sources", "",
+)  # fmt: skip  # from the top down; the last one is of the modules at the bottom, such as `errors`
+UPWARD = {("load/create.py", "cluster"), ("load/run.py", "cluster")}  # imported late, where the engine is Ray
 THIRD_PARTY = {
     "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
     "platformdirs", "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx", "ray",
@@ -46,20 +50,38 @@ def _modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def _inside(path: Path, folder: str) -> bool:
-    return (PACKAGE / folder) in path.parents
+def _name(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def _layer(module: str) -> str:
+    """Return the folder that a module such as `upsert_cli.load.run` stands in; empty for the modules at the bottom."""
+    first = module.removeprefix("upsert_cli").lstrip(".").partition(".")[0]
+    return first if first in LAYERS else ""
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
 def test_layers(path: Path) -> None:
-    """The stream knows no journal, the journal no stream, nothing but the command line knows the command line."""
+    """A module imports only from its own folder and from folders below it; only the command line knows click and rich."""
+    own = _layer(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    above = LAYERS[: LAYERS.index(own)] if path.name != "__main__.py" else ()
     for name, _ in _imports(path):
-        if _inside(path, "stream"):
-            assert not name.startswith("upsert_cli.journal"), name
-        if _inside(path, "journal"):
-            assert not name.startswith("upsert_cli.stream"), name
-        if not _inside(path, "cli") and path.name != "__main__.py":
-            assert not name.startswith(("upsert_cli.cli", "click", "rich")), name
+        if name.startswith("upsert_cli") and (_name(path), _layer(name)) not in UPWARD:
+            assert _layer(name) not in above, name
+        if own != "cli":
+            assert not name.startswith(("click", "rich")), name
+
+
+def test_names_mean_one_thing() -> None:
+    """No two classes share a name, and no two modules outside of the command line do."""
+    classes, modules = defaultdict(list), defaultdict(list)
+    for path in _modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(_name(path))
+        if not path.name.startswith("__") and path.parent.name not in ("cli", "errors"):
+            modules[path.name].append(_name(path))
+    assert {name: paths for name, paths in (classes | modules).items() if len(paths) > 1} == {}
 
 
 def test_one_module_for_each_third_party_package() -> None:
@@ -68,7 +90,7 @@ def test_one_module_for_each_third_party_package() -> None:
     for path in _modules():
         for name, _ in _imports(path):
             if (package := name.partition(".")[0]) in THIRD_PARTY:
-                users[package].add("cli" if _inside(path, "cli") else str(path.relative_to(PACKAGE)))
+                users[package].add("cli" if (PACKAGE / "cli") in path.parents else _name(path))
     assert set(users) >= {"chromadb", "fastembed", "pyarrow", "tinydb", "rich", "click", "ray"}
     shared = {package: sorted(paths) for package, paths in users.items() if len(paths) > 1}
     assert shared == ALLOWED_TWICE
@@ -78,19 +100,19 @@ def test_one_module_for_each_third_party_package() -> None:
 # the stores that its file systems reach a third; to be a member of a cluster is one thing, to
 # have workers in it another.
 ALLOWED_TWICE = {
-    "fastembed": ["models/hub.py", "stream/embedder.py"],
+    "fastembed": ["embedding/embedder.py", "embedding/hub.py"],
     "pyarrow": [
-        "stream/items/parquet.py",
-        "stream/items/parquet_times.py",
-        "stream/items/parquet_types.py",
-        "stream/sources/inflating.py",
-        "stream/sources/objects.py",
+        "sources/compression.py",
+        "sources/object_stores.py",
+        "sources/parquet.py",
+        "sources/parquet_times.py",
+        "sources/parquet_types.py",
     ],
-    "ray": ["distributed/ray_cluster.py", "distributed/ray_workers.py"],
+    "ray": ["cluster/ray_cluster.py", "cluster/ray_workers.py"],
 }
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", _modules(), ids=_name)
 def test_heavy_packages_are_imported_late(path: Path) -> None:
     """Heavy packages are imported inside the function that needs them."""
     late = [name for name, on_load in _imports(path) if on_load and name.partition(".")[0] in HEAVY]
@@ -117,7 +139,7 @@ def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> Non
     light = (
         ()
         if line.startswith("collections")
-        else ("urllib.request", "subprocess", "upsert_cli.loading.pipeline", "upsert_cli.stream.items")
+        else ("urllib.request", "subprocess", "upsert_cli.load.run", "upsert_cli.sources.items")
     )
     unwanted = (*HEAVY, "rich", *light)
     code = (

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Terminal
+from upsert_cli.embedding.embedder import FastEmbedder
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.models import Model
 from upsert_cli.errors import EmbedderUnusable, JournalUnwritable
 from upsert_cli.limits import limit_reached
-from upsert_cli.models import DEFAULT_MODEL, Model
-from upsert_cli.stream.chroma.faults import meaning
-from upsert_cli.stream.chroma.rows import Target
-from upsert_cli.stream.embedder import FastEmbedder
+from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.faults import meaning
 
 FILES = "is limited to {} open files"
 MEMORY = "the memory of this process is limited to {} MiB"

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Terminal
-from tests.journal.making import make_task
+from tests.support.journal_tasks import make_task
 from upsert_cli.errors import MetricsNotWritten
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.tasks import TaskStatus
-from upsert_cli.loading.metrics import Ending, write_metrics
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.report.prometheus import Ending, write_metrics
 
 ITEM = {"object_id": "a", "payload": {"text": "x"}}
 SAMPLE = re.compile(

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.leases import Holder, Lease
-from upsert_cli.stream.chroma.folder import LEASE_NAME
+from upsert_cli.locks import Holder, Lease
+from upsert_cli.store.chroma.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -161,7 +161,7 @@ def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items)
 ORPHAN = """
 import sys
 from pathlib import Path
-from upsert_cli.leases import Holder, Lease
+from upsert_cli.locks import Holder, Lease
 with Lease.take(Path(sys.argv[1]), Holder.this_process("of-the-dead")):
     print("held", flush=True)
     sys.stdin.read()

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.conftest import Terminal
-from tests.remote_servers import web_server
+from tests.support.web_servers import web_server
 
 
 def _rows(count: int = 40) -> list[dict[str, str]]:

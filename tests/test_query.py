@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal, read_drawn
-from upsert_cli.leases import Holder, Lease
-from upsert_cli.stream.chroma.database import reading_flushes
-from upsert_cli.stream.chroma.folder import LEASE_NAME
+from upsert_cli.locks import Holder, Lease
+from upsert_cli.store.chroma.database import reading_flushes
+from upsert_cli.store.chroma.folder import LEASE_NAME
 
 HOSTILE = "\x1b[31mred\x1b]52;c;aGk=\x07 two\nlines [bold]and\tmore[/bold] "
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from tests.conftest import Terminal
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import TaskStatus
-from upsert_cli.leases import Holder, Lease
-from upsert_cli.stream.chroma.folder import LEASE_NAME
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.locks import Holder, Lease
+from upsert_cli.store.chroma.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 SECONDS = 120.0  # seconds after which a test gives up

@@ -1,4 +1,4 @@
-"""The same id in several rows: the last good one wins, wherever the windows end and however the later ones fail."""
+"""The same id in several rows: the last good one wins, wherever the batches end and however the later ones fail."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
-from tests.tiny_model import choking_model
+from tests.support.tiny_model import choking_model
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.loading.outcomes import Ended, Outcome
+from upsert_cli.load.outcomes import BatchOutcome, RowResult
 
 BAD = "horse"  # the word of which the model of these tests makes no number
 
@@ -58,7 +58,7 @@ def _texts(terminal: Terminal, suffix: str = "") -> dict[str, str]:
 
 @pytest.mark.parametrize("size", [64, 1])
 def test_the_last_good_row_wins_whatever_the_windows(repeating: Terminal, size: int) -> None:
-    """All rows in one window or each in its own: the same collection, the bad rows that were tried are rejects."""
+    """All rows in one batch or each in its own: the same collection, the bad rows that were tried are rejects."""
     repeating.type(f"upsert-cli run a.jsonl --task-id t --batch-size {size}", expect=3)
     assert _texts(repeating) == EXPECTED
     task = repeating.info("t")
@@ -100,13 +100,18 @@ def test_loading_again_changes_nothing(repeating: Terminal) -> None:
 
 def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
     """Parts of the refused row may be there by then, so the row before is compared with them and looks changed."""
-    loaded = {"a": Ended(1, "updated"), "b": Ended(2, "unchanged"), "c": Ended(3, "inserted"), "d": Ended(4, "updated")}
+    loaded = {
+        "a": RowResult(1, "updated"),
+        "b": RowResult(2, "unchanged"),
+        "c": RowResult(3, "inserted"),
+        "d": RowResult(4, "updated"),
+    }
     counts = Counts(inserted=1, updated=2, unchanged=1, truncated=2)
-    outcome = Outcome(counts=counts, converted=0, rejects=(), loaded=loaded, stale=()).counting_as_new(
+    outcome = BatchOutcome(counts=counts, converted=0, rejects=(), loaded=loaded, stale=()).counting_as_new(
         {"a", "b", "c", "x"}
     )
     assert outcome.counts == Counts(inserted=3, updated=1, truncated=2)
-    assert outcome.loaded == {one: Ended(row, "inserted") for one, row in (("a", 1), ("b", 2), ("c", 3))} | {
+    assert outcome.loaded == {one: RowResult(row, "inserted") for one, row in (("a", 1), ("b", 2), ("c", 3))} | {
         "d": loaded["d"]
     }
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import Terminal
 from upsert_cli.redaction import in_message, without_secrets
-from upsert_cli.stream.chroma.faults import DETAIL_CHARACTERS, reason
+from upsert_cli.store.chroma.faults import DETAIL_CHARACTERS, reason
 
 Items = Callable[..., list[dict[str, Any]]]
 

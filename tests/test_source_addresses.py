@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Terminal
-from tests.remote_servers import WebServer, web_server
-from upsert_cli.stream.sources.addresses import source_name
+from tests.support.web_servers import WebServer, web_server
+from upsert_cli.sources.addresses import source_name
 
 
 def _page(name: str, rows: int = 5) -> bytes:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Terminal
-from tests.remote_servers import web_server
+from tests.support.web_servers import web_server
 
 Items = Callable[..., list[dict[str, Any]]]
 Broken = tuple[str, int]

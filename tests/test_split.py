@@ -73,8 +73,8 @@ def test_an_edit_rewrites_what_changed_and_leaves_no_stale_part(tiny: Terminal) 
     edited = [_item("long", range(30)), _item("short", [1]), _item("short#0", [2]), _item("grows", range(9))]
     tiny.write("a.jsonl", edited)
     line = "upsert-cli run a.jsonl --split --max-tokens 32 --average"
-    rehearsed = tiny.type(f"{line} --dry-run").stderr
-    assert "0 inserted, 2 updated, 2 unchanged" in rehearsed
+    dry_run_finished = tiny.type(f"{line} --dry-run").stderr
+    assert "0 inserted, 2 updated, 2 unchanged" in dry_run_finished
     assert _check(tiny, first).keys() == before.keys()
     assert "0 inserted, 2 updated, 2 unchanged" in tiny.type(f"{line} --verify --batch-size 16").stderr
     _check(tiny, edited)
@@ -108,7 +108,7 @@ def test_with_and_without_split_in_turn(tiny: Terminal) -> None:
 
 
 def test_long_items_and_repeated_ids(tiny: Terminal) -> None:
-    """An item of many windows, before and behind a short one of the same id: the last one wins, nothing is left."""
+    """An item of many batches, before and behind a short one of the same id: the last one wins, nothing is left."""
     items = [
         _item("x", range(200)),
         _item("y", [5]),

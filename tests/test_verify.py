@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import Terminal
-from tests.stream.loading import a_target
-from upsert_cli.stream.chroma.place import place_of
+from tests.support.loading import a_target
+from upsert_cli.store.chroma.place import place_of
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -123,7 +123,7 @@ def test_verify_after_the_load(tiny: Terminal, make_items: Items) -> None:
 
 
 def test_the_last_of_repeated_ids_is_expected(fresh: Terminal, make_items: Items) -> None:
-    """A row whose id comes again later, in another window, is not called different."""
+    """A row whose id comes again later, in another batch, is not called different."""
     items = make_items(700)
     again = items[0] | {"payload": {"text": "another text"}}
     back = items[1] | {"payload": {"text": "for a while"}}

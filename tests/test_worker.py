@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.making import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import RunnersDied
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.taskfile import TaskFile
-from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.loading.progress import Observer
-from upsert_cli.loading.request import GRAVITY, gravest
-from upsert_cli.loading.worker import DEATHS, run_queued
+from upsert_cli.journal.storage import TaskFile
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.load.options import GRAVITY, worst_exit_code
+from upsert_cli.load.progress import Observer
+from upsert_cli.load.queue import DEATHS, run_queued
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 
@@ -87,8 +87,8 @@ def test_the_gravest_exit_code() -> None:
     assert GRAVITY == (1, 4, 5, 3, 0)
     for place, code in enumerate(GRAVITY):
         for others in itertools.permutations(GRAVITY[place:]):
-            assert gravest(others) == code
-    assert gravest([]) == 0
+            assert worst_exit_code(others) == code
+    assert worst_exit_code([]) == 0
 
 
 @pytest.mark.parametrize("attempts", [1, 30])

@@ -15,7 +15,7 @@ SIGNAL_BASE = 128  # shells report 128 and the signal's number
 INIT = 1  # the process id whose signals the kernel drops unless a handler is set
 
 
-def die_by(number: int) -> NoReturn:
+def die_by_signal(number: int) -> NoReturn:
     """End this process by a signal, so that shells and CI systems see it; the caller flushes the streams."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
@@ -37,4 +37,4 @@ def deadly_handler() -> _HANDLER:
 
 
 def _die(number: int, _frame: FrameType | None) -> None:
-    die_by(number)
+    die_by_signal(number)

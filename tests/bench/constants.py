@@ -10,10 +10,10 @@ from typing import Any
 from tests.bench.bench import MEASURE, Bench
 from tests.bench.measuring import cost_of, python
 from tests.bench.results import Result, short, shown
-from upsert_cli.stream.chroma.collection import LOAD_THRESHOLD
-from upsert_cli.stream.chroma.records import WRITE_ROWS
-from upsert_cli.stream.embedder import TOKEN_BUDGET
-from upsert_cli.stream.pace import MAX_ROWS
+from upsert_cli.embedding.embedder import TOKEN_BUDGET
+from upsert_cli.pipeline.pace import MAX_ROWS
+from upsert_cli.store.chroma.collection import LOAD_THRESHOLD
+from upsert_cli.store.chroma.records import WRITE_ROWS
 
 SHARE = 3  # the real model embeds one in so many of the texts, for each setting
 BUDGETS = (128, 256, 512, 1_024, 2_048, 8_192)  # padded tokens
@@ -48,7 +48,7 @@ def threads(bench: Bench) -> Iterator[Result]:
 
 
 def windows(bench: Bench) -> Iterator[Result]:
-    """Measures rows a window, by which texts of one length find each other."""
+    """Measures rows a batch, by which texts of one length find each other."""
     for rows in WINDOWS:
         found = _embed(bench, window=rows)
         yield _of_embedding("window", f"{rows:,} rows a window", found, chosen=rows == MAX_ROWS)

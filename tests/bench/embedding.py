@@ -46,7 +46,7 @@ def against_fastembed(bench: Bench) -> Iterator[Result]:
 
 
 def against_the_minimum(bench: Bench) -> Iterator[Result]:
-    """S3: what everything but embedding and one upsert a window adds."""
+    """S3: what everything but embedding and one upsert a batch adds."""
     source = bench.source(bench.sizes.texts)
     bare, ours = interleaved(
         bench.sizes.times,

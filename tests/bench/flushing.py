@@ -45,18 +45,20 @@ def _seconds(way: str, chroma: Path) -> float:
 def _end_of_a_load(chroma: Path, *, flush: bool) -> float:
     import numpy as np
 
-    from upsert_cli.models import DEFAULT_MODEL
-    from upsert_cli.stream.chroma.records import Records
-    from upsert_cli.stream.chroma.rows import Rows, Target
+    from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+    from upsert_cli.store.base import Target, WriteBatch
+    from upsert_cli.store.chroma.records import ChromaCollection
 
     target = Target(
         path=str(chroma), collection="default", model=DEFAULT_MODEL, dimension=384, max_tokens=256,
         tool_version="bench", default_model=True,
     )  # fmt: skip
-    records, _ = Records.open(target)
+    records, _ = ChromaCollection.open(target)
     texts = [f"one more text {number}" for number in range(NEW_ROWS)]
     vectors = np.random.default_rng(0).normal(size=(NEW_ROWS, 384)).astype(np.float32)
-    rows = Rows(ids=[f"more-{text}" for text in texts], texts=texts, metadatas=[{"a": 1}] * NEW_ROWS, vectors=vectors)
+    rows = WriteBatch(
+        ids=[f"more-{text}" for text in texts], texts=texts, metadatas=[{"a": 1}] * NEW_ROWS, vectors=vectors
+    )
     records.write(rows, rows.take([]))
     began = time.process_time()
     if flush:

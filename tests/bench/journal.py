@@ -10,11 +10,11 @@ from pathlib import Path
 from tests.bench.bench import Bench
 from tests.bench.measuring import Cost, cost_of, interleaved
 from tests.bench.results import Result, at_most
-from tests.journal.making import make_task
+from tests.support.journal_tasks import make_task
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.taskfile import SEGMENT_TASKS, TaskFile
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
+from upsert_cli.journal.task import TaskStatus
 
 SHORT_HISTORY = 10  # tasks
 PENDING = 30  # tasks at the end of each journal that are still to be canceled

@@ -9,7 +9,7 @@ from tests.bench.memory import large_load
 from tests.bench.results import Result, at_most, shown
 
 SLOWER = 1.05  # times the slowest stage
-EDGES = ("opening", "loading", "flushing")  # before the first window and after the last, where nothing overlaps
+EDGES = ("opening", "loading", "flushing")  # before the first batch and after the last, where nothing overlaps
 
 
 def stages(bench: Bench) -> Iterator[Result]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from upsert_cli.models import DEFAULT_MODEL
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 UPSERT_ROWS = 1_000  # rows a call of the loops; more gain nothing
-WINDOW_ROWS = 512  # rows a window of the bare minimum
+WINDOW_ROWS = 512  # rows a batch of the bare minimum
 TOKENS = 512  # padded tokens a micro-batch of the bare minimum, as the scorecard says
 THREADS = 2
 MAX_TOKENS = 256
@@ -52,7 +52,7 @@ def with_fastembeds_defaults(source: Path, chroma: Path, model: Path) -> None:
 
 
 def bare_minimum(source: Path, chroma: Path, model: Path) -> None:
-    """S3: length-ordered micro-batches on two threads and one upsert a window, in one process, and nothing else."""
+    """S3: length-ordered micro-batches on two threads and one upsert a batch, in one process, and nothing else."""
     embed = _embedder(model)
     collection = _collection(chroma)
     for rows in _batches(source, WINDOW_ROWS):

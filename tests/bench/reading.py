@@ -42,9 +42,11 @@ def _seconds(way: str, path: Path) -> float:
 
 
 def _documents(path: Path) -> Callable[[], None]:
-    from upsert_cli.stream.documents.document import Recipe, make_document
-    from upsert_cli.stream.items.reading import START, Item, read_items
-    from upsert_cli.stream.sources.source import find_files, fingerprint
+    from upsert_cli.documents.document import Recipe, make_document
+    from upsert_cli.sources.find import find_files
+    from upsert_cli.sources.item import START, Item
+    from upsert_cli.sources.items import read_items
+    from upsert_cli.sources.source import fingerprint
 
     sources = [fingerprint(found) for found in find_files([str(path)])]
     recipe = Recipe(identity="model|384|256")

@@ -20,7 +20,7 @@ from typing import Any
 from tests.bench.bench import Bench
 from tests.bench.measuring import CommandFailed, cost_of, python
 from tests.bench.results import Result, at_most, shown
-from upsert_cli.stream.sources.source import EDGE
+from upsert_cli.sources.source import EDGE
 
 ROWS = 2_000
 BYTES = 20_000  # of a payload, so that the file is much larger than what the fingerprint looks at
@@ -78,7 +78,7 @@ def _stop_half_way(bench: Bench, source: Path) -> int:
 
 def _position(bench: Bench, source: Path) -> dict[str, Any]:
     """Returns where the checkpoint stands, from its file: what is asked for is where the next row is, in bytes."""
-    from upsert_cli.journal.leases import read_checkpoint
+    from upsert_cli.journal.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(bench.folder / "journal" / "active" / f"{source.name}.progress")
     return checkpoint.position if checkpoint is not None else {"row": 0, "offset": 0}

@@ -10,8 +10,8 @@ import numpy as np
 
 from tests.bench.bench import Bench
 from tests.bench.results import Result, shown
-from tests.servers.chroma import ChromaServer
-from tests.servers.proxy import Call, Fault, Proxy
+from tests.support.chroma_server import ChromaServer
+from tests.support.proxy import Call, Fault, Proxy
 
 AWAY = 0.5  # seconds that a write is on its way, beside the server's work; the network to a far region, or a busy cloud
 DIMENSION = 384  # of the default model, which has nothing to do: the items bring their vectors

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.bench.bench import Bench
 from tests.bench.measuring import cost_of, interleaved, python
 from tests.bench.results import Result, at_most
-from tests.journal.making import make_task
+from tests.support.journal_tasks import make_task
 from upsert_cli.journal.journal import Journal
 
 TIMES = 3.0

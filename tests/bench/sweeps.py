@@ -28,30 +28,31 @@ NEAREST = 10
 
 
 def embed(*, source: str, model: str, budget: int, threads: int, window: int) -> dict[str, float]:
-    """Embeds a file with the package's own stages, under another budget of tokens, threads and rows a window."""
-    from upsert_cli.models import DEFAULT_MODEL
-    from upsert_cli.stream import vectors
-    from upsert_cli.stream.chroma.rows import Comparison, Verdict
-    from upsert_cli.stream.documents.document import Recipe
-    from upsert_cli.stream.embedder import Effort, FastEmbedder
-    from upsert_cli.stream.items.reading import START
-    from upsert_cli.stream.pace import Pace
-    from upsert_cli.stream.plans import Plan
-    from upsert_cli.stream.sources.source import find_files, fingerprint
-    from upsert_cli.stream.windows import read_windows
+    """Embeds a file with the package's own stages, under another budget of tokens, threads and rows a batch."""
+    from upsert_cli.documents.document import Recipe
+    from upsert_cli.embedding.embedder import Effort, FastEmbedder
+    from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+    from upsert_cli.pipeline import embed
+    from upsert_cli.pipeline.batches import read_batches
+    from upsert_cli.pipeline.compare import Plan
+    from upsert_cli.pipeline.pace import Pace
+    from upsert_cli.sources.find import find_files
+    from upsert_cli.sources.item import START
+    from upsert_cli.sources.source import fingerprint
+    from upsert_cli.store.base import Comparison, Verdict
 
     embedder = FastEmbedder(DEFAULT_MODEL, Path(model), dimension=DIMENSION, max_tokens=256)
     sources = [fingerprint(found) for found in find_files([source])]
-    windows = read_windows(sources, start=START, id_field=None, recipe=Recipe(identity=""), pace=Pace(window))
+    batches = read_batches(sources, start=START, id_field=None, recipe=Recipe(identity=""), pace=Pace(window))
     plans = (
         Plan(
-            window=each,
+            batch=each,
             comparison=Comparison(verdicts=[Verdict.NEW] * len(each.documents), stale_keys=[()] * len(each.documents)),
         )
-        for each in windows
+        for each in batches
     )
     began, rows = (time.process_time(), time.monotonic()), 0
-    stage = vectors.embed_windows(
+    stage = embed.embed_batches(
         plans,
         load=lambda: embedder,
         effort=Effort(threads=threads, budget=budget),
@@ -84,17 +85,17 @@ def write(*, rows: int, batch: int, array: str, index: dict[str, Any]) -> dict[s
         return cost | {"recall": _recall(collection, given)}
 
 
-def _upsert(collection: Any, places: range, vectors: object) -> None:
+def _upsert(collection: Any, places: range, embed: object) -> None:
     collection.upsert(
         ids=[f"row-{place}" for place in places],
         documents=[f"text number {place} " + "and some more of it " * 20 for place in places],
         metadatas=[{"number": place, "topic": f"topic {place % 7}"} for place in places],
-        embeddings=vectors,
+        embeddings=embed,
     )
 
 
-def _shaped(vectors: Vectors, array: str) -> object:
-    return {"list of lists": vectors.tolist, "list of ndarrays": lambda: list(vectors)}.get(array, lambda: vectors)()
+def _shaped(embed: Vectors, array: str) -> object:
+    return {"list of lists": embed.tolist, "list of ndarrays": lambda: list(embed)}.get(array, lambda: embed)()
 
 
 def _recall(collection: Any, given: Vectors) -> float:
@@ -114,8 +115,8 @@ def _clustered(rows: int) -> Vectors:
 
     random = np.random.default_rng(0)
     centres = random.normal(0, 1, (CLUSTERS, DIMENSION))
-    vectors = centres[random.integers(0, CLUSTERS, rows)] + random.normal(0, SPREAD, (rows, DIMENSION))
-    unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    embed = centres[random.integers(0, CLUSTERS, rows)] + random.normal(0, SPREAD, (rows, DIMENSION))
+    unit: Vectors = (embed / np.linalg.norm(embed, axis=1, keepdims=True)).astype(np.float32)
     return unit
 
 

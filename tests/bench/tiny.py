@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.tiny_model import build_tiny_model
-from upsert_cli.models import DEFAULT_MODEL, find_model
+from tests.support.tiny_model import build_tiny_model
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.models import find_model
 
 if __name__ == "__main__":
     build_tiny_model(find_model(DEFAULT_MODEL), Path(sys.argv[1]))

@@ -9,11 +9,11 @@ from tests.bench.bench import Bench
 from tests.bench.measuring import cost_of, python
 from tests.bench.results import Result, shown
 from tests.bench.texts import items, write_jsonl
-from tests.distributed.raylets import Raylets
-from tests.distributed.sleeping import TEXT_SECONDS
-from tests.servers.chroma import ChromaServer
-from upsert_cli.journal.courses import read_course
+from tests.support.chroma_server import ChromaServer
+from tests.support.raylets import Raylets
+from tests.support.sleeping_embedder import TEXT_SECONDS
 from upsert_cli.journal.layout import Layout
+from upsert_cli.journal.timeline import read_timeline
 
 SHARDS = 16
 WORKERS = (1, 2, 4)
@@ -39,7 +39,7 @@ def cost(bench: Bench) -> Iterator[Result]:
 def scaling(bench: Bench) -> Iterator[Result]:
     """Loads the same files by more and more workers that only wait."""
     with ChromaServer.started() as server, Raylets.started(1, processors=max(WORKERS)) as raylets:
-        sleeping = ("-m", "tests.distributed.sleeping", "run", "--model-path", str(bench.tiny_model))
+        sleeping = ("-m", "tests.support.sleeping_embedder", "run", "--model-path", str(bench.tiny_model))
         alone = 0.0
         for workers in WORKERS:
             engine = ("--engine", "ray", "--ray-address", raylets.address, "--workers", str(workers), "--threads", "1")
@@ -73,7 +73,7 @@ def _load(bench: Bench, server: ChromaServer, name: str, *arguments: str) -> tup
     journal = bench.folder / "journal-ray"
     target = ("--chroma", server.url, "--collection", name, "--task-id", name)
     cost_of(python(*arguments, str(sources), *target, "--journal", str(journal)))
-    points = [point for point in read_course(Layout(journal).course(name)).points if point.written]
+    points = [point for point in read_timeline(Layout(journal).course(name)).points if point.written]
     first, last = points[0], next(point for point in points if point.written == points[-1].written)
     return (last.written - first.written) / max(last.seconds - first.seconds, 0.001), first.seconds
 

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import SAMPLES, Terminal
-from tests.journal.making import make_reject, make_task
-from upsert_cli.cli.actions import annotation, append_summary
-from upsert_cli.cli.text import safe, safe_json
+from tests.support.journal_tasks import make_reject, make_task
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.report.github import annotation, append_summary
+from upsert_cli.text import safe, safe_json
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 EXAMPLES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.S)]

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Terminal
-from tests.journal.making import make_task
+from tests.support.journal_tasks import make_task
 from tests.test_layers import HEAVY
 from upsert_cli.cli import COMMANDS
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import TaskStatus
-from upsert_cli.models import DEFAULT_MODEL
+from upsert_cli.journal.task import TaskStatus
 
 SHELLS = ("bash", "zsh", "fish")
 CPU_SECONDS = 0.15  # that a Tab may cost; asserted as a ratio, since machines differ, and printed
@@ -113,11 +113,11 @@ def test_a_tab_is_cheap(shell: Terminal, line: str) -> None:
     journal = Journal(shell.journal)
     records = [make_task(f"old-{number:05d}", status=TaskStatus.DONE).as_record() for number in range(2_000)]
     for begin in range(0, len(records), 500):
-        from upsert_cli.journal.taskfile import TaskFile
+        from upsert_cli.journal.storage import TaskFile
 
         TaskFile(journal.folder / f"tasks-{begin // 500 + 1:06d}.json").insert(*records[begin : begin + 500])
     shell.env |= {"_UPSERT_CLI_COMPLETE": "fish_complete", "COMP_WORDS": line, "COMP_CWORD": ""}
-    unwanted = (*HEAVY, "rich", "subprocess", "upsert_cli.stream.items", "upsert_cli.loading.pipeline")
+    unwanted = (*HEAVY, "rich", "subprocess", "upsert_cli.sources.items", "upsert_cli.load.run")
     code = (
         "import sys\nfrom upsert_cli.cli import main\n"
         f"try:\n    main()\nfinally:\n    print([name for name in {unwanted!r} if name in sys.modules], file=sys.stderr)"

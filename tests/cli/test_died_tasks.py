@@ -13,10 +13,10 @@ import pytest
 
 from tests.conftest import Terminal
 from tests.journal.conftest import die, start
-from tests.journal.making import MOMENT, make_checkpoint, make_task
+from tests.support.journal_tasks import MOMENT, make_checkpoint, make_task
+from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 
 Items = Callable[..., list[dict[str, Any]]]
 

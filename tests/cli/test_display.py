@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.cli.screens import Screen, shown
 from tests.conftest import Terminal
 from tests.journal.conftest import start
-from tests.journal.making import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task
+from tests.support.screens import Screen, shown
 from upsert_cli.cli.display import PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines, Speed
 from upsert_cli.cli.terminal import Terminal as Output
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.loading.progress import Progress
+from upsert_cli.load.progress import Progress
 
 Items = Callable[..., list[dict[str, Any]]]
 

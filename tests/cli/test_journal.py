@@ -14,12 +14,12 @@ import pytest
 
 from tests.conftest import Terminal
 from tests.journal.conftest import reach
-from tests.journal.making import make_task
-from upsert_cli.journal import taskfile
+from tests.support.journal_tasks import make_task
+from upsert_cli.embedding.cache import downloading, staging
+from upsert_cli.journal import storage
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.repair import whole_records
-from upsert_cli.journal.tasks import TaskStatus
-from upsert_cli.models.cache import downloading, staging
+from upsert_cli.journal.salvage import whole_records
+from upsert_cli.journal.task import TaskStatus
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "truncated": lambda whole: whole[: len(whole) * 9 // 10],
@@ -33,7 +33,7 @@ SAVED = {"truncated": {"a0"}, "zeroed": set(), "garbage": set(), "garbage in fro
 @pytest.fixture
 def segments(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Returns a terminal with a journal of three segments: tasks a0 a1, b0 b1 and c0 c1, each of two states."""
-    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 2)
+    monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
     journal = Journal(terminal.journal)
     for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
         journal.create(make_task(task_id))

@@ -78,5 +78,5 @@ def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.endswith(".data/data/share/man/man1/upsert-cli.1") for name in names)
-    for part in ("schema/events.json", "cli/page/page.html.jinja", "cli/page/page.css", "cli/page/page.js", "py.typed"):
+    for part in ("schema/events.json", "report/page.html.jinja", "report/page.css", "report/page.js", "py.typed"):
         assert f"upsert_cli/{part}" in names

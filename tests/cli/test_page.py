@@ -18,12 +18,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from tests.conftest import Terminal
-from upsert_cli.cli.page.charts import draw, in_words
-from upsert_cli.cli.page.page import PAGE_REJECTS, render_page
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.courses import Course, Point
-from upsert_cli.journal.tasks import Task, TaskStatus
-from upsert_cli.loading.request import Options
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.journal.timeline import Point, Timeline
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.report.charts import draw, in_words
+from upsert_cli.report.page import PAGE_REJECTS, render_page
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -103,7 +103,7 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
         _task(detail=HOSTILE, sources=(HOSTILE,), collection=HOSTILE, counts=Counts(read=1, failed=1)),
         running=False,
         rejects=[record, _reject(2, line=HOSTILE)],
-        course=Course(),
+        course=Timeline(),
     )
     assert "<img" not in page
     assert page.count("<script>") == 1
@@ -111,14 +111,14 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
     assert "\u202e" not in page
     assert "{{ 7*7 }}" in html.unescape(page)
     assert "passw0rd" not in render_page(
-        _task(sources=("https://ann:passw0rd@example.org/a.jsonl",)), running=False, rejects=[], course=Course()
+        _task(sources=("https://ann:passw0rd@example.org/a.jsonl",)), running=False, rejects=[], course=Timeline()
     )
 
 
 def test_only_options_that_were_given_are_shown() -> None:
     """What every load has by itself would hide what this one was told."""
-    options = Options(force=True, text_fields=("title", "body")).as_json()
-    page = render_page(_task(options=options), running=False, rejects=[], course=Course())
+    options = LoadOptions(force=True, text_fields=("title", "body")).as_json()
+    page = render_page(_task(options=options), running=False, rejects=[], course=Timeline())
     shown = re.findall(r"<dt>([\w-]+)</dt>\s*<dd><code>", page)
     assert sorted(shown) == ["force", "from", "text-fields"]
 
@@ -128,7 +128,7 @@ def test_the_rejects_of_a_page_are_bounded() -> None:
     failed = 3 * PAGE_REJECTS
     rejects = (_reject(row, payload={"text": "x" * 100_000}) for row in range(1, failed + 1))
     page = render_page(
-        _task(counts=Counts(read=failed, failed=failed)), running=False, rejects=rejects, course=Course()
+        _task(counts=Counts(read=failed, failed=failed)), running=False, rejects=rejects, course=Timeline()
     )
     assert page.count("<tr><td") == PAGE_REJECTS
     assert f"The first {PAGE_REJECTS:,} of {failed:,}" in page
@@ -147,13 +147,13 @@ def test_the_rejects_of_a_page_are_bounded() -> None:
 )
 def test_a_page_can_be_made_in_every_state(status: TaskStatus, running: bool, told: str) -> None:
     """A task that has not begun, runs, or died has a page too."""
-    page = render_page(_task(status=status), running=running, rejects=[], course=Course())
+    page = render_page(_task(status=status), running=running, rejects=[], course=Timeline())
     assert re.search(rf'class="state \w+">{told}</span>', page)
 
 
 def test_a_chart_shows_when_rows_were_settled_and_stages_were_busy() -> None:
     """Speed is rows by the time between two settlements; attempts follow each other without the pause between them."""
-    chart = draw(Course(points=_course(0, 0, 100, 100, 150) + _course(150, 250, attempt=2)))
+    chart = draw(Timeline(points=_course(0, 0, 100, 100, 150) + _course(150, 250, attempt=2)))
     assert chart is not None
     assert [(step.rows, step.rate) for step in chart.steps] == [(100, 50.0), (50, 25.0), (100, 100.0)]
     assert chart.top == 100.0
@@ -163,8 +163,8 @@ def test_a_chart_shows_when_rows_were_settled_and_stages_were_busy() -> None:
     assert lane.seconds == 2.5
     assert sum(span.width for span in lane.spans) == pytest.approx(50.0)
     assert [tick.label for tick in chart.ticks] == ["0 s", "2 s", "4 s"]
-    assert draw(Course()) is None
-    assert draw(Course(points=_course(0, 0, 0))) is None
+    assert draw(Timeline()) is None
+    assert draw(Timeline(points=_course(0, 0, 0))) is None
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_lengths_of_time_are_told_in_words(seconds: float, words: str) -> None:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    """Returns Debian's Chromium, without a window."""
+    """Returns Debian's Chromium, without a batch."""
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Debian's packages chromium and chromium-driver, which .ci/run installs")
     options = webdriver.ChromeOptions()
@@ -221,7 +221,7 @@ def test_a_page_works_in_a_browser_from_a_file(browser: webdriver.Chrome, tmp_pa
     ]
     path = tmp_path / "page.html"
     task = _task(detail=HOSTILE, sources=("/data/" + "deep/" * 60,), counts=Counts(read=100, inserted=69, failed=31))
-    path.write_text(render_page(task, running=False, rejects=rejects, course=Course(points=_course(0, 0, 60, 100))))
+    path.write_text(render_page(task, running=False, rejects=rejects, course=Timeline(points=_course(0, 0, 60, 100))))
     grounds = set()
     for width in (360, 1_200):
         for scheme in ("light", "dark"):

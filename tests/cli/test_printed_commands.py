@@ -13,7 +13,7 @@ import pytest
 
 import upsert_cli
 from tests.conftest import Terminal
-from upsert_cli.cli.printed_commands import PrintedCommands
+from upsert_cli.report.printed_commands import PrintedCommands
 
 BAD = {"object_id": "a", "payload": {"text": ""}}
 GOOD = {"object_id": "b", "payload": {"text": "good"}}

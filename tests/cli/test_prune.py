@@ -7,9 +7,9 @@ import json
 import pytest
 
 from tests.conftest import Terminal
-from tests.journal.making import make_task
+from tests.support.journal_tasks import make_task
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 
 
 def _journal(terminal: Terminal) -> Journal:

@@ -11,7 +11,7 @@ import pytest
 from referencing import Registry, Resource
 
 from tests.conftest import Terminal
-from upsert_cli.cli.text import safe_json
+from upsert_cli.text import safe_json
 
 FOLDER = Path(__file__).parents[2] / "upsert_cli" / "schema"
 SCHEMAS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.json")}

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from tests.cli.screens import shown
 from tests.conftest import Terminal
 from tests.journal.conftest import start
-from tests.journal.making import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task
+from tests.support.screens import shown
 from upsert_cli.cli.tables import Column, table_lines
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 
 WIDTHS = (80, 100, 120, 200)
 COLUMNS = (

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
-from tests.journal.making import make_task
+from tests.support.journal_tasks import make_task
 from upsert_cli.errors import AmbiguousTaskId, TaskNotFound
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.taskfile import SEGMENT_TASKS, TaskFile
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
+from upsert_cli.journal.task import TaskStatus
 
 Items = Callable[..., list[dict[str, Any]]]
 

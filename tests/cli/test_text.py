@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upsert_cli.cli.text import safe, safe_json, tab_separated
+from upsert_cli.text import safe, safe_json, tab_separated
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",

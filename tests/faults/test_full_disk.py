@@ -19,11 +19,12 @@ import numpy as np
 import pytest
 
 from tests.conftest import Terminal
-from tests.stream.loading import NOTHING, a_target, numbered, some_rows
+from tests.support.loading import NOTHING, a_target, numbered, some_rows
 from upsert_cli.errors import DiskFull, TargetDamaged
-from upsert_cli.stream.chroma import child, folder
-from upsert_cli.stream.chroma.place import place_of
-from upsert_cli.stream.chroma.writer import Writer
+from upsert_cli.store import child
+from upsert_cli.store.chroma import folder
+from upsert_cli.store.chroma.place import place_of
+from upsert_cli.store.writer import Writer
 
 MIB = 1 << 20
 SIZE = 200  # MiB of the disk
@@ -146,7 +147,7 @@ def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], 
     terminal.type("upsert-cli verify old")
     process = terminal.start("upsert-cli restart new")
     terminal.wait_for_rows("new")
-    with halted(process):  # to fill a disk takes as long as some windows
+    with halted(process):  # to fill a disk takes as long as some batches
         disk.fill(leave=10 * MIB)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -162,7 +163,7 @@ def test_full_before_the_start_and_in_the_middle(loaded: tuple[Terminal, Disk], 
 
 @pytest.mark.slow
 def test_full_at_the_flush(loaded: tuple[Terminal, Disk]) -> None:
-    """A window of long texts that just had room leaves none for the flush: no success, and nothing is lost."""
+    """A batch of long texts that just had room leaves none for the flush: no success, and nothing is lost."""
     terminal, disk = loaded
     long = [item | {"payload": {"text": f"long {item['object_id']} " * 10_000}} for item in _items(ROWS, 20, "long")]
     terminal.write("long.jsonl", long)

@@ -21,14 +21,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
-from tests.tiny_model import choking_model
+from tests.support.tiny_model import choking_model
 from upsert_cli.journal.journal import Journal
-from upsert_cli.leases import Holder, Lease
-from upsert_cli.stream.chroma.folder import LEASE_NAME
+from upsert_cli.locks import Holder, Lease
+from upsert_cli.store.chroma.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 
-FEW, MANY = 1_600, 5_000  # rows of one window; the larger number is run before a release
+FEW, MANY = 1_600, 5_000  # rows of one batch; the larger number is run before a release
 SECONDS = 120.0  # seconds after which a test gives up
 
 
@@ -64,7 +64,7 @@ def _stored(terminal: Terminal) -> int:
 
 @pytest.mark.parametrize("rows", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_cancel_is_heard_within_a_large_window(tiny: Terminal, make_items: Items, rows: int) -> None:
-    """Also where one window has thousands of rows, a cancel from elsewhere is heard while it is being written."""
+    """Also where one batch has thousands of rows, a cancel from elsewhere is heard while it is being written."""
     tiny.write("a.jsonl", make_items(rows))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size {rows}")
     _wait_for(lambda: _stored(tiny) > 0)
@@ -130,7 +130,7 @@ def test_a_folder_that_is_lost_midway(tiny: Terminal, make_items: Items) -> None
 
 
 def test_a_closed_terminal_stops_at_a_checkpoint(tiny: Terminal, make_items: Items) -> None:
-    """Who closes the window with the progress bars in it sends SIGHUP: it is honoured though nothing can be shown."""
+    """Who closes the batch with the progress bars in it sends SIGHUP: it is honoured though nothing can be shown."""
     tiny.write("a.jsonl", make_items(800))
     ours, theirs = pty.openpty()
     process = tiny.start(

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.journal.making import make_task
-from upsert_cli.journal.journal import Claim, Journal
-from upsert_cli.journal.tasks import Task, TaskStatus
+from tests.support.journal_tasks import make_task
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.task import Task, TaskStatus
 
 ROOT = Path(__file__).parents[2]
 UNPRIVILEGED = 65_534  # the user `nobody`, for whom permissions count where the tests run as root
@@ -56,7 +57,7 @@ def start_process(
     """Starts a module of these tests as a process of its own, perhaps under another program or from a copy."""
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}
     return subprocess.Popen(
-        [*before, sys.executable, str(root / "tests" / "journal" / f"{module}.py"), *map(str, arguments)],
+        [*before, sys.executable, str(root / "tests" / "support" / f"journal_{module}.py"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.journal.conftest import ROOT, acknowledged, start_process
-from tests.journal.driver import INPUT
-from tests.journal.making import make_task
 from tests.journal.test_journal_crashes import check
+from tests.support.journal_driver import INPUT
+from tests.support.journal_tasks import make_task
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 
 CALLS = (
     *("write", "pwrite64", "fsync", "ftruncate", "openat", "flock", "mkdir", "mkdirat"),
@@ -51,7 +51,7 @@ def strace(tmp_path_factory: pytest.TempPathFactory) -> Strace:
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed, and nothing else makes the n-th system call fail")
     code = tmp_path_factory.mktemp("code")
-    for name in ("upsert_cli", "tests/journal"):
+    for name in ("upsert_cli", "tests/journal", "tests/support"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "tests" / "__init__.py").touch()
     tried = Strace(code)

@@ -13,13 +13,13 @@ import pytest
 from tinydb import TinyDB
 
 from tests.journal.conftest import die, finish, reach, start, start_process
-from tests.journal.making import make_checkpoint, make_reject, make_task
+from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import InvalidTaskId, TaskExists, TaskNotFound, TaskRunning, WrongStatus
-from upsert_cli.journal import taskfile
+from upsert_cli.journal import storage
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 
 PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
 CANCELED, FAILED, REFUSED = TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED
@@ -106,7 +106,7 @@ def test_a_file_that_stock_tinydb_wrote_is_read(journal: Journal) -> None:
 
 def test_list_is_newest_first_and_paged(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offset, limit and status cut the same sequence, across segments."""
-    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 4)
+    monkeypatch.setattr(storage, "SEGMENT_TASKS", 4)
     ids = [f"t{number}" for number in range(10)]
     for task_id in ids:
         journal.create(make_task(task_id))
@@ -130,7 +130,7 @@ def test_looking_costs_the_same_whatever_the_history(
 ) -> None:
     """To find, list and change new tasks opens the same files after 40 segments as after none."""
     with monkeypatch.context() as patch:
-        patch.setattr(taskfile, "SEGMENT_TASKS", 1)
+        patch.setattr(storage, "SEGMENT_TASKS", 1)
         for number in range(history):
             journal.create(make_task(f"old{number}"))
         journal.create(make_task("new"))
@@ -174,7 +174,7 @@ def test_a_reader_sees_at_once_what_others_write(journal: Journal) -> None:
 
 def test_an_id_is_taken_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """An id that is anywhere in the journal cannot be created again."""
-    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 2)
+    monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
     for number in range(7):
         journal.create(make_task(f"t{number}"))
     for number in range(7):
@@ -188,12 +188,12 @@ def test_ids_that_would_share_files_are_one_where_case_is_ignored(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a.lease and A.lease are one file, `Nightly` and `nightly` cannot both be tasks; elsewhere they can."""
-    monkeypatch.setattr(taskfile, "FOLDS_CASE", True)
+    monkeypatch.setattr(storage, "FOLDS_CASE", True)
     journal.create(make_task("Nightly"))
     for task_id in ("nightly", "NIGHTLY", "Nightly"):
         with pytest.raises(TaskExists):
             Journal(journal.folder).create(make_task(task_id))
-    monkeypatch.setattr(taskfile, "FOLDS_CASE", False)
+    monkeypatch.setattr(storage, "FOLDS_CASE", False)
     journal.create(make_task("nightly"))
     assert {task.id for task in journal.list()} == {"Nightly", "nightly"}
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from tests.journal.conftest import acknowledged, start_process
-from tests.journal.driver import ROWS, WINDOWS
-from tests.journal.making import make_task
+from tests.support.journal_driver import ROWS, WINDOWS
+from tests.support.journal_tasks import make_task
 from upsert_cli.errors import TaskNotFound
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.task import Task, TaskStatus
 
 FEW_KILLS, MANY_KILLS = 10, 200
 ORDER = {"created": 0, "started": 1, "saved": 2, "finished": 3, "retried": 4, "mended": 5}

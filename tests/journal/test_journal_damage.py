@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.journal.conftest import finish, reach, start
-from tests.journal.making import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import JournalDamaged, JournalTooNew, TaskExists, TaskNotFound, WrongStatus
-from upsert_cli.journal import layout, taskfile
+from upsert_cli.journal import layout, storage
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 
 PENDING, CANCELED = TaskStatus.PENDING, TaskStatus.CANCELED
 
@@ -34,7 +34,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.fixture
 def segments(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Journal:
     """Returns a journal of three segments with the tasks a0 a1, b0 b1 and c0 c1; the a's and c's were changed."""
-    monkeypatch.setattr(taskfile, "SEGMENT_TASKS", 2)
+    monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
     for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
         journal.create(make_task(task_id))
     for task_id in ("a0", "c0"):

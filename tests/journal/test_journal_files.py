@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
-from tests.journal.making import make_checkpoint, make_reject, make_task
+from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalBusy, JournalUnreadable, JournalUnwritable, TaskNotFound, UpsertCliError
-from upsert_cli.journal import files
-from upsert_cli.journal.files import locked
+from upsert_cli.journal import state_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.state_files import locked
+from upsert_cli.journal.task import TaskStatus
 
 PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
 
@@ -266,7 +266,7 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
 
 def test_a_lock_that_is_not_let_go_of_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspended process does not make others hang for ever; they say which file it keeps."""
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(state_files, "LOCK_SECONDS", 0.1)
     path = tmp_path / "locks" / "a.lock"
     with locked(path), pytest.raises(JournalBusy, match=r"a\.lock locked for 0 seconds; look for"), locked(path):
         raise AssertionError("two processes hold one lock")

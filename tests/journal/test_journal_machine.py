@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from tests.journal.conftest import finish, start
-from tests.journal.making import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import TaskExists, TaskRunning, WrongStatus
-from upsert_cli.journal.journal import Claim, Journal
-from upsert_cli.journal.tasks import TaskStatus
-from upsert_cli.leases import Lease
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.locks import Lease
 
 PENDING, PROCESSING, CANCELED = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.CANCELED
 FEW, MANY = 100, 2_000  # examples

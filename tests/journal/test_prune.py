@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.journal.making import make_checkpoint, make_task
 from tests.journal.test_faults import FAULTS, Strace, calls_in, strace
+from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import TaskNotFound
+from upsert_cli.journal.checkpoint import write_checkpoint
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.layout import Layout
-from upsert_cli.journal.leases import write_checkpoint
-from upsert_cli.journal.pruning import OldTask, Wanted
-from upsert_cli.journal.taskfile import TaskFile
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.prune import OldTask, Wanted
+from upsert_cli.journal.storage import TaskFile
+from upsert_cli.journal.task import TaskStatus
 
 __all__ = ["strace"]  # the fixture
 

@@ -11,12 +11,13 @@ import pytest
 
 from tests.conftest import Terminal
 from tests.journal.conftest import die, finish, start
-from tests.journal.making import make_checkpoint, make_reject, make_task
+from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalUnreadable
-from upsert_cli.journal import files, rejects
-from upsert_cli.journal.journal import Claim, Journal
+from upsert_cli.journal import rejects, state_files
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 
 DONE, FAILED, PENDING, PROCESSING = TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.PENDING, TaskStatus.PROCESSING
 COUNT = 3
@@ -209,7 +210,7 @@ def test_only_tasks_with_such_files_are_looked_at(journal: Journal, monkeypatch:
 
     def open_private(path: Path, flags: int) -> int:
         opened.append(path)
-        return files.open_private(path, flags)
+        return state_files.open_private(path, flags)
 
     monkeypatch.setattr(rejects, "open_private", open_private)
     assert journal.damaged() == ()

@@ -12,17 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.journal.making import make_reject, make_task
+from tests.support.journal_tasks import make_reject, make_task
 from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.failed_items import FAILED_ITEMS, FAILED_ITEMS_CHARS
-from upsert_cli.journal.tasks import (
-    MOVES,
-    ImpossibleMove,
-    Task,
-    TaskStatus,
-    new_task_id,
-    valid_task_id,
-)
+from upsert_cli.journal.task import MOVES, ImpossibleMove, Task, TaskStatus, new_task_id, valid_task_id
 
 FINAL = {TaskStatus.DONE, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED}
 ALLOWED = {

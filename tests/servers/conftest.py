@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.servers.chroma import ChromaServer
-from tests.servers.proxy import Proxy
+from tests.support.chroma_server import ChromaServer
+from tests.support.proxy import Proxy
 
 DIMENSION = 384  # of the default model
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
-from tests.servers.chroma import ChromaServer
-from tests.servers.proxy import Call, Fault, Proxy
+from tests.support.chroma_server import ChromaServer
+from tests.support.proxy import Call, Fault, Proxy
 
 Vectored = Callable[..., list[dict[str, Any]]]
 MARKER = "marker-of-a-token-4711"

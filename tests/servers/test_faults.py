@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
-from tests.servers.chroma import ChromaServer
-from tests.servers.proxy import Call, Fault, Proxy
 from tests.servers.test_servers import assert_same
+from tests.support.chroma_server import ChromaServer
+from tests.support.proxy import Call, Fault, Proxy
 
 Vectored = Callable[..., list[dict[str, Any]]]
 KINDS = (
@@ -88,7 +88,7 @@ def test_a_request_that_is_too_large_is_halved(tiny: Terminal, proxy: Proxy, vec
 def test_the_row_before_takes_the_place_of_one_that_a_server_refuses(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """Of an id whose last row in the window is too large to be sent, the row before is loaded, by any of several writers."""
+    """Of an id whose last row in the batch is too large to be sent, the row before is loaded, by any of several writers."""
     limit = 100_000
     items = vectored(120)
     for number in range(0, 120, 7):

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import Terminal
-from tests.servers.chroma import ChromaServer
-from tests.servers.proxy import Call, Fault, Proxy
+from tests.support.chroma_server import ChromaServer
+from tests.support.proxy import Call, Fault, Proxy
 from upsert_cli.errors import NotChromasAnswer, ServerFailing, ServerUnreachable
-from upsert_cli.stream.chroma import exchange, session
-from upsert_cli.stream.chroma.access import Access
-from upsert_cli.stream.chroma.answers import NotChromas, value_of
-from upsert_cli.stream.chroma.exchange import Answer
-from upsert_cli.stream.chroma.session import Session, Unacceptable
+from upsert_cli.store.chroma import exchange, http_session
+from upsert_cli.store.chroma.answers import NotChromas, value_of
+from upsert_cli.store.chroma.credentials import Access
+from upsert_cli.store.chroma.exchange import ServerAnswer
+from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 
 Vectored = Callable[..., list[dict[str, Any]]]
 
@@ -58,15 +58,15 @@ def on(ending: str, fault: Fault, method: str = "POST") -> Callable[[Call], Faul
 
 
 @pytest.fixture
-def asking(proxy: Proxy) -> Iterator[Session]:
+def asking(proxy: Proxy) -> Iterator[HttpSession]:
     """Yield a session that knows that Chroma is there, and has little patience."""
-    with Session(proxy.url, Access(), retry_for=0.3, told=lambda _: None) as asking:
+    with HttpSession(proxy.url, Access(), retry_for=0.3, told=lambda _: None) as asking:
         asking.ask("GET", f"{proxy.url}/api/v2/version")
         yield asking
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_an_answer_that_is_not_chromas_confirms_no_write(proxy: Proxy, asking: Session, kind: str) -> None:
+def test_an_answer_that_is_not_chromas_confirms_no_write(proxy: Proxy, asking: HttpSession, kind: str) -> None:
     """What another than Chroma answers to a write is an error that names the request, and never a row's fault."""
     proxy.plan = on("/upsert", FOREIGN[kind])
     with pytest.raises(NotChromasAnswer) as failed:
@@ -79,7 +79,7 @@ def test_an_answer_that_is_not_chromas_confirms_no_write(proxy: Proxy, asking: S
 def test_a_gateway_that_answers_for_a_moment_is_waited_for(proxy: Proxy) -> None:
     """A request that a gateway answers itself is made again, and Chroma's answer counts."""
     proxy.plan = lambda call: FOREIGN["text, 404"] if call.number in {2, 3} else None
-    with Session(proxy.url, Access(), retry_for=60.0, told=lambda _: None) as asking:
+    with HttpSession(proxy.url, Access(), retry_for=60.0, told=lambda _: None) as asking:
         asking.ask("GET", f"{proxy.url}/api/v2/version")
         assert asking.ask("GET", f"{proxy.url}/api/v2/pre-flight-checks").value["max_batch_size"] > 0
     assert proxy.faults == 2
@@ -93,7 +93,7 @@ def test_a_gateway_that_answers_for_a_moment_is_waited_for(proxy: Proxy) -> None
         Fault(status=413, body=b'{"error":"BatchSizeExceededError","message":"too many"}'),
     ],
 )
-def test_an_error_about_data_in_chromas_words_may_blame_a_row(proxy: Proxy, asking: Session, fault: Fault) -> None:
+def test_an_error_about_data_in_chromas_words_may_blame_a_row(proxy: Proxy, asking: HttpSession, fault: Fault) -> None:
     """What Chroma itself says about a request is the fault of what is in it."""
     proxy.plan = on("/upsert", fault)
     with pytest.raises(Unacceptable):
@@ -214,7 +214,7 @@ WRONG: list[tuple[str, str, Any, list[Any]]] = [
 
 def _answered(method: str, path: str, asked: Any, value: Any) -> Any:
     content = json.dumps(value).encode()
-    answer = Answer(method=method, path=path, status=200, reason="OK", headers={}, content=content)
+    answer = ServerAnswer(method=method, path=path, status=200, reason="OK", headers={}, content=content)
     return value_of(answer, b"" if asked is None else json.dumps(asked).encode())
 
 
@@ -237,8 +237,8 @@ def test_answers_of_another_form_are_not_chromas(method: str, path: str, asked: 
 @pytest.mark.parametrize("what", ["headers", "body"])
 def test_a_request_as_a_whole_is_bounded(monkeypatch: pytest.MonkeyPatch, proxy: Proxy, what: Any) -> None:
     """An answer that goes on a few bytes at a time ends with the time for the request, also before any other came."""
-    monkeypatch.setattr(session, "SHORTEST_SILENCE", SILENCE)
-    with Session(proxy.url, Access(), retry_for=SILENCE, told=lambda _: None) as asking:
+    monkeypatch.setattr(http_session, "SHORTEST_SILENCE", SILENCE)
+    with HttpSession(proxy.url, Access(), retry_for=SILENCE, told=lambda _: None) as asking:
         asking.ask("GET", f"{proxy.url}/api/v2/version")
         proxy.plan = lambda _: Fault(drips=what)
         with pytest.raises(ServerFailing, match="does not end" if what == "body" else "does not come"):
@@ -246,7 +246,7 @@ def test_a_request_as_a_whole_is_bounded(monkeypatch: pytest.MonkeyPatch, proxy:
         proxy.plan = lambda _: None
         assert asking.ask("GET", f"{proxy.url}/api/v2/version").value
     proxy.plan = lambda _: Fault(drips=what)
-    first = Session(proxy.url, Access(), retry_for=SILENCE, told=lambda _: None)
+    first = HttpSession(proxy.url, Access(), retry_for=SILENCE, told=lambda _: None)
     with first, pytest.raises(ServerUnreachable):
         first.ask("GET", f"{proxy.url}/api/v2/version")
 
@@ -260,7 +260,7 @@ def test_a_request_as_a_whole_is_bounded(monkeypatch: pytest.MonkeyPatch, proxy:
     ],
 )
 def test_an_answer_has_a_size_limit(
-    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, asking: Session, fault: Fault
+    monkeypatch: pytest.MonkeyPatch, proxy: Proxy, asking: HttpSession, fault: Fault
 ) -> None:
     """An answer that is too large, as sent or unpacked, is given up and named."""
     monkeypatch.setattr(exchange, "LARGEST_ANSWER", LIMIT)

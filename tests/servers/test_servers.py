@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import SAMPLES, Terminal
-from tests.servers.chroma import ChromaServer, free_port
+from tests.support.chroma_server import ChromaServer, free_port
 from upsert_cli.errors import BadServerAddress, ServerOrFolder
-from upsert_cli.stream.chroma.address import place_named
+from upsert_cli.store.chroma.address import place_named
 
 Items = Callable[..., list[dict[str, Any]]]
 SAME = 1e-6  # between two numbers of a vector that went two ways

@@ -1,4 +1,4 @@
-"""Several writers to one collection on a server: windows overlap, and what is settled stays in the order of the rows."""
+"""Several writers to one collection on a server: batches overlap, and what is settled stays in the order of the rows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.conftest import Terminal
-from tests.servers.chroma import ChromaServer
-from tests.servers.proxy import Call, Fault, Proxy
 from tests.servers.test_servers import assert_same
+from tests.support.chroma_server import ChromaServer
+from tests.support.proxy import Call, Fault, Proxy
 
 Vectored = Callable[..., list[dict[str, Any]]]
 ROWS = 400
@@ -19,7 +19,7 @@ ROWS = 400
 def test_writes_overlap_and_a_crash_loses_nothing(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """While the first window is on its way, the next ones are written, but none is settled before it; then all is there."""
+    """While the first batch is on its way, the next ones are written, but none is settled before it; then all is there."""
     tiny.write("a.jsonl", vectored(ROWS))
     tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection one_writer")
     first = "obj-00000"

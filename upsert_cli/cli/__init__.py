@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from upsert_cli import __version__, telemetry
-from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.streams import flush_streams, reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError
-from upsert_cli.folders import provide_home
 from upsert_cli.limits import limit_reached, raise_file_limit
-from upsert_cli.loading.stopping import Ended, end_in_order
-from upsert_cli.signals import die_by, end_at_once
+from upsert_cli.load.stop import EndedBySignal, end_in_order
+from upsert_cli.paths import provide_home
+from upsert_cli.report.printed_commands import PrintedCommands
+from upsert_cli.signals import die_by_signal, end_at_once
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from upsert_cli.cli.options import Session
+    from upsert_cli.cli.options import Invocation
 
 
 # Where each command is, and what it is for; a module is loaded when its command is asked for, so that neither `list`
@@ -44,7 +44,7 @@ COMMANDS = {
         "List the collections of a target, and what was loaded last into each.",
     ),
     "query": ("upsert_cli.cli.query:query", "Find the records that are nearest to a text."),
-    "report": ("upsert_cli.cli.page.command:report", "Write a page about one task, for a CI artifact or a mail."),
+    "report": ("upsert_cli.cli.report:report", "Write a page about one task, for a CI artifact or a mail."),
     "models": ("upsert_cli.cli.models:models", "See, fetch and check embedding models."),
     "prune": ("upsert_cli.cli.prune:prune", "Remove old tasks from the journal; no collection is touched."),
     "config": ("upsert_cli.cli.config:config", "See the settings, and where they come from."),
@@ -104,15 +104,15 @@ class Root(click.Group):
         except Interrupted as error:
             _terminal(ctx).fail(str(error))
             flush_streams()
-            die_by(error.signal_number)
-        except Ended as error:
+            die_by_signal(error.signal_number)
+        except EndedBySignal as error:
             if error.number != signal.SIGINT:  # whoever pressed Ctrl-C knows
                 _terminal(ctx).fail(str(error))
             flush_streams()
-            die_by(error.number)
+            die_by_signal(error.number)
         except KeyboardInterrupt:  # raised by a library that handles the signal itself
             flush_streams()
-            die_by(signal.SIGINT)
+            die_by_signal(signal.SIGINT)
         except Exception as error:  # noqa: BLE001  # the boundary
             known: UpsertCliError | None = stdout_fault() if isinstance(error, OSError) else None
             known = known or limit_reached(error, by_words=isinstance(error, ImportError))
@@ -145,7 +145,7 @@ def _explain(ctx: click.Context, error: Exception, *, trace: bool) -> None:
 
 
 def _terminal(ctx: click.Context) -> Terminal:
-    session: Session | None = ctx.find_root().obj
+    session: Invocation | None = ctx.find_root().obj
     return Terminal(printed=PrintedCommands.typed_in(ctx)) if session is None else session.terminal
 
 
@@ -181,7 +181,7 @@ def main() -> None:
             except OSError as error:  # of --help and --version, which print before there is a command
                 Terminal().fail(str(stdout_fault() or error))
                 sys.exit(UpsertCliError.exit_code)
-    except Ended as error:  # outside of any command
-        die_by(error.number)
+    except EndedBySignal as error:  # outside of any command
+        die_by_signal(error.number)
     finally:
         end_at_once()  # all is done but for the interpreter's own end

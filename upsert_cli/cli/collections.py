@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from upsert_cli.checking.inventory import Entry, collections_at
-from upsert_cli.cli.options import Session, common_options, json_option
+from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option
-from upsert_cli.cli.task_words import state_of
-from upsert_cli.cli.text import safe_json
+from upsert_cli.cli.task_text import state_of
+from upsert_cli.text import safe_json
+from upsert_cli.verify.collections import CollectionSummary, collections_at
 
 _COLUMNS = (
     Column(title="COLLECTION"),
@@ -26,7 +26,7 @@ _COLUMNS = (
 @chroma_option()
 @json_option("Print an array of collections.")
 @common_options
-def collections(session: Session, *, chroma: str, json: bool) -> None:
+def collections(session: Invocation, *, chroma: str, json: bool) -> None:
     """List the collections of a target, and what was loaded last into each.
 
     The task is the newest of this journal. Takes no lock, so it answers while a load runs.
@@ -41,7 +41,7 @@ def collections(session: Session, *, chroma: str, json: bool) -> None:
     print_table(session.terminal, _COLUMNS, [_row(session, one) for one in found])
 
 
-def _row(session: Session, one: Entry) -> tuple[str, ...]:
+def _row(session: Invocation, one: CollectionSummary) -> tuple[str, ...]:
     task, running = (None, False) if one.task is None else session.journal.with_runner(one.task)
     of_task = ("", "", "") if task is None else (task.id, state_of(task, running=running), task.finished_at or "")
     return (one.name, str(one.records), str(one.dimension or ""), *of_task, one.model or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from upsert_cli.cli.options import Session, common_options
+from upsert_cli.cli.options import Invocation, common_options
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -13,7 +13,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
 @common_options
-def completion(_session: Session, *, shell: str) -> None:
+def completion(_session: Invocation, *, shell: str) -> None:
     """Print a script that completes commands, options, task ids and models in a shell.
 
     SHELL is bash (4.4 or newer), zsh or fish. For this shell alone:

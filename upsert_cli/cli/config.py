@@ -10,11 +10,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.options import Option, Session, common_options, json_option
+from upsert_cli.cli.options import Invocation, Option, common_options, json_option
 from upsert_cli.cli.settings import check_command, configuration_of, is_common, key_of, options_of, setting_of
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.text import safe_json
 from upsert_cli.redaction import in_message
+from upsert_cli.text import safe_json
 
 _ORIGINS = {
     ParameterSource.COMMANDLINE: "option",
@@ -65,7 +65,7 @@ def config() -> None:
 @config.command()
 @json_option("Print one JSON object.")
 @common_options
-def show(session: Session, *, json: bool) -> None:
+def show(session: Invocation, *, json: bool) -> None:
     """Show each setting, its value, and where that comes from.
 
     What is typed beats the environment, the environment beats the files. Files are the one of --config, or else

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.printed_commands import PrintedCommands
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.cli.text import safe_json
-from upsert_cli.journal.tasks import Task
+from upsert_cli.journal.task import Task
 from upsert_cli.redaction import in_message
+from upsert_cli.report.printed_commands import PrintedCommands
+from upsert_cli.text import safe_json
 
 
 class Events:

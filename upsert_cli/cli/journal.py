@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import click
 
-from upsert_cli.cli.options import Session, common_options, json_option
+from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.text import safe, safe_json
+from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.journal import Damage
-from upsert_cli.models.cache import leftovers as leftovers_of_models
+from upsert_cli.journal.segments import Damage
 from upsert_cli.owned_folders import Leftover
+from upsert_cli.text import safe, safe_json
 
 _COLUMNS = (Column(title="STATE"), Column(title="FILE"), Column(title="REASON"))  # a reason names the remedy
 
@@ -25,7 +25,7 @@ def journal() -> None:
 @journal.command()
 @json_option("Print one JSON object.")
 @common_options
-def check(session: Session, *, json: bool) -> None:
+def check(session: Invocation, *, json: bool) -> None:
     """List the files of the journal that are damaged, or that were and are moved aside, and what is left of crashes.
 
     Exits with 1 while there is damage that `upsert-cli journal repair` has not dealt with. Leftovers are copies of
@@ -50,7 +50,7 @@ def check(session: Session, *, json: bool) -> None:
 @journal.command()
 @json_option("Print one JSON object.")
 @common_options
-def repair(session: Session, *, json: bool) -> None:
+def repair(session: Invocation, *, json: bool) -> None:
     """Restore what is damaged from the generation before, and save whole tasks out of damaged files.
 
     Damaged files are moved aside and kept. What killed processes have left goes: copies of standard input without a
@@ -70,7 +70,7 @@ def repair(session: Session, *, json: bool) -> None:
     _conclude(session, found, remedy="look at what these files hold")
 
 
-def _conclude(session: Session, found: tuple[Damage, ...], *, remedy: str) -> None:
+def _conclude(session: Invocation, found: tuple[Damage, ...], *, remedy: str) -> None:
     left = sum(not damage.settled for damage in found)
     folder = session.journal.folder
     if left:
@@ -79,7 +79,7 @@ def _conclude(session: Session, found: tuple[Damage, ...], *, remedy: str) -> No
     session.terminal.say(f"the journal in {folder} is sound")
 
 
-def _as_json(session: Session, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:
+def _as_json(session: Invocation, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:
     complete = session.terminal.printed.complete
     damaged = [
         {"path": str(damage.path), "reason": complete(damage.reason), "settled": damage.settled} for damage in found
@@ -92,7 +92,7 @@ def _as_json(session: Session, found: tuple[Damage, ...], left: Sequence[Leftove
     }
 
 
-def _name_of(session: Session, one: Leftover) -> str:
+def _name_of(session: Invocation, one: Leftover) -> str:
     """Return a leftover's path, below the journal if it is there."""
     folder = session.journal.folder
     return str(one.path.relative_to(folder) if one.path.is_relative_to(folder) else one.path)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.candidates import files
+from upsert_cli.cli.completions import files
 from upsert_cli.cli.options import Decorator, NewTaskId, all_of, json_option, option
+from upsert_cli.cli.param_types import Number, RayAddress, Scope, Share
 from upsert_cli.cli.target_options import chroma_option, model_choices
-from upsert_cli.cli.values import Number, RayAddress, Scope, Share
-from upsert_cli.loading.request import DEFAULT_MAX_DELETE
-from upsert_cli.stream.chroma.patience import RETRY_FOR
+from upsert_cli.load.options import DEFAULT_MAX_DELETE
+from upsert_cli.retry import RETRY_FOR
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024
 MAX_THREADS = 256

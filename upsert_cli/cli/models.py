@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.options import Session, common_options, json_option
+from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.target_options import model_options
-from upsert_cli.cli.text import safe_json
+from upsert_cli.embedding.embedder import PROBE_TEXT, FastEmbedder
+from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.limits import require_resources
-from upsert_cli.models import find_model, list_models
-from upsert_cli.stream.embedder import PROBE_TEXT, FastEmbedder
+from upsert_cli.text import safe_json
 
 _COLUMNS = (
     Column(title="NAME"),
@@ -32,7 +32,7 @@ def models() -> None:
 @models.command("list")
 @json_option("Print an array of models.")
 @common_options
-def list_all(session: Session, *, json: bool) -> None:
+def list_all(session: Invocation, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
     if json:
@@ -55,7 +55,7 @@ def list_all(session: Session, *, json: bool) -> None:
 @model_options()
 @json_option("Print the model as one JSON object.")
 @common_options
-def fetch(session: Session, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
+def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
     """Make a model available ahead of time, for an image build or an air-gapped machine.
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
@@ -68,7 +68,7 @@ def fetch(session: Session, *, model: str, model_path: Path | None, offline: boo
 @model_options()
 @json_option("Print the model as one JSON object.")
 @common_options
-def check(session: Session, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
+def check(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
     """Load a model, embed a text, and say its dimension, limit, source and path."""
     found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
     require_resources()

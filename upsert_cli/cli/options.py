@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.printed_commands import PrintedCommands, remember
 from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, setting_of
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.configuration import PROJECT_FILE, USER_FILE, split_list
-from upsert_cli.folders import expanded, no_home, state_folder
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.tasks import LATEST, valid_task_id
+from upsert_cli.journal.task import LATEST, valid_task_id
+from upsert_cli.paths import expanded, no_home, state_folder
+from upsert_cli.report.printed_commands import PrintedCommands, remember
+from upsert_cli.settings import PROJECT_FILE, USER_FILE, split_list
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -94,9 +94,9 @@ class Option(click.Option):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Returns what a shell offers as the option's value."""
-        from upsert_cli.cli import candidates
+        from upsert_cli.cli import completions
 
-        by_name = {"collection": candidates.collections, "model": candidates.models, "chroma": candidates.folders}
+        by_name = {"collection": completions.collections, "model": completions.models, "chroma": completions.folders}
         if self.name in by_name:
             return by_name[self.name](ctx, self, incomplete)
         return super().shell_complete(ctx, incomplete)
@@ -130,7 +130,7 @@ option = functools.partial(click.option, cls=Option, show_envvar=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class Invocation:
     """What every command works with."""
 
     known_journal: Journal | None
@@ -172,7 +172,7 @@ class TaskId(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Returns the ids that a shell offers."""
-        from upsert_cli.cli.candidates import task_ids
+        from upsert_cli.cli.completions import task_ids
 
         return task_ids(ctx, param, incomplete)
 
@@ -252,7 +252,7 @@ def common_options(command: Command) -> Command:
         names = ("quiet", "verbose", "color", "progress")
         ctx = click.get_current_context()
         shown = {name: options.pop(name) for name in names}
-        session = Session(known_journal=journal, terminal=Terminal(**shown, printed=PrintedCommands.typed_in(ctx)))
+        session = Invocation(known_journal=journal, terminal=Terminal(**shown, printed=PrintedCommands.typed_in(ctx)))
         ctx.find_root().obj = session
         try:
             command(session, **options)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import click
 
-from upsert_cli.cli.moments import Moment
-from upsert_cli.cli.options import HOW_TO_REPEAT, Session, common_options, json_option, option
+from upsert_cli.cli.dates import Moment
+from upsert_cli.cli.options import HOW_TO_REPEAT, Invocation, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.text import safe_json
-from upsert_cli.journal.pruning import FINAL, OldTask, Wanted
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.prune import FINAL, OldTask, Wanted
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.text import safe_json
 
 _COLUMNS = (Column(title="ID"), Column(title="STATUS"), Column(title="UPDATED", widths=(11,)))
 
@@ -31,7 +31,7 @@ _COLUMNS = (Column(title="ID"), Column(title="STATUS"), Column(title="UPDATED", 
 @json_option("Print one JSON object.")
 @common_options
 def prune(
-    session: Session, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
+    session: Invocation, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
 ) -> None:
     """Remove old tasks from the journal; no collection is touched.
 

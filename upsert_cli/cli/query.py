@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from upsert_cli.checking.querying import Nearest, Question, nearest
-from upsert_cli.checking.subject import Subject
-from upsert_cli.cli.options import Session, all_of, common_options, json_option, option, typed_text
+from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option, typed_text
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
-from upsert_cli.cli.text import safe_json
 from upsert_cli.limits import require_resources
-from upsert_cli.loading.request import Options
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.text import safe_json
+from upsert_cli.verify.expected import Subject
+from upsert_cli.verify.query import Nearest, Question, nearest
 
 MAX_RECORDS = 1_000
 
@@ -54,7 +54,7 @@ class Filter(click.ParamType[dict[str, Any]]):
 @json_option("Print the records as one JSON object, with documents and metadata.")
 @common_options
 def query(
-    session: Session,
+    session: Invocation,
     *,
     text: str,
     rows: int,
@@ -74,7 +74,7 @@ def query(
     upsert-cli query 'bread without kneading'
     upsert-cli query 'bread without kneading' -n 3 --where '{"year": {"$gte": 2020}}' --json
     """
-    options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     require_resources()
     subject = Subject.of_collection(session.journal, chroma, collection, options)
     terminal = session.terminal
@@ -86,7 +86,7 @@ def query(
         _show(session, found)
 
 
-def _show(session: Session, found: Nearest) -> None:
+def _show(session: Invocation, found: Nearest) -> None:
     rows = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _document(hit.text or "")) for hit in found.hits]
     print_table(session.terminal, _COLUMNS, rows)
     if not rows:

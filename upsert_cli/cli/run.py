@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from upsert_cli.cli.asked import request_of
-from upsert_cli.cli.eventful import Eventful
+from upsert_cli.cli.json_command import Eventful
 from upsert_cli.cli.load_options import MAX_DELETE_HELP, MAX_FAILURES_HELP, load_options, metrics_option
-from upsert_cli.cli.mapping import mapping_options
-from upsert_cli.cli.options import Session, TaskId, common_options, json_option, option
-from upsert_cli.cli.report import RunReport
+from upsert_cli.cli.load_report import RunReport
+from upsert_cli.cli.load_request import request_of
+from upsert_cli.cli.mapping_options import mapping_options
+from upsert_cli.cli.notifications import Notifications
+from upsert_cli.cli.options import Invocation, TaskId, common_options, json_option, option
+from upsert_cli.cli.param_types import Share
 from upsert_cli.cli.streams import require_stdout
-from upsert_cli.cli.values import Share
-from upsert_cli.cli.watchers import Watchers
 from upsert_cli.errors import TargetInUse
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
-from upsert_cli.loading.request import Kind, Request, exit_code
+from upsert_cli.load.options import Kind, LoadRequest, exit_code
 
 if TYPE_CHECKING:
-    from upsert_cli.loading.opening import Opening
+    from upsert_cli.load.opening import Opening
 
 _FAILED_ONLY_HELP = (
     "Read only the rejected rows again. It applies once a cause outside the sources is gone, such as a missing file "
@@ -40,7 +40,7 @@ _FAILED_ONLY_HELP = (
 @load_options("default")
 @mapping_options()
 @common_options
-def run(session: Session, **options: Any) -> None:
+def run(session: Invocation, **options: Any) -> None:
     """Load items into the default collection, as a task.
 
     SOURCE is a file of JSONL, CSV, TSV (these also with .gz or .zst) or Parquet, a folder of them, a glob, or - for
@@ -63,7 +63,7 @@ def categories() -> None:
 @load_options("categories")
 @mapping_options()
 @common_options
-def run_categories(session: Session, **options: Any) -> None:
+def run_categories(session: Invocation, **options: Any) -> None:
     """Load items into the categories collection, as a task.
 
     The same as `upsert-cli run`, with another default for --collection.
@@ -82,7 +82,7 @@ def run_categories(session: Session, **options: Any) -> None:
 @json_option("Print one JSON object a line, the last one a summary.")
 @common_options
 def restart(
-    session: Session,
+    session: Invocation,
     *,
     task_id: str,
     from_start: bool,
@@ -106,7 +106,7 @@ def restart(
     limits = {"max_failures": max_failures, "max_delete": max_delete}
 
     def opening() -> Opening:
-        from upsert_cli.loading.opening import reopen_task
+        from upsert_cli.load.opening import reopen_task
 
         if not enqueue:
             require_resources()
@@ -120,10 +120,10 @@ def restart(
             enqueue=enqueue,
         )
 
-    _work(session, json=json, opening=opening, watchers=Watchers(terminal=session.terminal, metrics=metrics_file))
+    _work(session, json=json, opening=opening, watchers=Notifications(terminal=session.terminal, metrics=metrics_file))
 
 
-def _load(session: Session, kind: Kind, **options: Any) -> None:
+def _load(session: Invocation, kind: Kind, **options: Any) -> None:
     json, verify, if_running = options["json"], options["verify"], options["if_running"]
     wait_timeout: float | None = options["wait_timeout"]
     if options["enqueue"] and not session.terminal.quiet:
@@ -134,7 +134,7 @@ def _load(session: Session, kind: Kind, **options: Any) -> None:
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
 
     def opening() -> Opening:
-        from upsert_cli.loading.opening import open_task
+        from upsert_cli.load.opening import open_task
 
         if not request.enqueue:
             require_resources()
@@ -147,17 +147,17 @@ def _load(session: Session, kind: Kind, **options: Any) -> None:
         wait_until=wait_until if if_running == "wait" else -math.inf,
         skip=if_running == "skip",
         verify=verify,
-        watchers=Watchers(terminal=session.terminal, metrics=options["metrics_file"], request=request),
+        watchers=Notifications(terminal=session.terminal, metrics=options["metrics_file"], request=request),
     )
 
 
-def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) -> NoReturn:
+def _rehearse(session: Invocation, request: LoadRequest, *, json: bool, compare: bool) -> NoReturn:
     """Says what a load would do, and exits as it would."""
-    from upsert_cli.loading.rehearsal import rehearse
+    from upsert_cli.load.dry_run import dry_run_load
 
     with RunReport(session.journal, session.terminal, json=json) as report:
         require_resources()
-        outcome = rehearse(
+        outcome = dry_run_load(
             session.journal,
             request,
             stdin=sys.stdin.buffer,
@@ -166,22 +166,22 @@ def _rehearse(session: Session, request: Request, *, json: bool, compare: bool) 
             warn=report.noted,
         )
         code = request.options.done_code(outcome.counts) if outcome.broken is None else outcome.broken.exit_code
-        report.rehearsed(outcome, exit_code=code)
+        report.dry_run_finished(outcome, exit_code=code)
     click.get_current_context().exit(code)
 
 
 def _work(
-    session: Session,
+    session: Invocation,
     *,
     json: bool,
     opening: Callable[[], Opening],
     wait_until: float = -math.inf,
     skip: bool = False,
     verify: bool = False,
-    watchers: Watchers | None = None,
+    watchers: Notifications | None = None,
 ) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
-    from upsert_cli.loading.pipeline import run_task
+    from upsert_cli.load.run import run_task
 
     with RunReport(session.journal, session.terminal, json=json, watchers=watchers) as report:
         opened = opening()
@@ -215,10 +215,10 @@ def _work(
     click.get_current_context().exit(code)
 
 
-def _verify(session: Session, report: RunReport, task: Task, code: int) -> int:
+def _verify(session: Invocation, report: RunReport, task: Task, code: int) -> int:
     """Reads back what a task loaded, and returns the graver of the two exit codes."""
-    from upsert_cli.checking.subject import Subject
-    from upsert_cli.checking.verification import verify as verify_subject
+    from upsert_cli.verify.expected import Subject
+    from upsert_cli.verify.verification import verify as verify_subject
 
     if task.status is not TaskStatus.DONE:
         return code

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from upsert_cli.configuration import Configuration, Setting, read_configuration
 from upsert_cli.errors import BadSetting, UsageFault
-from upsert_cli.folders import expanded
+from upsert_cli.paths import expanded
+from upsert_cli.settings import Configuration, Setting, read_configuration
 
 OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
 CHOICE_OF_FILE = ("config", "profile")  # options that say which settings count, and so are none themselves
-_KEPT = "upsert_cli.configuration"
+_KEPT = "upsert_cli.settings"
 _CHECKED = f"{_KEPT}.checked"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.cli.text import ellipsis, safe, tab_separated
+from upsert_cli.text import ellipsis, safe, tab_separated
 
 if TYPE_CHECKING:
     from rich.text import Text

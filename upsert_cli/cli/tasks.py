@@ -9,18 +9,18 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli import watching
-from upsert_cli.cli.moments import Moment
-from upsert_cli.cli.options import HOW_TO_REPEAT, Session, TaskId, common_options, json_option, option
-from upsert_cli.cli.printed_commands import how_to_continue
+from upsert_cli.cli import refresh
+from upsert_cli.cli.dates import Moment
+from upsert_cli.cli.options import HOW_TO_REPEAT, Invocation, TaskId, common_options, json_option, option
+from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.tables import Column, print_pairs, print_table
-from upsert_cli.cli.task_words import state_of
-from upsert_cli.cli.text import counts_line, safe_json, seconds_line
-from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
+from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.attempts import Attempt
-from upsert_cli.journal.tasks import DIED, Task, TaskStatus
+from upsert_cli.journal.task import DIED, Task, TaskStatus
+from upsert_cli.report.printed_commands import how_to_continue
+from upsert_cli.text import counts_line, safe_json, seconds_line
 
 MAX_LIMIT = 1_000_000
 DIED_NAMED = 5  # tasks that died of which `list` names the next command
@@ -34,7 +34,7 @@ WAIT_STEP = 0.2  # seconds between two looks at a task that is being canceled
 @option("--follow", is_flag=True, help="Show how it goes, whoever runs it, until it has ended.")
 @option("--exit-status", is_flag=True, help="Exit as the task did.")
 @common_options
-def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> None:
+def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> None:
     """Show one task: state, progress, counts, rejected items.
 
     TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task. Takes no lock, so it answers
@@ -43,7 +43,7 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
     if follow and failed:
         raise click.UsageError("--failed prints what was rejected so far, so it does not go with --follow.")
     task_id = session.journal.resolve(task_id)
-    task, running = watching.follow(session, task_id, json=json) if follow else session.journal.look_at(task_id)
+    task, running = refresh.follow(session, task_id, json=json) if follow else session.journal.look_at(task_id)
     if failed:
         require_stdout()  # also where there is nothing to print
         for record in session.journal.rejects(task_id):
@@ -69,14 +69,14 @@ def info(session: Session, *, task_id: str, json: bool, failed: bool, follow: bo
 @option(
     "--watch",
     is_flag=False,
-    flag_value=watching.WATCH_SECONDS,
+    flag_value=refresh.WATCH_SECONDS,
     type=Number(0.1, MAX_WATCH_SECONDS),
     metavar="[SECS]",
-    help=f"Show them anew every {watching.WATCH_SECONDS:g} or SECS seconds, until a signal comes.",
+    help=f"Show them anew every {refresh.WATCH_SECONDS:g} or SECS seconds, until a signal comes.",
 )
 @json_option("Print an array of tasks; with --watch one a line.")
 @common_options
-def list_tasks(session: Session, *, watch: float | None, json: bool, **which: Any) -> None:
+def list_tasks(session: Invocation, *, watch: float | None, json: bool, **which: Any) -> None:
     """List the tasks, newest first.
 
     Takes no lock, so it answers while a load runs.
@@ -100,9 +100,9 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
         show(tasks)
         _explain_list(session, tasks, narrowed=bool(which["statuses"] or which["since"] or which["offset"]))
     elif not json and sys.stdout.isatty():
-        watching.watch_rows(session.terminal, _COLUMNS, rows, seconds=watch)
+        refresh.watch_rows(session.terminal, _COLUMNS, rows, seconds=watch)
     else:
-        watching.watch_lines(lambda: show(found()), seconds=watch)
+        refresh.watch_lines(lambda: show(found()), seconds=watch)
 
 
 @click.command()
@@ -110,7 +110,7 @@ def list_tasks(session: Session, *, watch: float | None, json: bool, **which: An
 @option("--wait", type=Number(0), metavar="SECS", help="Wait so long until the runner has stopped.")
 @json_option("Print the task as one JSON object.")
 @common_options
-def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) -> None:
+def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool) -> None:
     """Stop a task, also one that another process runs.
 
     TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task. A running task stops within
@@ -137,11 +137,11 @@ def cancel(session: Session, *, task_id: str, wait: float | None, json: bool) ->
         session.terminal.say(f"task {task_id} will stop after the batch in flight; `upsert-cli info {task_id}` tells")
 
 
-def _as_json(session: Session, task: Task, *, running: bool) -> dict[str, Any]:
+def _as_json(session: Invocation, task: Task, *, running: bool) -> dict[str, Any]:
     return session.terminal.printed.in_task(task).as_json(running=running)
 
 
-def _explain_list(session: Session, tasks: Sequence[tuple[Task, bool]], *, narrowed: bool) -> None:
+def _explain_list(session: Invocation, tasks: Sequence[tuple[Task, bool]], *, narrowed: bool) -> None:
     """Say on stderr what a table cannot: where no task was found, and what continues those that died."""
     if not tasks:
         which = "no tasks that match" if narrowed else "no tasks"
@@ -154,7 +154,7 @@ def _explain_list(session: Session, tasks: Sequence[tuple[Task, bool]], *, narro
 
 
 def _state_code(task: Task, *, running: bool) -> int:
-    from upsert_cli.loading.request import exit_code  # with all options of a load, for one option of `info`
+    from upsert_cli.load.options import exit_code  # with all options of a load, for one option of `info`
 
     if task.has_died(running=running):
         return UpsertCliError.exit_code  # its runner has died
@@ -185,7 +185,7 @@ def _row(task: Task, *, running: bool) -> tuple[str, ...]:
     )
 
 
-def _described(session: Session, task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+def _described(session: Invocation, task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
     complete = session.terminal.printed.complete
     task = session.terminal.printed.in_task(task)
     yield "task", task.id

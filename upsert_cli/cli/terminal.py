@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from upsert_cli.cli.actions import Level, annotation, in_actions
-from upsert_cli.cli.printed_commands import AS_WRITTEN, PrintedCommands
-from upsert_cli.cli.text import safe
 from upsert_cli.redaction import in_message
+from upsert_cli.report.github import Level, annotation, in_actions
+from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
+from upsert_cli.text import safe
 
 if TYPE_CHECKING:
     from rich.console import Console

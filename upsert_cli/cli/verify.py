@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.checking.repair import repair as repair_subject
-from upsert_cli.checking.subject import Subject
-from upsert_cli.checking.verification import Verification
-from upsert_cli.checking.verification import verify as verify_subject
-from upsert_cli.cli.options import Session, TaskId, all_of, common_options, json_option, option
-from upsert_cli.cli.printed_commands import how_to_continue
+from upsert_cli.cli.options import Invocation, TaskId, all_of, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
-from upsert_cli.cli.text import safe_json
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.tasks import TaskStatus
+from upsert_cli.journal.task import TaskStatus
 from upsert_cli.limits import require_resources
-from upsert_cli.loading.request import Options
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.report.printed_commands import how_to_continue
+from upsert_cli.text import safe_json
+from upsert_cli.verify.expected import Subject
+from upsert_cli.verify.repair import repair as repair_subject
+from upsert_cli.verify.verification import Verification
+from upsert_cli.verify.verification import verify as verify_subject
 
 _COLUMNS = (Column(title="PROBLEM"), Column(title="ID"), Column(title="DETAIL", widths=(40, 20)))
 
@@ -32,7 +32,7 @@ _COLUMNS = (Column(title="PROBLEM"), Column(title="ID"), Column(title="DETAIL", 
 @json_option("Print the outcome as one JSON object, also on failure.")
 @common_options
 def verify(
-    session: Session,
+    session: Invocation,
     *,
     task_id: str | None,
     chroma: str,
@@ -54,7 +54,7 @@ def verify(
     upsert-cli verify nightly-2026-11-24
     upsert-cli verify --collection default --chroma ./chroma --repair
     """
-    options = Options(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     try:
         require_resources()
         if task_id is not None:
@@ -73,7 +73,7 @@ def verify(
     click.get_current_context().exit(outcome.exit_code)
 
 
-def _warn_of_missing_rows(session: Session, task_id: str) -> None:
+def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
     """Say before rows are reported as missing that their task has not loaded them yet."""
     task, running = session.journal.look_at(task_id)
     if running or task.status is TaskStatus.DONE:
@@ -83,7 +83,7 @@ def _warn_of_missing_rows(session: Session, task_id: str) -> None:
     session.terminal.warn(f"{what}, so rows may be missing; {how_to_continue(task)}")
 
 
-def _show(session: Session, outcome: Verification, *, json: bool) -> None:
+def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
     if json:
         click.echo(safe_json(outcome.as_json()))
     elif outcome.found.wrong:

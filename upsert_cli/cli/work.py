@@ -9,20 +9,20 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.eventful import Eventful
 from upsert_cli.cli.events import took
+from upsert_cli.cli.json_command import Eventful
 from upsert_cli.cli.load_options import metrics_option
-from upsert_cli.cli.options import Session, common_options, json_option, option
-from upsert_cli.cli.report import RunReport
-from upsert_cli.cli.text import safe_json
-from upsert_cli.cli.values import MAX_WATCH_SECONDS, Number
-from upsert_cli.cli.watchers import Watchers
+from upsert_cli.cli.load_report import RunReport
+from upsert_cli.cli.notifications import Notifications
+from upsert_cli.cli.options import Invocation, common_options, json_option, option
+from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.tasks import Task
+from upsert_cli.journal.task import Task
 from upsert_cli.limits import require_resources
-from upsert_cli.loading.request import gravest
-from upsert_cli.loading.stopping import Ended, code_of
-from upsert_cli.loading.worker import Outcome, run_queued
+from upsert_cli.load.options import worst_exit_code
+from upsert_cli.load.queue import QueueResult, run_queued
+from upsert_cli.load.stop import EndedBySignal, exit_code_of
+from upsert_cli.text import safe_json
 
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs milliseconds
 
@@ -43,7 +43,7 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look costs mil
 @json_option("Print one JSON object a line: those of each task, and a summary of all as the last one.")
 @common_options
 def work(
-    session: Session,
+    session: Invocation,
     *,
     once: bool,
     watch: float | None,
@@ -64,7 +64,7 @@ def work(
     """
     if once and (watch is not None or max_tasks is not None):
         raise click.UsageError("--once runs one task; it goes neither with --watch nor with --max-tasks.")
-    shift = _Shift(session, Watchers(terminal=session.terminal, metrics=metrics_file), json=json)
+    shift = _Shift(session, Notifications(terminal=session.terminal, metrics=metrics_file), json=json)
     outcomes = run_queued(
         session.journal,
         observe=shift.begin,
@@ -77,17 +77,17 @@ def work(
         with closing(outcomes):
             for outcome in outcomes:
                 shift.end(outcome)
-    except (UpsertCliError, Ended) as error:
+    except (UpsertCliError, EndedBySignal) as error:
         shift.broken_off(error)
         raise
     shift.close()
-    click.get_current_context().exit(gravest(shift.codes))
+    click.get_current_context().exit(worst_exit_code(shift.codes))
 
 
 class _Shift:
     """What one worker says about its tasks, one after the other."""
 
-    def __init__(self, session: Session, watchers: Watchers, *, json: bool) -> None:
+    def __init__(self, session: Invocation, watchers: Notifications, *, json: bool) -> None:
         self.codes: list[int] = []
         self._session = session
         self._watchers = watchers
@@ -107,7 +107,7 @@ class _Shift:
         )
         return self._report
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: QueueResult) -> None:
         """Says how a task ended."""
         self.codes.append(outcome.exit_code)
         self._statuses[outcome.task.status.value] += 1
@@ -121,15 +121,15 @@ class _Shift:
             self._session.terminal.fail(str(outcome.error))
         self._session.show_warnings()  # a worker that watches may not come to its end for weeks
 
-    def broken_off(self, error: UpsertCliError | Ended) -> None:
+    def broken_off(self, error: UpsertCliError | EndedBySignal) -> None:
         """Says how far the task is in whose middle the worker ends."""
         if self._report is not None:
-            self._report.failed(error, exit_code=code_of(error))
-        self._summary(code_of(error))
+            self._report.failed(error, exit_code=exit_code_of(error))
+        self._summary(exit_code_of(error))
 
     def close(self) -> None:
         """Says what was done."""
-        self._summary(gravest(self.codes))
+        self._summary(worst_exit_code(self.codes))
         each = ", ".join(f"{count:,} {status}" for status, count in sorted(self._statuses.items()))
         done = f"{len(self.codes):,} task{'s' * (len(self.codes) != 1)} run: {each}" if each else "nothing was pending"
         self._session.terminal.say(done)

@@ -1,1 +1,1 @@
-"""The tasks that were run, in files that no crash leaves unreadable."""
+"""Keeps tasks and their states in TinyDB files."""

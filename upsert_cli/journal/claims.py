@@ -17,14 +17,14 @@ from upsert_cli.errors import (
     TaskNotFound,
     WrongStatus,
 )
-from upsert_cli.journal.courses import Course, read_course, write_course
-from upsert_cli.journal.files import sync_folder, writing_to
+from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.layout import Layout
-from upsert_cli.journal.leases import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.receipts import Receipts, remove_receipts
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.tasks import Task, TaskStatus, utc_now
-from upsert_cli.leases import Lease
+from upsert_cli.journal.state_files import sync_folder, writing_to
+from upsert_cli.journal.task import Task, TaskStatus, utc_now
+from upsert_cli.journal.timeline import Timeline, read_timeline, write_timeline
+from upsert_cli.locks import Lease
 
 
 class TaskRecords(Protocol):
@@ -81,13 +81,13 @@ class Claim:
         """Replace the checkpoint, which is what moves the time at which the task was updated."""
         write_checkpoint(self._progress, replace(checkpoint, saved_at=utc_now()))
 
-    def course(self) -> Course:
+    def course(self) -> Timeline:
         """Returns how the task went so far."""
-        return read_course(self._course)
+        return read_timeline(self._course)
 
-    def save_course(self, course: Course) -> None:
+    def save_course(self, course: Timeline) -> None:
         """Keeps a course in place of the one before."""
-        write_course(self._course, course)
+        write_timeline(self._course, course)
 
     def drop_checkpoint(self) -> None:
         """Makes the next attempt begin at the start."""

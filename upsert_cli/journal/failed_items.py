@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from upsert_cli.journal.validtext import valid_json
+from upsert_cli.journal.valid_text import valid_json
 
 FAILED_ITEMS = 20  # rejects in a task's record; all of them are in its rejects file
 FAILED_ITEMS_CHARS = 16_384  # characters of JSON for all rejects in a record, so that a segment stays small

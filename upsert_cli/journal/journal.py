@@ -11,24 +11,21 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from upsert_cli.errors import TaskExists, TaskRunning, WrongStatus
+from upsert_cli.journal.checkpoint import take_task_lease
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.files import locked, writing_to
-from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import FORMAT
-from upsert_cli.journal.leases import take_task_lease
-from upsert_cli.journal.pruning import OldTask, Wanted, old_tasks, prune
-from upsert_cli.journal.reader import Reader
-from upsert_cli.journal.repair import repair
-from upsert_cli.journal.segments import Damage
+from upsert_cli.journal.prune import OldTask, Wanted, old_tasks, prune
+from upsert_cli.journal.reader import JournalReader
+from upsert_cli.journal.salvage import repair
 from upsert_cli.journal.spool import new_incoming, remove_stale
-from upsert_cli.journal.taskdamage import mended_task_files
-from upsert_cli.journal.tasks import Task, TaskStatus
+from upsert_cli.journal.state_files import locked, writing_to
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.journal.task_damage import mended_task_files
+from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.owned_folders import own
 
-__all__ = ["Claim", "Damage", "Journal"]
 
-
-class Journal(Reader):
+class Journal(JournalReader):
     """All tasks of a journal folder; an object serves one thread."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,7 +47,7 @@ class Journal(Reader):
         """
         steps: list[str] = []
         if self.folder.exists():
-            history = History(self.folder, warn=steps.append)
+            history = TaskTable(self.folder, warn=steps.append)
             with self._allocation(steps.append), closing(history):
                 repair(self.folder, history, tell=steps.append)
             steps += mended_task_files(self._layout, claim=self.claim)

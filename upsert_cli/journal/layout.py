@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from upsert_cli.errors import InvalidTaskId, JournalTooNew
-from upsert_cli.journal.files import make_folder, move_aside, read_whole, reading_from, replace_file
-from upsert_cli.journal.tasks import valid_task_id
+from upsert_cli.journal.state_files import make_folder, move_aside, read_whole, reading_from, replace_file
+from upsert_cli.journal.task import valid_task_id
 
 FORMAT = 1
 MIGRATIONS: dict[int, Callable[[Path], None]] = {}

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import AmbiguousTaskId, JournalDamaged, TaskNotFound
-from upsert_cli.journal.courses import Course, read_course
-from upsert_cli.journal.files import reading_from
-from upsert_cli.journal.history import History
 from upsert_cli.journal.layout import Layout
-from upsert_cli.journal.present import Present
 from upsert_cli.journal.segments import Damage
 from upsert_cli.journal.spool import leftovers
-from upsert_cli.journal.taskdamage import damaged_task_files
-from upsert_cli.journal.taskfile import SEGMENT_TASKS, Record
-from upsert_cli.journal.tasks import DIED, LATEST, Task, TaskStatus
-from upsert_cli.leases import Lease
+from upsert_cli.journal.state_files import reading_from
+from upsert_cli.journal.storage import SEGMENT_TASKS, Record
+from upsert_cli.journal.task import DIED, LATEST, Task, TaskStatus
+from upsert_cli.journal.task_damage import damaged_task_files
+from upsert_cli.journal.task_snapshot import TaskSnapshot
+from upsert_cli.journal.task_table import TaskTable
+from upsert_cli.journal.timeline import Timeline, read_timeline
+from upsert_cli.locks import Lease
 from upsert_cli.owned_folders import Leftover
 
 Tasks: TypeAlias = list[Task]  # inside the class, `list` is the method
 Leftovers: TypeAlias = list[Leftover]
 
 
-class Reader:
+class JournalReader:
     """What is asked of a journal without changing it."""
 
     def __init__(self, folder: Path) -> None:
@@ -35,8 +35,8 @@ class Reader:
         """What was found damaged, and what was done about it; one line each, for the caller to show."""
 
         self._layout = Layout(self.folder)
-        self._history = History(self.folder, warn=self._warn)
-        self._present = Present(self._layout, find=self._recorded, warn=self._warn)
+        self._history = TaskTable(self.folder, warn=self._warn)
+        self._present = TaskSnapshot(self._layout, find=self._recorded, warn=self._warn)
 
     def resolve(self, name: str) -> str:
         """Return the id that a user means: an id, a beginning that only one id has, or `latest` for the newest task.
@@ -156,9 +156,9 @@ class Reader:
         """Yields the items of a task that could not be loaded; while they are retried, also those that wait for it."""
         return self._present.rejects(task_id)
 
-    def course(self, task_id: str) -> Course:
+    def course(self, task_id: str) -> Timeline:
         """Returns how a task went, in a few points; an empty course where that is not known."""
-        return read_course(self._layout.course(task_id))
+        return read_timeline(self._layout.course(task_id))
 
     def leftovers(self) -> Leftovers:
         """Return what killed processes have left of standard input; nothing where a damaged file may hold its task."""

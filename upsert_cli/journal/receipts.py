@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.files import make_folder, open_private, writing_to
 from upsert_cli.journal.rejects import line_of
-from upsert_cli.journal.validtext import valid_json
+from upsert_cli.journal.state_files import make_folder, open_private, writing_to
+from upsert_cli.journal.valid_text import valid_json
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.files import make_folder, open_private, reading_from, write_all, writing_to
-from upsert_cli.journal.leases import Checkpoint
-from upsert_cli.journal.validtext import valid_json
+from upsert_cli.journal.checkpoint import Checkpoint
+from upsert_cli.journal.state_files import make_folder, open_private, reading_from, write_all, writing_to
+from upsert_cli.journal.valid_text import valid_json
 
 
 class RejectsFile:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.files import keep_generation, locked, move_aside, reading_from, sync_folder, writing_to
-from upsert_cli.journal.taskfile import TaskFile, backup_of
+from upsert_cli.journal.state_files import keep_generation, locked, move_aside, reading_from, sync_folder, writing_to
+from upsert_cli.journal.storage import TaskFile, backup_of
 
 RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of
 

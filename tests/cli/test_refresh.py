@@ -1,0 +1,172 @@
+"""Looking at tasks while others run them: `list --since`, `list --watch`, `info --follow`, and the attempts."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal, read_drawn
+from tests.journal.conftest import die, finish, start
+from tests.support.journal_tasks import make_checkpoint, make_task
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
+from upsert_cli.journal.task import TaskStatus
+
+SECONDS = 60.0  # seconds after which a test gives up
+
+
+def _ago(**age: float) -> str:
+    return (datetime.now(UTC) - timedelta(**age)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[Any]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield json.loads(line)
+
+
+def test_since_an_age_or_a_date(terminal: Terminal) -> None:
+    """`--since` takes an age, a date, a date with its zone; a date without one is of the local time."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("old", created_at="2026-01-01T00:30:00Z"))
+    journal.create(make_task("today", created_at=_ago(hours=3)))
+    journal.create(make_task("new", created_at=_ago(minutes=5)))
+
+    def ids(since: str) -> list[str]:
+        listed = terminal.type(f"upsert-cli list --json --since {since}").stdout
+        return [task["id"] for task in json.loads(listed)]
+
+    assert ids("2h") == ["new"]
+    assert ids("1d --limit 1 --offset 1") == ["today"]
+    assert ids("2026-01-01T00:30:00Z") == ["new", "today", "old"]
+    assert ids("2026-01-01T02:30:01+02:00") == ["new", "today"]
+    terminal.env["TZ"] = "Asia/Tokyo"  # nine hours ahead: its day began before
+    assert ids("2026-01-01") == ["new", "today", "old"]
+    terminal.env["TZ"] = "America/New_York"
+    assert ids("2026-01-01") == ["new", "today"]
+    assert "neither an age" in terminal.type("upsert-cli list --since yesterday", expect=2).stderr
+
+
+def test_since_reads_no_more_than_it_has_to(tmp_path: Path) -> None:
+    """A task that is out of order is found all the same; far behind the last one nothing is read any more."""
+    journal = Journal(tmp_path)
+    journal.create(make_task("first"))
+    for number in range(1, 5):
+        records = [make_task(f"t{number}-{place}").as_record() for place in range(SEGMENT_TASKS - 1)]
+        TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
+    (tmp_path / "tasks-000002.json").write_bytes(b"damaged")  # would be named if it were read
+    (tmp_path / "tasks-000002.json.bak").unlink()
+    TaskFile(tmp_path / "tasks-000004.json").insert(make_task("one", created_at=_ago(hours=1)).as_record())
+    TaskFile(tmp_path / "tasks-000004.json").update(make_task("t4-9", created_at=_ago(hours=1)).as_record())
+    looking = Journal(tmp_path)
+    assert [task.id for task in looking.list(since=_ago(hours=2))] == ["one", "t4-9"]
+    assert looking.warnings == []
+
+
+def test_a_list_that_is_watched_in_a_pipe(terminal: Terminal) -> None:
+    """`list --watch --json` prints an array a line, sees what comes, and ends by the signal that is sent."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("one"))
+    process = terminal.start("upsert-cli list --watch 0.1 --json")
+    lines = _lines(process)
+    assert [task["id"] for task in next(lines)] == ["one"]
+    journal.create(make_task("two"))
+    assert ["two", "one"] in ([task["id"] for task in line] for line in lines)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == -signal.SIGTERM
+    assert errors.startswith("error: stopped by SIGTERM while it was watching")
+
+
+def test_what_is_watched_on_a_terminal(terminal: Terminal) -> None:
+    """On a terminal a list is drawn over itself and a followed task has a bar; Ctrl-C gives the cursor back."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("one", total=100))
+    claim = start(journal, "one")
+    claim.save(make_checkpoint(30))
+    for line in ("upsert-cli list --watch 0.1", "upsert-cli info one --follow"):
+        ours, theirs = pty.openpty()
+        environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "100"}
+        process = subprocess.Popen(
+            terminal.arguments(line), cwd=terminal.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        drawn = b""
+        while b"30/100" not in drawn:
+            drawn += os.read(ours, 65_536)
+        process.send_signal(signal.SIGINT)
+        drawn += read_drawn(ours)
+        os.close(ours)
+        assert process.wait(SECONDS) == -signal.SIGINT
+        assert drawn.rfind(b"\x1b[?25h") > drawn.rfind(b"\x1b[?25l") >= 0
+        assert b"Traceback" not in drawn
+    claim.release()
+
+
+def test_a_task_is_followed_to_its_end(terminal: Terminal) -> None:
+    """`info --follow --json` prints a line at each change, from pending to the end, and exits as the task did."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("t", total=100))
+    process = terminal.start("upsert-cli info t --follow --json --exit-status")
+    lines = _lines(process)
+    assert next(lines)["status"] == "pending"
+    claim = start(journal)
+    assert next(lines)["running"] is True
+    claim.save(make_checkpoint(30))
+    assert next(lines)["progress"] == {"rows": 30, "total": 100}
+    finish(claim, TaskStatus.FAILED, detail="no luck")
+    claim.release()
+    *_, last = lines
+    assert (last["status"], last["detail"], last["running"]) == ("failed", "no luck", False)
+    assert process.wait(SECONDS) == 1
+
+
+def test_following_ends_with_a_dead_runner(terminal: Terminal) -> None:
+    """Where nobody will go on with a task, following it ends, and --exit-status says that it failed."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("t"))
+    die(start(journal))
+    shown = terminal.type("upsert-cli info t --follow --exit-status", expect=1)
+    assert "status\tdied" in shown.stdout
+    assert "next\t`upsert-cli restart t` continues it" in shown.stdout
+    assert "warning: the runner of task t died; `upsert-cli restart t` continues it" in shown.stderr
+    terminal.type("upsert-cli info t --follow --failed", expect=2)
+    terminal.type("upsert-cli info none --follow", expect=1)
+
+
+@pytest.mark.parametrize("status", [TaskStatus.FAILED, TaskStatus.PROCESSING])
+def test_attempts_are_told(terminal: Terminal, status: TaskStatus) -> None:
+    """A task that was run again shows each attempt with its start, its end, its counts and its seconds."""
+    journal = Journal(terminal.journal)
+    journal.create(make_task("t"))
+    with journal.claim("t") as claim:
+        journal.change("t", TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,), started_at="2026-11-23T21:03:12Z")
+        claim.save(make_checkpoint(30))
+        if status.is_final:
+            finish(claim, status, detail="no luck", seconds={"reading": 1.5, "total": 2.0})
+    journal.change("t", TaskStatus.PENDING, expect=(status,), detail=None)
+    with journal.claim("t") as claim:
+        journal.change("t", TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,), started_at="2026-11-23T22:00:00Z")
+        finish(claim, TaskStatus.DONE, seconds={"total": 1.0})
+    task = terminal.info("t")
+    first, second = task["attempts"]
+    assert (task["attempt"], first["attempt"], second["attempt"]) == (2, 1, 2)
+    assert (first["status"], first["started_at"]) == (status.value, "2026-11-23T21:03:12Z")
+    assert first["counts"]["read"] == 30
+    assert (first["seconds"], first["detail"]) == (
+        ({"reading": 1.5, "total": 2.0}, "no luck") if status.is_final else ({}, None)
+    )
+    assert (first["finished_at"] is None) == (status is TaskStatus.PROCESSING)
+    assert (second["status"], second["started_at"], second["seconds"]) == ("done", "2026-11-23T22:00:00Z", {"total": 1})
+    shown = terminal.type("upsert-cli info t").stdout
+    assert f"attempt 1\t{status.value if status.is_final else 'died'}" in shown
+    assert "attempt 2\tdone, 2026-11-23T22:00:00Z to " in shown

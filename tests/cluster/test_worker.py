@@ -1,0 +1,124 @@
+"""What a worker does with a unit: it never raises, and says in its receipt why a unit could not be loaded."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from tests.support.reading import sources_of
+from tests.support.tiny_model import choking_model
+from upsert_cli import __version__
+from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.errors import ModelMismatch, SecretMissing, SourceChanged
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.receipts import Loaded
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.sources.source import Source
+from upsert_cli.sources.units import Unit, plan_units
+from upsert_cli.store.base import Target
+
+MARKER = "marker-of-a-secret"
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[Source]:
+    """Returns a file with one good row and two bad ones."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"object_id": "a", "payload": {"text": "hello"}}\n{"object_id": 3}\nno json\n')
+    return sources_of(path)
+
+
+def _spec(tmp_path: Path, sources: list[Source], tiny_model: Path, *, tokens: int = 256, secret: str = "") -> Spec:
+    target = Target(
+        path=str(tmp_path / "chroma"),
+        collection="default",
+        model=DEFAULT_MODEL,
+        dimension=384,
+        max_tokens=tokens,
+        tool_version=__version__,
+        default_model=True,
+    )
+    return Spec(
+        task_id="t",
+        target=target,
+        model=DEFAULT_MODEL,
+        options=LoadOptions(model_path=str(tiny_model)).as_json(),
+        sources=tuple(source.as_json() for source in sources),
+        secrets=(secret,) if secret else (),
+    )
+
+
+def _only(sources: list[Source]) -> Unit:
+    [unit] = plan_units(sources)
+    return unit
+
+
+def test_a_receipt_tells_of_each_row(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
+    """Counts, rejects and ids of a unit come back in a receipt that survives the way through any pipe."""
+    runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
+    done: UnitReceipt = pickle.loads(pickle.dumps(runner.run(_only(sources))))  # noqa: S301
+    runner.close()
+    assert done.error is None
+    assert (done.counts.read, done.counts.inserted, done.counts.failed) == (3, 1, 2)
+    assert [record["row"] for record in done.rejects] == [2, 3]
+    assert [one for _, one in done.ids] == [Loaded(1, inserted=True, unchanged=False)]
+    assert done.seconds["embedding"] > 0
+
+
+def test_a_row_takes_the_place_of_a_later_one_that_fails(tmp_path: Path, tiny_model: Path) -> None:
+    """What a unit tells of an id is the row that was loaded, not the one behind it that could not be."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(f'{{"object_id": "a", "payload": {{"text": "{text}"}}}}\n' for text in ("one", "two", "horse"))
+    )
+    sources = sources_of(path)
+    runner = UnitRunner(_spec(tmp_path, sources, choking_model(tiny_model, tmp_path / "model", "horse")))
+    done = runner.run(_only(sources))
+    runner.close()
+    assert done.counts == Counts(read=3, inserted=1, duplicate=1, failed=1)
+    assert [record["row"] for record in done.rejects] == [3]
+    assert [one for _, one in done.ids] == [Loaded(2, inserted=True, unchanged=False)]
+
+
+def test_a_changed_source_is_refused(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
+    """A file that changed between the plan and the run is not read, also where it was good a moment before."""
+    runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
+    unit = _only(sources)
+    assert runner.run(unit).error is None
+    Path(str(sources[0].path)).write_text('{"object_id": "b", "payload": {"text": "other"}}\n')
+    assert isinstance(runner.run(unit).error, SourceChanged)
+    runner.close()
+
+
+def test_errors_do_not_stay(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
+    """A collection of another model is refused by the receipt, and the next unit opens it anew; so is one by a worker that got ready."""
+    runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
+    assert runner.run(_only(sources)).error is None
+    runner.close()
+    other = UnitRunner(_spec(tmp_path, sources, tiny_model, tokens=128))
+    for _ in range(2):
+        assert isinstance(other.run(_only(sources)).error, ModelMismatch)
+    other.prepare()
+    (tmp_path / "chroma").rename(tmp_path / "moved")
+    assert isinstance(other.run(_only(sources)).error, ModelMismatch)  # which it met before there was a unit
+    assert other.run(_only(sources)).error is None
+    other.close()
+
+
+def test_a_spec_names_secrets_and_holds_none(
+    tmp_path: Path, sources: list[Source], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A spec is plain data without the secret, and a worker that lacks the variable says so."""
+    monkeypatch.setenv("UPSERT_CLI_CHROMA_TOKEN", MARKER)
+    spec = _spec(tmp_path, sources, tiny_model, secret="UPSERT_CLI_CHROMA_TOKEN")  # noqa: S106  # its name
+    assert MARKER not in json.dumps(asdict(spec))
+    assert MARKER.encode() not in pickle.dumps(spec)
+    monkeypatch.delenv("UPSERT_CLI_CHROMA_TOKEN")
+    error = UnitRunner(spec).run(_only(sources)).error
+    assert isinstance(error, SecretMissing)
+    assert "set it where Ray is started" in str(error)

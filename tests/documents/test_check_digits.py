@@ -1,0 +1,75 @@
+"""Check digits: a float that a store has rounded is known again, and one that really differs is not."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from tests.support.reading import exactly, fuzz
+from upsert_cli.documents.check_digits import REACH, check_digits, restored
+from upsert_cli.documents.document import Document, Recipe, make_document
+from upsert_cli.documents.hashing import HASH_KEY, as_stored, exact, is_same, stored_fault
+from upsert_cli.sources.item import Item
+
+ROUNDED = 0.00019991099999927542  # comes back from Chroma with another last bit
+EDGES = (0.0, -0.0, 5e-324, -5e-324, 2.2250738585072014e-308, 1e308, math.nextafter(math.inf, 0), 1.0, 1e16, ROUNDED)
+doubles = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(EDGES)
+
+
+def _moved(value: float, steps: int) -> float:
+    for _ in range(abs(steps)):
+        value = math.nextafter(value, math.inf if steps > 0 else -math.inf)
+    return value
+
+
+def _document(metadata: dict[str, Any], **recipe: Any) -> Document:
+    item = Item("a", {"text": "hello"} | metadata, None, "a.jsonl", 1)
+    return make_document(item, Recipe(identity="m", keep_lists=True, **recipe))
+
+
+@fuzz(value=doubles, others=st.lists(doubles, max_size=4), steps=st.integers(1 - REACH, REACH - 1))
+def test_every_double_is_known_again(value: float, others: list[float], steps: int) -> None:
+    """A float, also in a list, that is off by a few doubles becomes what it was; one step covers the two zeros."""
+    stored = {"x": value, "n": 7, "l": [*others, value], "t": "text", "b": True}
+    rounded = _moved(value, steps)
+    if not math.isfinite(rounded):
+        return
+    returned = stored | {"x": rounded, "l": [*others, rounded]}
+    assert exactly(restored(returned, check_digits(stored))) == exactly(stored)
+
+
+@pytest.mark.parametrize("value", EDGES)
+@pytest.mark.parametrize("place", [{"x": 1.0}, {"l": [1.0, 2.0]}, {"d": {"e": 1.0}, "k": [True]}])
+def test_a_rounded_float_is_no_difference(value: float, place: dict[str, Any]) -> None:
+    """A record with a float that the store rounded is as its hash says, and one with another float is not."""
+    document = _document(place | {"x": value})
+    stored = as_stored(document.metadata)
+    assert is_same(stored[HASH_KEY], document.upsert_hash)
+    for rounded in {_moved(value, steps) for steps in (-2, -1, 0, 1, 2)} - {math.inf}:
+        returned = stored | {"x": rounded}
+        assert stored_fault("hello", returned, "m") is None
+        assert exactly(exact(returned)) == exactly(stored)
+    for other in (value * 0.9999 + 1e-9, -value / 2 - 1.0, 17.25):
+        assert "metadata is not that" in str(stored_fault("hello", stored | {"x": other}, "m"))
+    assert "metadata is not that" in str(stored_fault("hello", stored | {"new": 1.5}, "m"))
+
+
+def test_records_of_older_versions_have_no_digits() -> None:
+    """What was stored without digits is unchanged, and a rounded float in it is no difference either."""
+    document = _document({"x": ROUNDED, "y": 0.5, "z": -0.0})
+    assert HASH_KEY in document.metadata
+    assert as_stored(as_stored(document.metadata)) == as_stored(document.metadata)
+    returned = document.metadata | {"x": _moved(ROUNDED, 1), "z": 0.0}
+    assert stored_fault("hello", returned, "m") is None
+    assert stored_fault("hello", returned | {"y": 0.6}, "m") is not None
+    many = _document({"l": [0.1 * number for number in range(40)]})
+    assert stored_fault("hello", many.metadata | {"l": [0.1 * number + 1e-17 for number in range(40)]}, "m") is None
+
+
+@pytest.mark.parametrize("digits", ["", "0", "zz", "0123"])
+def test_digits_that_do_not_fit_change_nothing(digits: str) -> None:
+    """Digits that somebody else wrote, or of another number of floats, are ignored."""
+    assert restored({"x": 1.5, "y": 2.5}, digits) == {"x": 1.5, "y": 2.5}

@@ -1,0 +1,307 @@
+"""What an item becomes in the collection: its text, its flat metadata, and a hash that tells what has changed."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import itertools
+import uuid
+from typing import Any
+
+import chromadb
+import numpy as np
+import pytest
+from chromadb.api import ClientAPI
+from hypothesis import strategies as st
+
+from tests.conftest import SAMPLES
+from tests.support.reading import exactly, fuzz, item, payloads, rows_of, values
+from upsert_cli.documents.document import Document, Recipe, make_document
+from upsert_cli.errors import ItemError, Stage
+from upsert_cli.sources.item import Item
+
+RECIPE = Recipe(identity="a model|384|256")
+
+
+def _item(payload: dict[str, Any] | None, info: dict[str, Any] | None = None, object_id: str = "a") -> Item:
+    return Item(object_id, payload, info, "a.jsonl", 1)
+
+
+def _document(payload: dict[str, Any], info: dict[str, Any] | None = None, **recipe: Any) -> Document:
+    return make_document(_item({"text": "hello"} | payload, info), Recipe(identity="m", **recipe))
+
+
+def _metadata(payload: dict[str, Any], info: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Returns what a payload becomes, without the text and the hash that every record has."""
+    metadata: dict[str, Any] = dict(_document(payload, info).metadata)
+    del metadata["upsert_hash"], metadata["text"]
+    return metadata
+
+
+def _typed(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Tells 1 from 1.0 and True, as == does not."""
+    return {key: (type(value), value) for key, value in metadata.items()}
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "fields", "text"),
+    [
+        ({"text": "hello"}, ("text",), "hello"),
+        ({"text": " hello\n"}, ("text",), " hello\n"),
+        ({"title": "T", "body": "B"}, ("title", "body"), "T\nB"),
+        ({"title": None, "body": "B"}, ("title", "body"), "B"),
+        ({"body": "B"}, ("title", "body"), "B"),
+        ({"a": {"b": "deep"}}, ("a.b",), "deep"),
+        ({"a.b": "flat", "a": {"c": "deep"}}, ("a.b",), "flat"),
+    ],
+)
+def test_the_text_comes_from_its_fields(payload: dict[str, Any], fields: tuple[str, ...], text: str) -> None:
+    """Text is taken as it is, from dotted paths too, and joined by line breaks where there is more than one."""
+    assert make_document(_item(payload), Recipe(text_fields=fields, identity="m")).text == text
+
+
+@pytest.mark.parametrize(
+    ("payload", "detail"),
+    [
+        (None, "payload.text is missing"),
+        ({}, "payload.text is missing"),
+        ({"text": None}, "payload.text is missing"),
+        ({"text": ""}, "payload.text is empty"),
+        ({"text": " \n\u2003"}, "payload.text is empty"),
+        ({"text": 1}, "payload.text is a number, not text"),
+        ({"text": ["a"]}, "payload.text is a list, not text"),
+        ({"text": {"a": "b"}}, "payload.text is an object, not text"),
+        ({"text": "x" * ((8 << 20) + 1)}, "the text has 8388609 bytes, 8388608 are allowed"),
+    ],
+)
+def test_an_item_without_text(payload: dict[str, Any] | None, detail: str) -> None:
+    """An item whose text is missing, blank, too long or something else is rejected on reading."""
+    with pytest.raises(ItemError) as caught:
+        make_document(_item(payload), RECIPE)
+    assert (caught.value.stage, caught.value.detail) == (Stage.READING, detail)
+
+
+# -- metadata -----------------------------------------------------------------------------------------------------
+
+LARGE = 2**63
+
+METADATA: list[tuple[dict[str, Any], dict[str, Any], int]] = [
+    ({}, {}, 0),
+    ({"s": "x", "i": 1, "f": 1.5, "b": True, "e": ""}, {"s": "x", "i": 1, "f": 1.5, "b": True, "e": ""}, 0),
+    ({"i": LARGE - 1, "j": -LARGE}, {"i": LARGE - 1, "j": -LARGE}, 0),
+    ({"i": LARGE, "j": -LARGE - 1}, {"i": "9223372036854775808", "j": "-9223372036854775809"}, 2),
+    ({"n": float("nan"), "p": float("inf"), "m": float("-inf")}, {"n": "NaN", "p": "Infinity", "m": "-Infinity"}, 3),
+    ({"n": None, "d": {"n": None}}, {}, 2),
+    ({"d": {"a": 1, "e": {"f": "x"}}}, {"d.a": 1, "d.e.f": "x"}, 0),
+    ({"d": {}, "l": []}, {"d": "{}", "l": "[]"}, 2),
+    ({"l": ["ü", 1, None, {"b": 1, "a": LARGE * 4}]}, {"l": '["ü",1,null,{"a":36893488147419103232,"b":1}]'}, 1),
+    ({"l": [1.0, float("nan"), float("inf")]}, {"l": '[1.0,"NaN","Infinity"]'}, 1),
+    ({"d": {"#a": 1, "$b": 2, "chroma:c": 3, "": 4}}, {"d.#a": 1, "d.$b": 2, "d.chroma:c": 3, "d.": 4}, 0),
+    ({"when": datetime.datetime(2026, 11, 23, 1, 2, 3)}, {"when": "2026-11-23T01:02:03"}, 1),
+    ({"day": datetime.date(2026, 11, 23), "at": datetime.time(1, 2)}, {"day": "2026-11-23", "at": "01:02:00"}, 2),
+    ({"took": datetime.timedelta(minutes=1, milliseconds=5)}, {"took": "PT60.005S"}, 1),
+    ({"price": decimal.Decimal("1.10"), "raw": b"\xff", "u": uuid.UUID(int=1)},
+     {"price": "1.10", "raw": "/w==", "u": "00000000-0000-0000-0000-000000000001"}, 3),
+    ({"pairs": [("k", decimal.Decimal(1))]}, {"pairs": '[["k","1"]]'}, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("payload", "metadata", "converted"), METADATA)
+def test_metadata_is_flat(payload: dict[str, Any], metadata: dict[str, Any], converted: int) -> None:
+    """Scalars stay as they are, what Chroma cannot hold becomes text, and every change is counted."""
+    assert _typed(_metadata(payload)) == _typed(metadata)
+    assert _document(payload).converted == converted
+
+
+def test_info_has_a_place_of_its_own() -> None:
+    """The info of an item stands under its own name, with the same rules; an empty one leaves nothing."""
+    assert _metadata({"a": 1}, {"a": 2, "d": {"e": [1]}, "n": None}) == {
+        "a": 1,
+        "item_info.a": 2,
+        "item_info.d.e": "[1]",
+    }
+    assert _metadata({"a": 1}, {}) == {"a": 1}
+
+
+def test_the_whole_payload_is_kept() -> None:
+    """The embedded text stays in the metadata, with its hash beside it."""
+    document = _document({})
+    assert document.metadata == {"text": "hello", "upsert_hash": document.upsert_hash}
+    assert (document.id, document.item.payload) == ("a", {"text": "hello"})
+
+
+@pytest.mark.parametrize(
+    ("payload", "info", "detail"),
+    [
+        ({"": 1}, None, "a key of the payload is empty"),
+        ({"#tag": 1}, None, "`#tag` begins with `#`"),
+        ({"$tag": {"a": 1}}, None, "`$tag.a` begins with `$`"),
+        ({"chroma:document": "x"}, None, "begins with `chroma:`"),
+        ({"upsert_hash": "x"}, None, "this tool's own"),
+        ({"a.b": 1, "a": {"b": 2}}, None, "`a.b` occurs twice"),
+        ({"item_info": {"a": 1}}, {"a": 2}, "`item_info.a` occurs twice"),
+        ({"k" * 1_025: 1}, None, "has 1025 characters, 1024 are allowed"),
+        ({f"k{n}": n for n in range(999)}, None, "1000 metadata keys, 999 are allowed"),
+        ({f"k{n}": "x" * (1 << 20) for n in range(8)}, None, "bytes as JSON, 8388608 are allowed"),
+    ],
+)
+def test_metadata_that_no_collection_takes(payload: dict[str, Any], info: dict[str, Any] | None, detail: str) -> None:
+    """What Chroma rejects, drops in silence or is poisoned by is rejected before it gets there, by the key's name."""
+    with pytest.raises(ItemError) as caught:
+        _document(payload, info)
+    assert caught.value.stage == Stage.READING
+    assert detail in caught.value.detail
+    assert len(caught.value.detail) < 200
+
+
+@pytest.mark.parametrize("kind", [dict, list])
+def test_metadata_that_is_nested_too_deep(kind: type) -> None:
+    """Deep nesting is a fault of the item, never one of Python's stack."""
+    deep: Any = 1
+    for _ in range(900):
+        deep = {"a": deep} if kind is dict else [deep]
+    with pytest.raises(ItemError, match="nested deeper than 100 levels"):
+        _document({"d": deep})
+
+
+# -- hashes -------------------------------------------------------------------------------------------------------
+
+
+def _halves(document: Document) -> list[str]:
+    text, metadata = document.upsert_hash.split(".")
+    assert len(text) == len(metadata) == 32
+    return [text, metadata]
+
+
+def test_hashes_are_the_same_tomorrow() -> None:
+    """The hash of a record never changes by itself: all that was loaded before would be loaded again."""
+    document = make_document(_item({"text": "hello", "n": 1, "d": {"f": 1.5}}), RECIPE)
+    assert document.upsert_hash == "947fdd52e6f2237b8cb129adbeaf6744.e63d14021c8dcbaca049dba0fae2457b"
+
+
+def test_the_first_half_stands_for_the_vector() -> None:
+    """Another text, model or option of embedding shows in the first half, other metadata in the second."""
+    before = _halves(_document({"n": 1}))
+    other_text = _halves(make_document(_item({"text": "hallo", "n": 1}), Recipe(identity="m")))
+    other_model = _halves(make_document(_item({"text": "hello", "n": 1}), Recipe(identity="m2")))
+    other_metadata = _halves(_document({"n": 2}))
+    assert [a == b for a, b in zip(before, other_text, strict=True)] == [False, True]
+    assert [a == b for a, b in zip(before, other_model, strict=True)] == [False, True]
+    assert [a == b for a, b in zip(before, other_metadata, strict=True)] == [True, False]
+
+
+def test_the_order_of_keys_is_no_change() -> None:
+    """The same values under the same keys have the same hash, whatever their order, also inside of lists."""
+    one = _document({"a": 1, "b": {"c": 2, "d": [{"e": 3, "f": 4}]}})
+    other = _document({"b": {"d": [{"f": 4, "e": 3}], "c": 2}, "a": 1})
+    assert one.upsert_hash == other.upsert_hash
+
+
+def test_a_text_that_moved_to_another_key_is_a_change() -> None:
+    """A text is hashed once, but the key that it stands under counts."""
+    one = make_document(_item({"text": "hello"}), Recipe(identity="m", text_fields=("text",)))
+    other = make_document(_item({"body": "hello"}), Recipe(identity="m", text_fields=("body",)))
+    both = make_document(_item({"text": "hello", "body": "hello"}), Recipe(identity="m", text_fields=("body",)))
+    hashes = [_halves(document) for document in (one, other, both)]
+    assert len({text for text, _ in hashes}) == 1
+    assert len({metadata for _, metadata in hashes}) == 3
+
+
+def test_values_that_look_alike_have_other_hashes() -> None:
+    """Neither a type, nor a boundary between values, nor a place is lost in the hash."""
+    alike: list[dict[str, Any]] = [
+        {"v": 1}, {"v": 1.0}, {"v": True}, {"v": "1"}, {"v": "true"}, {"v": 0}, {"v": False}, {"v": ""}, {},
+        {"v": "a", "w": "b"}, {"v": "b", "w": "a"}, {"v": "ab", "w": ""}, {"v": 'a","w":"b'}, {"vw": "ab"},
+        {"v": LARGE - 1}, {"v": float(LARGE)}, {"v": 0.1}, {"v": 0.1 + 2**-56}, {"v": "\0"}, {"v": "é"}, {"v": "e\u0301"},
+    ]  # fmt: skip
+    hashes = [_document(payload).upsert_hash for payload in alike]
+    assert len(set(hashes)) == len(alike)
+
+
+@fuzz(one=payloads, other=payloads, text=st.text(min_size=1).filter(str.strip))
+def test_hashes_differ_exactly_where_records_do(one: dict[str, Any], other: dict[str, Any], text: str) -> None:
+    """Two items of one recipe have the same hash if and only if their metadata is the same."""
+    documents = []
+    for payload in (one, other):
+        try:
+            documents.append(make_document(_item(payload | {"text": text}), RECIPE))
+        except ItemError:
+            return
+    same = [exactly({**document.metadata, "upsert_hash": ""}) for document in documents]
+    assert (same[0] == same[1]) == (documents[0].upsert_hash == documents[1].upsert_hash)
+
+
+# -- in a collection ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> ClientAPI:
+    return chromadb.PersistentClient(str(tmp_path_factory.mktemp("chroma")))
+
+
+NUMBERS = itertools.count()
+
+keys = st.text(max_size=4) | st.sampled_from(["#", "$a", "chroma:x", "a.b", "item_info", "upsert_hash", "\0", "\n"])
+texts = st.text(min_size=1) | st.sampled_from(["\0", "\x1b[31m", "\u202e", "\ufffe", "::error"])
+
+
+@fuzz(
+    few=40,
+    rows=st.lists(
+        st.tuples(texts, st.dictionaries(keys, values), st.none() | st.dictionaries(keys, values)), min_size=1
+    ),
+)
+def test_chroma_takes_every_document_and_gives_it_back(client: ClientAPI, rows: list[tuple[str, Any, Any]]) -> None:
+    """A document that was made is stored as it is, whatever the item held, and costs no other row of its call."""
+    documents = []
+    for number, (text, payload, info) in enumerate(rows):
+        try:
+            documents.append(make_document(_item(payload | {"text": text}, info, f"i{number}"), RECIPE))
+        except ItemError as error:
+            assert error.detail
+    if not documents:
+        return
+    collection = client.create_collection(f"fuzz-{next(NUMBERS)}", embedding_function=None)
+    collection.upsert(
+        ids=[document.id for document in documents],
+        documents=[document.text for document in documents],
+        metadatas=[document.metadata for document in documents],
+        embeddings=np.ones((len(documents), 2), dtype=np.float32),
+    )
+    stored = collection.get(ids=[document.id for document in documents])
+    by_id = dict(
+        zip(stored["ids"], zip(stored["documents"] or [], stored["metadatas"] or [], strict=True), strict=True)
+    )
+    for document in documents:
+        text, metadata = by_id[document.id]
+        assert text == document.text
+        # Chroma gives one in ten floats of full precision back with another last bit.
+        assert _typed(dict(metadata)) == {
+            key: (type(value), pytest.approx(value, rel=1e-14, abs=1e-300) if isinstance(value, float) else value)
+            for key, value in document.metadata.items()
+        }
+
+
+def test_the_largest_record_fits(client: ClientAPI) -> None:
+    """A record at the limits of this tool is no trouble for the collection, nor for the calls that follow."""
+    collection = client.create_collection("largest", embedding_function=None)
+    largest = _item({f"{n:0>1024}": n for n in range(998)} | {"text": "word " * ((8 << 20) // 5)})
+    document = make_document(largest, RECIPE)
+    for row in (document, _document({})):
+        collection.upsert(
+            ids=[row.id], documents=[row.text], metadatas=[row.metadata], embeddings=np.ones((1, 2), dtype=np.float32)
+        )
+        assert collection.get(ids=[row.id])["documents"] == [row.text]
+
+
+def test_items_of_parquet_and_jsonl_give_the_same_records() -> None:
+    """The same items, from either format of the sample data, become records with the same hashes."""
+    hashes = [
+        [make_document(item(row), RECIPE).upsert_hash for row in rows_of(SAMPLES / f"articles.{suffix}")]
+        for suffix in ("jsonl", "parquet")
+    ]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes[0])) == len(hashes[0]) > 300

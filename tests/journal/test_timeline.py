@@ -1,0 +1,121 @@
+"""The course of a task: bounded, kept over restarts, and never what a load fails for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.journal.conftest import start
+from tests.support.journal_tasks import make_task
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.task import Task
+from upsert_cli.journal.timeline import MAX_POINTS, Point, Timeline, read_timeline, write_timeline
+from upsert_cli.load.progress import Progress
+from upsert_cli.load.timeline_recorder import TimelineRecorder
+
+
+def _point(attempt: int, seconds: float, rows: int) -> Point:
+    return Point(
+        attempt=attempt, seconds=seconds, read=rows, embedded=rows, written=rows, busy={"reading": seconds / 2}
+    )
+
+
+@given(st.lists(st.lists(st.floats(0.001, 30), min_size=1, max_size=300), min_size=1, max_size=4))
+def test_a_course_is_bounded_and_keeps_its_order_and_its_end(attempts: list[list[float]]) -> None:
+    """However long a load and however often it is restarted: a few points, in their order, the last one among them."""
+    course, rows = Timeline(), 0
+    for attempt, pauses in enumerate(attempts, 1):
+        seconds = 0.0
+        for pause in pauses:
+            seconds, rows = seconds + pause, rows + 1
+            if course.is_due(attempt=attempt, seconds=seconds):
+                course = course.with_point(_point(attempt, seconds, rows))
+        course = course.with_point(_point(attempt, seconds, rows))
+    order = [(point.attempt, point.seconds) for point in course.points]
+    assert order == sorted(order)
+    assert len(order) <= MAX_POINTS
+    assert order[-1] == (len(attempts), seconds)
+    assert Timeline.from_json(course.as_json()) == course
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 50, b"{}", b'{"spacing": 1, "points": [{}]}', b"[" * 100_000])
+def test_a_torn_course_reads_as_none(tmp_path: Path, content: bytes) -> None:
+    """The file is not forced to the disk, so after a power failure it may hold anything; that costs just the chart."""
+    path = tmp_path / "courses" / "t.json"
+    write_timeline(path, Timeline(points=(_point(1, 1.0, 10),)))
+    assert len(read_timeline(path).points) == 1
+    path.write_bytes(content)
+    assert read_timeline(path) == Timeline()
+
+
+class _Silent:
+    """An observer that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def started(self, task: Task) -> None: ...
+
+    def progressed(self, progress: Progress) -> None: ...
+
+    def rejected(self, records: Sequence[dict[str, Any]]) -> None: ...
+
+    def told(self, message: str) -> None: ...
+
+    def noted(self, message: str) -> None:
+        self.notes.append(message)
+
+    def killed(self) -> None: ...
+
+
+def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) -> list[str]:
+    """Records one attempt, and returns what was noted."""
+    observer = _Silent()
+    with journal.claim("t") as claim, TimelineRecorder(observer, claim, make_task(attempt=attempt)) as recording:
+        progress = Progress.at(begins_at, total=100, counts=Counts())
+        for rows in range(begins_at, ends_at + 1, 10):
+            progress.settled = rows
+            recording.progressed(progress)
+        time.sleep(0.002)
+        progress.add("flushing", 0.001)
+    return observer.notes
+
+
+def test_a_restart_goes_on_with_the_course_and_a_new_start_begins_it_anew(tmp_path: Path) -> None:
+    """The points of the attempts before stay, until the sources are read from their start again."""
+    journal = Journal(tmp_path)
+    journal.create(make_task())
+    assert _attempt(journal, attempt=1, begins_at=0, ends_at=50) == []
+    assert _attempt(journal, attempt=2, begins_at=50, ends_at=100) == []
+    points = journal.course("t").points
+    assert [(point.attempt, point.written) for point in points] == [(1, 0), (1, 50), (2, 50), (2, 100)]
+    assert points[-1].busy == {"flushing": 0.001}
+    _attempt(journal, attempt=3, begins_at=0, ends_at=30)
+    assert {point.attempt for point in journal.course("t").points} == {3}
+
+
+def test_a_course_that_cannot_be_kept_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
+    """Where its folder cannot be written, the load goes on without it, and says so."""
+    journal = Journal(tmp_path)
+    journal.create(make_task())
+    (tmp_path / "courses").rmdir()
+    (tmp_path / "courses").write_text("in the way")
+    (note,) = _attempt(journal, attempt=1, begins_at=0, ends_at=50)
+    assert str(tmp_path / "courses") in note
+
+
+def test_a_task_that_is_withdrawn_leaves_no_course(tmp_path: Path) -> None:
+    """Nothing of a task stays that was taken out of the journal."""
+    journal = Journal(tmp_path)
+    journal.create(make_task())
+    with start(journal) as claim:
+        claim.save_course(Timeline(points=(_point(1, 1.0, 10),)))
+        claim.withdraw()
+    assert list((tmp_path / "courses").iterdir()) == []

@@ -1,0 +1,240 @@
+"""Embedding: equal to fastembed's own, whatever the order, the neighbours and the threads; one bad text costs one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import SAMPLES
+from upsert_cli.documents.document import Recipe
+from upsert_cli.embedding.embedder import Effort, Embedder, FastEmbedder, Loader
+from upsert_cli.embedding.models import Model
+from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
+from upsert_cli.pipeline.batches import Batch, read_batches
+from upsert_cli.pipeline.compare import Plan
+from upsert_cli.pipeline.embed import embed_batches
+from upsert_cli.pipeline.embedded_batch import Embedded
+from upsert_cli.pipeline.pace import Pace
+from upsert_cli.sources.find import find_files
+from upsert_cli.sources.item import START
+from upsert_cli.sources.source import fingerprint
+from upsert_cli.store.base import Comparison, Verdict
+
+
+@pytest.fixture(scope="module")
+def embedder(model: Model) -> FastEmbedder:
+    """Returns the real model."""
+    return FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens)
+
+
+def _batches(path: Path, rows: int) -> list[Batch]:
+    sources = [fingerprint(found) for found in find_files([str(path)])]
+    return list(read_batches(sources, start=START, id_field=None, recipe=Recipe(identity="t"), pace=Pace(rows)))
+
+
+def _written(folder: Path, texts: list[str]) -> Path:
+    path = folder / "a.jsonl"
+    lines = (json.dumps({"object_id": str(row), "payload": {"text": text}}) for row, text in enumerate(texts))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def _embed(batches: list[Batch], load: Callable[[], Embedder], *, verdict: Verdict = Verdict.NEW) -> list[Embedded]:
+    def plans() -> Iterator[Plan]:
+        for batch in batches:
+            rows = len(batch.documents)
+            yield Plan(batch=batch, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
+
+    return list(
+        embed_batches(
+            plans(), load=load, effort=Effort(threads=2, budget=512), ending=threading.Event(), clock=time.monotonic
+        )
+    )
+
+
+def test_vectors_are_fastembeds_own(embedder: FastEmbedder, model: Model) -> None:
+    """Each text gets the vector that fastembed gives it alone, in the order of the rows, long texts included."""
+    from fastembed import TextEmbedding
+
+    batch = _batches(SAMPLES / "articles.jsonl", 60)[0]
+    (embedded,) = _embed([batch], lambda: embedder)
+    assert embedded.rows == tuple(range(60))
+    assert embedded.vectors is not None
+    own = TextEmbedding(model.name, specific_model_path=str(model.folder))
+    for row in range(0, 60, 7):
+        expected = next(iter(own.embed([batch.documents[row].text])))
+        np.testing.assert_allclose(embedded.vectors[row], expected, atol=1e-5)
+
+
+def test_cut_texts_are_counted_by_the_tokenizer(embedder: FastEmbedder, tmp_path: Path) -> None:
+    """A text of as many tokens as the limit is whole, one more is cut; very long texts are no different."""
+    limit = embedder.max_tokens
+    texts = ["a " * (limit - 2), "a " * (limit - 1), "a " * 100_000, " " * 100_000 + "a", "short"]
+    (embedded,) = _embed(_batches(_written(tmp_path, texts), 10), lambda: embedder)
+    assert embedded.truncated == 2
+    assert embedded.vectors is not None
+    np.testing.assert_allclose(embedded.vectors[1], embedded.vectors[2], atol=1e-5)
+
+
+def test_only_the_beginning_of_an_endless_text_is_tokenized(embedder: FastEmbedder, model: Model) -> None:
+    """Its vector is that of the whole all the same, wherever a word is cut, and 7 MB of text take no memory to speak of."""
+    from fastembed import TextEmbedding
+
+    own = TextEmbedding(model.name, specific_model_path=str(model.folder))
+    word = "pneumonoultramicroscopicsilicovolcanoconiosis"
+    texts = [f"{'x' * shift} " + f"{word} and {'y' * 150}, " * 400 for shift in range(1, 60, 7)]
+    texts += ["\u4e2d\u6587" * 20_000, " \n" * 30_000 + "late words " * 300, "z" * 50_000]
+    for text in texts:
+        np.testing.assert_allclose(embedder.embed([text]), list(own.embed([text])), atol=1e-5)
+
+    program = "\n".join(
+        [
+            "import resource, sys",
+            "from pathlib import Path",
+            "from upsert_cli.embedding.embedder import FastEmbedder",
+            f"embedder = FastEmbedder({model.name!r}, Path({str(model.folder)!r}), dimension=384, max_tokens=256)",
+            "text = 'word and more ' * (int(sys.argv[1]) // 14)",
+            "print(embedder.count([text]), embedder.embed([text]).shape)",
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
+        ]
+    )
+
+    def peak(characters: int) -> int:
+        command = [sys.executable, "-c", program, str(characters)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return int(out.splitlines()[-1])
+
+    assert peak(7_000_000) - peak(10_000) < 100_000  # KiB; it was 800,000
+
+
+def test_what_is_unchanged_loads_no_model(tmp_path: Path) -> None:
+    """Where nothing is new the model is not even loaded."""
+
+    def load() -> Embedder:
+        raise AssertionError("the model was loaded")
+
+    batches = _batches(_written(tmp_path, ["a", "b"]), 10)
+    for verdict in (Verdict.UNCHANGED, Verdict.METADATA):
+        (embedded,) = _embed(batches, load, verdict=verdict)
+        assert embedded.rows == ()
+        assert embedded.vectors is None
+
+
+class _Fake:
+    """A stand-in for a model that fails, which no real one does on demand."""
+
+    max_tokens = 8
+    dimension = 3
+
+    def __init__(self, bad: Callable[[str], bool]) -> None:
+        self.bad = bad
+        self.embedded: list[str] = []
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def embed(self, texts: list[str]) -> Any:
+        if any(map(self.bad, texts)):
+            raise RuntimeError("node MatMul failed")
+        self.embedded += texts
+        return np.full((len(texts), 3), 0.5, dtype=np.float32)
+
+
+def test_a_text_that_cannot_be_embedded_costs_just_its_row(tmp_path: Path) -> None:
+    """The failing text is found by halving and rejected with its stage; its neighbours are embedded."""
+    fake = _Fake(lambda text: text == "text 13")
+    (embedded,) = _embed(_batches(_written(tmp_path, [f"text {row}" for row in range(40)]), 64), lambda: fake)
+    (reject,) = embedded.rejects
+    assert (reject.row, reject.stage) == (14, Stage.INFERENCE)
+    assert "MatMul" in reject.detail
+    assert embedded.rows == tuple(row for row in range(40) if row != 13)
+    assert embedded.vectors is not None
+    assert embedded.vectors.shape == (39, 3)
+
+
+def test_a_model_that_fails_on_every_text_blames_none(tmp_path: Path) -> None:
+    """Where a harmless text fails as well, the task stops, and no row is rejected for it."""
+    with pytest.raises(EmbedderFailed, match="MatMul"):
+        _embed(_batches(_written(tmp_path, ["a", "b"]), 10), lambda: _Fake(lambda _: True))
+
+
+def test_a_repeated_text_is_embedded_once(tmp_path: Path) -> None:
+    """Equal texts of different ids share one run through the model."""
+    fake = _Fake(lambda _: False)
+    (embedded,) = _embed(_batches(_written(tmp_path, ["same", "other", "same"]), 10), lambda: fake)
+    assert sorted(fake.embedded) == ["other", "same"]
+    assert embedded.vectors is not None
+    assert embedded.vectors.any(axis=1).all()
+
+
+def test_items_with_a_vector_of_their_own_are_not_embedded(tmp_path: Path) -> None:
+    """Own vectors are written as they came, beside those of the model; where all rows have one, no model is loaded."""
+
+    def load() -> Embedder:
+        raise AssertionError("the model was loaded")
+
+    path = tmp_path / "a.jsonl"
+    own = [{"text": f"own {row}", "vector": [row + 1, 0.5, -2]} for row in range(3)]
+
+    def write(payloads: list[dict[str, Any]]) -> None:
+        rows = enumerate(payloads)
+        path.write_text("".join(json.dumps({"object_id": str(row), "payload": one}) + "\n" for row, one in rows))
+
+    write(own)
+    for verdict in (Verdict.NEW, Verdict.TEXT):
+        (embedded,) = _embed(_batches(path, 10), load, verdict=verdict)
+        assert embedded.vectors is not None
+        assert embedded.vectors.dtype == np.float32
+        assert embedded.vectors.tolist() == [one["vector"] for one in own]
+    write([{"text": "text 0"}, own[1], {"text": "text 2"}, own[2]])
+    fake = _Fake(lambda text: text == "text 2")
+    (embedded,) = _embed(_batches(path, 10), lambda: fake)
+    rows = embedded.upserts()
+    assert rows.vectors is not None
+    assert dict(zip(rows.ids, rows.vectors.tolist(), strict=True)) == {
+        "0": [0.5, 0.5, 0.5],
+        "1": own[1]["vector"],
+        "3": own[2]["vector"],
+    }
+    assert not any(text.startswith("own") for text in fake.embedded)
+    assert [reject.object_id for reject in embedded.rejects] == ["2"]
+
+
+def test_a_broken_model_file_is_an_error_of_one_line(model: Model, tmp_path: Path) -> None:
+    """A graph that cannot be loaded is named with its folder and the remedy."""
+    for path in model.folder.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"broken")
+    with pytest.raises(EmbedderUnusable) as caught:
+        FastEmbedder(model.name, tmp_path, dimension=384, max_tokens=256)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_was_begun_early_is_loaded_once() -> None:
+    """Whoever needs it waits for the thread that loads it, and hears what went wrong there."""
+    made: list[str] = []
+
+    def load() -> Embedder:
+        made.append(threading.current_thread().name)
+        raise EmbedderUnusable(model="m", folder="f", reason="it is a test")
+
+    loader = Loader(load)
+    loader.begin()
+    for _ in range(2):
+        with pytest.raises(EmbedderUnusable, match="it is a test"):
+            loader.embedder()
+    assert len(made) == 1
+    assert made[0].startswith("load")
+    with pytest.raises(EmbedderUnusable):
+        Loader(load).embedder()
+    assert made[1:] == [threading.current_thread().name]

@@ -1,0 +1,85 @@
+"""Stages that run ahead in threads: nothing lost, nothing out of order, nobody left behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from upsert_cli.pipeline.prefetch import run_ahead
+
+
+def test_everything_arrives_in_order_through_several_stages() -> None:
+    """Three stages in a row hand on every value, in order, and then end."""
+    for _ in range(50):
+        ending = threading.Event()
+        stage = iter(range(100))
+        for _ in range(3):
+            stage = run_ahead((value for value in stage), depth=2, ending=ending)
+        assert list(stage) == list(range(100))
+
+
+def test_a_stage_stays_only_so_far_ahead() -> None:
+    """No more than `depth` finished values wait, besides the one that is being handed over."""
+    made: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    stage = run_ahead(numbers(), depth=2, ending=threading.Event())
+    next(stage)
+    time.sleep(0.3)
+    assert len(made) <= 4
+    assert list(stage) == list(range(1, 50))
+
+
+def test_an_error_comes_in_its_place() -> None:
+    """What a stage raises is raised to the consumer, after the values before it."""
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise KeyError("here")
+
+    ending = threading.Event()
+    stage = run_ahead((value for value in run_ahead(broken(), depth=2, ending=ending)), depth=2, ending=ending)
+    assert next(stage) == 1
+    with pytest.raises(KeyError, match="here"):
+        next(stage)
+
+
+def test_leaving_early_ends_and_closes_all_stages() -> None:
+    """When the consumer leaves, the threads end, and the innermost generator is closed."""
+    closed = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    ending = threading.Event()
+    stage = run_ahead((value for value in run_ahead(endless(), depth=2, ending=ending)), depth=2, ending=ending)
+    next(stage)
+    stage.close()
+    assert closed.wait(5)
+
+
+def test_waiting_may_give_up() -> None:
+    """The consumer's hook is called while there is nothing to take, and may end it all."""
+
+    def slow() -> Iterator[int]:
+        ending.wait(30)
+        yield 0
+
+    def give_up() -> None:
+        raise TimeoutError
+
+    ending = threading.Event()
+    with pytest.raises(TimeoutError):
+        next(run_ahead(slow(), depth=1, ending=ending, wait=give_up))
+    assert ending.is_set()

@@ -1,0 +1,202 @@
+"""CSV and TSV, compressed or not: the rows that any other reader finds, with exact numbers, from any row on."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import strategies as st
+
+from tests.support.reading import fuzz, item, read, reject, rows_of, sources_of
+from upsert_cli.errors import ForeignForm, SourceUnreadable
+from upsert_cli.sources.item import Item, Reject
+from upsert_cli.sources.jsonl import MAX_LINE
+
+cells = st.lists(st.sampled_from(["a", "é", '"', ",", ";", "\t", "\n", "\r\n", " ", "0"]), max_size=6).map("".join)
+ends = st.sampled_from(["\n", "\r\n"])
+quotings = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+FORMATS = {
+    f"a.{name}{ending}": (delimiter, compression)
+    for name, delimiter in {"csv": ",", "tsv": "\t"}.items()
+    for ending, compression in {"": None, ".gz": "gzip", ".zst": "zstd"}.items()
+}
+
+
+def _written(path: Path, text: str, compression: str | None = None) -> Path:
+    data = text.encode()
+    if compression is None:
+        path.write_bytes(data)
+    else:
+        with pa.output_stream(path, compression=compression) as file:
+            file.write(data)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@fuzz(
+    table=st.lists(st.tuples(cells, cells), max_size=6),
+    style=st.tuples(ends, quotings, st.sampled_from(["", "\ufeff"])),
+)
+def test_the_rows_are_those_of_another_reader(
+    tmp_path: Path, name: str, table: list[tuple[str, str]], style: tuple[str, Any, str]
+) -> None:
+    """What a writer wrote is read as the standard library's own reader does, and so is the rest from any row on."""
+    delimiter, compression = FORMATS[name]
+    end, quoting, mark = style
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
+    writer.writerow(["object_id", "text", "more"])
+    writer.writerows((f"i{number}", *row) for number, row in enumerate(table))
+    path = _written(tmp_path / name, mark + text.getvalue(), compression)
+    rows = read(path)
+    expected = csv.DictReader(io.StringIO(text.getvalue(), newline=""), delimiter=delimiter)
+    assert [{"object_id": one.object_id} | (one.payload or {}) for one in map(item, (row for row, _ in rows))] == [
+        *expected
+    ]
+    assert [item(row).row for row, _ in rows] == [*range(1, len(table) + 1)]
+    assert [source.total for source in sources_of(path)] == [len(table)]
+    for number, (_, position) in enumerate(rows):
+        assert read(path, start=position) == rows[number + 1 :]
+
+
+def _shown(path: Path, id_field: str = "id") -> list[str]:
+    return [row.object_id if isinstance(row, Item) else row.detail for row in rows_of(path, id_field=id_field)]
+
+
+def test_broken_rows_cost_only_themselves(tmp_path: Path) -> None:
+    """Quotes left open or alone, missing fields and bytes of another encoding are rejects; what is beside them loads."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(
+        b'id,text\n1,"two\nlines"\n2,"open\n3,x\n4,"a "b" c"\n\n5\n6,x,y\n7,caf\xe9\n8,"""quoted"""\n9,a "b" c\n10,"cut'
+    )
+    rows = rows_of(path, id_field="id")
+    assert [row.row for row in rows] == [*range(1, 11)]
+    assert [row.object_id for row in rows if isinstance(row, Item)] == ["1", "3", "8", "9"]
+    details = {row.row: row.detail for row in rows if isinstance(row, Reject)}
+    assert "never closed" in details[2]
+    assert "not doubled" in details[4]
+    assert details[5] == "1 fields, and the header has 2"
+    assert details[6] == "3 fields, and the header has 2"
+    assert "WINDOWS-1252" in details[7]
+    assert "never closed" in details[10]
+    for number, (_, position) in enumerate(read(path, id_field="id")):
+        assert [row for row, _ in read(path, start=position, id_field="id")] == rows[number + 1 :]
+
+
+def test_a_quote_left_open_at_the_start_of_much(tmp_path: Path) -> None:
+    """Where nothing closes a quote, the rows behind it are read all the same, beyond the limit of a row too."""
+    path = tmp_path / "a.csv"
+    lines = [f"{number},{'x' * 1_000}" for number in range(2 * MAX_LINE // 1_000)]
+    path.write_text("\n".join(["id,text", '-1,"open', *lines]))
+    rows = rows_of(path, id_field="id")
+    assert "never closed" in reject(rows[0]).detail
+    assert [item(row).object_id for row in rows[1:]] == [line.partition(",")[0] for line in lines]
+
+
+def test_a_monstrous_field_costs_no_memory(tmp_path: Path) -> None:
+    """A field beyond the limit of a row is one reject, in one line or in many, and never held as a whole."""
+    for name, filling in {"line": b"x" * 1_000, "lines": b"x" * 999 + b"\n", "commas": b"," * 1_000}.items():
+        path = tmp_path / f"{name}.csv"
+        with path.open("wb") as file:
+            file.write(b'id,text\n1,good\n2,"')
+            for _ in range(40_000):
+                file.write(filling)
+            file.write(b'"\n3,good\n')
+        tracemalloc.start()
+        rows = rows_of(path, id_field="id") if name != "lines" else rows_of(path, id_field="id")[:2]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert item(rows[0]).object_id == "1"
+        assert "longer than 8 MiB" in reject(rows[1]).detail or "never closed" in reject(rows[1]).detail
+        if name != "lines":
+            assert [item(row).object_id for row in rows[2:]] == ["3"]
+            assert peak < 60 << 20
+
+
+def test_lines_that_leave_a_quote_open_take_no_endless_time(tmp_path: Path) -> None:
+    """A file in which every line opens the quote of the next is read in a time that its size bounds."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"id,text\n" + (b"y" * 1_000 + b'","\n') * (20 << 10))
+    assert all(isinstance(row, Reject) for row in rows_of(path, id_field="id"))
+
+
+@pytest.mark.parametrize(
+    ("text", "payload"),
+    [
+        (",id,text\n0,1,x\n", {"column1": "0", "text": "x"}),
+        ("id;text;price\n1;x;1,5\n", {"text": "x", "price": "1,5"}),
+        ("id\ttext\n1\tx,y\n", {"text": "x,y"}),
+        ('"id";"text"\n"1";"hallo"\n', {"text": "hallo"}),
+        ('"id"\t"a,b"\n1\tx\n', {"a,b": "x"}),
+        ('"id"|"a;b"\r\n1|x\r\n', {"a;b": "x"}),
+        ('id;"te,xt"\n1;x\n', {"te,xt": "x"}),
+        ('"id";"say ""a,b"""\n1;x\n', {'say "a,b"': "x"}),
+        ('"id";"two\nlines, one name"\n1;x\n', {"two\nlines, one name": "x"}),
+        ('"a;b;c",id\nx,1\n', {"a;b;c": "x"}),
+        ('5" disk,id\nx,1\n', {'5" disk': "x"}),
+        ("id|a;b|c\n1|x|y\n", {"a;b": "x", "c": "y"}),
+        ('\n"id","text, more"\n1,x\n', {"text, more": "x"}),
+        ("id,a.b\n1,x\n", {"a.b": "x"}),
+        ('id,payload,item_info\n1,"{""n"": 1}",\n', {"payload": '{"n": 1}', "item_info": ""}),
+    ],
+)
+def test_headers(tmp_path: Path, text: str, payload: dict[str, Any]) -> None:
+    """Columns without a name get one, other delimiters are seen in the header, and no name is special."""
+    assert item(rows_of(_written(tmp_path / "a.csv", text), id_field="id")[0])[:3] == ("1", payload, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"id,text,text\n1,x,y\n", "two columns are called `text`"),
+        ("id,text\n1,x\n".encode("utf-16"), "UTF-16.*iconv"),
+        ("id,text\n1,x\n".encode("utf-16-le"), "UTF-16.*iconv"),
+        (b"id,caf\xe9\n1,x\n", "its header: not UTF-8.*WINDOWS-1252"),
+        (b"id,text\r1,x\r2,y\r", "its header: a carriage return"),
+        (b'id,"text\n1,x\n', "its header: a quote"),
+        (b'"id";"text\n1;x\n', "its header: a quote"),
+        (b"\x1f\x8b\x08\0", "gzip; add .gz"),
+        (b"PAR1....", "Parquet; --format parquet"),
+        (b"PK\x03\x04", "spreadsheet"),
+    ],
+)
+def test_a_file_that_is_no_table(tmp_path: Path, content: bytes, reason: str) -> None:
+    """A header that cannot be used, or a file that is something else, is named with what mends it."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(SourceUnreadable, match=f"a.csv.*{reason}"):
+        rows_of(path, id_field="id")
+
+
+def test_a_table_without_rows(tmp_path: Path) -> None:
+    """An empty file, and one that is only a header, have no rows."""
+    for text in ("", "\n\n", "id,text", "id,text\n"):
+        path = _written(tmp_path / "a.csv", text)
+        assert rows_of(path) == []
+        assert [source.total for source in sources_of(path)] == [0]
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=,", "sep=\t"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_line_for_excel(tmp_path: Path, line: str, ending: str) -> None:
+    """A first line that tells Excel the delimiter is named, with the command that leaves it out, before there is a task."""
+    path = tmp_path / f"a.csv{ending}"
+    content = f"{line}\nid;text\n1;hola\n".encode()
+    path.write_bytes(gzip.compress(content) if ending else content)
+    with pytest.raises(
+        ForeignForm, match=r"`sep=`.*`tail -n \+2 .*a\.csv.* \| upsert-cli run - --format csv`"
+    ) as caught:
+        sources_of(path)
+    assert caught.value.exit_code == 2
+
+
+def test_tsv_stays_tsv(tmp_path: Path) -> None:
+    """In a file that is called TSV no other delimiter is looked for."""
+    path = _written(tmp_path / "a.tsv", "id,text\n1,x\n")
+    assert item(rows_of(path, id_field="id,text")[0])[:2] == ("1,x", {})

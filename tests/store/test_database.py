@@ -1,0 +1,77 @@
+"""What is asked of Chroma's database without Chroma: an answer, or why there is none, and never "nothing" for "unknown"."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.loading import NOTHING, a_target, numbered, some_rows
+from upsert_cli.errors import TargetBusy, TargetUnusable
+from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.database import DATABASE_NAME, described, flushed_segments, is_flushed, listed
+from upsert_cli.store.chroma.folder import prepare_folder
+from upsert_cli.store.chroma.records import ChromaCollection
+
+# Fills a transaction that does not fit into memory, and is killed in the middle of it.
+KILLED = """
+import os, signal, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 5")
+database.execute("BEGIN")
+database.execute("CREATE TABLE spilled (text)")
+database.executemany("INSERT INTO spilled VALUES (?)", [("x" * 1000,)] * 1000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Target:
+    """Returns a collection with some rows, whose index is flushed."""
+    target = a_target(tmp_path)
+    prepare_folder(Path(target.path))
+    records, _ = ChromaCollection.open(target)
+    records.write(some_rows(numbered(0, 20)), NOTHING)
+    records.close()
+    return target
+
+
+def test_a_writer_that_was_killed_hides_nothing(loaded: Target) -> None:
+    """What it left half done is undone by whoever asks first, and the collection is found as it was before."""
+    folder = Path(loaded.path)
+    before, segments = described(folder, loaded.collection), flushed_segments(folder, loaded.collection)
+    assert before is not None
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder / DATABASE_NAME)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (folder / f"{DATABASE_NAME}-journal").stat().st_size > 0
+    assert [each.name for each in listed(folder)] == [loaded.collection]
+    assert flushed_segments(folder, loaded.collection) == segments
+    assert described(folder, loaded.collection) == before
+
+
+def test_a_database_that_is_locked_is_busy(loaded: Target) -> None:
+    """A collection is not called missing because somebody writes at this moment."""
+    folder = Path(loaded.path)
+    with closing(sqlite3.connect(folder / DATABASE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(TargetBusy):
+            described(folder, loaded.collection)
+        assert is_flushed(folder, "any") is None
+
+
+def test_what_is_no_database_is_unusable(loaded: Target) -> None:
+    """Garbage is named as such; an empty file and other tables have no collections."""
+    path = Path(loaded.path) / DATABASE_NAME
+    path.write_bytes(b"garbage" * 1000)
+    with pytest.raises(TargetUnusable) as caught:
+        described(path.parent, loaded.collection)
+    assert str(path) in str(caught.value)
+    path.write_bytes(b"")
+    assert described(path.parent, loaded.collection) is None
+    path.unlink()
+    assert described(path.parent, loaded.collection) is None

@@ -1,0 +1,82 @@
+"""Which programs have a Chroma folder open: found by their files, and only those that keep them open."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from upsert_cli.store.chroma import openers
+from upsert_cli.store.chroma.openers import WRITER_PROGRAM, find_openers
+
+HOLD = "import sys, time\nheld = open(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(float(sys.argv[2]))\n"
+
+
+@pytest.fixture(params=["proc", "lsof"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns a folder with the files of a Chroma; without /proc, `lsof` is asked, as on macOS."""
+    if request.param == "lsof":
+        if shutil.which("lsof") is None:
+            pytest.skip("lsof is not installed")
+        monkeypatch.setattr(openers, "_PROC", tmp_path / "no-proc")
+    (tmp_path / "segment").mkdir()
+    for name in ("chroma.sqlite3", "segment/data_level0.bin", ".upsert-cli.lock"):
+        (tmp_path / name).write_bytes(b"content")
+    return tmp_path
+
+
+@contextmanager
+def _holding(
+    file: Path, *, seconds: float = 60.0, code: str = HOLD, path: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Runs a program that has a file open; `path` is where it imports from."""
+    command = [sys.executable, "-c", code, str(file), str(seconds)]
+    environment = os.environ if path is None else os.environ | {"PYTHONPATH": str(path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=file.parent, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("name", ["chroma.sqlite3", "segment/data_level0.bin"])
+def test_who_has_a_file_open_is_found(folder: Path, name: str) -> None:
+    """A process that has the database or an index file open is named, by whatever name it came to the file."""
+    assert find_openers(folder) == []
+    link = folder / "other-name"
+    link.hardlink_to(folder / name)
+    with _holding(link) as process:
+        (found,) = find_openers(folder)
+        assert found.pid == process.pid
+        assert "python" in str(found)
+    assert find_openers(folder) == []
+
+
+def test_a_file_that_is_closed_in_a_moment_is_no_matter(folder: Path) -> None:
+    """A program that only copies a file, or looks into it, keeps nobody away."""
+    with _holding(folder / "chroma.sqlite3", seconds=0.5):
+        assert find_openers(folder, patience=60.0) == []
+
+
+@pytest.mark.parametrize("name", [".upsert-cli.lock", "other.txt"])
+def test_other_files_do_not_count(folder: Path, name: str) -> None:
+    """A process that has anything else in the folder open is no opener, and neither is this process."""
+    (folder / name).touch()
+    with (folder / "chroma.sqlite3").open(), _holding(folder / name):
+        assert find_openers(folder, patience=0.0) == []
+
+
+def test_our_own_processes_do_not_count(folder: Path) -> None:
+    """A writer or reader of ours is known by the program that it runs."""
+    package = folder / "fake" / "upsert_cli" / "store"
+    package.mkdir(parents=True)
+    (package / "child.py").write_text(f"def main():\n    exec({HOLD!r})\n")
+    database = folder / "chroma.sqlite3"
+    with _holding(database) as other, _holding(database, code=WRITER_PROGRAM, path=folder / "fake"):
+        assert [opener.pid for opener in find_openers(folder, patience=0.0)] == [other.pid]

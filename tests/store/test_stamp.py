@@ -1,0 +1,62 @@
+"""Whether a collection may be written is decided by what it says of itself, and by nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.loading import a_target
+from upsert_cli.errors import ModelMismatch
+from upsert_cli.store.chroma.stamp import Described, check_model, stamp
+
+
+def _described(name: str | None = None, metadata: dict[str, Any] | None = None, **config: Any) -> Described:
+    function = {"type": "legacy"} if name is None else {"type": "known", "name": name, "config": config}
+    return Described(metadata=metadata or {}, dimension=None, configuration={"embedding_function": function})
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("sentence_transformer", {"model_name": "small-model"}),
+        ("sentence_transformer", {"model_name": "Maker/Small-Model"}),
+        ("ollama", {"model": "small-model"}),
+    ],
+)
+def test_stored_function_of_the_same_model_is_evidence(name: str, config: dict[str, Any], tmp_path: Path) -> None:
+    """A stored embedding function with the same model, with or without its maker, is no reason for a warning."""
+    assert check_model(a_target(tmp_path), _described(name, **config)) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("sentence_transformer", {"model_name": "other-model"}),
+        ("openai", {"model_name": "text-embedding-3-small"}),
+        ("something", {}),
+        ("default", {}),
+        ("onnx_mini_lm_l6_v2", {}),
+    ],
+)
+def test_stored_function_of_another_model_is_refused(name: str, config: dict[str, Any], tmp_path: Path) -> None:
+    """A stored embedding function that is not of our model is refused, whatever the dimension."""
+    with pytest.raises(ModelMismatch, match="load with that, or into another --collection"):
+        check_model(a_target(tmp_path), _described(name, **config))
+
+
+def test_stamp_is_accepted_by_who_made_it(tmp_path: Path) -> None:
+    """The stamp of a target matches that target, also beside metadata of others and in part."""
+    target = a_target(tmp_path)
+    full = stamp(target)
+    assert check_model(target, _described(metadata={**full, "owner": "me"})) == ()
+    assert check_model(target, _described(metadata={"upsert_cli_model": target.model})) == ()
+
+
+@pytest.mark.parametrize("key", ["upsert_cli_model", "upsert_cli_dimension", "upsert_cli_max_tokens"])
+def test_each_part_of_the_stamp_counts(key: str, tmp_path: Path) -> None:
+    """Any difference in the stamp is refused, and the message says what it was and what it is."""
+    target = a_target(tmp_path)
+    with pytest.raises(ModelMismatch, match="another"):
+        check_model(target, _described(metadata={**stamp(target), key: "another"}))

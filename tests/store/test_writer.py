@@ -1,0 +1,537 @@
+"""The writer's process: it keeps others out, survives signals, and its death loses nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from tests.support.loading import NOTHING, a_target, assert_holds, numbered, plain_client, read_back, some_rows
+from upsert_cli.errors import ModelMismatch, TargetBusy, TargetDamaged, TargetInUse, TargetUnusable, WriterDied
+from upsert_cli.locks import Holder, Lease
+from upsert_cli.store import child
+from upsert_cli.store.base import Target, Verdict, WriteBatch
+from upsert_cli.store.chroma.folder import LEASE_NAME
+from upsert_cli.store.chroma.records import ChromaCollection
+from upsert_cli.store.supervisor import WriterAbandoned
+from upsert_cli.store.writer import CALL_ROWS, Writer
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    return a_target(tmp_path)
+
+
+@contextmanager
+def running(writer: Writer) -> Iterator[Writer]:
+    try:
+        yield writer
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
+
+
+class Enough(Exception):
+    """Raised by a hook that wants to wait no longer."""
+
+
+def lease_of(target: Target) -> Path:
+    return Path(target.path) / LEASE_NAME
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        time.sleep(0.01)
+
+
+def is_free(target: Target) -> bool:
+    return Lease.peek(lease_of(target)) is None
+
+
+def later(action: Callable[[], object], *, seconds: float) -> threading.Timer:
+    timer = threading.Timer(seconds, action)
+    timer.start()
+    return timer
+
+
+# -- what it is for ------------------------------------------------------------------------------------------------
+
+
+def test_a_load_through_the_pipe(target: Target) -> None:
+    """What goes through the pipe arrives, and the folder is free and its end a clean one after closing."""
+    rows = some_rows(numbered(0, 600))
+    with running(Writer.start(target, task_id="some-task")) as writer:
+        assert writer.opened().created
+        holder = Lease.peek(lease_of(target))
+        assert holder is not None
+        assert (holder.pid, holder.task_id, holder.clean) == (writer.pid, "some-task", False)
+        bad = replace(some_rows(["bad"]), metadatas=[{"a": {}}])
+        assert writer.write(rows, NOTHING) == []
+        assert [one for one, _ in writer.write(bad, replace(bad, vectors=None))] == ["bad", "bad"]
+        compared = writer.compare(["id-000000", "no"], ["first.first", "x.y"], [("name",), ()])
+        assert compared.verdicts == [Verdict.UNCHANGED, Verdict.NEW]
+        assert compared.stale_keys == [("upsert_hash",), ()]
+    with Lease.take(lease_of(target), Holder.this_process()) as lease:
+        assert lease.before is not None
+        assert lease.before.clean
+    assert_holds(target, rows)
+
+
+def test_large_windows_pass(target: Target) -> None:
+    """A batch far larger than the pipe's buffers goes through, and so does its long list of refusals."""
+    rows = some_rows(numbered(0, 1_024))
+    batch = replace(rows, texts=[f"{text} {'x' * 8_192}" for text in rows.texts])
+    refused = replace(batch, ids=[f"bad-{one}" for one in batch.ids], metadatas=[{"a": {}}] * 1_024)
+    with running(Writer.start(target)) as writer:
+        assert writer.write(batch, NOTHING) == []
+        assert len(writer.write(refused, NOTHING)) == 1_024
+    assert_holds(target, batch)
+
+
+def test_threads_take_turns(target: Target) -> None:
+    """Calls from several threads are each answered with what they asked for."""
+    answers: dict[int, list[Verdict]] = {}
+    with running(Writer.start(target)) as writer:
+        writer.write(some_rows(numbered(0, 10)), NOTHING)
+
+        def ask(number: int) -> None:
+            ids = [f"id-{number:06}", "no"] * (number + 1)
+            for _ in range(20):
+                answers[number] = writer.compare(ids, ["first.first"] * len(ids), [()] * len(ids)).verdicts
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == {number: [Verdict.UNCHANGED, Verdict.NEW] * (number + 1) for number in range(4)}
+
+
+def test_errors_of_the_process_arrive_as_they_are(target: Target) -> None:
+    """A refusal on the other side of the pipe is the same error on this one."""
+    with running(Writer.start(target)) as writer:
+        writer.opened()
+    writer = Writer.start(replace(target, model="maker/other"))
+    with pytest.raises(ModelMismatch) as caught:
+        writer.opened()
+    assert (caught.value.had, caught.value.asked) == ("maker/small-model", "maker/other")
+    wait_until(lambda: is_free(target))
+
+
+def test_folder_and_files_are_private(target: Target) -> None:
+    """Whatever the umask, a folder that we make and all in it belong to the user alone."""
+    before = os.umask(0)
+    try:
+        with running(Writer.start(target)) as writer:
+            writer.write(some_rows(["a"]), NOTHING)
+    finally:
+        os.umask(before)
+    found = [Path(target.path), *Path(target.path).rglob("*")]
+    assert len(found) > 6
+    assert {oct(path.stat().st_mode & 0o777) for path in found if path.is_dir()} == {"0o700"}
+    assert {oct(path.stat().st_mode & 0o777) for path in found if path.is_file()} == {"0o600"}
+
+
+def test_environment_cannot_redirect_or_break_it(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables and a .env file that chromadb would choke on or follow are not seen by the process."""
+    for name in ("CHROMA_API_IMPL", "MIGRATIONS", "IS_PERSISTENT", "CHROMA_DB_IMPL"):
+        monkeypatch.setenv(name, "nonsense")
+    (tmp_path / ".env").write_text("MIGRATIONS=nonsense\nPERSIST_DIRECTORY=elsewhere\n")
+    (tmp_path / "queue.py").write_text("raise SystemExit('a module of the user, imported by us')\n")
+    monkeypatch.chdir(tmp_path)
+    with running(Writer.start(target)) as writer:
+        writer.write(some_rows(["a"]), NOTHING)
+    for name in ("CHROMA_API_IMPL", "MIGRATIONS", "IS_PERSISTENT", "CHROMA_DB_IMPL"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir("/")
+    assert read_back(target).keys() == {"a"}
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_path_that_is_no_folder(target: Target) -> None:
+    """A file where the folder should be is an error in words."""
+    Path(target.path).write_text("not a folder")
+    with pytest.raises(TargetUnusable, match="choose another folder with --chroma"):
+        Writer.start(target).opened()
+
+
+def test_database_that_is_none(target: Target) -> None:
+    """A database file with something else in it is an error in words, and stays as it is."""
+    Path(target.path).mkdir()
+    path = Path(target.path) / "chroma.sqlite3"
+    path.write_bytes(b"something else " * 1_000)
+    with pytest.raises(TargetUnusable, match="restore it from a backup"):
+        Writer.start(target).opened()
+    assert path.read_bytes() == b"something else " * 1_000
+
+
+# -- others who want the folder ------------------------------------------------------------------------------------
+
+
+def test_second_writer_is_refused_and_told_who_has_it(target: Target) -> None:
+    """While one writer has a folder another is refused, whatever the collection, and learns of the first."""
+    with running(Writer.start(target, task_id="the-first")) as first:
+        first.opened()
+        with pytest.raises(TargetInUse, match=rf"in use by pid {first.pid} on .* \(task the-first\) since 20"):
+            Writer.start(replace(target, collection="other")).opened()
+        assert first.write(some_rows(["a"]), NOTHING) == []
+
+
+def test_second_writer_waits_if_asked_to(target: Target) -> None:
+    """A writer that may wait for the folder gets it when the first lets go."""
+    first = Writer.start(target)
+    first.opened()
+    second = Writer.start(target, lease_timeout=60.0)
+    first.close()
+    assert not second.opened().created
+    second.close()
+
+
+def test_folder_of_a_killed_writer_is_free(target: Target) -> None:
+    """A writer that is killed with -9 leaves a free folder, and what it acknowledged is there."""
+    writer = Writer.start(target)
+    rows = some_rows(numbered(0, 300))
+    writer.write(rows, NOTHING)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    with running(Writer.start(target, lease_timeout=10.0)) as second:
+        assert second.opened().unclean
+        assert second.opened().count == 300
+    with running(Writer.start(target)) as third:
+        assert not third.opened().unclean
+    assert_holds(target, rows)
+
+
+def test_foreign_writer_is_found_at_once(target: Target) -> None:
+    """A program that holds a write transaction is refused in words, where Chroma would wait for a quarter of an hour."""
+    with running(Writer.start(target)) as writer:
+        writer.opened()
+    foreign = sqlite3.connect(Path(target.path) / "chroma.sqlite3", isolation_level=None)
+    foreign.execute("BEGIN IMMEDIATE")
+    with pytest.raises(TargetBusy, match="another program is writing to"):
+        Writer.start(target).opened()
+    foreign.execute("ROLLBACK")
+    with running(Writer.start(target)) as writer:
+        assert not writer.opened().unclean
+
+
+READER = """
+import sys, chromadb
+from chromadb.config import Settings
+opened = 0
+while opened >= 0:
+    client = chromadb.PersistentClient(sys.argv[1], settings=Settings.model_construct(anonymized_telemetry=False))
+    try:
+        collection = client.get_collection("default")
+        collection.count()
+        collection.query(query_embeddings=[[1.0] * 8], n_results=3)
+        opened += 1
+        print(opened, flush=True)
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+    client.close()
+"""
+
+
+def test_reader_beside_a_load_does_no_harm(target: Target) -> None:
+    """A process that opens, counts and queries the collection over and over during a load leaves it intact."""
+    rows = some_rows(numbered(0, 6_000))
+    with running(Writer.start(target)) as writer:
+        writer.write(rows.take(range(100)), NOTHING)
+        reader = subprocess.Popen([sys.executable, "-c", READER, target.path], stdout=subprocess.PIPE, text=True)
+        assert reader.stdout is not None
+        assert reader.stdout.readline()
+        for start in range(100, 6_000, 400):
+            assert writer.write(rows.take(range(start, min(start + 400, 6_000))), NOTHING) == []
+    reader.kill()
+    seen = reader.communicate()[0].split()
+    assert len(seen) > 3
+    assert_holds(target, rows)
+
+
+# -- signals and the parent's end ----------------------------------------------------------------------------------
+
+LOAD = """
+import os, signal, sys
+from pathlib import Path
+from tests.support.loading import NOTHING, a_target, numbered, some_rows
+from upsert_cli.store.writer import Writer
+
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+writer = Writer.start(a_target(Path(sys.argv[1])), task_id="of-the-parent")
+writer.opened()
+rows = [some_rows(numbered(start, start + 2_000)) for start in range(0, 6_000, 2_000)]
+print(writer.pid, flush=True)
+for part in rows:
+    writer.write(part, NOTHING)
+    print("written", flush=True)
+writer.close()
+"""
+
+
+def _parent(folder: Path) -> tuple[subprocess.Popen[str], int]:
+    root = Path(__file__).parent.parent.parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOAD, str(folder)],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def test_writer_outlives_a_killed_parent_by_one_write(target: Target, tmp_path: Path) -> None:
+    """When its parent is killed with -9 the process finishes the write in flight, lets go of the folder, and is gone."""
+    parent, pid = _parent(tmp_path)
+    time.sleep(0.1)  # into the first part of the first write
+    parent.kill()
+    parent.communicate()
+    wait_until(lambda: is_free(target))
+    wait_until(lambda: not Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True)
+    with running(Writer.start(target)) as writer:
+        assert writer.opened().unclean
+        assert writer.opened().count in (0, CALL_ROWS, 2 * CALL_ROWS)
+    assert_holds(target, some_rows(numbered(0, writer.opened().count)))
+
+
+def test_signals_to_the_group_do_not_reach_the_writer(target: Target, tmp_path: Path) -> None:
+    """Ctrl-C and its like, which go to the whole group, leave a write and the closing flush alone."""
+    parent, pid = _parent(tmp_path)
+    while parent.poll() is None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.killpg(parent.pid, number)
+        time.sleep(0.05)
+    assert parent.returncode == 0
+    assert parent.communicate()[0].count("written") == 3
+    assert_holds(target, some_rows(numbered(0, 6_000)))
+    assert is_free(target)
+    assert pid > 0
+
+
+def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
+    """A hook that raises during a write ends the wait at once; the write is finished, and the folder becomes free."""
+    calls = 0
+
+    def wait() -> None:
+        nonlocal calls
+        calls += 1
+        if writing:
+            raise Enough
+
+    writing = False
+    writer = Writer.start(target, wait=wait)
+    writer.opened()
+    assert calls > 0
+    rows = some_rows(numbered(0, CALL_ROWS))
+    writing = True
+    with pytest.raises(Enough):
+        writer.write(rows, NOTHING)
+    assert not is_free(target)
+    with pytest.raises(WriterAbandoned):
+        writer.compare(["a"], ["x.y"], [()])
+    wait_until(lambda: is_free(target))
+    assert_holds(target, rows)
+    with running(Writer.start(target)) as second:
+        assert second.opened().unclean
+
+
+def test_wish_to_stop_is_heard_between_the_parts_of_a_write(target: Target) -> None:
+    """A write of thousands of rows can be ended after each part; what was written by then is whole."""
+    rows = some_rows(numbered(0, 5 * CALL_ROWS))
+    heard = 0
+
+    def between() -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 2:
+            raise Enough
+
+    writer = Writer.start(target)
+    with pytest.raises(Enough):
+        writer.write(rows, NOTHING, between=between)
+    writer.abandon()
+    wait_until(lambda: is_free(target))
+    assert_holds(target, rows.take(range(2 * CALL_ROWS)))
+
+
+def test_abandoning_frees_a_thread_that_waits(target: Target) -> None:
+    """A thread that waits for an answer is not left behind when the main thread gives up."""
+    writer = Writer.start(target)
+    writer.opened()
+    raised: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            writer.write(some_rows(numbered(0, 2_000)), NOTHING)
+        except WriterAbandoned as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    time.sleep(0.1)
+    writer.abandon()
+    writer.abandon()
+    thread.join(60)
+    assert len(raised) == 1
+    wait_until(lambda: is_free(target))
+
+
+def test_writer_that_waits_for_the_folder_ends_with_its_parent(target: Target) -> None:
+    """A process that waits for the folder notices that nobody wants it any more."""
+    Path(target.path).mkdir()
+    with Lease.take(lease_of(target), Holder.this_process()):
+        writer = Writer.start(target, lease_timeout=600.0)
+        pid = writer.pid
+        assert pid is not None
+        time.sleep(0.5)
+        writer.abandon()
+        wait_until(lambda: _is_gone(pid))
+
+
+def _is_gone(pid: int) -> bool:
+    with_zombie = os.waitpid(pid, os.WNOHANG)
+    return with_zombie[0] == pid
+
+
+def test_foreign_threshold_survives_the_writers_death(target: Target) -> None:
+    """Somebody else's collection gets its own threshold back by the next load, if the writer was killed."""
+    Path(target.path).mkdir()
+    with plain_client(target) as client:
+        client.create_collection("default", embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
+    writer = Writer.start(target)
+    writer.write(some_rows(["a"]), NOTHING)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    with running(Writer.start(replace(target, collection="other"), lease_timeout=10.0)) as other:
+        other.opened()
+    with running(Writer.start(target)) as writer:
+        writer.opened()
+    with plain_client(target) as client:
+        assert client.get_collection("default").configuration_json["hnsw"]["sync_threshold"] == 345
+    with Lease.take(lease_of(target), Holder.this_process()) as lease:
+        assert lease.before is not None
+        assert lease.before.owed == {}
+
+
+# -- its death -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.2, 0.4])
+def test_write_survives_the_death_of_its_process(target: Target, delay: float) -> None:
+    """A process that is killed with -9 in the middle of a write is started again, and every row is written."""
+    rows = some_rows(numbered(0, 2_000))
+    with running(Writer.start(target)) as writer:
+        writer.opened()
+        first = writer.pid
+        assert first is not None
+        timer = later(lambda: os.kill(first, signal.SIGKILL), seconds=delay)
+        assert writer.write(rows, NOTHING) == []
+        timer.join()
+        writer.compare(["a"], ["x.y"], [()])
+        assert writer.pid != first
+    assert_holds(target, rows)
+
+
+def serve_deadly_rows(connection: Connection, start: child.Start) -> None:
+    """Serves as ever, but ends by a segmentation fault when it is to write certain rows."""
+    real = ChromaCollection.write
+
+    def write(self: ChromaCollection, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
+        if any(one.startswith("deadly") for one in (*upserts.ids, *updates.ids)):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return real(self, upserts, updates)
+
+    ChromaCollection.write = write  # type: ignore[method-assign]  # in a process that does nothing else
+    child.serve(connection, start)
+
+
+def test_row_that_ends_the_process_is_found(target: Target) -> None:
+    """One row on which the process dies is refused with what it died of, and all others are written."""
+    rows = some_rows(numbered(0, 4))
+    ids = ["id-000000", "id-000001", "deadly", "id-000002", "id-000003"]
+    batch = some_rows(ids)
+    with running(Writer.start(target, serve=serve_deadly_rows)) as writer:
+        assert writer.write(batch, NOTHING) == [("deadly", "the process that writes it ends by SIGSEGV")]
+        update = WriteBatch(ids=["id-000001"], texts=[], metadatas=[{"new": 1}], vectors=None)
+        assert writer.write(some_rows(["id-000004"]), update) == []
+    found = read_back(target)
+    assert found.keys() == {*rows.ids, "id-000004"}
+    assert found["id-000001"]["metadata"]["new"] == 1
+
+
+def serve_nothing(connection: Connection, start: child.Start) -> None:
+    """Dies of each request."""
+    ChromaCollection.write = ChromaCollection.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
+    child.serve(connection, start)
+
+
+def test_process_that_always_dies_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process dies of whatever it is to do, that ends in an error with a remedy after a bounded time."""
+    monkeypatch.setattr("upsert_cli.store.writer.MAX_DEATHS", 5)
+    writer = Writer.start(target, serve=serve_nothing)
+    with pytest.raises(WriterDied, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
+        writer.write(some_rows(numbered(0, 64)), NOTHING)
+    with pytest.raises(WriterDied):
+        writer.compare(["a"], ["x.y"], [()])
+    writer.abandon()
+
+
+def serve_by_dying(_: Connection, start: child.Start) -> None:
+    """Dies before it opens anything, of the signal that its task is named after."""
+    os.kill(os.getpid(), signal.Signals[str(start.task_id)])
+
+
+@pytest.mark.parametrize(("how", "error"), [("SIGSEGV", TargetDamaged), ("SIGKILL", WriterDied)])
+def test_process_that_dies_while_opening(target: Target, how: str, error: type[Exception]) -> None:
+    """A crash while opening means a damaged collection, a kill does not; both are errors with a remedy."""
+    with pytest.raises(error, match=rf"{how}.*verify --repair"):
+        Writer.start(target, task_id=how, serve=serve_by_dying).opened()
+
+
+def test_index_that_ends_the_process_is_an_error_message(target: Target) -> None:
+    """Index files by which Chroma ends in a segmentation fault are a damaged collection to us."""
+    with running(Writer.start(target)) as writer:
+        writer.write(some_rows(numbered(0, 1_000)), NOTHING)
+    (links,) = Path(target.path).glob("*/link_lists.bin")
+    size = links.stat().st_size
+    links.write_bytes(bytes(size))
+    with pytest.raises(TargetDamaged, match="verify --repair --collection default"):
+        Writer.start(target).opened()
+    wait_until(lambda: is_free(target))
+
+
+def test_index_that_is_damaged_after_a_kill_is_found(target: Target) -> None:
+    """After an unclean end the newest vectors are looked at, wherever the damage is among them."""
+    writer = Writer.start(target)
+    writer.write(some_rows(numbered(0, 1_000)), NOTHING)
+    writer.close()
+    (lengths,) = Path(target.path).glob("*/length.bin")
+    content = bytearray(lengths.read_bytes())
+    content[4 * 700 : 4 * 710] = bytes(40)  # the rows 700 to 709 lose their vectors; the ends of the file are good
+    lengths.write_bytes(content)
+    shutil.copy(lengths, lengths.with_suffix(".kept"))
+    with Lease.take(lease_of(target), Holder.this_process()):
+        pass  # whoever had it last did not say that all was in order
+    with pytest.raises(TargetDamaged, match="10 have a vector of zeros"):
+        Writer.start(target).opened()

@@ -1,0 +1,37 @@
+"""A program like upsert-cli whose workers on Ray do not survive a text that says so; run by a test."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from upsert_cli.cli import main
+from upsert_cli.cluster import ray_workers
+from upsert_cli.cluster.ray_workers import Worker
+from upsert_cli.cluster.worker import Spec, UnitReceipt
+from upsert_cli.sources.items import read_items
+from upsert_cli.sources.source import Source
+from upsert_cli.sources.units import Unit
+
+DEADLY = "deadly text"
+
+
+class DeadlyWorker(Worker):
+    """Dies as a crash in native code would let it."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Remembers the sources, to look for the text."""
+        super().__init__(spec)
+        self._sources = [Source.from_json(value) for value in spec.sources]
+
+    def run(self, unit: Unit) -> UnitReceipt:
+        """Loads a unit, if there is nothing deadly in it."""
+        for row, _ in unit.rows(read_items(self._sources, start=unit.start, id_field=None)):
+            if DEADLY in str(row.payload):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(unit)
+
+
+if __name__ == "__main__":
+    ray_workers.Worker = DeadlyWorker  # type: ignore[misc]
+    main()

@@ -1,0 +1,151 @@
+"""A process that uses a journal until it is killed, and says what it has done: one JSON object a line.
+
+A step that was reported is acknowledged: no crash may undo it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
+from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
+from upsert_cli.journal.checkpoint import Checkpoint
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.prune import Wanted
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.sources.source import spool
+
+PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
+WINDOWS, ROWS = 3, 10  # a task has so many batches of so many rows, with one reject each
+INPUT = b"what is read only once\n" * 1_000
+
+
+def report(step: str, task_id: str, **facts: Any) -> None:
+    """Says that a step is done, in one write, so that a kill leaves no half of it in a buffer."""
+    os.write(1, (json.dumps({"step": step, "id": task_id} | facts) + "\n").encode())
+
+
+def claim_and_wait(folder: Path, task_id: str) -> None:
+    """Claims a task and never lets go of it."""
+    with Journal(folder).claim(task_id):
+        report("claimed", task_id)
+        time.sleep(600)
+
+
+def attempt(step: Callable[[], Any]) -> Any:
+    """Makes a step, and a second time if the journal could not be written, as a user would do after making room."""
+    try:
+        return step()
+    except (TaskExists, WrongStatus):
+        raise
+    except UpsertCliError as error:
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        try:
+            return step()
+        except (TaskExists, WrongStatus):
+            return None  # it was done, only its durability was not known
+
+
+def keep_input(journal: Journal, task_id: str) -> None:
+    """Reads standard input, as it were, into the folder of a task that is about to be created."""
+    incoming: Path = attempt(journal.incoming_folder)
+    attempt(lambda: spool(io.BytesIO(INPUT), incoming / "0.jsonl", name="-"))
+    attempt(lambda: journal.adopt_spool(incoming, task_id) if incoming.exists() else None)
+    report("kept", task_id)
+
+
+def run(journal: Journal, task_id: str) -> None:
+    """Takes a task from its creation to its end, all steps of a run."""
+    attempt(lambda: journal.create(make_task(task_id)))
+    report("created", task_id)
+    claim: Claim = attempt(lambda: journal.claim(task_id))
+    attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
+    report("started", task_id)
+    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
+    for batch in range(1, WINDOWS + 1):
+        length = attempt(partial(rejects.append, [make_reject(batch)]))
+        checkpoint = make_checkpoint(batch * ROWS, rejects_bytes=length, failed=batch)
+        attempt(partial(claim.save, checkpoint))
+        report("saved", task_id, rows=checkpoint.rows)
+    attempt(rejects.close)
+    end(claim, checkpoint)
+    report("finished", task_id)
+    claim.release()
+
+
+def end(claim: Claim, checkpoint: Checkpoint) -> None:
+    """Writes that a task is done, with the first of its rejects."""
+    attempt(lambda: claim.finish(TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=checkpoint))
+
+
+def retry(journal: Journal, task_id: str) -> None:
+    """Retries the rejects of a task that is done; the first one fails again."""
+    claim: Claim = attempt(lambda: journal.claim(task_id))
+    attempt(lambda: claim.retry_rejects(journal.find(task_id), {}))
+    attempt(lambda: journal.change(task_id, PENDING, expect=(TaskStatus.DONE,), attempt=2))
+    attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
+    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
+    length = attempt(partial(rejects.append, [make_reject(1)]))
+    for batch in range(1, WINDOWS + 1):
+        counted = make_checkpoint(WINDOWS * ROWS, rejects_bytes=length, failed=WINDOWS - batch + 1)
+        checkpoint = replace(counted, retried=batch)
+        attempt(partial(claim.save, checkpoint))
+        report("retried", task_id, rows=batch)
+    attempt(rejects.close)
+    end(claim, checkpoint)
+    report("mended", task_id)
+    claim.release()
+
+
+def run_many(folder: Path, prefix: str, count: int) -> None:
+    """Runs `count` tasks one after the other."""
+    journal = Journal(folder)
+    for number in range(count):
+        run(journal, f"{prefix}-{number}")
+
+
+def do_everything(folder: Path, prefix: str) -> None:
+    """Runs a task with what may come before and after that, and one that finds the journal's files made already."""
+    journal = Journal(folder)
+    keep_input(journal, f"{prefix}-0")
+    run(journal, f"{prefix}-0")
+    retry(journal, f"{prefix}-0")
+    run(journal, f"{prefix}-1")
+
+
+def race(folder: Path, prefix: str, count: int) -> None:
+    """Runs own tasks, and tries to be the first to begin each of those that all processes share."""
+    journal = Journal(folder)
+    for number in range(count):
+        run(journal, f"{prefix}-{number}")
+        try:
+            journal.change(f"shared-{number}", PROCESSING, expect=(PENDING,), detail=prefix)
+        except WrongStatus:
+            continue
+        report("won", f"shared-{number}")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["claim", where, which]:
+            claim_and_wait(Path(where), which)
+        case ["run", where, name, times]:
+            run_many(Path(where), name, int(times))
+        case ["everything", where, name]:
+            do_everything(Path(where), name)
+        case ["prune", where, moment]:
+            gone = attempt(lambda: Journal(Path(where)).prune(Wanted(before=moment)))
+            report("pruned", "", ids=[task.id for task in gone])
+        case ["race", where, name, times]:
+            race(Path(where), name, int(times))

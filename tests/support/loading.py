@@ -1,0 +1,93 @@
+"""What the tests of records and of the writer share: targets, rows, and a look by nothing but chromadb."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from upsert_cli.store.base import Target, WriteBatch
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+DIMENSION = 8
+NOTHING = WriteBatch(ids=[], texts=[], metadatas=[], vectors=None)
+
+
+def a_target(folder: Path, **changes: Any) -> Target:
+    """Returns a collection in `folder`, made by a small model."""
+    facts: dict[str, Any] = {
+        "path": str(folder / "chroma"),
+        "collection": "default",
+        "model": "maker/small-model",
+        "dimension": DIMENSION,
+        "max_tokens": 256,
+        "tool_version": "0.0.0",
+        "default_model": False,
+    }
+    return Target(**(facts | changes))
+
+
+def some_rows(ids: Sequence[str], *, mark: str = "first", dimension: int = DIMENSION, **metadata: Any) -> WriteBatch:
+    """Returns a good row for each id; its vector follows from the id and the mark."""
+    vectors = [np.random.default_rng([*f"{mark} {one}".encode()]).standard_normal(dimension) for one in ids]
+    return WriteBatch(
+        ids=list(ids),
+        texts=[f"{mark} text of {one}" for one in ids],
+        metadatas=[{"name": one, "upsert_hash": f"{mark}.{mark}"} | metadata for one in ids],
+        vectors=np.array(vectors, dtype=np.float32).reshape(len(ids), dimension),
+    )
+
+
+def numbered(start: int, stop: int) -> list[str]:
+    """Returns the ids of some rows."""
+    return [f"id-{number:06}" for number in range(start, stop)]
+
+
+@contextmanager
+def plain_client(target: Target) -> Iterator[ClientAPI]:
+    """Opens a folder as any user of chromadb would."""
+    import chromadb
+    from chromadb.config import Settings
+
+    client = chromadb.PersistentClient(target.path, settings=Settings.model_construct(anonymized_telemetry=False))
+    try:
+        yield client
+    finally:
+        client.close()  # type: ignore[attr-defined]  # of the class that it is
+
+
+def read_back(target: Target) -> dict[str, dict[str, Any]]:
+    """Returns all records of the collection: id -> document, metadata and vector."""
+    with plain_client(target) as client:
+        collection = client.get_collection(target.collection)
+        got = collection.get(include=["documents", "metadatas", "embeddings"])
+        count = collection.count()
+    columns = zip(
+        got["ids"], got["documents"] or [], got["metadatas"] or [], np.asarray(got["embeddings"]), strict=True
+    )
+    found = {
+        one: {"document": document, "metadata": dict(metadata or {}), "vector": vector}
+        for one, document, metadata, vector in columns
+    }
+    assert len(found) == count
+    return found
+
+
+def assert_holds(target: Target, *parts: WriteBatch) -> None:
+    """Checks that the collection holds just these rows, vectors included; later parts replace earlier ones."""
+    found = read_back(target)
+    wanted: dict[str, tuple[str, dict[str, Any], Any]] = {}
+    for part in parts:
+        assert part.vectors is not None
+        for one, text, metadata, vector in zip(part.ids, part.texts, part.metadatas, part.vectors, strict=True):
+            wanted[one] = (text, metadata, vector)
+    assert found.keys() == wanted.keys()
+    for one, (text, metadata, vector) in wanted.items():
+        assert found[one]["document"] == text
+        assert found[one]["metadata"] == metadata
+        np.testing.assert_allclose(found[one]["vector"], vector, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,43 @@
+"""Workers without processes: they do what they are told within this one, and die where a test wants them to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from upsert_cli.cluster.scheduler import Event, Finished, Ready, WorkerFailure
+from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.sources.units import Unit
+
+
+class StandIns:
+    """Workers that run one after the other; the last one that got a unit is the first to be through with it."""
+
+    def __init__(self, run: Callable[[Unit], UnitReceipt], *, dies: Callable[[Unit], bool] = lambda _: False) -> None:
+        """Takes what a worker does, and what it does not survive."""
+        self._run = run
+        self._dies = dies
+        self._events: deque[Event] = deque()
+        self._given: list[tuple[int, Unit]] = []
+        self.started = 0
+        self.runs: list[Unit] = []
+
+    def start(self) -> int:
+        """Starts a worker."""
+        self.started += 1
+        self._events.append(Ready(self.started))
+        return self.started
+
+    def give(self, worker: int, unit: Unit) -> None:
+        """Gives it a unit."""
+        self._given.append((worker, unit))
+
+    def events(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002
+        """Returns one thing that happens."""
+        if self._events:
+            return [self._events.popleft()]
+        if not self._given:
+            return []
+        worker, unit = self._given.pop()
+        self.runs.append(unit)
+        return [WorkerFailure(worker, "SIGSEGV")] if self._dies(unit) else [Finished(worker, self._run(unit))]

@@ -1,0 +1,1 @@
+"""Runs a load on several machines with Ray."""

@@ -1,0 +1,80 @@
+"""A task -> loaded by the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from upsert_cli.cluster.ray_cluster import Crew, cluster
+from upsert_cli.cluster.ray_workers import RayWorkers
+from upsert_cli.cluster.scheduler import Dispatch
+from upsert_cli.cluster.unit_load import UnitLoad
+from upsert_cli.cluster.worker import Spec
+from upsert_cli.journal.receipts import Receipts
+from upsert_cli.journal.task import Task
+from upsert_cli.load.commit import Committer
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.load.progress import Observer, Progress
+from upsert_cli.sources.source import Source
+from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.credentials import CLOUD_TOKEN, FILE, HEADERS, TOKEN
+
+SECRETS = tuple(name + ending for name in (TOKEN, CLOUD_TOKEN, HEADERS) for ending in ("", FILE))
+
+
+def load_on_ray(
+    task: Task,
+    target: Target,
+    sources: Sequence[Source],
+    committer: Committer,
+    receipts: Receipts,
+    *,
+    progress: Progress,
+    observer: Observer,
+    wait: Callable[[], None],
+) -> None:
+    """Loads what of a task has no receipt yet; whatever ends it early ends all workers at once.
+
+    Args:
+        task: What is loaded.
+        target: The collection, which is there and fits the model.
+        sources: Files that all workers see under the same path.
+        committer: What is settled so far.
+        receipts: Of the units that are done.
+        progress: Counts what comes back.
+        observer: Told of it.
+        wait: Called in all waits; may raise to give up.
+
+    Raises:
+        ClusterUnreachable: There is no cluster.
+        UpsertCliError: A worker met with a fault that belongs to no item.
+    """
+    options = LoadOptions.from_json(task.options)
+    with ExitStack() as stack:
+
+        def dispatch() -> Dispatch:
+            own = " of its own" if options.ray_address == "local" else f" at {options.ray_address}"
+            observer.told(f"joining a Ray cluster{own}")
+            with progress.busy("opening"):
+                stack.enter_context(cluster(options.ray_address, wait=wait))
+                crew = Crew.fitting(workers=options.workers, threads=options.threads, gpus=options.num_gpus_per_worker)
+            observer.told(f"loading by {crew.count} workers with {crew.threads} threads each")
+            if crew.room < crew.count:
+                rest = "the others" if crew.room else "all of them"
+                observer.noted(
+                    f"the cluster has room for {crew.room} of {crew.count} workers; {rest} wait until it grows"
+                )
+            spec = Spec(
+                task_id=task.id,
+                target=target,
+                model=task.model,
+                options=replace(options, threads=crew.threads, verbose=False).as_json(),
+                sources=tuple(source.as_json() for source in sources),
+                secrets=tuple(name for name in SECRETS if os.environ.get(name)),
+            )
+            workers = stack.enter_context(RayWorkers(spec, threads=crew.threads, gpus=options.num_gpus_per_worker))
+            return Dispatch(workers, count=crew.count, sources=sources, wait=wait)
+
+        UnitLoad(sources, committer, receipts, progress=progress, observer=observer).run(dispatch)

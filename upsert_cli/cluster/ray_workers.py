@@ -1,0 +1,136 @@
+"""Workers that are actors of Ray, on whatever machine of the cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+from upsert_cli.cluster.ray_cluster import one_line
+from upsert_cli.cluster.scheduler import Event, Finished, Ready, WorkerFailure
+from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
+from upsert_cli.errors import ClusterLost, RayMissing, VersionsDiffer
+from upsert_cli.sources.units import Unit
+
+
+def require_ray() -> None:
+    """Makes sure that Ray is there, without loading it.
+
+    Raises:
+        RayMissing: It is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise RayMissing
+
+
+class Worker:
+    """What runs in an actor."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Touches nothing: what fails here would not be told."""
+        self._spec = spec
+        self._runner = UnitRunner(spec)
+
+    def version(self) -> str:
+        """Returns the version of this tool that is installed where the actor runs."""
+        from upsert_cli import __version__
+
+        return __version__
+
+    def prepare(self) -> None:
+        """Gets ready for a unit."""
+        self._runner.prepare()
+
+    def run(self, unit: Unit) -> UnitReceipt:
+        """Loads a unit."""
+        return self._runner.run(unit)
+
+
+class RayWorkers:
+    """Actors, each with at most one unit, so that nobody suffers from what another one's unit does."""
+
+    def __init__(self, spec: Spec, *, threads: int, gpus: float) -> None:
+        """Starts nothing; a cluster is joined already.
+
+        Args:
+            spec: What the workers have to know.
+            threads: Processors for each.
+            gpus: GPUs for each.
+        """
+        import ray
+
+        self._ray = ray
+        # No restarts and no retries by Ray: what died is told to whoever gives out the units, and counted there.
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        self._actor = ray.remote(num_cpus=threads, num_gpus=gpus, **options)(Worker)
+        self._spec = spec
+        self._actors: dict[int, Any] = {}
+        self._pending: dict[Any, int] = {}
+        self._starting: set[int] = set()
+        self._preparing: set[int] = set()
+        self._next = 0
+
+    def start(self) -> int:
+        """Asks for an actor."""
+        number, self._next = self._next, self._next + 1
+        actor = self._actor.remote(self._spec)
+        self._actors[number] = actor
+        self._starting.add(number)
+        self._pending[actor.version.remote()] = number  # type: ignore[attr-defined]  # added by Ray's decorator
+        return number
+
+    def give(self, worker: int, unit: Unit) -> None:
+        """Gives a unit to an actor."""
+        self._pending[self._actors[worker].run.remote(unit)] = worker
+
+    def events(self, seconds: float) -> Sequence[Event]:
+        """Waits for answers and deaths."""
+        if not self._pending:
+            return []
+        done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=seconds, fetch_local=False)
+        events = [self._heard(answer, self._pending.pop(answer)) for answer in done]
+        return [event for event in events if event is not None]
+
+    def _heard(self, answer: Any, worker: int) -> Event | None:
+        from ray import exceptions
+
+        try:
+            value = self._ray.get(answer)
+        except exceptions.RayTaskError as error:
+            raise ClusterLost(reason=one_line(error)) from error  # a bug: what the actor does catches all
+        except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
+            self._starting.discard(worker)
+            self._preparing.discard(worker)
+            with suppress(exceptions.RayError):
+                self._ray.kill(self._actors.pop(worker))  # one that only cannot be reached must not go on
+            return WorkerFailure(worker, one_line(error))
+        except exceptions.RayError as error:
+            raise ClusterLost(reason=one_line(error)) from error
+        if worker in self._starting:
+            self._starting.remove(worker)
+            if value != self._spec.version:
+                raise VersionsDiffer(worker=f"number {worker}", had=str(value), wanted=self._spec.version)
+            self._preparing.add(worker)
+            self._pending[self._actors[worker].prepare.remote()] = worker
+            return None
+        if worker in self._preparing:
+            self._preparing.remove(worker)
+            return Ready(worker)
+        return Finished(worker, value)
+
+    def stop(self) -> None:
+        """Ends all actors at once, in the middle of what they do."""
+        from ray import exceptions
+
+        for actor in self._actors.values():
+            with suppress(exceptions.RayError):
+                self._ray.kill(actor)
+        self._actors.clear()
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.stop()

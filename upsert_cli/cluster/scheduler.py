@@ -1,0 +1,244 @@
+"""Units -> UnitReceipt, by workers that may die: what was on its way with one is given to another.
+
+A unit with which worker after worker dies is halved until the row is found, so that one row costs no others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
+
+from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.errors import Stage, UnitKeepsFailing, WorkersKeepDying
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.redaction import without_secrets
+from upsert_cli.sources.item import Reject
+from upsert_cli.sources.source import Source
+from upsert_cli.sources.units import Unit
+
+EVENT_SECONDS = 0.1  # seconds; the longest that the main thread waits before it looks around
+TRIES = 3  # workers that may die with a unit before it is suspected; machines go away for reasons of their own
+TRIES_ALONE = 2  # workers that may die with a single row before it is blamed
+MAX_DEATHS = 40  # workers that may die with parts of a unit; a row is found after some 16
+MAX_FAILED_STARTS = 5  # workers that die before they are ready, one after the other, before the load ends
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker has started."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A worker is through with its unit."""
+
+    worker: int
+    receipt: UnitReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailure:
+    """A worker is no more, whatever it was at."""
+
+    worker: int
+    reason: str
+    """One line."""
+
+
+Event: TypeAlias = Ready | Finished | WorkerFailure
+
+
+class Workers(Protocol):
+    """Processes anywhere, each of which has at most one unit at a time."""
+
+    def start(self) -> int:
+        """Asks for a worker and returns its number; `Ready` says when it is there."""
+
+    def give(self, worker: int, unit: Unit) -> None:
+        """Gives a unit to a worker that has none."""
+
+    def events(self, seconds: float) -> Sequence[Event]:
+        """Waits for something to happen, but no longer than this."""
+
+
+@dataclass(slots=True)
+class _Suspect:
+    """A unit with which workers died, and what came of its parts."""
+
+    unit: Unit
+    deaths: int = 0
+    parts: int = 1
+    """Parts without a receipt."""
+
+    receipts: list[UnitReceipt] = field(default_factory=list)
+
+    def sum(self) -> UnitReceipt:
+        """Returns the receipt of the whole unit."""
+        merged = UnitReceipt(unit=self.unit)
+        for one in sorted(self.receipts, key=lambda receipt: receipt.unit.after):
+            seconds = Counter(merged.seconds)
+            seconds.update(one.seconds)
+            merged = replace(
+                merged,
+                counts=merged.counts + one.counts,
+                converted=merged.converted + one.converted,
+                rejects=merged.rejects + one.rejects,
+                ignored=merged.ignored + one.ignored,
+                # Apart: parts are loaded side by side, so that of an id in several of them any may be the last.
+                ids=[*merged.ids, *one.ids],
+                seconds=dict(seconds),
+                worker=one.worker,
+                rest=one.rest,
+                error=merged.error or one.error,
+            )
+        return merged
+
+
+class _Todo:
+    """Units that nobody has: first those that come back, then those that were never given away."""
+
+    def __init__(self, units: Iterator[Unit]) -> None:
+        self.again: deque[Unit] = deque(itertools.islice(units, 1))
+        self._units = units
+
+    def take(self) -> Unit:
+        unit = self.again.popleft()
+        if not self.again:
+            self.again.extend(itertools.islice(self._units, 1))
+        return unit
+
+    def __bool__(self) -> bool:
+        return bool(self.again)
+
+
+class Dispatch:
+    """Gives units to workers until all are done."""
+
+    def __init__(self, workers: Workers, *, count: int, sources: Sequence[Source], wait: Callable[[], None]) -> None:
+        """Starts nothing yet.
+
+        Args:
+            workers: Who does the work.
+            count: Workers to have at the same time.
+            sources: Of the units, for the rejects of rows that nobody survives.
+            wait: Called every `EVENT_SECONDS` or so; may raise to give up.
+        """
+        self._workers = workers
+        self._count = count
+        self._sources = sources
+        self._wait = wait
+        self._starting: set[int] = set()
+        self._idle: list[int] = []
+        self._busy: dict[int, Unit] = {}
+        self._again: deque[Unit] = deque()
+        self._tries: Counter[str] = Counter()
+        self._suspects: dict[str, _Suspect] = {}
+        self._failed_starts = 0
+        self._is_ending = False
+
+    def run(self, units: Iterator[Unit]) -> Iterator[UnitReceipt]:
+        """Yields the receipts of units, in the order in which they come.
+
+        After a receipt with an error no more units are given out, but those that workers have are finished.
+
+        Raises:
+            WorkersKeepDying: No worker comes up.
+            UnitKeepsFailing: Workers die with a unit of which nobody knows the rows.
+        """
+        todo = _Todo(units)
+        self._again = todo.again
+        self._is_ending = False
+        while (todo and not self._is_ending) or self._busy:
+            while self._idle and todo and not self._is_ending:
+                worker, unit = self._idle.pop(), todo.take()
+                self._busy[worker] = unit
+                self._workers.give(worker, unit)
+            while todo and not self._is_ending and self._crew_size() < self._count:
+                self._starting.add(self._workers.start())
+            for event in self._workers.events(EVENT_SECONDS):
+                receipt = self._heard(event)
+                if receipt is not None:
+                    if receipt.error is not None:
+                        self._is_ending = True
+                    elif receipt.rest is not None:
+                        self._again.append(receipt.rest)
+                    yield receipt
+            self._wait()
+
+    def _crew_size(self) -> int:
+        return len(self._starting) + len(self._idle) + len(self._busy)
+
+    def _heard(self, event: Event) -> UnitReceipt | None:
+        match event:
+            case Ready():
+                self._starting.remove(event.worker)
+                self._idle.append(event.worker)
+                self._failed_starts = 0
+            case Finished():
+                unit = self._busy.pop(event.worker)
+                self._idle.append(event.worker)
+                return self._settled(unit, event.receipt)
+            case WorkerFailure() if event.worker in self._busy:
+                return self._suspected(self._busy.pop(event.worker), event.reason)
+            case WorkerFailure():
+                self._idle = [worker for worker in self._idle if worker != event.worker]
+                if event.worker in self._starting:
+                    self._starting.remove(event.worker)
+                    self._failed_starts += 1
+                    if self._failed_starts >= MAX_FAILED_STARTS:
+                        raise WorkersKeepDying(times=self._failed_starts, reason=event.reason)
+        return None
+
+    def _settled(self, unit: Unit, receipt: UnitReceipt) -> UnitReceipt | None:
+        suspect = self._suspects.pop(unit.id, None)
+        if receipt.error is not None:  # it ends the load
+            return receipt if suspect is None else UnitReceipt(unit=unit, error=receipt.error)
+        if suspect is None:
+            return receipt
+        suspect.receipts.append(receipt)
+        suspect.parts -= 1
+        return suspect.sum() if suspect.parts == 0 else None
+
+    def _suspected(self, unit: Unit, reason: str) -> UnitReceipt | None:
+        suspect = self._suspects.setdefault(unit.id, _Suspect(unit))
+        suspect.deaths += 1
+        self._tries[unit.id] += 1
+        halves = unit.halves()
+        allowed = TRIES if unit is suspect.unit else TRIES_ALONE if halves is None else 1
+        if self._tries[unit.id] < allowed:
+            self._again.appendleft(unit)
+        elif halves is not None and suspect.deaths < MAX_DEATHS:
+            del self._suspects[unit.id]
+            suspect.parts += 1
+            for half in reversed(halves):
+                self._suspects[half.id] = suspect
+                self._again.appendleft(half)
+        else:
+            return self._settled(unit, self._blamed(unit, suspect.deaths, reason))
+        return None
+
+    def _blamed(self, unit: Unit, deaths: int, reason: str) -> UnitReceipt:
+        """Returns the receipt by which the rows of a unit are rejected, unread: to read them may be what kills."""
+        source = self._sources[unit.start.source].name
+        if unit.end is None:
+            raise UnitKeepsFailing(source=source, row=unit.after, times=deaths, reason=reason)
+        rows = unit.only or range(unit.after + 1, unit.end + 1)
+        rejects = [
+            Reject(
+                object_id=None,
+                payload=None,
+                item_info=None,
+                detail=f"a worker that loads it dies: {without_secrets(reason)}",
+                stage=Stage.OTHER,
+                source=source,
+                row=row,
+            ).as_json()
+            for row in rows
+        ]
+        counts = Counts(read=len(rejects), failed=len(rejects))
+        return UnitReceipt(unit=unit, counts=counts, rejects=tuple(rejects))

@@ -1,0 +1,155 @@
+"""A task's sources -> all of them loaded in units: hands these out, and writes down in the journal what came of them.
+
+A unit is done once its receipt is in the journal, which it gets after the collection has acknowledged all of it; so a
+load that goes on does what has no receipt. Only this process writes to the journal.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from upsert_cli.cluster.scheduler import Dispatch
+from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.errors import RepeatsUnsettled, SourceUnreadable
+from upsert_cli.journal.receipts import Receipt, Receipts
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.load.commit import Committer
+from upsert_cli.load.progress import Observer, Progress
+from upsert_cli.sources.source import Source
+from upsert_cli.sources.units import UNIT_ROWS, Unit, plan_units
+
+
+class UnitLoad:
+    """The load of a task in units."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        committer: Committer,
+        receipts: Receipts,
+        *,
+        progress: Progress,
+        observer: Observer,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            sources: What is to be loaded.
+            committer: What is settled so far; brought up to date by the receipts.
+            receipts: Of the units that are done.
+            progress: Counts what comes back.
+            observer: Told of it.
+        """
+        self._sources = sources
+        self._committer = committer
+        self._receipts = receipts
+        self._progress = progress
+        self._observer = observer
+        self._broken: SourceUnreadable | None = None
+
+    def run(self, dispatch: Callable[[], Dispatch]) -> None:
+        """Loads what has no receipt yet.
+
+        Args:
+            dispatch: Returns who gives units to workers; only called where there is something to do.
+
+        Raises:
+            SourceUnreadable: A source broke off; every row before that is settled.
+            UpsertCliError: A worker met with another fault that belongs to no item.
+        """
+        committer, receipts = self._committer, self._receipts
+        committer.go_on_from(receipts.total(), receipts.rejects())
+        progress = self._progress
+        progress.read = progress.embedding_passed = progress.settled = committer.rows
+        progress.counts = committer.checkpoint.counts
+        todo = self._without_receipt()
+        first = next(todo, None)
+        crew = None
+        if first is not None:
+            crew = dispatch()
+            with committer.open_rejects() as rejects:
+                for receipt in crew.run(itertools.chain([first], todo)):
+                    self._settle(receipt, rejects)
+        self._progress.stage = "repeats"
+        repeats = self._repeats()
+        first = next(repeats, None)
+        if first is not None:
+            for receipt in (crew or dispatch()).run(itertools.chain([first], repeats)):
+                self._check_repeat(receipt)
+        # Until now in the order in which they came; a retry needs them in that of the rows.
+        total = receipts.total()
+        exact = replace(total, counts=total.counts + receipts.correction())
+        committer.go_on_from(exact, receipts.rejects())
+        self._progress.counts = committer.checkpoint.counts
+        if self._broken is not None:
+            raise self._broken
+
+    def _without_receipt(self) -> Iterator[Unit]:
+        try:
+            for planned in plan_units(self._sources):
+                unit: Unit | None = planned
+                while unit is not None and (body := self._receipts.body(unit.id)) is not None:
+                    unit = None if body["rest"] is None else Unit.from_json(body["rest"])
+                if unit is not None:
+                    yield unit
+        except SourceUnreadable as error:
+            self._broken = self._broken or error
+
+    def _settle(self, done: UnitReceipt, rejects: RejectsFile) -> None:
+        if isinstance(done.error, SourceUnreadable):
+            self._broken = self._broken or done.error
+            if not done.counts.read:
+                return
+        elif done.error is not None:
+            raise done.error
+        unit = done.unit
+        ended = unit if done.rest is None else replace(unit, end=done.rest.after)
+        receipt = Receipt(
+            unit=unit.id,
+            source=unit.start.source,
+            row=unit.after,
+            body={"unit": ended.as_json(), "rest": None if done.rest is None else done.rest.as_json()},
+            counts=done.counts,
+            converted=done.converted,
+            rejects=list(done.rejects),
+            ids=done.ids,
+        )
+        self._progress.ignored += done.ignored
+        self._receipts.add(receipt)
+        self._committer.commit_unit(receipt, rejects)
+        for name, seconds in done.seconds.items():
+            self._progress.add(name, seconds)
+        self._count(done)
+        if done.rejects:
+            self._observer.rejected(done.rejects)
+        self._observer.progressed(self._progress)
+        self._committer.check_failures()
+
+    def _count(self, done: UnitReceipt) -> None:
+        progress, counts = self._progress, done.counts
+        progress.read += counts.read
+        progress.embedding_passed += counts.read
+        progress.settled += counts.read
+        progress.embedded += done.embedded
+        progress.written += counts.inserted + counts.updated
+        progress.counts = self._committer.checkpoint.counts
+
+    # -- ids that come again ----------------------------------------------------------------------------------------
+
+    def _repeats(self) -> Iterator[Unit]:
+        """Yields the last row of each id that several units loaded: no matter which of them wrote last, it wins."""
+        for body, places in itertools.groupby(self._receipts.repeated(), key=lambda found: found[0]):
+            unit = Unit.from_json(body["unit"])
+            while rows := tuple(row for _, row in itertools.islice(places, UNIT_ROWS)):
+                yield replace(unit, only=rows)
+
+    def _check_repeat(self, done: UnitReceipt) -> None:
+        if done.error is not None:
+            raise done.error
+        # Counted it is already: nothing but the order of writing was open.
+        if done.rejects:
+            record = done.rejects[0]
+            raise RepeatsUnsettled(source=record["source"], row=record["row"], reason=record["detail"])
+        self._observer.progressed(self._progress)

@@ -1,0 +1,269 @@
+"""Unit -> UnitReceipt: what a worker does with a unit, by the stages of a load on one machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from upsert_cli import __version__
+from upsert_cli.embedding.embedder import Embedder
+from upsert_cli.embedding.models import Model
+from upsert_cli.errors import SecretMissing, SourceUnreadable, UpsertCliError
+from upsert_cli.journal.attempts import Counts
+from upsert_cli.journal.receipts import Loaded, follow
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.load.outcomes import BatchOutcome, Outcomes
+from upsert_cli.load.progress import Progress
+from upsert_cli.load.resources import load_model, model_of, recipe_of
+from upsert_cli.load.stages import Stages
+from upsert_cli.load.write import delete_stale_chunks, embedded_instead, write_batch
+from upsert_cli.pipeline.embedded_batch import ItemCounter
+from upsert_cli.pipeline.id_set import digest_of
+from upsert_cli.pipeline.ignored import NOTHING_IGNORED, IgnoredFields
+from upsert_cli.pipeline.pace import Pace
+from upsert_cli.sources.item import Position
+from upsert_cli.sources.remote import RemoteFile
+from upsert_cli.sources.source import Source
+from upsert_cli.sources.units import UNIT_ROWS, Unit
+from upsert_cli.store.base import Target
+from upsert_cli.store.writer import LAST_WRITE_SECONDS, Writer
+
+OPEN_WORTH = 32 * UNIT_ROWS  # rows after which a unit without a known end is left to be gone on with; some minutes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """All that a worker has to know of a task: plain data, which may be written down anywhere."""
+
+    task_id: str
+    target: Target
+    model: str
+    options: dict[str, Any]
+    """As `Options.as_json` returns them."""
+
+    sources: tuple[dict[str, Any], ...]
+    """As `Source.as_json` returns them; each has to be there for all workers, under the same path."""
+
+    secrets: tuple[str, ...] = ()
+    """Names of the environment variables, never their values, that let a worker in where this process is let in."""
+
+    version: str = __version__
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitReceipt:
+    """What became of a unit, once the collection has acknowledged all of it; or why nobody can tell."""
+
+    unit: Unit
+    counts: Counts = field(default_factory=Counts)
+    converted: int = 0
+    embedded: int = 0
+    """Items whose text was embedded."""
+
+    rejects: tuple[dict[str, Any], ...] = ()
+    """In the order of their rows."""
+
+    ignored: IgnoredFields = NOTHING_IGNORED
+    ids: Sequence[tuple[bytes, Loaded]] = ()
+    """A digest of the id of each item that was loaded, once for each part of the unit that was loaded by itself."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds that each stage was busy."""
+
+    worker: str = ""
+    """`host:pid`."""
+
+    rest: Unit | None = None
+    """What is still to be done of the unit: its end was not known, or its source broke off."""
+
+    error: Exception | None = None
+    """The fault of no item. If the source broke off, the rows before `rest` are written and counted; after any other
+    error rows of the unit may be written, and all of it has to be loaded again."""
+
+
+class UnitRunner:
+    """Loads units, one after the other; keeps the model loaded and the collection open between them."""
+
+    def __init__(self, spec: Spec) -> None:
+        """Opens and loads nothing yet."""
+        self._spec = spec
+        self._options = LoadOptions.from_json(spec.options)
+        self._sources = [Source.from_json(value, retry_for=self._options.retry_for) for value in spec.sources]
+        self._pace = Pace(self._options.batch_size)
+        self._unchanged: dict[int, tuple[int, int]] = {}
+        self._model: Model | None = None
+        self._embedder: Embedder | None = None
+        self._writer: Writer | None = None
+        self._fault: Exception | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
+
+    def prepare(self) -> None:
+        """Opens and loads what the first unit would have to wait for, so that no unit waits with a slow machine."""
+        try:
+            model, writer = self._ready()
+            if self._options.force or not writer.opened().count:  # else all may be unchanged
+                self._load(model)
+        except Exception as error:  # noqa: BLE001  # the receipt of the first unit tells it
+            self._hang_up()
+            self._fault = error
+
+    def run(self, unit: Unit) -> UnitReceipt:
+        """Loads a unit; whatever goes wrong is told by its receipt."""
+        try:
+            return self._run(unit)
+        except Exception as error:  # noqa: BLE001  # whoever gets the receipt raises it
+            self._hang_up()
+            return UnitReceipt(unit=unit, worker=_here(), error=_portable(error))
+
+    def close(self) -> None:
+        """Closes the collection, in order; the next unit opens it again."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def _hang_up(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.abandon()
+            writer.await_end(LAST_WRITE_SECONDS)
+
+    def _run(self, unit: Unit) -> UnitReceipt:
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise fault
+        self._check_unchanged(unit.start.source)
+        model, writer = self._ready()
+        progress = Progress(total=None)
+        # A row that is loaded once more, since its id came again, may look unchanged and hold another row's metadata.
+        options = self._options if unit.only is None else replace(self._options, force=True)
+        stages = Stages(options, progress, pace=self._pace)
+        stream = stages.run(
+            self._sources,
+            start=unit.start,
+            only=self._only(unit),
+            rejected=lambda: iter(()),
+            model=model,
+            recipe=recipe_of(self._options, model),
+            writer=writer,
+            wait=lambda: None,
+            unit=unit,
+            load=lambda: self._load(model),
+        )
+        tally = _UnitTally()
+        outcomes, items = Outcomes(), ItemCounter()
+        rest: Position | None = None
+        after = unit.start
+        broken: SourceUnreadable | None = None
+        with closing(stream):
+            try:
+                for embedded in stream:
+                    before = writer.seconds["writing"]
+                    written = write_batch(embedded, writer, embed=stages.embed)
+                    outcome = outcomes.of_written(written)
+                    delete_stale_chunks(outcome.stale, writer)
+                    tally.add(outcome)
+                    tally.embedded += items.count(embedded) + embedded_instead(written)
+                    seconds = writer.seconds["writing"] - before
+                    progress.add("writing", seconds)
+                    stages.settled(embedded.batch, write_seconds=seconds)
+                    after = embedded.batch.after
+                    if unit.end is None and tally.counts.read >= OPEN_WORTH:
+                        rest = after
+                        break
+            except SourceUnreadable as error:
+                broken, rest = error, after
+        return UnitReceipt(
+            unit=unit,
+            counts=tally.counts,
+            converted=tally.converted,
+            embedded=tally.embedded,
+            rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
+            ignored=progress.ignored,
+            ids=tuple(tally.ids.items()),
+            seconds=progress.seconds,
+            worker=_here(),
+            rest=None if rest is None else unit.rest_from(rest),
+            error=broken,
+        )
+
+    def _only(self, unit: Unit) -> Iterator[tuple[str, int]] | None:
+        if unit.only is None:
+            return None
+        name = self._sources[unit.start.source].name
+        return ((name, row) for row in unit.only if row > unit.after and (unit.end is None or row <= unit.end))
+
+    def _check_unchanged(self, index: int) -> None:
+        """Looks closely at a file once, and then whether its size and time of change are still the same."""
+        source = self._sources[index]
+        now = _touched(source)
+        if now is None or self._unchanged.get(index) != now:
+            source.check_unchanged(task_id=self._spec.task_id)
+        if now is not None:
+            self._unchanged[index] = now
+
+    def _ready(self) -> tuple[Model, Writer]:
+        spec = self._spec
+        for name in spec.secrets:
+            if not os.environ.get(name):
+                raise SecretMissing(variable=name, worker=_here())
+        if self._model is None:
+            self._model = model_of(spec.model, self._options)
+        if self._writer is None:
+            # The lease on the collection is with the process that runs the task; workers do not keep each other out.
+            target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
+            self._writer = Writer.start(target, task_id=spec.task_id)
+            self._writer.opened()
+        return self._model, self._writer
+
+    def _load(self, model: Model) -> Embedder:
+        if self._embedder is None:
+            self._embedder = load_model(model, self._options)
+        return self._embedder
+
+
+@dataclass(slots=True)
+class _UnitTally:
+    """The sum over the batches of a unit."""
+
+    counts: Counts = field(default_factory=Counts)
+    converted: int = 0
+    embedded: int = 0
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    ids: dict[bytes, Loaded] = field(default_factory=dict)
+
+    def add(self, outcome: BatchOutcome) -> None:
+        self.counts += outcome.counts
+        self.converted += outcome.converted
+        self.rejects += [reject.as_json() for reject in outcome.rejects]
+        loaded = {
+            digest_of(object_id): Loaded(one.row, one.counted_as == "inserted", one.counted_as == "unchanged")
+            for object_id, one in outcome.loaded.items()
+        }
+        follow(self.ids, loaded)
+
+
+def _touched(source: Source) -> tuple[int, int] | None:
+    if isinstance(source.path, RemoteFile):
+        return None
+    try:
+        status = source.path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _here() -> str:
+    return f"{platform.node()}:{os.getpid()}"
+
+
+def _portable(error: Exception) -> Exception:
+    """Returns an error that survives the way back; one that is a bug carries its traceback as text."""
+    if isinstance(error, UpsertCliError):
+        return error
+    return RuntimeError(f"a worker failed at {_here()}: {''.join(traceback.format_exception(error)).strip()}")

@@ -1,0 +1,1 @@
+"""Turns an item into documents: text, metadata, vectors, chunks and their hashes."""

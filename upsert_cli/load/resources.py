@@ -1,0 +1,136 @@
+"""What a task needs to be run: where it goes, its model, how documents are made for that, and a writer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+from upsert_cli import __version__
+from upsert_cli.documents.chunking import Splitter
+from upsert_cli.documents.document import Recipe
+from upsert_cli.embedding.embedder import Embedder, FastEmbedder, load_tokenizer
+from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.models import Model, find_model, silent
+from upsert_cli.errors import PartsTooLong
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.task import Task
+from upsert_cli.load.options import LoadOptions
+from upsert_cli.pipeline.prefetch import run_ahead
+from upsert_cli.sources.source import Source
+from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.leasing import ENDING_SECONDS
+from upsert_cli.store.chroma.place import Place, place_at
+from upsert_cli.store.writer import Writer
+
+
+def model_of(name: str, options: LoadOptions, *, report: Callable[[str], None] = silent) -> Model:
+    """Finds a model where the options of a load say that it may be; see `find_model`."""
+    return find_model(name, folder=options.model_folder, offline=options.offline, report=report)
+
+
+def find_model_patiently(
+    task: Task, options: LoadOptions, *, report: Callable[[str], None], wait: Callable[[], None]
+) -> Model:
+    """Finds the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
+
+    def finding() -> Iterator[Model]:
+        yield model_of(task.model, options, report=report)
+
+    with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=wait)) as found:
+        return next(found)
+
+
+def sources_of(task: Task) -> list[Source]:
+    """Return the sources that a task reads."""
+    retry_for = LoadOptions.from_json(task.options).retry_for
+    return [Source.from_json(value, retry_for=retry_for) for value in task.inputs]
+
+
+def place_of_task(journal: Journal, task: Task) -> Place:
+    """Returns where the collection of a task is."""
+    retry_for = LoadOptions.from_json(task.options).retry_for
+    return place_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
+
+
+def recipe_of(options: LoadOptions, model: Model) -> Recipe:
+    """Returns how documents are made of items for a model, by its own tokenizer where texts are split.
+
+    Raises:
+        PartsTooLong: A part is to have more tokens than the model reads.
+    """
+    recipe = options.recipe(identity=model.identity, dimension=model.dimension)
+    if not options.split:
+        return recipe
+    tokens = options.max_tokens or model.max_tokens
+    if tokens > model.max_tokens:
+        raise PartsTooLong(asked=tokens, model=model.name, limit=model.max_tokens)
+    splitter = Splitter(load_tokenizer(model.folder), max_tokens=tokens, overlap=options.overlap)
+    return replace(recipe, splitter=splitter, average=options.average)
+
+
+def target_of(journal: Journal, task: Task, model: Model) -> Target:
+    """Returns what a task writes to."""
+    return Target(
+        path=task.chroma,
+        collection=task.collection,
+        model=model.name,
+        dimension=model.dimension,
+        max_tokens=model.max_tokens,
+        tool_version=__version__,
+        default_model=model.name == DEFAULT_MODEL,
+        leases=str(journal.server_leases),
+        retry_for=LoadOptions.from_json(task.options).retry_for,
+    )
+
+
+def start_writer(
+    journal: Journal,
+    task: Task,
+    model: Model,
+    *,
+    rows: int | None,
+    verbose: bool,
+    wait_until: float,
+    report: Callable[[str], None],
+    told: Callable[[str], None],
+    wait: Callable[[], None],
+) -> Writer:
+    """Starts the process that writes to a task's collection.
+
+    Args:
+        journal: Where the task is kept.
+        task: What is loaded.
+        model: What it is embedded with.
+        rows: How many there are left to load; None: not known.
+        verbose: Whether the process may write to standard error.
+        wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
+        report: Told whom is waited for.
+        told: Hears, in any thread, what is tried again.
+        wait: Called in the waits of the main thread; may raise to give up.
+    """
+    holder = place_of_task(journal, task).holder()
+    is_other = holder is not None and holder.task_id not in (None, task.id)
+    # For this task's own dead runner in any case; that another one's has died is seen once the lease is asked for.
+    least = ENDING_SECONDS if task.attempt > 1 and not is_other else 0.0
+    seconds = max(least, wait_until - time.monotonic())
+    if holder is not None and seconds > 0.0:
+        report(f"waiting for {task.chroma}, which is in use by {holder}")
+    return Writer.start(
+        target_of(journal, task, model),
+        task_id=task.id,
+        rows=rows,
+        verbose=verbose,
+        lease_timeout=seconds,
+        wait=wait,
+        told=told,
+    )
+
+
+def load_model(model: Model, options: LoadOptions) -> Embedder:
+    """Loads the model of a task."""
+    return FastEmbedder(
+        model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens, device=options.device
+    )

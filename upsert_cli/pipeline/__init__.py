@@ -1,0 +1,1 @@
+"""The stages of a load: read batches, compare, embed, write."""

@@ -1,0 +1,96 @@
+"""A batch whose texts have their vectors: what of it is written, and what could not be embedded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from upsert_cli.documents.hashing import as_stored
+from upsert_cli.pipeline.batches import Batch
+from upsert_cli.sources.item import Reject
+from upsert_cli.store.base import Comparison, Verdict, WriteBatch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """A batch with everything that writing it needs."""
+
+    batch: Batch
+    comparison: Comparison
+
+    rows: tuple[int, ...]
+    """Places in `batch.documents` of the documents that `vectors` belongs to."""
+
+    vectors: Vectors | None
+    """Float32, `(len(rows), dimension)`; None where there are none."""
+
+    truncated: int
+    """Texts that were cut at the model's limit."""
+
+    rejects: tuple[Reject, ...]
+    """Documents that the model could not embed."""
+
+    seconds: float
+    """Wall seconds that embedding took."""
+
+    def upserts(self) -> WriteBatch:
+        """Returns the records to write with their vectors."""
+        return self._records(self.rows, self.vectors)
+
+    def embedded_items(self) -> set[str]:
+        """Return the ids of the items of which a text was embedded; items that bring their own vectors are not."""
+        documents = [self.batch.documents[row] for row in self.rows]
+        return {document.item.object_id for document in documents if document.vector is None}
+
+    def new_ids(self) -> set[str]:
+        """Returns the ids of items of which the collection had nothing when the batch was compared."""
+        pairs = zip(self.batch.documents, self.comparison.verdicts, strict=True)
+        known = {document.item.object_id for document, verdict in pairs if verdict is not Verdict.NEW}
+        return {document.item.object_id for document in self.batch.documents} - known
+
+    def updates(self) -> WriteBatch:
+        """Returns the records of which only the metadata changed."""
+        failed = {(reject.source, reject.row) for reject in self.rejects}
+        rows = [
+            row
+            for row, (document, verdict) in enumerate(zip(self.batch.documents, self.comparison.verdicts, strict=True))
+            if verdict is Verdict.METADATA
+            and (document.item.source, document.item.row) not in failed
+            and (not self.batch.goes_on or not document.is_average)  # the mean is written with the last part
+        ]
+        return self._records(rows, None)
+
+    def _records(self, rows: Sequence[int], vectors: Vectors | None) -> WriteBatch:
+        documents = [self.batch.documents[row] for row in rows]
+        stale = [self.comparison.stale_keys[row] for row in rows]
+        return WriteBatch(
+            ids=[document.id for document in documents],
+            texts=[document.text for document in documents],
+            # Chroma merges metadata; a value of None takes a key away that the item no longer has.
+            metadatas=[
+                as_stored(document.metadata) | dict.fromkeys(keys)
+                for document, keys in zip(documents, stale, strict=True)
+            ],
+            vectors=vectors,
+        )
+
+
+class ItemCounter:
+    """Counts items whose text was embedded; one that is longer than a batch is counted with its last batch."""
+
+    def __init__(self) -> None:
+        """Begin with the first batch."""
+        self._unfinished: set[str] = set()
+
+    def count(self, embedded: Embedded) -> int:
+        """Return the items that end in the next batch."""
+        items = embedded.embedded_items() | self._unfinished
+        self._unfinished = items if embedded.batch.goes_on else set()
+        return 0 if embedded.batch.goes_on else len(items)

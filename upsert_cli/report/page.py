@@ -1,0 +1,182 @@
+"""A task, its rejects and its course -> one HTML page that needs nothing beside itself.
+
+Whatever came from a file is text: it passes `safe`, and jinja2 escapes it. Besides, the page forbids itself (by a
+content security policy) every script and style but its own, and whatever would be loaded from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli import __version__
+from upsert_cli.journal.task import DIED, Task, TaskStatus, utc_now
+from upsert_cli.journal.timeline import Timeline
+from upsert_cli.load.options import LoadOptions, exit_code
+from upsert_cli.redaction import without_secrets
+from upsert_cli.report.charts import draw, in_words
+from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue
+from upsert_cli.text import safe, safe_json
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+PAGE_REJECTS = 1_000  # rejects on a page; a browser still searches them at once
+ITEM_CHARS = 2_000  # characters of a rejected item's JSON; the rejects file has all of it
+
+_OUTCOMES = (
+    ("inserted", "inserted"),
+    ("updated", "updated"),
+    ("unchanged", "unchanged"),
+    ("duplicate", "duplicate"),
+    ("failed", "rejected"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectRow:
+    """A row of the table of rejects."""
+
+    place: str
+    """`a.jsonl:17`."""
+
+    object_id: str
+    stage: str
+    detail: str
+    item: str
+    """The item as JSON, or the row as it stood in its file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeShare:
+    """What became of some of the rows."""
+
+    kind: str
+    """As in the task's counts: `inserted`."""
+
+    words: str
+    rows: int
+    share: float
+    """Percent of the rows read."""
+
+
+def render_page(
+    task: Task,
+    *,
+    running: bool,
+    rejects: Iterable[dict[str, Any]],
+    course: Timeline,
+    printed: PrintedCommands = AS_WRITTEN,
+) -> str:
+    """Returns the page of a task as it is at this moment."""
+    shown = [_reject(record) for record in itertools.islice(rejects, PAGE_REJECTS)]
+    chart = draw(course)
+    style, script = (_part(name) for name in ("page.css", "page.js"))
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            task=printed.in_task(task),
+            command=printed.command,
+            next_step=printed.complete(how_to_continue(task)) if task.has_died(running=running) else None,
+            state=_state(task, running=running),
+            tone=_tone(task, running=running),
+            exit_code=exit_code(task) if task.status.is_final else None,
+            outcomes=_outcomes(task),
+            chart=chart,
+            rejects=shown,
+            stages=sorted({reject.stage for reject in shown}),
+            options=_options(task),
+            took=in_words(task.seconds["total"]) if "total" in task.seconds else None,
+            now=utc_now(),
+            version=__version__,
+            style=style,
+            script=script,
+            style_hash=_hash(style),
+            script_hash=_hash(script),
+        )
+    )
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def shown(value: object) -> object:
+        return safe(without_secrets(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": lambda number: f"{number:,}",
+        "percent": lambda number: f"{number:.3f}",
+        "seconds": in_words,
+        "rate": lambda rate: f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",  # noqa: PLR2004  # below, a tenth matters
+        "own": Markup,  # our own style and script; nothing else may pass unescaped
+    }
+    return environment
+
+
+def _part(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"
+
+
+def _reject(record: Mapping[str, Any]) -> RejectRow:
+    source = str(record["source"])
+    item = {name: record[name] for name in ("payload", "item_info") if record.get(name) is not None}
+    text = str(record["line"]) if record.get("line") is not None else safe_json(item) if item else ""
+    return RejectRow(
+        place=f"{Path(source).name if '://' not in source else source}:{record['row']}",
+        object_id=str(record.get("object_id") or ""),
+        stage=str(record["failure_stage"]),
+        detail=str(record["detail"]),
+        item=text if len(text) <= ITEM_CHARS else f"{text[:ITEM_CHARS]} ...",
+    )
+
+
+def _outcomes(task: Task) -> list[OutcomeShare]:
+    counts = task.counts.as_json()
+    read = max(1, counts["read"])
+    return [
+        OutcomeShare(kind=name, words=words, rows=counts[name], share=100.0 * counts[name] / read)
+        for name, words in _OUTCOMES
+    ]
+
+
+def _options(task: Task) -> list[tuple[str, str]]:
+    """Returns the options that are not as a load has them by itself."""
+    usual = LoadOptions().as_json()
+    given = ((name, value) for name, value in task.options.items() if value != usual.get(name))
+    return [(name.replace("_", "-"), value if isinstance(value, str) else safe_json(value)) for name, value in given]
+
+
+def _state(task: Task, *, running: bool) -> str:
+    if task.has_died(running=running):
+        return DIED
+    if task.status is TaskStatus.DONE and task.counts.failed:
+        return f"done, {task.counts.failed:,} rejected"
+    return task.status.value
+
+
+def _tone(task: Task, *, running: bool) -> str:
+    if task.status in (TaskStatus.FAILED, TaskStatus.REFUSED) or task.has_died(running=running):
+        return "bad"
+    if task.status is TaskStatus.DONE:
+        return "mixed" if task.counts.failed else "good"
+    return "open"

@@ -1,0 +1,1 @@
+"""Reads what the user names, item by item, from any position on."""

@@ -1,0 +1,264 @@
+"""A GET request for a file -> its answer, with limits on time and on where a redirect may lead."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
+from urllib.error import URLError
+from urllib.parse import quote, urljoin
+from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
+
+from upsert_cli import __version__
+from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
+from upsert_cli.sources.ranges import Unsteady
+
+if TYPE_CHECKING:
+    import socket
+
+    from _typeshed import WriteableBuffer
+
+MAX_REDIRECTS = 10  # more than any file needs that is in use
+LOWEST_RATE = 64  # bytes a second; below any link in use, above a server that sends single bytes to hold a request
+SOON = 1.0  # seconds after which bytes that have arrived are handed over
+PIECE = 256 << 10  # bytes read at once
+EXCESS_SECONDS = 1.0  # to wait for bytes after the last one, where a server keeps the connection open
+
+_AS_TYPED = "%/:?#[]@!$&'()*+,;=~"  # characters of an address that mean something; others are encoded
+_OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
+_REDIRECTS = frozenset([301, 302, 303, 307, 308])
+_PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
+_GONE = frozenset([404, 410])
+
+
+class HttpAnswer:
+    """An answer with status 200, 206 or 416 whose headers have arrived."""
+
+    def __init__(self, response: http.client.HTTPResponse, *, began: float) -> None:
+        """Begin at the first byte of the body; `began` is when it was asked for, in monotonic seconds."""
+        self._response = response
+        self._began: float | None = began
+        self._buffered = response.fp
+        self._stream = cast("_TimedStream", self._buffered.raw)
+        self.status = response.status
+        self.is_chunked = bool(response.chunked)
+        self.is_broken = False
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header, or None if there is none.
+
+        Raises:
+            OSError: It occurs with different values.
+        """
+        values = {value.strip() for value in self._response.headers.get_all(name) or ()}
+        if len(values) > 1:
+            raise OSError(f"its server answers with several values of {name}")
+        return next(iter(values), None)
+
+    def read(self, size: int, *, is_announced: bool, seconds: float) -> bytes:
+        """Return up to `size` bytes: fewer where the server is slow, breaks off, or has come to the end.
+
+        Args:
+            size: How many bytes to read at most.
+            is_announced: Whether the server said that so many bytes come.
+            seconds: How long to wait for as many bytes as `LOWEST_RATE` makes of this time.
+
+        Raises:
+            Unsteady: The connection broke off, or fewer bytes than that arrived.
+        """
+        now = time.monotonic()
+        began, self._began = self._began or now, None
+        self._stream.deadline = now + seconds
+        enough = LOWEST_RATE * seconds
+        data = bytearray()
+        try:
+            while len(data) < size and (len(data) < enough or time.monotonic() - now < SOON):
+                with _understood(f"its server sends fewer than {LOWEST_RATE} bytes a second"):
+                    piece = self._read_piece(min(PIECE, size - len(data)))
+                if not piece and is_announced:
+                    raise Unsteady("the connection broke off")
+                if not piece:
+                    break
+                data += piece
+        except Unsteady:
+            self.is_broken = True
+            # Bytes that arrived before a break count, unless they were so few that every try would bring as few.
+            if len(data) < max(1.0, LOWEST_RATE * (time.monotonic() - began)):
+                raise
+        return bytes(data)
+
+    def has_ended(self) -> bool:
+        """Tell whether the server sends nothing more after all bytes that it announced."""
+        self._stream.deadline = time.monotonic() + EXCESS_SECONDS
+        # The body is complete, so a connection that breaks off here is as good as one that is closed.
+        with suppress(OSError, http.client.HTTPException):
+            return not self._read_piece(1)
+        return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._response.close()
+
+    def _read_piece(self, size: int) -> bytes:
+        # The response itself would stop at its Content-Length and hide bytes after it.
+        return self._response.read1(size) if self.is_chunked else self._buffered.read1(size)
+
+
+def get(address: str, *, wanted: str | None, seconds: float) -> HttpAnswer:
+    """Ask for a file, or for a range of its bytes, and follow redirects.
+
+    Args:
+        address: Where it is.
+        wanted: The value of the header `Range`, if any.
+        seconds: How long to wait for a connection, and then for all headers of an answer.
+
+    Raises:
+        Unsteady: The server cannot be reached, is busy, or does not answer in time.
+        FileNotFoundError: It has no such file.
+        OSError: It does not give the file away, or leads to where nothing is read.
+    """
+    began = time.monotonic()
+    asked = quote(address, safe=_AS_TYPED)
+    for _ in range(MAX_REDIRECTS + 1):
+        response = _response(asked, wanted, seconds)
+        if response.status not in _REDIRECTS:
+            return _checked(response, began)
+        with response:
+            asked = _redirected(asked, response.headers.get("Location"))
+    raise OSError(f"it redirects more than {MAX_REDIRECTS} times, at last from {shown(address)} to {shown(asked)}")
+
+
+def _response(address: str, wanted: str | None, seconds: float) -> http.client.HTTPResponse:
+    headers = {"User-Agent": f"upsert-cli/{__version__}", "Accept-Encoding": "identity"}
+    if wanted is not None:
+        headers["Range"] = wanted
+    # Without the usual handlers: an opener with all of them would follow redirects to ftp and from https to http.
+    opener = OpenerDirector()
+    for handler in (ProxyHandler(), _HttpHandler(), _HttpsHandler()):
+        opener.add_handler(handler)
+    with _understood(f"its server does not answer within {seconds:g} s"):
+        request = Request(address, headers=headers)  # noqa: S310  # http or https, see `why_refused`
+        return cast("http.client.HTTPResponse", opener.open(request, timeout=seconds))
+
+
+def _redirected(address: str, location: str | None) -> str:
+    """Return where a redirect leads.
+
+    Raises:
+        OSError: Not to an address that may stand for this one.
+    """
+    if location is None:
+        raise OSError(f"{shown(address)} redirects to nowhere")
+    # http.client reads headers as Latin-1, in which every byte is kept.
+    target = urljoin(address, quote(location.strip(), safe=_AS_TYPED, encoding="iso-8859-1"))
+    was, now = scheme_of(address), scheme_of(target)
+    reason = None
+    if now != was and (was, now) != WEB_SCHEMES:
+        reason = f"from there only {'http:// and ' if was == 'http' else ''}https:// is followed"
+    elif why_refused(target) is not None:
+        reason = "that address has a password in it or names no host"
+    if reason is not None:
+        raise OSError(f"{shown(address)} redirects to {shown(target)}; {reason}")
+    return target
+
+
+def _checked(response: http.client.HTTPResponse, began: float) -> HttpAnswer:
+    """Return the answer of a server that has the file.
+
+    Raises:
+        OSError: It has not, or answers in a form that nobody asked for.
+    """
+    status = response.status
+    is_given = status in (_OK, _PARTIAL, _NOT_SATISFIABLE)
+    coding = response.headers.get("Transfer-Encoding", "identity").strip().lower()
+    if is_given and coding in ("chunked", "identity"):
+        return HttpAnswer(response, began=began)
+    response.close()
+    if is_given:
+        raise OSError("its server answers in an unknown transfer encoding")
+    kind = Unsteady if status in _PASSING else FileNotFoundError if status in _GONE else OSError
+    raise kind(f"the server answers {status} {response.reason}")
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+
+
+class _TimedStream(io.RawIOBase):
+    """The bytes of a connection, until a deadline; a timeout of the socket alone is for each read."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Begin with the socket's own timeout as the limit for all headers."""
+        self._connection = connection
+        self._raw = connection.makefile("rb", buffering=0)
+        self.deadline = time.monotonic() + (connection.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp.close()
+        self.fp = io.BufferedReader(_TimedStream(sock))
+
+
+class _HttpConnection(http.client.HTTPConnection):
+    response_class = _TimedResponse
+
+
+class _HttpsConnection(http.client.HTTPSConnection):
+    response_class = _TimedResponse
+
+
+class _HttpHandler(HTTPHandler):
+    def http_open(self, request: Request) -> http.client.HTTPResponse:
+        return self.do_open(_HttpConnection, request)
+
+
+class _HttpsHandler(HTTPSHandler):
+    def https_open(self, request: Request) -> http.client.HTTPResponse:
+        return self.do_open(_HttpsConnection, request)
+
+
+@contextmanager
+def _understood(late: str) -> Iterator[None]:
+    """Turn errors of the standard library into those that may pass and those that do not.
+
+    Args:
+        late: What to say when the time is over.
+    """
+    try:
+        yield
+    except URLError as error:
+        if isinstance(error.reason, TimeoutError):
+            raise Unsteady("the server cannot be reached in time") from error
+        if isinstance(error.reason, OSError) and not _is_certificate(error.reason):
+            raise Unsteady(f"the server cannot be reached ({error.reason})") from error
+        raise OSError(f"the server cannot be asked ({error.reason})") from error
+    except TimeoutError as error:
+        raise Unsteady(late) from error
+    except (http.client.InvalidURL, http.client.UnknownProtocol, ValueError) as error:
+        raise OSError(f"the server cannot be asked ({type(error).__name__})") from error
+    except (http.client.HTTPException, OSError) as error:
+        raise Unsteady(f"the connection broke off ({str(error) or type(error).__name__})") from error
+
+
+def _is_certificate(error: OSError) -> bool:
+    import ssl
+
+    return isinstance(error, ssl.SSLCertVerificationError)

@@ -1,0 +1,255 @@
+"""The writer's process: holds the folder's lease, opens the collection, and does what comes through the pipe.
+
+It ends when its parent closes the pipe or dies, after the write in flight; signals do not reach it. So it is this
+process that holds the lease: a parent that was killed may leave a write running for a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from typing import TypeAlias
+
+from upsert_cli.errors import TargetBusy, UpsertCliError
+from upsert_cli.limits import limit_reached
+from upsert_cli.locks import Holder, Lease, LeaseHeld
+from upsert_cli.store.base import Leased, Target
+from upsert_cli.store.chroma.folder import unusable
+from upsert_cli.store.chroma.leasing import await_orphan, take_lease
+from upsert_cli.store.chroma.place import Place
+from upsert_cli.store.chroma.records import ChromaCollection
+from upsert_cli.store.chroma.unfinished import UnfinishedWork
+from upsert_cli.store.requests import Close, Request, Told
+
+READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """The first message: what to open, and how."""
+
+    target: Target
+    place: Place
+    """Where it is, and what lets us in."""
+
+    task_id: str | None
+    lease_timeout: float
+    """Seconds to wait for another holder of the folder."""
+
+    rows: int | None
+    """Rows that are going to be written at most, where that is known."""
+
+    serve: Serve
+    """What the process does; a function that can be imported."""
+
+    parent: int = field(default_factory=os.getpid)
+    """The process that the writer works for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of a request; before the first one, that the lease is taken, and then that the collection is open."""
+
+    value: object = None
+    error: Exception | None = None
+
+
+Serve: TypeAlias = Callable[[Connection, Start], None]
+
+
+class ParentGone(Exception):
+    """Raised when the parent closed the pipe, or died."""
+
+
+def main() -> None:
+    """Serves the parent at the other end of the descriptor that is given as the only argument."""
+    connection = Connection(int(sys.argv[1]))
+    try:
+        start: Start = connection.recv()
+    except EOFError:
+        return
+    start.serve(connection, start)
+
+
+def serve(connection: Connection, start: Start) -> None:
+    """Opens the collection and answers requests until the parent has no more."""
+    try:
+        answer = _work(connection, start)
+    except ParentGone:
+        return
+    except BaseException as error:  # noqa: BLE001  # the engine's panics are no Exception; all goes to the parent
+        answer = Answer(error=_portable(error))
+    # Last of all, when the lease is free: a parent that has this answer may start the next writer.
+    with suppress(ParentGone):
+        _send(connection, answer)
+
+
+def _work(connection: Connection, start: Start) -> Answer:
+    place, target = start.place, start.target
+    place.enter()
+    if place.is_shared:
+        _end_with(connection)
+    if target.reads_only and (copied := place.readable_copy()) is not None:
+        return _work_on_copy(connection, start, copied)
+    if target.beside_others:
+        _await_writer(connection, place)
+        return _read(connection, start, place)
+    this = Holder.this_process(start.task_id, parent=start.parent)
+    with _take_lease(connection, start, this) as lease:
+        before = lease.before or replace(this, clean=True)
+        ledger = UnfinishedWork(lease, replace(this, owed=before.owed), target.collection)
+        try:
+            if not target.reads_only or place.reading_flushes():
+                place.require_alone(parent=start.parent)
+            else:
+                place.probe()
+            _send(connection, Answer(value=Leased(empty=_is_empty(place))))
+            if target.reads_only:
+                answer = _read(connection, start, place)
+                ledger.close(clean=before.clean)
+                return answer
+            records, opened = ChromaCollection.open(
+                target,
+                place,
+                unclean=not before.clean,
+                rows=start.rows,
+                owed=ledger.owed,
+                owe=ledger.write_down,
+                told=lambda message: _send(connection, Told(message=message)),
+            )
+        except BaseException:
+            ledger.close(clean=before.clean)  # nothing was written
+            raise
+        try:
+            _send(connection, Answer(value=opened))
+            _answer_requests(connection, records)
+        except BaseException:
+            records.abandon()
+            raise
+        records.close()
+        ledger.close(clean=True)
+    return Answer()
+
+
+def _is_empty(place: Place) -> bool:
+    """Tells whether a collection is still to be made, or never had a record; of a server's that is not known yet."""
+    return not place.is_shared and ((found := place.described()) is None or found[1] is None)
+
+
+def _work_on_copy(connection: Connection, start: Start, copied: AbstractContextManager[Place]) -> Answer:
+    """Answers requests from a copy of a folder that cannot be written, since Chroma only opens what it can write."""
+    if not start.target.beside_others:
+        holder = await_orphan(start.place.holder, lambda: _check_parent(connection))
+        if holder is not None:
+            raise start.place.in_use(holder)
+    with copied as place:
+        return _read(connection, start, place)
+
+
+def _read(connection: Connection, start: Start, place: Place) -> Answer:
+    """Answers requests that only read."""
+    records, opened = ChromaCollection.open(start.target, place)
+    try:
+        _send(connection, Answer(value=opened))
+        _answer_requests(connection, records)
+    finally:
+        records.abandon()
+    return Answer()
+
+
+def _await_writer(connection: Connection, place: Place) -> None:
+    """Waits for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
+    until = time.monotonic() + READ_SECONDS
+    while True:
+        try:
+            place.probe()
+        except TargetBusy:
+            if time.monotonic() >= until:
+                raise
+        else:
+            return
+        _check_parent(connection)
+
+
+def _check_parent(connection: Connection) -> None:
+    if connection.poll():  # nothing is sent before the collection is open, so this is the end of the pipe
+        raise ParentGone
+
+
+def _end_with(connection: Connection) -> None:
+    """Ends this process the moment that the pipe ends, also in the middle of a request.
+
+    A server carries on with what it was sent, or does not; to wait for it would only keep the lease from the next load.
+    """
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(connection.fileno(), 0)  # nothing but the end
+        poll.poll()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _answer_requests(connection: Connection, records: ChromaCollection) -> None:
+    while True:
+        request = _receive(connection)
+        if isinstance(request, Close):
+            return
+        try:
+            answer = Answer(value=request.carry_out(records))
+        except BaseException as error:  # noqa: BLE001  # as above
+            answer = Answer(error=_portable(error))
+        del request  # a batch's memory is not kept while waiting for the next one
+        _send(connection, answer)
+
+
+def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
+    told = False
+
+    def look_around(other: Holder) -> None:
+        nonlocal told
+        _check_parent(connection)
+        if not (told or start.lease_timeout):  # else the parent has said so
+            _send(connection, Told(message=f"waiting for the last write of {other}, whose command has died"))
+            told = True
+
+    path = start.place.lease_path()
+    try:
+        return take_lease(path, holder, timeout=start.lease_timeout, look_around=look_around)
+    except LeaseHeld as error:
+        raise start.place.in_use(error.holder) from error
+    except OSError as error:
+        raise unusable(path, error) from error
+
+
+def _receive(connection: Connection) -> Request:
+    try:
+        request: Request = connection.recv()
+    except (EOFError, ConnectionError) as error:
+        raise ParentGone from error
+    return request
+
+
+def _send(connection: Connection, answer: Answer | Told) -> None:
+    try:
+        connection.send(answer)
+    except OSError as error:
+        raise ParentGone from error
+
+
+def _portable(error: BaseException) -> Exception:
+    """Returns an error that survives the pipe; one that is a bug carries its traceback as text."""
+    if isinstance(error, UpsertCliError):
+        return error
+    if (limit := limit_reached(error)) is not None:
+        return limit
+    return RuntimeError(f"the writer's process failed: {''.join(traceback.format_exception(error)).strip()}")

@@ -1,0 +1,1 @@
+"""Implements a store in Chroma: a local folder or a server."""

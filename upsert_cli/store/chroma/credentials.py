@@ -1,0 +1,101 @@
+"""What a server wants to see before it lets anybody in: tokens and headers, from the environment or from files.
+
+Never from a flag, which the process list would show; and kept out of the journal, since nothing here is part of a task.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from upsert_cli.errors import BadAccess
+from upsert_cli.paths import expanded
+from upsert_cli.redaction import remember
+from upsert_cli.store.chroma.address import Address
+from upsert_cli.text_files import read_text
+
+TOKEN = "UPSERT_CLI_CHROMA_TOKEN"  # noqa: S105  # a name
+CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
+HEADERS = "UPSERT_CLI_CHROMA_HEADERS"
+PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
+FILE = "_FILE"  # ends the name of the variable that names a file instead
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The headers that let a request in."""
+
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+
+    sources: tuple[str, ...] = ()
+    """Where they come from: `UPSERT_CLI_CHROMA_TOKEN_FILE (/run/secrets/token)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a variable, or the file that it names, holds."""
+
+    text: str = field(repr=False)
+    source: str
+    """The variable that was used, with its file if it names one."""
+
+
+def access_to(address: Address) -> Access:
+    """Collects the headers for a server.
+
+    Raises:
+        BadAccess: A file of them cannot be read, or its content is no header.
+    """
+    headers: dict[str, str] = {}
+    sources: list[str] = []
+    # The key of the cloud is for the cloud: another server has no business with it.
+    names = (TOKEN, CLOUD_TOKEN) if address.is_cloud else (TOKEN,)
+    if (given := next(filter(None, map(_given, names)), None)) is not None:
+        token = _sound(given.text.strip(), given)
+        headers["X-Chroma-Token"] = token
+        if not address.is_cloud:
+            headers["Authorization"] = f"Bearer {token}"
+        sources.append(given.source)
+    if (given := _given(HEADERS)) is not None:
+        headers |= _headers_in(given)
+        sources.append(given.source)
+    remember(headers.values())
+    return Access(headers, tuple(sources))
+
+
+def proxy_variables() -> tuple[str, ...]:
+    """Return the names of the variables that name a proxy."""
+    return tuple(sorted(name for name, value in os.environ.items() if name.upper() in PROXIES and value))
+
+
+def _headers_in(given: _Given) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in filter(str.strip, given.text.splitlines()):
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise BadAccess(source=given.source, reason="a line of it is not of the form `Name: value`")
+        headers[_sound(name.strip(), given)] = _sound(value.strip(), given)
+    return headers
+
+
+def _given(name: str) -> _Given | None:
+    """Return what a variable holds, or the file that its counterpart names; None if neither is set."""
+    if value := os.environ.get(name):
+        return _Given(value, name)
+    path = os.environ.get(name + FILE)
+    if not path:
+        return None
+    source = f"{name}{FILE} ({path})"
+    try:
+        return _Given(read_text(expanded(Path(path))), source)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise BadAccess(source=source, reason=reason) from error
+
+
+def _sound(value: str, given: _Given) -> str:
+    """Returns a part of a header, or fails without quoting it."""
+    if not value or not value.isascii() or not value.isprintable():
+        raise BadAccess(source=given.source, reason="it is empty, or has characters that no header can have")
+    return value

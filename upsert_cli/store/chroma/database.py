@@ -1,0 +1,228 @@
+"""What stdlib sqlite3 can tell of Chroma's database while Chroma itself would wait, crash or say nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from upsert_cli.errors import ChromaNotFound, TargetBusy, TargetUnusable, UpsertCliError
+from upsert_cli.store.base import CollectionInfo
+from upsert_cli.store.chroma.stamp import function_in
+
+DATABASE_NAME = "chroma.sqlite3"
+PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
+READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction
+_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # what a reader hears where a killed writer is to be undone
+
+_PAIRS = "SELECT key, COALESCE(str_value, int_value, float_value, bool_value)"
+_LISTED = (
+    "SELECT c.id, c.name, c.dimension, (SELECT COUNT(*) FROM embeddings e JOIN segments s ON e.segment_id = s.id "
+    "WHERE s.collection = c.id AND s.scope = 'METADATA'), c.config_json_str, c.schema_str FROM collections c "
+    "JOIN databases d ON c.database_id = d.id WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
+    "ORDER BY c.name"
+)
+
+
+def probe_writer(folder: Path) -> None:
+    """Makes sure that no other program writes to the database at this moment.
+
+    Raises:
+        TargetBusy: Another program holds a write transaction.
+        TargetUnusable: The database may not be written, or is none.
+    """
+    path = folder / DATABASE_NAME
+    if not path.exists():
+        return
+    try:
+        with closing(_connect(path, mode="rw")) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        raise _meaning(folder, error) from error
+
+
+def flushed_segments(folder: Path, collection: str) -> list[str]:
+    """Returns the vector segments of a collection whose index files were written at least once."""
+    rows = _ask(
+        folder,
+        "SELECT s.id FROM segments s "
+        "JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
+        "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0",
+        collection,
+    )
+    return [str(segment) for (segment,) in rows]
+
+
+def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]:
+    """Yield each vector segment of a collection, with the ids of the records that its index files must have.
+
+    These are the records that did not change after the files were written. The files may have others too. Where the
+    records' own tables are behind the files, nothing is known: what they lack may be deletions.
+    """
+    segments = _ask(
+        folder,
+        "SELECT v.id, m.id, vm.seq_id FROM collections c JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
+        "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' JOIN max_seq_id vm ON vm.segment_id = v.id "
+        "JOIN max_seq_id mm ON mm.segment_id = m.id WHERE c.name = ? AND vm.seq_id BETWEEN 1 AND mm.seq_id",
+        collection,
+    )
+    for vectors, records, reached in segments:
+        query = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
+        yield str(vectors), {str(one) for (one,) in _ask(folder, query, records, reached)}
+
+
+def described(folder: Path, collection: str) -> tuple[str, int | None, dict[str, Any], str] | None:
+    """Returns what the database says of a collection, without Chroma; None where it has none of that name.
+
+    Returns:
+        Its id, its dimension (None while it is empty), its metadata, and the name of its embedding function or "".
+    """
+    rows = _ask(folder, "SELECT id, dimension, config_json_str, schema_str FROM collections WHERE name = ?", collection)
+    if not rows:
+        return None
+    identity, dimension, *configurations = rows[0]
+    pairs = _ask(folder, f"{_PAIRS} FROM collection_metadata WHERE collection_id = ?", identity)
+    return str(identity), dimension, dict(pairs), function_in(*map(_parsed, configurations))
+
+
+def listed(folder: Path) -> list[CollectionInfo]:
+    """Returns the collections of Chroma's usual database in a folder, by their names, without Chroma.
+
+    Raises:
+        ChromaNotFound: There is no Chroma in the folder.
+        TargetBusy: Another program keeps it locked.
+        TargetUnusable: Its database cannot be read.
+    """
+    path = folder / DATABASE_NAME
+    if not path.is_file():
+        raise ChromaNotFound(path=str(folder))
+    try:
+        rows = _read(path, _LISTED)
+        pairs = _read(path, f"{_PAIRS}, collection_id FROM collection_metadata")
+    except sqlite3.Error as error:
+        if error.sqlite_errorname != "SQLITE_ERROR":
+            raise _meaning(folder, error) from error
+        remedy = "use the version of chromadb that wrote it, or restore it from a backup"
+        raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
+    return [
+        CollectionInfo(
+            name=str(name),
+            records=int(records),
+            dimension=dimension,
+            metadata={key: value for key, value, owner in pairs if owner == identity},
+            function=function_in(*map(_parsed, configurations)),
+        )
+        for identity, name, dimension, records, *configurations in rows
+    ]
+
+
+def _parsed(configuration: str | None) -> object:
+    with suppress(ValueError):
+        return json.loads(configuration or "{}")
+    return {}
+
+
+def _stored(configuration: str | None, key: str) -> list[Any]:
+    """Returns the values of a key in a stored configuration, wherever it stands."""
+    found: list[Any] = []
+
+    def look(value: dict[str, Any]) -> dict[str, Any]:
+        if key in value:
+            found.append(value[key])
+        return value
+
+    with suppress(ValueError):
+        json.loads(configuration or "{}", object_hook=look)
+    return found
+
+
+def reading_flushes(folder: Path, collection: str) -> bool:
+    """Tells whether merely reading a collection would write its index files, since too much is queued for them."""
+    rows = _ask(
+        folder,
+        "SELECT c.config_json_str, c.schema_str, (SELECT COUNT(*) FROM embeddings_queue q "
+        "WHERE q.topic LIKE '%/' || c.id AND q.seq_id > COALESCE(m.seq_id, 0)) FROM collections c "
+        "JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
+        "WHERE c.name = ?",
+        collection,
+    )
+    return any(
+        queued >= min((value for text in configurations for value in _stored(text, "sync_threshold")), default=0)
+        for *configurations, queued in rows
+    )
+
+
+def is_flushed(folder: Path, collection_id: str) -> bool | None:
+    """Tells whether the index files hold all that the records' tables hold; None where it cannot be told."""
+    with suppress(TargetBusy, TargetUnusable):
+        return _is_flushed(folder, collection_id)
+    return None
+
+
+def _is_flushed(folder: Path, collection_id: str) -> bool | None:
+    rows = _ask(
+        folder,
+        "SELECT s.scope, m.seq_id FROM segments s JOIN max_seq_id m ON m.segment_id = s.id WHERE s.collection = ?",
+        collection_id,
+    )
+    reached: dict[str, int] = dict(rows)
+    if "METADATA" not in reached:
+        return None
+    return reached.get("VECTOR", 0) >= reached["METADATA"]
+
+
+def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
+    """Returns nothing where the database is missing, or is of a version of Chroma that has other tables.
+
+    Raises:
+        TargetBusy: Another program keeps it locked.
+        TargetUnusable: It cannot be read.
+    """
+    path = folder / DATABASE_NAME
+    if not path.exists():
+        return []
+    try:
+        return _read(path, query, *values)
+    except sqlite3.Error as error:
+        if error.sqlite_errorname == "SQLITE_ERROR":  # there is no such table or column
+            return []
+        raise _meaning(folder, error) from error
+
+
+def _read(path: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
+    try:
+        return _rows(path, query, values, mode="ro")
+    except sqlite3.Error as error:
+        if not error.sqlite_errorname.startswith(_NEEDS_WRITING):
+            raise
+    # Whoever was killed in a transaction left what has to be undone before anything can be read.
+    return _rows(path, query, values, mode="rw")
+
+
+def _rows(path: Path, query: str, values: tuple[str | int, ...], *, mode: str) -> list[tuple[Any, ...]]:
+    with closing(_connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
+    """Returns what a user can do about a database that does not open."""
+    if "locked" in str(error):
+        return TargetBusy(path=str(folder))
+    if error.sqlite_errorname.startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():
+        what = "a program that was killed left a transaction to undo, and this user may not write to the folder"
+        remedy = "read it once where it can be written, such as with `upsert-cli collections`, or read a copy of it"
+        return TargetUnusable(path=str(folder / DATABASE_NAME), reason=what, remedy=remedy)
+    remedy = "restore it from a backup"
+    if isinstance(error, sqlite3.OperationalError):
+        remedy = "give this user access to it"
+    remedy += ", or choose another folder with --chroma"
+    return TargetUnusable(path=str(folder / DATABASE_NAME), reason=str(error), remedy=remedy)
+
+
+def _connect(path: Path, *, mode: str, seconds: float = PROBE_SECONDS) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)

@@ -1,0 +1,116 @@
+"""What Chroma means by an error: a row at fault, something that passes, or what a user can do about it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
+from upsert_cli.limits import SET_CLOCK, limit_reached
+from upsert_cli.redaction import without_secrets
+from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.address import is_server
+from upsert_cli.store.chroma.folder import why_full
+
+DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's repeat the whole value
+
+_DATA_FAULTS = {"DuplicateIDError", "InvalidArgumentError", "InvalidDimensionException", "BatchSizeExceededError"}
+# The same classes of error mean a damaged collection when they come from reading what was queued.
+_COLLECTION_WORDS = ("compaction", "compactor", "executing plan", "expecting embedding with dimension")
+_LOCK_WORDS = ("database is locked", "database table is locked", "database is busy")
+_SPACE_WORDS = ("disk is full", "no space left on device", "disk quota exceeded")
+_REMEDIES = (
+    (_LOCK_WORDS, "stop the other program that writes to it, then restart the task"),
+    (
+        ("readonly database", "read-only file system", "permission denied", "unable to open database file"),
+        "give this user access, or choose another folder with --chroma",
+    ),
+    (("disk i/o error", "input/output error"), "check the disk, then restart the task"),
+    (
+        ("inconsistent hash", "inconsistent version", "unapplied migrations"),
+        "use the version of chromadb that wrote it",
+    ),
+    (("before unix epoch",), f"the clock of this machine is before 1970: {SET_CLOCK}"),
+)
+
+
+def is_data_fault(error: BaseException) -> bool:
+    """Tells whether a call failed for one of its rows, or for their number."""
+    if not isinstance(error, ValueError | TypeError | OverflowError) and type(error).__name__ not in _DATA_FAULTS:
+        return False
+    return not _speaks_of(error, _COLLECTION_WORDS)
+
+
+def is_missing(error: BaseException) -> bool:
+    """Tells whether there is no collection of that name."""
+    return "NotFoundError" in _kinds(error)
+
+
+def is_bad_argument(error: BaseException) -> bool:
+    """Tells whether Chroma does not accept what it was given."""
+    return "InvalidArgumentError" in _kinds(error)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Tells whether the same call may work a moment later."""
+    return _speaks_of(error, _LOCK_WORDS)
+
+
+def reason(error: BaseException) -> str:
+    """Returns an error's message as one line of plain text without secrets."""
+    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
+    for call in (" in upsert.", " in update."):
+        text = text.removesuffix(call)
+    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
+
+
+def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
+    """Returns what a user can do about an error of Chroma that is no row's fault; None if it is a bug."""
+    if isinstance(error, UpsertCliError):
+        return error
+    if (limit := limit_reached(error, by_words=True)) is not None:
+        return limit
+    if is_missing(error):
+        remedy = "load it anew: a restart of its task with --from-start does that"
+        return TargetUnusable(path=target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
+    return _of_a_server(error, target) if is_server(target.path) else _of_a_folder(error, target)
+
+
+def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
+    # chromadb raises a bare Exception with the server's words for an answer that it does not know; the session says
+    # that a request is unacceptable, which here is no row's fault.
+    if _kinds(error) & {"ChromaError", "Unacceptable"} or type(error) is Exception:
+        return ServerRefuses(url=target.path, collection=target.collection, reason=reason(error))
+    if isinstance(error, ValueError | TypeError | LookupError | AttributeError) and _is_raised_by_chromadb(error):
+        found = f"its description of the collection cannot be used, {type(error).__name__}: {reason(error)}"
+        return ServerRefuses(url=target.path, collection=target.collection, reason=found)
+    return None
+
+
+def _is_raised_by_chromadb(error: BaseException) -> bool:
+    """Tell whether an error was raised inside of chromadb, which takes apart what a server sends unseen."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__", "")).startswith("chromadb.")
+
+
+def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:
+    if _speaks_of(error, _SPACE_WORDS):
+        return why_full(Path(target.path))
+    for words, remedy in _REMEDIES:
+        if _speaks_of(error, words):
+            return TargetUnusable(path=target.path, reason=reason(error), remedy=remedy)
+    # The engine's own errors; a panic of its Rust code is a BaseException, and not of a class that can be imported.
+    if _kinds(error) & {"ChromaError", "PanicException"}:
+        return TargetDamaged(path=target.path, collection=target.collection, detail=reason(error))
+    return None
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Returns the names of an error's classes: Chroma's cannot be imported without Chroma, or not at all."""
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _speaks_of(error: BaseException, words: tuple[str, ...]) -> bool:
+    text = str(error).lower()
+    return any(word in text for word in words)

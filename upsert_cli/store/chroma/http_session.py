@@ -1,0 +1,228 @@
+"""A request to a Chroma server -> Chroma's answer, however often it takes to get one, or an error that says what to do.
+
+chromadb's own session waits for ever, tries once, hides what the server said, and takes any answer for Chroma's. This
+one takes its place inside of chromadb's client. Whatever we ask for may be asked for again: a write is an upsert by id.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli.errors import (
+    NotChromasAnswer,
+    ProxyRefuses,
+    ServerFailing,
+    ServerUnreachable,
+    TokenRefused,
+    UpsertCliError,
+)
+from upsert_cli.redaction import remember, without_secrets
+from upsert_cli.retry import patiently
+from upsert_cli.store.chroma.answers import NotChromas, error_in, message_in, value_of
+from upsert_cli.store.chroma.credentials import Access, proxy_variables
+from upsert_cli.store.chroma.exchange import Connections, NoAnswer, ServerAnswer, UnreadableAnswer
+
+if TYPE_CHECKING:
+    import httpx
+
+FIRST_SECONDS = 5.0  # seconds in which a server that was never reached may come up
+LONGEST_SILENCE = 60.0  # seconds to wait for an answer to begin or go on; a server writes 500 rows in one to four
+SHORTEST_SILENCE = 5.0  # seconds of the same where patience is short
+SILENCES = 5  # that many fit into the time for which a request is tried again
+TRIES = 2  # that many fit into the same time, if the whole of an answer never comes
+FOREIGN_SECONDS = 30.0  # seconds until a gateway that answers in Chroma's place is taken to stay there
+TELL_SECONDS = 5.0  # seconds between two messages about a server that keeps failing
+DETAIL_CHARACTERS = 300  # characters of what a server said
+SMALLEST_LIMIT = 64 << 10  # bytes; no server or gateway calls less than that too large
+
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_LOCKED_OUT = {401, 403}
+_PROXY_REFUSES = 407
+_TOO_LARGE = 413
+_TOO_LARGE_WORDS = b"Payload too large"  # Chroma's own, in no format
+# Too large, over a quota, or of a type that this version of Chroma does not know; in these words of Chroma's.
+_UNPROCESSABLE = {_TOO_LARGE, 422}
+_DATA_ERRORS = {"ChromaError", "InvalidArgumentError", "QuotaError", "BatchSizeExceededError"}
+
+Told = Callable[[str], None]
+
+
+class Unacceptable(ValueError):
+    """Raised when the server will not take a request for what is in it: fewer or other rows may pass."""
+
+
+class _Failed(Exception):
+    """Raised when a request may work a moment later."""
+
+    def __init__(self, reason: str, *, pause: float = 0.0, answered: bool = True) -> None:
+        super().__init__(reason)
+        self.pause = pause
+        self.answered = answered
+
+
+class _Foreign(Exception):
+    """Raised when somebody else answered in Chroma's place."""
+
+    def __init__(self, found: str, *, may_pass: bool) -> None:
+        super().__init__(found)
+        self.may_pass = may_pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer that is known to be Chroma's."""
+
+    answer: ServerAnswer
+
+    value: Any
+    """What it holds: of the form that Chroma gives to this request, or an error as Chroma words it."""
+
+
+class HttpSession:
+    """Requests to one server, in the interface that chromadb's client expects."""
+
+    def __init__(self, url: str, access: Access, *, retry_for: float, told: Told) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            url: Of the server, for messages.
+            access: The headers that let us in.
+            retry_for: Seconds for which a request that fails is made again.
+            told: Called with a message before a pause.
+        """
+        remember(access.headers.values())  # this process may be another than the one that read them
+        self._silence = min(LONGEST_SILENCE, max(SHORTEST_SILENCE, retry_for / SILENCES))
+        self._connections = Connections(access.headers, silence=self._silence)
+        self._url = url
+        self._access = access
+        self._retry_for = retry_for
+        self._told = told
+        self._reached = False
+        self._recognized = False  # whether an answer of Chroma's has come
+        self._next_message = 0.0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What is sent with each request."""
+        return self._connections.headers
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._connections.close()
+
+    def __enter__(self) -> HttpSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        """Make a request for chromadb's client; see `ask`."""
+        return self.ask(method, url, **options).answer.as_response()
+
+    def ask(self, method: str, url: str, **options: Any) -> Reply:
+        """Make a request until Chroma answers.
+
+        Raises:
+            Unacceptable: It is too large, or makes no sense to the server.
+            NotChromasAnswer: What answers is not Chroma.
+            TokenRefused: The server wants another token.
+            ServerUnreachable: There is no server at this address.
+            ServerFailing: The server did not recover in time.
+        """
+        began = time.monotonic()
+        try:
+            return patiently(
+                lambda: self._try(method.upper(), str(url), time.monotonic() - began, options),
+                is_passing=lambda error: self._is_passing(error, time.monotonic() - began),
+                seconds=self._retry_for,
+                asked_pause=lambda error: getattr(error, "pause", 0.0),
+                told=self._tell,
+            )
+        except _Failed as error:
+            raise self._given_up(error, time.monotonic() - began) from error
+        except _Foreign as error:
+            request = f"{method.upper()} {str(url).removeprefix(self._url).partition('?')[0]}"
+            raise NotChromasAnswer(url=self._url, request=request, found=str(error)) from error
+
+    def _try(self, method: str, url: str, elapsed: float, options: dict[str, Any]) -> Reply:
+        try:
+            answer = self._connections.exchange(method, url, seconds=self._seconds(elapsed), **options)
+        except NoAnswer as error:
+            if str(error).startswith(str(_PROXY_REFUSES)):
+                raise ProxyRefuses(url=self._url, variables=proxy_variables()) from error
+            reason = _line(str(error))
+            if error.is_permanent:
+                raise ServerUnreachable(url=self._url, reason=reason) from error
+            raise _Failed(reason, answered=False) from error
+        except UnreadableAnswer as error:
+            raise _Foreign(_line(str(error)), may_pass=False) from error
+        self._reached = True
+        return self._judged(answer, options.get("content") or b"")
+
+    def _seconds(self, elapsed: float) -> float:
+        """Return the limit for the whole of one try; some slow answers and long ones end, so it is not the silence."""
+        whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
+        return max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
+
+    def _judged(self, answer: ServerAnswer, asked: bytes) -> Reply:
+        """Return the answer if it is Chroma's, and no sign of something that passes."""
+        status = answer.status
+        if status in _PASSING:
+            said = _line(message_in(answer))
+            raise _Failed(f"{status} {answer.reason}{said and f', {said}'}", pause=_asked_pause(answer))
+        if status == _PROXY_REFUSES:
+            raise ProxyRefuses(url=self._url, variables=proxy_variables())
+        if status in _LOCKED_OUT:
+            raise TokenRefused(url=self._url, status=status, sources=self._access.sources)
+        if status == _TOO_LARGE and (len(asked) >= SMALLEST_LIMIT or answer.content.startswith(_TOO_LARGE_WORDS)):
+            raise Unacceptable("the server says that the request is too large (413)")
+        try:
+            value = value_of(answer, asked)
+        except NotChromas as error:
+            raise _Foreign(_line(str(error)), may_pass=error.may_pass) from error
+        self._recognized = True
+        reported = error_in(value) if not answer.is_good else None
+        if status in _UNPROCESSABLE and reported is not None and reported[0] in _DATA_ERRORS:
+            raise Unacceptable(f"the server answers {status}: {_line(reported[1])}")
+        return Reply(answer=answer, value=value)
+
+    def _is_passing(self, error: BaseException, seconds: float) -> bool:
+        if isinstance(error, _Foreign):
+            # An address that never answered as Chroma does is wrong; a gateway may answer while Chroma is replaced.
+            return self._recognized and error.may_pass and seconds < FOREIGN_SECONDS
+        if not isinstance(error, _Failed):
+            return False
+        # What never answered is more likely a wrong address than a server that is being started.
+        return error.answered or self._reached or seconds < FIRST_SECONDS
+
+    def _tell(self, error: BaseException, pause: float) -> None:
+        if time.monotonic() >= self._next_message:
+            self._next_message = time.monotonic() + TELL_SECONDS
+            self._told(f"{self._url}: {error}; trying again in {pause:.1f} s")
+
+    def _given_up(self, error: _Failed, seconds: float) -> UpsertCliError:
+        if not self._reached:
+            return ServerUnreachable(url=self._url, reason=str(error))
+        return ServerFailing(url=self._url, reason=str(error), seconds=seconds, pause=error.pause)
+
+
+def _line(said: str) -> str:
+    """Return what was said as one short line without secrets, which are masked before any of it is cut off."""
+    text = " ".join(without_secrets(said).split())
+    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
+
+
+def _asked_pause(answer: ServerAnswer) -> float:
+    """Return the seconds of a Retry-After header, which has them or a date."""
+    value = answer.headers.get("Retry-After", "")
+    with suppress(ValueError):
+        return max(0.0, float(value))
+    with suppress(ValueError, TypeError):
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    return 0.0

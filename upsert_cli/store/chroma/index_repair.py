@@ -1,0 +1,116 @@
+"""What is damaged beyond reading -> put aside, so that Chroma opens the rest: by sqlite and renames, without Chroma.
+
+Ids, documents and metadata are in Chroma's database; only the vectors are in the index files, and can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from upsert_cli.errors import TargetInUse, TargetUnusable
+from upsert_cli.locks import Holder, LeaseHeld
+from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.database import DATABASE_NAME, PROBE_SECONDS
+from upsert_cli.store.chroma.folder import LEASE_NAME, unusable
+from upsert_cli.store.chroma.leasing import take_lease
+
+# What the engine takes from its queue in one statement, six variables a value of the 32,766 that sqlite allows.
+QUEUE_KEYS = 5_460
+QUEUE_REMOVED = 32_766
+
+_PENDING = (
+    "SELECT q.seq_id, q.id, q.metadata FROM embeddings_queue q "
+    "JOIN collections c ON q.topic LIKE '%/' || c.id "
+    "JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA' "
+    "LEFT JOIN max_seq_id m ON m.segment_id = s.id "
+    "WHERE c.name = ? AND q.seq_id > COALESCE(m.seq_id, 0)"
+)
+_SEGMENTS = (
+    "SELECT s.id FROM segments s JOIN collections c ON s.collection = c.id WHERE c.name = ? AND s.scope = 'VECTOR'"
+)
+
+
+def take_poison(target: Target, require_alone: Callable[[], None]) -> list[str]:
+    """Takes the rows out of the collection's queue that the engine can never work off, and returns their ids.
+
+    Such a row was never stored: all that the collection lists is left as it is. `require_alone` makes sure that no
+    other program has the files open.
+    """
+    with _alone(target, require_alone), _database(target) as database:
+        poison = [
+            (number, str(identifier))
+            for number, identifier, metadata in database.execute(_PENDING, (target.collection,))
+            if _is_poison(metadata)
+        ]
+        database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
+    return [identifier for _, identifier in poison]
+
+
+def put_index_aside(target: Target, require_alone: Callable[[], None]) -> list[str]:
+    """Renames the folders of the collection's index, and returns their new names; nothing is deleted.
+
+    `require_alone` makes sure that no other program has the files open.
+    """
+    moved: list[str] = []
+    with _alone(target, require_alone), _database(target) as database:
+        for (segment,) in database.execute(_SEGMENTS, (target.collection,)).fetchall():
+            folder = Path(target.path) / str(segment)
+            aside = folder.with_name(f"{folder.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            if folder.exists():
+                folder.rename(aside)
+                moved.append(aside.name)
+            # Like an index that was never flushed: what is still queued is read again, and its files are not missed.
+            database.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
+    return moved
+
+
+def _is_poison(metadata: str | None) -> bool:
+    values = json.loads(metadata) if metadata else None
+    if not isinstance(values, dict):
+        return False
+    lists = [value for value in values.values() if isinstance(value, list)]
+    removed = sum(value is None for value in values.values())
+    return (
+        any(part is None for value in lists for part in value)  # the queue's word for a number that is not finite
+        or len(values) - removed > QUEUE_KEYS
+        or sum(map(len, lists)) > QUEUE_KEYS
+        or removed > QUEUE_REMOVED
+    )
+
+
+@contextmanager
+def _alone(target: Target, require_alone: Callable[[], None]) -> Iterator[None]:
+    """Holds the folder's lease, and leaves word for the next writer to look closely."""
+    path = Path(target.path)
+    try:
+        lease = take_lease(path / LEASE_NAME, Holder.this_process(), given_up=os.getpid())
+    except LeaseHeld as error:
+        raise TargetInUse(path=target.path, holder=str(error.holder)) from error
+    except OSError as error:
+        raise unusable(path, error) from error
+    try:
+        lease.write(replace(Holder.this_process(), owed=lease.before.owed if lease.before else {}))
+        require_alone()
+        yield
+    finally:
+        lease.release()
+
+
+@contextmanager
+def _database(target: Target) -> Iterator[sqlite3.Connection]:
+    path = Path(target.path) / DATABASE_NAME
+    try:
+        with closing(sqlite3.connect(path, timeout=PROBE_SECONDS)) as database, database:
+            yield database
+    except sqlite3.Error as error:
+        remedy = "restore it from a backup, or load it anew into another --collection"
+        raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
+    except OSError as error:
+        raise unusable(path, error) from error

@@ -1,0 +1,127 @@
+"""What is wrong with rows before Chroma sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from upsert_cli.errors import DimensionMismatch
+from upsert_cli.store.base import Target, WriteBatch
+from upsert_cli.store.chroma.quotas import Quotas
+
+# Some rows are not rejected but queued, and then fail at every later call on the collection, for good. The engine's
+# limits are 5,460 keys, some 6,000 values in all lists of a row, and 32,766 keys taken away; ours are far below.
+MAX_KEYS = 1_000
+MAX_LIST_VALUES = 1_000
+MAX_REMOVED_KEYS = 10_000
+INT64 = range(-(2**63), 2**63)  # Chroma turns larger integers into floats, in silence
+KEY_CHARACTERS = 60  # characters of a key in a reason
+
+
+def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, str]:
+    """Returns what is wrong with rows, by their places.
+
+    Raises:
+        DimensionMismatch: Their vectors are not of the collection's dimension.
+    """
+    texts = rows.texts if rows.vectors is not None else [""] * len(rows.ids)
+    faults = {
+        place: fault
+        for place, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
+        if (fault := row_fault(*row) or quotas.fault(*row)) is not None
+    }
+    if rows.vectors is not None and len(rows.ids):
+        import numpy as np
+
+        if rows.vectors.shape[1] != target.dimension:
+            raise DimensionMismatch(
+                path=target.path,
+                collection=target.collection,
+                had=target.dimension,
+                asked=rows.vectors.shape[1],
+                model=target.model,
+            )
+        for place in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
+            faults.setdefault(int(place), "its vector has a number that is not finite")
+        for place in np.flatnonzero(~rows.vectors.any(axis=1)):
+            faults.setdefault(int(place), "its vector is all zeros, which no other is near to")
+    return faults
+
+
+def row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
+    """Returns why Chroma would reject a row, be poisoned by it or change it in silence, in one line; None if good.
+
+    Args:
+        identifier: The id.
+        text: The document; it may be empty.
+        metadata: Keys and values; a value of None takes the key away.
+    """
+    return (
+        string_fault("the id", identifier)
+        or (None if identifier else "the id is empty")
+        or string_fault("the text", text)
+        or _metadata_fault(metadata)
+    )
+
+
+def string_fault(what: str, value: Any) -> str | None:
+    """Returns why something cannot be stored as text, in one line; None if it can."""
+    if not isinstance(value, str):
+        return f"{what} is of type {type(value).__name__}, not a string"
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"{what} has half a surrogate pair at character {error.start + 1}"
+    return None
+
+
+def _metadata_fault(metadata: Any) -> str | None:
+    if not isinstance(metadata, Mapping) or not metadata:
+        return "the metadata is empty" if isinstance(metadata, Mapping) else "the metadata is not an object"
+    removed = sum(value is None for value in metadata.values())
+    if len(metadata) - removed > MAX_KEYS:
+        return f"the metadata has {len(metadata) - removed} keys, and {MAX_KEYS} are the limit"
+    if removed > MAX_REMOVED_KEYS:
+        return f"{removed} metadata keys are to be removed, and {MAX_REMOVED_KEYS} are the limit"
+    listed = 0
+    for key, value in metadata.items():
+        if fault := _key_fault(key) or _value_fault(key, value):
+            return fault
+        listed += len(value) if isinstance(value, list) else 0
+    if listed > MAX_LIST_VALUES:
+        return f"the lists in the metadata have {listed} values, and {MAX_LIST_VALUES} are the limit"
+    return None
+
+
+def _key_fault(key: Any) -> str | None:
+    if not isinstance(key, str):
+        return f"a metadata key is of type {type(key).__name__}, not a string"
+    if not key or key[0] in "#$" or key.startswith("chroma:"):
+        return f"the metadata key {_short(key)} is reserved by Chroma" if key else "a metadata key is empty"
+    return string_fault("a metadata key", key)
+
+
+def _value_fault(key: str, value: Any) -> str | None:
+    if isinstance(value, list):
+        if not value:
+            return f"metadata {_short(key)} is an empty list"
+        if len({type(part) for part in value}) > 1 or not isinstance(value[0], str | int | float):
+            return f"metadata {_short(key)} is a list of other than strings, numbers or booleans of one kind"
+        return next((fault for part in value if (fault := _scalar_fault(key, part))), None)
+    return None if value is None else _scalar_fault(key, value)
+
+
+def _scalar_fault(key: str, value: Any) -> str | None:
+    if isinstance(value, str):
+        return string_fault(f"metadata {_short(key)}", value)
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"metadata {_short(key)} is {value}, not a finite number"
+    if isinstance(value, int):
+        return None if value in INT64 else f"metadata {_short(key)} does not fit into 64 bits"
+    return f"metadata {_short(key)} is of type {type(value).__name__}, which Chroma does not store"
+
+
+def _short(key: str) -> str:
+    return repr(key if len(key) <= KEY_CHARACTERS else f"{key[:KEY_CHARACTERS]}...")

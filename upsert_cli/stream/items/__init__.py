@@ -1,1 +1,0 @@
-"""A file becomes items, row by row, from any position on."""

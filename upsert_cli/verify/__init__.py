@@ -1,0 +1,1 @@
+"""Reads a collection: verifies and repairs it, queries it, lists collections."""

@@ -1,0 +1,76 @@
+"""The collections of a target, with what is known of each: its model, and the task that loaded it last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.store.chroma.place import place_at
+from upsert_cli.verify.expected import model_named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionSummary:
+    """A collection."""
+
+    name: str
+    records: int
+    dimension: int | None
+    """Of its vectors; None while it is empty."""
+
+    model: str | None
+    """As the collection says; None where it does not."""
+
+    task: Task | None
+    """The newest of this journal that was run into it and not refused."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as plain data."""
+        task = self.task
+        fields = None if task is None else {"id": task.id, "status": task.status, "finished_at": task.finished_at}
+        return {
+            "collection": self.name,
+            "records": self.records,
+            "dimension": self.dimension,
+            "model": self.model,
+            "task": fields,
+        }
+
+
+def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
+    """Returns the collections of a target, by their names; nothing is locked, so it answers while a load runs.
+
+    Args:
+        journal: Where their tasks may be.
+        chroma: As `address.place_named` spells it.
+
+    Raises:
+        ChromaNotFound: There is no Chroma in the folder.
+        UpsertCliError: It cannot be read, or the server does not answer.
+    """
+    found = place_at(chroma, "", leases=journal.server_leases).listed()
+    loaded = dict(_last_tasks(journal, chroma, {one.name for one in found}))
+    return [
+        CollectionSummary(
+            name=one.name,
+            records=one.records,
+            dimension=one.dimension,
+            model=model_named(one.metadata, one.function),
+            task=loaded.get(one.name),
+        )
+        for one in found
+    ]
+
+
+def _last_tasks(journal: Journal, chroma: str, wanted: set[str]) -> Iterator[tuple[str, Task]]:
+    """Yields the newest task of each name, and reads no more of the journal than that takes."""
+    tasks = journal.newest_first()
+    while wanted and (task := next(tasks, None)) is not None:
+        # One that was refused has written nothing.
+        began = task.started_at is not None and task.status is not TaskStatus.REFUSED
+        if began and task.chroma == chroma and task.collection in wanted:
+            wanted.remove(task.collection)
+            yield task.collection, task

@@ -1,4 +1,4 @@
-"""Windows: every row in exactly one, bounded, repeated ids reduced to the last."""
+"""Batches: every row in exactly one, bounded, repeated ids reduced to the last."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_window_is_bounded_in_bytes(tmp_path: Path) -> None:
 
 
 def test_the_pace_follows_the_measured_speed() -> None:
-    """Windows grow to the largest when they are fast, shrink to the smallest when slow, and obey the user."""
+    """Batches grow to the largest when they are fast, shrink to the smallest when slow, and obey the user."""
     pace = Pace()
     assert pace.rows == MIN_ROWS
     for _ in range(10):
@@ -119,7 +119,7 @@ def test_a_window_is_bounded_in_size_whatever_fills_it(tmp_path: Path, field: st
     assert max(batch.read for batch in batches) <= 4
 
 
-def test_a_window_of_which_nothing_is_left_lets_the_reader_go_on() -> None:
+def test_a_batch_of_which_nothing_is_left_lets_the_reader_go_on() -> None:
     """The first batch may be emptied by what the collection holds; whoever waits for its speed does not wait for ever."""
     pace = Pace()
     pace.learn("embedding", 0, 0.0)

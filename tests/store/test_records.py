@@ -299,7 +299,7 @@ def test_all_kinds_in_one_window(target: Target) -> None:
     assert_holds(target, good)
 
 
-def test_window_of_bad_rows_alone_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_of_bad_rows_alone_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every row of a batch is at fault, each is rejected, and the look whether that can be leaves no trace."""
     monkeypatch.setattr(records_module, "row_faults", lambda *_: {})
     bad = replace(some_rows(numbered(0, 20)), metadatas=[{"a": {}}] * 20)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +46,8 @@ def query_command(task: Task, printed: PrintedCommands) -> str:
 
 def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
     """Yield what a mail about a load has to say, since its reader did not see the command."""
+    import platform
+
     yield "exit code", str(exit_code)
     yield "sources", " ".join(task.sources)
     yield "target", f"collection {task.collection} in {task.chroma}"

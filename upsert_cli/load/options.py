@@ -99,7 +99,7 @@ class LoadOptions:
 
     device: Device = "cpu"
     writers: int = 1
-    """Windows that are written at the same time; a folder takes one."""
+    """Batches that are written at the same time; a folder takes one."""
 
     retry_for: float = RETRY_FOR
     """Seconds for which a request that a server fails on is made again."""

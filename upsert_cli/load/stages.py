@@ -28,7 +28,7 @@ from upsert_cli.store.base import Leased
 from upsert_cli.store.writer import Writer
 
 RUN_AHEAD = 1  # batches that wait between two stages; bounds memory, and more gains nothing
-UNMEASURED_WINDOWS = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
+UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
 
 
 class Stages:
@@ -152,7 +152,7 @@ class Stages:
 
     def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for number in itertools.count():
-            if number == UNMEASURED_WINDOWS:
+            if number == UNMEASURED_BATCHES:
                 self._pace.await_first(self._ending)
             with self._progress.busy("reading"):
                 batch = next(batches, None)

@@ -1,4 +1,4 @@
-"""Documents -> Window: a run of consecutive rows that is compared, embedded and written together.
+"""Documents -> Batch: a run of consecutive rows that is compared, embedded and written together.
 
 A batch is the unit of a checkpoint, so it is bounded in rows, in bytes and, through `Pace`, in seconds. An item of
 more parts than fit has batches of its own, and only with the last of them is its row settled.
@@ -265,16 +265,16 @@ class _LongItem(NamedTuple):
         ignored = IgnoredFields.of(self.item)
         try:
             while not documents[-1].ends_item:
-                yield _window_of((*mean, *documents), next(numbers), read=0, after=before, goes_on=True)
+                yield _batch_of((*mean, *documents), next(numbers), read=0, after=before, goes_on=True)
                 documents = _taken(self.rest, pace.rows)
         except ItemError as error:
             reject = Reject.of(self.item, stage=error.stage, detail=error.detail)
-            yield _window_of((), next(numbers), rejects=(reject,), read=1, after=after, ignored=ignored)
+            yield _batch_of((), next(numbers), rejects=(reject,), read=1, after=after, ignored=ignored)
         else:
-            yield _window_of((*mean, *documents), next(numbers), read=1, after=after, ignored=ignored)
+            yield _batch_of((*mean, *documents), next(numbers), read=1, after=after, ignored=ignored)
 
 
-def _window_of(
+def _batch_of(
     documents: tuple[Document, ...],
     number: int,
     *,

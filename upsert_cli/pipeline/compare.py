@@ -1,4 +1,4 @@
-"""Window -> Plan: what the collection already holds of a batch, and so what has to be embedded and written.
+"""Batch -> Plan: what the collection already holds of a batch, and so what has to be embedded and written.
 
 An item of which a record would take the place of another item's is rejected here.
 """

@@ -1,4 +1,4 @@
-"""Window -> embedded Window: the texts that changed get their vectors, ordered by length inside.
+"""Batch -> embedded Batch: the texts that changed get their vectors, ordered by length inside.
 
 Cost follows padded tokens, so texts are taken in the order of their length and in micro-batches of a small budget, by
 Python threads that share one session with one intra-op thread: onnxruntime releases the GIL, and threads of its own
@@ -43,7 +43,7 @@ def embed_batches(
     """Yields each batch with the vectors of its new and changed texts.
 
     Args:
-        plans: Windows that were compared.
+        plans: Batches that were compared.
         load: Makes the embedder, once, when the first text needs it: an unchanged file needs none.
         effort: How much is embedded at the same time.
         ending: Ends the work between two micro-batches; the batch is then dropped.

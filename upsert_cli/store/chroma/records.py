@@ -1,4 +1,4 @@
-"""Window -> Chroma: compares documents with a collection and writes them, finding the rows that cannot be written.
+"""Batch -> Chroma: compares documents with a collection and writes them, finding the rows that cannot be written.
 
 It is meant to run in a process of its own, see `writer`.
 """

@@ -631,21 +631,27 @@ def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch
         ChromaCollection.open(target, unclean=True)
 
 
-def test_passing_lock_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that finds the database locked is repeated."""
+@pytest.mark.parametrize("method", ["get", "count", "upsert", "update", "modify"])
+def test_passing_lock_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Every call that finds the database locked is repeated, also those that flush the index and close."""
     from chromadb.api.models.Collection import Collection
     from chromadb.errors import InternalError
 
-    real, tries = Collection.upsert, []
+    real, tries = getattr(Collection, method), []
 
-    def locked_twice(*arguments: Any, **named: Any) -> None:
+    def locked_twice(*arguments: Any, **named: Any) -> Any:
         tries.append(1)
         if len(tries) <= 2:
             raise InternalError("error returned from database: (code: 5) database is locked")
-        real(*arguments, **named)
+        return real(*arguments, **named)
 
-    monkeypatch.setattr(Collection, "upsert", locked_twice)
-    load(target, rows := some_rows(["a", "b"]))
+    monkeypatch.setattr(Collection, method, locked_twice)
+    rows = some_rows(["a", "b"])
+    with opened(target) as (records, _):
+        records.compare(rows.ids, ["1.1", "2.2"], [(), ()])
+        assert records.write(rows, NOTHING) == []
+    assert len(tries) > 2
+    monkeypatch.undo()
     assert_holds(target, rows)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
+from upsert_cli.retry import patiently
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, meaning, reason
+from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, is_passing, meaning, reason
 from upsert_cli.store.chroma.index_check import check_vectors
 from upsert_cli.store.chroma.place import Place
 from upsert_cli.store.chroma.stamp import Described, check_model, stamp
@@ -22,11 +24,15 @@ READERS_THRESHOLD = 1_000_000_000  # rows; what others see during a load, so tha
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
 PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 LEAST_THRESHOLD = 256  # rows; the index takes rows in by the hundred, and a flush after fewer gains nothing
+RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 FLUSH_TRIES = 2  # the second one for the whole of the threshold, where the engine counts in another way than we do
 # Characters that may be queued for the index: the engine reads all of them again at each write, which costs 6 ms and
 # more than 1 MB of memory for each MB (measured with rows of 7 MB). A flush writes the whole index, of 1.7 KB a row.
 QUEUE_SIZE = 32 << 20
 QUEUE_SIZE_A_ROW = 1 << 10
+
+# Another program may keep the database locked for a while.
+retrying_locks = functools.partial(patiently, is_passing=is_passing, seconds=RETRY_SECONDS)
 
 
 class OpenCollection:
@@ -97,15 +103,15 @@ class OpenCollection:
         return opening
 
     def _prepare(self, owed: int | None, *, suspicious: bool) -> None:
-        self.created = not self._target.as_found and self._make_if_missing()
-        self.chroma = self._get()
+        self.created = not self._target.as_found and retrying_locks(self._make_if_missing)
+        self.chroma = retrying_locks(self._get)
         described = _describe(self.chroma)
         warnings = check_model(self._target, described) if self._target.model else ()
         if not (self._target.beside_others or self._target.reads_only):
             self._raise_threshold(described, owed)
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
-        self.count = self.chroma.count()
+        self.count = retrying_locks(self.chroma.count)
         self.warnings = warnings if self.count else ()
         if not self._target.as_found:
             check_vectors(self._target, self.chroma, count=self.count, ours=described.is_ours, suspicious=suspicious)
@@ -171,7 +177,8 @@ class OpenCollection:
                         return
                     numbers = range(start, min(start + self.max_batch, missing))
                     ids = [f"upsert-cli-flush-{number}" for number in numbers]
-                    self.chroma.update(ids=ids, metadatas=[None] * len(ids))  # type: ignore[list-item]  # none new
+                    unchanged: Any = [None] * len(ids)
+                    retrying_locks(functools.partial(self.chroma.update, ids=ids, metadatas=unchanged))
                 missing = self._load_threshold
 
     def close(self) -> None:
@@ -237,7 +244,8 @@ class OpenCollection:
             return
         # Once it is changed, chromadb builds the stored embedding function anew, which may need a package or a key.
         with suppress(ValueError):
-            self.chroma.modify(configuration={"hnsw": {"sync_threshold": threshold}})
+            configuration: Any = {"hnsw": {"sync_threshold": threshold}}
+            retrying_locks(functools.partial(self.chroma.modify, configuration=configuration))
         self._threshold = threshold
 
 

@@ -14,7 +14,6 @@ from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.chunks import is_chunk
 from upsert_cli.documents.hashing import HASH_KEY, is_same
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.retry import patiently
 from upsert_cli.store.base import (
     Block,
     Comparison,
@@ -27,8 +26,8 @@ from upsert_cli.store.base import (
     Verdict,
     WriteBatch,
 )
-from upsert_cli.store.chroma.collection import OpenCollection, understood
-from upsert_cli.store.chroma.faults import is_data_fault, is_passing, reason
+from upsert_cli.store.chroma.collection import OpenCollection, retrying_locks, understood
+from upsert_cli.store.chroma.faults import is_data_fault, reason
 from upsert_cli.store.chroma.place import Place, place_of
 from upsert_cli.store.chroma.read import fetch, members_of, nearest, read_block
 from upsert_cli.store.chroma.row_faults import row_faults, string_fault
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, and more gain nothing (measured)
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
-RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 
 
 class ChromaCollection:
@@ -129,17 +127,17 @@ class ChromaCollection:
             if any(parts.values()):
                 self._has_parts = True
             elif self._has_parts is None:
-                self._has_parts = _patiently(lambda: may_have_chunks(chroma))
+                self._has_parts = retrying_locks(lambda: may_have_chunks(chroma))
             if not self._has_parts:
                 return {}
-            return _patiently(lambda: find_stale_chunks(chroma, parts, average=average))
+            return retrying_locks(lambda: find_stale_chunks(chroma, parts, average=average))
 
     def _stored(self, ids: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         # What cannot be an id cannot be stored either, and asking for it would fail for all.
         asked = [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
         for start in range(0, len(asked), self._read_block):
             part = asked[start : start + self._read_block]
-            found = _patiently(functools.partial(self._get_metadata, part))
+            found = retrying_locks(functools.partial(self._get_metadata, part))
             yield from found
 
     def _get_metadata(self, ids: list[str]) -> list[tuple[str, dict[str, Any]]]:
@@ -151,7 +149,7 @@ class ChromaCollection:
         """Tells what is wrong with a run of records, which may be a shorter one; see `reading_back.read_block`."""
         rows = self._quotas.most_rows(rows)
         with understood(self._target):
-            return _patiently(
+            return retrying_locks(
                 lambda: read_block(
                     self._target, self._collection.chroma, start=start, rows=rows, every=every, identity=identity
                 )
@@ -171,18 +169,18 @@ class ChromaCollection:
                 for one in range(0, len(ids), step)
             ]
         with understood(self._target):
-            return [record for part in parts for record in _patiently(part)]
+            return [record for part in parts for record in retrying_locks(part)]
 
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
         """Returns the `rows` records nearest to a vector, the nearest first; see `reading_back.nearest`."""
         with understood(self._target):
-            return _patiently(lambda: nearest(self._collection.chroma, vector, rows=rows, where=where))
+            return retrying_locks(lambda: nearest(self._collection.chroma, vector, rows=rows, where=where))
 
     def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
         """Returns the records of a scope among `rows` records from `start` on, which may be a shorter run."""
         rows = self._quotas.most_rows(rows)
         with understood(self._target):
-            return _patiently(lambda: members_of(self._collection.chroma, scope, start=start, rows=rows))
+            return retrying_locks(lambda: members_of(self._collection.chroma, scope, start=start, rows=rows))
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Deletes records, and returns the ids of those that were left since they are not what they were.
@@ -197,7 +195,7 @@ class ChromaCollection:
             self._unflushed = self._unflushed or bool(same)
             for start in range(0, len(same), self._block):
                 part = same[start : start + self._block]
-                _patiently(functools.partial(self._collection.chroma.delete, ids=part))
+                retrying_locks(functools.partial(self._collection.chroma.delete, ids=part))
                 self._collection.wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
@@ -255,8 +253,4 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
 
 def _patient(call: Callable[[WriteBatch], None], rows: WriteBatch) -> Callable[[Sequence[int]], None]:
     """Returns what calls with some of the rows."""
-    return lambda part: _patiently(functools.partial(call, rows.take(part)))
-
-
-# Another program may keep the database locked for a while.
-_patiently = functools.partial(patiently, is_passing=is_passing, seconds=RETRY_SECONDS)
+    return lambda part: retrying_locks(functools.partial(call, rows.take(part)))

@@ -1,0 +1,1498 @@
+"""Every error that a user can cause, as a tree, each with its exit code.
+
+    UpsertCliError            1   the tool could not work, or the task failed
+    ├── UsageFault            2   what was typed cannot be meant
+    ├── Refusal               4   nothing was written, and on purpose
+    ├── Canceled              5   somebody else stopped the task
+    └── Interrupted     128 + n   a signal stopped the task, after a checkpoint
+
+    ItemError                 -   one item cannot be loaded; it is rejected and its neighbours go on
+
+An error is named for the situation, carries its data, and its text is one line: what happened, where, and what to do
+next. The core raises; only the command line's error boundary turns an error into a message and an exit code.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import shlex
+import signal
+from collections.abc import Mapping
+from typing import Any, dataclass_transform
+
+# -- kinds -------------------------------------------------------------------------------------------------------------
+
+SOME_REJECTED = 3  # exit code of a task that is done, but not with every item; no error, so no class
+
+
+@dataclass_transform(kw_only_default=True, eq_default=False)
+class Situation(Exception):
+    """What can be raised with data: the annotated names of a kind are its fields, given by name, as in a dataclass.
+
+    Not made by `dataclass` itself, which compiles code for each of some ninety kinds whenever a command starts.
+    """
+
+    def __init__(self, **data: Any) -> None:
+        known = {name for kind in type(self).__mro__ if issubclass(kind, Situation) for name in kind.__annotations__}
+        missing = {name for name in known if not hasattr(type(self), name)} - set(data)
+        if wrong := sorted(missing | (set(data) - known)):
+            raise TypeError(f"{type(self).__name__} has the fields {sorted(known)}; missing or unknown: {wrong}")
+        super().__init__()
+        vars(self).update(data)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return f"{type(self).__qualname__}({fields})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword-only fields do not survive pickling by themselves, and some cross the writer's pipe.
+        return _restore, (type(self), vars(self))
+
+
+def _restore(kind: type[Situation], data: dict[str, Any]) -> Situation:
+    error = kind.__new__(kind)
+    vars(error).update(data)
+    return error
+
+
+class UpsertCliError(Situation):
+    """Root of all errors that the user can fix; anything else that escapes is a bug.
+
+    Raise a kind with `message=` where nobody catches the error; a class of its own is for those that somebody catches.
+    """
+
+    exit_code = 1
+    message: str = ""
+    """What happened, where, and what to do next, in one line."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageFault(UpsertCliError):
+    """Root of the errors in what was typed."""
+
+    exit_code = 2
+
+
+class Refusal(UpsertCliError):
+    """Root of the cases in which the tool writes nothing, on purpose."""
+
+    exit_code = 4
+
+
+class Stage(enum.StrEnum):
+    """Where on its way an item was lost; the `failure_stage` of a reject."""
+
+    READING = "on_reading"
+    DOWNLOADING = "on_downloading"
+    SPLITTING = "on_splitting"
+    INFERENCE = "on_inference"
+    UPSERT = "on_upsert"
+    OTHER = "other"
+
+
+class ItemError(Situation):
+    """Raised when one item cannot be loaded, and only that one."""
+
+    stage: Stage
+    detail: str
+    """One line of reason, such as `payload.text is empty`."""
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+class Canceled(UpsertCliError):
+    """Raised when somebody asked for the running task to be canceled."""
+
+    exit_code = 5
+    task_id: str
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} was canceled; `upsert-cli restart {self.task_id}` continues it"
+
+
+class Interrupted(UpsertCliError):
+    """Raised when a signal stopped the task; what was written is checkpointed."""
+
+    task_id: str
+    signal_number: int
+    done: bool = False
+    """The signal came when there was nothing left to stop."""
+
+    queued: bool = False
+    """The task goes back to the queue, where any worker goes on with it."""
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.signal_number).name
+        if self.done:
+            return f"task {self.task_id} is done; {name} came too late to stop it"
+        if self.queued:
+            return f"task {self.task_id} was stopped by {name} and is pending; the next `upsert-cli work` continues it"
+        return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
+
+
+class RunnersDied(UpsertCliError):
+    """Raised when one worker after the other died of a queued task, and it did not advance by a row."""
+
+    task_id: str
+    deaths: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.deaths} workers died while they ran task {self.task_id}, and no row more was loaded, so it is not "
+            f"tried again; `upsert-cli restart {self.task_id} -v` shows what happens (is there enough memory?)"
+        )
+
+
+class TaskConflict(Refusal):
+    """Raised when a task id is used again for another load."""
+
+    task_id: str
+    what: str
+    """What differs: an option, or the name of a source."""
+
+    had: str
+    asked: str
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} stands for another load ({self.what}: {self.had}, now {self.asked}); "
+            f"choose another --task-id, or see `upsert-cli info {self.task_id}`"
+        )
+
+
+class StoppedMidway(UpsertCliError):
+    """Raised when the target is refused to a task that had already written to it."""
+
+    task_id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"after a part of the rows: {self.reason}; what was written is checkpointed, "
+            f"`upsert-cli restart {self.task_id}` continues it"
+        )
+
+
+class SourceCutShort(UpsertCliError):
+    """Raised when a source lost rows while it was being read, so that not all of them can have been loaded."""
+
+    task_id: str
+    name: str
+    how: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} became shorter while it was being read ({self.how}), so rows may be missing; once it is "
+            f"whole, load it with `upsert-cli restart {self.task_id} --from-start`"
+        )
+
+
+class TooManyFailures(UpsertCliError):
+    """Raised when more items were rejected than `--max-failures` allows."""
+
+    task_id: str
+    failed: int
+    read: int
+    limit: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.failed} of {self.read} items were rejected, more than --max-failures {self.limit}; "
+            f"`upsert-cli info {self.task_id} --failed` shows them; once they are mended, "
+            f"`upsert-cli restart {self.task_id} --from-start` reads all again; "
+            f"`upsert-cli restart {self.task_id} --max-failures 100%` continues without them"
+        )
+
+
+class ScopeNeeded(UsageFault):
+    """Raised when records are to be deleted by what a stream no longer holds, and nothing says which records."""
+
+    name: str
+    """Of the stream, `-` for standard input."""
+
+    def __str__(self) -> str:
+        name = "standard input" if self.name == "-" else self.name
+        return (
+            f"{name} has no name by which a later load would know the records of this one; --scope NAME gives them "
+            f"one, such as --scope articles"
+        )
+
+
+class TooManyToDelete(Refusal):
+    """Raised when more records would be deleted than `--max-delete` allows, before anything is written."""
+
+    task_id: str | None
+    """None in a dry run, which has no task to restart."""
+
+    collection: str
+    scope: str
+    missing: int
+    held: int
+    limit: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.missing:,} of the {self.held:,} records of the scope {self.scope} in the collection "
+            f"{self.collection} are not in the sources any more, more than --max-delete {self.limit} allows, so "
+            f"nothing was written; --dry-run --max-delete 100% names the first of them, and if all is as it should "
+            f"be, {self._remedy()}"
+        )
+
+    def _remedy(self) -> str:
+        if self.task_id is None:
+            return f"--max-delete {self.missing} allows it"
+        return f"`upsert-cli restart {self.task_id} --max-delete {self.missing}` deletes them"
+
+
+class NothingToKeep(Refusal):
+    """Raised when all records of a scope would be deleted since the sources hold no item at all."""
+
+    collection: str
+    scope: str
+    held: int
+
+    def __str__(self) -> str:
+        return (
+            f"the sources hold no item, and all {self.held:,} records of the scope {self.scope} in the collection "
+            f"{self.collection} would be deleted, which is never done; look at the sources, or load without "
+            f"--delete-missing"
+        )
+
+
+class SourceMovedOn(UpsertCliError):
+    """Raised when a source changed while it was loaded, so that nothing can be said to be missing in it."""
+
+    task_id: str
+    name: str
+    how: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} changed while it was being read ({self.how}), so nothing was deleted; "
+            f"`upsert-cli restart {self.task_id} --from-start` reads it again"
+        )
+
+
+class CountsDoNotReconcile(UpsertCliError):
+    """Raised when the tool's own sums do not add up, which must never be called done."""
+
+    task_id: str
+    counts: Mapping[str, int]
+
+    def __str__(self) -> str:
+        return (
+            f"the counts of task {self.task_id} do not add up ({dict(self.counts)}); this is a bug, please report it, "
+            f"and load again with `upsert-cli restart {self.task_id} --from-start`"
+        )
+
+
+# -- the journal and output --------------------------------------------------------------------------------------------
+
+NAMED_CANDIDATES = 10  # ids in the message about an ambiguous one
+
+
+class InvalidTaskId(UsageFault):
+    """Raised when a task id has characters that no task id can have."""
+
+    task_id: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.task_id!r} cannot be a task id: use 1 to 128 letters, digits, dots, hyphens and underscores, "
+            f"the first a letter or a digit"
+        )
+
+
+class TaskNotFound(UpsertCliError):
+    """Raised when the journal has no task of that id."""
+
+    task_id: str
+    journal: str
+    """Folder of the journal that was searched."""
+
+    unreadable: int = 0
+    """Files of the journal that could not be searched, being damaged."""
+
+    def __str__(self) -> str:
+        if self.unreadable:
+            return (
+                f"there is no task {self.task_id!r} in what can be read of {self.journal}; `upsert-cli journal check` "
+                f"lists its damaged files ({self.unreadable})"
+            )
+        return f"there is no task {self.task_id!r} in {self.journal}; `upsert-cli list` shows those that there are"
+
+
+class AmbiguousTaskId(UsageFault):
+    """Raised when what was typed is the beginning of several ids."""
+
+    prefix: str
+    candidates: tuple[str, ...]
+    """The newest first."""
+
+    def __str__(self) -> str:
+        named, more = self.candidates[:NAMED_CANDIDATES], len(self.candidates) - NAMED_CANDIDATES
+        others = f" and {more:,} more" if more > 0 else ""
+        return (
+            f"{self.prefix!r} is the beginning of {len(self.candidates):,} task ids: {', '.join(named)}{others}; "
+            f"type more of the id, or `latest` for the newest task"
+        )
+
+
+class TaskExists(Refusal):
+    """Raised when a task is created under an id that is taken."""
+
+    task_id: str
+
+    def __str__(self) -> str:
+        return f"there is a task {self.task_id} already; see `upsert-cli info {self.task_id}`, or choose another id"
+
+
+class TaskRunning(Refusal):
+    """Raised when a task is claimed that another process runs."""
+
+    task_id: str
+    holder: object
+    """Who runs it, in words: `pid 4242 on host since ...`."""
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} is being run by {self.holder}; wait for it, "
+            f"or stop it with `upsert-cli cancel {self.task_id}`"
+        )
+
+
+class RowsLeft(Refusal):
+    """Raised when just the rejects of a task are to be retried, but it has rows that were never read."""
+
+    task_id: str
+    status: str
+    is_at_limit: bool = False
+    """So many rows were rejected that a restart with the same `--max-failures` would fail again."""
+
+    def __str__(self) -> str:
+        limit = " --max-failures 100%" if self.is_at_limit else ""
+        return (
+            f"task {self.task_id} is {self.status} and has rows that were not read yet; "
+            f"let `upsert-cli restart {self.task_id}{limit}` read them first, then retry the rejects"
+        )
+
+
+class RejectsLost(UpsertCliError):
+    """Raised when the rejects file of a task does not hold all that its counts speak of."""
+
+    task_id: str
+    failed: int
+
+    def __str__(self) -> str:
+        return (
+            f"the rejects file of task {self.task_id} does not hold its {self.failed} rejected items; "
+            f"load all rows again with `upsert-cli restart {self.task_id} --from-start`"
+        )
+
+
+class WrongStatus(UpsertCliError):
+    """Raised when a task is not, or no longer, in a state that allows what was asked."""
+
+    task_id: str
+    status: str
+    wanted: tuple[str, ...]
+    """The states that would have allowed it."""
+
+    def __str__(self) -> str:
+        return (
+            f"task {self.task_id} is {self.status}, not {' or '.join(self.wanted)}, so nothing was changed; "
+            f"`upsert-cli info {self.task_id}` shows it"
+        )
+
+
+class JournalUnwritable(UpsertCliError):
+    """Raised when the journal cannot be written; what was in it before is whole."""
+
+    path: str
+    reason: str
+    """What the system says, such as `No space left on device`."""
+
+    def __str__(self) -> str:
+        return (
+            f"the journal cannot be written: {self.path}: {self.reason}; make room or give access, "
+            f"or choose another folder with --journal"
+        )
+
+
+class JournalUnreadable(UpsertCliError):
+    """Raised when a file of the journal is there but may not or cannot be read."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the journal cannot be read: {self.path}: {self.reason}; give this user access, "
+            f"or choose another folder with --journal"
+        )
+
+
+class JournalDamaged(UpsertCliError):
+    """Raised when a file of the journal does not hold what it should, and there is no good copy of it."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists what is lost"
+
+
+class MetricsNotWritten(UpsertCliError):
+    """Raised when the file of metrics cannot be written; the load itself is not touched by that."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the metrics in {self.path} were not written, so they do not tell of this load: {self.reason}"
+
+
+class JournalBusy(UpsertCliError):
+    """Raised when another process keeps a lock of the journal that is meant to be held for milliseconds."""
+
+    path: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"another process has kept {self.path} locked for {self.seconds:.0f} seconds; "
+            f"look for an upsert-cli that is suspended or hangs, then try again"
+        )
+
+
+class JournalTooNew(UpsertCliError):
+    """Raised when the journal was written by a version of this tool that is newer than this one."""
+
+    path: str
+    found: int
+    known: int
+
+    def __str__(self) -> str:
+        return (
+            f"the journal in {self.path} has format {self.found}, this version knows up to {self.known}; "
+            f"upgrade upsert-cli, or choose another folder with --journal"
+        )
+
+
+class LocksUnsupported(UpsertCliError):
+    """Raised when the system or the file system has no locks that end with their holder."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} cannot be locked, and without a lock two loads would destroy each other's work; "
+            f"use a local disk on Linux or macOS"
+        )
+
+
+class StdoutUnwritable(UpsertCliError):
+    """Raised when what was asked for cannot be printed."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"standard output cannot be written ({self.reason}); redirect it to a file or a pipe, then try again"
+
+
+class PageUnwritable(UpsertCliError):
+    """Raised when the page of a task cannot be written where it was asked for."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be written ({self.reason}); make room or access, or name another with --html"
+
+
+# -- sources -----------------------------------------------------------------------------------------------------------
+
+
+class SourceNotFound(UsageFault):
+    """Raised when a source names nothing that exists."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} does not exist; name a file, a folder or a glob, or `-` for standard input"
+
+
+class BadAddress(UsageFault):
+    """Raised when a source is an address that cannot be read."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the address {self.name} cannot be read: {self.reason}"
+
+
+class NoItemFiles(UsageFault):
+    """Raised when a folder or a glob holds no file of a known format."""
+
+    name: str
+    known: tuple[str, ...]
+    """Suffixes."""
+
+    skipped: int = 0
+    """Files and folders whose names begin with `_` or `.`."""
+
+    def __str__(self) -> str:
+        looked_for = f"looked for {', '.join(self.known)}"
+        if self.skipped:
+            looked_for += f", but not in {self.skipped:,} files or folders whose names begin with `_` or `.`"
+        return f"{self.name} holds no file of items; {looked_for}"
+
+
+class TableFolder(Refusal):
+    """Raised when a folder is that of a table whose log says which of its files are valid."""
+
+    name: str
+    kind: str
+    """Such as `Delta`."""
+
+    remedy: str
+    """May hold `FOLDER`."""
+
+    def __str__(self) -> str:
+        remedy = self.remedy.replace("FOLDER", shlex.quote(self.name))
+        return (
+            f"{self.name} is a {self.kind} table, whose files also hold rows that were deleted or replaced, "
+            f"so nothing was written; {remedy}"
+        )
+
+
+class UnknownFormat(UsageFault):
+    """Raised when the suffix of a file that was named says nothing about its format."""
+
+    name: str
+    known: tuple[str, ...]
+    """Suffixes."""
+
+    content: str | None = None
+    """What its first bytes say, such as `Parquet; --format parquet reads it`."""
+
+    def __str__(self) -> str:
+        if self.content is not None:
+            return f"{self.name} has no suffix that tells its format; it is {self.content}"
+        json = "; `jq -c '.[]'` makes JSONL of a JSON array" if self.name.lower().endswith(".json") else ""
+        return (
+            f"{self.name} has none of the suffixes {', '.join(self.known)}; "
+            f"--format says what it is, such as --format jsonl{json}"
+        )
+
+
+class SourceUnreadable(UpsertCliError):
+    """Raised when a source cannot be opened, or not be read to its end."""
+
+    name: str
+    reason: str
+    row: int = 0
+    """The last row that could be read."""
+
+    remedy: str | None = None
+    """How to load it, if it is sound; None: it is not."""
+
+    def __str__(self) -> str:
+        if self.name == "-":
+            return f"standard input cannot be read ({self.reason}); pipe data into it, or name a file"
+        where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
+        if self.remedy is not None:
+            return f"{where}: {self.reason}; {self.remedy}"
+        remedy = "see that it can be reached" if "://" in self.name else "mend the file"
+        return f"{where} ({self.reason}); {remedy} or leave it out, then load again"
+
+
+class ForeignForm(UsageFault):
+    """Raised when a source is in a form that has to be converted before it is loaded."""
+
+    name: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.name} is not loaded as it is: {self.reason}; {self.remedy}"
+
+
+class SourceChanged(Refusal):
+    """Raised when a source is no longer what a checkpoint was made for."""
+
+    name: str
+    how: str
+    """Such as `size 120 -> 180 bytes`."""
+
+    task_id: str | None = None
+    """None where whoever reads the file knows of no task."""
+
+    is_gone: bool = False
+    """It cannot be read at all."""
+
+    def __str__(self) -> str:
+        if self.is_gone:
+            return f"{self.name} cannot be read any more ({self.how}); put it back as it was, then try again"
+        again = "with --from-start a restart"
+        if self.task_id is not None:
+            again = f"`upsert-cli restart {self.task_id} --from-start`"
+        return (
+            f"{self.name} changed since the task was last run ({self.how}), so its checkpoint means nothing; "
+            f"{again} reads it anew"
+        )
+
+
+class ScratchUnusable(UpsertCliError):
+    """Raised when the ids that have to be remembered find no room in the temporary folder."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the temporary folder ($TMPDIR, or else /var/tmp) cannot be used ({self.reason}); make room there or "
+            f"set TMPDIR to another folder, then restart the task"
+        )
+
+
+class SpoolFailed(UpsertCliError):
+    """Raised when standard input or a pipe cannot be kept for a restart."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the input cannot be kept in {self.path} ({self.reason}); give it as a file, or choose another --journal"
+        )
+
+
+class TextFieldMissing(UsageFault):
+    """Raised when the first item has none of the fields whose text is to be embedded."""
+
+    source: str
+    row: int
+    wanted: tuple[str, ...]
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the payload has, the first few."""
+
+    beside: tuple[str, ...] = ()
+    """Of the fields that the row has beside an empty payload."""
+
+    def __str__(self) -> str:
+        where = f"{self.source}, row {self.row}"
+        wanted = " or ".join(f"`{name}`" for name in self.wanted)
+        if self.beside:
+            return (
+                f"{where}: it has no payload with {wanted}, but {_quoted(self.beside)}; "
+                f"--id-field object_id takes them as the payload, and --text-field names the text"
+            )
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return f"{where}: the payload has no {wanted}, {there}; --text-field names the text"
+
+
+class IdFieldMissing(UsageFault):
+    """Raised when none of the first rows has the field that the id is to be taken from."""
+
+    source: str
+    row: int
+    wanted: str
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the row has, the first few."""
+
+    def __str__(self) -> str:
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return (
+            f"{self.source}, row {self.row}: there is no `{self.wanted}`, {there}; "
+            f"--id-field names the id, --id-from row or hash makes one where there is none"
+        )
+
+
+class FieldsMissing(UsageFault):
+    """Raised when none of the first items has a field that an option names."""
+
+    source: str
+    row: int
+    option: str
+    """Such as `--template`."""
+
+    wanted: tuple[str, ...]
+    there: tuple[str, ...]
+    """Dotted paths of the fields that the payload has, the first few."""
+
+    def __str__(self) -> str:
+        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
+        return (
+            f"{self.source}, row {self.row}: the payload has no {_quoted(self.wanted)}, {there}; "
+            f"correct {self.option}, which takes dotted paths"
+        )
+
+
+class RowIdsRepeat(UsageFault):
+    """Raised when ids are to be made of file and row, and two files have the same name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return (
+            f"two files are called {self.name}, so --id-from row would give their rows the same ids; "
+            f"rename one of them, or use --id-from hash"
+        )
+
+
+class BadTemplate(UsageFault):
+    """Raised when a template cannot be understood."""
+
+    template: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--template {self.template!r}: {self.reason}; it takes `{{field}}` or `{{outer.inner}}`, "
+            f"and `{{{{` and `}}}}` for the braces themselves"
+        )
+
+
+class BadMapping(UsageFault):
+    """Raised when what says how to read a file cannot be understood."""
+
+    where: str
+    """A file of `--map`, or an option."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+class SplitterMissing(UpsertCliError):
+    """Raised when texts are to be split and the package that does it is not installed."""
+
+    def __str__(self) -> str:
+        return "--split needs a package that is not installed; `pip install 'upsert-cli[split]'` installs it"
+
+
+class PartsTooLong(Refusal):
+    """Raised when parts of texts are to be longer than what the model reads."""
+
+    asked: int
+    model: str
+    limit: int
+
+    def __str__(self) -> str:
+        return f"--max-tokens {self.asked}: {self.model} reads at most {self.limit} tokens; give that, or less"
+
+
+# -- collections that are read -----------------------------------------------------------------------------------------
+
+
+class ChromaNotFound(UpsertCliError):
+    """Raised when the collections of a folder are asked for that has none, nor ever had."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"there is no Chroma in {self.path}; --chroma names another folder, `upsert-cli run` makes one"
+
+
+class CollectionNotFound(UpsertCliError):
+    """Raised when a collection that is to be read is not there."""
+
+    path: str
+    collection: str
+
+    def __str__(self) -> str:
+        return (
+            f"there is no collection {self.collection} in {self.path}; --collection and --chroma name another one, "
+            f"`upsert-cli run` makes it"
+        )
+
+
+class ModelUnknown(Refusal):
+    """Raised when vectors are to be made, for records or for a query, and nothing says by which model."""
+
+    path: str
+    collection: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} does not say which model made its vectors, "
+            f"so no vector was made; load it anew into a collection of this tool's own"
+        )
+
+
+class CollectionEmpty(UpsertCliError):
+    """Raised when a collection that is to be queried holds no record."""
+
+    path: str
+    collection: str
+
+    def __str__(self) -> str:
+        return f"the collection {self.collection} in {self.path} holds no record; `upsert-cli run` loads into it"
+
+
+class QueryDimensionMismatch(Refusal):
+    """Raised when a collection holds vectors of another length than those of the model that it names."""
+
+    path: str
+    collection: str
+    had: int
+    gives: int
+    model: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} holds vectors of {self.had} numbers, and {self.model} "
+            f"gives {self.gives}; query it by the program that filled it, or name another --collection"
+        )
+
+
+class BlankQuery(UsageFault):
+    """Raised when there is no text to query for."""
+
+    def __str__(self) -> str:
+        return "the text to query for is blank; give some words, in quotes"
+
+
+class BadFilter(UsageFault):
+    """Raised when Chroma does not understand the filter of a query."""
+
+    given: dict[str, Any]
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--where {json.dumps(self.given)}: {self.reason}; it takes a filter of Chroma's on the metadata, "
+            f'such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
+        )
+
+
+def _repair_command(collection: str, path: str) -> str:
+    return f"upsert-cli verify --repair --collection {shlex.quote(collection)} --chroma {shlex.quote(path)}"
+
+
+# -- collections that are written --------------------------------------------------------------------------------------
+
+
+class BadCollectionName(UsageFault):
+    """Raised when Chroma does not accept the name of a collection that is to be made."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name!r} cannot be the name of a collection: {self.reason}; choose another with --collection"
+
+
+class TargetInUse(Refusal):
+    """Raised when another upsert-cli has the folder."""
+
+    path: str
+    holder: str
+    """Who has it, in words: `pid 4242 on host since ...`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is in use by {self.holder}; wait for it to end, "
+            f"or choose another folder with --chroma (two writers would destroy the index)"
+        )
+
+
+class CollectionInUse(TargetInUse):
+    """Raised when another upsert-cli of this journal loads into a collection on a server."""
+
+    collection: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} of {self.path} is in use by {self.holder}; wait for it to end, "
+            f"or choose another --collection"
+        )
+
+
+class TargetBusy(Refusal):
+    """Raised when another program is writing to the folder."""
+
+    path: str
+    program: str = ""
+    """Which, where that can be seen: `pid 4242 (python3)`."""
+
+    def __str__(self) -> str:
+        return (
+            f"another program is writing to {self.path}{self.program and f': {self.program}'}; two writers destroy the "
+            f"index: stop it, or let it end, then try again"
+        )
+
+
+class TargetOpen(Refusal):
+    """Raised when another program has the folder's database or index open, such as an idle server."""
+
+    path: str
+    program: str
+    """Which: `pid 4242 (chroma)`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is open in {self.program}, which may write its older index over what is loaded; nothing was "
+            f"written: stop it, then try again, or, if it is a Chroma server, load through it with "
+            f"--chroma http://HOST:PORT"
+        )
+
+
+class ModelMismatch(Refusal):
+    """Raised when a collection was made with another model, or with the same model used otherwise."""
+
+    path: str
+    collection: str
+    what: str
+    """What differs: `model`, `token limit`."""
+
+    had: str
+    asked: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} was made with the {self.what} {self.had}, not "
+            f"{self.asked}; load with that, or into another --collection"
+        )
+
+
+class DimensionMismatch(Refusal):
+    """Raised when a collection holds vectors of another length than the model gives."""
+
+    path: str
+    collection: str
+    had: int
+    asked: int
+    model: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} holds vectors of {self.had} numbers, and {self.model} "
+            f"gives {self.asked}; choose the --model it was made with, or another --collection"
+        )
+
+
+class TargetDamaged(UpsertCliError):
+    """Raised when a collection's index cannot be read, or does not hold what it should."""
+
+    path: str
+    collection: str
+    detail: str
+
+    def __str__(self) -> str:
+        return (
+            f"the collection {self.collection} in {self.path} is damaged ({self.detail}); its documents survive: "
+            f"`{_repair_command(self.collection, self.path)}` mends it"
+        )
+
+
+class TargetUnusable(UpsertCliError):
+    """Raised when the folder is there but Chroma cannot work with it."""
+
+    path: str
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be used: {self.reason}; {self.remedy}"
+
+
+class DiskFull(UpsertCliError):
+    """Raised when there is not enough room to write on without a loss."""
+
+    path: str
+    free: int
+    """Bytes."""
+
+    needed: int
+    """Bytes, with a reserve: on a full disk Chroma loses index data without an error."""
+
+    def __str__(self) -> str:
+        what = f"has {self.free >> 20} MiB free and {self.needed >> 20} MiB are needed"
+        if self.free >= self.needed:
+            what = "takes no more, though its disk is not full: there is a quota, or there are too many files"
+        return f"{self.path} {what}; make room, then restart the task: all that was written is safe"
+
+
+class WriterDied(UpsertCliError):
+    """Raised when the process that writes to Chroma ends by itself, again and again."""
+
+    path: str
+    collection: str
+    how: str
+    """How it ended, such as `SIGSEGV`."""
+
+    def __str__(self) -> str:
+        return (
+            f"the process that writes the collection {self.collection} in {self.path} ended by {self.how} each time; "
+            f"the collection's index may be damaged: `{_repair_command(self.collection, self.path)}` checks and mends "
+            f"it (SIGKILL may also mean that memory ran out)"
+        )
+
+
+# -- servers -----------------------------------------------------------------------------------------------------------
+
+
+class BadServerAddress(UsageFault):
+    """Raised when what was typed as a server's address cannot be one."""
+
+    reason: str
+    """Never holds a password that the address has."""
+
+    def __str__(self) -> str:
+        return (
+            f"--chroma takes a folder, `cloud`, or a server such as http://localhost:8000 or "
+            f"https://host/tenant/database; {self.reason} (tokens come from UPSERT_CLI_CHROMA_TOKEN)"
+        )
+
+
+class ServerOrFolder(UsageFault):
+    """Raised when a target looks like a server's address without its scheme, and no folder has that name."""
+
+    typed: str
+    server: str
+    folder: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.typed} is neither a server's address nor a folder that exists; write {self.server} for the "
+            f"server, or {self.folder} for a new folder of that name"
+        )
+
+
+class BadAccess(UsageFault):
+    """Raised when the variable or the file that lets us into a server does not hold what it should."""
+
+    source: str
+    """The variable that was used, with the file if it names one."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source} cannot be used: {self.reason}"
+
+
+class ServerUnreachable(UpsertCliError):
+    """Raised when nothing answers at a server's address, or nothing that we may trust."""
+
+    url: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} cannot be reached: {self.reason}; see whether the address is right (`chroma run` listens at "
+            f"port 8000), whether a server runs there, and which proxies and certificates the environment names"
+        )
+
+
+class NotAChromaServer(UpsertCliError):
+    """Raised when something answers that is no Chroma, or one that speaks another language."""
+
+    url: str
+    found: str
+    """What it is, as the end of a sentence: `a Chroma of version 0.5.3`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} is {self.found}, and a Chroma server of version 1 is needed; see whether the address is right"
+        )
+
+
+class NotChromasAnswer(UpsertCliError):
+    """Raised when what answers a request, or stands in between, is not Chroma: nothing is known to be written."""
+
+    url: str
+    request: str
+    """Method and path."""
+
+    found: str
+    """What the answer is, such as `200 OK with a page for a browser`."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url}: the answer to {self.request} is not Chroma's ({self.found}); see whether the address is "
+            f"right and whether a proxy, gateway or login page answers in its place, then try again"
+        )
+
+
+class TokenRefused(UpsertCliError):
+    """Raised when a server does not let us in."""
+
+    url: str
+    status: int
+    sources: tuple[str, ...]
+    """Where the credentials came from: names of variables, with the files that they name."""
+
+    def __str__(self) -> str:
+        if self.sources:
+            return (
+                f"{self.url} refuses access ({self.status}) with the credentials of {' and '.join(self.sources)}; "
+                f"see whether they are right for this server"
+            )
+        return (
+            f"{self.url} refuses access ({self.status}); UPSERT_CLI_CHROMA_TOKEN, or the file that "
+            f"UPSERT_CLI_CHROMA_TOKEN_FILE names, has to hold a token for it (for the cloud also CHROMA_API_KEY)"
+        )
+
+
+class ProxyRefuses(UpsertCliError):
+    """Raised when a proxy on the way to a server does not let us through."""
+
+    url: str
+    variables: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"the proxy on the way to {self.url} refuses access (407); see whether user and password in "
+            f"{' or '.join(self.variables) or 'HTTPS_PROXY'} are right, or name the host in NO_PROXY"
+        )
+
+
+class DatabaseNotFound(UpsertCliError):
+    """Raised when a server has no such tenant or database."""
+
+    url: str
+    tenant: str | None
+    database: str | None
+
+    def __str__(self) -> str:
+        if self.tenant is None or self.database is None:
+            return (
+                f"{self.url} does not say for which database the token is; name it as "
+                f"--chroma {self.url}/TENANT/DATABASE, or in CHROMA_TENANT and CHROMA_DATABASE"
+            )
+        return (
+            f"{self.url} has no database {self.database} of a tenant {self.tenant}; make it there, or name another as "
+            f"--chroma {self.url}/TENANT/DATABASE"
+        )
+
+
+class ServerFailing(UpsertCliError):
+    """Raised when a server that worked before fails for longer than the user wants to wait."""
+
+    url: str
+    reason: str
+    seconds: float
+    """For which it was tried again."""
+
+    pause: float = 0.0
+    """Seconds for which the server asks to be left alone."""
+
+    def __str__(self) -> str:
+        wish = f", and asks to be left alone for {self.pause:.0f} s" if self.pause else ""
+        return (
+            f"{self.url} has failed for {self.seconds:.0f} s: {self.reason}{wish}; all that it confirmed is "
+            f"checkpointed, so restart the task once it is well again, or allow more with --retry-for"
+        )
+
+
+class ServerRefuses(UpsertCliError):
+    """Raised when a server answers with an error that is no row's fault and that does not pass."""
+
+    url: str
+    collection: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.url} fails on the collection {self.collection} ({self.reason}); its own log says more. Once it is "
+            f"mended, try again"
+        )
+
+
+# -- the cluster -------------------------------------------------------------------------------------------------------
+
+
+class RayMissing(Refusal):
+    """Raised when a load is to run on Ray, and Ray is not installed."""
+
+    def __str__(self) -> str:
+        return "--engine ray needs Ray, which is not installed; `pip install 'upsert-cli[ray]'` does that"
+
+
+class FolderNotShared(Refusal):
+    """Raised when several processes are to write a folder that only one may write."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return (
+            f"--engine ray loads by several processes, and one alone may write Chroma's folder {self.path}; "
+            f"serve it by `chroma run --path {shlex.quote(self.path)}` and load into --chroma http://HOST:8000"
+        )
+
+
+class ClusterUnreachable(UpsertCliError):
+    """Raised when Ray cannot be started, or a cluster of it not be joined."""
+
+    address: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"no Ray cluster at {self.address}: {self.reason}; `ray start --head` starts one on this machine, "
+            f"--ray-address HOST:PORT joins another (with RAY_AUTH_TOKEN, if it has a token), and --ray-address local "
+            f"makes one for this load alone"
+        )
+
+
+class ClusterLost(UpsertCliError):
+    """Raised when the head of a Ray cluster is gone in the middle of a load."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the Ray cluster was lost: {self.reason}; what is done is kept, so restart the task once it is back"
+
+
+class WorkersKeepDying(UpsertCliError):
+    """Raised when workers die before they can do anything."""
+
+    times: int
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.times} workers died one after the other before they were ready: {self.reason}; every machine of "
+            f"the cluster needs this version of upsert-cli in the Python that Ray runs there"
+        )
+
+
+class VersionsDiffer(UpsertCliError):
+    """Raised when a worker has another version of this tool."""
+
+    worker: str
+    had: str
+    wanted: str
+
+    def __str__(self) -> str:
+        return f"the worker {self.worker} has upsert-cli {self.had}, and this is {self.wanted}; install the same there"
+
+
+class SecretMissing(UpsertCliError):
+    """Raised when a worker lacks the variable that lets this process into the target."""
+
+    variable: str
+    worker: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.variable} is set here, but not for the worker {self.worker}; set it where Ray is started on that "
+            f"machine, since a task carries only the names of such variables"
+        )
+
+
+class UnitKeepsFailing(UpsertCliError):
+    """Raised when worker after worker dies with a part of a file of which nobody knows how many rows it has."""
+
+    source: str
+    row: int
+    times: int
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.times} workers died with what follows row {self.row} of {self.source}: {self.reason}; unpack the "
+            f"file, so that it can be cut and the row be found, and look into Ray's logs"
+        )
+
+
+class RepeatsUnsettled(UpsertCliError):
+    """Raised when the last row of an id that comes again was loaded, but cannot be loaded once more."""
+
+    source: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source}:{self.row} has an id that comes again, and to let it win it could not be written once "
+            f"more: {self.reason}; once the cause is gone, restart the task"
+        )
+
+
+# -- models and embedding ----------------------------------------------------------------------------------------------
+
+
+class EmbedderUnusable(UpsertCliError):
+    """Raised when the model's files are there but cannot be loaded."""
+
+    model: str
+    folder: str
+    reason: str
+    cached: bool = False
+    """The folder is of the cache; else the user named it."""
+
+    def __str__(self) -> str:
+        remedy = "remove the folder, and it is fetched again" if self.cached else "give --model-path another folder"
+        return f"the model {self.model} in {self.folder} cannot be loaded ({self.reason}); {remedy}"
+
+
+class DeviceUnusable(UpsertCliError):
+    """Raised when texts are to be embedded by a GPU that onnxruntime cannot use."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"--device cuda cannot be used ({self.reason}); install onnxruntime-gpu in place of onnxruntime, with the "
+            "CUDA that fits it, or run the task with --device cpu"
+        )
+
+
+class EmbedderFailed(UpsertCliError):
+    """Raised when the model fails on any text, so that no item is to blame."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the model fails on every text ({self.reason}); see whether memory is short, then restart the task"
+
+
+class UnknownModel(UsageFault):
+    """Raised when fastembed has no dense text model of that name."""
+
+    name: str
+    near: tuple[str, ...]
+    """Names that look like it, the likeliest first."""
+
+    def __str__(self) -> str:
+        question = f"did you mean {' or '.join(self.near)}? " if self.near else ""
+        return f"fastembed has no text model named {self.name!r}; {question}`upsert-cli models list` names them all"
+
+
+class ModelNotFound(UpsertCliError):
+    """Raised when none of the places that a model can come from has it."""
+
+    model: str
+    tried: tuple[tuple[str, str], ...]
+    """Each place in the order of search, with one line of reason: `("model hub", "huggingface.co:443 ...")`."""
+
+    def __str__(self) -> str:
+        places = "; ".join(f"{place}: {reason}" for place, reason in self.tried)
+        return (
+            f"the model {self.model} was not found ({places}); `upsert-cli models fetch --model {self.model}` fetches "
+            f"it where there is a network, --model-path takes a folder that holds it"
+        )
+
+
+class ModelNotKept(UpsertCliError):
+    """Raised when a model was found, and the cache cannot take it."""
+
+    model: str
+    folder: str
+    """Of the cache."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"the model {self.model} cannot be kept in {self.folder} ({self.reason}); make room there and in the "
+            f"temporary folder, or let UPSERT_CLI_MODEL_CACHE name another folder that can be written"
+        )
+
+
+class ModelDamaged(UpsertCliError):
+    """Raised when the folder of a model lacks a file, or holds one that says nothing usable."""
+
+    model: str
+    folder: str
+    problem: str
+    """What is wrong, as the end of a sentence about the folder: `lacks tokenizer.json`."""
+
+    given: bool
+    """The user named the folder; else it is in the cache."""
+
+    def __str__(self) -> str:
+        remedy = "give --model-path a complete folder" if self.given else "remove it, and it is fetched anew"
+        return f"the folder {self.folder} of the model {self.model} {self.problem}; {remedy}"
+
+
+class PlaceUnusable(UpsertCliError):
+    """Raised when one of the places that a model can come from cannot give it; the next one is asked."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+
+class ConfigUnreadable(UsageFault):
+    """Raised when a file of settings cannot be read, or is not TOML."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read ({self.reason}); it has to be TOML, or name another file with --config"
+
+
+class ConfigUntrusted(UsageFault):
+    """Raised when a file of settings that nobody named is, or could be, somebody else's."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is not used, since {self.reason}; make it yours (`chown`, `chmod go-w`), "
+            f"name it with --config if you trust it, or do without any with --config /dev/null"
+        )
+
+
+class UnknownSetting(UsageFault):
+    """Raised when a file of settings has a key that no option has."""
+
+    key: str
+    where: str
+    """Table and file: `[run] of /data/upsert-cli.toml`."""
+
+    nearest: str | None
+
+    def __str__(self) -> str:
+        meant = f", did you mean `{self.nearest}`?" if self.nearest else ";"
+        shown = "`upsert-cli config show --config /dev/null`"  # which reads no file, and so not this one
+        return f"`{self.key}` in {self.where} is no setting{meant} {shown} lists all settings"
+
+
+class BadSetting(UsageFault):
+    """Raised when a file of settings has a value of a wrong kind."""
+
+    key: str
+    where: str
+    needed: str
+    """Such as `true or false`."""
+
+    def __str__(self) -> str:
+        return f"`{self.key}` in {self.where} has to be {self.needed}"
+
+
+class UnknownProfile(UsageFault):
+    """Raised when no file of settings has the profile that is asked for."""
+
+    name: str
+    nearest: str | None
+    files: tuple[str, ...]
+    """Those that were read."""
+
+    def __str__(self) -> str:
+        if not self.files:
+            return f"there is no file of settings, so no profile {self.name!r}; --config names the file that has it"
+        meant = f", did you mean `{self.nearest}`?" if self.nearest else ";"
+        return f"no profile {self.name!r} in {' or '.join(self.files)}{meant} [profile.{self.name}] would make it one"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import Terminal
 from tests.support.journal_tasks import make_task
+from upsert_cli.counts import Counts
 from upsert_cli.errors import MetricsNotWritten
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.report.prometheus import Ending, write_metrics
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Terminal
 from tests.support.tiny_model import choking_model
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.counts import Counts
 from upsert_cli.load.outcomes import BatchOutcome, RowResult
 
 BAD = "horse"  # the word of which the model of these tests makes no number

@@ -13,8 +13,8 @@ from upsert_cli.errors import RunnersDied
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import TaskFile
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.load.observer import Observer
 from upsert_cli.load.options import GRAVITY, worst_exit_code
-from upsert_cli.load.progress import Observer
 from upsert_cli.load.queue import DEATHS, run_queued
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING

@@ -11,7 +11,7 @@ from tests.bench.bench import Bench
 from tests.bench.measuring import Cost, cost_of, interleaved
 from tests.bench.results import Result, at_most
 from tests.support.journal_tasks import make_task
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
 from upsert_cli.journal.task import TaskStatus

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import SAMPLES, Terminal
 from tests.support.journal_tasks import make_reject, make_task
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.counts import Counts
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.report.github import annotation, append_summary
 from upsert_cli.text import safe, safe_json

@@ -17,9 +17,9 @@ from tests.support.journal_tasks import make_checkpoint, make_task
 from tests.support.screens import Screen, shown
 from upsert_cli.cli.display import PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines, Speed
 from upsert_cli.cli.terminal import Terminal as Output
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.context import Progress
+from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.load.progress import Progress
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -18,7 +18,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from tests.conftest import Terminal
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.counts import Counts
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.journal.timeline import Point, Timeline
 from upsert_cli.load.options import LoadOptions

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.support.worker_standin import StandIns
 from upsert_cli.cluster.scheduler import Dispatch, Event, WorkerFailure
 from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.counts import Counts
 from upsert_cli.errors import EmbedderFailed, UnitKeepsFailing, WorkersKeepDying
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.source import Fingerprint, Source

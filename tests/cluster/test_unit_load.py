@@ -18,6 +18,7 @@ from upsert_cli.cluster import unit_load
 from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
+from upsert_cli.context import Progress
 from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import SourceUnreadable, TooManyFailures
@@ -27,7 +28,6 @@ from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.opening import open_task
 from upsert_cli.load.options import LoadOptions, LoadRequest
-from upsert_cli.load.progress import Progress
 from upsert_cli.load.resources import target_of
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit, plan_units

@@ -13,9 +13,9 @@ from tests.support.reading import sources_of
 from tests.support.tiny_model import choking_model
 from upsert_cli import __version__
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
+from upsert_cli.counts import Counts
 from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.errors import ModelMismatch, SecretMissing, SourceChanged
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.load.options import LoadOptions
 from upsert_cli.sources.source import Source

@@ -14,9 +14,9 @@ from tinydb import TinyDB
 
 from tests.journal.conftest import die, finish, reach, start, start_process
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
+from upsert_cli.counts import Counts
 from upsert_cli.errors import InvalidTaskId, TaskExists, TaskNotFound, TaskRunning, WrongStatus
 from upsert_cli.journal import storage
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.task import TaskStatus

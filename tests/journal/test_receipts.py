@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from upsert_cli.counts import Counts
 from upsert_cli.errors import JournalUnwritable
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow, remove_receipts
 from upsert_cli.journal.rejects import RejectsFile
 

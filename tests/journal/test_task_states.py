@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.journal_tasks import make_reject, make_task
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.counts import Counts
 from upsert_cli.journal.failed_items import FAILED_ITEMS, FAILED_ITEMS_CHARS
 from upsert_cli.journal.task import MOVES, ImpossibleMove, Task, TaskStatus, new_task_id, valid_task_id
 

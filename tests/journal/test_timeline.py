@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from tests.journal.conftest import start
 from tests.support.journal_tasks import make_task
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.context import Progress
+from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task
 from upsert_cli.journal.timeline import MAX_POINTS, Point, Timeline, read_timeline, write_timeline
-from upsert_cli.load.progress import Progress
 from upsert_cli.load.timeline_recorder import TimelineRecorder
 
 

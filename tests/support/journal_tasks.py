@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.counts import Counts
 from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.task import Task, TaskStatus
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.load.progress import Progress
+from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
 
 if TYPE_CHECKING:

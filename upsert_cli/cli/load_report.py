@@ -21,12 +21,12 @@ from upsert_cli.cli.task_text import (
     sources_in_short,
 )
 from upsert_cli.cli.terminal import Terminal
+from upsert_cli.context import Progress
+from upsert_cli.counts import Counts
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
-from upsert_cli.load.progress import Progress
 from upsert_cli.load.stop import EndedBySignal, exit_code_of
 from upsert_cli.redaction import in_message
 from upsert_cli.report.github import ANNOTATED_REJECTS, Level

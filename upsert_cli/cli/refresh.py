@@ -14,8 +14,8 @@ from upsert_cli.cli.frame import Frame
 from upsert_cli.cli.options import Invocation
 from upsert_cli.cli.tables import Column, table_lines
 from upsert_cli.cli.terminal import Terminal
+from upsert_cli.context import Progress
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.progress import Progress
 from upsert_cli.load.stop import EndedBySignal
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import safe_json

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from upsert_cli.cli.settings import value_unless_given
-from upsert_cli.journal.attempts import Counts
+from upsert_cli.counts import Counts
 from upsert_cli.journal.task import DIED, Task
 from upsert_cli.report.printed_commands import PrintedCommands
 from upsert_cli.text import counts_line

@@ -12,11 +12,12 @@ from upsert_cli.cluster.ray_workers import RayWorkers
 from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec
+from upsert_cli.context import Progress
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
+from upsert_cli.load.observer import Observer
 from upsert_cli.load.options import LoadOptions
-from upsert_cli.load.progress import Observer, Progress
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.credentials import CLOUD_TOKEN, FILE, HEADERS, TOKEN
@@ -77,4 +78,7 @@ def load_on_ray(
             workers = stack.enter_context(RayWorkers(spec, threads=crew.threads, gpus=options.num_gpus_per_worker))
             return Dispatch(workers, count=crew.count, sources=sources, wait=wait)
 
-        UnitLoad(sources, committer, receipts, progress=progress, observer=observer).run(dispatch)
+        load = UnitLoad(sources, committer, receipts, progress=progress, observer=observer)
+        load.run(dispatch)
+        if (warning := load.ignored.warning()) is not None:
+            observer.noted(warning)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.counts import Counts
 from upsert_cli.errors import Stage, UnitKeepsFailing, WorkersKeepDying
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.item import Reject
 from upsert_cli.sources.source import Source

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.context import Progress
 from upsert_cli.errors import RepeatsUnsettled, SourceUnreadable
 from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.progress import Observer, Progress
+from upsert_cli.load.observer import Observer
+from upsert_cli.pipeline.ignored import NOTHING_IGNORED
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import UNIT_ROWS, Unit, plan_units
 
@@ -48,6 +50,7 @@ class UnitLoad:
         self._progress = progress
         self._observer = observer
         self._broken: SourceUnreadable | None = None
+        self.ignored = NOTHING_IGNORED  # fields of the rows that were read
 
     def run(self, dispatch: Callable[[], Dispatch]) -> None:
         """Loads what has no receipt yet.
@@ -116,7 +119,7 @@ class UnitLoad:
             rejects=list(done.rejects),
             ids=done.ids,
         )
-        self._progress.ignored += done.ignored
+        self.ignored += done.ignored
         self._receipts.add(receipt)
         self._committer.commit_unit(receipt, rejects)
         for name, seconds in done.seconds.items():

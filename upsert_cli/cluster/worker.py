@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upsert_cli import __version__
+from upsert_cli.context import Progress
+from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import SecretMissing, SourceUnreadable, UpsertCliError
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.load.options import LoadOptions
 from upsert_cli.load.outcomes import BatchOutcome, Outcomes
-from upsert_cli.load.progress import Progress
 from upsert_cli.load.resources import load_model, model_of, recipe_of
 from upsert_cli.load.stages import Stages
 from upsert_cli.load.write import delete_stale_chunks, embedded_instead, write_batch
@@ -184,7 +184,7 @@ class UnitRunner:
             converted=tally.converted,
             embedded=tally.embedded,
             rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
-            ignored=progress.ignored,
+            ignored=stages.ignored,
             ids=tuple(tally.ids.items()),
             seconds=progress.seconds,
             worker=_here(),

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from upsert_cli.counts import Counts
 from upsert_cli.errors import TaskRunning
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.state_files import make_folder, read_whole, reading_from, replace_file, writing_to
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 

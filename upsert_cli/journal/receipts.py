@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from upsert_cli.counts import Counts
 from upsert_cli.errors import JournalUnwritable
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.rejects import line_of
 from upsert_cli.journal.state_files import make_folder, open_private, writing_to
 from upsert_cli.journal.valid_text import valid_json

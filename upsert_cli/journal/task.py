@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from upsert_cli.journal.attempts import Attempt, Counts, known_fields
+from upsert_cli.counts import Counts
+from upsert_cli.journal.attempts import Attempt, known_fields
 from upsert_cli.journal.failed_items import bounded
 from upsert_cli.journal.valid_text import valid_json, valid_text
 from upsert_cli.redaction import in_message

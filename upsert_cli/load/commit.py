@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from upsert_cli.counts import Counts
 from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, JournalUnreadable, RejectsLost, TooManyFailures
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.failed_items import FAILED_ITEMS

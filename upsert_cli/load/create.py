@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from upsert_cli.counts import Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.scope import scope_of
 from upsert_cli.embedding.models import known_name
 from upsert_cli.errors import FolderNotShared, ScopeNeeded
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.load.options import LoadOptions, LoadRequest

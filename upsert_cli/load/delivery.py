@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
+from upsert_cli.context import Progress
+from upsert_cli.counts import Counts
 from upsert_cli.errors import SourceChanged, SourceUnreadable, UpsertCliError
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.load.commit import Committer
+from upsert_cli.load.observer import Observer
 from upsert_cli.load.overlap import Delivered, Overlap
-from upsert_cli.load.progress import Observer, Progress
 from upsert_cli.load.stages import Stages
 from upsert_cli.load.write import Written, embedded_instead
 from upsert_cli.pipeline.embedded_batch import Embedded

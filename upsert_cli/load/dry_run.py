@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
+from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import FastEmbedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import SourceUnreadable
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from upsert_cli.counts import Counts
 from upsert_cli.errors import SOME_REJECTED, Canceled, Refusal, UpsertCliError
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.retry import RETRY_FOR
 

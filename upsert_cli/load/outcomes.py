@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from upsert_cli.counts import Counts
 from upsert_cli.documents.document import Document
-from upsert_cli.journal.attempts import Counts
 from upsert_cli.load.write import Written
 from upsert_cli.pipeline.batches import Batch
 from upsert_cli.sources.item import Reject

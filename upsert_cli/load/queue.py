@@ -11,8 +11,8 @@ from upsert_cli.errors import Interrupted, RunnersDied, TaskNotFound, TaskRunnin
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.load.observer import Observer
 from upsert_cli.load.options import exit_code
-from upsert_cli.load.progress import Observer
 from upsert_cli.load.resources import place_of_task
 from upsert_cli.load.run import run_task
 from upsert_cli.load.stop import EndedBySignal

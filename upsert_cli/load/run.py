@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 
+from upsert_cli.context import Progress
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceCutShort, StoppedMidway, UpsertCliError, WrongStatus
@@ -22,10 +23,10 @@ from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.delivery import Delivery
+from upsert_cli.load.observer import Observer
 from upsert_cli.load.options import LoadOptions
 from upsert_cli.load.orphans import Deletion
 from upsert_cli.load.overlap import Overlap
-from upsert_cli.load.progress import Observer, Progress
 from upsert_cli.load.resources import (
     find_model_patiently,
     place_of_task,
@@ -161,7 +162,7 @@ class _Attempt:
             self._progress.stage = "flushing"
             with self._progress.busy("flushing"), self._lookout.writing():
                 writer.close()
-        if (warning := self._progress.ignored.warning()) is not None:
+        if (warning := self._stages.ignored.warning()) is not None:
             self._observer.noted(warning)
         self._committer.check_failures(settled=0)
         self._check_sources()

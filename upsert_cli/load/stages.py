@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
+from upsert_cli.context import Progress
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model
 from upsert_cli.load.options import LoadOptions
-from upsert_cli.load.progress import Progress
 from upsert_cli.load.resources import load_model
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.compare import InFlight, compare_batches
 from upsert_cli.pipeline.embed import embed_batches
 from upsert_cli.pipeline.embedded_batch import Embedded, ItemCounter
+from upsert_cli.pipeline.ignored import NOTHING_IGNORED
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import STEP, StreamEnded, run_ahead
 from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
@@ -49,6 +50,7 @@ class Stages:
         self._ending = threading.Event()
         self._open = threading.Event()
         self._stopping = threading.Event()
+        self.ignored = NOTHING_IGNORED  # fields of the rows that were read
         self._alone: Callable[[Batch], Iterator[Embedded]] | None = None
 
     def run(
@@ -159,7 +161,7 @@ class Stages:
             if batch is None:
                 return
             self._progress.read += batch.read
-            self._progress.ignored += batch.ignored
+            self.ignored += batch.ignored
             yield batch
 
     def _embedded(self, batches: Iterator[Embedded]) -> Iterator[Embedded]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from upsert_cli.context import Progress
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.task import Task
 from upsert_cli.journal.timeline import Point, Timeline
-from upsert_cli.load.progress import Observer, Progress
+from upsert_cli.load.observer import Observer
 
 SAVE_SECONDS = 5.0  # seconds of a course that a crash may cost
 

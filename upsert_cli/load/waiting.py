@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 
+from upsert_cli.context import Progress
 from upsert_cli.errors import Interrupted
-from upsert_cli.load.progress import Observer, Progress
+from upsert_cli.load.observer import Observer
 from upsert_cli.load.stop import Stopping
 from upsert_cli.store.writer import LAST_WRITE_SECONDS
 

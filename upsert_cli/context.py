@@ -1,21 +1,19 @@
-"""How far a running task is, and who wants to know."""
+"""The surroundings of a run: when it has to stop, how far it has come, and where its messages go."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
-from upsert_cli.journal.attempts import Counts
-from upsert_cli.journal.task import Task
-from upsert_cli.pipeline.ignored import NOTHING_IGNORED, IgnoredFields
+from upsert_cli.counts import Counts
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a task is; read by the display while the stages count."""
+    """How far a load has come; the display reads it while the stages count."""
 
     total: int | None
     """Rows of all sources, where that is known."""
@@ -37,9 +35,6 @@ class Progress:
 
     counts: Counts = field(default_factory=Counts)
     stage: str = "starting"
-    ignored: IgnoredFields = NOTHING_IGNORED
-    """Of the rows that were read."""
-
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy, without its waiting for others; each name is added to by one thread."""
 
@@ -72,23 +67,37 @@ class Progress:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-class Observer(Protocol):
-    """Who wants to know what a running task does; called by the main thread only."""
+class RunContext(Protocol):
+    """The surroundings that a load or a check runs in; any thread may use it."""
 
-    def started(self, task: Task) -> None:
-        """The task is being processed from now on."""
+    progress: Progress
 
-    def progressed(self, progress: Progress) -> None:
-        """A tenth of a second has passed, or a batch was settled."""
+    def check(self) -> None:
+        """Show the progress and raise if the run has to stop; called at least every 0.1 s while a thread waits.
 
-    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
-        """Items went into the rejects file."""
+        Raises:
+            Interrupted: A signal arrived.
+            Canceled: Another process canceled the task.
+        """
 
-    def told(self, message: str) -> None:
-        """A step that takes long begins."""
+    def info(self, message: str) -> None:
+        """Report a step that takes long, or a retry."""
 
-    def noted(self, message: str) -> None:
-        """Something that the user should know although the work goes on."""
+    def warning(self, message: str) -> None:
+        """Report something that the user should know although the run continues."""
 
-    def killed(self) -> None:
-        """A second signal: the process ends at once. Called inside a signal handler."""
+
+class Unattended:
+    """A context that never stops a run and drops its messages."""
+
+    def __init__(self) -> None:
+        self.progress = Progress(total=None)
+
+    def check(self) -> None:
+        """Return at once."""
+
+    def info(self, message: str) -> None:
+        """Drop the message."""
+
+    def warning(self, message: str) -> None:
+        """Drop the message."""

@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import Terminal
 from upsert_cli.pipeline.orphan_search import OrphanSearch
 from upsert_cli.sources.find import find_files
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import fingerprint
 from upsert_cli.store.base import RecordRef, RecordRefPage
 
@@ -141,7 +142,7 @@ class _Held:
 def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[OrphanSearch, list[str]]:
     (folder / "a.jsonl").write_text(text)
     sources = [fingerprint(found) for found in find_files([str(folder / "a.jsonl")], given=None)]
-    search = OrphanSearch(sources, id_field=None, id_from=None, scope="s")
+    search = OrphanSearch(Rows(sources=sources), scope="s")
     return search, [member.id for block in search.run(_Held(held), threading.Event()) for member in block]
 
 

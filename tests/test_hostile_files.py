@@ -22,7 +22,7 @@ from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.item import START
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import fingerprint
 
 MANY = 200  # files; what the scorecard asks for
@@ -170,7 +170,7 @@ def _read(*paths: Path) -> list[Batch]:
     """Reads as a run does, up to what would be embedded."""
     sources = [fingerprint(found) for found in find_files([str(path) for path in paths])]
     recipe = LoadOptions().recipe(identity="m", dimension=3)
-    return list(read_batches(sources, start=START, id_field=None, recipe=recipe, pace=Pace(7)))
+    return list(read_batches(Rows(sources=sources), recipe=recipe, pace=Pace(7)))
 
 
 def _counts(batches: list[Batch]) -> tuple[int, int]:
@@ -223,7 +223,7 @@ def test_the_first_rows_of_hostile_files(tmp_path: Path) -> None:
     for name, content, good, _ in (*_jsonl_files(), *_csv_files()):
         if good and len(content) < 1 << 20:
             sources = [fingerprint(found) for found in find_files([str(_write(tmp_path, name, content))])]
-            check_first_rows(sources, id_field=None, id_from=None, recipe=LoadOptions().recipe(identity="m"))
+            check_first_rows(Rows(sources=sources), recipe=LoadOptions().recipe(identity="m"))
 
 
 def test_a_run_over_hostile_files(tiny: Terminal) -> None:

@@ -44,15 +44,15 @@ def _seconds(way: str, path: Path) -> float:
 def _documents(path: Path) -> Callable[[], None]:
     from upsert_cli.documents.document import Recipe, make_document
     from upsert_cli.sources.find import find_files
-    from upsert_cli.sources.item import START, Item
-    from upsert_cli.sources.items import read_items
+    from upsert_cli.sources.item import Item
+    from upsert_cli.sources.rows import Rows
     from upsert_cli.sources.source import fingerprint
 
     sources = [fingerprint(found) for found in find_files([str(path)])]
     recipe = Recipe(identity="model|384|256")
 
     def read() -> None:
-        for row, _ in read_items(sources, start=START, id_field=None):
+        for row, _ in Rows(sources=sources):
             if isinstance(row, Item):
                 make_document(row, recipe)
 

@@ -37,13 +37,13 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.pipeline.compare import Plan
     from upsert_cli.pipeline.pace import Pace
     from upsert_cli.sources.find import find_files
-    from upsert_cli.sources.item import START
+    from upsert_cli.sources.rows import Rows
     from upsert_cli.sources.source import fingerprint
     from upsert_cli.store.base import Comparison, Verdict
 
     embedder = FastEmbedder(DEFAULT_MODEL, Path(model), dimension=DIMENSION, max_tokens=256)
     sources = [fingerprint(found) for found in find_files([source])]
-    batches = read_batches(sources, start=START, id_field=None, recipe=Recipe(identity=""), pace=Pace(window))
+    batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (
         Plan(
             batch=each,

@@ -18,6 +18,7 @@ from upsert_cli.pipeline.batches import MAX_SIZE, Batch, read_batches
 from upsert_cli.pipeline.pace import MAX_ROWS, MIN_ROWS, TARGET_SECONDS, Pace
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source, fingerprint
 
 RECIPE = Recipe(identity="test")
@@ -28,7 +29,7 @@ def _sources(*paths: Path) -> list[Source]:
 
 
 def _batches(sources: list[Source], rows: int, start: Position = START) -> list[Batch]:
-    return list(read_batches(sources, start=start, id_field=None, recipe=RECIPE, pace=Pace(rows)))
+    return list(read_batches(Rows(sources=sources, start=start), recipe=RECIPE, pace=Pace(rows)))
 
 
 def _write(path: Path, ids: list[str]) -> Path:

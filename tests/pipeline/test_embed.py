@@ -25,7 +25,7 @@ from upsert_cli.pipeline.embed import embed_batches
 from upsert_cli.pipeline.embedded_batch import Embedded
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.item import START
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import fingerprint
 from upsert_cli.store.base import Comparison, Verdict
 
@@ -38,7 +38,7 @@ def embedder(model: Model) -> FastEmbedder:
 
 def _batches(path: Path, rows: int) -> list[Batch]:
     sources = [fingerprint(found) for found in find_files([str(path)])]
-    return list(read_batches(sources, start=START, id_field=None, recipe=Recipe(identity="t"), pace=Pace(rows)))
+    return list(read_batches(Rows(sources=sources), recipe=Recipe(identity="t"), pace=Pace(rows)))
 
 
 def _written(folder: Path, texts: list[str]) -> Path:

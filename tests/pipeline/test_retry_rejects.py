@@ -22,6 +22,7 @@ from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import StreamEnded
 from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
 from upsert_cli.sources.item import START, Item, Position
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 
 ATTEMPTS = 4
@@ -48,12 +49,13 @@ class Load:
         self, number: int, before: list[dict[str, Any]], start: Position, settled: int, *, batches: int | None
     ) -> tuple[Position, int] | None:
         stream = read_batches(
-            self.sources,
-            start=start,
-            id_field=None,
+            Rows(
+                sources=self.sources,
+                start=start,
+                only=None if number == 0 else [(each["source"], each["row"]) for each in before[settled:]],
+            ),
             recipe=Recipe(text_fields=(f"t{number}",), identity="test"),
             pace=Pace(3),
-            only=None if number == 0 else iter([(each["source"], each["row"]) for each in before[settled:]]),
             superseded=None if number == 0 else _superseding(self.sources, before),
         )
         for place, batch in enumerate(stream):
@@ -69,10 +71,7 @@ class Load:
 
 def _superseding(sources: list[Source], rejected: list[dict[str, Any]]) -> Any:
     return superseded_by_later_rows(
-        sources,
-        id_field=None,
-        rejected=lambda: map(Rejected.from_json, rejected),
-        ending=threading.Event(),
+        Rows(sources=sources), rejected=lambda: map(Rejected.from_json, rejected), ending=threading.Event()
     )
 
 
@@ -157,7 +156,7 @@ def test_the_pass_can_be_ended(many: tuple[list[Source], Any]) -> None:
 
     with (
         pytest.raises(StreamEnded),
-        superseded_by_later_rows(sources, id_field=None, rejected=asked, ending=ending),
+        superseded_by_later_rows(Rows(sources=sources), rejected=asked, ending=ending),
     ):
         raise AssertionError("it was not ended")
 

@@ -16,8 +16,8 @@ from tests.conftest import SAMPLES
 from tests.support.reading import GOOD, item, read, rows_of, sources_of
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.item import START, Item
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import fingerprint
 
 KINDS = {".gz": "gzip", ".zst": "zstd"}
@@ -84,7 +84,7 @@ def test_damage_is_never_silent(tmp_path: Path, kind: str, damage: str) -> None:
     assert source.total is None
     rows = 0
     with pytest.raises(SourceUnreadable) as caught:
-        for row, _ in read_items([source], start=START, id_field=None):
+        for row, _ in Rows(sources=[source]):
             assert (
                 isinstance(row, Item) or "filled" in damage or damage == "other bytes"
             )  # gzip has a checksum only at its end
@@ -180,11 +180,11 @@ def test_what_is_inside_is_looked_at_too(tmp_path: Path) -> None:
 BOMB = """
 import sys
 from upsert_cli.sources.item import START, Item
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.source import fingerprint
 from pathlib import Path
-rows = read_items([fingerprint(found) for found in find_files(sys.argv[1:])], start=START, id_field="id")
+rows = Rows(sources=[fingerprint(found) for found in find_files(sys.argv[1:])], id_field="id")
 kinds = [type(row).__name__ for row, _ in rows]
 [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)

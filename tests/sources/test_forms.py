@@ -16,8 +16,8 @@ from tests.conftest import Terminal
 from tests.support.reading import item, reject, sources_of, write_lines
 from upsert_cli.documents.document import Recipe, make_document
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.item import START, Item, Reject
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item, Reject
+from upsert_cli.sources.rows import Rows
 
 Values = dict[str, Any]
 Write = Callable[[Path, Values], Path]
@@ -49,7 +49,7 @@ FORMATS = [_jsonl, _csv, _parquet, _parquet_of_texts]
 
 
 def _rows(*paths: Path, **mapping: Any) -> list[Item | Reject]:
-    return [row for row, _ in read_items(sources_of(*paths), start=START, **({"id_field": None} | mapping))]
+    return [row for row, _ in Rows(sources=sources_of(*paths), **mapping)]
 
 
 FOREIGN: dict[str, tuple[Values, Values]] = {

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.support.reading import GOOD, exactly, fuzz, item, read, reject, rows_of, sources_of, write_lines
 from upsert_cli.errors import SourceUnreadable, Stage
 from upsert_cli.sources.foreign import HEAD, what_it_is
-from upsert_cli.sources.item import START, Item, Position, Reject
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item, Position, Reject
 from upsert_cli.sources.jsonl import MAX_LINE
+from upsert_cli.sources.rows import Rows
 
 # -- good rows ----------------------------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ def test_an_endless_line_costs_no_memory(tmp_path: Path) -> None:
         file.write(b"\n" + GOOD + b"\n")
     sources = sources_of(path)
     tracemalloc.start()
-    rows = list(read_items(sources, start=START, id_field=None))
+    rows = list(Rows(sources=sources))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [(type(row), row.row) for row, _ in rows] == [(Item, 1), (Reject, 2), (Item, 3)]
@@ -280,13 +280,13 @@ def test_resuming_anywhere_gives_the_rest(tmp_path: Path, files: list[list[bytes
     for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
     sources = sources_of(*paths)
-    rows = list(read_items(sources, start=START, id_field=None))
+    rows = list(Rows(sources=sources))
     for number, (_, position) in enumerate(rows):
         at = Position.from_json(json.loads(json.dumps(position.as_json())))
         for path, content in zip(paths[: at.source], contents, strict=False):
             path.write_bytes(b"\xff" * len(content))
         paths[at.source].write_bytes(b"\xff" * at.offset + contents[at.source][at.offset :])
-        assert list(read_items(sources, start=at, id_field=None)) == rows[number + 1 :]
+        assert list(Rows(sources=sources, start=at)) == rows[number + 1 :]
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     paths = [write_lines(tmp_path / name, GOOD) for name in ("a.jsonl", "b.jsonl")]
     sources = sources_of(*paths)
     paths[1].unlink()
-    rows = read_items(sources, start=START, id_field=None)
+    rows = iter(Rows(sources=sources))
     assert item(next(rows)[0]).source == str(paths[0])
     with pytest.raises(SourceUnreadable, match=r"b\.jsonl cannot be read \(No such file") as caught:
         next(rows)

@@ -24,8 +24,8 @@ from upsert_cli.errors import (
 from upsert_cli.load.mapping import read_mapping
 from upsert_cli.load.options import LoadOptions
 from upsert_cli.pipeline.preflight import check_first_rows
-from upsert_cli.sources.item import START, Item, Reject
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item, Reject
+from upsert_cli.sources.rows import Rows
 
 
 def _document(payload: dict[str, Any], **recipe: Any) -> Document:
@@ -196,7 +196,7 @@ def test_a_vector_that_is_none(value: object, detail: str) -> None:
 
 
 def _rows(path: Path, **ids: Any) -> list[Item | Reject]:
-    return [row for row, _ in read_items(sources_of(path), start=START, **({"id_field": None} | ids))]
+    return [row for row, _ in Rows(sources=sources_of(path), **ids)]
 
 
 def test_ids_that_are_made(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_rejects_are_read_whatever_the_mapping_is(tmp_path: Path) -> None:
 
 def _check(*paths: Path, **options: Any) -> None:
     own = LoadOptions(**options)
-    check_first_rows(sources_of(*paths), id_field=own.id_field, id_from=own.id_from, recipe=own.recipe(identity=""))
+    check_first_rows(own.rows(sources_of(*paths)), recipe=own.recipe(identity=""))
 
 
 def _lines(folder: Path, *rows: dict[str, Any], name: str = "a.jsonl") -> Path:

@@ -32,9 +32,9 @@ from tests.support.reading import (
 from upsert_cli.documents.document import Recipe, make_document
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.item import START, Item, Reject
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item, Reject
 from upsert_cli.sources.parquet_pages import pages_of
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import fingerprint
 
 UTC = datetime.UTC
@@ -190,7 +190,7 @@ HUB: dict[str, tuple[pa.Array, Any]] = {
 def test_columns_as_on_a_dataset_hub(tmp_path: Path, column: pa.Array, expected: Any) -> None:
     """A column of any type that hubs have becomes metadata, in a file of other names than ours and without ids."""
     path = write_parquet(tmp_path / "train.parquet", {"review": ["good"], "more": column, "uid": pa.nulls(1)})
-    [row] = [row for row, _ in read_items(sources_of(path), start=START, id_field=None, id_from="row")]
+    [row] = [row for row, _ in Rows(sources=sources_of(path), id_from="row")]
     document = make_document(item(row), Recipe(text_fields=("review",), identity="m"))
     assert (document.id, document.text) == ("train.parquet:1", "good")
     assert document.metadata == {"review": "good", "more": expected, "upsert_hash": document.upsert_hash}
@@ -294,10 +294,10 @@ import sys
 from pathlib import Path
 from upsert_cli.sources.parquet_pages import pages_of
 from upsert_cli.sources.item import START, Item
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.source import fingerprint
-rows = read_items([fingerprint(found) for found in find_files(sys.argv[1:])], start=START, id_field=None)
+rows = Rows(sources=[fingerprint(found) for found in find_files(sys.argv[1:])])
 kinds = [type(row).__name__ for row, _ in rows]
 [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)
@@ -408,7 +408,7 @@ def test_a_file_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
     begin, end = _begin_of_group(path, 1), _begin_of_group(path, 2)
     content[begin:end] = b"\xff" * (end - begin)
     path.write_bytes(content)
-    rows = read_items(sources, start=START, id_field=None)
+    rows = iter(Rows(sources=sources))
     assert [item(next(rows)[0]).row for _ in range(10)] == list(range(1, 11))
     with pytest.raises(SourceUnreadable, match=r"a\.parquet cannot be read beyond row 10") as caught:
         next(rows)
@@ -423,7 +423,7 @@ def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
     for length in range(0, len(content), 37):
         path.write_bytes(content[:length])
         with pytest.raises(SourceUnreadable, match=r"a\.parquet"):
-            list(read_items(sources, start=START, id_field=None))
+            list(Rows(sources=sources))
 
 
 def _with_footer(path: Path, old: bytes, new: bytes) -> Path:
@@ -509,7 +509,7 @@ def test_resuming_anywhere_gives_the_rest(
     paths = [_groups(tmp_path / f"{number}.parquet", sizes, as_text=as_text) for number, sizes in enumerate(files)]
     contents = [path.read_bytes() for path in paths]
     sources = sources_of(*paths)
-    rows = list(read_items(sources, start=START, id_field=None))
+    rows = list(Rows(sources=sources))
     assert len(rows) == sum(map(sum, files))
     for number in data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=5)) if rows else []:
         position = rows[number][1]
@@ -518,7 +518,7 @@ def test_resuming_anywhere_gives_the_rest(
             if place <= position.source:
                 behind = position.row if place == position.source else sum(files[place])
                 _spoil_before(path, files[place], behind)
-        assert list(read_items(sources, start=position, id_field=None)) == rows[number + 1 :]
+        assert list(Rows(sources=sources, start=position)) == rows[number + 1 :]
 
 
 def _spoil_before(path: Path, sizes: Sequence[int], rows: int) -> None:
@@ -550,5 +550,5 @@ def test_an_empty_map_is_an_object(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(table), path)
     (found,) = find_files([str(path)])
-    rows = [row for row, _ in read_items([fingerprint(found)], start=START, id_field="id")]
+    rows = [row for row, _ in Rows(sources=[fingerprint(found)], id_field="id")]
     assert [getattr(row, "payload", row) for row in rows] == [{"m": {}}, {"m": {"k": "v"}}, {"m": None}]

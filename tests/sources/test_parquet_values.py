@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tests.support.reading import exactly, fuzz, item, reject, rows_of, sources_of, write_lines, write_parquet
 from upsert_cli.documents.document import Recipe, make_document
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.item import START, Item
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import plain
 from upsert_cli.sources.parquet_rows import converters_of, unpacked
+from upsert_cli.sources.rows import Rows
 
 NANOS = pa.timestamp("ns")
 FIRST, SECOND = 1_700_000_000_123_456_001, 1_700_000_000_123_456_002
@@ -97,10 +97,10 @@ def test_int96_timestamps_are_the_dates_that_the_file_holds(
 ) -> None:
     """Far dates and nanoseconds are exact together, at any depth, and when reading begins in the middle."""
     path = _int96_file(tmp_path / "a.parquet", list(INT96), wrap)
-    rows = list(read_items(sources_of(path), start=START, id_field="id"))
+    rows = list(Rows(sources=sources_of(path), id_field="id"))
     assert [plain(item(row).payload) for row, _ in rows] == [{"v": expected(text)} for text in INT96.values()]
     for number, (_, position) in enumerate(rows):
-        assert list(read_items(sources_of(path), start=position, id_field="id")) == rows[number + 1 :]
+        assert list(Rows(sources=sources_of(path), start=position, id_field="id")) == rows[number + 1 :]
 
 
 def test_int96_timestamps_of_a_payload(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_nanoseconds_are_kept_wherever_they_are(tmp_path: Path, column: pa.Array
 def test_nanoseconds_make_different_ids_of_a_hash(tmp_path: Path) -> None:
     """Rows that differ only in nanoseconds are different records."""
     path = write_parquet(tmp_path / "a.parquet", {"text": ["same"] * 2, "ts": pa.array([FIRST, SECOND], NANOS)})
-    rows = [row for row, _ in read_items(sources_of(path), start=START, id_field=None, id_from="hash")]
+    rows = [row for row, _ in Rows(sources=sources_of(path), id_from="hash")]
     assert len({item(row).object_id for row in rows}) == 2
 
 
@@ -371,9 +371,9 @@ def test_maps_in_slices_and_of_null(tmp_path: Path) -> None:
         {"id": [str(number) for number in range(200)], "v": pa.array(maps, COUNTS)},
         row_group_size=90,
     )
-    rows = list(read_items(sources_of(path), start=START, id_field="id"))
+    rows = list(Rows(sources=sources_of(path), id_field="id"))
     assert [item(row).payload for row, _ in rows] == [{"v": value} for value in expected]
-    assert list(read_items(sources_of(path), start=rows[70][1], id_field="id")) == rows[71:]
+    assert list(Rows(sources=sources_of(path), start=rows[70][1], id_field="id")) == rows[71:]
 
 
 def test_a_payload_that_repeats_a_key_is_a_reject(tmp_path: Path) -> None:
@@ -525,9 +525,7 @@ def test_parquet_and_jsonl_of_the_same_data_make_the_same_records(tmp_path: Path
         rows = [
             [
                 item(row)
-                for row, _ in read_items(
-                    sources_of(path), start=START, id_field=None if id_from else "id", id_from=id_from
-                )
+                for row, _ in Rows(sources=sources_of(path), id_field=None if id_from else "id", id_from=id_from)
             ]
             for path in paths
         ]
@@ -548,5 +546,5 @@ HASHES = {
 def test_ids_of_a_hash_are_those_of_earlier_versions(tmp_path: Path, columns: dict[str, Any], expected: str) -> None:
     """A collection that was loaded by an earlier version is not duplicated."""
     path = write_parquet(tmp_path / "a.parquet", columns)
-    row, _ = next(read_items(sources_of(path), start=START, id_field=None, id_from="hash"))
+    row, _ = next(iter(Rows(sources=sources_of(path), id_from="hash")))
     assert item(row).object_id == expected

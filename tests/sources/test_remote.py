@@ -24,8 +24,8 @@ from upsert_cli.sources import object_stores
 from upsert_cli.sources.addresses import shown
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Item, Position, Reject
-from upsert_cli.sources.items import read_items
 from upsert_cli.sources.object_stores import ObjectFile
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source, fingerprint
 
 ROWS = 40_000
@@ -56,7 +56,7 @@ def _sources(*names: str, retry_for: float = 60.0) -> list[Source]:
 
 
 def _rows(sources: list[Source], start: Position = START) -> list[tuple[Item | Reject, Position]]:
-    return list(read_items(sources, start=start, id_field=None))
+    return list(Rows(sources=sources, start=start))
 
 
 def _ids(sources: list[Source]) -> list[str]:
@@ -122,7 +122,7 @@ def test_a_file_that_changes_is_no_mixture(web: WebServer) -> None:
     """Changed between two requests for it, reading ends; changed before, the fingerprint says so."""
     [source] = _sources(f"{web.address}/a.jsonl")
     web.break_after, web.breaks = 1_500_000, 1
-    rows = read_items([source], start=START, id_field=None)
+    rows = iter(Rows(sources=[source]))
     next(rows)
     web.files["/a.jsonl"] = CONTENT.replace(b"remote", b"change")
     with pytest.raises(SourceUnreadable, match="changed while it was being read"):

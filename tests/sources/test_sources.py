@@ -39,8 +39,8 @@ from upsert_cli.errors import (
 )
 from upsert_cli.sources.find import FoundFile, find_files
 from upsert_cli.sources.formats import FORMATS
-from upsert_cli.sources.item import START, Item
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source, fingerprint, spool
 from upsert_cli.sources.suffixes import SUFFIXES
 
@@ -309,7 +309,7 @@ def test_a_name_of_any_bytes() -> None:
         journaled = json.dumps(source.as_json(), ensure_ascii=False).encode()
         again = Source.from_json(json.loads(journaled))
         assert again == source
-        assert [row.object_id for row, _ in read_items([again], start=START, id_field=None)] == ["a"]
+        assert [row.object_id for row, _ in Rows(sources=[again])] == ["a"]
 
 
 # -- fingerprints -------------------------------------------------------------------------------------------------
@@ -428,7 +428,7 @@ def test_a_pipe_is_read_to_its_end() -> None:
         spool(stream, Path("kept.jsonl").absolute(), name="-")
     writer.join()
     source = fingerprint(replace(found, path=Path("kept.jsonl").absolute()))
-    rows = [row for row, _ in read_items([source], start=START, id_field=None)]
+    rows = [row for row, _ in Rows(sources=[source])]
     assert [(type(row), row.source, row.row) for row in rows] == [
         (Item, "pipe", 1),
         (Item, "pipe", 2),

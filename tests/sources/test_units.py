@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.reading import fuzz, sources_of
-from upsert_cli.sources.item import START, Item, Position, Reject
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.item import Item, Position, Reject
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit, plan_units
 
@@ -20,11 +20,11 @@ Row = tuple[Item | Reject, Position]
 
 
 def _whole(sources: list[Source]) -> list[Row]:
-    return list(read_items(sources, start=START, id_field="id"))
+    return list(Rows(sources=sources, id_field="id"))
 
 
 def _rows_of(unit: Unit, sources: list[Source]) -> list[Row]:
-    return list(unit.rows(read_items(sources, start=unit.start, id_field="id")))
+    return list(Rows(sources=sources, id_field="id").of(unit))
 
 
 def _by_units(sources: list[Source], *, rows: int, size: int = 1 << 20) -> list[list[Row]]:

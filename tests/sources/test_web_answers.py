@@ -20,7 +20,7 @@ from upsert_cli.errors import SourceUnreadable
 from upsert_cli.sources import http_get
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source, fingerprint
 
 ROWS = 200
@@ -37,7 +37,7 @@ def _source(address: str, name: str = "a.jsonl", *, retry_for: float = RETRY_FOR
 
 
 def _ids(source: Source, start: Position = START) -> list[str]:
-    return [item(row).object_id for row, _ in read_items([source], start=start, id_field=None)]
+    return [item(row).object_id for row, _ in Rows(sources=[source], start=start)]
 
 
 def _begin(wanted: str) -> int:

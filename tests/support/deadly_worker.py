@@ -9,7 +9,7 @@ from upsert_cli.cli import main
 from upsert_cli.cluster import ray_workers
 from upsert_cli.cluster.ray_workers import Worker
 from upsert_cli.cluster.worker import Spec, UnitReceipt
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit
 
@@ -26,7 +26,7 @@ class DeadlyWorker(Worker):
 
     def run(self, unit: Unit) -> UnitReceipt:
         """Loads a unit, if there is nothing deadly in it."""
-        for row, _ in unit.rows(read_items(self._sources, start=unit.start, id_field=None)):
+        for row, _ in Rows(sources=self._sources).of(unit):
             if DEADLY in str(row.payload):
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().run(unit)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Item, Position, Reject
-from upsert_cli.sources.items import read_items
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source, fingerprint
 
 GOOD = b'{"object_id": "a", "payload": {"text": "hello"}}'
@@ -66,7 +66,7 @@ def sources_of(*paths: Path) -> list[Source]:
 
 
 def read(*paths: Path, start: Position = START, id_field: str | None = None) -> list[Row]:
-    return list(read_items(sources_of(*paths), start=start, id_field=id_field))
+    return list(Rows(sources=sources_of(*paths), start=start, id_field=id_field))
 
 
 def rows_of(*paths: Path, id_field: str | None = None) -> list[Item | Reject]:

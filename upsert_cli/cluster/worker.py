@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -144,15 +144,12 @@ class UnitRunner:
         options = self._options if unit.only is None else replace(self._options, force=True)
         stages = Stages(options, progress, pace=self._pace)
         stream = stages.run(
-            self._sources,
-            start=unit.start,
-            only=self._only(unit),
+            self._options.rows(self._sources).of(unit),
             rejected=lambda: iter(()),
             model=model,
             recipe=recipe_of(self._options, model),
             writer=writer,
             wait=lambda: None,
-            unit=unit,
             load=lambda: self._load(model),
         )
         tally = _UnitTally()
@@ -191,12 +188,6 @@ class UnitRunner:
             rest=None if rest is None else unit.rest_from(rest),
             error=broken,
         )
-
-    def _only(self, unit: Unit) -> Iterator[tuple[str, int]] | None:
-        if unit.only is None:
-            return None
-        name = self._sources[unit.start.source].name
-        return ((name, row) for row in unit.only if row > unit.after and (unit.end is None or row <= unit.end))
 
     def _check_unchanged(self, index: int) -> None:
         """Looks closely at a file once, and then whether its size and time of change are still the same."""

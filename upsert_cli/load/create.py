@@ -148,7 +148,7 @@ def _absolute(name: str) -> str:
 
 
 def _check_mapping(sources: Sequence[Source], options: LoadOptions) -> None:
-    check_first_rows(sources, id_field=options.id_field, id_from=options.id_from, recipe=options.recipe(identity=""))
+    check_first_rows(options.rows(sources), recipe=options.recipe(identity=""))
 
 
 def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from upsert_cli.pipeline.embed import embed_batches
 from upsert_cli.pipeline.ignored import NOTHING_IGNORED
 from upsert_cli.pipeline.orphan_search import RecordLister as Searched
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
-from upsert_cli.sources.item import START
 from upsert_cli.store.base import Comparison, RecordRef, RecordRefPage, Verdict
 from upsert_cli.store.writer import Writer
 
@@ -87,10 +86,7 @@ def dry_run_load(
             model = model_of(draft.task.model, options, report=report)
         sources = sources_of(draft.task)
         batches = read_batches(
-            sources,
-            start=START,
-            id_field=options.id_field,
-            id_from=options.id_from,
+            options.rows(sources),
             recipe=options.recipe(identity="") if model is None else recipe_of(options, model),
             pace=Pace(MAX_ROWS),
         )

@@ -18,7 +18,6 @@ from upsert_cli.load.options import IfRunning, LoadOptions, LoadRequest
 from upsert_cli.load.resources import place_of_task, sources_of
 from upsert_cli.load.same_load import refuse_other_load, signed_again
 from upsert_cli.sources.item import START, Position
-from upsert_cli.sources.items import read_items
 from upsert_cli.sources.source import Source
 from upsert_cli.store.chroma.place import Place
 
@@ -265,5 +264,5 @@ def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Tas
         return checkpoint is not None
     start = Position.from_json(checkpoint.position)
     options = LoadOptions.from_json(task.options)
-    rest = read_items(sources, start=start, id_field=options.id_field, id_from=options.id_from)
-    return next(rest, None) is None
+    rest = options.rows(sources).after(start)
+    return next(iter(rest), None) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from upsert_cli.documents.document import Recipe
     from upsert_cli.embedding.embedder import Device, Effort
     from upsert_cli.sources.forms import IdFrom
+    from upsert_cli.sources.rows import Rows
+    from upsert_cli.sources.source import Source
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
@@ -149,6 +151,12 @@ class LoadOptions:
             return 0
         too_many = self.exceeds_max_failures(counts.failed, counts.read, settled=0)
         return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
+
+    def rows(self, sources: Sequence[Source]) -> Rows:
+        """Return all rows of some sources, as these options say that they are to be read."""
+        from upsert_cli.sources.rows import Rows  # late, for the same reason
+
+        return Rows(sources=sources, id_field=self.id_field, id_from=self.id_from)
 
     def recipe(self, *, identity: str, dimension: int = 0) -> Recipe:
         """Returns how documents are made of items, for a model's identity and the numbers of its vectors."""

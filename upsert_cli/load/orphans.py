@@ -53,7 +53,7 @@ class Deletion:
         """
         options, ending = self.options, threading.Event()
         scope = options.scope or ""
-        search = OrphanSearch(self.sources, id_field=options.id_field, id_from=options.id_from, scope=scope)
+        search = OrphanSearch(options.rows(self.sources), scope=scope)
         found = run_ahead(search.run(collection, ending), depth=1, ending=ending, wait=wait)
         with closing(found):
             yield from found

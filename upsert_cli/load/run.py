@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 
 from upsert_cli.context import Progress
@@ -184,9 +185,11 @@ class _Attempt:
         with self._progress.busy("opening"):
             leased = writer.leased()
         stream = self._stages.run(
-            self._sources,
-            start=Position.from_json(self._committer.checkpoint.position),
-            only=only,
+            replace(
+                self._options.rows(self._sources),
+                start=Position.from_json(self._committer.checkpoint.position),
+                only=only,
+            ),
             rejected=self._committer.rejects_to_retry,
             model=model,
             recipe=recipe,

@@ -22,9 +22,7 @@ from upsert_cli.pipeline.ignored import NOTHING_IGNORED
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import STEP, StreamEnded, run_ahead
 from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
-from upsert_cli.sources.item import Position
-from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import Unit
+from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import Leased
 from upsert_cli.store.writer import Writer
 
@@ -55,48 +53,32 @@ class Stages:
 
     def run(
         self,
-        sources: list[Source],
+        rows: Rows,
         *,
-        start: Position,
-        only: Iterator[tuple[str, int]] | None,
         rejected: Callable[[], Iterator[Rejected]],
         model: Model,
         recipe: Recipe,
         writer: Writer,
         wait: Callable[[], None],
         leased: Leased | None = None,
-        unit: Unit | None = None,
         load: Callable[[], Embedder] | None = None,
     ) -> Generator[Embedded, None, None]:
         """Begins to read, and yields embedded batches, in the order of their rows.
 
         Args:
-            sources: What to read.
-            start: Where to begin.
-            only: Source and row of the rows to read, in their order; None: all.
-            rejected: Yields what is retried where `only` says that something is: a later good row of an id wins.
+            rows: What to read.
+            rejected: Yields what is retried where `rows.only` says that something is: a later good row of an id wins.
             model: What to embed with; loaded when the first text needs it.
             recipe: How documents are made of items for that model.
             writer: Tells what the collection holds already.
             wait: Called in the waits of the thread that takes the batches; may raise to end all stages.
             leased: What is known of the collection before it is open; None: it is open.
-            unit: Whose rows to read; None: all from `start` on.
             load: Returns the model where somebody keeps it loaded; None: it is loaded here.
         """
         options = self._options
-        superseded = superseded_by_later_rows(
-            sources, id_field=options.id_field, id_from=options.id_from, rejected=rejected, ending=self._ending
-        )
+        superseded = superseded_by_later_rows(rows, rejected=rejected, ending=self._ending)
         batches = read_batches(
-            sources,
-            start=start,
-            id_field=options.id_field,
-            id_from=options.id_from,
-            recipe=recipe,
-            pace=self._pace,
-            only=only,
-            unit=unit,
-            superseded=None if only is None else superseded,
+            rows, recipe=recipe, pace=self._pace, superseded=None if rows.only is None else superseded
         )
         loader = Loader(load or (lambda: self._load(model)))
         if leased is None:

@@ -7,22 +7,19 @@ more parts than fit has batches of its own, and only with the last of them is it
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from upsert_cli.documents.document import Document, Recipe, make_document, split_item
 from upsert_cli.documents.sizes import document_size, size_of
-from upsert_cli.errors import ItemError, SourceChanged, Stage, UpsertCliError
+from upsert_cli.errors import ItemError, UpsertCliError
 from upsert_cli.pipeline.ignored import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.retry_rejects import Superseded, nothing_superseded
-from upsert_cli.sources.forms import IdFrom
 from upsert_cli.sources.item import Item, Position, Reject
-from upsert_cli.sources.items import read_items
-from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import Unit
+from upsert_cli.sources.rows import Rows, RowStream
 
 MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a batch; some seven batches are on their way at once
 
@@ -84,45 +81,24 @@ class Batch:
 
 
 def read_batches(
-    sources: Sequence[Source],
-    *,
-    start: Position,
-    id_field: str | None,
-    id_from: IdFrom | None = None,
-    recipe: Recipe,
-    pace: Pace,
-    only: Iterator[tuple[str, int]] | None = None,
-    unit: Unit | None = None,
-    superseded: AbstractContextManager[Superseded] | None = None,
-    refused: Set[tuple[str, int]] = frozenset(),
+    rows: Rows, *, recipe: Recipe, pace: Pace, superseded: AbstractContextManager[Superseded] | None = None
 ) -> Iterator[Batch]:
-    """Yields the rows of `sources` from `start` on, in batches of about `pace.rows` rows.
+    """Yield rows in batches of about `pace.rows` rows.
 
     Args:
-        sources: Read one after the other.
-        start: Where to begin.
-        id_field: Dotted path of the field that holds the id.
-        id_from: What the id is made of, in files that have none.
+        rows: What to read.
         recipe: How an item becomes a document.
         pace: How many rows make a batch.
-        only: Source and row of the rows to yield, in the order in which they stand there; None: all.
-        unit: Of whose rows to yield, `start` being its start; None: to the end of all sources.
         superseded: Entered and left by this generator; tells which good rows only count as duplicates; None: none.
-        refused: Source and row of items that are known not to be loaded; they take the place of no other.
 
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further; raised after the batch of the rows before.
         SourceChanged: It ends before a row that was to be yielded; raised in the same way.
     """
     numbers = itertools.count()
-    rows = read_items(sources, start=start, id_field=id_field, id_from=id_from)
-    if unit is not None:
-        rows = unit.rows(rows)
-    if refused:
-        rows = _without(rows, refused)
     with superseded or nullcontext(nothing_superseded) as is_superseded:
-        gathering = _Gathering(recipe, is_superseded, after=start)
-        unbroken = _Unbroken(rows if only is None else _chosen(rows, only))
+        gathering = _Gathering(recipe, is_superseded, after=rows.start)
+        unbroken = _Unbroken(iter(rows))
         for row, after in unbroken:
             long = gathering.add(row, room=pace.rows)
             if long is None:
@@ -142,11 +118,11 @@ def read_batches(
 class _Unbroken:
     """Rows that end where their source breaks off, so that those before it still make a batch."""
 
-    def __init__(self, rows: Iterator[tuple[Item | Reject, Position]]) -> None:
+    def __init__(self, rows: RowStream) -> None:
         self._rows = rows
         self._broken: UpsertCliError | None = None
 
-    def __iter__(self) -> Iterator[tuple[Item | Reject, Position]]:
+    def __iter__(self) -> RowStream:
         try:
             yield from self._rows
         except UpsertCliError as error:
@@ -156,29 +132,6 @@ class _Unbroken:
         """Raises the error that ended the rows, if one did."""
         if self._broken is not None:
             raise self._broken
-
-
-def _without(
-    rows: Iterator[tuple[Item | Reject, Position]], refused: Set[tuple[str, int]]
-) -> Iterator[tuple[Item | Reject, Position]]:
-    for row, after in rows:
-        if isinstance(row, Item) and (row.source, row.row) in refused:
-            yield Reject.of(row, stage=Stage.OTHER, detail="it was refused before"), after
-        else:
-            yield row, after
-
-
-def _chosen(
-    rows: Iterator[tuple[Item | Reject, Position]], only: Iterator[tuple[str, int]]
-) -> Iterator[tuple[Item | Reject, Position]]:
-    """Merges two streams that are in the same order, so neither has to be in memory."""
-    for source, number in only:
-        for row, after in rows:
-            if row.row == number and row.source == source:
-                yield row, after
-                break
-        else:
-            raise SourceChanged(name=source, how=f"it has no row {number} any more")
 
 
 class _Gathering:

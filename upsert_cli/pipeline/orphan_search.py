@@ -6,17 +6,15 @@ All ids are read before anything is loaded, so what is too much to be deleted is
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Protocol
 
 from upsert_cli.documents.chunks import is_chunk, owner_of
 from upsert_cli.pipeline.id_set import IdSet
 from upsert_cli.pipeline.prefetch import StreamEnded
-from upsert_cli.sources.forms import IdFrom
-from upsert_cli.sources.item import START, Item
-from upsert_cli.sources.items import read_items
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.item import Item
+from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import RecordRef, RecordRefPage
 
 BLOCK_ROWS = 1_000  # rows a transaction and records a request; more gain nothing
@@ -32,11 +30,9 @@ class RecordLister(Protocol):
 class OrphanSearch:
     """The search for the records of one scope, and what is known of them and of the sources once it has ended."""
 
-    def __init__(self, sources: Sequence[Source], *, id_field: str | None, id_from: IdFrom | None, scope: str) -> None:
+    def __init__(self, rows: Rows, *, scope: str) -> None:
         """Reads nothing yet."""
-        self._sources = sources
-        self._id_field = id_field
-        self._id_from = id_from
+        self._rows = rows
         self._scope = scope
         self.items = 0
         """Rows of the sources that have an id."""
@@ -80,7 +76,7 @@ class OrphanSearch:
 
     def _ids(self) -> Iterator[list[str]]:
         block: list[str] = []
-        for row, _ in read_items(self._sources, start=START, id_field=self._id_field, id_from=self._id_from):
+        for row, _ in self._rows:
             if not isinstance(row, Item):
                 self.unreadable = (row.source, row.row)
                 return

@@ -13,9 +13,9 @@ from upsert_cli.documents.metadata import SHOWN_KEY
 from upsert_cli.documents.references import names_reference
 from upsert_cli.documents.text_fields import template_fields
 from upsert_cli.errors import FieldsMissing, IdFieldMissing, RowIdsRepeat, TextFieldMissing
-from upsert_cli.sources.formats import FORMATS, not_loadable
-from upsert_cli.sources.forms import DEFAULT_ID_FIELD, ITEM_FIELDS, IdFrom, item_maker
-from upsert_cli.sources.item import Item, Row, field_at
+from upsert_cli.sources.forms import DEFAULT_ID_FIELD, ITEM_FIELDS
+from upsert_cli.sources.item import Item, Reject, field_at
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 
 PROBED_ROWS = 1_000  # rows; a file may begin with a few broken ones, and a field may be absent from some
@@ -24,15 +24,11 @@ SHOWN_FIELDS = 20  # fields in a message
 _ABSENT = object()
 
 
-def check_first_rows(
-    sources: Sequence[Source], *, id_field: str | None, id_from: IdFrom | None, recipe: Recipe
-) -> None:
+def check_first_rows(rows: Rows, *, recipe: Recipe) -> None:
     """Makes sure that ids and texts are where they are looked for, and that every field that is named is there.
 
     Args:
-        sources: What is to be loaded.
-        id_field: As for `read_items`.
-        id_from: As for `read_items`.
+        rows: What is to be loaded.
         recipe: What else of the mapping there is.
 
     Raises:
@@ -42,14 +38,14 @@ def check_first_rows(
         RowIdsRepeat: Ids are to be made of file and row, and two files have the same name.
         SourceUnreadable: The first file cannot be read at all.
     """
-    if id_from == "row":
-        _check_names(sources)
+    id_field = rows.id_field or DEFAULT_ID_FIELD
+    if rows.id_from == "row":
+        _check_names(rows.sources)
     unseen = _named_fields(recipe)
     first: Item | None = None
-    without_id: tuple[Source, int, dict[str, Any]] | None = None
+    without_id: tuple[Reject, dict[str, Any]] | None = None
     id_seen = False
-    for source, (row, record, _, text) in itertools.islice(_rows(sources), PROBED_ROWS):
-        item = item_maker(source, id_field=id_field, id_from=id_from)(record, row, text)
+    for record, item in itertools.islice(rows.probe(), PROBED_ROWS):
         if isinstance(item, Item):
             if first is None and recipe.template is None and isinstance(record, dict):
                 _check_text_fields(item, record, recipe)
@@ -60,31 +56,15 @@ def check_first_rows(
                 return
         elif not isinstance(record, dict):
             continue
-        elif field_at(record, id_field or DEFAULT_ID_FIELD, _ABSENT) is not _ABSENT:
+        elif field_at(record, id_field, _ABSENT) is not _ABSENT:
             id_seen = True
         else:
-            without_id = without_id or (source, row, record)
+            without_id = without_id or (item, record)
     if first is not None:
         _refuse_unseen(first, unseen)
-    if without_id is not None and not id_seen and id_from is None:
-        source, row, record = without_id
-        raise IdFieldMissing(
-            source=source.name, row=row, wanted=id_field or DEFAULT_ID_FIELD, there=_first_paths(record)
-        )
-
-
-def _rows(sources: Sequence[Source]) -> Iterator[tuple[Source, Row]]:
-    """Yields the rows up to where a source breaks off: those before are loaded, and loading them finds the break."""
-    any_row = False
-    for source in sources:
-        try:
-            for row in FORMATS[source.format].read(source.path, row=0, offset=0):
-                any_row = True
-                yield source, row
-        except OSError as error:
-            if any_row:
-                return
-            raise not_loadable(source.name, error) from error
+    if without_id is not None and not id_seen and rows.id_from is None:
+        reject, record = without_id
+        raise IdFieldMissing(source=reject.source, row=reject.row, wanted=id_field, there=_first_paths(record))
 
 
 def _named_fields(recipe: Recipe) -> dict[str, str]:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from upsert_cli.pipeline.id_set import digest_of, scratch, scratch_database
 from upsert_cli.pipeline.prefetch import StreamEnded
-from upsert_cli.sources.forms import IdFrom
-from upsert_cli.sources.item import START, Item, Reject
-from upsert_cli.sources.items import read_items
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.item import Item, Reject
+from upsert_cli.sources.rows import Rows
 
 BLOCK_ROWS = 1_000  # ids looked up in one transaction; more gain nothing
 
@@ -48,19 +46,12 @@ def nothing_superseded(_: Item) -> bool:
 
 @contextmanager
 def superseded_by_later_rows(
-    sources: Sequence[Source],
-    *,
-    id_field: str | None,
-    id_from: IdFrom | None = None,
-    rejected: Callable[[], Iterable[Rejected]],
-    ending: threading.Event,
+    rows: Rows, *, rejected: Callable[[], Iterable[Rejected]], ending: threading.Event
 ) -> Iterator[Superseded]:
     """Yields what tells of a retried row whether it came too late; reads the sources for that, unless no id is known.
 
     Args:
-        sources: Read one after the other.
-        id_field: Dotted path of the field that holds the id.
-        id_from: How the ids of rows without one are made.
+        rows: The sources of the retry; all of their rows are read.
         rejected: Returns all rows of the retry, those as well that are settled, in the order of the sources.
         ending: Set by anyone to end the pass early.
 
@@ -69,12 +60,12 @@ def superseded_by_later_rows(
         SourceUnreadable: A file broke off or cannot be read any further.
         StreamEnded: `ending` was set.
     """
-    places = {source.name: place for place, source in enumerate(sources)}
+    places = {source.name: place for place, source in enumerate(rows.sources)}
     with closing(_Ids()) as ids:
         ids.expect(each.object_id for each in rejected() if isinstance(each.object_id, str))
         if ids.known:
-            rows = (row for row, _ in read_items(sources, start=START, id_field=id_field, id_from=id_from))
-            for block in _blocks(_others(rows, rejected())):
+            everything = (row for row, _ in rows.all())
+            for block in _blocks(_others(everything, rejected())):
                 if ending.is_set():
                     raise StreamEnded
                 ids.seen((row.object_id, places[row.source], row.row) for row in block if row is not None)

@@ -37,7 +37,7 @@ ItemMaker: TypeAlias = Callable[[object, int, bytes | None], Item | Reject]
 
 
 def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) -> ItemMaker:
-    """Return the function that makes the items of a source; see `read_items`."""
+    """Return the function that makes the items of a source; see `Rows`."""
     form = FORMATS[source.format]
     if id_field is None and id_from is None and not form.is_table:
         return _Items(source.name, has_json_texts=form.has_json_texts).make

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from upsert_cli.sources.formats import FORMATS, unreadable
-from upsert_cli.sources.item import Item, Position, Reject
+from upsert_cli.sources.item import Position
 from upsert_cli.sources.source import Source
 
 UNIT_ROWS = 4_096  # rows; 80 s of a processor's embedding, beside which handing it out (some ms) is nothing
@@ -43,15 +43,9 @@ class Unit:
         """The same one whenever the same file is planned: `0:9f86d081884c7d65:4096-8192`."""
         return f"{self.start.source}:{self.digest}:{self.after}-{'' if self.end is None else self.end}"
 
-    def rows(self, rows: Iterator[tuple[Item | Reject, Position]]) -> Iterator[tuple[Item | Reject, Position]]:
-        """Yields those of the rows from `start` on that are the unit's."""
-        for row, after in rows:
-            if after.source != self.start.source or (self.end is not None and after.row > self.end):
-                return
-            if after.row > self.after:
-                yield row, after
-            if after.row == self.end:
-                return
+    def has(self, row: int) -> bool:
+        """Tell whether a row of the unit's source belongs to the unit."""
+        return row > self.after and (self.end is None or row <= self.end)
 
     def rest_from(self, position: Position) -> Unit:
         """Returns what is left of the unit from a position in it on."""

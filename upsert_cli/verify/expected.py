@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from upsert_cli import __version__
@@ -18,7 +18,6 @@ from upsert_cli.load.options import LoadOptions
 from upsert_cli.load.resources import model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
-from upsert_cli.sources.item import START
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.place import place_at
@@ -139,15 +138,8 @@ class Subject:
         Raises:
             SourceUnreadable: A file broke off or cannot be read any further.
         """
-        return read_batches(
-            self.sources,
-            start=START,
-            id_field=self.options.id_field,
-            id_from=self.options.id_from,
-            recipe=self._recipe(),
-            pace=Pace(MAX_ROWS),
-            refused=self.refused,
-        )
+        rows = replace(self.options.rows(self.sources), refused=self.refused)
+        return read_batches(rows, recipe=self._recipe(), pace=Pace(MAX_ROWS))
 
     def _recipe(self) -> Recipe:
         """Returns how documents were made of the items of the sources."""

@@ -1,31 +1,43 @@
-"""Which task a worker takes next, and when it gives one up; without a Chroma."""
+"""The queue's worker: which task it takes next, and when it gives one up; without a Chroma."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.journal_tasks import make_checkpoint, make_task
-from upsert_cli.errors import RunnersDied
+from upsert_cli.context import Unattended
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import TaskFile
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.observer import Observer
 from upsert_cli.load.options import GRAVITY, worst_exit_code
-from upsert_cli.load.queue import DEATHS, run_queued
+from upsert_cli.load.queue_worker import MAX_DEATHS, QueueResult, claim_queued, run_queued
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 
 
-def _unseen(task: Task) -> Observer:
-    raise AssertionError(f"task {task.id} must not be run")
+class _Unseen:
+    """An observer of a task that must not be run."""
+
+    def started(self, task: Task) -> None:
+        raise AssertionError(f"task {task.id} must not be run")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(name)
+
+
+def _work_off(journal: Journal) -> list[QueueResult]:
+    tasks = claim_queued(journal, watch=None, context=Unattended())
+    return [run_queued(journal, claim, task, observer=_Unseen()) for task, claim in tasks]
 
 
 def _die(journal: Journal, task_id: str, *, rows: int) -> None:
-    """Begins a task and dies of it, as far as the journal can tell."""
+    """Leave a task as a worker that dies of it does."""
     with journal.claim(task_id) as claim:
         if journal.find(task_id).status is PROCESSING:
             journal.change(task_id, PENDING, expect=(PROCESSING,), detail=None)
@@ -34,7 +46,7 @@ def _die(journal: Journal, task_id: str, *, rows: int) -> None:
 
 
 def test_only_queued_tasks_that_nobody_runs_wait(tmp_path: Path) -> None:
-    """Pending and orphaned tasks of the queue wait, the oldest first; running, final and other ones do not."""
+    """Pending and orphaned tasks of the queue wait, the oldest first; running, final and unqueued tasks do not."""
     journal = Journal(tmp_path)
     for name in ("running", "orphan", "pending", "done", "canceled"):
         journal.create(make_task(name, queued=True))
@@ -69,21 +81,20 @@ def test_the_oldest_is_found_in_many_segments(tmp_path: Path) -> None:
 
 
 def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
-    """After five deaths without a row of progress a task fails, and says so; a row of progress starts the count anew."""
+    """A task fails after five deaths without a row of progress; a row of progress starts the count again."""
     journal = Journal(tmp_path)
     journal.create(make_task("kills", queued=True))
-    for rows in (0, 0, *[10] * DEATHS):
+    for rows in (0, 0, *[10] * MAX_DEATHS):
         _die(journal, "kills", rows=rows)
-    told: list[str] = []
-    (outcome,) = run_queued(journal, observe=lambda _: None, report=told.append, watch=None)  # type: ignore[arg-type,return-value]
-    assert isinstance(outcome.error, RunnersDied)
+    (outcome,) = _work_off(journal)
+    assert isinstance(outcome.error, UpsertCliError)
     assert (outcome.task.status, outcome.exit_code) == (TaskStatus.FAILED, 1)
     assert "5 workers died" in str(journal.find("kills").detail)
-    assert list(run_queued(journal, observe=_unseen, report=told.append, watch=None)) == []
+    assert _work_off(journal) == []
 
 
 def test_the_gravest_exit_code() -> None:
-    """1 beats 4 beats 5 beats 3 beats 0, whatever the order; no task at all is 0."""
+    """1 beats 4 beats 5 beats 3 beats 0, in any order; no task at all is 0."""
     assert GRAVITY == (1, 4, 5, 3, 0)
     for place, code in enumerate(GRAVITY):
         for others in itertools.permutations(GRAVITY[place:]):

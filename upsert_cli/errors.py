@@ -137,19 +137,6 @@ class Interrupted(UpsertCliError):
         return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
 
 
-class RunnersDied(UpsertCliError):
-    """Raised when one worker after the other died of a queued task, and it did not advance by a row."""
-
-    task_id: str
-    deaths: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.deaths} workers died while they ran task {self.task_id}, and no row more was loaded, so it is not "
-            f"tried again; `upsert-cli restart {self.task_id} -v` shows what happens (is there enough memory?)"
-        )
-
-
 class TaskConflict(Refusal):
     """Raised when a task id is used again for another load."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from upsert_cli.context import Unattended
 from upsert_cli.redaction import in_message
 from upsert_cli.report.github import Level, annotation, in_actions
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
@@ -124,3 +125,19 @@ class Terminal:
                 self.screen.print_above(line)
             else:
                 click.echo(line, err=True, color=self.colored)
+
+
+class TerminalContext(Unattended):
+    """A context that shows messages; a signal ends the command itself."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def info(self, message: str) -> None:
+        """Show what takes long."""
+        self._terminal.say(message)
+
+    def warning(self, message: str) -> None:
+        """Show a warning."""
+        self._terminal.warn(message)

@@ -16,11 +16,11 @@ from upsert_cli.cli.load_report import RunReport
 from upsert_cli.cli.notifications import Notifications
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
+from upsert_cli.cli.terminal import TerminalContext
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.task import Task
 from upsert_cli.limits import require_resources
 from upsert_cli.load.options import worst_exit_code
-from upsert_cli.load.queue import QueueResult, run_queued
+from upsert_cli.load.queue_worker import QueueResult, claim_queued, run_queued
 from upsert_cli.load.stop import EndedBySignal, exit_code_of
 from upsert_cli.text import safe_json
 
@@ -65,18 +65,17 @@ def work(
     if once and (watch is not None or max_tasks is not None):
         raise click.UsageError("--once runs one task; it goes neither with --watch nor with --max-tasks.")
     shift = _Shift(session, Notifications(terminal=session.terminal, metrics=metrics_file), json=json)
-    outcomes = run_queued(
+    queued = claim_queued(
         session.journal,
-        observe=shift.begin,
-        report=session.terminal.say,
         watch=watch,
         max_tasks=1 if once else max_tasks,
+        context=TerminalContext(session.terminal),
     )
     try:
         require_resources()
-        with closing(outcomes):
-            for outcome in outcomes:
-                shift.end(outcome)
+        with closing(queued):
+            for task, claim in queued:
+                shift.end(run_queued(session.journal, claim, task, observer=shift.begin()))
     except (UpsertCliError, EndedBySignal) as error:
         shift.broken_off(error)
         raise
@@ -96,8 +95,8 @@ class _Shift:
         self._statuses: Counter[str] = Counter()
         self._report: RunReport | None = None
 
-    def begin(self, _task: Task) -> RunReport:
-        """Returns who is told how a task goes."""
+    def begin(self) -> RunReport:
+        """Return the report of the next task."""
         self._report = RunReport(
             self._session.journal,
             self._session.terminal,

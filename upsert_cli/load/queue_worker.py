@@ -1,0 +1,145 @@
+"""The worker of the queue: runs what `run --enqueue` created, the oldest task first, next to any number of workers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from upsert_cli.context import RunContext
+from upsert_cli.errors import Interrupted, TaskNotFound, TaskRunning, UpsertCliError
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.load.observer import Observer
+from upsert_cli.load.options import exit_code
+from upsert_cli.load.resources import place_of_task
+from upsert_cli.load.run import run_task
+from upsert_cli.load.stop import EndedBySignal
+
+BLOCKED_SECONDS = 0.5  # seconds between two looks while other processes hold the targets of all tasks that are left
+MAX_DEATHS = 5  # workers that may die in a row without a row of progress before their task fails
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueResult:
+    """The end of a queued task."""
+
+    task: Task
+    error: UpsertCliError | None
+    """The error that ended it; None if it is done."""
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that stands for the task's state."""
+        return exit_code(self.task)
+
+
+def claim_queued(
+    journal: Journal, *, watch: float | None, max_tasks: int | None = None, context: RunContext
+) -> Generator[tuple[Task, Claim], None, None]:
+    """Yield each queued task with its claim, which is released before the next one, until nothing waits any more.
+
+    Args:
+        journal: The journal with the tasks.
+        watch: Seconds between two looks for new tasks, forever; None to end when there are none.
+        max_tasks: The number of tasks to yield; None for all.
+        context: Reports which other process the worker waits for.
+
+    Raises:
+        EndedBySignal: A signal arrived between two tasks.
+    """
+    ended = 0
+    while max_tasks is None or ended < max_tasks:
+        try:
+            found = _next_task(journal, watch=watch, context=context)
+        except EndedBySignal as error:
+            raise EndedBySignal(error.number, f"while no task was run, after {ended:,}") from error
+        if found is None:
+            return
+        with found[1]:
+            yield found
+        ended += 1
+
+
+def run_queued(journal: Journal, claim: Claim, task: Task, *, observer: Observer) -> QueueResult:
+    """Run a task of `claim_queued` to its end, unless it has killed too many workers.
+
+    Raises:
+        Interrupted: A signal arrived; the task is pending again.
+        UpsertCliError: The journal cannot be written any more.
+    """
+    try:
+        if (deaths := _deaths_without_progress(task)) >= MAX_DEATHS:
+            error = UpsertCliError(
+                message=f"{deaths} workers died while they ran task {task.id}, and no row more was loaded, so it is "
+                f"not tried again; `upsert-cli restart {task.id} -v` shows what happens (is there enough memory?)"
+            )
+            task = journal.change(task.id, TaskStatus.FAILED, expect=(TaskStatus.PENDING,), detail=str(error))
+            return QueueResult(task=task, error=error)
+        return QueueResult(task=run_task(journal, claim, task, observer=observer, wait_until=math.inf), error=None)
+    except Interrupted:
+        raise
+    except UpsertCliError as error:
+        task = journal.find(task.id)
+        if not task.status.is_final:  # the journal cannot be written, and could not be for the next task either
+            raise
+        return QueueResult(task=task, error=error)
+
+
+def _next_task(journal: Journal, *, watch: float | None, context: RunContext) -> tuple[Task, Claim] | None:
+    """Wait for a task that can be run, and claim it; return None if there is none and `watch` is None."""
+    reported = False
+    while True:
+        blocked: str | None = None
+        for task in journal.waiting():
+            if (holder := _holder(journal, task)) is not None:
+                blocked = blocked or f"task {task.id} waits: {holder}"
+            elif (claim := _claim(journal, task)) is not None:
+                return journal.find(task.id), claim
+        if blocked is None and watch is None:
+            return None
+        if blocked is not None and not reported:
+            context.info(blocked)
+            reported = True
+        time.sleep(BLOCKED_SECONDS if blocked is not None or watch is None else watch)
+
+
+def _holder(journal: Journal, task: Task) -> str | None:
+    """Return in words who else has the target of a task; running the task waits for the write of a dead runner."""
+    try:
+        place = place_of_task(journal, task)
+    except UpsertCliError:
+        return None  # such as a missing token: running the task reports it and ends the task
+    holder = place.holder()
+    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else str(place.in_use(holder))
+
+
+def _claim(journal: Journal, task: Task) -> Claim | None:
+    """Claim a task and make it pending; return None if another process was faster."""
+    try:
+        claim = journal.claim(task.id)
+    except (TaskNotFound, TaskRunning):
+        return None
+    try:
+        task = journal.find(task.id)  # as it is now that no other process can run it
+        if task.queued and task.status is TaskStatus.PROCESSING:
+            journal.change(task.id, TaskStatus.PENDING, expect=(TaskStatus.PROCESSING,), detail=None)
+            return claim
+        if task.queued and task.status is TaskStatus.PENDING:
+            return claim
+    except BaseException:
+        claim.release()
+        raise
+    claim.release()
+    return None
+
+
+def _deaths_without_progress(task: Task) -> int:
+    deaths = 0
+    for attempt in reversed(task.earlier):
+        if attempt.status != TaskStatus.PROCESSING or attempt.counts.read != task.counts.read:
+            break
+        deaths += 1
+    return deaths

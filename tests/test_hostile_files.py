@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Terminal
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.load.options import LoadOptions
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.preflight import check_first_rows

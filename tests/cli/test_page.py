@@ -19,9 +19,9 @@ from selenium.webdriver.support.select import Select
 
 from tests.conftest import Terminal
 from upsert_cli.counts import Counts
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.journal.timeline import Point, Timeline
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.report.charts import draw, in_words
 from upsert_cli.report.page import PAGE_REJECTS, render_page
 
@@ -117,7 +117,7 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
 
 def test_only_options_that_were_given_are_shown() -> None:
     """What every load has by itself would hide what this one was told."""
-    options = LoadOptions(force=True, text_fields=("title", "body")).as_json()
+    options = LoadOptions(force=True, text_fields=("title", "body"))
     page = render_page(_task(options=options), running=False, rejects=[], course=Timeline())
     shown = re.findall(r"<dt>([\w-]+)</dt>\s*<dd><code>", page)
     assert sorted(shown) == ["force", "from", "text-fields"]

@@ -24,10 +24,11 @@ from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import SourceUnreadable, TooManyFailures
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.opening import open_task
-from upsert_cli.load.options import LoadOptions, LoadRequest
+from upsert_cli.load.options import LoadRequest
 from upsert_cli.load.resources import target_of
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit, plan_units

@@ -16,8 +16,8 @@ from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.errors import ModelMismatch, SecretMissing, SourceChanged
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit, plan_units
 from upsert_cli.store.base import Target

@@ -18,6 +18,7 @@ from upsert_cli.counts import Counts
 from upsert_cli.errors import InvalidTaskId, TaskExists, TaskNotFound, TaskRunning, WrongStatus
 from upsert_cli.journal import storage
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.task import TaskStatus
 
@@ -73,9 +74,8 @@ def test_what_is_no_id_is_not_found_and_names_no_file(journal: Journal, text: st
 def test_a_task_is_found_as_it_was_created(journal: Journal) -> None:
     """Another process finds every field as it was, also names that are no UTF-8."""
     name = os.fsdecode(b"/data/caf\xe9.jsonl")
-    task = make_task(
-        sources=(name,), inputs=({"name": name, "size": 2**70},), options={"text": ["ä", "\N{PILE OF POO}"]}
-    )
+    options = LoadOptions(text_fields=("ä", "\N{PILE OF POO}"))
+    task = make_task(sources=(name,), inputs=({"name": name, "size": 2**70},), options=options)
     assert journal.create(task) == task
     assert Journal(journal.folder).find("t") == task
 
@@ -229,7 +229,7 @@ def test_a_change_that_fails_leaves_no_trace(journal: Journal) -> None:
     with pytest.raises(TypeError):
         journal.change("t", PROCESSING, expect=(PENDING,), no_such_field=1)
     with pytest.raises(TypeError):
-        journal.change("t", PROCESSING, expect=(PENDING,), options={"a": object()})
+        journal.change("t", PROCESSING, expect=(PENDING,), options=LoadOptions.from_json({"a": object()}))
     assert journal.find("t") == make_task() == Journal(journal.folder).find("t")
     journal.change("t", PROCESSING, expect=(PENDING,))
 

@@ -19,6 +19,7 @@ from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalBusy, JournalUnreadable, JournalUnwritable, TaskNotFound, UpsertCliError
 from upsert_cli.journal import state_files
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.state_files import locked
 from upsert_cli.journal.task import TaskStatus
@@ -240,8 +241,8 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
         while True:
             file.write(bytes(512))
     for write in (
-        lambda: journal.create(make_task("new", options={"x": "y" * 20_000})),
-        lambda: journal.change("t", PROCESSING, expect=(PROCESSING,), options={"x": "y" * 20_000}),
+        lambda: journal.create(make_task("new", options=LoadOptions(template="y" * 20_000))),
+        lambda: journal.change("t", PROCESSING, expect=(PROCESSING,), options=LoadOptions(template="y" * 20_000)),
         lambda: claim.save(make_checkpoint(20)),
         lambda: rejects.append([make_reject(2) | {"payload": "x" * 20_000}]),
     ):

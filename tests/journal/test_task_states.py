@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.journal_tasks import make_reject, make_task
 from upsert_cli.counts import Counts
 from upsert_cli.journal.failed_items import FAILED_ITEMS, FAILED_ITEMS_CHARS
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import MOVES, ImpossibleMove, Task, TaskStatus, new_task_id, valid_task_id
 
 FINAL = {TaskStatus.DONE, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED}
@@ -38,6 +39,18 @@ def test_statuses_are_those_of_the_api() -> None:
     """The six states have exactly the names of the contract, and four of them are final."""
     assert {str(status) for status in TaskStatus} == {"pending", "processing", "done", "canceled", "failed", "refused"}
     assert {status for status in TaskStatus if status.is_final} == FINAL
+
+
+def test_a_record_keeps_the_options_of_its_version() -> None:
+    """Options that this version does not know stay in the record and in the JSON output; missing ones stay missing."""
+    kept = {"of a newer version": [1], "text_fields": ["title"], "threads": None}
+    record = make_task().as_record() | {"options": dict(kept)}
+    task = Task.from_record(record)
+    assert task.options == LoadOptions(text_fields=("title",))
+    assert list(task.as_record()["options"].items()) == list(kept.items())
+    assert list(task.as_json(running=False)["options"].items()) == list(kept.items())
+    limited = replace(task.options, max_failures="5")
+    assert limited.as_json() == kept | {"max_failures": "5"}
 
 
 @pytest.mark.parametrize(("now", "to"), list(product(TaskStatus, TaskStatus)))
@@ -76,7 +89,7 @@ tasks = st.builds(
     detail=st.none() | texts,
     counts=counts,
     total=st.none() | st.integers(0),
-    options=st.dictionaries(texts, plain, max_size=3),
+    options=st.dictionaries(texts, plain, max_size=3).map(LoadOptions.from_json),
     inputs=st.lists(st.dictionaries(texts, plain, max_size=3), max_size=2).map(tuple),
     sources=st.lists(texts, max_size=2).map(tuple),
     failed_items=plain.map(lambda payload: (make_reject(1) | {"payload": payload},)),
@@ -88,13 +101,14 @@ def test_records_survive_the_way_through_json(task: Task) -> None:
     """What is journaled comes back equal, except that detail and failed items were made valid Unicode."""
     back = Task.from_record(json.loads(json.dumps(task.as_record() | {"of a newer version": 1})))
     assert replace(back, detail=None, failed_items=()) == replace(task, detail=None, failed_items=())
+    assert back.options.as_json() == task.options.as_json()
     json.dumps([back.detail, back.failed_items], ensure_ascii=False).encode()
     json.dumps(task.as_json(running=False), ensure_ascii=False).encode()
 
 
 def test_json_has_the_shape_of_the_contract() -> None:
     """The keys stand in the order of the contract, with what this tool adds at the end."""
-    shown = make_task(rows=7, total=9, attempt=2, options={"force": True}).as_json(running=True)
+    shown = make_task(rows=7, total=9, attempt=2, options=LoadOptions(force=True)).as_json(running=True)
     assert ",".join(shown) == (
         "id,status,created_at,updated_at,started_at,finished_at,failed_items,detail,kind,collection,chroma,model,"
         "sources,attempt,running,stopped_by,progress,counts,converted,seconds,queued,attempts,options"

@@ -10,7 +10,7 @@ from upsert_cli.cli.completions import files
 from upsert_cli.cli.options import Decorator, NewTaskId, all_of, json_option, option
 from upsert_cli.cli.param_types import Number, RayAddress, Scope, Share
 from upsert_cli.cli.target_options import chroma_option, model_choices
-from upsert_cli.load.options import DEFAULT_MAX_DELETE
+from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE
 from upsert_cli.retry import RETRY_FOR
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is a little above, and nothing is gained beyond 1,024

@@ -12,8 +12,8 @@ import click
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option, typed_text
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.limits import require_resources
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.text import safe_json
 from upsert_cli.verify.expected import Subject
 from upsert_cli.verify.query import Nearest, Question, nearest

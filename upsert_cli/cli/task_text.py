@@ -35,8 +35,7 @@ def command_for_mended(task: Task, printed: PrintedCommands) -> str:
 
 def query_command(task: Task, printed: PrintedCommands) -> str:
     """Return the command that queries the collection of a task, with the options that `query` does not have already."""
-    model_path = task.options.get("model_path")
-    wanted = {"chroma": task.chroma, "collection": task.collection, "model_path": model_path and Path(model_path)}
+    wanted = {"chroma": task.chroma, "collection": task.collection, "model_path": task.options.model_folder}
     words = ["upsert-cli", "query", "your text"]
     for name, value in wanted.items():
         if value and value != value_unless_given("query", name):

@@ -10,9 +10,9 @@ from upsert_cli.cli.options import Invocation, TaskId, all_of, common_options, j
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.limits import require_resources
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import safe_json
 from upsert_cli.verify.expected import Subject

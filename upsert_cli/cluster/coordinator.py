@@ -17,7 +17,6 @@ from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.observer import Observer
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.credentials import CLOUD_TOKEN, FILE, HEADERS, TOKEN
@@ -52,7 +51,7 @@ def load_on_ray(
         ClusterUnreachable: There is no cluster.
         UpsertCliError: A worker met with a fault that belongs to no item.
     """
-    options = LoadOptions.from_json(task.options)
+    options = task.options
     with ExitStack() as stack:
 
         def dispatch() -> Dispatch:

@@ -17,8 +17,8 @@ from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import SecretMissing, SourceUnreadable, UpsertCliError
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.load.outcomes import BatchOutcome, Outcomes
 from upsert_cli.load.resources import load_model, model_of, recipe_of
 from upsert_cli.load.stages import Stages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from upsert_cli.counts import Counts
@@ -40,6 +40,6 @@ class Attempt:
 
 
 def known_fields(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what of `value` are fields of a dataclass; keys that are unknown, of a newer version, are left out."""
-    names = {each.name for each in fields(cls)}
+    """Return the keys of `value` that are fields of a dataclass, and leave out unknown ones of a newer version."""
+    names = cls.__dataclass_fields__  # `fields` would make a tuple of them for each of 100,000 records
     return {name: value[name] for name in value if name in names}

@@ -14,6 +14,7 @@ from typing import Any
 from upsert_cli.counts import Counts
 from upsert_cli.journal.attempts import Attempt, known_fields
 from upsert_cli.journal.failed_items import bounded
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.valid_text import valid_json, valid_text
 from upsert_cli.redaction import in_message
 
@@ -108,8 +109,7 @@ class Task:
     inputs: tuple[dict[str, Any], ...] = ()
     """Fingerprints of the sources, opaque here."""
 
-    options: dict[str, Any] = field(default_factory=dict)
-    """Options of the run, opaque here."""
+    options: LoadOptions = field(default_factory=LoadOptions)
 
     cancel_requested: bool = False
 
@@ -172,6 +172,7 @@ class Task:
             "sources": list(self.sources),
             "counts": self.counts.as_json(),
             "inputs": list(self.inputs),
+            "options": self.options.as_json(),
             "earlier": [attempt.as_json() for attempt in self.earlier],
         }
 
@@ -193,7 +194,7 @@ class Task:
                     "counts": Counts.from_json(known.get("counts", {})),
                     "inputs": tuple(dict(value) for value in known.get("inputs", ())),
                     "seconds": dict(known.get("seconds", {})),
-                    "options": dict(known.get("options", {})),
+                    "options": LoadOptions.from_json(known.get("options", {})),
                     "earlier": tuple(map(Attempt.from_json, known.get("earlier", ()))),
                 }
             )
@@ -217,7 +218,7 @@ class Task:
             "seconds": self.seconds,
             "queued": self.queued,
             "attempts": [attempt.as_json() for attempt in self.attempts],
-            "options": self.options,
+            "options": self.options.as_json(),
         }
         plain: dict[str, Any] = json.loads(valid_json(shown))
         return plain

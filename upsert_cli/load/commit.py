@@ -16,7 +16,6 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.receipts import Receipt, Total
 from upsert_cli.journal.rejects import RejectsFile, known_rejects
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.load.outcomes import BatchOutcome, Outcomes
 from upsert_cli.load.write import Written
 from upsert_cli.pipeline.batches import Batch
@@ -34,7 +33,7 @@ class Committer:
         self.checkpoint = claim.checkpoint() or Checkpoint.at_start(START.as_json())
         self._claim = claim
         self._task = task
-        self._options = LoadOptions.from_json(task.options)
+        self._options = task.options
         self._rejects_path = journal.rejects_path(task.id)
         self._retry_path = journal.retry_path(task.id)
         self.missing_path = journal.missing_path(task.id)

@@ -14,8 +14,9 @@ from upsert_cli.documents.scope import scope_of
 from upsert_cli.embedding.models import known_name
 from upsert_cli.errors import FolderNotShared, ScopeNeeded
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus, new_task_id, utc_now
-from upsert_cli.load.options import LoadOptions, LoadRequest
+from upsert_cli.load.options import LoadRequest
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name
 from upsert_cli.sources.find import FoundFile, find_files
@@ -115,7 +116,7 @@ class Draft:
             sources=tuple(map(_absolute, request.names)),
             total=_total_of(sources),
             inputs=tuple(source.as_json() for source in sources),
-            options=self._options.as_json(),
+            options=self._options,
             queued=request.enqueue,
         )
 
@@ -153,7 +154,7 @@ def _check_mapping(sources: Sequence[Source], options: LoadOptions) -> None:
 
 def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     """Finds and fingerprints the sources of a task again, which starts from nothing."""
-    options = LoadOptions.from_json(task.options)
+    options = task.options
     spooled = {_absolute(source.name): source for source in sources if source.spooled}
     # The addresses themselves, whose queries the names leave out.
     typed = {source.name: str(source.path) for source in sources if is_address(source.name)}

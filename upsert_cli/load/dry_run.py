@@ -15,9 +15,10 @@ from upsert_cli.embedding.models import Model
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
 from upsert_cli.load.create import Draft
-from upsert_cli.load.options import LoadOptions, LoadRequest
+from upsert_cli.load.options import LoadRequest
 from upsert_cli.load.orphans import Deletion
 from upsert_cli.load.outcomes import Outcomes
 from upsert_cli.load.resources import model_of, place_of_task, recipe_of, sources_of, target_of
@@ -80,7 +81,7 @@ def dry_run_load(
     with Draft(journal, request, stdin) as draft:
         for note in draft.notes:
             report(note)
-        options = LoadOptions.from_json(draft.task.options)
+        options = draft.task.options
         model = None
         if compare:
             model = model_of(draft.task.model, options, report=report)

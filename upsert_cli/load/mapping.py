@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import BadMapping
-from upsert_cli.load.options import MAPPING
+from upsert_cli.journal.load_options import MAPPING
 from upsert_cli.settings import split_list
 from upsert_cli.sources.suffixes import SUFFIXES
 from upsert_cli.text_files import parse_toml

@@ -12,9 +12,10 @@ from upsert_cli.errors import RowsLeft, TargetInUse, TaskExists, TaskNotFound, T
 from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import DIED, Task, TaskStatus
 from upsert_cli.load.create import Draft, read_anew
-from upsert_cli.load.options import IfRunning, LoadOptions, LoadRequest
+from upsert_cli.load.options import IfRunning, LoadRequest
 from upsert_cli.load.resources import place_of_task, sources_of
 from upsert_cli.load.same_load import refuse_other_load, signed_again
 from upsert_cli.sources.item import START, Position
@@ -135,14 +136,14 @@ def reopen_task(
         raise
 
 
-def _with_limits(task: Task, limits: Mapping[str, str]) -> dict[str, Any]:
+def _with_limits(task: Task, limits: Mapping[str, str]) -> LoadOptions:
     """Return the options of a task with other limits, which do not change what is stored."""
-    if "max_delete" in limits and not LoadOptions.from_json(task.options).delete_missing:
+    if "max_delete" in limits and not task.options.delete_missing:
         raise UsageFault(
             message=f"task {task.id} deletes nothing, so --max-delete is of no use; it was made without "
             f"--delete-missing"
         )
-    return task.options | dict(limits)
+    return LoadOptions.from_json(task.options.as_json() | dict(limits))
 
 
 def _opened(task: Task, claim: Claim) -> Opening:
@@ -215,7 +216,7 @@ def _set_back(
     claim: Claim,
     *,
     from_start: bool,
-    options: dict[str, Any],
+    options: LoadOptions,
     queued: bool,
 ) -> Task:
     """Makes a claimed task pending again, at its checkpoint or at the start."""
@@ -236,7 +237,7 @@ def _set_back(
     return journal.change(task.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **fields)
 
 
-def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, options: dict[str, Any], queued: bool) -> Task:
+def _set_back_to_rejects(journal: Journal, task: Task, claim: Claim, *, options: LoadOptions, queued: bool) -> Task:
     """Makes a claimed task pending again, for an attempt that reads the rejected rows alone."""
     sources = sources_of(task)
     for source in sources:
@@ -253,7 +254,7 @@ def _refuse_unread(task: Task, claim: Claim) -> None:
     sources = sources_of(task)
     if task.status is not TaskStatus.DONE and not _is_read(claim.checkpoint(), sources, task):
         state = DIED if task.has_died(running=False) else task.status.value  # whoever has the claim knows
-        options, counts = LoadOptions.from_json(task.options), task.counts
+        options, counts = task.options, task.counts
         at_limit = options.exceeds_max_failures(counts.failed, counts.read, settled=0)
         raise RowsLeft(task_id=task.id, status=state, is_at_limit=at_limit)
 
@@ -263,6 +264,5 @@ def _is_read(checkpoint: Checkpoint | None, sources: Sequence[Source], task: Tas
     if checkpoint is None or checkpoint.retried is not None:
         return checkpoint is not None
     start = Position.from_json(checkpoint.position)
-    options = LoadOptions.from_json(task.options)
-    rest = options.rows(sources).after(start)
+    rest = task.options.rows(sources).after(start)
     return next(iter(rest), None) is None

@@ -14,10 +14,10 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from upsert_cli.errors import JournalDamaged, NothingToKeep, SourceMovedOn, SourceUnreadable, TooManyToDelete
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.orphan_list import OrphanList
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.pipeline.orphan_search import OrphanSearch, RecordLister
 from upsert_cli.pipeline.prefetch import run_ahead
 from upsert_cli.sources.source import Source

@@ -16,8 +16,8 @@ from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, find_model, silent
 from upsert_cli.errors import PartsTooLong
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.pipeline.prefetch import run_ahead
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
@@ -45,13 +45,13 @@ def find_model_patiently(
 
 def sources_of(task: Task) -> list[Source]:
     """Return the sources that a task reads."""
-    retry_for = LoadOptions.from_json(task.options).retry_for
+    retry_for = task.options.retry_for
     return [Source.from_json(value, retry_for=retry_for) for value in task.inputs]
 
 
 def place_of_task(journal: Journal, task: Task) -> Place:
     """Returns where the collection of a task is."""
-    retry_for = LoadOptions.from_json(task.options).retry_for
+    retry_for = task.options.retry_for
     return place_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
 
 
@@ -82,7 +82,7 @@ def target_of(journal: Journal, task: Task, model: Model) -> Target:
         tool_version=__version__,
         default_model=model.name == DEFAULT_MODEL,
         leases=str(journal.server_leases),
-        retry_for=LoadOptions.from_json(task.options).retry_for,
+        retry_for=task.options.retry_for,
     )
 
 

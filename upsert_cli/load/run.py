@@ -25,7 +25,6 @@ from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.delivery import Delivery
 from upsert_cli.load.observer import Observer
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.load.orphans import Deletion
 from upsert_cli.load.overlap import Overlap
 from upsert_cli.load.resources import (
@@ -121,7 +120,7 @@ class _Attempt:
         self._observer = observer
         self._stopping = stopping
         self._wait_until = wait_until
-        self._options = LoadOptions.from_json(task.options)
+        self._options = task.options
         self._committer = Committer(journal, claim, task)
         self._sources = sources_of(task)
         self._progress = Progress.at(

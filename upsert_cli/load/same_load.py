@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from upsert_cli.errors import TaskConflict
+from upsert_cli.journal.load_options import RESULT_FIELDS
 from upsert_cli.journal.task import Task
-from upsert_cli.load.options import RESULT_FIELDS, LoadOptions, describe_options
+from upsert_cli.load.options import describe_options
 from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.source import Source
 
@@ -21,7 +22,7 @@ def refuse_other_load(task: Task, draft: Task) -> None:
         was, now = getattr(task, what), getattr(draft, what)
         if was != now:
             raise TaskConflict(task_id=task.id, what=what, had=describe_options(was), asked=describe_options(now))
-    had, asked = LoadOptions.from_json(task.options), LoadOptions.from_json(draft.options)
+    had, asked = task.options, draft.options
     if names := had.differing(asked):
         raise TaskConflict(
             task_id=task.id,

@@ -12,7 +12,7 @@ from upsert_cli.context import Progress
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model
-from upsert_cli.load.options import LoadOptions
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.resources import load_model
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.compare import InFlight, compare_batches

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import DIED, Task, TaskStatus, utc_now
 from upsert_cli.journal.timeline import Timeline
-from upsert_cli.load.options import LoadOptions, exit_code
+from upsert_cli.load.options import exit_code
 from upsert_cli.redaction import without_secrets
 from upsert_cli.report.charts import draw, in_words
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue
@@ -162,7 +163,7 @@ def _outcomes(task: Task) -> list[OutcomeShare]:
 def _options(task: Task) -> list[tuple[str, str]]:
     """Returns the options that are not as a load has them by itself."""
     usual = LoadOptions().as_json()
-    given = ((name, value) for name, value in task.options.items() if value != usual.get(name))
+    given = ((name, value) for name, value in task.options.as_json().items() if value != usual.get(name))
     return [(name.replace("_", "-"), value if isinstance(value, str) else safe_json(value)) for name, value in given]
 
 

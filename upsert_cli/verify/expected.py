@@ -13,8 +13,8 @@ from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, identity_of, silent
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Refusal, Stage
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.load.options import LoadOptions
 from upsert_cli.load.resources import model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
@@ -73,7 +73,7 @@ class Subject:
             CollectionNotFound: The collection is not there.
         """
         task = journal.find(task_id)
-        options = LoadOptions.from_json(task.options)
+        options = task.options
         sources = tuple(sources_of(task))
         for source in sources:
             if (how := source.change()) is not None:

@@ -1,0 +1,209 @@
+"""The options of a load that its task keeps, so that a restart does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from upsert_cli.counts import Counts
+from upsert_cli.errors import SOME_REJECTED, UpsertCliError
+from upsert_cli.retry import RETRY_FOR
+
+if TYPE_CHECKING:
+    from upsert_cli.documents.document import Recipe
+    from upsert_cli.embedding.embedder import Device, Effort
+    from upsert_cli.sources.forms import IdFrom
+    from upsert_cli.sources.rows import Rows
+    from upsert_cli.sources.source import Source
+
+Engine = Literal["local", "ray"]
+
+MAPPING = {
+    "format": "--format",
+    "id_field": "--id-field",
+    "id_from": "--id-from",
+    "text_fields": "--text-field",
+    "template": "--template",
+    "metadata_fields": "--metadata-fields",
+    "vector_field": "--vector-field",
+    "keep_lists": "--keep-lists",
+}
+"""The options that say how to read rows that are not in item form, by field."""
+
+# The options that decide what is stored; the others only decide how to do it.
+RESULT_FIELDS = MAPPING | {
+    "model_path": "--model-path",
+    "refs_root": "--refs-root",
+    "engine": "--engine",
+    "scope": "--scope",
+    "delete_missing": "--delete-missing",
+    "split": "--split",
+    "max_tokens": "--max-tokens",
+    "overlap": "--overlap",
+    "average": "--average",
+}
+
+DEFAULT_MAX_DELETE = "20%"  # of the records in the scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """The options of a load, parsed when its task is read from the journal."""
+
+    format: str | None = None
+    """A key of `FORMATS`, which beats the suffixes of the sources."""
+
+    id_field: str | None = None
+    id_from: IdFrom | None = None
+    text_fields: tuple[str, ...] = ("text",)
+    template: str | None = None
+    metadata_fields: tuple[str, ...] | None = None
+    vector_field: str | None = None
+    keep_lists: bool = False
+    refs_root: str | None = None
+    """Absolute."""
+
+    scope: str | None = None
+    """The scope that the records belong to, or None. A task that deletes always has one, derived from its sources
+    unless the user named it."""
+
+    delete_missing: bool = False
+    """Whether to delete the records of the scope that the sources no longer hold."""
+
+    max_delete: str = DEFAULT_MAX_DELETE
+    """How many of them at most, as `"10"` records or `"5%"` of the scope; more are refused."""
+
+    split: bool = False
+    """Whether to store every item as chunks that the model reads whole."""
+
+    max_tokens: int | None = None
+    """Tokens in a chunk; None: as many as the model reads."""
+
+    overlap: int = 0
+    """Tokens that a chunk repeats from the previous one."""
+
+    average: bool = False
+    """Whether to store the mean of an item's chunks as well."""
+
+    model_path: str | None = None
+    offline: bool = False
+    batch_size: int | None = None
+    """Items in a write; None: adapted to the measured speed."""
+
+    threads: int | None = None
+    """Micro-batches to embed at the same time; None: one per processor."""
+
+    token_budget: int | None = None
+    """Padded tokens in a micro-batch; None: the number that was measured to be fastest."""
+
+    device: Device = "cpu"
+    writers: int = 1
+    """Concurrent writes; more than one only helps with a server."""
+
+    retry_for: float = RETRY_FOR
+    """How long to keep retrying failed server requests, in seconds."""
+
+    engine: Engine = "local"
+    """What runs the load. The two keep different files, so a task keeps its engine."""
+
+    ray_address: str = "auto"
+    """`auto`, `local` or `HOST:PORT`."""
+
+    workers: int | None = None
+    """Processes that load at the same time; None: one per machine of the cluster."""
+
+    num_gpus_per_worker: float = 0.0
+    force: bool = False
+    max_failures: str | None = None
+    """`"10"` items or `"5%"` of the items read; None: no limit."""
+
+    strict: bool = False
+    verbose: bool = False
+
+    recorded: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """The JSON that these options were read from, with the keys that its version wrote; None for new options."""
+
+    @property
+    def model_folder(self) -> Path | None:
+        """The folder given for the model, if any."""
+        return Path(self.model_path) if self.model_path is not None else None
+
+    @property
+    def effort(self) -> Effort:
+        """How much is embedded at the same time."""
+        from upsert_cli.embedding.embedder import Effort  # late: light commands only show the options
+
+        return Effort.fitting(self.device, threads=self.threads, budget=self.token_budget)
+
+    def exceeds_max_failures(self, failed: int, read: int, *, settled: int) -> bool:
+        """Check whether too many items were rejected; a percentage counts only from `settled` rows on."""
+        if self.max_failures is None or (self.max_failures.endswith("%") and read < max(settled, 1)):
+            return False
+        return _exceeds(self.max_failures, failed, read)
+
+    def exceeds_max_delete(self, missing: int, held: int) -> bool:
+        """Check whether too many of the records in the scope would be deleted."""
+        return _exceeds(self.max_delete, missing, held)
+
+    def done_code(self, counts: Counts) -> int:
+        """Return the exit code of a load that reached the end of its sources."""
+        if not counts.failed:
+            return 0
+        too_many = self.exceeds_max_failures(counts.failed, counts.read, settled=0)
+        return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
+
+    def rows(self, sources: Sequence[Source]) -> Rows:
+        """Return all rows of the sources, to be read as these options say."""
+        from upsert_cli.sources.rows import Rows
+
+        return Rows(sources=sources, id_field=self.id_field, id_from=self.id_from)
+
+    def recipe(self, *, identity: str, dimension: int = 0) -> Recipe:
+        """Return how to make documents of items, for a model's identity and the dimension of its vectors."""
+        from upsert_cli.documents.document import Recipe
+
+        return Recipe(
+            text_fields=self.text_fields,
+            template=self.template,
+            metadata_fields=self.metadata_fields,
+            vector_field=self.vector_field,
+            keep_lists=self.keep_lists,
+            refs_root=None if self.refs_root is None else Path(self.refs_root),
+            scope=self.scope,
+            identity=identity,
+            dimension=dimension,
+        )
+
+    def differing(self, other: LoadOptions) -> tuple[str, ...]:
+        """Return the names of the fields because of which a load with `other` would store other records."""
+        return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain data for the journal.
+
+        Options that were read from a journal keep the keys that they had there, so that a change of state neither drops
+        what a newer version wrote nor adds what an older one did not know.
+        """
+        options = {name: getattr(self, name) for name in _NAMES}
+        if self.recorded is not None:
+            kept = {name: options.get(name, value) for name, value in self.recorded.items()}
+            changed = {name: value for name, value in options.items() if value != getattr(_DEFAULTS, name)}
+            options = kept | changed
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LoadOptions:
+        """Read what `as_json` returned; unknown keys, written by a newer version, are kept but have no effect."""
+        known: dict[str, Any] = {name: value[name] for name in _NAMES if name in value}
+        lists = {name: tuple(entry) for name, entry in known.items() if isinstance(entry, list)}
+        return cls(**known | lists, recorded=dict(value))
+
+
+_NAMES = tuple(each.name for each in fields(LoadOptions) if each.name != "recorded")
+_DEFAULTS = LoadOptions()
+
+
+def _exceeds(limit: str, some: int, whole: int) -> bool:
+    return some * 100 > float(limit[:-1]) * whole if limit.endswith("%") else some > int(limit)

@@ -15,7 +15,7 @@ from upsert_cli.documents import document as documents
 from upsert_cli.documents.chunking import PIECE, Splitter
 from upsert_cli.documents.chunks import is_chunk, owner_of
 from upsert_cli.documents.document import Document, Recipe, split_item
-from upsert_cli.documents.hashing import stored_fault
+from upsert_cli.documents.hashing import as_stored, stored_fault
 from upsert_cli.embedding.embedder import load_tokenizer
 from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
@@ -109,6 +109,27 @@ def test_what_a_part_is_stored_with() -> None:
         assert stored_fault(one.text, one.metadata, "m") is None
         assert stored_fault(one.text + "x", one.metadata, "m") is not None
         assert stored_fault(one.text, one.metadata | {"title": "u"}, "m") is not None
+
+
+STORED = {
+    "a#0": "718f252a90cc8690e156c4d40e6bd4e6.e7b34798f372e8ab1499097de9bd2903~a#",
+    "a#1": "718f252a90cc8690e156c4d40e6bd4e6.4b2edba4791333c0f416aa937f19f1a9~a#",
+    "a#2": "718f252a90cc8690e156c4d40e6bd4e6.1b6952fd777ca19970d0e1f7780a6f8c~a#",
+    "a#average": "718f252a90cc8690e156c4d40e6bd4e6+062a2b090353ef6b5ae7d8208fc8711d.fded6866217cf8554af30403890b9200~a#",
+}
+STORED_WITH_OWN_VECTOR = {
+    "a#0": "a555da14af643866858e4d30c6f95cfa+4894c85a271925cd452dde658e597da5.754c57c2793072a3b13f00df758ff2b4~a#",
+    "a#average": "a555da14af643866858e4d30c6f95cfa+22b15767b3596f9c6d68318fc226beff.c065205da3020d85334d8acb35cd4960~a#",
+}
+
+
+def test_stored_ids_and_hashes_of_chunks_never_change() -> None:
+    """A new version of this tool makes the ids and hashes that are stored already, also of averages."""
+    payload = {"text": "One sentence is here. " * 6, "n": 1, "f": 0.1, "part": "own"}
+    chunks = _parts(payload, average=True, splitter=_splitter(16, overlap=4))
+    assert {chunk.id: as_stored(chunk.metadata)["upsert_hash"] for chunk in chunks} == STORED
+    chunks = _parts(payload | {"vector": [1.0, 2.0]}, average=True, scope="s")
+    assert {chunk.id: as_stored(chunk.metadata)["upsert_hash"] for chunk in chunks} == STORED_WITH_OWN_VECTOR
 
 
 def test_the_text_is_kept_in_the_metadata_where_it_is_asked_for() -> None:

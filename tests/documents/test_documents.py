@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from tests.conftest import SAMPLES
 from tests.support.reading import exactly, fuzz, item, payloads, rows_of, values
 from upsert_cli.documents.document import Document, Recipe, make_document
+from upsert_cli.documents.hashing import as_stored
+from upsert_cli.documents.scope import scope_of
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item
 
@@ -176,10 +178,30 @@ def _halves(document: Document) -> list[str]:
     return [text, metadata]
 
 
-def test_hashes_are_the_same_tomorrow() -> None:
-    """The hash of a record never changes by itself: all that was loaded before would be loaded again."""
-    document = make_document(_item({"text": "hello", "n": 1, "d": {"f": 1.5}}), RECIPE)
-    assert document.upsert_hash == "947fdd52e6f2237b8cb129adbeaf6744.e63d14021c8dcbaca049dba0fae2457b"
+@pytest.mark.parametrize(
+    ("payload", "recipe", "stored"),
+    [
+        ({"text": "hello", "n": 1, "d": {"f": 1.5}}, {},
+         "947fdd52e6f2237b8cb129adbeaf6744.e63d14021c8dcbaca049dba0fae2457b~0"),
+        ({"text": "hello"}, {}, "947fdd52e6f2237b8cb129adbeaf6744.ccb0c13ec56bb56e31d55ceb8e731ef3"),
+        ({"text": "hello", "vector": [1.0, 2.0, 0.5]}, {}, "947fdd52e6f2237b8cb129adbeaf6744+77c628ad570720949847236dff9cfeb9.ccb0c13ec56bb56e31d55ceb8e731ef3"),
+        ({"text": "hello", "l": [0.1, 1e300], "f": -0.1}, {"keep_lists": True}, "947fdd52e6f2237b8cb129adbeaf6744.c264fe1d0b946f92abf438e06058061d~5ac"),
+        ({"text": "hello", "f": 0.1}, {"template": "{f}: {text}", "metadata_fields": ("f",), "scope": "s"}, "55c4f7620768bfa2aea4d6ca392b9378.ed3cc193236e4b3c22ae32337f454e8e~a"),
+    ],
+)  # fmt: skip
+def test_stored_hashes_never_change(payload: dict[str, Any], recipe: dict[str, Any], stored: str) -> None:
+    """A new version of this tool computes the hashes that are stored already; otherwise it would load everything again."""
+    document = make_document(_item(payload), Recipe(identity="a model|384|256", **recipe))
+    assert as_stored(document.metadata)["upsert_hash"] == stored
+
+
+def test_default_scopes_never_change() -> None:
+    """The scope of a load that names none depends only on its sources, in any order."""
+    assert (
+        scope_of(["/b.jsonl", "/a.jsonl"])
+        == scope_of(["/a.jsonl", "/b.jsonl", "/a.jsonl"])
+        == "sources-2ce6e66040a5db52"
+    )
 
 
 def test_the_first_half_stands_for_the_vector() -> None:

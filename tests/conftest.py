@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, find_model
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.folder import LEASE_NAME
 

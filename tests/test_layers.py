@@ -96,11 +96,9 @@ def test_one_module_for_each_third_party_package() -> None:
     assert shared == ALLOWED_TWICE
 
 
-# Its list of models and its downloads are one thing, its embedding another; Parquet is one thing, inflating another, and
-# the stores that its file systems reach a third; to be a member of a cluster is one thing, to
-# have workers in it another.
+# Parquet is one thing, inflating another, and the stores that its file systems reach a third; to be a member of a
+# cluster is one thing, to have workers in it another.
 ALLOWED_TWICE = {
-    "fastembed": ["embedding/embedder.py", "embedding/hub.py"],
     "pyarrow": [
         "sources/compression.py",
         "sources/object_stores.py",

@@ -7,13 +7,13 @@ import json
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.embedding.embedder import FastEmbedder
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli import embedding
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import EmbedderUnusable, JournalUnwritable
 from upsert_cli.limits import limit_reached
@@ -141,6 +141,6 @@ def test_a_model_that_cannot_be_loaded(
     shutil.copytree(model.folder, folder)
     (folder / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(EmbedderUnusable) as caught:
-        FastEmbedder(DEFAULT_MODEL, folder, dimension=384, max_tokens=256)
+        embedding.load(replace(model, folder=folder))
     assert ("remove the folder" in str(caught.value)) is cached
     assert ("--model-path" in str(caught.value)) is not cached

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -88,16 +88,19 @@ class RunContext(Protocol):
 
 
 class Unattended:
-    """A context that never stops a run and drops its messages."""
+    """A context that never stops a run and drops its messages, except those that `info` takes."""
 
-    def __init__(self) -> None:
+    def __init__(self, info: Callable[[str], None] | None = None) -> None:
         self.progress = Progress(total=None)
+        self._info = info
 
     def check(self) -> None:
         """Return at once."""
 
     def info(self, message: str) -> None:
-        """Drop the message."""
+        """Drop the message unless somebody takes it."""
+        if self._info is not None:
+            self._info(message)
 
     def warning(self, message: str) -> None:
         """Drop the message."""

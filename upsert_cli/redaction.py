@@ -22,6 +22,7 @@ from urllib.parse import quote, quote_plus, unquote
 MASK = "***"
 SHORTEST = 6  # characters; shorter values are found in too many words
 SHORTEST_USER = 16  # characters of a user without a password that is taken to be a token
+REASON_CHARACTERS = 500  # of an error's message in ours; onnxruntime's may repeat whole inputs
 LARGEST_FILE = 1 << 16  # bytes of a file with credentials
 
 HEADERS = ("UPSERT_CLI_CHROMA_HEADERS", "UPSERT_CLI_CHROMA_HEADERS_FILE")
@@ -98,6 +99,11 @@ def _forms(secret: str) -> Iterator[str]:
 def in_message(text: str) -> str:
     """Return `text` for a message: without secrets, and without the queries of addresses, which may hold others."""
     return _QUERY.sub(r"\g<address>", without_secrets(text))
+
+
+def error_line(error: BaseException) -> str:
+    """Return an error's class and message on one line, masked as in a message before it is shortened."""
+    return " ".join(in_message(f"{type(error).__name__}: {error}").split())[:REASON_CHARACTERS]
 
 
 def _secrets() -> Iterator[str]:

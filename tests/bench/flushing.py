@@ -45,7 +45,7 @@ def _seconds(way: str, chroma: Path) -> float:
 def _end_of_a_load(chroma: Path, *, flush: bool) -> float:
     import numpy as np
 
-    from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+    from upsert_cli.embedding.catalog import DEFAULT_MODEL
     from upsert_cli.store.base import Target, WriteBatch
     from upsert_cli.store.chroma.records import ChromaCollection
 

@@ -29,9 +29,11 @@ NEAREST = 10
 
 def embed(*, source: str, model: str, budget: int, threads: int, window: int) -> dict[str, float]:
     """Embeds a file with the package's own stages, under another budget of tokens, threads and rows a batch."""
+    from upsert_cli import embedding
     from upsert_cli.documents.document import Recipe
-    from upsert_cli.embedding.embedder import Effort, FastEmbedder
-    from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+    from upsert_cli.embedding.catalog import DEFAULT_MODEL
+    from upsert_cli.embedding.embedder import Effort
+    from upsert_cli.embedding.models import find_model
     from upsert_cli.pipeline import embed
     from upsert_cli.pipeline.batches import read_batches
     from upsert_cli.pipeline.compare import Plan
@@ -41,7 +43,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.sources.source import fingerprint
     from upsert_cli.store.base import Comparison, Verdict
 
-    embedder = FastEmbedder(DEFAULT_MODEL, Path(model), dimension=DIMENSION, max_tokens=256)
+    embedder = embedding.load(find_model(DEFAULT_MODEL, folder=Path(model)))
     sources = [fingerprint(found) for found in find_files([source])]
     batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (

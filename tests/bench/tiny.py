@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.support.tiny_model import build_tiny_model
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
 
 if __name__ == "__main__":

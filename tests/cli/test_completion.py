@@ -16,7 +16,7 @@ from tests.conftest import Terminal
 from tests.support.journal_tasks import make_task
 from tests.test_layers import HEAVY
 from upsert_cli.cli import COMMANDS
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 

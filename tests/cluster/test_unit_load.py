@@ -19,7 +19,7 @@ from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
 from upsert_cli.context import Progress
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import SourceUnreadable, TooManyFailures
 from upsert_cli.journal.claims import Claim

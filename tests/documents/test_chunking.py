@@ -16,8 +16,8 @@ from upsert_cli.documents.chunking import PIECE, Splitter
 from upsert_cli.documents.chunks import is_chunk, owner_of
 from upsert_cli.documents.document import Document, Recipe, split_item
 from upsert_cli.documents.hashing import as_stored, stored_fault
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.embedder import load_tokenizer
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item
@@ -29,7 +29,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=400) | st.tex
 
 @lru_cache
 def _tokenizer() -> Any:
-    return load_tokenizer(find_model(DEFAULT_MODEL).folder)
+    return load_tokenizer(find_model(DEFAULT_MODEL))
 
 
 def _splitter(max_tokens: int = 256, overlap: int = 0) -> Splitter:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from upsert_cli.embedding import hub as hub_module
-from upsert_cli.embedding.hub import catalogue, check_hub, check_reachable
-from upsert_cli.embedding.model_entry import DEFAULT_ENTRY, DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL
+from upsert_cli.embedding.fastembed import supported_models
+from upsert_cli.embedding.hub import check_hub, check_reachable
 from upsert_cli.errors import PlaceUnusable
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -164,7 +165,7 @@ def test_a_repository_that_lacks_files_is_refused(hub: Hub, tmp_path: Path) -> N
 
 def test_what_is_known_of_the_default_model_is_what_fastembed_says() -> None:
     """The facts that spare the import of fastembed agree with its list."""
-    (listed,) = [entry for entry in catalogue() if entry.name == DEFAULT_MODEL]
+    (listed,) = [entry for entry in supported_models() if entry.name == DEFAULT_MODEL]
     assert (listed.dimension, listed.repository, listed.files) == (
         DEFAULT_ENTRY.dimension,
         DEFAULT_ENTRY.repository,

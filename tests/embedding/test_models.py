@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from upsert_cli.embedding.cache import cache_folder
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, find_model, list_models
 from upsert_cli.errors import ModelDamaged, ModelNotFound, UnknownModel
 

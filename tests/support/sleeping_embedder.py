@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
 
+from upsert_cli import embedding
 from upsert_cli.cli import main
-from upsert_cli.cluster import ray_workers, worker
+from upsert_cli.cluster import ray_workers
 from upsert_cli.cluster.ray_workers import Worker
 from upsert_cli.cluster.worker import Spec
 from upsert_cli.embedding.models import Model
@@ -19,7 +20,7 @@ TEXT_SECONDS = 0.01  # seconds a text, of one worker; takes no processor
 class SleepingEmbedder:
     """Vectors that mean nothing, after a time."""
 
-    def __init__(self, model: Model, *_: Any) -> None:
+    def __init__(self, model: Model, **_: Any) -> None:
         """Has the dimension of a model."""
         self.dimension = model.dimension
         self.max_tokens = model.max_tokens
@@ -43,7 +44,7 @@ class SleepingWorker(Worker):
     def __init__(self, spec: Spec) -> None:
         """Has no model loaded."""
         super().__init__(spec)
-        vars(worker)["load_model"] = SleepingEmbedder
+        vars(embedding)["load"] = SleepingEmbedder
 
 
 if __name__ == "__main__":

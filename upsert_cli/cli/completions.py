@@ -58,7 +58,7 @@ def collections(ctx: click.Context, _param: click.Parameter, incomplete: str) ->
 
 def models(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offers the models that were loaded with, and the default."""
-    from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+    from upsert_cli.embedding.catalog import DEFAULT_MODEL
 
     return _different([DEFAULT_MODEL, *(task.model for task in _newest(_journal(ctx)))], incomplete)
 

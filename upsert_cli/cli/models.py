@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from upsert_cli import embedding
 from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.target_options import model_options
-from upsert_cli.embedding.embedder import PROBE_TEXT, FastEmbedder
+from upsert_cli.context import Unattended
+from upsert_cli.embedding.embedder import PROBE_TEXT
 from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
@@ -60,7 +62,7 @@ def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: 
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
     """
-    found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
+    found = find_model(model, folder=model_path, offline=offline, context=Unattended(session.terminal.say))
     _show(found.as_json(), json=json)
 
 
@@ -70,10 +72,9 @@ def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: 
 @common_options
 def check(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
     """Load a model, embed a text, and say its dimension, limit, source and path."""
-    found = find_model(model, folder=model_path, offline=offline, report=session.terminal.say)
+    found = find_model(model, folder=model_path, offline=offline, context=Unattended(session.terminal.say))
     require_resources()
-    embedder = FastEmbedder(found.name, found.folder, dimension=found.dimension, max_tokens=found.max_tokens)
-    vector = embedder.embed([PROBE_TEXT])[0]
+    vector = embedding.load(found).embed([PROBE_TEXT])[0]
     _show(found.as_json() | {PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}, json=json)
 
 

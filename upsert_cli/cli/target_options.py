@@ -8,7 +8,7 @@ import click
 
 from upsert_cli.cli.options import Decorator, all_of, option
 from upsert_cli.cli.param_types import ChromaPlace
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 
 
 def chroma_option(also: str = "") -> Decorator:

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from upsert_cli import __version__
+from upsert_cli import __version__, embedding
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
@@ -20,7 +20,7 @@ from upsert_cli.errors import SecretMissing, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.load.outcomes import BatchOutcome, Outcomes
-from upsert_cli.load.resources import load_model, model_of, recipe_of
+from upsert_cli.load.resources import model_of, recipe_of
 from upsert_cli.load.stages import Stages
 from upsert_cli.load.write import delete_stale_chunks, embedded_instead, write_batch
 from upsert_cli.pipeline.embedded_batch import ItemCounter
@@ -214,7 +214,7 @@ class UnitRunner:
 
     def _load(self, model: Model) -> Embedder:
         if self._embedder is None:
-            self._embedder = load_model(model, self._options)
+            self._embedder = embedding.load(model, device=self._options.device)
         return self._embedder
 
 

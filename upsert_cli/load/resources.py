@@ -9,11 +9,12 @@ from contextlib import closing
 from dataclasses import replace
 
 from upsert_cli import __version__
+from upsert_cli.context import Unattended
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.document import Recipe
-from upsert_cli.embedding.embedder import Embedder, FastEmbedder, load_tokenizer
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
-from upsert_cli.embedding.models import Model, find_model, silent
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.embedder import load_tokenizer
+from upsert_cli.embedding.models import Model, find_model
 from upsert_cli.errors import PartsTooLong
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -26,9 +27,9 @@ from upsert_cli.store.chroma.place import Place, place_at
 from upsert_cli.store.writer import Writer
 
 
-def model_of(name: str, options: LoadOptions, *, report: Callable[[str], None] = silent) -> Model:
+def model_of(name: str, options: LoadOptions, *, report: Callable[[str], None] | None = None) -> Model:
     """Finds a model where the options of a load say that it may be; see `find_model`."""
-    return find_model(name, folder=options.model_folder, offline=options.offline, report=report)
+    return find_model(name, folder=options.model_folder, offline=options.offline, context=Unattended(report))
 
 
 def find_model_patiently(
@@ -67,7 +68,7 @@ def recipe_of(options: LoadOptions, model: Model) -> Recipe:
     tokens = options.max_tokens or model.max_tokens
     if tokens > model.max_tokens:
         raise PartsTooLong(asked=tokens, model=model.name, limit=model.max_tokens)
-    splitter = Splitter(load_tokenizer(model.folder), max_tokens=tokens, overlap=options.overlap)
+    splitter = Splitter(load_tokenizer(model), max_tokens=tokens, overlap=options.overlap)
     return replace(recipe, splitter=splitter, average=options.average)
 
 
@@ -126,11 +127,4 @@ def start_writer(
         lease_timeout=seconds,
         wait=wait,
         told=told,
-    )
-
-
-def load_model(model: Model, options: LoadOptions) -> Embedder:
-    """Loads the model of a task."""
-    return FastEmbedder(
-        model.name, model.folder, dimension=model.dimension, max_tokens=model.max_tokens, device=options.device
     )

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 
+from upsert_cli import embedding
 from upsert_cli.context import Progress
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.load.resources import load_model
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.compare import InFlight, compare_batches
 from upsert_cli.pipeline.embed import embed_batches
@@ -132,7 +132,7 @@ class Stages:
 
     def _load(self, model: Model) -> Embedder:
         with self._progress.busy("loading"):
-            return load_model(model, self._options)
+            return embedding.load(model, device=self._options.device)
 
     def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for number in itertools.count():

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.document import Document
-from upsert_cli.embedding.embedder import PROBE_TEXT, Effort, Embedder, checked, one_line
+from upsert_cli.embedding.embedder import PROBE_TEXT, Effort, Embedder, check_vectors
 from upsert_cli.errors import EmbedderFailed, Stage
 from upsert_cli.limits import limit_reached
 from upsert_cli.pipeline.averages import Averages
 from upsert_cli.pipeline.batches import Batch
 from upsert_cli.pipeline.compare import Plan
 from upsert_cli.pipeline.embedded_batch import Embedded
+from upsert_cli.redaction import error_line
 from upsert_cli.sources.item import Reject
 from upsert_cli.store.base import Comparison, Verdict
 
@@ -190,7 +191,7 @@ class _BatchWork:
             self._make_sure_of_the_model(*failing[0])
         for text, error in failing:
             for place in self._places[text]:
-                self._failed[place] = one_line(error)
+                self._failed[place] = error_line(error)
 
     def _make_sure_of_the_model(self, accused: str, error: BaseException) -> None:
         """Raises unless a harmless text as long as the accused one gets a vector: else no text is to blame."""
@@ -198,10 +199,10 @@ class _BatchWork:
         try:
             self._vectors_of([" ".join([PROBE_TEXT] * (tokens // 2 + 1))])
         except Exception as also:  # noqa: BLE001  # whatever it is, it is not the fault of a text
-            raise limit_reached(also, by_words=True) or EmbedderFailed(reason=one_line(also)) from error
+            raise limit_reached(also, by_words=True) or EmbedderFailed(reason=error_line(also)) from error
 
     def _vectors_of(self, texts: list[str]) -> Vectors:
-        return checked(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
+        return check_vectors(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
 
     def _store(self, texts: Sequence[str]) -> None:
         for text, vector in zip(texts, self._vectors_of(list(texts)), strict=True):

@@ -9,8 +9,8 @@ from typing import Any
 
 from upsert_cli import __version__
 from upsert_cli.documents.document import Recipe
-from upsert_cli.embedding.model_entry import DEFAULT_MODEL
-from upsert_cli.embedding.models import Model, identity_of, silent
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.models import Model, identity_of
 from upsert_cli.errors import CollectionNotFound, ModelUnknown, Refusal, Stage
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -147,7 +147,7 @@ class Subject:
             return recipe_of(self.options, self.model())
         return self.options.recipe(identity=self.identity or "", dimension=self.target.dimension)
 
-    def model(self, *, report: Callable[[str], None] = silent) -> Model:
+    def model(self, *, report: Callable[[str], None] | None = None) -> Model:
         """Returns the model that the collection's vectors are of; tells `report` of what takes long.
 
         Raises:

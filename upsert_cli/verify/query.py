@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.embedding.embedder import FastEmbedder
+from upsert_cli import embedding
 from upsert_cli.errors import BlankQuery, CollectionEmpty, QueryDimensionMismatch, TargetDamaged
 from upsert_cli.store.base import QueryHit, Target
 from upsert_cli.store.chroma.leasing import await_orphan
@@ -124,7 +124,7 @@ def _embedded(subject: Subject, text: str, *, report: Report, warn: Report) -> V
             model=model.name,
         )
     max_tokens = target.max_tokens or model.max_tokens
-    embedder = FastEmbedder(model.name, model.folder, dimension=model.dimension, max_tokens=max_tokens)
+    embedder = embedding.load(replace(model, max_tokens=max_tokens))
     [tokens] = embedder.count([text])
     if tokens > max_tokens:
         warn(f"the text has more than the {max_tokens} tokens that the model takes; the rest of it does not count")

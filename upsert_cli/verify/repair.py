@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 
+from upsert_cli import embedding
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
-from upsert_cli.embedding.embedder import FastEmbedder
-from upsert_cli.embedding.models import Model
 from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.load.write import delete_stale_chunks
 from upsert_cli.pipeline.batches import Batch
@@ -87,13 +86,8 @@ class _Mender:
     def __init__(self, subject: Subject, report: Report) -> None:
         self._subject = subject
         self._report = report
-        self._model: Model = subject.model()
-        self._embedder = FastEmbedder(
-            self._model.name,
-            self._model.folder,
-            dimension=self._model.dimension,
-            max_tokens=self._model.max_tokens,
-        )
+        self._model = subject.model()
+        self._embedder = embedding.load(self._model)
 
     def write_all_stored(self) -> int:
         """Writes every record again from what Chroma holds of it, and returns how many."""

@@ -1,0 +1,180 @@
+"""Everything that fastembed does here: its list of models, their download, and embedding with onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli.embedding.cache import is_in_cache
+from upsert_cli.embedding.catalog import ModelEntry
+from upsert_cli.embedding.embedder import PROBE_TEXT, check_vectors
+from upsert_cli.errors import DeviceUnusable, EmbedderUnusable, PlaceUnusable, UpsertCliError
+from upsert_cli.lean_imports import lean_imports
+from upsert_cli.limits import limit_reached
+from upsert_cli.redaction import error_line
+
+if TYPE_CHECKING:
+    from upsert_cli.embedding.embedder import Device, Vectors
+    from upsert_cli.embedding.models import Model
+
+PREFIX_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
+BEGINNING = 2  # times the limit in tokens, that are enough of a text: a cut in a word moves no token before the limit
+GPU_PROVIDER = "CUDAExecutionProvider"
+
+
+def supported_models() -> Iterator[ModelEntry]:
+    """Yield the dense text models that fastembed knows; importing it takes a second."""
+    from fastembed import TextEmbedding
+
+    for model in TextEmbedding.list_supported_models():
+        yield ModelEntry(
+            name=model["model"],
+            dimension=model["dim"],
+            repository=model["sources"]["hf"],
+            weights=(model["model_file"], *model["additional_files"]),
+            size_gb=model["size_in_GB"],
+            license=model["license"],
+            description=model["description"],
+        )
+
+
+def download(entry: ModelEntry, folder: Path) -> Path:
+    """Download a model from the hub and return its snapshot in `folder`; an interrupted download is continued.
+
+    Raises:
+        PlaceUnusable: The hub does not provide the files.
+    """
+    if entry.repository is None:
+        raise PlaceUnusable(reason="fastembed names no repository for it")
+    import logging
+
+    from fastembed import TextEmbedding
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    # The one line with the reason is ours to print.
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    try:
+        snapshot = TextEmbedding.download_files_from_huggingface(
+            entry.repository, cache_dir=str(folder), extra_patterns=list(entry.weights)
+        )
+    except Exception as error:  # the hub's client raises classes of its own, and those of three HTTP libraries
+        raise PlaceUnusable(reason=error_line(error)) from error
+    return Path(snapshot)
+
+
+class FastEmbedder:
+    """A model loaded by fastembed, with one session for all threads."""
+
+    def __init__(self, model: Model, *, device: Device) -> None:
+        self.dimension = model.dimension
+        self.max_tokens = model.max_tokens
+        if device == "cuda":
+            _require_gpu()
+        try:
+            with lean_imports():
+                from fastembed import TextEmbedding
+
+            self._embedding = TextEmbedding(
+                model.name, specific_model_path=str(model.folder), threads=1, cuda=device == "cuda"
+            )
+            self._tokenizer = self._prepare_tokenizer()
+            check_vectors(self.embed([PROBE_TEXT]), texts=1, dimension=self.dimension)
+        except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
+            raise _unusable(model, error) from error
+        session = getattr(self._embedding.model, "model", None)
+        # If the GPU's libraries do not fit, onnxruntime warns and continues on the processor, many times slower.
+        if device == "cuda" and session is not None and GPU_PROVIDER not in session.get_providers():
+            raise DeviceUnusable(reason="onnxruntime fell back to the processor")
+
+    def _prepare_tokenizer(self) -> Any:
+        """Set the limit explicitly, since sources differ in it, and return a copy that neither truncates nor pads."""
+        own = getattr(self._embedding.model, "tokenizer", None)
+        if own is None:
+            return None
+        from tokenizers import Tokenizer
+
+        own.enable_truncation(max_length=self.max_tokens)
+        return _untruncated(Tokenizer.from_str(own.to_str()))
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text; of one that is far too long, just enough to see that it is.
+
+        Counting all of them would cost 0.7 s and 800 MB for a text of 7 MB.
+        """
+        if self._tokenizer is None:
+            return [min(len(text) // 4 + 2, self.max_tokens) for text in texts]
+        encodings = self._tokenizer.encode_batch_fast([text[: self._prefix] for text in texts])
+        lengths = list(map(len, encodings))
+        for row, text in enumerate(texts):
+            if len(text) > self._prefix and lengths[row] < BEGINNING * self.max_tokens:
+                lengths[row] = len(self._tokenizer.encode(self._beginning(text)))
+        return lengths
+
+    @property
+    def _prefix(self) -> int:
+        return PREFIX_CHARACTERS * self.max_tokens
+
+    def _beginning(self, text: str) -> str:
+        """Return enough of a text to get the vector of the whole; left alone, the tokenizer reads all of it.
+
+        Only the last word may differ, and the model stops reading half-way.
+        """
+        characters = self._prefix
+        if self._tokenizer is None:
+            return text
+        while characters < len(text) and not self._is_enough(text[:characters]):
+            characters *= 2
+        return text[:characters]
+
+    def _is_enough(self, beginning: str) -> bool:
+        """Check that a beginning has twice the tokens that the model reads."""
+        tokens = BEGINNING * self.max_tokens
+        # A word of letters and digits is a token at least; counting these costs a twentieth of tokenizing.
+        return sum(map(str.isalnum, beginning.split())) >= tokens or len(self._tokenizer.encode(beginning)) >= tokens
+
+    def embed(self, texts: list[str]) -> Vectors:
+        """Embed one micro-batch."""
+        import numpy as np
+
+        texts = [self._beginning(text) for text in texts]
+        return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
+
+    def embed_query(self, text: str) -> Vectors:
+        """Embed a search text."""
+        import numpy as np
+
+        vectors = np.asarray(list(self._embedding.query_embed([self._beginning(text)])), dtype=np.float32)
+        return check_vectors(vectors, texts=1, dimension=self.dimension)
+
+
+def load_tokenizer(model: Model) -> Any:
+    """Load the tokenizer of a model alone; it neither truncates nor pads."""
+    from fastembed.common.preprocessor_utils import load_tokenizer
+
+    try:
+        tokenizer, _ = load_tokenizer(model.folder)
+    except Exception as error:  # tokenizers raises bare ones
+        raise _unusable(model, error) from error
+    return _untruncated(tokenizer)
+
+
+def _untruncated(tokenizer: Any) -> Any:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _require_gpu() -> None:
+    import onnxruntime
+
+    if GPU_PROVIDER not in onnxruntime.get_available_providers():
+        raise DeviceUnusable(reason="the onnxruntime that is installed has no CUDA")
+
+
+def _unusable(model: Model, error: Exception) -> UpsertCliError:
+    if (limit := limit_reached(error, by_words=True)) is not None:
+        return limit
+    folder = model.folder
+    return EmbedderUnusable(model=model.name, folder=str(folder), reason=error_line(error), cached=is_in_cache(folder))

@@ -771,7 +771,7 @@ class SplitterMissing(UpsertCliError):
         return "--split needs a package that is not installed; `pip install 'upsert-cli[split]'` installs it"
 
 
-class PartsTooLong(Refusal):
+class ChunksTooLong(Refusal):
     """Raised when parts of texts are to be longer than what the model reads."""
 
     asked: int

@@ -50,7 +50,7 @@ def _parts(payload: dict[str, Any], object_id: str = "a", **recipe: Any) -> list
 @fuzz(few=30, text=TEXTS, max_tokens=st.integers(8, 40))
 def test_parts_cover_the_text_and_none_is_too_long(text: str, max_tokens: int) -> None:
     """Put together, the parts are the text, whatever characters it has; each fits, by the model's own tokenizer."""
-    parts = list(_splitter(max_tokens).parts(text))
+    parts = list(_splitter(max_tokens).chunks(text))
     assert "".join(parts) == text
     assert all(parts)
     assert max(len(_tokenizer().encode(part)) for part in parts) <= max_tokens
@@ -60,7 +60,7 @@ def test_parts_cover_the_text_and_none_is_too_long(text: str, max_tokens: int) -
 def test_a_long_text_is_cut_piece_by_piece(max_tokens: int) -> None:
     """A text of several pieces is covered to the letter as well, and its parts are not cut where a piece ends."""
     text = _articles()[: 2 * PIECE - 100]
-    parts = list(_splitter(max_tokens).parts(text))
+    parts = list(_splitter(max_tokens).chunks(text))
     assert "".join(parts) == text
     lengths = [len(_tokenizer().encode(part)) for part in parts]
     assert max(lengths) <= max_tokens
@@ -70,7 +70,7 @@ def test_a_long_text_is_cut_piece_by_piece(max_tokens: int) -> None:
 def test_overlapping_parts() -> None:
     """With an overlap, parts begin within the one before where whole sentences fit, and together they are the text."""
     text = _articles()[:20_000]
-    parts = list(_splitter(64, overlap=16).parts(text))
+    parts = list(_splitter(64, overlap=16).chunks(text))
     whole = parts[0]
     repeated = 0
     for part in parts[1:]:
@@ -87,7 +87,7 @@ def test_a_character_that_is_too_long_by_itself() -> None:
     splitter = _splitter(16)
     splitter.max_tokens = 2
     with pytest.raises(ItemError, match="--max-tokens") as caught:
-        list(splitter.parts("a b"))
+        list(splitter.chunks("a b"))
     assert caught.value.stage is Stage.SPLITTING
 
 
@@ -103,7 +103,7 @@ def test_what_a_part_is_stored_with() -> None:
         assert {key: value for key, value in one.metadata.items() if key != "upsert_hash"} == own
     assert (average.id, average.text, average.metadata["part"]) == ("a#average", parts[0].text, "average")
     assert [one.converted for one in documents] == [1] + [0] * len(parts)
-    assert [one.ends_item for one in documents] == [False] * (len(parts) - 1) + [True, False]
+    assert [one.is_last_chunk for one in documents] == [False] * (len(parts) - 1) + [True, False]
     for one in documents:
         assert is_chunk(one.upsert_hash)
         assert stored_fault(one.text, one.metadata, "m") is None
@@ -155,14 +155,14 @@ def test_only_what_changed_of_a_text_is_another_part() -> None:
 def test_an_item_with_a_vector_of_its_own_is_one_part() -> None:
     """It is not embedded, so it need not be cut; another vector shows in the hash."""
     [part] = _parts({"text": "One sentence is here. " * 12, "vector": [1.0, 2.0]})
-    assert (part.id, list(part.vector or ()), part.ends_item) == ("a#0", [1.0, 2.0], True)
+    assert (part.id, list(part.vector or ()), part.is_last_chunk) == ("a#0", [1.0, 2.0], True)
     [other] = _parts({"text": part.text, "vector": [2.0, 1.0]})
     assert other.upsert_hash != part.upsert_hash
 
 
 def test_metadata_that_is_too_large_to_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each part has it, so there is a limit; an item of one part may have more."""
-    monkeypatch.setattr(documents, "MAX_PART_METADATA", 100)
+    monkeypatch.setattr(documents, "MAX_CHUNK_METADATA", 100)
     assert len(_parts({"text": "short", "more": "x" * 200})) == 1
     with pytest.raises(ItemError, match="--metadata-fields takes less") as caught:
         _parts({"text": "One sentence is here. " * 12, "more": "x" * 200})

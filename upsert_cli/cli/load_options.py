@@ -20,7 +20,7 @@ MAX_GPUS = 1_024.0
 MAX_TOKEN_BUDGET = 1 << 20
 MAX_WRITERS = 10  # Chroma Cloud takes so many writes to one collection at the same time
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
-MIN_PART_TOKENS = 8  # tokens; models put two or more around each text, and a character may have several
+MIN_CHUNK_TOKENS = 8  # tokens; models put two or more around each text, and a character may have several
 
 
 def engine_options() -> list[Decorator]:
@@ -156,7 +156,7 @@ def split_options() -> list[Decorator]:
         option("--split", is_flag=True, help="Store each item as parts that the model reads whole: ID#0, ID#1, ..."),
         option(
             "--max-tokens",
-            type=click.IntRange(MIN_PART_TOKENS, MAX_TOKEN_BUDGET),
+            type=click.IntRange(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET),
             metavar="N",
             show_default="what the model reads",
             help="With --split: tokens of a part, at most.",

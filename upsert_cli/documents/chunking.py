@@ -1,6 +1,6 @@
-"""A text -> parts that the model reads whole: cut between paragraphs, else sentences, else words, by its own tokens.
+"""A text -> chunks that the model reads whole: cut between paragraphs, else sentences, else words, by its own tokens.
 
-The parts cover the text to the letter. A text is cut piece by piece, so that one of any length costs little memory and
+The chunks cover the text to the letter. A text is cut piece by piece, so that one of any length costs little memory and
 holds nothing up.
 """
 
@@ -15,7 +15,7 @@ from upsert_cli.errors import ItemError, SplitterMissing, Stage
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PIECE = 1 << 16  # characters that are cut at once; some 60 ms with parts of 254 tokens
+PIECE = 1 << 16  # characters that are cut at once; some 60 ms with chunks of 254 tokens
 
 
 def require_splitter() -> None:
@@ -36,8 +36,8 @@ class Splitter:
 
         Args:
             tokenizer: The model's own.
-            max_tokens: Tokens of a part, those included that the model puts around each text.
-            overlap: Tokens that a part repeats of the one before, at most; fewer than `max_tokens`.
+            max_tokens: Tokens of a chunk, those included that the model puts around each text.
+            overlap: Tokens that a chunk repeats of the one before, at most; fewer than `max_tokens`.
         """
         self.max_tokens = max_tokens
         self.overlap = overlap
@@ -52,11 +52,11 @@ class Splitter:
         overlap = min(self.overlap, room - 1)
         return TextSplitter.from_huggingface_tokenizer(self._tokenizer, room, overlap=overlap, trim=False)
 
-    def parts(self, text: str) -> Iterator[str]:
-        """Yields the parts of a text, in their order.
+    def chunks(self, text: str) -> Iterator[str]:
+        """Yields the chunks of a text, in their order.
 
         Raises:
-            ItemError: A single character has more tokens than a part may have.
+            ItemError: A single character has more tokens than a chunk may have.
         """
         for start, end in self._spans(text):
             yield from self._fitting(text, start, end)
@@ -65,23 +65,23 @@ class Splitter:
         begin = 0
         while begin < len(text):
             piece = text[begin : begin + PIECE]
-            spans = [(begin + start, begin + start + len(part)) for start, part in self._cutter.chunk_indices(piece)]
+            spans = [(begin + start, begin + start + len(chunk)) for start, chunk in self._cutter.chunk_indices(piece)]
             if begin + len(piece) == len(text):
                 yield from spans
                 return
-            # The end of the piece is no end in the text: its last part is cut again, as the first of the next piece.
+            # The end of the piece is no end in the text: its last chunk is cut again, as the first of the next piece.
             yield from spans[:-1] or spans
             begin = spans[-1][0] if len(spans) > 1 else spans[-1][1]
 
     def _fitting(self, text: str, start: int, end: int) -> Iterator[str]:
-        """Yields one part, or its halves where it is too long after all: a tokenizer may join what was cut apart."""
-        part = text[start:end]
-        if len(self._tokenizer.encode(part)) <= self.max_tokens:
-            yield part
-        elif len(part) == 1:
-            detail = f"the character {part!a} alone has more than {self.max_tokens} tokens; raise --max-tokens"
+        """Yields one chunk, or its halves where it is too long after all: a tokenizer may join what was cut apart."""
+        chunk = text[start:end]
+        if len(self._tokenizer.encode(chunk)) <= self.max_tokens:
+            yield chunk
+        elif len(chunk) == 1:
+            detail = f"the character {chunk!a} alone has more than {self.max_tokens} tokens; raise --max-tokens"
             raise ItemError(stage=Stage.SPLITTING, detail=detail)
         else:
-            middle = start + len(part) // 2
+            middle = start + len(chunk) // 2
             yield from self._fitting(text, start, middle)
             yield from self._fitting(text, middle, end)

@@ -1,6 +1,6 @@
 """Item -> Document: the text that is embedded, flat metadata that Chroma takes as it is, and a hash of both.
 
-With a splitter an item becomes several, its parts.
+With a splitter an item becomes several, its chunks.
 
 Whatever Chroma would reject, change in silence or choke on for good is found here, row by row, before any call is made.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from upsert_cli.documents.chunking import Splitter
-from upsert_cli.documents.chunks import AVERAGE_NUMBER, OBJECT_KEY, PART_KEY, Chunk, chunk_id, chunk_name
+from upsert_cli.documents.chunks import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, chunk_id, chunk_name
 from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, record_hash
 from upsert_cli.documents.metadata import MAX_KEYS, Value, flatten
 from upsert_cli.documents.references import read_reference, reference_of
@@ -25,7 +25,7 @@ from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item, field_at, without_field
 from upsert_cli.sources.json_text import canonical
 
-MAX_PART_METADATA = 64 << 10  # bytes as JSON of what every part of an item repeats
+MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of what every chunk of an item repeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +60,10 @@ class Recipe:
     """Numbers of a vector; 0 where it is not known."""
 
     splitter: Splitter | None = None
-    """Cuts the text of every item into parts; None: an item is one document."""
+    """Cuts the text of every item into chunks; None: an item is one document."""
 
     average: bool = False
-    """Whether an item's parts are followed by the mean of them."""
+    """Whether an item's chunks are followed by the mean of them."""
 
     @property
     def text_paths(self) -> tuple[str, ...]:
@@ -91,23 +91,23 @@ class Document(NamedTuple):
     vector: array[float] | None = None
     """The item's own, of 32-bit floats; None: the text is to be embedded."""
 
-    part: Chunk | None = None
-    """Which part of its item it is; None: it is all of it."""
+    chunk: Chunk | None = None
+    """Which chunk of its item it is; None: it is all of it."""
 
     @property
     def is_average(self) -> bool:
-        """Tells whether it is the mean of its item's parts."""
-        return self.part is not None and self.part.number == AVERAGE_NUMBER
+        """Tells whether it is the mean of its item's chunks."""
+        return self.chunk is not None and self.chunk.number == AVERAGE_NUMBER
 
     @property
-    def begins_item(self) -> bool:
+    def is_first_chunk(self) -> bool:
         """Tells whether it is the first of its item, but for the mean."""
-        return self.part is None or self.part.number == 0
+        return self.chunk is None or self.chunk.number == 0
 
     @property
-    def ends_item(self) -> bool:
+    def is_last_chunk(self) -> bool:
         """Tells whether it is the last of its item, but for the mean."""
-        return self.part is None or self.part.is_last
+        return self.chunk is None or self.chunk.is_last
 
 
 def make_document(item: Item, recipe: Recipe) -> Document:
@@ -127,44 +127,44 @@ def make_document(item: Item, recipe: Recipe) -> Document:
 
 
 def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document | None, Iterator[Document]]:
-    """Returns the document of the mean of an item's parts, if it is wanted, and its parts one by one.
+    """Returns the document of the mean of an item's chunks, if it is wanted, and its chunks one by one.
 
-    An item that brings its own vector has one part.
+    An item that brings its own vector has one chunk.
 
     Raises:
-        ItemError: As for `make_document`; also later, where a part cannot be made.
+        ItemError: As for `make_document`; also later, where a chunk cannot be made.
     """
     payload, vector = _own_vector(item, recipe)
     payload = with_texts(payload, recipe.text_paths)
     text = _text(payload, item, recipe)
     metadata, converted = _metadata(_without_text(payload, recipe), item, recipe)
-    converted += sum(key in metadata for key in (OBJECT_KEY, PART_KEY))  # the payload's own give way
-    texts = _with_last(iter([text]) if vector is not None else splitter.parts(text))
+    converted += sum(key in metadata for key in (OBJECT_KEY, CHUNK_KEY))  # the payload's own give way
+    texts = _with_last(iter([text]) if vector is not None else splitter.chunks(text))
     first, is_last = next(texts)
-    if not is_last and (size := len(canonical(metadata))) > MAX_PART_METADATA:
+    if not is_last and (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
         raise ItemError(stage=Stage.SPLITTING, detail=_too_much_metadata(size))
 
-    def document(number: int, part: str, *, is_last: bool, mean_of: str | None = None) -> Document:
-        own: dict[str, Value] = {OBJECT_KEY: item.object_id, PART_KEY: chunk_name(number)}
+    def document(number: int, chunk: str, *, is_last: bool, mean_of: str | None = None) -> Document:
+        own: dict[str, Value] = {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
         whole = metadata | own
         if vector is not None and mean_of is None:
             mean_of = vector.tobytes().hex()
-        upsert_hash = whole[HASH_KEY] = chunk_hash(part, whole, identity=recipe.identity, mean_of=mean_of)
+        upsert_hash = whole[HASH_KEY] = chunk_hash(chunk, whole, identity=recipe.identity, mean_of=mean_of)
         name = chunk_id(item.object_id, number)
         changed = converted if number == 0 else 0
-        return Document(name, part, whole, upsert_hash, item, changed, vector, Chunk(number, is_last))
+        return Document(name, chunk, whole, upsert_hash, item, changed, vector, Chunk(number, is_last))
 
-    def parts() -> Iterator[Document]:
+    def chunks() -> Iterator[Document]:
         yield document(0, first, is_last=is_last)
-        for number, (part, last) in enumerate(texts, start=1):
-            yield document(number, part, is_last=last)
+        for number, (chunk, last) in enumerate(texts, start=1):
+            yield document(number, chunk, is_last=last)
 
     if not recipe.average:
-        return None, parts()
+        return None, chunks()
     # Its document is what the text begins with, by which a reader knows it again.
     mean_of = canonical([text, splitter.max_tokens, splitter.overlap, None if vector is None else list(vector)])
     average = document(AVERAGE_NUMBER, first, is_last=False, mean_of=mean_of.decode())
-    return average._replace(vector=None), parts()
+    return average._replace(vector=None), chunks()
 
 
 def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
@@ -178,13 +178,13 @@ def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
 
 def _too_much_metadata(size: int) -> str:
     return (
-        f"the text has several parts, and its metadata, which each of them repeats, has {size} bytes as JSON; "
-        f"{MAX_PART_METADATA} are allowed; --metadata-fields takes less"
+        f"the text has several chunks, and its metadata, which each of them repeats, has {size} bytes as JSON; "
+        f"{MAX_CHUNK_METADATA} are allowed; --metadata-fields takes less"
     )
 
 
 def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """Returns a payload without what its parts have as their documents, unless the user asks for that."""
+    """Returns a payload without what its chunks have as their documents, unless the user asks for that."""
     if recipe.metadata_fields is not None:
         return payload
     for path in recipe.text_paths:

@@ -1,7 +1,7 @@
 """A record -> the hash that it carries: what differs of it tells what has to be written.
 
 Two halves in hex, `<text>.<metadata>`. Where an item brings its own vector, the first is `<text>+<vector>`; so is that
-of the mean of an item's parts, with a hash of the whole text. A part's ends with `#`. As it is stored, `~` and a check
+of the mean of an item's chunks, with a hash of the whole text. A chunk's ends with `#`. As stored, `~` and a check
 digit for each float of the metadata are added, before the `#`.
 """
 
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from upsert_cli.documents.check_digits import check_digits, guesses, has_floats, restored
-from upsert_cli.documents.chunks import PART_MARK, is_chunk
+from upsert_cli.documents.chunks import CHUNK_MARK, is_chunk
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.json_text import canonical
 
@@ -45,19 +45,19 @@ def record_hash(
 
 
 def chunk_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: str | None = None) -> str:
-    """Returns the hash of a part of an item.
+    """Returns the hash of a chunk of an item.
 
     Args:
         text: The document.
         metadata: Without the hash.
         identity: The model's.
-        mean_of: What the mean of all parts depends on; None: it is a part with a text of its own.
+        mean_of: What the mean of all chunks depends on; None: it is a chunk with a text of its own.
 
     Raises:
         ItemError: It is too large to be stored.
     """
     own = "" if mean_of is None else OWN_VECTOR + _digest("mean", mean_of.encode())
-    return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, '')}{PART_MARK}"
+    return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, '')}{CHUNK_MARK}"
 
 
 def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
     if not digits or not isinstance(hashed, str):
         return metadata
     plain = _without_digits(hashed)
-    mark = PART_MARK if is_chunk(plain) else ""
-    return metadata | {HASH_KEY: f"{plain.removesuffix(PART_MARK)}{FLOAT_MARK}{digits}{mark}"}
+    mark = CHUNK_MARK if is_chunk(plain) else ""
+    return metadata | {HASH_KEY: f"{plain.removesuffix(CHUNK_MARK)}{FLOAT_MARK}{digits}{mark}"}
 
 
 def is_same(stored: str, hashed: str) -> bool:
@@ -77,12 +77,12 @@ def is_same(stored: str, hashed: str) -> bool:
 
 def _without_digits(hashed: str) -> str:
     before, mark, after = hashed.partition(FLOAT_MARK)
-    return before + (PART_MARK if mark and is_chunk(after) else "")
+    return before + (CHUNK_MARK if mark and is_chunk(after) else "")
 
 
 def exact(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored record's metadata with its floats as they were before Chroma stored them."""
-    digits = str(metadata.get(HASH_KEY, "")).partition(FLOAT_MARK)[2].removesuffix(PART_MARK)
+    digits = str(metadata.get(HASH_KEY, "")).partition(FLOAT_MARK)[2].removesuffix(CHUNK_MARK)
     return restored(metadata, digits) if digits else dict(metadata)
 
 
@@ -103,7 +103,7 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
     if not isinstance(hashed, str):
         return f"it has no {HASH_KEY}"
     own = {key: value for key, value in exact(metadata).items() if key != HASH_KEY}
-    of_text, _, of_metadata = _without_digits(hashed).removesuffix(PART_MARK).partition(".")
+    of_text, _, of_metadata = _without_digits(hashed).removesuffix(CHUNK_MARK).partition(".")
     try:
         # The vector is left out: an index with the cosine keeps it at another length.
         if _text_hash(text, identity) != of_text.partition(OWN_VECTOR)[0]:
@@ -132,7 +132,7 @@ def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
         ItemError: It is too large to have one.
     """
     own = {key: value for key, value in metadata.items() if key != HASH_KEY}
-    mark = PART_MARK if is_chunk(metadata.get(HASH_KEY)) else ""
+    mark = CHUNK_MARK if is_chunk(metadata.get(HASH_KEY)) else ""
     return f"{_text_hash(text, identity)}.{next(_metadata_hashes(own, text))}{mark}"
 
 

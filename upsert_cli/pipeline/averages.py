@@ -45,13 +45,13 @@ class Averages:
             object_id = document.item.object_id
             if object_id not in wanted or document.is_average:
                 continue
-            if document.begins_item:
+            if document.is_first_chunk:
                 self._sums[object_id] = _zeros()
             if row not in vectors:
                 self._sums.pop(object_id, None)
             elif object_id in self._sums:
                 self._sums[object_id] = self._sums[object_id] + vectors[row]
-            if document.ends_item and (total := self._sums.pop(object_id, None)) is not None:
+            if document.is_last_chunk and (total := self._sums.pop(object_id, None)) is not None:
                 due[wanted[object_id]] = _normalised(total)
         return due
 

@@ -166,7 +166,7 @@ class _Gathering:
             else:
                 average, parts = split_item(row, self._recipe, self._recipe.splitter)
                 documents = _taken(parts, room)
-                if not documents[-1].ends_item and not self._is_superseded(row):
+                if not documents[-1].is_last_chunk and not self._is_superseded(row):
                     return _LongItem(row, average, documents, parts)
                 documents = documents if average is None else [average, *documents]
         except ItemError as error:
@@ -217,7 +217,7 @@ class _LongItem(NamedTuple):
         mean = () if self.average is None else (self.average,)
         ignored = IgnoredFields.of(self.item)
         try:
-            while not documents[-1].ends_item:
+            while not documents[-1].is_last_chunk:
                 yield _batch_of((*mean, *documents), next(numbers), read=0, after=before, goes_on=True)
                 documents = _taken(self.rest, pace.rows)
         except ItemError as error:

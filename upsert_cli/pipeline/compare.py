@@ -47,7 +47,7 @@ class InFlight:
 
     def enter(self, batch: Batch, ending: threading.Event) -> bool:
         """Waits until no batch in flight has an item that begins here, then adds it; False if the stream ends."""
-        beginning = frozenset(one.item.object_id for one in batch.documents if one.begins_item)
+        beginning = frozenset(one.item.object_id for one in batch.documents if one.is_first_chunk)
         with self._changed:
             while not ending.is_set():
                 if all(beginning.isdisjoint(other) for other in self._items.values()):
@@ -111,8 +111,8 @@ def compared(documents: Sequence[Document], collection: ComparableStore) -> Comp
 
 def present_chunks(documents: Iterable[Document]) -> dict[str, int]:
     """Returns how many parts each item has whose last one is among these; 0 for one that is a single record."""
-    ended = (one for one in documents if one.ends_item)
-    return {one.item.object_id: 0 if one.part is None else one.part.number + 1 for one in ended}
+    ended = (one for one in documents if one.is_last_chunk)
+    return {one.item.object_id: 0 if one.chunk is None else one.chunk.number + 1 for one in ended}
 
 
 def _of_taken(plan: Plan) -> dict[str, Reject]:
@@ -120,9 +120,9 @@ def _of_taken(plan: Plan) -> dict[str, Reject]:
     rejects: dict[str, Reject] = {}
     for document, verdict in zip(plan.batch.documents, plan.comparison.verdicts, strict=True):
         if verdict is Verdict.TAKEN:
-            whose = "a part of another item" if document.part is None else "another item, which is not split"
+            whose = "a part of another item" if document.chunk is None else "another item, which is not split"
             detail = f"the record {document.id} in the collection is {whose}; load one of them under another id"
-            stage = Stage.UPSERT if document.part is None else Stage.SPLITTING
+            stage = Stage.UPSERT if document.chunk is None else Stage.SPLITTING
             rejects.setdefault(document.item.object_id, Reject.of(document.item, stage=stage, detail=detail))
     return rejects
 

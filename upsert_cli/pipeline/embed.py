@@ -227,7 +227,7 @@ class _BatchWork:
 
 
 def _reject(document: Document, detail: str) -> Reject:
-    where = f"{document.id}: " if document.part is not None else ""
+    where = f"{document.id}: " if document.chunk is not None else ""
     return Reject.of(document.item, stage=Stage.INFERENCE, detail=f"{where}{detail}")
 
 

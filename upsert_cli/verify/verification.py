@@ -206,7 +206,7 @@ def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
         found.rows += batch.read
         comparison = compared(batch.documents, writer)
         for document in batch.documents:
-            if document.begins_item:
+            if document.is_first_chunk:
                 for one in wrong.pop(document.item.object_id, ()):
                     for rows in (found.missing, found.different, found.stale):
                         rows.pop(one, None)

@@ -53,7 +53,7 @@ class ChromaCollection:
         self._block = self._quotas.most_rows(min(WRITE_ROWS, collection.max_batch))
         self._read_block = self._quotas.most_rows(READ_ROWS)
         self._unflushed = unflushed  # whether rows may be queued that the index files lack
-        self._has_parts: bool | None = None  # None: nobody has looked yet
+        self._has_chunks: bool | None = None  # None: nobody has looked yet
 
     @classmethod
     def open(
@@ -125,10 +125,10 @@ class ChromaCollection:
         chroma = self._collection.chroma
         with understood(self._target):
             if any(parts.values()):
-                self._has_parts = True
-            elif self._has_parts is None:
-                self._has_parts = retrying_locks(lambda: may_have_chunks(chroma))
-            if not self._has_parts:
+                self._has_chunks = True
+            elif self._has_chunks is None:
+                self._has_chunks = retrying_locks(lambda: may_have_chunks(chroma))
+            if not self._has_chunks:
                 return {}
             return retrying_locks(lambda: find_stale_chunks(chroma, parts, average=average))
 

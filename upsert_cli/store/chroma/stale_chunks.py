@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.documents.chunks import AVERAGE_NUMBER, OBJECT_KEY, PART_KEY, is_chunk, owner_of
+from upsert_cli.documents.chunks import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, is_chunk, owner_of
 from upsert_cli.documents.hashing import HASH_KEY
 from upsert_cli.store.base import RecordRef
 from upsert_cli.store.chroma.row_faults import string_fault
@@ -39,7 +39,7 @@ def find_stale_chunks(chroma: Collection, parts: Mapping[str, int], *, average: 
 
 def may_have_chunks(chroma: Collection) -> bool:
     """Tells whether a collection may have parts of items: keys of those names may also be of an item's own."""
-    where: Any = {"$and": [{PART_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
+    where: Any = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
     return bool(chroma.get(where=where, limit=1, include=[])["ids"])
 
 

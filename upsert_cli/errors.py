@@ -662,79 +662,6 @@ class SpoolFailed(UpsertCliError):
         )
 
 
-class TextFieldMissing(UsageFault):
-    """Raised when the first item has none of the fields whose text is to be embedded."""
-
-    source: str
-    row: int
-    wanted: tuple[str, ...]
-    there: tuple[str, ...]
-    """Dotted paths of the fields that the payload has, the first few."""
-
-    beside: tuple[str, ...] = ()
-    """Of the fields that the row has beside an empty payload."""
-
-    def __str__(self) -> str:
-        where = f"{self.source}, row {self.row}"
-        wanted = " or ".join(f"`{name}`" for name in self.wanted)
-        if self.beside:
-            return (
-                f"{where}: it has no payload with {wanted}, but {_quoted(self.beside)}; "
-                f"--id-field object_id takes them as the payload, and --text-field names the text"
-            )
-        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
-        return f"{where}: the payload has no {wanted}, {there}; --text-field names the text"
-
-
-class IdFieldMissing(UsageFault):
-    """Raised when none of the first rows has the field that the id is to be taken from."""
-
-    source: str
-    row: int
-    wanted: str
-    there: tuple[str, ...]
-    """Dotted paths of the fields that the row has, the first few."""
-
-    def __str__(self) -> str:
-        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
-        return (
-            f"{self.source}, row {self.row}: there is no `{self.wanted}`, {there}; "
-            f"--id-field names the id, --id-from row or hash makes one where there is none"
-        )
-
-
-class FieldsMissing(UsageFault):
-    """Raised when none of the first items has a field that an option names."""
-
-    source: str
-    row: int
-    option: str
-    """Such as `--template`."""
-
-    wanted: tuple[str, ...]
-    there: tuple[str, ...]
-    """Dotted paths of the fields that the payload has, the first few."""
-
-    def __str__(self) -> str:
-        there = f"it has {_quoted(self.there)}" if self.there else "it is empty"
-        return (
-            f"{self.source}, row {self.row}: the payload has no {_quoted(self.wanted)}, {there}; "
-            f"correct {self.option}, which takes dotted paths"
-        )
-
-
-class RowIdsRepeat(UsageFault):
-    """Raised when ids are to be made of file and row, and two files have the same name."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return (
-            f"two files are called {self.name}, so --id-from row would give their rows the same ids; "
-            f"rename one of them, or use --id-from hash"
-        )
-
-
 class BadTemplate(UsageFault):
     """Raised when a template cannot be understood."""
 
@@ -746,22 +673,6 @@ class BadTemplate(UsageFault):
             f"--template {self.template!r}: {self.reason}; it takes `{{field}}` or `{{outer.inner}}`, "
             f"and `{{{{` and `}}}}` for the braces themselves"
         )
-
-
-class BadMapping(UsageFault):
-    """Raised when what says how to read a file cannot be understood."""
-
-    where: str
-    """A file of `--map`, or an option."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.reason}"
-
-
-def _quoted(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 class SplitterMissing(UpsertCliError):

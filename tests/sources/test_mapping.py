@@ -13,13 +13,9 @@ from tests.support.reading import item, reject, sources_of, write_lines
 from upsert_cli.documents.document import Document, Recipe, make_document
 from upsert_cli.documents.hashing import stored_fault
 from upsert_cli.errors import (
-    BadMapping,
     BadTemplate,
-    FieldsMissing,
-    IdFieldMissing,
     ItemError,
-    RowIdsRepeat,
-    TextFieldMissing,
+    UsageFault,
 )
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.mapping import read_mapping
@@ -246,16 +242,16 @@ def test_the_first_item_shows_what_fields_there_are(tmp_path: Path) -> None:
     """Where the first item has no text field, the message names those that it has, by the paths to ask for them."""
     payload = {"title": "T", "body": {"de": "B", "en": "B"}, "empty": {}}
     path = _lines(tmp_path, {"object_id": "a", "payload": payload})
-    with pytest.raises(TextFieldMissing) as caught:
+    with pytest.raises(UsageFault) as caught:
         _check(path, text_fields=("text", "body.fr"))
     assert str(caught.value) == (
         f"{path}, row 1: the payload has no `text` or `body.fr`, "
         "it has `title`, `body.de`, `body.en`, `empty`; --text-field names the text"
     )
     assert caught.value.exit_code == 2
-    with pytest.raises(TextFieldMissing, match="it is empty"):
+    with pytest.raises(UsageFault, match="it is empty"):
         _check(_lines(tmp_path, {"object_id": "a"}))
-    with pytest.raises(TextFieldMissing, match="no payload with `text`, but `text`; --id-field object_id takes them"):
+    with pytest.raises(UsageFault, match="no payload with `text`, but `text`; --id-field object_id takes them"):
         _check(_lines(tmp_path, {"object_id": "a", "text": "x"}))
 
 
@@ -269,7 +265,7 @@ def test_an_id_field_that_no_row_has(tmp_path: Path) -> None:
     """Where none of the first rows has the field of the id, the fields that there are are named; one is enough."""
     path = _lines(tmp_path, {"id": 1, "text": "x"}, {"id": 2, "text": "y", "meta": {"key": "k"}})
     for options, wanted in (({}, "object_id"), ({"id_field": "key"}, "key")):
-        with pytest.raises(IdFieldMissing, match=f"row 1: there is no `{wanted}`, it has `id`, `text`") as caught:
+        with pytest.raises(UsageFault, match=f"row 1: there is no `{wanted}`, it has `id`, `text`") as caught:
             _check(path, **options)
         assert caught.value.exit_code == 2
     _check(path, id_field="meta.key")
@@ -289,7 +285,7 @@ def test_an_id_field_that_no_row_has(tmp_path: Path) -> None:
 def test_a_field_that_no_first_item_has(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     """A field that an option names has to be in one of the first rows, but not in all of them."""
     rows = [{"id": 1, "title": "T", "body": "B"}, {"id": 2, "title": "T"}]
-    with pytest.raises(FieldsMissing, match=message) as caught:
+    with pytest.raises(UsageFault, match=message) as caught:
         _check(_lines(tmp_path, *rows), id_field="id", **options)
     assert caught.value.exit_code == 2
     _check(_lines(tmp_path, *reversed(rows)), id_field="id", template="{title} {body}", metadata_fields=("body",))
@@ -299,7 +295,7 @@ def test_files_of_one_name_get_no_ids_of_their_rows(tmp_path: Path) -> None:
     """Two files of the same name in two folders would get the same ids, so that is refused."""
     (tmp_path / "sub").mkdir()
     paths = [_lines(folder, {"text": "x"}) for folder in (tmp_path, tmp_path / "sub")]
-    with pytest.raises(RowIdsRepeat, match="two files are called a"):
+    with pytest.raises(UsageFault, match="two files are called a"):
         _check(*paths, id_from="row")
     _check(*paths, id_from="hash")
 
@@ -360,7 +356,7 @@ def test_a_map_says_what_options_would(tmp_path: Path) -> None:
 )
 def test_a_map_that_is_not_understood(tmp_path: Path, text: str, reason: str) -> None:
     """A file of a mapping that cannot be right is a fault of usage that says which line of it to change."""
-    with pytest.raises(BadMapping, match=reason) as caught:
+    with pytest.raises(UsageFault, match=reason) as caught:
         _map(tmp_path, text)
     assert caught.value.exit_code == 2
     assert "map.toml" in str(caught.value)
@@ -369,7 +365,7 @@ def test_a_map_that_is_not_understood(tmp_path: Path, text: str, reason: str) ->
 def test_options_that_contradict_each_other() -> None:
     """An id from a field and a made one exclude each other, and a list of fields may have no empty name."""
     for given in ({"id_field": "a", "id_from": "row"}, {"metadata_fields": ("a", "", "b")}):
-        with pytest.raises(BadMapping):
+        with pytest.raises(UsageFault):
             read_mapping(None, NOTHING | given)
 
 

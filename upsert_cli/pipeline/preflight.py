@@ -1,10 +1,10 @@
-"""The first rows of the sources -> whether the mapping fits them, before there is a task."""
+"""Checks of the first rows, before there is a task: do ids, texts and fields stand where the options say?"""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -12,7 +12,7 @@ from upsert_cli.documents.document import Recipe
 from upsert_cli.documents.metadata import SHOWN_KEY
 from upsert_cli.documents.references import names_reference
 from upsert_cli.documents.text_fields import template_fields
-from upsert_cli.errors import FieldsMissing, IdFieldMissing, RowIdsRepeat, TextFieldMissing
+from upsert_cli.errors import UsageFault
 from upsert_cli.sources.forms import DEFAULT_ID_FIELD, ITEM_FIELDS
 from upsert_cli.sources.item import Item, Reject, field_at
 from upsert_cli.sources.rows import Rows
@@ -25,98 +25,106 @@ _ABSENT = object()
 
 
 def check_first_rows(rows: Rows, *, recipe: Recipe) -> None:
-    """Makes sure that ids and texts are where they are looked for, and that every field that is named is there.
-
-    Args:
-        rows: What is to be loaded.
-        recipe: What else of the mapping there is.
+    """Check that ids and texts are found, and that every field that an option names exists.
 
     Raises:
-        TextFieldMissing: The first item has none of the text fields.
-        IdFieldMissing: None of the first rows has the field of the id.
-        FieldsMissing: None of the first items has a field that an option names.
-        RowIdsRepeat: Ids are to be made of file and row, and two files have the same name.
+        UsageFault: None of the first rows has the field of the id, the first item has none of the text fields, none of
+            the first items has a field that an option names, or two files of one name would get the same row ids.
         SourceUnreadable: The first file cannot be read at all.
     """
-    id_field = rows.id_field or DEFAULT_ID_FIELD
     if rows.id_from == "row":
-        _check_names(rows.sources)
-    unseen = _named_fields(recipe)
-    first: Item | None = None
+        _check_file_names(rows.sources)
+    probed = itertools.islice(rows.probe(), PROBED_ROWS)
+    found = _first_item(probed, id_field=None if rows.id_from is not None else rows.id_field or DEFAULT_ID_FIELD)
+    if found is None:
+        return
+    row, first = found
+    if recipe.template is None and isinstance(row, dict):
+        _check_text_fields(first, row, recipe)
+    _check_named_fields(first, (item for _, item in probed if isinstance(item, Item)), recipe)
+
+
+def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str | None) -> tuple[object, Item] | None:
+    """Return the first item with its row, or None if there is none; None for `id_field` if ids are made of the rows."""
     without_id: tuple[Reject, dict[str, Any]] | None = None
-    id_seen = False
-    for record, item in itertools.islice(rows.probe(), PROBED_ROWS):
+    for row, item in probed:
         if isinstance(item, Item):
-            if first is None and recipe.template is None and isinstance(record, dict):
-                _check_text_fields(item, record, recipe)
-            first = first or item
-            payload = item.payload or {}
-            unseen = {path: why for path, why in unseen.items() if field_at(payload, path, _ABSENT) is _ABSENT}
-            if not unseen:
-                return
-        elif not isinstance(record, dict):
+            return row, item
+        if id_field is None or not isinstance(row, dict):
             continue
-        elif field_at(record, id_field, _ABSENT) is not _ABSENT:
-            id_seen = True
+        if field_at(row, id_field, _ABSENT) is not _ABSENT:
+            id_field = None  # it exists, so its values are a matter of each row
         else:
-            without_id = without_id or (item, record)
-    if first is not None:
-        _refuse_unseen(first, unseen)
-    if without_id is not None and not id_seen and rows.id_from is None:
-        reject, record = without_id
-        raise IdFieldMissing(source=reject.source, row=reject.row, wanted=id_field, there=_first_paths(record))
-
-
-def _named_fields(recipe: Recipe) -> dict[str, str]:
-    """Returns the fields that have to be there, and which option names each."""
-    named = dict.fromkeys(recipe.metadata_fields or (), "--metadata-fields")
-    if recipe.template is not None:
-        named |= dict.fromkeys(template_fields(recipe.template), "--template")
-    if recipe.vector_field is not None:
-        named[recipe.vector_field] = "--vector-field"
-    return named
-
-
-def _refuse_unseen(first: Item, unseen: dict[str, str]) -> None:
-    if unseen:
-        option = next(iter(unseen.values()))
-        raise FieldsMissing(
-            source=first.source,
-            row=first.row,
-            option=option,
-            wanted=tuple(path for path, why in unseen.items() if why == option),
-            there=_first_paths(first.payload or {}),
+            without_id = without_id or (item, row)
+    if id_field is not None and without_id is not None:
+        reject, fields = without_id
+        raise UsageFault(
+            message=f"{reject.source}, row {reject.row}: there is no `{id_field}`, {_has(fields)}; "
+            f"--id-field names the id, --id-from row or hash makes one where there is none"
         )
+    return None
 
 
-def _check_text_fields(item: Item, record: dict[str, Any], recipe: Recipe) -> None:
+def _check_text_fields(item: Item, row: dict[str, Any], recipe: Recipe) -> None:
     payload = item.payload or {}
     if recipe.refs_root is not None and names_reference(item.item_info):
         return
-    if all(field_at(payload, name, _ABSENT) is _ABSENT for name in recipe.text_fields):
-        beside = {name: value for name, value in record.items() if name not in ITEM_FIELDS}
-        raise TextFieldMissing(
-            source=item.source,
-            row=item.row,
-            wanted=recipe.text_fields,
-            there=_first_paths(payload),
-            beside=() if payload else _first_paths(beside),
+    if any(field_at(payload, name, _ABSENT) is not _ABSENT for name in recipe.text_fields):
+        return
+    where, wanted = f"{item.source}, row {item.row}", " or ".join(f"`{name}`" for name in recipe.text_fields)
+    other_fields = {name: value for name, value in row.items() if name not in ITEM_FIELDS}
+    if other_fields and not payload:
+        raise UsageFault(
+            message=f"{where}: it has no payload with {wanted}, but {_quoted(_first_paths(other_fields))}; "
+            f"--id-field object_id takes them as the payload, and --text-field names the text"
+        )
+    raise UsageFault(message=f"{where}: the payload has no {wanted}, {_has(payload)}; --text-field names the text")
+
+
+def _check_named_fields(first: Item, others: Iterator[Item], recipe: Recipe) -> None:
+    """Read on until every field that an option names was seen once."""
+    missing = dict.fromkeys(recipe.metadata_fields or (), "--metadata-fields")
+    if recipe.template is not None:
+        missing |= dict.fromkeys(template_fields(recipe.template), "--template")
+    if recipe.vector_field is not None:
+        missing[recipe.vector_field] = "--vector-field"
+    for item in itertools.chain([first], others):
+        payload = item.payload or {}
+        missing = {path: option for path, option in missing.items() if field_at(payload, path, _ABSENT) is _ABSENT}
+        if not missing:
+            return
+    option = next(iter(missing.values()))
+    wanted = _quoted(path for path, why in missing.items() if why == option)
+    raise UsageFault(
+        message=f"{first.source}, row {first.row}: the payload has no {wanted}, {_has(first.payload or {})}; "
+        f"correct {option}, which takes dotted paths"
+    )
+
+
+def _check_file_names(sources: Sequence[Source]) -> None:
+    names = Counter(PurePath(source.name).name for source in sources)
+    if repeated := [name for name, times in names.items() if times > 1]:
+        raise UsageFault(
+            message=f"two files are called {repeated[0]}, so --id-from row would give their rows the same ids; "
+            f"rename one of them, or use --id-from hash"
         )
 
 
-def _check_names(sources: Sequence[Source]) -> None:
-    names = Counter(PurePath(source.name).name for source in sources)
-    repeated = [name for name, times in names.items() if times > 1]
-    if repeated:
-        raise RowIdsRepeat(name=repeated[0])
+def _has(fields: dict[str, Any]) -> str:
+    paths = _first_paths(fields)
+    return f"it has {_quoted(paths)}" if paths else "it is empty"
 
 
-def _first_paths(values: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(itertools.islice(_paths(values), SHOWN_FIELDS))
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _first_paths(values: dict[str, Any]) -> list[str]:
+    return list(itertools.islice(_paths(values), SHOWN_FIELDS))
 
 
 def _paths(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yields what an option could name."""
+    """Yield the dotted path of each field, as an option could name it."""
     for name, value in values.items():
         if isinstance(value, dict) and value:
             yield from _paths(value, f"{prefix}{name}.")

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Terminal
-from upsert_cli.pipeline.orphan_search import OrphanSearch
+from upsert_cli.load.orphans import OrphanSearch
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import fingerprint
@@ -142,8 +141,8 @@ class _Held:
 def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[OrphanSearch, list[str]]:
     (folder / "a.jsonl").write_text(text)
     sources = [fingerprint(found) for found in find_files([str(folder / "a.jsonl")], given=None)]
-    search = OrphanSearch(Rows(sources=sources), scope="s")
-    return search, [member.id for block in search.run(_Held(held), threading.Event()) for member in block]
+    search = OrphanSearch(rows=Rows(sources=sources), scope="s")
+    return search, [member.id for block in search.run(_Held(held)) for member in block]
 
 
 def test_the_search_finds_just_what_is_missing(tmp_path: Path) -> None:
@@ -160,8 +159,8 @@ def test_a_row_without_an_id_makes_nothing_missing(tmp_path: Path) -> None:
     """A row that cannot be read may stand for any record, so the search ends there."""
     search, missing = _search(tmp_path, '{"object_id": "a"}\n{"object_id":\n', ["a", "b"])
     assert missing == []
-    assert search.unreadable is not None
-    assert search.unreadable[1] == 2
+    assert search.has_unreadable_row
+    assert (search.items, search.held) == (1, 0)
 
 
 # -- kills ---------------------------------------------------------------------------------------------------------

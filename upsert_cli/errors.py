@@ -212,61 +212,6 @@ class ScopeNeeded(UsageFault):
         )
 
 
-class TooManyToDelete(Refusal):
-    """Raised when more records would be deleted than `--max-delete` allows, before anything is written."""
-
-    task_id: str | None
-    """None in a dry run, which has no task to restart."""
-
-    collection: str
-    scope: str
-    missing: int
-    held: int
-    limit: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.missing:,} of the {self.held:,} records of the scope {self.scope} in the collection "
-            f"{self.collection} are not in the sources any more, more than --max-delete {self.limit} allows, so "
-            f"nothing was written; --dry-run --max-delete 100% names the first of them, and if all is as it should "
-            f"be, {self._remedy()}"
-        )
-
-    def _remedy(self) -> str:
-        if self.task_id is None:
-            return f"--max-delete {self.missing} allows it"
-        return f"`upsert-cli restart {self.task_id} --max-delete {self.missing}` deletes them"
-
-
-class NothingToKeep(Refusal):
-    """Raised when all records of a scope would be deleted since the sources hold no item at all."""
-
-    collection: str
-    scope: str
-    held: int
-
-    def __str__(self) -> str:
-        return (
-            f"the sources hold no item, and all {self.held:,} records of the scope {self.scope} in the collection "
-            f"{self.collection} would be deleted, which is never done; look at the sources, or load without "
-            f"--delete-missing"
-        )
-
-
-class SourceMovedOn(UpsertCliError):
-    """Raised when a source changed while it was loaded, so that nothing can be said to be missing in it."""
-
-    task_id: str
-    name: str
-    how: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name} changed while it was being read ({self.how}), so nothing was deleted; "
-            f"`upsert-cli restart {self.task_id} --from-start` reads it again"
-        )
-
-
 class CountsDoNotReconcile(UpsertCliError):
     """Raised when the tool's own sums do not add up, which must never be called done."""
 
@@ -635,18 +580,6 @@ class SourceChanged(Refusal):
         return (
             f"{self.name} changed since the task was last run ({self.how}), so its checkpoint means nothing; "
             f"{again} reads it anew"
-        )
-
-
-class ScratchUnusable(UpsertCliError):
-    """Raised when the ids that have to be remembered find no room in the temporary folder."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"the temporary folder ($TMPDIR, or else /var/tmp) cannot be used ({self.reason}); make room there or "
-            f"set TMPDIR to another folder, then restart the task"
         )
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support.reading import fuzz, sources_of, write_lines
 from upsert_cli.documents.document import Recipe
-from upsert_cli.errors import ScratchUnusable
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import StreamEnded
@@ -171,5 +171,5 @@ def test_no_room_for_the_ids(many: tuple[list[Source], Any], monkeypatch: pytest
 
     connect: Callable[..., sqlite3.Connection] = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", small)
-    with pytest.raises(ScratchUnusable, match=r"database or disk is full.*TMPDIR"), _superseding(*many):
+    with pytest.raises(UpsertCliError, match=r"database or disk is full.*TMPDIR"), _superseding(*many):
         raise AssertionError("there was room")

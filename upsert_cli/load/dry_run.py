@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
 from upsert_cli import embedding
+from upsert_cli.context import Unattended
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
@@ -20,14 +21,13 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
 from upsert_cli.load.create import Draft
 from upsert_cli.load.options import LoadRequest
-from upsert_cli.load.orphans import Deletion
+from upsert_cli.load.orphans import OrphanDeletion, SearchableStore
 from upsert_cli.load.outcomes import Outcomes
 from upsert_cli.load.resources import model_of, place_of_task, recipe_of, sources_of, target_of
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.compare import ComparableStore, InFlight, Plan, compare_batches
 from upsert_cli.pipeline.embed import embed_batches
 from upsert_cli.pipeline.ignored import NOTHING_IGNORED
-from upsert_cli.pipeline.orphan_search import RecordLister as Searched
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
 from upsert_cli.store.base import Comparison, RecordRef, RecordRefPage, Verdict
 from upsert_cli.store.writer import Writer
@@ -97,8 +97,8 @@ def dry_run_load(
         with _collection_of(journal, draft.task, model, warn=warn) as collection:
             try:
                 if options.delete_missing:
-                    deletion = Deletion(task=draft.task, options=options, sources=sources, is_rehearsal=True)
-                    for block in deletion.find(collection, wait=lambda: None):
+                    deletion = OrphanDeletion(task=draft.task, sources=sources, is_dry_run=True)
+                    for block in deletion.find(collection, context=Unattended()):
                         tally.add_missing(block)
             except SourceUnreadable:
                 tally.forget_missing()
@@ -140,7 +140,7 @@ def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: R
         writer.close()
 
 
-class _DryRunBatch(ComparableStore, Searched, Protocol):
+class _DryRunBatch(ComparableStore, SearchableStore, Protocol):
     """What a rehearsal asks of a collection."""
 
 

@@ -1,146 +1,192 @@
-"""What a task deletes: the records of its scope that its sources no longer hold.
+"""`--delete-missing`: the records of a scope that the sources no longer hold, from their search to their deletion.
 
-They are found before anything is written, so that what is too much is refused in time; then they are listed, and
-deleted once all rows are loaded and none was rejected. The list survives a crash as the checkpoint does; a record that
-changed since it was listed, by another load say, is left alone.
+They are searched before anything is written, so that a wrong file is refused in time. Then they are listed, and deleted
+once all rows are loaded and none was rejected. The list survives a crash as the checkpoint does. A record that changed
+since it was listed, by another load for example, is kept.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
-from upsert_cli.errors import JournalDamaged, NothingToKeep, SourceMovedOn, SourceUnreadable, TooManyToDelete
-from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.context import RunContext
+from upsert_cli.documents.chunks import is_chunk, owner_of
+from upsert_cli.errors import JournalDamaged, Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.orphan_list import OrphanList
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
-from upsert_cli.pipeline.orphan_search import OrphanSearch, RecordLister
+from upsert_cli.pipeline.id_set import IdSet
 from upsert_cli.pipeline.prefetch import run_ahead
+from upsert_cli.sources.item import Item
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import RecordRef
+from upsert_cli.store.base import RecordRef, RecordRefPage
 
-BLOCK_ROWS = 500  # records a request, which nothing interrupts: half a second of CPU
+SEARCH_ROWS = 1_000  # ids a transaction and records a request; more gain nothing
+DELETE_ROWS = 500  # records a request, which nothing interrupts: half a second of CPU
+
+
+class SearchableStore(Protocol):
+    """A collection that is searched for the records of a scope."""
+
+    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
+        """Return the records of a scope among the next `rows` records or fewer; a page without rows is the end."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Deletion:
-    """The deletions of one task."""
+class OrphanSearch:
+    """A search for the records of a scope that no row of the sources stands for, with its counts."""
+
+    rows: Rows
+    scope: str
+
+    items: int = 0
+    """Rows of the sources that have an id."""
+
+    held: int = 0
+    """Records of the scope."""
+
+    missing: int = 0
+    """Records of the scope that the sources do not hold."""
+
+    has_unreadable_row: bool = False
+    """A row without an id may stand for any record, so nothing is missing then."""
+
+    def run(self, store: SearchableStore) -> Iterator[list[RecordRef]]:
+        """Yield the missing records, in blocks that may be empty; the search can stop at each of them.
+
+        Args:
+            store: The collection, which no other process writes to.
+
+        Raises:
+            UpsertCliError: The temporary folder has no room for the ids.
+            SourceUnreadable: A file broke off or cannot be read any further.
+        """
+        with closing(IdSet()) as ids:
+            found = self._ids()
+            while block := list(itertools.islice(found, SEARCH_ROWS)):
+                ids.add(block)
+                yield []
+            if self.has_unreadable_row:
+                return
+            start = 0
+            while (page := store.members(self.scope, start=start, rows=SEARCH_ROWS)).rows:
+                start += page.rows
+                missing = [member for member in page.members if _item_of(member) not in ids]
+                self.held += len(page.members)
+                self.missing += len(missing)
+                yield missing
+
+    def _ids(self) -> Iterator[str]:
+        for row, _ in self.rows:
+            if not isinstance(row, Item):
+                self.has_unreadable_row = True
+                return
+            self.items += 1
+            yield row.object_id
+
+
+@dataclass(slots=True, kw_only=True)
+class OrphanDeletion:
+    """The deletion of the missing records by one task."""
 
     task: Task
-    options: LoadOptions
     sources: Sequence[Source]
-    is_rehearsal: bool = False
+    is_dry_run: bool = False
     """The task is not in the journal, so it cannot be restarted."""
 
     broken: SourceUnreadable | None = None
-    """Why the sources could not be searched; then nothing is deleted, and the load fails after the rows before."""
+    """The error that ended the search; nothing is deleted then, and the load fails after the rows before it."""
 
-    def find(self, collection: RecordLister, *, wait: Callable[[], None]) -> Generator[list[RecordRef], None, None]:
-        """Yields the records to delete, in blocks; none where a row of the sources cannot be read.
-
-        Args:
-            collection: As it is before the load.
-            wait: Called in the waits of the calling thread; may raise to end the search.
+    def find(self, store: SearchableStore, *, context: RunContext) -> Iterator[list[RecordRef]]:
+        """Yield the records to delete, in blocks; nothing if a row of the sources cannot be read.
 
         Raises:
-            TooManyToDelete: They are more than the user allows.
-            NothingToKeep: The sources hold nothing.
+            Refusal: They are more than the user allows, or the sources hold no item.
             SourceUnreadable: A source broke off.
         """
-        options, ending = self.options, threading.Event()
-        scope = options.scope or ""
-        search = OrphanSearch(options.rows(self.sources), scope=scope)
-        found = run_ahead(search.run(collection, ending), depth=1, ending=ending, wait=wait)
+        search = OrphanSearch(rows=self.task.options.rows(self.sources), scope=self.task.options.scope or "")
+        found = run_ahead(search.run(store), depth=1, ending=threading.Event(), wait=context.check)
         with closing(found):
-            yield from found
-        place = {"collection": self.task.collection, "scope": scope}
+            yield from filter(None, found)
+        records = f"records of the scope {search.scope} in the collection {self.task.collection}"
         if search.missing and not search.items:
-            raise NothingToKeep(held=search.held, **place)
-        if options.exceeds_max_delete(search.missing, search.held):
-            task_id = None if self.is_rehearsal else self.task.id
-            raise TooManyToDelete(
-                task_id=task_id, missing=search.missing, held=search.held, limit=options.max_delete, **place
+            raise Refusal(
+                message=f"the sources hold no item, and all {search.held:,} {records} would be deleted, which is never "
+                f"done; look at the sources, or load without --delete-missing"
+            )
+        limit = self.task.options.max_delete
+        if self.task.options.exceeds_max_delete(search.missing, search.held):
+            restart = f"`upsert-cli restart {self.task.id} --max-delete {search.missing}` deletes them"
+            remedy = f"--max-delete {search.missing} allows it" if self.is_dry_run else restart
+            raise Refusal(
+                message=f"{search.missing:,} of the {search.held:,} {records} are not in the sources any more, more "
+                f"than --max-delete {limit} allows, so nothing was written; --dry-run --max-delete 100% names the "
+                f"first of them, and if all is as it should be, {remedy}"
             )
 
-    def prepare(
-        self,
-        committer: Committer,
-        collection: RecordLister,
-        *,
-        is_empty: bool,
-        wait: Callable[[], None],
-        report: Callable[[str], None],
-    ) -> None:
-        """Lists what is to be deleted, unless an attempt before did so, or the collection is empty."""
+    def prepare(self, committer: Committer, store: SearchableStore, *, is_empty: bool, context: RunContext) -> None:
+        """List the records to delete, unless an earlier attempt did so or the collection is empty."""
         if committer.has_list:
             return
         if is_empty:
             committer.listed(0)
             return
-        report("looking for records that the sources no longer hold")
+        context.info("looking for records that the sources no longer hold")
         missing = 0
         try:
-            with OrphanList.making(committer.missing_path) as listing:
-                for block in self.find(collection, wait=wait):
-                    listing.add(block)
+            with OrphanList.making(committer.missing_path) as orphans:
+                for block in self.find(store, context=context):
+                    orphans.add(block)
                     missing += len(block)
         except SourceUnreadable as error:
             self.broken = error
             return
         committer.listed(missing)
         if missing:
-            report(f"{missing:,} records are to be deleted once all rows are loaded")
+            context.info(f"{missing:,} records are to be deleted once all rows are loaded")
 
-    def carry_out(
-        self,
-        committer: Committer,
-        delete: Callable[[Sequence[RecordRef]], Sequence[str]],
-        *,
-        between: Callable[[], None],
-        warn: Callable[[str], None],
-    ) -> None:
-        """Deletes what is on the list, unless a row was rejected: what that one stands for may be any record.
+    def due(self, committer: Committer, *, context: RunContext) -> Iterator[list[RecordRef]]:
+        """Yield the listed records in blocks, each to be deleted and committed before the next one.
 
-        Args:
-            committer: Tells how far an attempt before came, and is told of each block.
-            delete: Deletes records, and returns the ids of those that it left since they have changed.
-            between: Called before each block; may raise to leave the others undeleted.
-            warn: Told why nothing is deleted.
+        Nothing is yielded if a row was rejected, since it may stand for any record.
 
         Raises:
-            SourceUnreadable: They could not be searched.
-            SourceMovedOn: The sources are not what was searched any more.
-            JournalDamaged: The list cannot be read.
+            SourceUnreadable: The sources could not be searched.
+            UpsertCliError: A source has changed since it was searched.
+            JournalDamaged: The list cannot be read, or is not complete.
         """
         if self.broken is not None:
             raise self.broken
         if failed := committer.checkpoint.counts.failed:
             items = "item was" if failed == 1 else "items were"
-            warn(f"nothing was deleted, since {failed:,} {items} rejected, and what they stand for may be any record")
+            context.warning(
+                f"nothing was deleted, since {failed:,} {items} rejected, and what they stand for may be any record"
+            )
             return
         for source in self.sources:
             if (change := source.change()) is not None:
-                raise SourceMovedOn(task_id=self.task.id, name=source.name, how=change)
-        for block in _blocks(committer):
-            between()
-            committer.deleted(len(block), changed=len(delete(block)))
-        checkpoint = committer.checkpoint
-        if checkpoint.unlisted != checkpoint.missing:
-            reason = (
-                f"it holds {checkpoint.unlisted} records of {checkpoint.missing}; "
-                f"`upsert-cli restart {self.task.id} --from-start` makes it anew"
-            )
-            raise JournalDamaged(path=str(committer.missing_path), reason=reason)
-
-
-def _blocks(committer: Committer) -> Iterator[list[RecordRef]]:
-    """Yields what is still to be deleted."""
-    checkpoint = committer.checkpoint
-    if checkpoint.missing:
-        left = OrphanList.read(committer.missing_path, start=checkpoint.unlisted)
-        while block := [RecordRef(*one) for one in itertools.islice(left, BLOCK_ROWS)]:
+                raise UpsertCliError(
+                    message=f"{source.name} changed while it was being read ({change}), so nothing was deleted; "
+                    f"`upsert-cli restart {self.task.id} --from-start` reads it again"
+                )
+        start, missing = committer.checkpoint.unlisted, committer.checkpoint.missing or 0
+        left = OrphanList.read(committer.missing_path, start=start) if missing else iter(())
+        while block := [RecordRef(*one) for one in itertools.islice(left, DELETE_ROWS)]:
+            context.check()
             yield block
+        if (deleted := committer.checkpoint.unlisted) != missing:
+            raise JournalDamaged(
+                path=str(committer.missing_path),
+                reason=f"it holds {deleted} records of {missing}; "
+                f"`upsert-cli restart {self.task.id} --from-start` makes it again",
+            )
+
+
+def _item_of(member: RecordRef) -> str:
+    return owner_of(member.id)[0] if is_chunk(member.hash) else member.id

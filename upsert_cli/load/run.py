@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.delivery import Delivery
 from upsert_cli.load.observer import Observer
-from upsert_cli.load.orphans import Deletion
+from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.overlap import Overlap
 from upsert_cli.load.resources import (
     find_model_patiently,
@@ -41,7 +41,7 @@ from upsert_cli.load.timeline_recorder import TimelineRecorder
 from upsert_cli.load.waiting import Lookout
 from upsert_cli.load.write import delete_stale_chunks
 from upsert_cli.sources.item import Position
-from upsert_cli.store.base import Opened, RecordRef
+from upsert_cli.store.base import Opened
 from upsert_cli.store.writer import Writer
 
 
@@ -130,6 +130,7 @@ class _Attempt:
         self._began = time.monotonic()
         self._is_shared = place_of_task(journal, task).is_shared
         self._lookout = Lookout(stopping, observer, self._progress, is_shared=self._is_shared)
+        self._context = _LookoutContext(self._lookout, observer, self._progress)
 
     def run(self) -> None:
         """Loads everything from the checkpoint on."""
@@ -157,8 +158,7 @@ class _Attempt:
                 opened, deletion = self._open(writer)
                 self._load_in_units(model, is_empty=not opened.count)
             if deletion is not None:
-                delete = partial(self._delete, writer)
-                deletion.carry_out(self._committer, delete, between=self._stopping.check, warn=self._observer.noted)
+                self._delete(deletion, writer)
             self._progress.stage = "flushing"
             with self._progress.busy("flushing"), self._lookout.writing():
                 writer.close()
@@ -168,7 +168,7 @@ class _Attempt:
         self._check_sources()
         self._committer.check_complete()
 
-    def _open(self, writer: Writer) -> tuple[Opened, Deletion | None]:
+    def _open(self, writer: Writer) -> tuple[Opened, OrphanDeletion | None]:
         """Waits until the collection is open, and returns what is to be deleted of it in the end as well."""
         with self._progress.busy("opening"):
             opened = writer.opened()
@@ -180,7 +180,7 @@ class _Attempt:
 
     def _load(
         self, model: Model, recipe: Recipe, writer: Writer, only: Iterator[tuple[str, int]] | None
-    ) -> Deletion | None:
+    ) -> OrphanDeletion | None:
         with self._progress.busy("opening"):
             leased = writer.leased()
         stream = self._stages.run(
@@ -233,24 +233,24 @@ class _Attempt:
                 wait=self._lookout.wait,
             )
 
-    def _prepare_deletion(self, writer: Writer, *, is_empty: bool) -> Deletion | None:
+    def _prepare_deletion(self, writer: Writer, *, is_empty: bool) -> OrphanDeletion | None:
         """Finds out what is to be deleted, before anything is written."""
         if not self._options.delete_missing:
             return None
         self._progress.stage = "searching"
-        deletion = Deletion(task=self._task, options=self._options, sources=self._sources)
+        deletion = OrphanDeletion(task=self._task, sources=self._sources)
         with self._progress.busy("searching"):
-            deletion.prepare(
-                self._committer, writer, is_empty=is_empty, wait=self._lookout.wait, report=self._observer.told
-            )
+            deletion.prepare(self._committer, writer, is_empty=is_empty, context=self._context)
         return deletion
 
-    def _delete(self, writer: Writer, members: Sequence[RecordRef]) -> Sequence[str]:
-        self._progress.stage = "deleting"
-        self._progress.counts = self._committer.checkpoint.counts
-        self._observer.progressed(self._progress)
-        with self._progress.busy("deleting"), self._lookout.writing():
-            return writer.delete(members)
+    def _delete(self, deletion: OrphanDeletion, writer: Writer) -> None:
+        for block in deletion.due(self._committer, context=self._context):
+            self._progress.stage = "deleting"
+            self._progress.counts = self._committer.checkpoint.counts
+            self._observer.progressed(self._progress)
+            with self._progress.busy("deleting"), self._lookout.writing():
+                changed = writer.delete(block)
+            self._committer.deleted(len(block), changed=len(changed))
 
     def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
         """Writes how the attempt ended into the task's record."""
@@ -296,3 +296,13 @@ class _Attempt:
         """Starts the other writers of a load into a server; the first one has the lease, and made the collection."""
         count = self._options.writers - 1 if self._is_shared else 0
         return [stack.enter_context(writer.helper(told=self._lookout.say)) for _ in range(count)]
+
+
+class _LookoutContext:
+    """The context of an attempt."""
+
+    def __init__(self, lookout: Lookout, observer: Observer, progress: Progress) -> None:
+        self.progress = progress
+        self.check = lookout.wait
+        self.info = observer.told
+        self.warning = observer.noted

@@ -56,7 +56,7 @@ def superseded_by_later_rows(
         ending: Set by anyone to end the pass early.
 
     Raises:
-        ScratchUnusable: There is no room for the ids.
+        UpsertCliError: The temporary folder has no room for the ids.
         SourceUnreadable: A file broke off or cannot be read any further.
         StreamEnded: `ending` was set.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from upsert_cli.lean_imports import lean_imports, unchecked_overrides
+from upsert_cli.lean_imports import lean_imports
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def connect_folder(path: str) -> Client:
     """Opens the Chroma in a folder."""
-    with lean_imports(), unchecked_overrides():
+    with lean_imports():
         import chromadb
         from chromadb.config import Settings
 
@@ -30,7 +30,7 @@ def connect_folder(path: str) -> Client:
 
 def connect_server(session: HttpSession, url: str, *, tenant: str, database: str) -> Client:
     """Connects to a Chroma server through a session of ours."""
-    with lean_imports(), unchecked_overrides():
+    with lean_imports():
         import chromadb.api.client
         from chromadb.auth import UserIdentity
         from chromadb.config import Settings

@@ -1,4 +1,4 @@
-"""The program: `upsert-cli`, and the same as `python -m upsert_cli`."""
+"""The program, `upsert-cli` or `python -m upsert_cli`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from upsert_cli.signals import end_at_once
 
 
 def main() -> None:
-    """Run the command line; a signal ends the program from its first moment on, and prints no traceback."""
+    """Run the command line; from the start, a signal ends the program without a traceback."""
     end_at_once()
     from upsert_cli.cli import main as run  # takes much longer than setting the handlers
 

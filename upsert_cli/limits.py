@@ -1,4 +1,4 @@
-"""What the system gives this process: open files, memory and the time, named where they are the reason of a failure."""
+"""Limits that the system sets: open files, memory and the clock; a failure that one of them causes names it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from upsert_cli.errors import UpsertCliError
 
-NEEDED_FILES = 64  # descriptors that a load may need at the same time; 24 are too few for Chroma alone
+NEEDED_FILES = 64  # descriptors that a load may need at a time; Chroma alone needs more than 24
 USUAL_FILES = 1_024  # descriptors, the soft limit on most systems
-NEEDED_MEMORY = 640 << 20  # bytes of address space; what the default model and Chroma's client take
+NEEDED_MEMORY = 640 << 20  # bytes of address space that the default model and Chroma's client need
 
 SET_CLOCK = "set the clock (`date` shows it), then try again"
 
@@ -21,7 +21,7 @@ _MEMORY_WORDS = ("bad_alloc", "bad allocation", "cannot allocate memory", "faile
 
 
 def raise_file_limit() -> None:
-    """Allow this process the usual number of open files, where only its soft limit is lower."""
+    """Raise the soft limit of open files to the usual number, as far as the hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = USUAL_FILES if hard == resource.RLIM_INFINITY else min(USUAL_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -29,10 +29,10 @@ def raise_file_limit() -> None:
 
 
 def require_resources() -> None:
-    """Check that this process has what a model and Chroma need, before one of them fails for it.
+    """Check that this process may use the resources that a model and Chroma need.
 
     Raises:
-        UpsertCliError: It may open too few files, or use too little memory, or the clock is before 1970.
+        UpsertCliError: The limit of open files or memory is too low, or the clock is before 1970.
     """
     if time.time() < 0:
         raise UpsertCliError(
@@ -47,11 +47,11 @@ def require_resources() -> None:
 
 
 def limit_reached(error: BaseException, *, by_words: bool = False) -> UpsertCliError | None:
-    """Return what a failure means that a limit is the reason of, or None if it has another reason.
+    """Return an error that names the limit that caused a failure; None if the cause is not a limit.
 
     Args:
-        error: The failure; its causes count too.
-        by_words: Whether its text counts, as that of a library whose errors say no more.
+        error: The failure; its causes are examined too.
+        by_words: Whether to examine the text, for libraries whose errors have nothing else.
     """
     for each in _chain(error):
         text = str(each).lower() if by_words else ""
@@ -64,13 +64,13 @@ def limit_reached(error: BaseException, *, by_words: bool = False) -> UpsertCliE
 
 
 def memory_limit() -> int | None:
-    """Return the bytes of memory that this process may use; None without a limit."""
+    """Return how many bytes of memory this process may use; None without a limit."""
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
 
 
 def out_of_memory(what: str) -> UpsertCliError:
-    """Return the error for a failure for lack of memory, with the limit that this process has."""
+    """Return the error for a lack of memory, with the limit of this process."""
     limit = memory_limit()
     if limit is None:
         return UpsertCliError(

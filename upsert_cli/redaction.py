@@ -1,15 +1,12 @@
-"""Masks the secrets that this process was given, by their values, in whatever is printed, stored or reported.
+"""Masks the secrets that this process knows, by their values, in everything that is printed, stored or reported.
 
 Credentials come from variables and files, and addresses may hold passwords. Libraries quote them in errors, and servers
-send them back, also encoded. So the values are looked for, in the forms in which they travel, whatever quotes them.
+send them back, also encoded. So their values are looked for in every form in which they may appear.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import html
 import json
 import os
 import re
@@ -20,9 +17,9 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
 MASK = "***"
-SHORTEST = 6  # characters; shorter values are found in too many words
-SHORTEST_USER = 16  # characters of a user without a password that is taken to be a token
-REASON_CHARACTERS = 500  # of an error's message in ours; onnxruntime's may repeat whole inputs
+SHORTEST = 6  # characters; shorter values occur in too many ordinary words
+SHORTEST_USER = 16  # characters of a user name without a password that is taken for a token
+REASON_CHARACTERS = 500  # of an error's text in a message; onnxruntime may repeat whole inputs
 LARGEST_FILE = 1 << 16  # bytes of a file with credentials
 
 HEADERS = ("UPSERT_CLI_CHROMA_HEADERS", "UPSERT_CLI_CHROMA_HEADERS_FILE")
@@ -33,32 +30,32 @@ _DEFAULT_FILES = (
     "~/.cache/huggingface/token",
     "~/.ray/auth_token",
 )
-_IN_ADDRESS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/]+@")
-_USER = re.compile(r"(?<=://)([^\s/@:]+)@")
-_QUERY = re.compile(
-    r"(?P<address>(?<![\w.+-])(?:"
+
+# Compiled by `re` at their first use: that takes 2 ms, and most commands print no message.
+_IN_ADDRESS = r"(?<=://)[^\s/@:]*:[^\s/]+@"
+_USER = r"(?<=://)([^\s/@:]+)@"
+_QUERY = (
+    r"(?i)(?P<address>(?<![\w.+-])(?:"
     r"(?!s3:|gs:|az:)[a-z][a-z0-9+.-]*://[^\s?#\"'<>]*(?=\?|#[\w.~%$-]+=)"
-    # In an object's name or a glob, a question mark begins no query unless a name and a value follow; neither does it
-    # elsewhere, unless what comes before looks like an address whose scheme was misspelled or left out.
+    # A question mark in an object's name or a glob begins a query only if a name and a value follow. The same goes for
+    # text that looks like an address with a misspelled or missing scheme.
     r"|(?:[a-z0-9]+:/+|[\w-]+(?:\.[\w-]+)+(?::\d+)?/|[\w-]+:\d+/)[^\s?\"'<>]*(?=\?[\w.~%$-]+=)"
-    r"))[?#](?:[^\s\"'<>]|'(?=[^\s\"'<>),;:]))+(?<![),.;:])",
-    re.IGNORECASE,
+    r"))[?#](?:[^\s\"'<>]|'(?=[^\s\"'<>),;:]))+(?<![),.;:])"
 )
-_IS_SECRET = re.compile(
-    r"TOKEN(?!IZ|S|_BUDGET)|SECRET|PASSW|_P(WD|ASS)$|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY|_KEY$|CONNECTION_STRING"
-    r"|(^|_)SAS(_|$)|SIGNATURE|^SIG$|ACCOUNTKEY",
-    re.IGNORECASE,
+_SENSITIVE = (
+    r"(?i)TOKEN(?!IZ|S|_BUDGET)|SECRET|PASSW|_P(WD|ASS)$|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY|_KEY$|CONNECTION_STRING"
+    r"|(^|_)SAS(_|$)|SIGNATURE|^SIG$|ACCOUNTKEY"
 )
-_NAMES_FILE = re.compile(r"_(FILE|PATH)$", re.IGNORECASE)
-_PAIR = re.compile(r"([\w-]+)=([^;&\s]+)")
-_SETTING = re.compile(r"\s*[\"']?([\w-]+)[\"']?\s*[=:]\s*(.+?)\s*")
-_BASIC = re.compile(r"Basic\s+([A-Za-z0-9+/=_-]+)", re.IGNORECASE)
+_NAMES_FILE = r"(?i)_(FILE|PATH)$"
+_PAIR = r"([\w-]+)=([^;&\s]+)"
+_SETTING = r"\s*[\"']?([\w-]+)[\"']?\s*[=:]\s*(.+?)\s*"
+_BASIC = r"(?i)Basic\s+([A-Za-z0-9+/=_-]+)"
 
 _remembered: set[str] = set()
 
 
 def remember(values: Iterable[str]) -> None:
-    """Mask these values from now on, wherever they were read from."""
+    """Mask these values from now on, whatever they were read from."""
     for value in values:
         _remembered.update(_of_header(value))
 
@@ -66,7 +63,7 @@ def remember(values: Iterable[str]) -> None:
 def without_secrets(text: str) -> str:
     """Return `text` with the passwords in addresses and the values of all known secrets masked."""
     pattern = _pattern(frozenset(_secrets()))
-    text = _IN_ADDRESS.sub(f"{MASK}@", text)
+    text = re.sub(_IN_ADDRESS, f"{MASK}@", text)
     return text if pattern is None else pattern.sub(MASK, text)
 
 
@@ -81,6 +78,9 @@ def _pattern(secrets: frozenset[str]) -> re.Pattern[str] | None:
 
 def _forms(secret: str) -> Iterator[str]:
     """Yield a secret as it is, and as libraries, servers and logs write it."""
+    import base64
+    import html
+
     for text in {secret, unquote(secret), " ".join(secret.split())}:
         yield text
         for quoted in (quote(text), quote(text, safe=""), quote_plus(text)):
@@ -97,8 +97,8 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def in_message(text: str) -> str:
-    """Return `text` for a message: without secrets, and without the queries of addresses, which may hold others."""
-    return _QUERY.sub(r"\g<address>", without_secrets(text))
+    """Return `text` without secrets and without the queries of addresses, which may hold secrets that are not known."""
+    return re.sub(_QUERY, r"\g<address>", without_secrets(text))
 
 
 def error_line(error: BaseException) -> str:
@@ -116,7 +116,7 @@ def _secrets() -> Iterator[str]:
 
 @functools.lru_cache(maxsize=2)
 def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[str], frozenset[tuple[Path, bool]]]:
-    """Return the secrets in variables, and the files that hold others, each with whether it has headers."""
+    """Return the secrets in variables, and the files with further secrets, each with whether it holds headers."""
     found: set[str] = set()
     files = {(path, name in HEADERS) for name, path in variables if _is_file(name)}
     for name, value in variables:
@@ -124,7 +124,7 @@ def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[s
             continue
         if name in HEADERS:
             found.update(_of_headers(value))
-        elif _IS_SECRET.search(name):
+        elif re.search(_SENSITIVE, name):
             found.update(_of_text(value))
         if "://" in value:
             found.update(_of_address(value))
@@ -134,8 +134,8 @@ def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[s
 
 
 def _is_file(name: str) -> bool:
-    """Tell whether a variable names a file with a secret, which is no secret itself."""
-    return name in _FILES or bool(_NAMES_FILE.search(name) and (_IS_SECRET.search(name) or name in HEADERS))
+    """Tell whether a variable names a file with a secret; the path itself is no secret."""
+    return name in _FILES or bool(re.search(_NAMES_FILE, name) and (re.search(_SENSITIVE, name) or name in HEADERS))
 
 
 def _expanded(path: str) -> Path:
@@ -145,22 +145,22 @@ def _expanded(path: str) -> Path:
 
 
 def _of_text(value: str) -> Iterator[str]:
-    """Yield a value, each of its lines, and what is secret of a connection string or a query."""
+    """Yield a value, each of its lines, and the secrets in a connection string or a query."""
     lines = [line.strip() for line in value.splitlines()]
     yield from {value.strip(), *lines}
     yield from _of_pairs(value)
 
 
 def _of_pairs(value: str) -> Iterator[str]:
-    yield from (found for key, found in _PAIR.findall(value) if _IS_SECRET.search(key))
+    yield from (found for key, found in re.findall(_PAIR, value) if re.search(_SENSITIVE, key))
 
 
 def _of_address(value: str) -> Iterator[str]:
-    """Yield the passwords in addresses, as they stand there and as libraries send them."""
-    for match in _IN_ADDRESS.finditer(value):
+    """Yield the passwords in addresses, as written and as libraries send them."""
+    for match in re.finditer(_IN_ADDRESS, value):
         user, _, password = match.group()[:-1].partition(":")
         yield from (password, f"{user}:{password}", f"{unquote(user)}:{unquote(password)}")
-    yield from (user for user in _USER.findall(value) if len(user) >= SHORTEST_USER)
+    yield from (user for user in re.findall(_USER, value) if len(user) >= SHORTEST_USER)
     yield from _of_pairs(value.partition("?")[2])
 
 
@@ -170,17 +170,19 @@ def _of_headers(text: str) -> Iterator[str]:
 
 
 def _of_header(value: str) -> Iterator[str]:
-    """Yield the value of a header, the credentials after its scheme, and what they encode."""
+    """Yield the value of a header, the credentials after its scheme, and the decoded credentials."""
     found = {value, value.rpartition(" ")[2]}
-    if basic := _BASIC.fullmatch(value):
-        with suppress(binascii.Error, UnicodeDecodeError):
+    import base64
+
+    if basic := re.fullmatch(_BASIC, value):
+        with suppress(ValueError):  # of base64 as well as of UTF-8
             decoded = base64.b64decode(basic[1], altchars=b"-_").decode()
             found |= {decoded, decoded.partition(":")[2]}
     yield from (secret for secret in found if len(secret) >= SHORTEST)
 
 
 def _of_file(file: Path, *, has_headers: bool) -> tuple[str, ...]:
-    """Return what is secret of a file; nothing if it cannot be read, which is for its reader to report."""
+    """Return the secrets in a file; none if it cannot be read, which its reader reports."""
     try:
         status = file.stat()
     except (OSError, ValueError):
@@ -201,14 +203,14 @@ def _content_of(file: Path, _: int, size: int, *, has_headers: bool) -> tuple[st
 
 
 def _of_settings(text: str) -> Iterator[str]:
-    """Yield what is secret of a file of settings, or the whole of a file that has nothing but a secret."""
+    """Yield the secrets in a file of settings, or the whole content of a file that is just a secret."""
     with suppress(ValueError):
         value = json.loads(text)
         if isinstance(value, dict):
             yield from _of_object(value)
             return
-    pairs = [found.groups() for line in text.splitlines() if (found := _SETTING.fullmatch(line))]
-    secret = [value for key, value in pairs if _IS_SECRET.search(key)]
+    pairs = [found.groups() for line in text.splitlines() if (found := re.fullmatch(_SETTING, line))]
+    secret = [value for key, value in pairs if re.search(_SENSITIVE, key)]
     yield from secret or _of_text(text)
 
 
@@ -216,5 +218,5 @@ def _of_object(value: dict[str, Any]) -> Iterator[str]:
     for key, each in value.items():
         if isinstance(each, dict):
             yield from _of_object(each)
-        elif isinstance(each, str) and _IS_SECRET.search(key) and "://" not in each:
+        elif isinstance(each, str) and re.search(_SENSITIVE, key) and "://" not in each:
             yield from _of_text(each)

@@ -1,4 +1,4 @@
-"""Signals that ask the program to end, and the way in which it ends by one, also as PID 1 of a container."""
+"""Signals that end the program, and dying by one, also as PID 1 of a container."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 SIGNAL_BASE = 128  # shells report 128 and the signal's number
-INIT = 1  # the process id whose signals the kernel drops unless a handler is set
+INIT = 1  # the process whose signals the kernel drops unless a handler is set
 
 
 def die_by_signal(number: int) -> NoReturn:
-    """End this process by a signal, so that shells and CI systems see it; the caller flushes the streams."""
+    """End this process by a signal, so that shells and CI systems see the signal; the caller flushes the streams."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
     # PID 1 of a container gets here: the kernel ignores a signal's default action there.
@@ -24,7 +24,7 @@ def die_by_signal(number: int) -> NoReturn:
 
 
 def end_at_once() -> None:
-    """End the process at the first signal, without any clean-up; signals that are ignored stay ignored."""
+    """End the process at the first signal, without clean-up; ignored signals stay ignored."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, deadly_handler())
@@ -32,7 +32,7 @@ def end_at_once() -> None:
 
 def deadly_handler() -> _HANDLER:
     """Return the handler of a signal that ends the process at once."""
-    # The default action also works while the main thread is in a library's call, but not for PID 1.
+    # The default action also works while the main thread is in a library call, but not for PID 1.
     return _die if os.getpid() == INIT else signal.SIG_DFL
 
 

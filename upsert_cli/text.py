@@ -1,7 +1,7 @@
-"""Text that came from a file, an id or a path -> text that a terminal, a log and a CI system only show.
+"""Makes text from files, ids and paths safe to print: a terminal, a log or a CI system only shows it.
 
-Everything that the command line prints passes here, at the last moment, so that no escape sequence, no control or
-direction character and no line break of somebody else's ever has an effect.
+Everything that the command line prints passes through here last, so that no escape sequence, control character,
+direction character or line break in foreign text has an effect.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and is not looked at character by character
+_MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and needs no look at each character
 
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:)")
 _OLD_COMMAND = re.compile(r"#(?=#[A-Za-z0-9_-]*\[)")  # `##[error]`, `##vso[`, `##teamcity[`: obeyed anywhere in a line
 
 
 def safe(text: str) -> str:
-    r"""Returns `text` on one line, with every character that is not simply shown written as an escape (`\x1b`).
+    r"""Return `text` on one line, with every character that is not simply shown written as an escape (`\x1b`).
 
-    So is what would make a command of a CI system's: a colon that begins one of GitHub's, should the text be put at the
-    start of a line, and the first character of `##[`, which older runners, Azure's and TeamCity's look for.
+    Commands for CI systems are escaped too: the colon that begins a GitHub workflow command at the start of a line, and
+    the first character of `##[`, which Azure, TeamCity and older runners look for.
     """
     shown = _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text)
     return _OLD_COMMAND.sub(r"\\x23", _WORKFLOW_COMMAND.sub(r"\1\\x3a", shown))
 
 
 def safe_json(value: Any) -> str:
-    r"""Returns `value` as JSON on one line; what `safe` would escape is escaped as JSON does it (`\u001b`)."""
+    r"""Return `value` as JSON on one line; the characters that `safe` escapes are escaped as in JSON (`\u001b`)."""
     text = json.dumps(value, ensure_ascii=not _takes_unicode(), allow_nan=False, default=str)
     return _OLD_COMMAND.sub(r"\\u0023", _MAYBE_UNSAFE.sub(lambda match: _shown_in_json(match.group()), text))
 
 
 def tab_separated(rows: Iterable[Iterable[object]]) -> str:
-    """Returns rows for a pipe: one a line, never cut, and no tab or line break in a cell."""
+    """Return rows for a pipe: one per line, never truncated, and no tab or line break in a cell."""
     return "\n".join("\t".join(safe(str(cell)) for cell in row) for row in rows)
 
 
 def ellipsis() -> str:
-    """Return the mark for what is left out of a text on stdout."""
+    """Return the mark of a truncated text on stdout."""
     return "…" if _takes_unicode() else "..."
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
-    """Returns the counts of a task as a person reads them; zeros of the rarer kinds are left out."""
+    """Return the counts of a task for people; zeros of the rarer kinds are left out."""
     parts = [f"{counts['inserted']:,} inserted", f"{counts['updated']:,} updated", f"{counts['unchanged']:,} unchanged"]
     if counts["duplicate"]:
         parts.append(f"{counts['duplicate']:,} duplicate")
@@ -59,7 +59,7 @@ def counts_line(counts: Mapping[str, int]) -> str:
 
 
 def seconds_line(seconds: Mapping[str, float]) -> str:
-    """Returns the seconds that each stage was busy, the busiest first; the sum exceeds the total where they overlap."""
+    """Return the busy seconds of each stage, the busiest first; stages overlap, so the sum may exceed the total."""
     stages = sorted((name for name in seconds if name != "total"), key=lambda name: -seconds[name])
     parts = [f"{name} {seconds[name]:.1f}" for name in stages]
     return f"{', '.join(parts)}; {seconds.get('total', 0.0):.1f} in all"
@@ -70,7 +70,7 @@ def _takes_unicode() -> bool:
 
 
 def _harmless(character: str) -> bool:
-    # Python calls all spaces but the ASCII one unprintable; ideographic and no-break spaces are harmless.
+    # Python calls every space except the ASCII one unprintable; ideographic and no-break spaces are harmless.
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 

@@ -1,15 +1,15 @@
-"""Text files that a user writes for the tool: UTF-8 in every locale, with or without a byte-order mark."""
+"""Text files that users write for the tool: UTF-8 in every locale, with or without a byte-order mark."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-ENCODING = "utf-8-sig"  # editors on Windows begin a file with the mark
+ENCODING = "utf-8-sig"  # editors on Windows write the mark
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text.
+    """Return the text of a file.
 
     Raises:
         OSError: It cannot be read.
@@ -19,11 +19,11 @@ def read_text(path: Path) -> str:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Return the values of a file of TOML.
+    """Return the values in a TOML file.
 
     Raises:
         ValueError: It is not UTF-8, or not TOML.
     """
-    import tomllib  # 4 ms, which those without such a file need not wait for
+    import tomllib  # 4 ms, only for users who have such a file
 
     return tomllib.loads(content.decode(ENCODING))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import Terminal
 from tests.support.journal_tasks import make_task
 from upsert_cli.counts import Counts
-from upsert_cli.errors import MetricsNotWritten
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.report.prometheus import Ending, write_metrics
 
@@ -88,7 +88,7 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: str) -> 
     """What is not ours would be lost, so such a file is refused."""
     path = tmp_path / "node.prom"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(MetricsNotWritten, match=r"else than metrics|no metric of upsert-cli's"):
+    with pytest.raises(UpsertCliError, match=r"else than metrics|no metric of upsert-cli's"):
         write_metrics(path, _ending())
     assert path.read_bytes() == content.encode("utf-8", "surrogateescape")
 

@@ -381,16 +381,6 @@ class JournalDamaged(UpsertCliError):
         return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists what is lost"
 
 
-class MetricsNotWritten(UpsertCliError):
-    """Raised when the file of metrics cannot be written; the load itself is not touched by that."""
-
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"the metrics in {self.path} were not written, so they do not tell of this load: {self.reason}"
-
-
 class JournalBusy(UpsertCliError):
     """Raised when another process keeps a lock of the journal that is meant to be held for milliseconds."""
 
@@ -428,25 +418,6 @@ class LocksUnsupported(UpsertCliError):
             f"{self.path} cannot be locked, and without a lock two loads would destroy each other's work; "
             f"use a local disk on Linux or macOS"
         )
-
-
-class StdoutUnwritable(UpsertCliError):
-    """Raised when what was asked for cannot be printed."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return f"standard output cannot be written ({self.reason}); redirect it to a file or a pipe, then try again"
-
-
-class PageUnwritable(UpsertCliError):
-    """Raised when the page of a task cannot be written where it was asked for."""
-
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path} cannot be written ({self.reason}); make room or access, or name another with --html"
 
 
 # -- sources -----------------------------------------------------------------------------------------------------------
@@ -1259,71 +1230,3 @@ class PlaceUnusable(UpsertCliError):
 
     def __str__(self) -> str:
         return self.reason
-
-
-# -- settings ----------------------------------------------------------------------------------------------------------
-
-
-class ConfigUnreadable(UsageFault):
-    """Raised when a file of settings cannot be read, or is not TOML."""
-
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path} cannot be read ({self.reason}); it has to be TOML, or name another file with --config"
-
-
-class ConfigUntrusted(UsageFault):
-    """Raised when a file of settings that nobody named is, or could be, somebody else's."""
-
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path} is not used, since {self.reason}; make it yours (`chown`, `chmod go-w`), "
-            f"name it with --config if you trust it, or do without any with --config /dev/null"
-        )
-
-
-class UnknownSetting(UsageFault):
-    """Raised when a file of settings has a key that no option has."""
-
-    key: str
-    where: str
-    """Table and file: `[run] of /data/upsert-cli.toml`."""
-
-    nearest: str | None
-
-    def __str__(self) -> str:
-        meant = f", did you mean `{self.nearest}`?" if self.nearest else ";"
-        shown = "`upsert-cli config show --config /dev/null`"  # which reads no file, and so not this one
-        return f"`{self.key}` in {self.where} is no setting{meant} {shown} lists all settings"
-
-
-class BadSetting(UsageFault):
-    """Raised when a file of settings has a value of a wrong kind."""
-
-    key: str
-    where: str
-    needed: str
-    """Such as `true or false`."""
-
-    def __str__(self) -> str:
-        return f"`{self.key}` in {self.where} has to be {self.needed}"
-
-
-class UnknownProfile(UsageFault):
-    """Raised when no file of settings has the profile that is asked for."""
-
-    name: str
-    nearest: str | None
-    files: tuple[str, ...]
-    """Those that were read."""
-
-    def __str__(self) -> str:
-        if not self.files:
-            return f"there is no file of settings, so no profile {self.name!r}; --config names the file that has it"
-        meant = f", did you mean `{self.nearest}`?" if self.nearest else ";"
-        return f"no profile {self.name!r} in {' or '.join(self.files)}{meant} [profile.{self.name}] would make it one"

@@ -1,7 +1,7 @@
-"""Files of settings in TOML -> the value of each setting, and the file and table that it comes from.
+"""Settings from TOML files, each with the file and the table that it comes from.
 
-The keys are the options' names. At the top are those that every command takes, and each command has a table of its
-own: `[run]`, `[categories.run]`. `[profile.NAME]` holds the same once more, and beats the rest where it is chosen.
+The keys are the names of options. Options that every command takes stand at the top, and each command has a table:
+`[run]`, `[categories.run]`. `[profile.NAME]` holds the same again and beats the rest when the profile is chosen.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from upsert_cli.errors import BadSetting, ConfigUnreadable, ConfigUntrusted, UnknownProfile, UnknownSetting
+from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded, user_config_folder
 from upsert_cli.text_files import parse_toml
 
-PROJECT_FILE = "upsert-cli.toml"  # in the folder in which a command is typed
+PROJECT_FILE = "upsert-cli.toml"  # in the current folder
 USER_FILE = "config.toml"  # in the user's configuration folder
-PROFILES = "profile"  # the table of tables that are chosen by name
+PROFILES = "profile"  # the table whose tables are the profiles, by name
 
 Table = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """A value that a file gives."""
+    """A value from a file."""
 
     value: Any
     file: Path
@@ -36,44 +36,52 @@ class Setting:
     key: str
 
     @property
-    def place(self) -> str:
-        """Where it stands, in words."""
-        return _place(self.file, self.table)
+    def location(self) -> str:
+        """The table and the file, in words."""
+        return _location(self.file, self.table)
+
+    def must_be(self, needed: str) -> UsageFault:
+        """Return the error for a value of the wrong kind; `needed` names the right one, such as `true or false`."""
+        return UsageFault(message=f"`{self.key}` in {self.location} has to be {needed}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layer:
+class _Layer(NamedTuple):
+    """A file, or one profile in it."""
+
     file: Path
     prefix: tuple[str, ...]
+    """Empty for the file itself, `("profile", NAME)` for a profile."""
+
     top: Table
 
 
 class Configuration:
-    """The settings of all files that count, the strongest first."""
+    """The settings of all files in use, the strongest file first."""
 
     def __init__(self, contents: Mapping[Path, Table], profile: str | None = None) -> None:
-        """Takes the files' contents, the strongest file first.
+        """Choose the layers that count.
+
+        Args:
+            contents: The parsed files, the strongest first.
+            profile: The name of the profile to use.
 
         Raises:
-            UnknownProfile: No file has the profile.
+            UsageFault: No file has the profile.
         """
         self.files = tuple(contents)
-        self._base = [_Layer(file=file, prefix=(), top=top) for file, top in contents.items()]
-        self._layers = self._base
+        self._base = [_Layer(file, (), top) for file, top in contents.items()]
         self._profiles = [
-            _Layer(file=layer.file, prefix=(PROFILES, name), top=_table(layer, (PROFILES, name)))
+            _Layer(layer.file, (PROFILES, name), _table(layer, (PROFILES, name)))
             for layer in self._base
             for name in _table(layer, (PROFILES,))
         ]
-        if profile is not None:
-            chosen = [layer for layer in self._profiles if layer.prefix[1] == profile]
-            if not chosen:
-                known = sorted({layer.prefix[1] for layer in self._profiles})
-                raise UnknownProfile(name=profile, nearest=_nearest(profile, known), files=tuple(map(str, contents)))
-            self._layers = [*chosen, *self._base]
+        chosen = [layer for layer in self._profiles if layer.prefix[1] == profile]
+        if profile is not None and not chosen:
+            raise self._unknown_profile(profile)
+        self._layers = [*chosen, *self._base]
 
     def find(self, tables: Sequence[tuple[str, ...]], key: str) -> Setting | None:
-        """Returns a setting; of tables in which it may stand the first counts more, and a profile more than all."""
+        """Return the strongest value of a setting: profiles beat files, and earlier tables beat later ones."""
         for layer in self._layers:
             for path in tables:
                 for spelled, value in _table(layer, path).items():
@@ -83,61 +91,66 @@ class Configuration:
         return None
 
     def check(self, path: tuple[str, ...], *, settings: Collection[str], tables: Collection[str] = ()) -> None:
-        """Makes sure that a table, in the files and in all their profiles, has no keys but those.
+        """Check the keys of a table, in the files and in all their profiles.
 
         Args:
             path: The table; empty for the top of a file.
-            settings: The keys of values that it may have.
-            tables: The keys of tables that it may have.
+            settings: The keys that may have a value.
+            tables: The keys that may be tables.
 
         Raises:
-            UnknownSetting: It has another key.
-            BadSetting: It has a value for a table, or a table for a value.
+            UsageFault: A key is unknown, or has a value in place of a table, or the other way round.
         """
         for layer in (*self._base, *self._profiles):
-            inner = {*tables, PROFILES} if not path and not layer.prefix else set(tables)
-            where = _place(layer.file, ".".join((*layer.prefix, *path)))
+            inner = {*tables, PROFILES} if not path and not layer.prefix else {*tables}
+            location = _location(layer.file, ".".join((*layer.prefix, *path)))
             for key, value in _table(layer, path).items():
                 if dashed(key) not in {*settings, *inner}:
-                    known = {*settings, *inner}
-                    raise UnknownSetting(key=key, where=where, nearest=_nearest(dashed(key), known))
+                    raise _unknown_setting(key, location, known={*settings, *inner})
                 if isinstance(value, Mapping) and key not in inner:
-                    raise BadSetting(key=key, where=where, needed="a value, not a table")
+                    raise UsageFault(message=f"`{key}` in {location} has to be a value, not a table")
                 if not isinstance(value, Mapping) and dashed(key) not in settings:
-                    raise BadSetting(key=key, where=where, needed=f"a table, such as [{key}]")
+                    raise UsageFault(message=f"`{key}` in {location} has to be a table, such as [{key}]")
+
+    def _unknown_profile(self, profile: str) -> UsageFault:
+        if not self.files:
+            return UsageFault(
+                message=f"there is no settings file, so there is no profile {profile!r}; --config names the file"
+            )
+        meant = _did_you_mean(profile, {layer.prefix[1] for layer in self._profiles})
+        files = " or ".join(map(str, self.files))
+        return UsageFault(message=f"no profile {profile!r} in {files}{meant} [profile.{profile}] would define it")
 
 
 def read_configuration(given: Path | None, profile: str | None) -> Configuration:
-    """Reads the files that count: the one that is given, or else that of the folder and that of the user.
+    """Read the given file, or else the file of the current folder and that of the user.
 
     Raises:
-        ConfigUnreadable: A file cannot be read, or is not TOML.
-        ConfigUntrusted: A file that nobody named belongs to somebody else, or others may write to it.
-        UnknownProfile: No file has the profile.
+        UsageFault: A file cannot be read or is not TOML, a file that nobody named could be changed by others, or no
+            file has the profile.
     """
     if given is not None:
-        files = [(expanded(given).absolute(), False)]
-    else:
-        folder = user_config_folder()
-        names = [Path.cwd() / PROJECT_FILE, *([] if folder is None else [folder / USER_FILE])]
-        files = [(path, True) for path in names if _is_there(path)]
-    return Configuration({path: _read(path, found=found) for path, found in files}, profile)
+        path = expanded(given).absolute()
+        return Configuration({path: _read(path, found=False)}, profile)
+    folder = user_config_folder()
+    paths = [Path.cwd() / PROJECT_FILE, *([] if folder is None else [folder / USER_FILE])]
+    return Configuration({path: _read(path, found=True) for path in paths if _exists(path)}, profile)
 
 
 def dashed(key: str) -> str:
-    """Returns a key as its option is spelled; `text_field` is taken for `text-field`."""
+    """Return a key in the spelling of its option: `text-field` for `text_field`."""
     return key.replace("_", "-")
 
 
 def split_list(text: str) -> list[str]:
-    r"""Return the values of a list that commas divide; `\,` is a comma within a value."""
+    r"""Return the values of a comma-separated list; `\,` is a comma within a value."""
     return [part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text)]
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         path.lstat()
-    except OSError:  # also where this user may not look, as in the home of another one
+    except OSError:  # also where this user may not look, such as the home folder of another user
         return False
     return True
 
@@ -146,23 +159,39 @@ def _read(path: Path, *, found: bool) -> Table:
     try:
         with path.open("rb") as file:
             if found:
-                _check_trust(path, file.fileno())
+                _refuse_untrusted(path, file.fileno())
             return parse_toml(file.read())
-    except (OSError, ValueError) as error:  # also what is not UTF-8
+    except (OSError, ValueError) as error:  # a ValueError also if it is not UTF-8
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
-        raise ConfigUnreadable(path=str(path), reason=reason) from error
+        raise UsageFault(
+            message=f"{path} cannot be read ({reason}); it has to be TOML, or name another file with --config"
+        ) from error
 
 
-def _check_trust(path: Path, descriptor: int) -> None:
-    """Refuses a file that was found, not named, and by which somebody else could decide what is loaded where."""
+def _refuse_untrusted(path: Path, descriptor: int) -> None:
+    """Refuse a file that nobody named and through which another user could decide what is loaded where."""
     if not hasattr(os, "geteuid"):
         return
     mine = (os.geteuid(), 0)
     file = os.fstat(descriptor)
     if path.lstat().st_uid not in mine or file.st_uid not in mine:
-        raise ConfigUntrusted(path=str(path), reason="it belongs to another user")
+        raise _untrusted(path, "it belongs to another user")
     if file.st_mode & 0o002:
-        raise ConfigUntrusted(path=str(path), reason="everybody may write to it")
+        raise _untrusted(path, "everybody may write to it")
+
+
+def _untrusted(path: Path, reason: str) -> UsageFault:
+    return UsageFault(
+        message=f"{path} is not used because {reason}; make it yours (`chown`, `chmod go-w`), name it with --config if "
+        f"you trust it, or use no settings file with --config /dev/null"
+    )
+
+
+def _unknown_setting(key: str, location: str, *, known: Collection[str]) -> UsageFault:
+    listing = "`upsert-cli config show --config /dev/null`"  # without the file that has the error
+    return UsageFault(
+        message=f"`{key}` in {location} is not a setting{_did_you_mean(dashed(key), known)} {listing} lists them all"
+    )
 
 
 def _table(layer: _Layer, path: Sequence[str]) -> Table:
@@ -170,16 +199,18 @@ def _table(layer: _Layer, path: Sequence[str]) -> Table:
     for name in path:
         inner = table.get(name)
         if not isinstance(inner, Mapping):
-            return {}  # a setting and a command may have one name: `journal = "..."`, `[journal.check]`
+            return {}  # a setting and a command may share a name: `journal = "..."`, `[journal.check]`
         table = inner
     return table
 
 
-def _place(file: Path, table: str) -> str:
+def _location(file: Path, table: str) -> str:
     return f"[{table}] of {file}" if table else str(file)
 
 
-def _nearest(word: str, known: Collection[str]) -> str | None:
+def _did_you_mean(word: str, known: Collection[str]) -> str:
+    """Return a question that names the most similar known word, or a semicolon if none is similar."""
     import difflib
 
-    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)), None)
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f", did you mean `{near[0]}`?" if near else ";"

@@ -97,12 +97,12 @@ def test_a_mapping_that_is_typed_beats_the_file_of_settings(tiny: Terminal) -> N
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("quite = true\n", "list", "`quite` in {} is no setting, did you mean `quiet`?"),
-        ("[list]\nlimits = 3\n", "list", "`limits` in [list] of {} is no setting, did you mean `limit`?"),
-        ("[lists]\nlimit = 3\n", "info t", "`lists` in {} is no setting, did you mean `list`?"),
+        ("quite = true\n", "list", "`quite` in {} is not a setting, did you mean `quiet`?"),
+        ("[list]\nlimits = 3\n", "list", "`limits` in [list] of {} is not a setting, did you mean `limit`?"),
+        ("[lists]\nlimit = 3\n", "info t", "`lists` in {} is not a setting, did you mean `list`?"),
         ("[run]\nbatchsize = 3\n", "categories run a", "`batchsize` in [run] of {}"),
         ("[categories.runs]\nstrict = true\n", "categories run a", "did you mean `run`?"),
-        ("[profile.x.list]\nlimt = 3\n", "list", "`limt` in [profile.x.list] of {} is no setting, did you mean `limit`?"),
+        ("[profile.x.list]\nlimt = 3\n", "list", "`limt` in [profile.x.list] of {} is not a setting, did you mean `limit`?"),
         ("list = 3\n", "list", "`list` in {} has to be a table, such as [list]"),
         ("quiet = 1\n", "list", "`quiet` in {} has to be true or false"),
         ("[quiet]\nx = 1\n", "list", "`quiet` in {} has to be a value, not a table"),
@@ -135,7 +135,7 @@ def test_a_file_that_others_may_write_is_refused(terminal: Terminal) -> None:
     """What was found, not named, has to belong to this user or root and be closed to everybody else's writing."""
     path = _file(terminal, "quiet = true\n")
     path.chmod(0o666)
-    assert f"{path} is not used, since everybody may write to it" in terminal.type("upsert-cli list", expect=2).stderr
+    assert f"{path} is not used because everybody may write to it" in terminal.type("upsert-cli list", expect=2).stderr
     terminal.type(f"upsert-cli list --config {path}")
     terminal.type("upsert-cli list --config /dev/null")
     path.chmod(0o600)

@@ -116,7 +116,7 @@ def _shown(param: Option, ctx: click.Context, name: str, value: Any, source: Par
     if source is ParameterSource.ENVIRONMENT:
         where = param.variable_in_use(ctx)
     elif source is ParameterSource.DEFAULT_MAP and (setting := setting_of(param, ctx)) is not None:
-        where = setting.place
+        where = setting.location
     otherwise = param.show_default if isinstance(param.show_default, str) else ""
     return Shown(name=name, value=_plain(value), origin=_ORIGINS[source], where=where, otherwise=otherwise)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.errors import MetricsNotWritten
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task
 from upsert_cli.load.options import LoadRequest
 from upsert_cli.report.github import append_summary
@@ -50,7 +50,7 @@ class Notifications:
             return  # no load has ended
         try:
             self._measure(task, exit_code=exit_code, seconds=seconds)
-        except MetricsNotWritten as error:  # said also with -q, or nobody would ever learn of it
+        except UpsertCliError as error:  # said also with -q, or nobody would ever learn of it
             self.terminal.fail(str(error))
 
     def _measure(self, task: Task | None, *, exit_code: int, seconds: float) -> None:

@@ -85,7 +85,7 @@ class Option(click.Option):
         if ctx is not None and source is ParameterSource.ENVIRONMENT:
             return f"the environment variable {self.variable_in_use(ctx)} ({hint})"
         if ctx is not None and source is ParameterSource.DEFAULT_MAP and (setting := setting_of(self, ctx)) is not None:
-            return f"`{setting.key}` in {setting.place} ({hint})"
+            return f"`{setting.key}` in {setting.location} ({hint})"
         return hint
 
     def variable_in_use(self, ctx: click.Context) -> str | None:

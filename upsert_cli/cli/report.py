@@ -8,7 +8,7 @@ import click
 
 from upsert_cli.atomic import write_out
 from upsert_cli.cli.options import Invocation, TaskId, common_options, option
-from upsert_cli.errors import PageUnwritable
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.report.page import render_page
 
 
@@ -48,5 +48,8 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
     try:
         write_out(html, page)
     except OSError as error:
-        raise PageUnwritable(path=str(html), reason=error.strerror or str(error)) from error
+        reason = error.strerror or str(error)
+        raise UpsertCliError(
+            message=f"{html} cannot be written ({reason}); make room or access, or name another file with --html"
+        ) from error
     session.terminal.say(f"the page of task {task_id} is in {html}")

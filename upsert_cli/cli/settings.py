@@ -1,45 +1,48 @@
-"""An option -> its value in the files of settings, as if it had been typed."""
+"""The value of an option in the settings files, as if it had been typed.
+
+Not by Click's `default_map`: that would show the values of a file as defaults in `--help`, knows neither the file nor
+the table that an error has to name, and could not fall back from `[categories.run]` on `[run]`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from upsert_cli.errors import BadSetting, UsageFault
+from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.settings import Configuration, Setting, read_configuration
 
-OWN_TO_A_COMMAND = {"collection", "task_id"}  # what would be wrong for the sister command
-CHOICE_OF_FILE = ("config", "profile")  # options that say which settings count, and so are none themselves
-_KEPT = "upsert_cli.settings"
-_CHECKED = f"{_KEPT}.checked"
+OWN_TO_A_COMMAND = {"collection", "task_id"}  # `categories run` does not take these from `run`
+CHOICE_OF_FILE = ("config", "profile")  # these options choose the settings, so they are none
+_KEPT = f"{__name__}.read"
+_CHECKED = f"{__name__}.checked"
 
 
 def configuration_of(ctx: click.Context) -> Configuration:
-    """Returns the settings that count for a command, read once and checked as far as they concern it.
+    """Return the settings for a command, read once and checked as far as they concern the command.
 
     Raises:
-        UsageFault: A file cannot be used, or has a key that is no option's.
+        UsageFault: A file cannot be used, or has a key that no option has.
     """
-    known = _read(ctx)
-    if known.files and not ctx.meta.get(_CHECKED):
+    configuration = _read(ctx)
+    if configuration.files and not ctx.meta.get(_CHECKED):
         common = [key_of(param) for param in options_of(ctx.command) if is_common(param)]
         root = ctx.find_root()
         commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
-        known.check((), settings=common, tables=commands)
-        check_command(known, ctx)
+        configuration.check((), settings=common, tables=commands)
+        check_command(configuration, ctx)
         ctx.meta[_CHECKED] = True
-    return known
+    return configuration
 
 
 def _read(ctx: click.Context) -> Configuration:
     known: Configuration | None = ctx.meta.get(_KEPT)
     if known is None:
         given, profile = ctx.params.get("config"), ctx.params.get("profile")
-        # While the options are read, click has a mark of its own for what was not given.
+        # While Click reads the options, those that were not given have a sentinel of its own.
         known = ctx.meta[_KEPT] = read_configuration(
             given if isinstance(given, Path) else None, profile if isinstance(profile, str) else None
         )
@@ -47,7 +50,7 @@ def _read(ctx: click.Context) -> Configuration:
 
 
 def check_command(configuration: Configuration, ctx: click.Context) -> None:
-    """Makes sure that the tables of a command hold nothing but its options."""
+    """Check that the tables of a command hold nothing but its options."""
     path = _path(ctx)
     keys = [key_of(param) for param in options_of(ctx.command)]
     for table in _tables(path):
@@ -57,7 +60,7 @@ def check_command(configuration: Configuration, ctx: click.Context) -> None:
 
 
 def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
-    """Returns what the files of settings say of an option."""
+    """Return the setting for an option, after a check of the files."""
     if ctx.resilient_parsing or ctx.command.name is None or param not in options_of(ctx.command):
         return None
     configuration_of(ctx)
@@ -65,7 +68,7 @@ def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
 
 
 def setting_unchecked(param: click.Parameter, ctx: click.Context) -> Setting | None:
-    """Returns what the files say of a command's option, whatever else they may say that cannot be meant."""
+    """Return the setting for an option, even if the files have errors elsewhere."""
     tables = _tables(_path(ctx))
     if param.name in OWN_TO_A_COMMAND:
         tables = tables[:1]
@@ -73,29 +76,31 @@ def setting_unchecked(param: click.Parameter, ctx: click.Context) -> Setting | N
 
 
 def as_typed(setting: Setting, param: click.Option) -> Any:
-    """Returns a setting as the parser of the command line would give it; paths count from the file's folder.
+    """Return a setting as the parser of the command line would give it; paths are relative to the file's folder.
 
     Raises:
-        BadSetting: It is of a wrong kind.
+        UsageFault: It is of the wrong kind.
     """
     value = setting.value
     if param.is_flag:
-        return value if isinstance(value, bool) else _refuse(setting, "true or false")
+        if not isinstance(value, bool):
+            raise setting.must_be("true or false")
+        return value
     many = value if isinstance(value, list) else [value]
     if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in many):
-        _refuse(setting, "a text or a number")
+        raise setting.must_be("a text or a number")
     texts = tuple(_below(setting.file.parent, str(each), param) for each in many)
     if param.multiple:
         return texts
     if isinstance(value, list):
-        _refuse(setting, "one text or number, not a list")
+        raise setting.must_be("one text or number, not a list")
     return texts[0]
 
 
 def value_unless_given(command: str, option: str) -> Any:
-    """Return the value that an option of a command has if it is not given: that of a variable, a file or the default.
+    """Return the value that an option of a command has without being typed: from a variable, a file or the default.
 
-    None where the command would refuse it.
+    None if the command would refuse the value.
     """
     root = click.get_current_context().find_root()
     found = root.command.get_command(root, command) if isinstance(root.command, click.Group) else None
@@ -111,29 +116,24 @@ def value_unless_given(command: str, option: str) -> Any:
 
 
 def options_of(command: click.Command) -> list[click.Option]:
-    """Returns the options of a command that may be set in a file."""
+    """Return the options of a command that a file may set."""
     options = [param for param in command.params if isinstance(param, click.Option)]
     return [param for param in options if param.name not in CHOICE_OF_FILE]
 
 
 def key_of(param: click.Parameter) -> str:
-    """Returns an option's key in a file: its long name without the hyphens."""
+    """Return the key of an option in a file: its long name without the hyphens."""
     return max(param.opts, key=len).lstrip("-")
 
 
 def is_common(param: click.Parameter) -> bool:
-    """Tells whether an option is one that every command takes; its variable has no command's name."""
+    """Tell whether every command takes an option; only then its variable does not name a command."""
     return isinstance(param.envvar, str)
 
 
 def _path(ctx: click.Context) -> tuple[str, ...]:
-    return tuple(_names(ctx))[::-1]
-
-
-def _names(ctx: click.Context) -> Iterator[str]:
-    while ctx.parent is not None:
-        yield ctx.info_name or ""
-        ctx = ctx.parent
+    """Return the words of a command after the program's name."""
+    return (*_path(ctx.parent), ctx.info_name or "") if ctx.parent is not None else ()
 
 
 def _tables(path: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -145,7 +145,3 @@ def _below(folder: Path, value: str, param: click.Option) -> str:
         return str(folder / expanded(Path(value)))
     below = getattr(param.type, "below", None)
     return value if below is None else str(below(folder, value))
-
-
-def _refuse(setting: Setting, needed: str) -> Any:
-    raise BadSetting(key=setting.key, where=setting.place, needed=needed)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from upsert_cli.atomic import write_out
-from upsert_cli.errors import MetricsNotWritten
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 
 LOCK_SECONDS = 5.0  # seconds to wait for another load that writes the same file, which takes milliseconds
@@ -92,17 +92,18 @@ def write_metrics(path: Path, ending: Ending) -> None:
     """Tells in a file of metrics how a load ended; what the file says about other collections stays.
 
     Raises:
-        MetricsNotWritten: The file cannot be written, or holds something that is not ours.
+        UpsertCliError: The file cannot be written, or holds something that is not ours.
     """
     try:
         with _alone_in(path.absolute().parent):
             samples = _merged(_read(path), ending)
             if samples is not None:
                 write_out(path, _text(samples))
-    except OSError as error:
-        raise MetricsNotWritten(path=str(path), reason=error.strerror or str(error)) from error
-    except ValueError as error:
-        raise MetricsNotWritten(path=str(path), reason=str(error)) from error
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UpsertCliError(
+            message=f"the metrics in {path} were not written, so they do not include this load: {reason}"
+        ) from error
 
 
 def _merged(samples: Samples, ending: Ending) -> Samples | None:

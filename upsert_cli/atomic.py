@@ -1,17 +1,32 @@
-"""Files that the user names for what the tool writes: whole or not at all, and readable as their umask says."""
+"""Files that are written whole or not at all: those that the user names, and the tool's own private ones.
+
+Private files belong to this user alone, whatever the umask, and are never opened through a symbolic link.
+"""
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
-from contextlib import suppress
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+# Windows has neither flag; nothing is written there, since there is no flock either.
+_ALWAYS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def write_out(path: Path, content: str) -> None:
-    """Gives a file new content, so that nobody ever reads half of it; a pipe or a device is written as it stands.
+    """Replace a file that the user named, so that nobody ever reads half of it; write a pipe or a device as it is.
 
     Raises:
-        OSError: It cannot be written; what it held before is whole.
+        OSError: It cannot be written; its previous content is intact.
     """
     target = path.resolve()  # where `path` is a link, it stays one
     if target.exists() and not target.is_file():
@@ -20,12 +35,126 @@ def write_out(path: Path, content: str) -> None:
     # A hidden name with another ending, so that nobody who watches the folder takes it for one of theirs.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:  # with the mode that the user's umask gives
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:
-        with suppress(OSError):  # it is in nobody's way, and the first error is the one that counts
+        with suppress(OSError):  # the file is in nobody's way, and the first error is the one that counts
             temporary.unlink()
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a private folder, and those above it that are missing."""
+    try:
+        path.mkdir(mode=FOLDER_MODE)
+    except FileExistsError:
+        if path.is_symlink() or not path.is_dir():
+            raise
+    except FileNotFoundError:
+        if path.parent.is_dir():
+            raise  # of a file system that takes no folders, such as /proc
+        make_folder(path.parent)
+        make_folder(path)
+    else:
+        path.chmod(FOLDER_MODE)  # the umask may have taken bits away
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file, and make it private if this creates it."""
+    descriptor = os.open(path, flags | _ALWAYS, FILE_MODE)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    # Windows has no fchmod before Python 3.13; the lock then says that there can be no journal.
+    if flags & os.O_CREAT and mode & 0o777 != FILE_MODE and hasattr(os, "fchmod"):
+        os.fchmod(descriptor, FILE_MODE)
+    return descriptor
+
+
+def read_whole(path: Path) -> bytes:
+    """Return the content of a private file."""
+    with os.fdopen(open_private(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write all of `content`, even if the system takes only some of it at a time."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool, backup: Path | None = None) -> Iterator[int]:
+    """Yield the descriptor of a new private file, which replaces `path` unless the block raises.
+
+    Only one process at a time may do this for a path.
+
+    Args:
+        path: The file to replace or create.
+        durable: Whether the new content has to survive a power failure from then on.
+        backup: Becomes a second name of the file that is replaced.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")  # one name, so that crashes leave at most one such file
+    descriptor = open_private(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    try:
+        yield descriptor
+        if durable:
+            os.fsync(descriptor)
+        if backup is not None:
+            keep_backup(path, backup)
+        temporary.replace(path)
+        if durable:
+            sync(path.parent)
+    except BaseException:
+        with suppress(OSError):  # the file is in nobody's way, and the first error is the one that counts
+            temporary.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes, *, durable: bool) -> None:
+    """Give a private file new content; see `replacing`."""
+    with replacing(path, durable=durable) as descriptor:
+        write_all(descriptor, content)
+
+
+def keep_backup(path: Path, backup: Path) -> None:
+    """Make `backup` a second name of `path`, or a copy if the file system has no hard links."""
+    # Never by rename: of two names of one file that is a no-op, and after a crash it would block all later writes.
+    with suppress(FileNotFoundError):
+        backup.unlink()
+    try:
+        os.link(path, backup)
+    except OSError as error:
+        if not path.exists():
+            return  # the first generation
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        replace_file(backup, read_whole(path), durable=True)
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a damaged file, so that it is in nobody's way and nothing of it is lost; return its new path."""
+    first = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    tries = itertools.chain([first], (first.with_name(f"{first.name}-{number}") for number in itertools.count(2)))
+    aside = next(each for each in tries if not each.exists())
+    path.rename(aside)
+    return aside
+
+
+def sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the file system cannot do that for folders
+            raise
+    finally:
+        os.close(descriptor)

@@ -381,19 +381,6 @@ class JournalDamaged(UpsertCliError):
         return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists what is lost"
 
 
-class JournalBusy(UpsertCliError):
-    """Raised when another process keeps a lock of the journal that is meant to be held for milliseconds."""
-
-    path: str
-    seconds: float
-
-    def __str__(self) -> str:
-        return (
-            f"another process has kept {self.path} locked for {self.seconds:.0f} seconds; "
-            f"look for an upsert-cli that is suspended or hangs, then try again"
-        )
-
-
 class JournalTooNew(UpsertCliError):
     """Raised when the journal was written by a version of this tool that is newer than this one."""
 
@@ -416,7 +403,7 @@ class LocksUnsupported(UpsertCliError):
     def __str__(self) -> str:
         return (
             f"{self.path} cannot be locked, and without a lock two loads would destroy each other's work; "
-            f"use a local disk on Linux or macOS"
+            f"use a local disk on Linux or macOS (--journal names the journal's folder)"
         )
 
 

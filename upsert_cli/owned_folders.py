@@ -1,19 +1,21 @@
-"""Folders that a process owns for as long as it lives, so that another one can tell what a killed process has left."""
+"""Folders that a process owns for as long as it lives, so that others can tell what a killed process left."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from upsert_cli.errors import LocksUnsupported
+from upsert_cli.locks import try_lock
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """What a killed process has left."""
+    """A file or folder that a killed process left."""
 
     path: Path
     size: int
@@ -21,7 +23,7 @@ class Leftover:
 
     @classmethod
     def at(cls, path: Path) -> Leftover:
-        """Look at a file or a folder, which another process may remove in this moment."""
+        """Measure a file or a folder, which another process may remove at this moment."""
         size = 0
         for file in (path, *path.rglob("*")) if path.is_dir() else (path,):
             with suppress(FileNotFoundError):
@@ -29,7 +31,7 @@ class Leftover:
         return cls(path=path, size=size)
 
     def __str__(self) -> str:
-        return f"{self.size:,} bytes that a killed process has left"
+        return f"{self.size:,} bytes left by a killed process"
 
     def remove(self) -> None:
         """Remove it; it is no error if another process was faster."""
@@ -40,42 +42,35 @@ class Leftover:
 
 
 def own(folder: Path, *, shared: bool = False) -> int:
-    """Own a folder, alone or together with others, until the descriptor that this returns is closed.
+    """Own a folder, alone or together with others, until the returned descriptor is closed.
 
-    The folder may be renamed meanwhile. Where the file system has no locks, nobody owns anything.
+    The folder may be renamed while it is owned. If the file system has no locks, nobody owns anything.
     """
     descriptor = os.open(folder, os.O_RDONLY)
-    _lock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    with suppress(LocksUnsupported, OSError):
+        try_lock(descriptor, folder, shared=shared)
     return descriptor
 
 
 def is_owned(folder: Path) -> bool:
-    """Tell whether a living process owns a folder; where the file system has no locks, nobody seems to."""
-    return _could_be_taken(folder) is False
+    """Check whether a living process owns a folder; False if the file system has no locks."""
+    return _is_free(folder) is False
 
 
-def unowned(folders: Iterator[Path]) -> Iterator[Leftover]:
-    """Yield the folders of which is known that no living process owns them."""
-    return (Leftover.at(folder) for folder in folders if _could_be_taken(folder))
+def unowned(folders: Iterable[Path]) -> Iterator[Leftover]:
+    """Yield the folders that certainly no living process owns."""
+    return (Leftover.at(folder) for folder in folders if _is_free(folder))
 
 
-def _could_be_taken(folder: Path) -> bool | None:
-    """Tell whether a lock on a folder is free; None if it is gone, or cannot be locked."""
+def _is_free(folder: Path) -> bool | None:
+    """Check whether nobody has locked a folder; None if it is gone or cannot be locked."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
         return None
     try:
-        return _lock(descriptor, fcntl.LOCK_EX)
+        return try_lock(descriptor, folder)
+    except (LocksUnsupported, OSError):
+        return None
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, kind: int) -> bool | None:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # the file system has no locks
-        return None
-    return True

@@ -16,7 +16,7 @@ import pytest
 
 from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
-from upsert_cli.errors import JournalBusy, JournalUnreadable, JournalUnwritable, TaskNotFound, UpsertCliError
+from upsert_cli.errors import JournalUnreadable, JournalUnwritable, TaskNotFound, UpsertCliError
 from upsert_cli.journal import state_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -269,7 +269,7 @@ def test_a_lock_that_is_not_let_go_of_ends_in_an_error(tmp_path: Path, monkeypat
     """A suspended process does not make others hang for ever; they say which file it keeps."""
     monkeypatch.setattr(state_files, "LOCK_SECONDS", 0.1)
     path = tmp_path / "locks" / "a.lock"
-    with locked(path), pytest.raises(JournalBusy, match=r"a\.lock locked for 0 seconds; look for"), locked(path):
+    with locked(path), pytest.raises(UpsertCliError, match=r"a\.lock locked for 0 seconds; look for"), locked(path):
         raise AssertionError("two processes hold one lock")
     with locked(path):
         assert path.exists()

@@ -12,8 +12,9 @@ import pytest
 from tests.conftest import Terminal
 from tests.journal.conftest import die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
+from upsert_cli import atomic
 from upsert_cli.errors import JournalUnreadable
-from upsert_cli.journal import rejects, state_files
+from upsert_cli.journal import rejects
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import RejectsFile
@@ -210,7 +211,7 @@ def test_only_tasks_with_such_files_are_looked_at(journal: Journal, monkeypatch:
 
     def open_private(path: Path, flags: int) -> int:
         opened.append(path)
-        return state_files.open_private(path, flags)
+        return atomic.open_private(path, flags)
 
     monkeypatch.setattr(rejects, "open_private", open_private)
     assert journal.damaged() == ()

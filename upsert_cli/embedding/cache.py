@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from upsert_cli.atomic import sync
 from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
 from upsert_cli.paths import expanded, no_home, user_cache_folder
 
@@ -126,7 +127,7 @@ def publish(made: Path, place: Path, *, files: Collection[str]) -> None:
     """
     if not made.is_symlink():
         for path in (*made.iterdir(), made):
-            _sync(path)
+            sync(path)
     try:
         made.rename(place)
     except OSError:
@@ -136,7 +137,7 @@ def publish(made: Path, place: Path, *, files: Collection[str]) -> None:
             return
         place.rename(made.with_name("damaged"))
         made.rename(place)
-    _sync(place.parent)
+    sync(place.parent)
 
 
 def why_not_kept(error: BaseException) -> str | None:
@@ -147,11 +148,3 @@ def why_not_kept(error: BaseException) -> str | None:
     cause = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
     words = {number: os.strerror(number) for number in _NOT_TAKEN}
     return next((said for number, said in words.items() if number == cause or said in str(error)), None)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

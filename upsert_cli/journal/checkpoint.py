@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from upsert_cli.atomic import make_folder, read_whole, replace_file
 from upsert_cli.counts import Counts
 from upsert_cli.errors import TaskRunning
-from upsert_cli.journal.state_files import make_folder, read_whole, reading_from, replace_file, writing_to
+from upsert_cli.journal.state_files import reading_from, writing_to
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 
 
@@ -80,7 +80,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Replaces a progress file, and leaves it to the system when the disk has it: a torn one reads as none."""
     text = json.dumps(checkpoint.as_json()).encode("ascii")
     with writing_to(path):
-        os.close(replace_file(path, _checksum(text) + b" " + text, durable=False))
+        replace_file(path, _checksum(text) + b" " + text, durable=False)
 
 
 def take_task_lease(path: Path, task_id: str) -> Lease:

@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
+from upsert_cli.atomic import sync
 from upsert_cli.errors import (
     JournalDamaged,
     JournalUnreadable,
@@ -21,7 +22,7 @@ from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint, write_che
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.receipts import Receipts, remove_receipts
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.state_files import sync_folder, writing_to
+from upsert_cli.journal.state_files import writing_to
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.journal.timeline import Timeline, read_timeline, write_timeline
 from upsert_cli.locks import Lease
@@ -120,7 +121,7 @@ class Claim:
             RejectsFile.open_at(self._rejects, RejectsFile.size(self._rejects) if length is None else length).close()
             with writing_to(self._retry):
                 self._rejects.replace(self._retry)
-                sync_folder(self._retry.parent)
+                sync(self._retry.parent)
         elif RejectsFile.count(self._retry) != task.counts.failed:
             raise RejectsLost(task_id=task.id, failed=task.counts.failed)
         self.save(Checkpoint(position=start, rows=task.rows, counts=task.counts, converted=task.converted, retried=0))

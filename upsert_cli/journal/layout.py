@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from upsert_cli.atomic import make_folder, move_aside, read_whole, replace_file
 from upsert_cli.errors import InvalidTaskId, JournalTooNew
-from upsert_cli.journal.state_files import make_folder, move_aside, read_whole, reading_from, replace_file
+from upsert_cli.journal.state_files import reading_from
 from upsert_cli.journal.task import valid_task_id
 
 FORMAT = 1
@@ -125,10 +125,10 @@ class Layout:
             self._write_format(step + 1)
         readme = self.folder / "README"
         if not readme.exists():
-            os.close(replace_file(readme, README.encode("ascii"), durable=False))
+            replace_file(readme, README.encode("ascii"), durable=False)
 
     def _write_format(self, number: int) -> None:
-        os.close(replace_file(self.meta, json.dumps({"format": number}).encode("ascii"), durable=True))
+        replace_file(self.meta, json.dumps({"format": number}).encode("ascii"), durable=True)
 
     def _set_damaged_meta_aside(self, warn: Callable[[str], None]) -> None:
         if self.meta.exists():

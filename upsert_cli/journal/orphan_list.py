@@ -6,12 +6,13 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from upsert_cli.atomic import open_private, replacing, write_all
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.state_files import open_private, reading_from, sync_folder, write_all, writing_to
+from upsert_cli.journal.state_files import reading_from, writing_to
 
 
 class OrphanEntry(NamedTuple):
@@ -40,21 +41,12 @@ class OrphanList:
     @contextmanager
     def making(cls, path: Path) -> Iterator[OrphanList]:
         """Yields a list that takes its place, durably, when it is left without an error, and vanishes else."""
-        temporary = path.with_name(f"{path.name}.tmp")
-        with writing_to(path):
-            descriptor = open_private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        try:
+        with ExitStack() as stack:  # so that only errors of the file, not those of the block, are the journal's
+            with writing_to(path):
+                descriptor = stack.enter_context(replacing(path, durable=True))
             yield cls(path, descriptor)
             with writing_to(path):
-                os.fsync(descriptor)
-                temporary.replace(path)
-                sync_folder(path.parent)
-        except BaseException:
-            with suppress(OSError):  # it is in nobody's way, and the first error is the one that counts
-                temporary.unlink()
-            raise
-        finally:
-            os.close(descriptor)
+                stack.close()
 
     @staticmethod
     def read(path: Path, *, start: int) -> Iterator[OrphanEntry]:

@@ -8,16 +8,16 @@ removes the files that the note speaks of.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from upsert_cli.atomic import read_whole, replace_file, sync
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.receipts import remove_receipts
 from upsert_cli.journal.segments import segment_numbers
-from upsert_cli.journal.state_files import locked, read_whole, reading_from, replace_file, sync_folder, writing_to
+from upsert_cli.journal.state_files import locked, reading_from, writing_to
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus, valid_task_id
 from upsert_cli.journal.task_table import TaskTable
@@ -101,13 +101,13 @@ def prune(
 
 def _note(layout: Layout, ids: list[str]) -> None:
     with writing_to(layout.pruned):
-        os.close(replace_file(layout.pruned, json.dumps({"ids": ids}).encode("ascii"), durable=True))
+        replace_file(layout.pruned, json.dumps({"ids": ids}).encode("ascii"), durable=True)
 
 
 def _drop_note(layout: Layout) -> None:
     with writing_to(layout.pruned):
         layout.pruned.unlink()
-        sync_folder(layout.folder)
+        sync(layout.folder)
 
 
 def _finish_interrupted(layout: Layout, history: TaskTable) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from upsert_cli.atomic import make_folder, open_private
 from upsert_cli.counts import Counts
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.rejects import line_of
-from upsert_cli.journal.state_files import make_folder, open_private, writing_to
+from upsert_cli.journal.state_files import writing_to
 from upsert_cli.journal.valid_text import valid_json
 
 if TYPE_CHECKING:

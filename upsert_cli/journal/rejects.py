@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from upsert_cli.atomic import make_folder, open_private, write_all
 from upsert_cli.errors import JournalDamaged
 from upsert_cli.journal.checkpoint import Checkpoint
-from upsert_cli.journal.state_files import make_folder, open_private, reading_from, write_all, writing_to
+from upsert_cli.journal.state_files import reading_from, writing_to
 from upsert_cli.journal.valid_text import valid_json
 
 

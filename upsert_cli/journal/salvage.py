@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from upsert_cli.atomic import read_whole, sync
 from upsert_cli.journal.segments import SETTLED, Damage, moved_aside, number_of
-from upsert_cli.journal.state_files import read_whole, reading_from, sync_folder, writing_to
+from upsert_cli.journal.state_files import reading_from, writing_to
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, valid_task_id
 from upsert_cli.journal.task_table import TaskTable
@@ -43,7 +44,7 @@ def _salvage(damage: Damage, history: TaskTable, tell: Callable[[str], None]) ->
         tell(f"{found}, {len(added)} put back, {len(renewed)} brought to a newer state")
     with writing_to(path):
         path.rename(path.with_name(path.name + SETTLED))
-        sync_folder(path.parent)
+        sync(path.parent)
 
 
 def whole_records(raw: bytes) -> Iterator[Record]:

@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
+from upsert_cli.atomic import keep_backup, move_aside, sync
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.state_files import keep_generation, locked, move_aside, reading_from, sync_folder, writing_to
+from upsert_cli.journal.state_files import locked, reading_from, writing_to
 from upsert_cli.journal.storage import TaskFile, backup_of
 
 RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of
@@ -113,7 +114,7 @@ class Segment:
             # In this order: the generation before, left alone, would be taken for what is to be restored.
             backup_of(self.file.path).unlink(missing_ok=True)
             self.file.path.unlink()
-            sync_folder(self.file.path.parent)
+            sync(self.file.path.parent)
 
     def close(self) -> None:
         """Closes the files that reading keeps open."""
@@ -127,9 +128,9 @@ class Segment:
             return
         self._moved_if_damaged(self._before)
         if self._before.exists:
-            keep_generation(self._before.path, self.file.path)
+            keep_backup(self._before.path, self.file.path)
             self._warn(f"{self.file.path} was restored from the generation before; its last change may be lost")
-        sync_folder(self.file.path.parent)
+        sync(self.file.path.parent)
 
     def _moved_if_damaged(self, file: TaskFile) -> bool:
         if (problem := file.problem()) is None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from upsert_cli.journal.state_files import make_folder
+from upsert_cli.atomic import make_folder
 from upsert_cli.owned_folders import Leftover, is_owned, unowned
 
 STALE_SECONDS = 86_400.0  # seconds without a write after which an incoming folder belongs to nobody any more

@@ -14,8 +14,9 @@ from tinydb.queries import QueryLike
 from tinydb.storages import Storage
 from tinydb.table import Document, Table
 
+from upsert_cli.atomic import open_private, replacing, write_all
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.state_files import open_private, reading_from, replace_file, writing_to
+from upsert_cli.journal.state_files import reading_from, writing_to
 
 TABLE = "tasks"
 SEGMENT_TASKS = 500  # tasks in a file at most
@@ -61,8 +62,13 @@ class SegmentStorage(Storage):
         """Replaces the file; only the holder of its lock may call this."""
         content = json.dumps({INDEX: {"1": _index_of(data)}} | data, check_circular=False).encode("ascii")
         self.forget()
-        with writing_to(self._path):
-            self._keep(replace_file(self._path, content, durable=True, backup=backup_of(self._path)), data)
+        try:
+            with writing_to(self._path), replacing(self._path, durable=True, backup=backup_of(self._path)) as new:
+                write_all(new, content)
+                self._keep(os.dup(new), data)
+        except BaseException:
+            self.forget()
+            raise
 
     def may_hold(self, word: str, *, fold: bool = False, whole: bool = True) -> bool:
         """Tells whether an id or a status is in the index, and parses the file only then, or when it looks damaged.

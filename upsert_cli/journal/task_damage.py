@@ -10,13 +10,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from upsert_cli.atomic import move_aside
 from upsert_cli.errors import JournalDamaged, TaskRunning
 from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.segments import Damage
-from upsert_cli.journal.state_files import move_aside, writing_to
+from upsert_cli.journal.state_files import writing_to
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus, valid_task_id
 from upsert_cli.journal.task_table import TaskTable

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.journal.state_files import make_folder, read_whole, reading_from, replace_file, writing_to
+from upsert_cli.atomic import make_folder, read_whole, replace_file
+from upsert_cli.journal.state_files import reading_from, writing_to
 
 MAX_POINTS = 200  # points of a course, about 30 KB; a chart 800 pixels wide shows no more
 FIRST_SPACING = 0.25  # seconds between two points, doubled each time that there are too many
@@ -91,4 +91,4 @@ def write_timeline(path: Path, course: Timeline) -> None:
     content = json.dumps(course.as_json(), separators=(",", ":")).encode("ascii")
     with writing_to(path):
         make_folder(path.parent)
-        os.close(replace_file(path, content, durable=False))
+        replace_file(path, content, durable=False)

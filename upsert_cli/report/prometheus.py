@@ -5,6 +5,7 @@ One file may tell of many collections: a load replaces what is said about its ow
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from upsert_cli.atomic import write_out
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import LocksUnsupported, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.locks import lock_within
 
 LOCK_SECONDS = 5.0  # seconds to wait for another load that writes the same file, which takes milliseconds
 
@@ -99,7 +101,7 @@ def write_metrics(path: Path, ending: Ending) -> None:
             samples = _merged(_read(path), ending)
             if samples is not None:
                 write_out(path, _text(samples))
-    except (OSError, ValueError) as error:
+    except (LocksUnsupported, OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UpsertCliError(
             message=f"the metrics in {path} were not written, so they do not include this load: {reason}"
@@ -177,20 +179,11 @@ def _plain(text: str) -> str:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keeps other loads from writing metrics into a folder meanwhile; the lock is on the folder, and leaves no file."""
-    import fcntl
-
+    """Keep other loads from writing metrics into a folder; the lock is on the folder itself, and leaves no file."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        until = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(0.01)
+        if not lock_within(descriptor, folder, seconds=LOCK_SECONDS):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         yield
     finally:
         with suppress(OSError):

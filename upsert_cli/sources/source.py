@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from upsert_cli.atomic import replacing, write_all
 from upsert_cli.errors import SourceChanged, SourceNotFound, SourceUnreadable, SpoolFailed
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.addresses import is_address
@@ -189,21 +190,12 @@ def spool(stream: BinaryIO, path: Path, *, name: str) -> None:
         SourceUnreadable: The stream, which the user knows by `name`, cannot be read; nothing is left behind.
         SpoolFailed: The file cannot be written, for lack of space say; nothing is left behind.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
-        with os.fdopen(os.open(partial, flags, 0o600), "wb") as file:
+        with replacing(path, durable=True) as descriptor:
             for chunk in _chunks(stream, name):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise SpoolFailed(path=str(path), reason=why_unreadable(error)) from error
-        raise
+                write_all(descriptor, chunk)
+    except OSError as error:
+        raise SpoolFailed(path=str(path), reason=why_unreadable(error)) from error
 
 
 def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
@@ -219,12 +211,3 @@ def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
             yield chunk
         else:
             return
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

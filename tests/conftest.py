@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -81,9 +82,7 @@ class Terminal:
     def type(self, line: str, *, expect: int | None = 0, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
         """Runs a command line as a user would, and checks its exit code."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        raw = subprocess.run(
-            self.arguments(line), cwd=self.folder, env=self.environment, input=given, capture_output=True, check=False
-        )
+        raw = run_python(self.arguments(line), folder=self.folder, environment=self.environment, stdin=given)
         done = subprocess.CompletedProcess(raw.args, raw.returncode, raw.stdout.decode(), raw.stderr.decode())
         if expect is not None:
             assert done.returncode == expect, f"{line}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -152,13 +151,9 @@ class Terminal:
 
     def records(self, collection: str = "default", *, vectors: bool = False) -> dict[str, dict[str, Any]]:
         """Reads a collection back with nothing but chromadb, in a process of its own: id -> document and metadata."""
-        done = subprocess.run(
-            [sys.executable, "-c", _READ_BACK, str(self.folder / "chroma"), collection, "1" if vectors else ""],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=self.environment,
-        )
+        program = [sys.executable, "-c", _READ_BACK, str(self.folder / "chroma"), collection, "1" if vectors else ""]
+        done = run_python(program, folder=self.folder, environment=self.environment)
+        assert done.returncode == 0, done.stderr.decode()
         value: dict[str, dict[str, Any]] = json.loads(done.stdout)
         return value
 

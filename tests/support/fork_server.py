@@ -1,0 +1,248 @@
+"""A process that has imported everything and forks the commands that tests type; run by `tests.support.forked`.
+
+Each command is a process of its own, with the working folder, environment and streams that it is given, and runs the
+program's real entry point. Only the imports are shared: they are most of the CPU of a short command, and so are those
+of the store's child. For the latter, each command forks a spare process while it has only one thread; the spare
+becomes the first Python child that the command starts. Further children are started as usual.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import upsert_cli
+from upsert_cli import telemetry
+
+# What commands import themselves, inside of functions.
+HEAVY = (
+    "chromadb",
+    "chromadb.api.client",
+    "chromadb.api.fastapi",
+    "chromadb.api.rust",
+    "chromadb.utils.embedding_functions",
+    "fastembed",
+    "jinja2",
+    "pyarrow.compute",
+    "pyarrow.csv",
+    "pyarrow.dataset",
+    "pyarrow.fs",
+    "pyarrow.parquet",
+    "rich.console",
+    "rich.live",
+    "rich.progress",
+    "rich.table",
+    "tinydb",
+)
+MESSAGE_BYTES = 1 << 20  # bytes of a request at most, mostly the environment
+STREAMS = 3  # standard input, output and error
+FIRST_FREE = 64  # descriptors received are moved above the numbers that they have to get
+BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A Python program to run; the descriptors to run it with come along."""
+
+    arguments: list[str]
+    """Of the interpreter, such as `["-m", "upsert_cli", "list"]`."""
+
+    environment: dict[str, str]
+
+    folder: str | None = None
+    """The working folder, if it is another."""
+
+    descriptors: list[int]
+    """The number that each descriptor gets in the new process, in the order in which they are sent."""
+
+    blocked: list[int]
+    """The signals that are blocked in the new process."""
+
+    def encode(self) -> bytes:
+        """Return the request as one message."""
+        return json.dumps(asdict(self)).encode()
+
+
+class Server:
+    """Forks a process for each request, and reports how it ended."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._running: dict[int, socket.socket] = {}
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+
+    def serve(self) -> Request | None:
+        """Serve until the control socket is closed; in each forked process, return what that has to run."""
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        while True:
+            ready, _, _ = select.select([self._control.fileno(), self._wake_read], [], [])
+            if self._wake_read in ready:
+                os.read(self._wake_read, 4096)
+                self._report_ends()
+            if self._control.fileno() in ready:
+                message, descriptors, _, _ = socket.recv_fds(self._control, MESSAGE_BYTES, 16)
+                if not message:
+                    return None
+                request = Request(**json.loads(message))
+                reply = socket.socket(fileno=descriptors.pop())
+                if not (pid := os.fork()):
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    take_over(request, descriptors)
+                    return request
+                self._running[pid] = reply
+                for descriptor in descriptors:
+                    os.close(descriptor)
+
+    def _report_ends(self) -> None:
+        for pid, reply in list(self._running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del self._running[pid]
+                with reply, suppress(OSError):
+                    reply.send(str(status).encode())
+
+
+def take_over(request: Request, descriptors: list[int]) -> None:
+    """Give this forked process the descriptors, folder and environment that it would have been started with."""
+    import fcntl
+
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, FIRST_FREE) for descriptor in descriptors]
+    os.closerange(STREAMS, FIRST_FREE)
+    for descriptor, number in zip(moved, request.descriptors, strict=True):
+        os.dup2(descriptor, number)
+    os.closerange(FIRST_FREE, max(moved) + 1)
+    if request.folder is not None:
+        os.chdir(request.folder)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    time.tzset()
+    tempfile.tempdir = None
+    signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
+
+
+def keep_spare() -> Request | None:
+    """Fork a spare process for the first Python child of this command; in the spare, return what it has to run."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        _use_spare(pid, ours)
+        return None
+    ours.close()
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # they are meant for the command
+    message, descriptors, _, _ = socket.recv_fds(theirs, MESSAGE_BYTES, 16)
+    if not message:
+        os._exit(0)
+    request = Request(**json.loads(message))
+    take_over(request, descriptors)
+    return request
+
+
+def _use_spare(pid: int, connection: socket.socket) -> None:
+    """Let the next Python program that this process starts run in the spare."""
+    start: Any = subprocess._fork_exec  # type: ignore[attr-defined]  # a child must be this process's own, as it is here
+
+    def fork_exec(*call: Any) -> int:
+        arguments, _, _, kept, folder, environment, stdin, _, _, stdout, _, stderr, _, errors, *_ = call
+        arguments = [os.fsdecode(argument) for argument in arguments]
+        if arguments[0] != sys.executable or environment is None:
+            child: int = start(*call)
+            return child
+        subprocess._fork_exec = start  # type: ignore[attr-defined]
+        numbers = [number for number in kept if number != errors]
+        given = [(descriptor, number) for number, descriptor in enumerate((stdin, stdout, stderr)) if descriptor != -1]
+        given += [(number, number) for number in numbers]
+        request = Request(
+            arguments=arguments[1:],
+            environment=dict(os.fsdecode(pair).split("=", 1) for pair in environment),
+            folder=folder,
+            descriptors=[number for _, number in given],
+            blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+        )
+        socket.send_fds(connection, [request.encode()], [descriptor for descriptor, _ in given])
+        connection.close()
+        return pid
+
+    subprocess._fork_exec = fork_exec  # type: ignore[attr-defined]
+
+
+def run(arguments: list[str]) -> None:
+    """Run a Python program as the interpreter would."""
+    words = [word for word in arguments if word != "-P"]
+    match words:
+        case ["-m", module, *rest]:
+            sys.argv = [module, *rest]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", program, *rest]:
+            sys.argv = ["-c", *rest]
+            exec(compile(program, "<string>", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})  # noqa: S102
+        case _:
+            raise ValueError(f"not a program: {arguments}")
+
+
+class Exit:
+    """The last step of a process: to end without freeing every module, which costs more than a short command."""
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+        atexit.register(self._leave)  # the first that is registered is the last that is called
+
+    def run(self, arguments: list[str]) -> None:
+        """Run a program, and remember its exit code."""
+        try:
+            run(arguments)
+            self._code = 0
+        except SystemExit as ended:
+            self._code = 0 if ended.code is None else ended.code if isinstance(ended.code, int) else None
+            raise
+
+    def _leave(self) -> None:
+        if self._code is None or sys.stdout is None or sys.stderr is None:
+            return
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            return  # the interpreter reports it
+        os._exit(self._code)
+
+
+def main(control: socket.socket) -> None:
+    """Import everything, serve, and run what a forked process is asked for."""
+    program = Exit()
+    telemetry.switch_off()
+    for module in pkgutil.walk_packages(upsert_cli.__path__, "upsert_cli."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in HEAVY:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    request = Server(control).serve()
+    if request is not None and request.arguments[:2] == ["-m", "upsert_cli"]:
+        request = keep_spare() or request
+    if request is not None:
+        program.run(request.arguments)
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))

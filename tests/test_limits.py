@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Terminal
 from upsert_cli import embedding
 from upsert_cli.embedding.models import Model
-from upsert_cli.errors import EmbedderUnusable, JournalUnwritable
+from upsert_cli.errors import JournalUnwritable, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.faults import meaning
@@ -140,7 +140,7 @@ def test_a_model_that_cannot_be_loaded(
     folder = tmp_path / ("models--sentence-transformers--all-MiniLM-L6-v2" if cached else "mine")
     shutil.copytree(model.folder, folder)
     (folder / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(EmbedderUnusable) as caught:
+    with pytest.raises(UpsertCliError) as caught:
         embedding.load(replace(model, folder=folder))
     assert ("remove the folder" in str(caught.value)) is cached
     assert ("--model-path" in str(caught.value)) is not cached

@@ -13,7 +13,7 @@ from tests.support.worker_standin import StandIns
 from upsert_cli.cluster.scheduler import Dispatch, Event, WorkerFailure
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
-from upsert_cli.errors import EmbedderFailed, UnitKeepsFailing, WorkersKeepDying
+from upsert_cli.errors import UnitKeepsFailing, UpsertCliError, WorkersKeepDying
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.source import Fingerprint, Source
@@ -159,7 +159,7 @@ def test_the_rest_of_an_open_unit_is_loaded() -> None:
 
 def test_errors_come_back_as_they_are() -> None:
     """A fault that belongs to no item is handed on at once, for whoever runs the load to raise."""
-    error = EmbedderFailed(reason="no memory")
+    error = UpsertCliError(message="no memory")
     workers = StandIns(lambda unit: UnitReceipt(unit=unit, error=error))
     [receipt] = _dispatch(workers).run(iter([_unit(0, ROWS)]))
     assert receipt.error is error

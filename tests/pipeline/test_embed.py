@@ -20,7 +20,7 @@ from upsert_cli import embedding
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Effort, Embedder, Loader
 from upsert_cli.embedding.models import Model
-from upsert_cli.errors import EmbedderFailed, EmbedderUnusable, Stage
+from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.compare import Plan
 from upsert_cli.pipeline.embed import embed_batches
@@ -169,7 +169,7 @@ def test_a_text_that_cannot_be_embedded_costs_just_its_row(tmp_path: Path) -> No
 
 def test_a_model_that_fails_on_every_text_blames_none(tmp_path: Path) -> None:
     """Where a harmless text fails as well, the task stops, and no row is rejected for it."""
-    with pytest.raises(EmbedderFailed, match="MatMul"):
+    with pytest.raises(UpsertCliError, match="MatMul"):
         _embed(_batches(_written(tmp_path, ["a", "b"]), 10), lambda: _Fake(lambda _: True))
 
 
@@ -220,7 +220,7 @@ def test_a_broken_model_file_is_an_error_of_one_line(model: Model, tmp_path: Pat
     for path in model.folder.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"broken")
-    with pytest.raises(EmbedderUnusable) as caught:
+    with pytest.raises(UpsertCliError) as caught:
         embedding.load(replace(model, folder=tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -232,15 +232,15 @@ def test_a_model_that_was_begun_early_is_loaded_once() -> None:
 
     def load() -> Embedder:
         made.append(threading.current_thread().name)
-        raise EmbedderUnusable(model="m", folder="f", reason="it is a test")
+        raise UpsertCliError(message="it is a test")
 
     loader = Loader(load)
     loader.begin()
     for _ in range(2):
-        with pytest.raises(EmbedderUnusable, match="it is a test"):
+        with pytest.raises(UpsertCliError, match="it is a test"):
             loader.embedder()
     assert len(made) == 1
     assert made[0].startswith("load")
-    with pytest.raises(EmbedderUnusable):
+    with pytest.raises(UpsertCliError):
         Loader(load).embedder()
     assert made[1:] == [threading.current_thread().name]

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.errors import ItemError, SplitterMissing, Stage
+from upsert_cli.errors import ItemError, Stage, UpsertCliError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,10 +22,12 @@ def require_splitter() -> None:
     """Makes sure that texts can be split.
 
     Raises:
-        SplitterMissing: The package is not installed.
+        UpsertCliError: The package is not installed.
     """
     if importlib.util.find_spec("semantic_text_splitter") is None:
-        raise SplitterMissing
+        raise UpsertCliError(
+            message="--split needs a package that is not installed; `pip install 'upsert-cli[split]'` installs it"
+        )
 
 
 class Splitter:

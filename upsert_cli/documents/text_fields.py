@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from upsert_cli.errors import BadTemplate, ItemError, Stage
+from upsert_cli.errors import ItemError, Stage, UsageFault
 from upsert_cli.sources.item import field_at, with_field
 from upsert_cli.sources.json_text import as_text, as_utf8, kind_of
 
@@ -28,7 +28,7 @@ def parse_template(template: str) -> tuple[TemplatePart, ...]:
     """Takes a template apart; a field is only ever a path of keys, whatever Python could make of it.
 
     Raises:
-        BadTemplate: A brace is alone, or it names no field.
+        UsageFault: A brace is alone, or it names no field.
     """
     parts: list[TemplatePart] = []
     literal, end = "", 0
@@ -40,12 +40,19 @@ def parse_template(template: str) -> tuple[TemplatePart, ...]:
             continue
         path = (token["path"] or "").strip()
         if not path:
-            raise BadTemplate(template=template, reason=f"`{token[0]}` at character {token.start() + 1} names no field")
+            raise _bad_template(template, f"`{token[0]}` at character {token.start() + 1} names no field")
         parts.append(TemplatePart(literal, path))
         literal = ""
     if not parts:
-        raise BadTemplate(template=template, reason="it names no field")
+        raise _bad_template(template, "it names no field")
     return (*parts, TemplatePart(literal + template[end:], None))
+
+
+def _bad_template(template: str, reason: str) -> UsageFault:
+    return UsageFault(
+        message=f"--template {template!r}: {reason}; it takes `{{field}}` or `{{outer.inner}}`, and `{{{{` and `}}}}` "
+        "for the braces themselves"
+    )
 
 
 @lru_cache(maxsize=16)

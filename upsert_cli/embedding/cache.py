@@ -1,4 +1,4 @@
-"""The folder of models: each one is there as a whole or not at all."""
+"""The folder of fetched models; each is there as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from upsert_cli.paths import expanded, no_home, user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
 STAGING_PREFIX = ".fetch-"
-PLACE_PREFIX = "models--"
-PARTIAL_SUFFIX = ".incomplete"  # of a file that the hub's client has not yet read to its end
+MODEL_PREFIX = "models--"
+PARTIAL_SUFFIX = ".incomplete"  # of a file that the hub's client has not finished downloading
 HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
-_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network says
-STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by one that was killed
+STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by a killed one
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network reports
 
 
 def cache_folder() -> Path:
-    """Return where models are kept, which need not exist yet: never the temporary folder, which is emptied.
+    """Return the folder of models, which need not exist yet; never a temporary folder, since those are emptied.
 
     Raises:
-        UpsertCliError: None is named, and there is no home folder.
+        UpsertCliError: No folder is named, and there is no home folder.
     """
     folder = _known_cache_folder()
     if folder is None:
@@ -43,69 +43,57 @@ def _known_cache_folder() -> Path | None:
     return None if folder is None else folder / "models"
 
 
+def cached_model(name: str) -> Path:
+    """Return where the cache has a model, or would have it: a folder, or a link to one that the hub's client keeps."""
+    return cache_folder() / (MODEL_PREFIX + name.replace("/", "--"))
+
+
 def is_cached(name: str, files: Collection[str]) -> bool:
-    """Tell whether the cache has a model."""
-    return _known_cache_folder() is not None and not missing_files(place_of(name), files)
+    """Check that the cache has all files of a model."""
+    return _known_cache_folder() is not None and not missing_files(cached_model(name), files)
+
+
+def missing_files(folder: Path, files: Collection[str]) -> list[str]:
+    """Return those of `files` that `folder` lacks or that are empty there."""
+    return [name for name in files if not ((path := folder / name).is_file() and path.stat().st_size > 0)]
 
 
 def is_in_cache(folder: Path) -> bool:
-    """Tell whether a folder is one that we made in the cache, and not one that the user keeps, there or elsewhere."""
+    """Check that we made this folder in the cache, and that it is not one that the user keeps, there or elsewhere."""
     cache = _known_cache_folder()
     if cache is None or not folder.resolve().is_relative_to(cache.resolve()):
         return False
     top = folder.resolve().relative_to(cache.resolve()).parts[:1]
-    return top == (HUB_FOLDER,) or bool(top and top[0].startswith(PLACE_PREFIX))
-
-
-def place_of(name: str) -> Path:
-    """Returns where the model `name` is, or would be: a folder, or a link to one that the hub's client keeps."""
-    return cache_folder() / (PLACE_PREFIX + name.replace("/", "--"))
-
-
-def missing_files(folder: Path, files: Collection[str]) -> list[str]:
-    """Returns those of `files` that `folder` lacks or that are empty there."""
-    return [name for name in files if not _has_content(folder / name)]
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
+    return top == (HUB_FOLDER,) or bool(top and top[0].startswith(MODEL_PREFIX))
 
 
 @contextlib.contextmanager
 def staging() -> Iterator[Path]:
-    """Gives a folder to make a model in, on the file system of the cache; it is gone afterwards, whatever happens."""
+    """Provide a folder to make a model in, on the cache's file system; it is removed afterwards in any case."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
     _sweep(cache)
-    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=cache, ignore_cleanup_errors=True) as folder:
-        owned = own(Path(folder))
-        try:
-            yield Path(folder)
-        finally:
-            os.close(owned)
+    temporary = tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=cache, ignore_cleanup_errors=True)
+    with temporary as folder, _owned(Path(folder)):
+        yield Path(folder)
 
 
 @contextlib.contextmanager
 def downloading() -> Iterator[Path]:
-    """Give the folder of the hub's client, and own it together with the other processes that download into it."""
+    """Provide the folder of the hub's client, owned together with other processes that download into it."""
     folder = cache_folder() / HUB_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    owned = own(folder, shared=True)
-    try:
+    with _owned(folder, shared=True):
         yield folder
+
+
+@contextlib.contextmanager
+def _owned(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    descriptor = own(folder, shared=shared)
+    try:
+        yield
     finally:
-        os.close(owned)
-
-
-def leftovers() -> list[Leftover]:
-    """Return what killed processes have left of models that they fetched."""
-    cache = _known_cache_folder()
-    if cache is None or not cache.is_dir():
-        return []
-    staged = unowned(folder for folder in sorted(cache.glob(f"{STAGING_PREFIX}*")))
-    hub = cache / HUB_FOLDER
-    partial = [] if is_owned(hub) else sorted(hub.rglob(f"*{PARTIAL_SUFFIX}"))
-    return [*staged, *map(Leftover.at, partial)]
+        os.close(descriptor)
 
 
 def _sweep(cache: Path) -> None:
@@ -115,36 +103,49 @@ def _sweep(cache: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def publish(made: Path, place: Path, *, files: Collection[str]) -> None:
-    """Puts a model that was made in a staging folder in its place.
+def leftovers() -> list[Leftover]:
+    """Return what killed processes have left of models that they were fetching."""
+    cache = _known_cache_folder()
+    if cache is None or not cache.is_dir():
+        return []
+    staged = unowned(folder for folder in sorted(cache.glob(f"{STAGING_PREFIX}*")))
+    hub = cache / HUB_FOLDER
+    partial = [] if is_owned(hub) else sorted(hub.rglob(f"*{PARTIAL_SUFFIX}"))
+    return [*staged, *map(Leftover.at, partial)]
 
-    Where another fetch was faster, its model stays and `made` is left to the staging folder's end.
+
+def publish(made: Path, target: Path, *, files: Collection[str]) -> None:
+    """Move a model from a staging folder to its final path.
+
+    If another fetch was faster, its model stays, and `made` is removed with the staging folder.
 
     Args:
-        made: A folder, or a link that is relative to `place`.
-        place: As `place_of` says.
+        made: A folder, or a link relative to the parent of `target`.
+        target: From `cached_model`.
         files: What makes the model complete.
     """
     if not made.is_symlink():
         for path in (*made.iterdir(), made):
             sync(path)
     try:
-        made.rename(place)
+        made.rename(target)
     except OSError:
-        if not os.path.lexists(place):
+        if not os.path.lexists(target):
             raise
-        if not missing_files(place, files):
+        if not missing_files(target, files):
             return
-        place.rename(made.with_name("damaged"))
-        made.rename(place)
-    sync(place.parent)
+        target.rename(made.with_name("damaged"))
+        made.rename(target)
+    sync(target.parent)
 
 
-def why_not_kept(error: BaseException) -> str | None:
-    """Returns why the disk did not take what a place gave, in the system's words; None where that was not the fault.
+def disk_fault(error: BaseException) -> str | None:
+    """Return why the disk did not take a model, in the system's words; None if the disk was not the reason.
 
-    The hub's client and pip write by themselves: one raises what the system raised, the other prints it.
+    The hub's client and pip write files themselves: one raises the system's error, the other prints it.
     """
+    if isinstance(error, OSError):  # the network's errors come as ModelUnavailable
+        return error.strerror or str(error)
     cause = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-    words = {number: os.strerror(number) for number in _NOT_TAKEN}
-    return next((said for number, said in words.items() if number == cause or said in str(error)), None)
+    words = {number: os.strerror(number) for number in _DISK_ERRORS}
+    return next((text for number, text in words.items() if number == cause or text in str(error)), None)

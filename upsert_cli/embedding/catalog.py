@@ -1,13 +1,14 @@
-"""A model as a list describes it, and the default one, which has to be known without the list."""
+"""The models that can be named, and the default one, which is known without importing fastembed's list."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from upsert_cli.errors import UsageFault
+
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
-MAX_TOKENS = (
-    256  # of the default model: the checkpoint's own max_seq_length, and the limit of Chroma's default function
-)
+MAX_TOKENS = 256  # of the default model: the checkpoint's max_seq_length, and the limit of Chroma's default function
+SIMILAR_NAMES = 3  # suggested when a name is unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,16 +29,40 @@ class ModelEntry:
 
     @property
     def is_static(self) -> bool:
-        """Tells whether the model is a table of vectors, without a network."""
+        """Check that the model is a table of vectors, without a network."""
         return self.weights[0].endswith(".safetensors")
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Returns all that the folder of the model must hold."""
+        """Return everything that the model's folder must hold."""
         return (*self.weights, "tokenizer.json", *(() if self.is_static else ("tokenizer_config.json",)))
 
 
-# Known here too, since the default model is mostly in the cache, and fastembed takes a second to import.
+# The default model is usually in the cache, and importing fastembed takes a second.
 DEFAULT_ENTRY = ModelEntry(
     name=DEFAULT_MODEL, dimension=384, repository="Qdrant/all-MiniLM-L6-v2-onnx", weights=("model.onnx",)
 )
+
+
+def find_entry(name: str) -> ModelEntry:
+    """Return the model of a name, whatever the case of its letters.
+
+    Raises:
+        UsageFault: fastembed has no model of that name.
+    """
+    if name.lower() == DEFAULT_MODEL.lower():
+        return DEFAULT_ENTRY
+    from upsert_cli.embedding.fastembed import supported_models
+
+    known = {entry.name.lower(): entry for entry in supported_models()}
+    if name.lower() in known:
+        return known[name.lower()]
+    import difflib
+
+    # Compared without the organisation, which people leave out or mistake.
+    names = {full.rpartition("/")[2]: entry.name for full, entry in known.items()}
+    similar = difflib.get_close_matches(name.lower().rpartition("/")[2], names, n=SIMILAR_NAMES)
+    question = f"did you mean {' or '.join(names[each] for each in similar)}? " if similar else ""
+    raise UsageFault(
+        message=f"fastembed has no text model named {name!r}; {question}`upsert-cli models list` lists all of them"
+    )

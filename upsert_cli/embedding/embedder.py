@@ -48,8 +48,7 @@ def load(model: Model, *, device: Device = "cpu") -> Embedder:
     """Load a model, which takes about a second of CPU.
 
     Raises:
-        EmbedderUnusable: The files exist, but cannot be loaded.
-        UpsertCliError: The device cannot be used, or memory or open files are too few.
+        UpsertCliError: The files cannot be loaded, the device cannot be used, or memory or open files run out.
     """
     from upsert_cli.embedding.fastembed import FastEmbedder
 
@@ -60,7 +59,7 @@ def load_tokenizer(model: Model) -> Any:
     """Load the tokenizer of a model alone; it neither truncates nor pads.
 
     Raises:
-        EmbedderUnusable: The model's folder has no tokenizer that can be loaded.
+        UpsertCliError: The model's folder has no tokenizer that can be loaded.
     """
     from upsert_cli.embedding import fastembed
 

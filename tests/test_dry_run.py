@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal, read_drawn
+from tests.support.terminal import Terminal, read_drawn
 
 PIECES = {
     "markup": "[bold red]x[/bold red][link=http://e]y[/]",

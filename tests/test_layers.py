@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "upsert_cli"

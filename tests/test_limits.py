@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli import embedding
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import JournalUnwritable, UpsertCliError

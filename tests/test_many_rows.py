@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.bench.measuring import Cost, cost_of
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 ROWS = int(os.environ.get("UPSERT_CLI_TEST_ROWS", "1000000"))  # of the slow test
 IDS = 3_000  # different ones

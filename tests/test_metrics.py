@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import Terminal
 from tests.support.journal_tasks import make_task
+from tests.support.terminal import Terminal
 from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus

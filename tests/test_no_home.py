@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 _PROGRAM = """
 import pwd, sys

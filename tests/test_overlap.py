@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.folder import LEASE_NAME
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from tests.support.web_servers import web_server
 
 

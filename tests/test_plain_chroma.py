@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SAMPLES, Terminal
+from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.embedding.models import Model
 
 _QUERY = """

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal, read_drawn
+from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.database import reading_flushes
 from upsert_cli.store.chroma.folder import LEASE_NAME

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.locks import Holder, Lease

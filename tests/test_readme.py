@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.conftest import SAMPLES, Terminal
+from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.cli import cli
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from upsert_cli.counts import Counts
 from upsert_cli.load.outcomes import BatchOutcome, RowResult

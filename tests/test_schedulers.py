@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 ITEM = {"object_id": "a", "payload": {"text": "x"}}

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.redaction import in_message, without_secrets
 from upsert_cli.store.chroma.faults import DETAIL_CHARACTERS, reason
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from tests.support.web_servers import WebServer, web_server
 from upsert_cli.sources.addresses import source_name
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from tests.support.web_servers import web_server
 
 Items = Callable[..., list[dict[str, Any]]]

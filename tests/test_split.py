@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 Records = dict[str, dict[str, Any]]
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.loading import a_target
+from tests.support.terminal import Terminal
 from upsert_cli.store.chroma.place import place_of
 
 Items = Callable[..., list[dict[str, Any]]]

@@ -15,8 +15,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import SAMPLES, Terminal
 from tests.support.journal_tasks import make_reject, make_task
+from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.counts import Counts
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.report.github import annotation, append_summary

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.journal_tasks import make_task
+from tests.support.terminal import Terminal
 from tests.test_layers import HEAVY
 from upsert_cli.cli import COMMANDS
 from upsert_cli.embedding.catalog import DEFAULT_MODEL

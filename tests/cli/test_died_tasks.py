@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.journal.conftest import die, start
 from tests.support.journal_tasks import MOMENT, make_checkpoint, make_task
+from tests.support.terminal import Terminal
 from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus

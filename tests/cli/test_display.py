@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.journal.conftest import start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from tests.support.screens import Screen, shown
+from tests.support.terminal import Terminal
 from upsert_cli.cli.display import PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines, Speed
 from upsert_cli.cli.terminal import Terminal as Output
 from upsert_cli.context import Progress

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.journal.conftest import reach
 from tests.support.journal_tasks import make_task
+from tests.support.terminal import Terminal
 from upsert_cli.embedding.cache import downloading, staging
 from upsert_cli.journal import storage
 from upsert_cli.journal.journal import Journal

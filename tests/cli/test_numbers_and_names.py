@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 
 @pytest.mark.parametrize(

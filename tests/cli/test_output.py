@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal, read_drawn
+from tests.support.terminal import Terminal, read_drawn
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import upsert_cli
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.report.printed_commands import PrintedCommands
 
 BAD = {"object_id": "a", "payload": {"text": ""}}

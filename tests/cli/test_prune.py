@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.journal_tasks import make_task
+from tests.support.terminal import Terminal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal, read_drawn
 from tests.journal.conftest import die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_task
+from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
 from upsert_cli.journal.task import TaskStatus

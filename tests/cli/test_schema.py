@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from referencing import Registry, Resource
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.text import safe_json
 
 FOLDER = Path(__file__).parents[2] / "upsert_cli" / "schema"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.journal_tasks import make_task
+from tests.support.terminal import Terminal
 from upsert_cli.errors import AmbiguousTaskId, TaskNotFound
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile

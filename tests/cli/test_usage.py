@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.cli import COMMANDS, cli
 from upsert_cli.cli.options import Option
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.deadly_worker import DEADLY
 from tests.support.raylets import Raylets
+from tests.support.terminal import Terminal
 
 SHARDS = 16
 ROWS = int(os.environ.get("UPSERT_CLI_TEST_ROWS", "8000"))  # of a slow test; the figures in tests/bench are of more

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from tests.support.worker_standin import StandIns
 from upsert_cli.cluster import unit_load
 from upsert_cli.cluster.scheduler import Dispatch

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from tests.conftest import SAMPLES
 from tests.support.reading import fuzz
+from tests.support.terminal import SAMPLES
 from upsert_cli.documents import document as documents
 from upsert_cli.documents.chunking import PIECE, Splitter
 from upsert_cli.documents.chunks import is_chunk, owner_of

@@ -14,8 +14,8 @@ import pytest
 from chromadb.api import ClientAPI
 from hypothesis import strategies as st
 
-from tests.conftest import SAMPLES
 from tests.support.reading import exactly, fuzz, item, payloads, rows_of, values
+from tests.support.terminal import SAMPLES
 from upsert_cli.documents.document import Document, Recipe, make_document
 from upsert_cli.documents.hashing import as_stored
 from upsert_cli.documents.scope import scope_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.documents.references import MAX_REFERENCE, read_reference, reference_of
 from upsert_cli.errors import ItemError, Stage
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 ROWS = 300
 LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.loading import NOTHING, a_target, numbered, some_rows
+from tests.support.terminal import Terminal
 from upsert_cli.errors import DiskFull, TargetDamaged
 from upsert_cli.store import child
 from upsert_cli.store.chroma import folder

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 ITEMS = 400
 LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"

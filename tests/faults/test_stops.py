@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from upsert_cli.journal.journal import Journal
 from upsert_cli.locks import Holder, Lease

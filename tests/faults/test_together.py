@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 ROWS = 200
 SECONDS = 120.0  # seconds after which a test gives up

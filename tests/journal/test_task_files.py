@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.journal.conftest import die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
+from tests.support.terminal import Terminal
 from upsert_cli import atomic
 from upsert_cli.errors import JournalUnreadable
 from upsert_cli.journal import rejects

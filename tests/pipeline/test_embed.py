@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import SAMPLES
+from tests.support.terminal import SAMPLES
 from upsert_cli import embedding
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Effort, Embedder, Loader

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.chroma_server import ChromaServer
 from tests.support.proxy import Call, Fault, Proxy
+from tests.support.terminal import Terminal
 
 Vectored = Callable[..., list[dict[str, Any]]]
 MARKER = "marker-of-a-token-4711"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.servers.test_servers import assert_same
 from tests.support.chroma_server import ChromaServer
 from tests.support.proxy import Call, Fault, Proxy
+from tests.support.terminal import Terminal
 
 Vectored = Callable[..., list[dict[str, Any]]]
 KINDS = (

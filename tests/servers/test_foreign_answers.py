@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.chroma_server import ChromaServer
 from tests.support.proxy import Call, Fault, Proxy
+from tests.support.terminal import Terminal
 from upsert_cli.errors import NotChromasAnswer, ServerFailing, ServerUnreachable
 from upsert_cli.store.chroma import exchange, http_session
 from upsert_cli.store.chroma.answers import NotChromas, value_of

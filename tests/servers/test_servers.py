@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import SAMPLES, Terminal
 from tests.support.chroma_server import ChromaServer, free_port
+from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import BadServerAddress, ServerOrFolder
 from upsert_cli.store.chroma.address import place_named
 

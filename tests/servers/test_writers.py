@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tests.conftest import Terminal
 from tests.servers.test_servers import assert_same
 from tests.support.chroma_server import ChromaServer
 from tests.support.proxy import Call, Fault, Proxy
+from tests.support.terminal import Terminal
 
 Vectored = Callable[..., list[dict[str, Any]]]
 ROWS = 400

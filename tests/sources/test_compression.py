@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests.conftest import SAMPLES
 from tests.support.reading import GOOD, item, read, rows_of, sources_of
+from tests.support.terminal import SAMPLES
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import Item

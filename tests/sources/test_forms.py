@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.reading import item, reject, sources_of, write_lines
+from tests.support.terminal import Terminal
 from upsert_cli.documents.document import Recipe, make_document
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item, Reject

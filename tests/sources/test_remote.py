@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import Terminal
 from tests.support.reading import item
+from tests.support.terminal import Terminal
 from tests.support.web_servers import Bucket, WebServer, bucket, web_server
 from upsert_cli.errors import BadAddress, NoItemFiles, SourceNotFound, SourceUnreadable, TableFolder, UnknownFormat
 from upsert_cli.sources import object_stores

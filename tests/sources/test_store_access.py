@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 from upsert_cli.sources.store_access import azure_options, gs_options, s3_options
 
 SECRET = "S3CRET-S3CRET"  # noqa: S105  # a marker

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import pyte
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 ROWS = 300  # lines of the screen: nothing scrolls away
 SECONDS = 120.0  # seconds after which a test gives up

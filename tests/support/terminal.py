@@ -1,0 +1,148 @@
+"""A terminal to type commands into: a folder, a journal and an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.forked import run_python
+
+SAMPLES = Path(__file__).parents[2] / "sample_data"
+
+
+@dataclass
+class Terminal:
+    """A folder, a journal and an environment to type commands in."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"UPSERT_CLI_JOURNAL": str(self.journal)} | self.env
+
+    def arguments(self, line: str) -> list[str]:
+        words = shlex.split(line)
+        return [sys.executable, "-m", "upsert_cli", *words[1:]] if words[0] == "upsert-cli" else words
+
+    def type(self, line: str, *, expect: int | None = 0, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
+        """Runs a command line as a user would, and checks its exit code."""
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        raw = run_python(self.arguments(line), folder=self.folder, environment=self.environment, stdin=given)
+        done = subprocess.CompletedProcess(raw.args, raw.returncode, raw.stdout.decode(), raw.stderr.decode())
+        if expect is not None:
+            assert done.returncode == expect, f"{line}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, line: str, **options: Any) -> subprocess.Popen[str]:
+        """Starts a command without waiting for it, in a process group of its own."""
+        return subprocess.Popen(
+            self.arguments(line),
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            start_new_session=True,
+            **({"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+        )
+
+    def info(self, task_id: str) -> dict[str, Any]:
+        """Returns a task as `info --json` prints it."""
+        value: dict[str, Any] = json.loads(self.type(f"upsert-cli info {task_id} --json").stdout)
+        return value
+
+    def wait_for_rows(self, task_id: str) -> None:
+        """Waits for the next checkpoint of a task; by its file, since a short load is over before `info` is asked twice."""
+        path = self.journal / "active" / f"{task_id}.progress"
+        before = path.stat().st_mtime_ns if path.exists() else None
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime_ns != before:
+                    return
+            time.sleep(0.005)
+        raise AssertionError("the task never came to its next checkpoint")
+
+    def halt_when(self, process: subprocess.Popen[str], task_id: str, come: Callable[[], bool] = lambda: True) -> None:
+        """Halts a load at a checkpoint at which something holds, so that nothing goes on while a test looks or acts.
+
+        Args:
+            process: Of `start`; `go_on` lets it go on.
+            task_id: What it loads.
+            come: Looks, while it is halted.
+        """
+        while process.poll() is None:
+            self.wait_for_rows(task_id)
+            os.killpg(process.pid, signal.SIGSTOP)
+            if come():
+                return
+            self.go_on(process)
+        raise AssertionError(f"it ended before that: {process.communicate()}")
+
+    def go_on(self, process: subprocess.Popen[str]) -> None:
+        """Lets a halted load go on."""
+        os.killpg(process.pid, signal.SIGCONT)
+
+    def only_task(self) -> dict[str, Any]:
+        """Returns the one task of the journal."""
+        tasks = json.loads(self.type("upsert-cli list --json").stdout)
+        assert len(tasks) == 1
+        value: dict[str, Any] = tasks[0]
+        return value
+
+    def write(self, name: str, items: Iterable[dict[str, Any]]) -> Path:
+        """Writes items as JSONL."""
+        path = self.folder / name
+        path.write_text("".join(json.dumps(item) + "\n" for item in items))
+        return path
+
+    def records(self, collection: str = "default", *, vectors: bool = False) -> dict[str, dict[str, Any]]:
+        """Reads a collection back with nothing but chromadb, in a process of its own: id -> document and metadata."""
+        program = [sys.executable, "-c", _READ_BACK, str(self.folder / "chroma"), collection, "1" if vectors else ""]
+        done = run_python(program, folder=self.folder, environment=self.environment)
+        assert done.returncode == 0, done.stderr.decode()
+        value: dict[str, dict[str, Any]] = json.loads(done.stdout)
+        return value
+
+
+_READ_BACK = """
+import json, sys
+import chromadb
+collection = chromadb.PersistentClient(sys.argv[1]).get_collection(sys.argv[2])
+include = ["documents", "metadatas"] + (["embeddings"] if sys.argv[3] else [])
+found = {}
+for offset in range(0, collection.count(), 1000):
+    part = collection.get(limit=1000, offset=offset, include=include)
+    for place, identifier in enumerate(part["ids"]):
+        assert identifier not in found
+        found[identifier] = {"document": part["documents"][place], "metadata": part["metadatas"][place]}
+        if sys.argv[3]:
+            found[identifier]["vector"] = [float(x) for x in part["embeddings"][place]]
+print(json.dumps(found))
+"""
+
+
+def read_drawn(descriptor: int) -> bytes:
+    """Returns all that is drawn on a pseudo-terminal until nobody has its other end any more."""
+    drawn = b""
+    while True:
+        try:
+            part = os.read(descriptor, 65_536)
+        except OSError:  # Linux reports the end of a terminal as an error
+            return drawn
+        if not part:
+            return drawn
+        drawn += part

@@ -273,7 +273,7 @@ def test_a_line_of_100_mb_in_the_middle(tiny: Terminal) -> None:
             file.write(b"long text " * 100_000)
         file.write(b'"}}\n' + _line(2) + b"\n")
     done = tiny.type("upsert-cli run a.jsonl --task-id t --verify", expect=3)
-    assert "a.jsonl:2: on_reading: the row is longer than 8 MiB" in done.stderr
+    assert "a.jsonl:2: on_reading: the row is larger than 8 MiB" in done.stderr
     assert tiny.records().keys() == {"good-1", "good-2"}
     [failed] = tiny.type("upsert-cli info t --failed").stdout.splitlines()
     assert len(failed) < 1_000

@@ -137,7 +137,7 @@ def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> Non
     light = (
         ()
         if line.startswith("collections")
-        else ("urllib.request", "subprocess", "upsert_cli.load.run", "upsert_cli.sources.items")
+        else ("urllib.request", "subprocess", "upsert_cli.load.run", "upsert_cli.sources.rows")
     )
     unwanted = (*HEAVY, "rich", *light)
     code = (

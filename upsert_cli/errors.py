@@ -96,7 +96,7 @@ class Stage(enum.StrEnum):
 class ItemError(Situation):
     """Raised when one item cannot be loaded, and only that one."""
 
-    stage: Stage
+    stage: Stage = Stage.READING
     detail: str
     """One line of reason, such as `payload.text is empty`."""
 
@@ -410,80 +410,6 @@ class LocksUnsupported(UpsertCliError):
 # -- sources -----------------------------------------------------------------------------------------------------------
 
 
-class SourceNotFound(UsageFault):
-    """Raised when a source names nothing that exists."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.name} does not exist; name a file, a folder or a glob, or `-` for standard input"
-
-
-class BadAddress(UsageFault):
-    """Raised when a source is an address that cannot be read."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"the address {self.name} cannot be read: {self.reason}"
-
-
-class NoItemFiles(UsageFault):
-    """Raised when a folder or a glob holds no file of a known format."""
-
-    name: str
-    known: tuple[str, ...]
-    """Suffixes."""
-
-    skipped: int = 0
-    """Files and folders whose names begin with `_` or `.`."""
-
-    def __str__(self) -> str:
-        looked_for = f"looked for {', '.join(self.known)}"
-        if self.skipped:
-            looked_for += f", but not in {self.skipped:,} files or folders whose names begin with `_` or `.`"
-        return f"{self.name} holds no file of items; {looked_for}"
-
-
-class TableFolder(Refusal):
-    """Raised when a folder is that of a table whose log says which of its files are valid."""
-
-    name: str
-    kind: str
-    """Such as `Delta`."""
-
-    remedy: str
-    """May hold `FOLDER`."""
-
-    def __str__(self) -> str:
-        remedy = self.remedy.replace("FOLDER", shlex.quote(self.name))
-        return (
-            f"{self.name} is a {self.kind} table, whose files also hold rows that were deleted or replaced, "
-            f"so nothing was written; {remedy}"
-        )
-
-
-class UnknownFormat(UsageFault):
-    """Raised when the suffix of a file that was named says nothing about its format."""
-
-    name: str
-    known: tuple[str, ...]
-    """Suffixes."""
-
-    content: str | None = None
-    """What its first bytes say, such as `Parquet; --format parquet reads it`."""
-
-    def __str__(self) -> str:
-        if self.content is not None:
-            return f"{self.name} has no suffix that tells its format; it is {self.content}"
-        json = "; `jq -c '.[]'` makes JSONL of a JSON array" if self.name.lower().endswith(".json") else ""
-        return (
-            f"{self.name} has none of the suffixes {', '.join(self.known)}; "
-            f"--format says what it is, such as --format jsonl{json}"
-        )
-
-
 class SourceUnreadable(UpsertCliError):
     """Raised when a source cannot be opened, or not be read to its end."""
 
@@ -503,17 +429,6 @@ class SourceUnreadable(UpsertCliError):
             return f"{where}: {self.reason}; {self.remedy}"
         remedy = "see that it can be reached" if "://" in self.name else "mend the file"
         return f"{where} ({self.reason}); {remedy} or leave it out, then load again"
-
-
-class ForeignForm(UsageFault):
-    """Raised when a source is in a form that has to be converted before it is loaded."""
-
-    name: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.name} is not loaded as it is: {self.reason}; {self.remedy}"
 
 
 class SourceChanged(Refusal):
@@ -538,18 +453,6 @@ class SourceChanged(Refusal):
         return (
             f"{self.name} changed since the task was last run ({self.how}), so its checkpoint means nothing; "
             f"{again} reads it anew"
-        )
-
-
-class SpoolFailed(UpsertCliError):
-    """Raised when standard input or a pipe cannot be kept for a restart."""
-
-    path: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"the input cannot be kept in {self.path} ({self.reason}); give it as a file, or choose another --journal"
         )
 
 

@@ -117,7 +117,7 @@ def test_a_tab_is_cheap(shell: Terminal, line: str) -> None:
 
         TaskFile(journal.folder / f"tasks-{begin // 500 + 1:06d}.json").insert(*records[begin : begin + 500])
     shell.env |= {"_UPSERT_CLI_COMPLETE": "fish_complete", "COMP_WORDS": line, "COMP_CWORD": ""}
-    unwanted = (*HEAVY, "rich", "subprocess", "upsert_cli.sources.items", "upsert_cli.load.run")
+    unwanted = (*HEAVY, "rich", "subprocess", "upsert_cli.sources.rows", "upsert_cli.load.run")
     code = (
         "import sys\nfrom upsert_cli.cli import main\n"
         f"try:\n    main()\nfinally:\n    print([name for name in {unwanted!r} if name in sys.modules], file=sys.stderr)"

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.reading import fuzz, item, read, reject, rows_of, sources_of
-from upsert_cli.errors import ForeignForm, SourceUnreadable
-from upsert_cli.sources.item import Item, Reject
-from upsert_cli.sources.jsonl import MAX_LINE
+from upsert_cli.errors import SourceUnreadable, UsageFault
+from upsert_cli.sources.item import MAX_ROW, Item, Reject
 
 cells = st.lists(st.sampled_from(["a", "é", '"', ",", ";", "\t", "\n", "\r\n", " ", "0"]), max_size=6).map("".join)
 ends = st.sampled_from(["\n", "\r\n"])
@@ -81,8 +80,8 @@ def test_broken_rows_cost_only_themselves(tmp_path: Path) -> None:
     details = {row.row: row.detail for row in rows if isinstance(row, Reject)}
     assert "never closed" in details[2]
     assert "not doubled" in details[4]
-    assert details[5] == "1 fields, and the header has 2"
-    assert details[6] == "3 fields, and the header has 2"
+    assert details[5] == "1 fields, but the header has 2"
+    assert details[6] == "3 fields, but the header has 2"
     assert "WINDOWS-1252" in details[7]
     assert "never closed" in details[10]
     for number, (_, position) in enumerate(read(path, id_field="id")):
@@ -92,7 +91,7 @@ def test_broken_rows_cost_only_themselves(tmp_path: Path) -> None:
 def test_a_quote_left_open_at_the_start_of_much(tmp_path: Path) -> None:
     """Where nothing closes a quote, the rows behind it are read all the same, beyond the limit of a row too."""
     path = tmp_path / "a.csv"
-    lines = [f"{number},{'x' * 1_000}" for number in range(2 * MAX_LINE // 1_000)]
+    lines = [f"{number},{'x' * 1_000}" for number in range(2 * MAX_ROW // 1_000)]
     path.write_text("\n".join(["id,text", '-1,"open', *lines]))
     rows = rows_of(path, id_field="id")
     assert "never closed" in reject(rows[0]).detail
@@ -113,7 +112,7 @@ def test_a_monstrous_field_costs_no_memory(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert item(rows[0]).object_id == "1"
-        assert "longer than 8 MiB" in reject(rows[1]).detail or "never closed" in reject(rows[1]).detail
+        assert "larger than 8 MiB" in reject(rows[1]).detail or "never closed" in reject(rows[1]).detail
         if name != "lines":
             assert [item(row).object_id for row in rows[2:]] == ["3"]
             assert peak < 60 << 20
@@ -190,7 +189,7 @@ def test_a_line_for_excel(tmp_path: Path, line: str, ending: str) -> None:
     content = f"{line}\nid;text\n1;hola\n".encode()
     path.write_bytes(gzip.compress(content) if ending else content)
     with pytest.raises(
-        ForeignForm, match=r"`sep=`.*`tail -n \+2 .*a\.csv.* \| upsert-cli run - --format csv`"
+        UsageFault, match=r"`sep=`.*`tail -n \+2 .*a\.csv.* \| upsert-cli run - --format csv`"
     ) as caught:
         sources_of(path)
     assert caught.value.exit_code == 2

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from tests.support.reading import GOOD, exactly, fuzz, item, read, reject, rows_of, sources_of, write_lines
 from upsert_cli.errors import SourceUnreadable, Stage
-from upsert_cli.sources.foreign import HEAD, what_it_is
-from upsert_cli.sources.item import Item, Position, Reject
-from upsert_cli.sources.jsonl import MAX_LINE
+from upsert_cli.sources.item import MAX_ROW, Item, Position, Reject
 from upsert_cli.sources.rows import Rows
+from upsert_cli.sources.unreadable import HEAD, what_it_is
 
 # -- good rows ----------------------------------------------------------------------------------------------------
 
@@ -198,7 +197,7 @@ def test_a_last_line_that_was_cut(tmp_path: Path) -> None:
     """A last line that is broken and has no line break may be all that is left of more, and the reject asks so."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD + b"\n" + GOOD[:-5])
-    assert "is the file whole?" in reject(rows_of(path)[1]).detail
+    assert "is the file complete?" in reject(rows_of(path)[1]).detail
     path.write_bytes(GOOD[:-5] + b"\n" + GOOD)
     assert "line break" not in reject(rows_of(path)[0]).detail
 
@@ -240,7 +239,7 @@ def test_an_endless_line_costs_no_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [(type(row), row.row) for row, _ in rows] == [(Item, 1), (Reject, 2), (Item, 3)]
-    assert "longer than 8 MiB" in reject(rows[1][0]).detail
+    assert "larger than 8 MiB" in reject(rows[1][0]).detail
     assert peak < 20 << 20
     assert [source.total for source in sources] == [3]
     assert read(path, start=rows[1][1]) == rows[2:]
@@ -251,7 +250,7 @@ def test_an_endless_line_costs_no_memory(tmp_path: Path) -> None:
 def test_the_limit_of_a_line(tmp_path: Path, excess: int, kind: type, end: bytes) -> None:
     """A line is as long as the limit, or too long; the line break does not count."""
     path = tmp_path / "a.jsonl"
-    path.write_bytes(GOOD + b" " * (MAX_LINE + excess - len(GOOD)) + end)
+    path.write_bytes(GOOD + b" " * (MAX_ROW + excess - len(GOOD)) + end)
     assert [type(row) for row in rows_of(path)] == [kind]
 
 

@@ -462,13 +462,13 @@ def _promising(path: Path, rows: int, promised: int, *, store: Sequence[str]) ->
 @pytest.mark.parametrize(
     ("rows", "promised", "store", "reason"),
     [
-        (2, 3, ["file"], "promises 3 rows, and its row groups hold 2"),
-        (2, 1, ["file"], "promises 1 row, and its row groups hold 2"),
-        (0, 1, ["file"], "promises 1 row, and its row groups hold 0"),
-        (2, 3, ["file", "group"], "promises 3 rows in row group 0, and its column `object_id` holds 2"),
-        (2, 1, ["file", "group"], "promises 1 row in row group 0, and its column `object_id` holds 2"),
-        (2, 1, ["file", "group", "column"], "promises 1 values of `object_id`, and its pages hold 2"),
-        (2, 3, ["file", "group", "column"], "promises 3 values of `object_id`, and its pages hold 2"),
+        (2, 3, ["file"], "promises 3 rows, but its row groups hold 2"),
+        (2, 1, ["file"], "promises 1 row, but its row groups hold 2"),
+        (0, 1, ["file"], "promises 1 row, but its row groups hold 0"),
+        (2, 3, ["file", "group"], "promises 3 rows in row group 0, but its column `object_id` holds 2"),
+        (2, 1, ["file", "group"], "promises 1 row in row group 0, but its column `object_id` holds 2"),
+        (2, 1, ["file", "group", "column"], "promises 1 values of `object_id`, but its pages hold 2"),
+        (2, 3, ["file", "group", "column"], "promises 3 values of `object_id`, but its pages hold 2"),
     ],
 )
 def test_a_footer_that_contradicts_its_rows_is_damage(

@@ -19,7 +19,7 @@ from upsert_cli.documents.document import Recipe, make_document
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import plain
-from upsert_cli.sources.parquet_rows import converters_of, unpacked
+from upsert_cli.sources.parquet import converters_of, unpacked
 from upsert_cli.sources.rows import Rows
 
 NANOS = pa.timestamp("ns")

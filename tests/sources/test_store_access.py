@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.terminal import Terminal
-from upsert_cli.sources.store_access import azure_options, gs_options, s3_options
+from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
 
 SECRET = "S3CRET-S3CRET"  # noqa: S105  # a marker
 PEM = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n"

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from upsert_cli.cli.options import HOW_TO_REPEAT, Decorator, all_of, option
 from upsert_cli.journal.load_options import MAPPING
 from upsert_cli.load.mapping import INSTEAD
-from upsert_cli.sources.suffixes import SUFFIXES
+from upsert_cli.sources.formats import SUFFIXES
 
 _FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."
 _TEXT_HELP = f"Where the payload has its text, dotted; several texts are joined by a newline. {HOW_TO_REPEAT}"

@@ -14,7 +14,7 @@ from upsert_cli.retry import RETRY_FOR
 if TYPE_CHECKING:
     from upsert_cli.documents.document import Recipe
     from upsert_cli.embedding.embedder import Device, Effort
-    from upsert_cli.sources.forms import IdFrom
+    from upsert_cli.sources.item_mapping import IdFrom
     from upsert_cli.sources.rows import Rows
     from upsert_cli.sources.source import Source
 
@@ -53,7 +53,7 @@ class LoadOptions:
     """The options of a load, parsed when its task is read from the journal."""
 
     format: str | None = None
-    """A key of `FORMATS`, which beats the suffixes of the sources."""
+    """A key of `formats.SUFFIXES`, which beats the suffixes of the sources."""
 
     id_field: str | None = None
     id_from: IdFrom | None = None

@@ -20,7 +20,7 @@ from upsert_cli.load.options import LoadRequest
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name
 from upsert_cli.sources.find import FoundFile, find_files
-from upsert_cli.sources.remote import Place
+from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.source import Source, fingerprint, spool
 from upsert_cli.store.chroma.address import is_server, require_collection_name
 
@@ -94,7 +94,7 @@ class Draft:
         task_id = self._request.task_id or new_task_id()
         if self._incoming is not None:
             kept = self._journal.adopt_spool(self._incoming, task_id)
-            moved: dict[Place, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
+            moved: dict[FilePath, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
             self._sources = [replace(source, path=moved.get(source.path, source.path)) for source in self._sources]
             self._incoming = kept  # discarded like the folder before, if there is no task in the end
         task = self._journal.create(self._task(task_id, self._sources))

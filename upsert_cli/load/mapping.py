@@ -9,7 +9,7 @@ from typing import Any
 from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import MAPPING
 from upsert_cli.settings import split_list
-from upsert_cli.sources.suffixes import SUFFIXES
+from upsert_cli.sources.formats import SUFFIXES
 from upsert_cli.text_files import parse_toml
 
 _KEYS = {("text-field" if name == "text_fields" else name.replace("_", "-")): name for name in MAPPING}

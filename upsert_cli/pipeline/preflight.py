@@ -13,8 +13,8 @@ from upsert_cli.documents.metadata import SHOWN_KEY
 from upsert_cli.documents.references import names_reference
 from upsert_cli.documents.text_fields import template_fields
 from upsert_cli.errors import UsageFault
-from upsert_cli.sources.forms import DEFAULT_ID_FIELD, ITEM_FIELDS
 from upsert_cli.sources.item import Item, Reject, field_at
+from upsert_cli.sources.item_mapping import DEFAULT_ID_FIELD, ITEM_FIELDS
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 

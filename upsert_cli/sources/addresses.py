@@ -1,4 +1,4 @@
-"""The address of a source -> what may be shown of it, and what tells it from the address of another source."""
+"""Addresses of sources: which are refused, what may be shown of them, and which of them are the same source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 OBJECT_SCHEMES = ("s3", "gs", "az")
 WEB_SCHEMES = ("http", "https")
-DIGEST_BYTES = 6  # of a query; two queries of one file with the same digest are unheard of
+DIGEST_BYTES = 6  # of a query; a collision between the queries of one file is practically impossible
 
 # An object's name, or a glob, may hold a question mark; what looks like `?name=value` is a signature that was pasted.
 _QUERY_OF_OBJECT = re.compile(r"\?[\w.~%$-]+=")
@@ -16,7 +16,7 @@ _QUERY_OF_OBJECT = re.compile(r"\?[\w.~%$-]+=")
 # Parameters that S3 and Google Cloud Storage reserve for signatures, in lower case.
 _SIGNATURE_PREFIXES = ("x-amz-", "x-goog-")
 
-# Other signatures, each by a parameter that no such address lacks, and the parameters that come with it.
+# Other signatures: a parameter that each of them has, and the parameters that come with it.
 _SIGNATURES = {
     "sig": frozenset(  # a shared access signature of Azure
         re.findall(r"\w+", "sig sv se st sp sr ss srt si spr sip sdd ses skoid sktid skt ske sks skv saoid suoid scid")
@@ -38,16 +38,16 @@ def scheme_of(address: str) -> str:
 
 
 def shown(address: str) -> str:
-    """Return an address for messages, without what may be a secret in it: a password or a query."""
+    """Return an address for messages, without a password or a query, which may be secret."""
     scheme, _, rest = _divided(address)[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def source_name(address: str) -> str:
-    """Return the name of a source that is read from an address: it shows no query, and differs where the query does.
+    """Return the name of the source at an address: it shows no query, but differs if the query does.
 
-    Parameters that only sign an address are ignored: an address that is signed again is the same source.
+    Parameters that only sign an address are ignored, so an address that is signed again is the same source.
     """
     query = _divided(address)[1]
     if scheme_of(address) not in OBJECT_SCHEMES:

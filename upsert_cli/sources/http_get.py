@@ -1,4 +1,4 @@
-"""A GET request for a file -> its answer, with limits on time and on where a redirect may lead."""
+"""GET requests for files, with limits on time and on where a redirect may lead."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 from upsert_cli import __version__
 from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
-from upsert_cli.sources.ranges import Unsteady
+from upsert_cli.sources.remote import Unsteady
 
 if TYPE_CHECKING:
     import socket
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 10  # more than any file needs that is in use
 LOWEST_RATE = 64  # bytes a second; below any link in use, above a server that sends single bytes to hold a request
-SOON = 1.0  # seconds after which bytes that have arrived are handed over
+SOON = 1.0  # seconds after which the bytes that have arrived are returned
 PIECE = 256 << 10  # bytes read at once
-EXCESS_SECONDS = 1.0  # to wait for bytes after the last one, where a server keeps the connection open
+EXCESS_SECONDS = 1.0  # how long to wait for bytes after the last one, if a server keeps the connection open
 
 _AS_TYPED = "%/:?#[]@!$&'()*+,;=~"  # characters of an address that mean something; others are encoded
 _OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
@@ -59,11 +59,11 @@ class HttpAnswer:
         return next(iter(values), None)
 
     def read(self, size: int, *, is_announced: bool, seconds: float) -> bytes:
-        """Return up to `size` bytes: fewer where the server is slow, breaks off, or has come to the end.
+        """Return up to `size` bytes: fewer if the server is slow, the connection breaks, or the body ends.
 
         Args:
             size: How many bytes to read at most.
-            is_announced: Whether the server said that so many bytes come.
+            is_announced: Whether the server announced so many bytes.
             seconds: How long to wait for as many bytes as `LOWEST_RATE` makes of this time.
 
         Raises:
@@ -76,7 +76,7 @@ class HttpAnswer:
         data = bytearray()
         try:
             while len(data) < size and (len(data) < enough or time.monotonic() - now < SOON):
-                with _understood(f"its server sends fewer than {LOWEST_RATE} bytes a second"):
+                with _translated(f"its server sends fewer than {LOWEST_RATE} bytes a second"):
                     piece = self._read_piece(min(PIECE, size - len(data)))
                 if not piece and is_announced:
                     raise Unsteady("the connection broke off")
@@ -118,7 +118,7 @@ def get(address: str, *, wanted: str | None, seconds: float) -> HttpAnswer:
     Raises:
         Unsteady: The server cannot be reached, is busy, or does not answer in time.
         FileNotFoundError: It has no such file.
-        OSError: It does not give the file away, or leads to where nothing is read.
+        OSError: It does not allow reading the file, or redirects to an address that is not read.
     """
     began = time.monotonic()
     asked = quote(address, safe=_AS_TYPED)
@@ -139,17 +139,13 @@ def _response(address: str, wanted: str | None, seconds: float) -> http.client.H
     opener = OpenerDirector()
     for handler in (ProxyHandler(), _HttpHandler(), _HttpsHandler()):
         opener.add_handler(handler)
-    with _understood(f"its server does not answer within {seconds:g} s"):
+    with _translated(f"its server does not answer within {seconds:g} s"):
         request = Request(address, headers=headers)  # noqa: S310  # http or https, see `why_refused`
         return cast("http.client.HTTPResponse", opener.open(request, timeout=seconds))
 
 
 def _redirected(address: str, location: str | None) -> str:
-    """Return where a redirect leads.
-
-    Raises:
-        OSError: Not to an address that may stand for this one.
-    """
+    """Return where a redirect leads; raise OSError unless it may be followed."""
     if location is None:
         raise OSError(f"{shown(address)} redirects to nowhere")
     # http.client reads headers as Latin-1, in which every byte is kept.
@@ -166,11 +162,7 @@ def _redirected(address: str, location: str | None) -> str:
 
 
 def _checked(response: http.client.HTTPResponse, began: float) -> HttpAnswer:
-    """Return the answer of a server that has the file.
-
-    Raises:
-        OSError: It has not, or answers in a form that nobody asked for.
-    """
+    """Return the answer of a server that has the file; raise OSError if it has not, or answers in an unknown form."""
     status = response.status
     is_given = status in (_OK, _PARTIAL, _NOT_SATISFIABLE)
     coding = response.headers.get("Transfer-Encoding", "identity").strip().lower()
@@ -187,7 +179,7 @@ def _checked(response: http.client.HTTPResponse, began: float) -> HttpAnswer:
 
 
 class _TimedStream(io.RawIOBase):
-    """The bytes of a connection, until a deadline; a timeout of the socket alone is for each read."""
+    """The bytes of a connection until a deadline; the timeout of a socket is only for one read."""
 
     def __init__(self, connection: socket.socket) -> None:
         """Begin with the socket's own timeout as the limit for all headers."""
@@ -236,12 +228,8 @@ class _HttpsHandler(HTTPSHandler):
 
 
 @contextmanager
-def _understood(late: str) -> Iterator[None]:
-    """Turn errors of the standard library into those that may pass and those that do not.
-
-    Args:
-        late: What to say when the time is over.
-    """
+def _translated(late: str) -> Iterator[None]:
+    """Turn errors of the standard library into `Unsteady` and others; `late` is the text for a timeout."""
     try:
         yield
     except URLError as error:

@@ -1,4 +1,4 @@
-"""What a row holds: an Item, or a Reject where it holds none; and the Position between two rows."""
+"""The rows of a source: what a format yields, the Item or Reject that becomes of it, and the Position between rows."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from upsert_cli.errors import ItemError, Stage
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.json_text import plain
 
+MAX_ROW = 8 << 20  # bytes; larger rows are rejected, so that memory is bounded
+
 # There is a Position and an Item for every row, and a tuple is made in a third of the time of a frozen dataclass.
 
 
 class Position(NamedTuple):
-    """A place between two rows."""
+    """A point between two rows."""
 
     source: int
     """Index of the source."""
 
     row: int
-    """Rows of that source that are behind us; of JSONL, lines."""
+    """Rows of that source before it; of JSONL, lines."""
 
     offset: int
-    """Byte at which the next line begins; 0 where the format is addressed by rows."""
+    """Byte at which the next row begins; 0 in formats that are addressed by rows."""
 
     def as_json(self) -> dict[str, int]:
-        """Returns the position as plain data, for a checkpoint."""
+        """Return the position as plain data, for a checkpoint."""
         return self._asdict()
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Position:
-        """Reads what `as_json` wrote."""
+        """Read what `as_json` wrote."""
         return cls(int(value["source"]), int(value["row"]), int(value["offset"]))
 
 
@@ -38,20 +40,20 @@ START = Position(0, 0, 0)
 
 
 class PartialRow(NamedTuple):
-    """A row of which some columns cannot be read."""
+    """A row with columns that cannot be read."""
 
     values: dict[str, Any]
     """Of the other columns."""
 
     unreadable: tuple[str, ...]
-    """The names of these columns."""
+    """The names of the unreadable columns."""
 
     detail: str
     """Why they cannot be read, in one line."""
 
 
 class Row(NamedTuple):
-    """What a reader yields."""
+    """A row as a format yields it."""
 
     number: int
     """From 1; of JSONL, the number of the line."""
@@ -60,14 +62,14 @@ class Row(NamedTuple):
     """An `ItemError` or a `PartialRow` if the row, or a column of it, cannot be read."""
 
     offset: int
-    """Byte at which the next row begins; 0 where the format is addressed by rows."""
+    """Byte at which the next row begins; 0 in formats that are addressed by rows."""
 
     text: bytes | None = None
-    """The row as it stands in its file; None if that is no text, says no more than the value, or is too long."""
+    """The row as it is in its file; None if that is not text, says no more than the value, or is too long."""
 
 
 class Item(NamedTuple):
-    """What a row holds: the API's DataItem, and where it stood."""
+    """The API's DataItem, with its file and row."""
 
     object_id: str
     """Not empty, without NUL."""
@@ -82,12 +84,12 @@ class Item(NamedTuple):
     """From 1; of JSONL, the number of the line."""
 
     ignored: tuple[str, ...] = ()
-    """Fields of the row that are no part of an item in item form, and so are not stored."""
+    """Fields of a row in item form that are not part of the item, and so are not stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
-    """A row that could not be loaded, with what is known of its item."""
+    """A row that could not be loaded, and as much of its item as is known."""
 
     object_id: Any | None
     payload: Any | None
@@ -101,23 +103,23 @@ class Reject:
     row: int
 
     line: str | None = None
-    """The row as it stands in its file, or as JSON, if it is no item; its beginning if it is long."""
+    """The row as it is in its file, or as JSON, if it is not an item; only its beginning if it is long."""
 
     @classmethod
     def of(cls, item: Item, *, stage: Stage, detail: str) -> Reject:
-        """Returns the reject that stands for an item from now on."""
+        """Return the reject for an item that could not be loaded."""
         return cls(
             object_id=item.object_id,
             payload=item.payload,
             item_info=item.item_info,
-            detail=without_secrets(detail),  # a server or a library may have said it
+            detail=without_secrets(detail),  # it may be the words of a server or a library
             stage=stage,
             source=item.source,
             row=item.row,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the reject in the shape of `failed_items`, in values that JSON knows."""
+        """Return the reject in the shape of `failed_items`, in values that JSON knows."""
         return {
             "object_id": _plain_or_none(self.object_id),
             "payload": _plain_or_none(self.payload),
@@ -129,8 +131,15 @@ class Reject:
         } | ({} if self.line is None else {"line": self.line})
 
 
+def too_large() -> ItemError:
+    """Return the error for a row that is larger than `MAX_ROW`."""
+    return ItemError(
+        detail=f"the row is larger than {MAX_ROW >> 20} MiB, the limit; divide its text into several items"
+    )
+
+
 def field_at(values: dict[str, Any], path: str, default: object = None) -> object:
-    """Returns the field that a dotted path leads to, or `default`; a key that has the dots in it comes first."""
+    """Return the field that a dotted path leads to, or `default`; a key that contains the dots comes first."""
     if path in values:
         return values[path]
     found: object = values
@@ -142,7 +151,7 @@ def field_at(values: dict[str, Any], path: str, default: object = None) -> objec
 
 
 def without_field(values: dict[str, Any], path: str) -> dict[str, Any]:
-    """Returns values without the field that `field_at` finds by this path, if there is one."""
+    """Return values without the field that `field_at` finds by this path, if there is one."""
     name, _, rest = path.partition(".")
     if path in values or not rest:
         return {key: value for key, value in values.items() if key != path}

@@ -1,4 +1,4 @@
-"""An object of S3, Google Cloud Storage or Azure: what there is, what it is like, and its bytes from any place on."""
+"""Objects of S3, Google Cloud Storage and Azure: their names, and their bytes from any position on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
-from upsert_cli.sources.ranges import Facts, Unsteady
-from upsert_cli.sources.store_access import azure_options, gs_options, s3_options
+from upsert_cli.sources.addresses import scheme_of, shown
+from upsert_cli.sources.folders import TreePath
+from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
+from upsert_cli.sources.remote import Facts, Unsteady, steadily
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 SHORTEST_CALL = 60.0  # seconds that a call may take, however short the time for retries is; of 1 MiB, 17 KiB a second
 LISTING_SECONDS = 1_800.0  # seconds for all names below a folder; a million of them take some minutes
-STEP = 0.05  # seconds between two looks of a waiting main thread at signals
+STEP = 0.05  # how often the waiting main thread checks for signals, in seconds
 
 _PASSING = re.compile(
     r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|THROTTL|timed? ?out|HTTP status 5\d\d|UNAVAILABLE|CURL error"
 )
-_WITHOUT_ACCESS = {  # what the stores' clients say where they have no credentials, or none that is accepted
+_WITHOUT_ACCESS = {  # what the stores' clients say if they have no credentials, or none that is accepted
     "OAuth2 access token": "Google Cloud gives no access: set GOOGLE_APPLICATION_CREDENTIALS to a valid key file",
     "DefaultAzureCredential": "Azure gives no access: set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
 }
@@ -34,20 +35,20 @@ _T = TypeVar("_T")
 
 
 class ObjectFile:
-    """An open object."""
+    """An open object; implements `RangeReader`."""
 
     def __init__(self, address: str, *, retry_for: float) -> None:
         """Ask for the facts about the object.
 
         Raises:
             Unsteady: The store cannot be reached, or is busy.
-            OSError: It does not give the object away.
+            OSError: The store does not allow reading the object.
         """
         self._seconds = max(SHORTEST_CALL, retry_for)
         self._file, self.facts = _interruptibly(lambda: _opened(address), seconds=self._seconds)
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Return up to `size` bytes from a position on; none only at the end."""
+        """Return up to `size` bytes from a position on; no bytes only at the end."""
         wanted = min(size, max(0, (self.facts.size or 0) - position))
         data = _interruptibly(lambda: bytes(self._file.read_at(wanted, position)), seconds=self._seconds)
         if wanted and not data:
@@ -55,17 +56,66 @@ class ObjectFile:
         return data
 
     def close(self) -> None:
-        """Lets go of the object."""
+        """Close the object."""
         self._file.close()
 
 
-def names_below(address: str) -> Iterator[str]:
-    """Yields the addresses of all objects below a folder, sorted.
+def is_object(address: str, *, retry_for: float) -> bool:
+    """Tell whether there is an object of exactly that name; raise OSError if the store cannot be asked."""
+    import pyarrow.fs
 
-    Raises:
-        Unsteady: The store cannot be reached, or is busy.
-        OSError: There is no such folder.
-    """
+    def look() -> pyarrow.fs.FileInfo:
+        system, path = _system(address)
+        return system.get_file_info(path)
+
+    info = steadily(lambda: _interruptibly(look, seconds=SHORTEST_CALL), seconds=retry_for)
+    return bool(info.type == pyarrow.fs.FileType.File)
+
+
+class ObjectTree:
+    """Implements `Tree` for the objects below an address, whose names have all been listed."""
+
+    globs_match_folders = False
+
+    def __init__(self, root: str, *, retry_for: float) -> None:
+        """List the names; raise OSError if there is no such folder, or the store cannot be asked."""
+        self._root = root
+        self._folders: dict[TreePath, set[str]] = {(): set()}
+        self._files: dict[TreePath, set[str]] = {}
+        depth = root.count("/") + 1
+        for name in steadily(lambda: _names_below(root), seconds=retry_for):
+            *folder, file = name.split("/")[depth:]
+            self._files.setdefault(tuple(folder), set()).add(file)
+            for end in range(len(folder)):
+                self._folders.setdefault(tuple(folder[:end]), set()).add(folder[end])
+                self._folders.setdefault(tuple(folder[: end + 1]), set())
+
+    def address(self, path: TreePath) -> str:
+        """Return the address of a path."""
+        return "/".join((self._root, *path))
+
+    def name(self, path: TreePath) -> str:
+        """Return a path as the user would name it."""
+        return shown(self.address(path))
+
+    def is_folder(self, path: TreePath) -> bool:
+        """Tell whether objects have names below it."""
+        return path in self._folders
+
+    def is_file(self, path: TreePath) -> bool:
+        """Tell whether there is such an object."""
+        return path != () and path[-1] in self._files.get(path[:-1], ())
+
+    def list(self, folder: TreePath) -> tuple[list[str], list[str]]:
+        """Return the names of the folders and of the objects in a folder, each sorted."""
+        return sorted(self._folders[folder]), sorted(self._files.get(folder, ()))
+
+    def identity(self, folder: TreePath) -> TreePath:
+        """Return the path: there are no links."""
+        return folder
+
+
+def _names_below(address: str) -> list[str]:
     import pyarrow.fs
 
     def find() -> list[pyarrow.fs.FileInfo]:
@@ -75,20 +125,8 @@ def names_below(address: str) -> Iterator[str]:
         )
         return found
 
-    scheme = urlsplit(address).scheme
     found = _interruptibly(find, seconds=LISTING_SECONDS)
-    yield from sorted(f"{scheme}://{info.path}" for info in found if info.type == pyarrow.fs.FileType.File)
-
-
-def is_object(address: str) -> bool:
-    """Tells whether there is an object of that very name."""
-    import pyarrow.fs
-
-    def look() -> pyarrow.fs.FileInfo:
-        system, path = _system(address)
-        return system.get_file_info(path)
-
-    return bool(_interruptibly(look, seconds=SHORTEST_CALL).type == pyarrow.fs.FileType.File)
+    return [f"{scheme_of(address)}://{info.path}" for info in found if info.type == pyarrow.fs.FileType.File]
 
 
 def _opened(address: str) -> tuple[pa.NativeFile, Facts]:
@@ -99,8 +137,12 @@ def _opened(address: str) -> tuple[pa.NativeFile, Facts]:
     return file, Facts(size=int(file.size()), mtime_ns=info.mtime_ns or 0, etag=tags.get("etag"))
 
 
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _interruptibly(call: Callable[[], _T], *, seconds: float) -> _T:
-    """Make a call in a thread that is left behind at a signal or when the time is over.
+    """Make a call in a thread that is abandoned at a signal or when the time is over.
 
     The store's client lets no signal through to the main thread, and its own time limits are for each packet.
     """
@@ -108,9 +150,9 @@ def _interruptibly(call: Callable[[], _T], *, seconds: float) -> _T:
 
     def ask() -> None:
         try:
-            with _understood():
+            with _translated():
                 asked.set_result(call())
-        except BaseException as error:  # noqa: BLE001  # is raised where it was asked for
+        except BaseException as error:  # noqa: BLE001  # is raised in the waiting thread
             asked.set_exception(error)
 
     threading.Thread(target=ask, name="store", daemon=True).start()
@@ -124,7 +166,7 @@ def _interruptibly(call: Callable[[], _T], *, seconds: float) -> _T:
 
 
 def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """Returns the store of an address, and the path in it; who may read it, the environment says."""
+    """Return the store of an address, opened by the credentials in the environment, and the path in the store."""
     import pyarrow.fs
 
     scheme, _, path = address.partition("://")
@@ -138,26 +180,22 @@ def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 @contextmanager
-def _understood() -> Iterator[None]:
-    """Tells faults that may pass from those that do not, by the words of the store's library."""
+def _translated() -> Iterator[None]:
+    """Tell faults that may pass from those that do not, by the words of the store's library."""
     import pyarrow as pa
 
     try:
         yield
-    except (OSError, ValueError, pa.ArrowException) as error:  # the second is what pyarrow says of its arguments
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: pyarrow refuses its arguments
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError("there is no such object") from error
-        reason = _in_short(" ".join(str(error).split()))
+        reason = _shortened(" ".join(str(error).split()))
         raise (Unsteady if _PASSING.search(reason) else OSError)(reason) from error
 
 
-def _in_short(reason: str) -> str:
-    """Return what an error of a store's client says, without its history."""
+def _shortened(reason: str) -> str:
+    """Return an error of a store's client without its history."""
     for phrase, meaning in _WITHOUT_ACCESS.items():
         if phrase in reason:
             return meaning
     return reason.removeprefix("Unknown error: ").partition(" error_info={")[0]
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,6 +1,6 @@
-"""Columns of dates and times -> Python's values, or their text where Python cannot hold them exactly.
+"""Dates and times of Parquet as Python's values, or as text if Python cannot hold them exactly.
 
-Python has microseconds and the years 1 to 9999. A value with nanoseconds is kept as text; a date or time that is none
+Python has microseconds and the years 1 to 9999. A value with nanoseconds is kept as text; an invalid date or time
 raises ValueError with the reason.
 """
 
@@ -44,7 +44,7 @@ def timestamps(column: tuple[pa.Array, ...]) -> list[Any]:
 def _int96(nanos: pa.Array, seconds: pa.Array) -> list[int | None]:
     """Return the nanoseconds since 1970 of INT96 timestamps.
 
-    pyarrow's nanoseconds overflow outside of the years 1677 to 2262, without an error. What they lost, a multiple of
+    pyarrow's nanoseconds overflow outside the years 1677 to 2262, without an error. What they lost, a multiple of
     2**64, follows from the whole seconds, which cannot overflow.
     """
     return [

@@ -1,8 +1,8 @@
-"""The type of a Parquet column -> a function that returns its values as Python holds them, none of them changed.
+"""Values of Parquet columns as Python's values, by a function for each type; no value is changed.
 
-Differences from the same data as JSONL, all of which the formats force: a field that a struct's row does not have is
-null, not absent; bytes are bytes until their use is known (see `json_text.as_utf8`); a map that repeats a key is a list
-of pairs, since an object would lose one.
+The differences from the same data as JSONL are those that the formats impose: a missing field of a struct is null, not
+absent; bytes stay bytes until their use is known (see `json_text.as_utf8`); a map that repeats a key is a list of
+pairs, since an object would lose one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Column: TypeAlias = "tuple[pa.Array, ...]"
-"""A column as the reader returned it; where it has INT96 timestamps, also as a second reader did, in seconds."""
+"""A column as the reader returned it; one with INT96 timestamps also as a second reader did, in seconds."""
 
 Convert: TypeAlias = Callable[[Column], list[Any]]
-"""Returns the values of a column."""
+"""Return the values of a column."""
 
 
 class UnreadableValue(Exception):
@@ -37,7 +37,7 @@ class UnreadableValue(Exception):
 
 
 def values_of(name: str, convert: Convert, column: Column) -> list[Any]:
-    """Return the values of a column, or of a field of a struct.
+    """Return the values of a column or of a struct's field.
 
     Raises:
         UnreadableValue: One cannot be read; its path begins with `name`.
@@ -56,7 +56,7 @@ def one_line(error: BaseException) -> str:
 
 
 def converter(kind: pa.DataType) -> Convert:
-    """Return the function for a type: pyarrow's own where that changes nothing, which is the fastest."""
+    """Return the function for a type: pyarrow's own, which is the fastest, if it changes nothing."""
     return partial(_plain, kind) if _is_plain(kind) else _exact(kind)
 
 
@@ -75,13 +75,13 @@ def is_text(kind: pa.DataType) -> bool:
 def _plain(kind: pa.DataType, column: Column) -> list[Any]:
     try:
         values: list[Any] = column[0].to_pylist()
-    except Exception:  # noqa: BLE001  # such as text that is not UTF-8; the slower way finds the field it is in
+    except Exception:  # noqa: BLE001  # such as text that is not UTF-8; the slower function finds its field
         return _exact(kind)(column)
     return values
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Tell whether pyarrow makes the right Python values of a type, or an error, but never another value."""
+    """Tell whether pyarrow converts a type without changing a value: it may raise, but never returns another value."""
     import pyarrow as pa
     from pyarrow import types
 
@@ -170,7 +170,7 @@ def _decoded(array: pa.Array) -> pa.Array:
 def _of_extension(kind: pa.DataType) -> Convert:
     """Return the function for the storage of a logical type, such as the text of JSON.
 
-    UUIDs and booleans of a byte are the text and the booleans that JSONL has for them.
+    UUIDs and one-byte booleans become the text and the booleans that JSONL has for them.
     """
     import pyarrow as pa
 
@@ -182,7 +182,7 @@ def _of_extension(kind: pa.DataType) -> Convert:
 
 
 def _decimals(column: Column) -> list[Any]:
-    """Return integers where a type has no digits after the point: databases export all their integers so."""
+    """Return integers if the type has no decimal places: some databases export all integers like that."""
     values: list[Any] = column[0].to_pylist()
     return values if column[0].type.scale > 0 else [None if value is None else int(value) for value in values]
 

@@ -1,27 +1,64 @@
-"""An address -> the files that it stands for; a file at the other end of a network, as readers open it."""
+"""Files at an address: opened like local ones, read from any position, and requested again if a connection breaks."""
 
 from __future__ import annotations
 
-import fnmatch
-import glob
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias, TypeVar, cast
 
-from upsert_cli.errors import BadAddress
-from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
-from upsert_cli.sources.listing import ICEBERG_FOLDER, Listing, is_data, is_named, refuse_table
-from upsert_cli.sources.object_stores import ObjectFile, is_object, names_below
-from upsert_cli.sources.ranges import Facts, Ranges, ranged_file, steadily
+from upsert_cli.retry import RETRY_FOR, patiently
+from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes of a column
+
+_T = TypeVar("_T")
+
+
+class Unsteady(OSError):
+    """Raised for a fault that may pass, such as a broken connection or a busy server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A server's description of a file."""
+
+    size: int | None
+    """Bytes; None if the server does not say."""
+
+    mtime_ns: int
+    """Nanoseconds since 1970; 0 if the server does not say."""
+
+    etag: str | None
+    """Changes with the content; in the server's own form."""
+
+
+class RangeReader(Protocol):
+    """An open file on a server."""
+
+    facts: Facts
+
+    def read_at(self, position: int, size: int) -> bytes:
+        """Return up to `size` bytes from a position on; no bytes only at the end.
+
+        Raises:
+            Unsteady: Another try may succeed.
+            OSError: It would not.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that is read over the network; the part of `pathlib.Path` that readers need."""
+    """A file that is read over the network; has the methods of `pathlib.Path` that readers need."""
 
     address: str
     """Such as `s3://bucket/folder/a.jsonl`."""
@@ -33,88 +70,82 @@ class RemoteFile:
         return self.address
 
     def open(self, mode: Literal["rb"] = "rb", buffering: int = io.DEFAULT_BUFFER_SIZE) -> BinaryIO:  # noqa: ARG002
-        """Opens it at its first byte.
-
-        Raises:
-            OSError: It cannot be reached, is not there, or is not ours to read.
-        """
-        return ranged_file(self._connect(), retry_for=self.retry_for, buffering=buffering)
+        """Open the file at its first byte; raise OSError if it cannot be reached, does not exist or is forbidden."""
+        return cast("BinaryIO", io.BufferedReader(_RemoteStream(self._connect(), self.retry_for), buffering))
 
     def facts(self) -> Facts:
-        """Asks what it is like now.
+        """Ask for the current facts; raise OSError like `open`."""
+        with closing(self._connect()) as file:
+            return file.facts
 
-        Raises:
-            OSError: As for `open`.
-        """
-        with closing(self._connect()) as ranges:
-            return ranges.facts
+    def _connect(self) -> RangeReader:
+        return steadily(self._try_to_connect, seconds=self.retry_for)
 
-    def _connect(self) -> Ranges:
-        return steadily(self._opened, seconds=self.retry_for)
+    def _try_to_connect(self) -> RangeReader:
+        # Imported here, since HTTP and object stores take longer to load than all formats.
+        if scheme_of(self.address) in WEB_SCHEMES:
+            from upsert_cli.sources.http_file import HttpFile
 
-    def _opened(self) -> Ranges:
-        if scheme_of(self.address) not in WEB_SCHEMES:
-            return ObjectFile(self.address, retry_for=self.retry_for)
-        from upsert_cli.sources.web import WebFile  # late: its HTTP is more to load than all formats are
+            return HttpFile(self.address, retry_for=self.retry_for)
+        from upsert_cli.sources.object_stores import ObjectFile
 
-        return WebFile(self.address, retry_for=self.retry_for)
-
-
-Place: TypeAlias = Path | RemoteFile
-"""Where a file is."""
+        return ObjectFile(self.address, retry_for=self.retry_for)
 
 
-def remote_files(address: str, listing: Listing, *, retry_for: float) -> Iterator[RemoteFile]:
-    """Yield the files that an address stands for: a file, or in an object store also a folder or a glob; sorted.
-
-    Args:
-        address: A file, a folder or a glob.
-        listing: Takes note of what is passed over.
-        retry_for: How long to repeat a request that fails, in seconds.
-
-    Raises:
-        BadAddress: It is none that we can read.
-        OSError: The store cannot be reached.
-    """
-    if (reason := why_refused(address)) is not None:
-        raise BadAddress(name=shown(address), reason=reason)
-    if scheme_of(address) in WEB_SCHEMES or steadily(lambda: is_object(address), seconds=retry_for):
-        yield RemoteFile(address, retry_for)
-        return
-    parts = address.rstrip("/").split("/")
-    fixed = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    found = steadily(lambda: list(names_below("/".join(parts[:fixed]))), seconds=retry_for)
-    if fixed == len(parts) or "**" in parts:
-        _refuse_tables(shown(address), [name.split("/")[fixed:] for name in found])
-    for name in found:
-        if fixed == len(parts) or _matches(name.split("/"), parts):
-            below = name.split("/")[fixed:]
-            if _is_meant(below, parts[fixed:]):
-                listing.add_partitions(PurePosixPath(*below[:-1]))
-                yield RemoteFile(name, retry_for)
-            else:
-                listing.skip(PurePosixPath(name))
+FilePath: TypeAlias = Path | RemoteFile
+"""A file to read."""
 
 
-def _is_meant(path: list[str], patterns: list[str]) -> bool:
-    """Tell whether each part of a path is data, or is named by a glob as what it is."""
-    return all(
-        is_data(part, is_folder=place < len(path)) or any(is_named(part, pattern) for pattern in patterns)
-        for place, part in enumerate(path, start=1)
-    )
+class _RemoteStream(io.RawIOBase):
+    """A file on a server as Python and pyarrow read files."""
+
+    def __init__(self, file: RangeReader, retry_for: float) -> None:
+        self._file = file
+        self._retry_for = retry_for
+        self._position = 0
+        self._block = b""
+        self._block_start = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_CUR:
+            offset += self._position
+        elif whence == os.SEEK_END:
+            if self._file.facts.size is None:
+                raise OSError("its server does not say how long it is")
+            offset += self._file.facts.size
+        self._position = offset
+        return offset
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        into = memoryview(buffer).cast("B")
+        if not into:
+            return 0
+        begin = self._position - self._block_start
+        if not 0 <= begin < len(self._block):
+            size = max(BLOCK, len(into))
+            self._block = steadily(lambda: self._file.read_at(self._position, size), seconds=self._retry_for)
+            self._block_start, begin = self._position, 0
+        data = self._block[begin : begin + len(into)]
+        into[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+            self._block = b""
+        super().close()
 
 
-def _refuse_tables(name: str, paths: list[list[str]]) -> None:
-    """Check that no folder is that of a table; the paths are of the files below it."""
-    refuse_table(name, (folder for path in paths for folder in path[:-1]))
-    metadata = (path[-1] for path in paths if path[-2:-1] == [ICEBERG_FOLDER])
-    refuse_table(name, (), metadata=metadata)
-
-
-def _matches(name: list[str], pattern: list[str]) -> bool:
-    """Tells whether a name is one that a glob stands for; `**` is any number of folders, none included."""
-    if not pattern or not name:
-        return not pattern and not name
-    if pattern[0] == "**":
-        return any(_matches(name[skipped:], pattern[1:] or ["*"]) for skipped in range(len(name)))
-    return fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(name[1:], pattern[1:])
+def steadily(call: Callable[[], _T], *, seconds: float) -> _T:
+    """Call, and repeat the call for some time while it raises `Unsteady`."""
+    return patiently(call, is_passing=lambda error: isinstance(error, Unsteady), seconds=seconds)

@@ -1,4 +1,4 @@
-"""Sources, how to read them, and which of their rows: the one object that every reader of rows takes.
+"""The rows to read, as one object that every reader takes: some sources, how to read them, and which of their rows.
 
 A row that is not an item becomes a Reject and never costs its neighbours. Only a file that cannot be read any further
 ends the rows.
@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from upsert_cli.errors import SourceChanged, Stage
-from upsert_cli.sources.formats import FORMATS, not_loadable, unreadable
-from upsert_cli.sources.forms import IdFrom, ItemMaker, item_maker
+from upsert_cli.sources.formats import format_named
 from upsert_cli.sources.item import START, Item, Position, Reject
+from upsert_cli.sources.item_mapping import IdFrom, ItemMaker, item_maker
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit
+from upsert_cli.sources.unreadable import not_loadable, unreadable
 
 RowKey: TypeAlias = tuple[str, int]
 """`Item.source` and `Item.row`."""
@@ -89,7 +90,7 @@ class Rows:
         for source in self.sources:
             make = self._maker(source)
             try:
-                for row, value, _, text in FORMATS[source.format].read(source.path, row=0, offset=0):
+                for row, value, _, text in format_named(source.format).read(source.path, row=0, offset=0):
                     any_row = True
                     yield value, make(value, row, text)
             except OSError as error:
@@ -104,7 +105,7 @@ class Rows:
             _, row, begin = start if index == start.source else (index, 0, 0)
             make = self._maker(source)
             try:
-                rows = FORMATS[source.format].read(source.path, row=row, offset=begin)
+                rows = format_named(source.format).read(source.path, row=row, offset=begin)
                 for row, value, offset, text in rows:
                     yield make(value, row, text), Position(index, row, offset)
             except OSError as error:

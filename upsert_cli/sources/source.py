@@ -1,6 +1,6 @@
-"""A file that the user named -> Source: with a fingerprint, so that a restart knows that it is still the same.
+"""A file that a task reads, with a fingerprint by which a restart knows that the file is still the same.
 
-What can be read only once, standard input and pipes, is spooled into a file first, so that a restart can read it again.
+Standard input and pipes, which can be read only once, are first spooled into a file, so that a restart can read them.
 """
 
 from __future__ import annotations
@@ -16,43 +16,45 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.atomic import replacing, write_all
-from upsert_cli.errors import SourceChanged, SourceNotFound, SourceUnreadable, SpoolFailed
+from upsert_cli.errors import SourceChanged, SourceUnreadable, UpsertCliError
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.addresses import is_address
-from upsert_cli.sources.find import FoundFile, valid_unicode
-from upsert_cli.sources.formats import FORMATS, not_loadable, why_unreadable
-from upsert_cli.sources.remote import Place, RemoteFile
+from upsert_cli.sources.find import FoundFile, not_found
+from upsert_cli.sources.folders import valid_unicode
+from upsert_cli.sources.formats import format_named
+from upsert_cli.sources.remote import FilePath, RemoteFile
+from upsert_cli.sources.unreadable import not_loadable, why_unreadable
 
-EDGE = 4 << 20  # bytes at each end of a file that its digest covers; what is between shows in the time of change
+EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
 CHUNK = 1 << 20  # bytes read at once
-UNKNOWN_SIZE = -1  # of a remote file whose server does not say
+UNKNOWN_SIZE = -1  # of a remote file whose server does not say its size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """What tells cheaply whether a file is still the same."""
+    """Shows cheaply whether a file is still the same."""
 
     size: int
     """Bytes."""
 
     mtime_ns: int
-    """Nanoseconds since 1970; 0 for a spooled file, which is as old as its task."""
+    """Nanoseconds since 1970; 0 for a spooled file, whose age means nothing."""
 
     digest: str
-    """SHA-256 in hex, over the first and the last 4 MiB; of a spooled file, over all; of a remote one its etag."""
+    """SHA-256 in hex of the first and the last 4 MiB, or of all of a spooled file; the etag of a remote file."""
 
     @classmethod
-    def of(cls, path: Place, *, whole: bool) -> Fingerprint:
-        """Looks at a file; with `whole`, the digest covers all of it and the time of change is left out.
+    def of(cls, path: FilePath, *, whole: bool) -> Fingerprint:
+        """Return the fingerprint of a file; with `whole`, the digest covers all of it and the mtime is left out.
 
         Raises:
-            OSError: The file cannot be read, or is none.
+            OSError: The path cannot be read or is not a regular file.
         """
         if isinstance(path, RemoteFile):
             facts = path.facts()
             size = UNKNOWN_SIZE if facts.size is None else facts.size
             return cls(size=size, mtime_ns=facts.mtime_ns, digest=facts.etag or f"changed {facts.mtime_ns}")
-        # Without O_NONBLOCK, opening a pipe would wait for somebody to write.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -66,12 +68,12 @@ class Fingerprint:
         return cls(size=status.st_size, mtime_ns=0 if whole else status.st_mtime_ns, digest=digest.hexdigest())
 
     def changed_from(self, old: Fingerprint) -> str | None:
-        """Returns what differs, such as `size 120 -> 180 bytes`, or None."""
+        """Return the difference, such as `size 120 -> 180 bytes`, or None."""
         if self.size != old.size:
             return f"size {old.size} -> {self.size} bytes"
         if self.digest != old.digest:
             return "same size, other content"
-        # A time of change alone is no change, unless the digest leaves a gap: files are copied and touched.
+        # Files are copied and touched, so another mtime means a change only if the digest does not cover the file.
         if self.size > 2 * EDGE and self.mtime_ns != old.mtime_ns:
             return "same size, another time of change"
         return None
@@ -79,16 +81,16 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A file that a task reads, and what it was like when the task was made."""
+    """A file that a task reads, as it was when the task was created."""
 
     name: str
     """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
 
-    path: Place
-    """Absolute; what is opened."""
+    path: FilePath
+    """Absolute; the file to open."""
 
     format: str
-    """A key of `FORMATS`."""
+    """A key of `formats.SUFFIXES`."""
 
     fingerprint: Fingerprint
 
@@ -96,24 +98,24 @@ class Source:
     """Rows."""
 
     spooled: bool = False
-    """`path` is our own copy of what could be read only once."""
+    """`path` is our own copy of a stream that could be read only once."""
 
     def change(self) -> str | None:
-        """Returns what is different about the file now, in one phrase, or None."""
+        """Return how the file differs now, in one phrase, or None."""
         try:
             return self._changed()
         except OSError as error:
             return why_unreadable(error)
 
     def is_shorter(self) -> bool:
-        """Tells whether the file has lost bytes, or is gone, since it was looked at."""
+        """Tell whether the file has lost bytes since its fingerprint was taken, or is gone."""
         try:
             return Fingerprint.of(self.path, whole=False).size < self.fingerprint.size
         except OSError:
             return True
 
     def check_unchanged(self, *, task_id: str) -> None:
-        """Makes sure that a position in the file still means what it did to a task.
+        """Check that a position in the file still means the same to a task.
 
         Raises:
             SourceChanged: It does not, or the file is gone.
@@ -129,9 +131,9 @@ class Source:
         return Fingerprint.of(self.path, whole=self.spooled).changed_from(self.fingerprint)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the source as plain data in valid Unicode, for the journal."""
+        """Return the source as plain data in valid Unicode, for the journal."""
         value = asdict(replace(self, path=Path())) | {"path": valid_unicode(str(self.path))}
-        # A path may be any bytes, a journal holds only text.
+        # A path may be any bytes, but the journal holds only text.
         return value if value["path"] == str(self.path) else value | {"path_bytes": os.fsencode(str(self.path)).hex()}
 
     @classmethod
@@ -155,10 +157,10 @@ class Source:
 
 
 def fingerprint(found: FoundFile) -> Source:
-    """Looks at a file that was found, and counts its rows.
+    """Return the source for a file that was found, with its fingerprint and its number of rows.
 
     Raises:
-        SourceNotFound: It is an address at which there is nothing.
+        UsageFault: It is an address at which there is nothing, or the file has to be converted first.
         SourceUnreadable: It cannot be read, is damaged, or is a pipe that was not spooled.
     """
     try:
@@ -172,30 +174,33 @@ def fingerprint(found: FoundFile) -> Source:
         )
     except OSError as error:
         if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
-            raise SourceNotFound(name=found.name) from error
+            raise not_found(found.name) from error
         raise not_loadable(found.name, error) from error
 
 
 def _count(found: FoundFile) -> int | None:
-    """Counts rows, unless all of a file would have to come through the network for it."""
+    """Count the rows, unless that means to download a whole file."""
     if isinstance(found.path, RemoteFile) and found.format != "parquet":
         return None
-    return FORMATS[found.format].count(found.path)
+    return format_named(found.format).count(found.path)
 
 
 def spool(stream: BinaryIO, path: Path, *, name: str) -> None:
-    """Copy a stream to its end into a file that only its owner can read, whole or not at all.
+    """Copy a stream to its end into a file that only its owner can read, completely or not at all.
 
     Raises:
-        SourceUnreadable: The stream, which the user knows by `name`, cannot be read; nothing is left behind.
-        SpoolFailed: The file cannot be written, for lack of space say; nothing is left behind.
+        SourceUnreadable: The stream, which the user knows by `name`, cannot be read.
+        UpsertCliError: The file cannot be written, for example for lack of space.
     """
     try:
         with replacing(path, durable=True) as descriptor:
             for chunk in _chunks(stream, name):
                 write_all(descriptor, chunk)
     except OSError as error:
-        raise SpoolFailed(path=str(path), reason=why_unreadable(error)) from error
+        raise UpsertCliError(
+            message=f"the input cannot be kept in {path} ({why_unreadable(error)}); give it as a file, or choose "
+            f"another --journal"
+        ) from error
 
 
 def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
@@ -205,7 +210,7 @@ def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
         except OSError as error:
             reason = "it is closed" if error.errno == errno.EBADF else why_unreadable(error)
             raise SourceUnreadable(name=name, reason=reason) from error
-        if chunk is None:  # a stream that does not block has nothing yet, which is not its end
+        if chunk is None:  # a non-blocking stream has no data yet, which is not its end
             select.select([stream], [], [])
         elif chunk:
             yield chunk

@@ -1,6 +1,6 @@
-"""Sources -> Unit: a part of a file that is loaded by itself, by whoever is free, and whose end is written down.
+"""Units: the parts of files that workers load, each by itself.
 
-A unit is to many machines what a batch is to one, only larger: handing it out costs more than a checkpoint.
+A unit is to many machines what a batch is to one, only larger, since dispatching it costs more than a checkpoint.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from upsert_cli.sources.formats import FORMATS, unreadable
+from upsert_cli.sources.formats import format_named
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.source import Source
+from upsert_cli.sources.unreadable import unreadable
 
-UNIT_ROWS = 4_096  # rows; 80 s of a processor's embedding, beside which handing it out (some ms) is nothing
-UNIT_SIZE = 16 << 20  # bytes of a file; so many that a unit's rejects fit into a message
-DIGEST_CHARACTERS = 16  # of the file's digest, which has to tell the files of one task apart
-OPEN_ROWS = 2_048  # rows of the first half of a unit of which nobody knows the end
+UNIT_ROWS = 4_096  # rows; 80 s of a processor's embedding, compared with which dispatching (some ms) is nothing
+UNIT_SIZE = 16 << 20  # bytes of a file; few enough that a unit's rejects fit into a message
+DIGEST_CHARACTERS = 16  # of a file's digest; enough to tell the files of one task apart
+OPEN_ROWS = 2_048  # rows of the first half of a unit whose end is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,23 +25,23 @@ class Unit:
     """A run of rows of one source."""
 
     digest: str
-    """Of the source: a unit of a file that changed is another unit."""
+    """Of the source: a file that changed has other units."""
 
     start: Position
     """Where reading begins."""
 
     after: int
-    """Rows up to this one are passed over; in a part of a unit that was halved, others than `start.row`."""
+    """Rows up to this one are not part of the unit; in the second half of a unit, more than `start.row`."""
 
     end: int | None
-    """The last row; None: that of the file."""
+    """The last row, or None for the last row of the file."""
 
     only: tuple[int, ...] | None = None
-    """The rows to load, in their order; None: all of them."""
+    """The rows to load, in their order, or None for all of them."""
 
     @property
     def id(self) -> str:
-        """The same one whenever the same file is planned: `0:9f86d081884c7d65:4096-8192`."""
+        """Stable as long as the file is the same, such as `0:9f86d081884c7d65:4096-8192`."""
         return f"{self.start.source}:{self.digest}:{self.after}-{'' if self.end is None else self.end}"
 
     def has(self, row: int) -> bool:
@@ -48,13 +49,13 @@ class Unit:
         return row > self.after and (self.end is None or row <= self.end)
 
     def rest_from(self, position: Position) -> Unit:
-        """Returns what is left of the unit from a position in it on."""
+        """Return the rest of the unit after a position in it."""
         return replace(self, start=position, after=position.row)
 
     def halves(self) -> tuple[Unit, Unit] | None:
-        """Returns two units with the same rows; None where there is just one row."""
+        """Return two units with the same rows, or None if there is only one row."""
         if self.end is None:
-            # Twice as far each time, so that a row far behind is reached soon.
+            # Twice as far each time, so that a distant row is reached soon.
             middle = self.after + max(OPEN_ROWS, self.after - self.start.row)
         else:
             middle = (self.after + self.end) // 2
@@ -63,12 +64,12 @@ class Unit:
         return replace(self, end=middle), replace(self, after=middle)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the unit as plain data."""
+        """Return the unit as plain data."""
         return asdict(self) | {"start": self.start.as_json()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Unit:
-        """Reads what `as_json` wrote."""
+        """Read what `as_json` wrote."""
         only = value["only"]
         return cls(
             digest=value["digest"],
@@ -80,25 +81,25 @@ class Unit:
 
 
 def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = UNIT_SIZE) -> Iterator[Unit]:
-    """Yields the units of `sources` in their order; looks through text files for the ends of lines, no more.
+    """Yield the units of `sources` in their order; text files are only searched for ends of rows.
 
     Args:
-        sources: What is to be loaded.
-        rows: Rows of a unit at most.
-        size: Bytes of a unit, but for a row that alone has more.
+        sources: The files to load.
+        rows: The most rows of a unit.
+        size: The most bytes of a unit, except for a single row that is larger.
 
     Raises:
         SourceUnreadable: A file cannot be read.
     """
     for index, source in enumerate(sources):
         digest = source.fingerprint.digest[:DIGEST_CHARACTERS]
-        cut = FORMATS[source.format].cut
+        boundaries = format_named(source.format).boundaries(source.path, rows=rows, size=size)
         begin = Position(index, 0, 0)
-        if cut is None:
+        if boundaries is None:
             yield Unit(digest=digest, start=begin, after=0, end=None)
             continue
         try:
-            for row, offset in cut(source.path, rows=rows, size=size):
+            for row, offset in boundaries:
                 yield Unit(digest=digest, start=begin, after=begin.row, end=row)
                 begin = Position(index, row, offset)
         except OSError as error:

@@ -1,11 +1,16 @@
-"""The first bytes of a file -> what it is, if it is clearly no file of items, and how to load it all the same.
+"""Files that cannot be read: what they are by their first bytes, and the error that says so with a remedy.
 
-In a remedy, `FILE` stands for the name of the file, quoted for the shell.
+In a remedy, `FILE` stands for the name of the file, quoted for the shell, and `FORMAT` for its format.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import PurePath
+
+from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault
+from upsert_cli.sources.formats import format_name_of
 
 HEAD = 64  # bytes that tell what a file is
 
@@ -13,23 +18,17 @@ GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 
 class Unsuitable(OSError):
-    """Raised when a file is sound, but is not in a form that can be read here."""
+    """Raised when a file is sound but in a form that cannot be read here, so that repairing it would not help."""
 
     def __init__(self, reason: str, remedy: str, *, is_usage: bool = False) -> None:
-        """Keep the remedy apart from the reason, since the usual one, to repair the file, does not apply.
-
-        Args:
-            reason: What the file is.
-            remedy: How to load it; may hold `FILE`.
-            is_usage: The user has to call the tool in another way.
-        """
+        """Take a reason and how to load the file all the same; `is_usage`: by calling the tool in another way."""
         super().__init__(reason)
         self.remedy = remedy
         self.is_usage = is_usage
 
 
 def what_it_is(head: bytes) -> tuple[str, str] | None:
-    """Return what a file with these first bytes clearly is, and the remedy; None if it may be text."""
+    """Return what a file with these first bytes is and how to load it, or None if it may be text."""
     for begin, words in _MAGIC.items():
         if head.startswith(begin):
             return words
@@ -37,19 +36,15 @@ def what_it_is(head: bytes) -> tuple[str, str] | None:
 
 
 def refuse_foreign(head: bytes) -> None:
-    """Check that a file may be text.
-
-    Raises:
-        Unsuitable: It is clearly something else.
-    """
+    """Raise Unsuitable if a file with these first bytes is clearly not text."""
     if (found := what_it_is(head)) is not None:
         reason, remedy = found
         raise Unsuitable(f"it is {reason}", remedy)
 
 
 def _by_pyarrow(read: str) -> str:
-    """Return the command that writes a file as Parquet; pyarrow is installed wherever this tool is."""
-    return f"`python -c \"import sys, pyarrow.{read}, 'data.parquet')\" FILE` makes Parquet of it"
+    """Return the command that converts a file to Parquet; pyarrow is installed wherever this tool is."""
+    return f"`python -c \"import sys, pyarrow.{read}, 'data.parquet')\" FILE` converts it to Parquet"
 
 
 _UTF16 = ("text in UTF-16", "`iconv -f UTF-16 -t UTF-8 FILE` rewrites it")
@@ -83,10 +78,10 @@ _MAGIC = {
         _by_pyarrow("feather as f, pyarrow.parquet as p; p.write_table(f.read_table(sys.argv[1])"),
     ),
     b"\xff\xff\xff\xff": (
-        "a stream of Arrow",
+        "an Arrow stream",
         _by_pyarrow("ipc as i, pyarrow.parquet as p; p.write_table(i.open_stream(sys.argv[1]).read_all()"),
     ),
-    b"\xd0\xcf\x11\xe0": ("a file of an old Excel or Word", "save it as CSV"),
+    b"\xd0\xcf\x11\xe0": ("a file of an old version of Excel or Word", "save it as CSV"),
     b"SQLite format 3\0": (
         "an SQLite database",
         "`sqlite3 -csv -header FILE 'SELECT * FROM table' > data.csv` writes a table as CSV",
@@ -96,13 +91,36 @@ _MAGIC = {
     b"\x93NUMPY": ("a NumPy array", "write it as Parquet, with a column for the ids"),
     b"version https://git-lfs": ("a pointer of Git LFS, not the data", "`git lfs pull` fetches the data"),
 }
-"""First bytes; of two that begin alike, the longer ones come first."""
+"""By first bytes; of two that begin alike, the longer one comes first."""
 
 _PATTERNS = (
     (
         re.compile(rb"\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE),
-        ("an HTML page, such as that of a login or an error", "download the data itself, with what lets you in"),
+        ("an HTML page, such as a login or error page", "download the data itself, with your credentials"),
     ),
     (re.compile(rb"\s*<\?xml"), ("XML", "write its records as JSONL or CSV")),
     (re.compile(rb"(?:[\t-~]\0){2}|(?:\0[\t-~]){2}"), _UTF16),  # without a byte-order mark
 )
+
+
+def unreadable(name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:
+    """Return the error for a source that cannot be read beyond a row."""
+    remedy = _remedy(name, error) if isinstance(error, Unsuitable) else None
+    return SourceUnreadable(name=name, reason=why_unreadable(error), row=row, remedy=remedy)
+
+
+def not_loadable(name: str, error: OSError) -> UpsertCliError:
+    """Return the error for a source of which nothing can be read, before there is a task."""
+    if isinstance(error, Unsuitable) and error.is_usage:
+        return UsageFault(message=f"{name} cannot be loaded as it is: {error}; {_remedy(name, error)}")
+    return unreadable(name, error)
+
+
+def why_unreadable(error: OSError) -> str:
+    """Return the system's or the reader's reason in one line."""
+    return error.strerror or " ".join(str(error).split())
+
+
+def _remedy(name: str, error: Unsuitable) -> str:
+    format_name = (format_name_of(PurePath(name)) or "jsonl").partition(".")[0]
+    return error.remedy.replace("FILE", shlex.quote(name)).replace("FORMAT", format_name)

@@ -1,4 +1,4 @@
-"""A file of a web server: its facts, and its bytes from any position on, taken only from answers that hold them."""
+"""A file on a web server: its facts, and its bytes from any position on, taken only from answers that hold them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import re
 from contextlib import closing, suppress
 
 from upsert_cli.sources.http_get import HttpAnswer, get
-from upsert_cli.sources.ranges import Facts, Unsteady
+from upsert_cli.sources.remote import Facts, Unsteady
 
 LONGEST_WAIT = 30.0  # seconds for the headers of an answer, and for bytes; longer than a slow disk takes
 SHORTEST_WAIT = 1.0  # seconds, however short the time for retries is
-DISCARDED = 1 << 20  # bytes read at once on the way to a position, where a server knows no ranges
+DISCARDED = 1 << 20  # bytes read at once on the way to a position, if a server knows no ranges
 
 _PARTIAL, _NOT_SATISFIABLE = 206, 416
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
 _EMPTY = re.compile(r"bytes \*/0", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+", re.ASCII)
-_COMPRESSED = ("gzip", "x-gzip", "zstd")  # codings that a file may be stored in, which its suffix or --format names
+_COMPRESSED = ("gzip", "x-gzip", "zstd")  # encodings in which a file may be stored; its suffix or --format names them
 
 
-class WebFile:
-    """An open file of a web server. One answer gives all of it when it is read from its start to its end."""
+class HttpFile:
+    """An open file on a web server; implements `RangeReader`. Read from start to end, it takes one answer."""
 
     def __init__(self, address: str, *, retry_for: float) -> None:
         """Ask for the facts about the file.
 
         Raises:
             Unsteady: The server cannot be reached, or is busy.
-            OSError: It does not give the file away.
+            OSError: The server does not allow reading the file.
         """
         self._address = address
         self._seconds = min(LONGEST_WAIT, max(SHORTEST_WAIT, retry_for))
@@ -36,7 +36,7 @@ class WebFile:
         self.facts, self._coding = self._asked_facts()
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Return up to `size` bytes from a position on; none only at the end."""
+        """Return up to `size` bytes from a position on; no bytes only at the end."""
         if self.facts.size is not None and position >= self.facts.size:
             return b""
         try:
@@ -58,8 +58,8 @@ class WebFile:
             self._answer = None
 
     def _asked_facts(self) -> tuple[Facts, str]:
-        # The first byte alone costs nothing, and only the total of its range tells the length of a generated file.
-        # Of an empty file there is no such byte, and some servers do not say the total.
+        # One byte costs nothing, and only the total of its range tells the length of a generated file. An empty file
+        # has no such byte, and some servers do not say the total.
         for wanted in ("bytes=0-0", None):
             with closing(get(self._address, wanted=wanted, seconds=self._seconds)) as answer:
                 if answer.status == _NOT_SATISFIABLE:
@@ -97,7 +97,7 @@ class WebFile:
 
 
 class _Content:
-    """The bytes of an answer, which begin at a position of the file and end where the server says."""
+    """The bytes of an answer, from a position of the file up to where the server says."""
 
     def __init__(self, answer: HttpAnswer, *, begin: int, is_range: bool) -> None:
         """Check that an answer holds what was asked for.
@@ -118,7 +118,7 @@ class _Content:
         self.position, self._end, self.total = 0, length, length
         if answer.status == _PARTIAL:
             if not is_range:
-                raise OSError("its server answers with a range of the file that nobody asked for")
+                raise OSError("its server answers with a range of the file where the whole file was asked for")
             self.position, self._end, self.total = _range(answer, begin)
             if length not in (None, self._end - self.position):
                 raise OSError("its server answers with a range and a Content-Length that contradict each other")
@@ -129,7 +129,7 @@ class _Content:
         return self._answer.is_broken or self.position == self._end
 
     def check(self, facts: Facts, *, coding: str) -> None:
-        """Make sure that the answer is of the same file as the first one.
+        """Check that the answer is of the same file as the first one.
 
         Raises:
             OSError: It is not.
@@ -138,12 +138,12 @@ class _Content:
             raise OSError("it changed while it was being read")
         is_partial = self._answer.status == _PARTIAL
         if self.total != facts.size and (is_partial or None not in (self.total, facts.size)):
-            raise OSError("it changed while it was being read (its length is another one)")
+            raise OSError("it changed while it was being read (its length is different)")
         if self._end is None:
             self._end = facts.size
 
     def read(self, size: int, *, seconds: float) -> bytes:
-        """Return up to `size` bytes; none only at an end that the server did not announce.
+        """Return up to `size` bytes; no bytes only at an end that the server did not announce.
 
         Raises:
             Unsteady: The connection broke off, or is too slow.

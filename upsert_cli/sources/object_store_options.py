@@ -1,7 +1,7 @@
-"""The environment -> the options by which pyarrow opens an object store; wrong or doubled credentials are named.
+"""Options by which pyarrow opens an object store, from the environment; wrong or conflicting credentials are named.
 
 The libraries behind pyarrow report such a mistake late, without the variable's name, or by ending the process. No value
-of a variable is ever shown, but for the name of a file.
+of a variable is ever shown, except the name of a file.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _GOOGLE_DEFAULT = ".config/gcloud/application_default_credentials.json"
 
 
 def s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the options of `pyarrow.fs.S3FileSystem`; without `region` where only the bucket tells it.
+    """Return the options of `pyarrow.fs.S3FileSystem`; without `region` if only the bucket tells it.
 
     Raises:
-        OSError: A variable is wrong, or misses the one that it needs.
+        OSError: A variable is wrong, or another one that it needs is missing.
     """
     _check_aws_keys(environment)
     options: dict[str, Any] = {"request_timeout": TIMEOUT, "connect_timeout": TIMEOUT}
@@ -75,7 +75,7 @@ def azure_options(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the options of `pyarrow.fs.AzureFileSystem`.
 
     Raises:
-        OSError: A variable is wrong, is set beside another one, or misses the one that it needs.
+        OSError: A variable is wrong, conflicts with another one, or one that it needs is missing.
     """
     accounts = {
         environment[name] for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT") if environment.get(name)
@@ -89,7 +89,7 @@ def azure_options(environment: Mapping[str, str]) -> dict[str, str]:
         raise OSError("set AZURE_STORAGE_ACCOUNT to the name of the storage account")
     [account] = accounts
     if not _ACCOUNT.fullmatch(account):
-        raise OSError("AZURE_STORAGE_ACCOUNT is not the name of a storage account: letters and digits alone")
+        raise OSError("AZURE_STORAGE_ACCOUNT is not the name of a storage account: only letters and digits")
     if token:
         if not re.search(r"(^|[?&])sig=[^&\s]", token) or not token.isprintable() or " " in token:
             raise OSError("AZURE_STORAGE_SAS_TOKEN is not a shared access signature, which has sig=... in it")
@@ -113,7 +113,7 @@ def _first(environment: Mapping[str, str], *names: str) -> tuple[str, str]:
 def _require(environment: Mapping[str, str], name: str, *needed: str) -> None:
     missing = [each for each in needed if not environment.get(each)]
     if missing:
-        raise OSError(f"{name} is set without {' and '.join(missing)}; set that as well, or unset {name}")
+        raise OSError(f"{name} is set without {' and '.join(missing)}; set that too, or unset {name}")
 
 
 def _address(name: str, value: str) -> SplitResult:
@@ -172,7 +172,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _content(path: str, *, named_by: str | None) -> bytes:
-    """Return what is in a file, which a variable may name.
+    """Return the content of a file, which a variable may name.
 
     Raises:
         OSError: It cannot be read.

@@ -1,0 +1,250 @@
+"""The files of data in a folder or behind a glob, on a disk or in an object store.
+
+Files that their writer has not committed are not data, nor are those of a table with a log. Spark, Hive, Hadoop and
+Arrow agree that names which begin with `_` or `.` are not data, except those of partitions.
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import glob
+import os
+import shlex
+import stat
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from upsert_cli.errors import Refusal, SourceUnreadable
+from upsert_cli.sources.unreadable import why_unreadable
+
+_DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of links that lead nowhere, or around in a circle
+
+SHOWN_PARTITIONS = 3  # folders in a message
+
+_WRITE = "write its current rows as Parquet, for example with Spark or DuckDB"
+_DELTA = "`python -c \"import sys, pyarrow.parquet as p; from deltalake import DeltaTable as D; " \
+    "p.write_table(D(sys.argv[1]).to_pyarrow_table(), 'table.parquet')\" FOLDER`"  # fmt: skip
+TABLE_LOGS = {"_delta_log": ("Delta", _DELTA), ".hoodie": ("Hudi", _WRITE)}
+"""Folders in which a table keeps which of its files are valid: the table's kind, and how to get the valid rows."""
+
+ICEBERG_FOLDER, ICEBERG_FILE = "metadata", "*.metadata.json"
+ICEBERG = ("Iceberg", _WRITE)
+
+TreePath: TypeAlias = tuple[str, ...]
+"""The names that lead from the root of a tree to a folder or a file; empty for the root."""
+
+
+class Tree(Protocol):
+    """Folders and files below a root."""
+
+    globs_match_folders: bool
+    """A glob that matches a folder stands for the files in it."""
+
+    def name(self, path: TreePath) -> str:
+        """Return a path as the user would name it."""
+
+    def is_folder(self, path: TreePath) -> bool:
+        """Tell whether there is such a folder."""
+
+    def is_file(self, path: TreePath) -> bool:
+        """Tell whether there is such a file."""
+
+    def list(self, folder: TreePath) -> tuple[list[str], list[str]]:
+        """Return the names of the folders and of the files in a folder, each sorted."""
+
+    def identity(self, folder: TreePath) -> Hashable | None:
+        """Return a value that is equal for equal folders, or None for a link that leads nowhere."""
+
+
+class FolderSearch:
+    """A search for files of data in a tree, and what it skipped."""
+
+    def __init__(self, tree: Tree) -> None:
+        """Begin with nothing skipped."""
+        self._tree = tree
+        self._skipped: set[TreePath] = set()
+        self._partitions: dict[str, None] = {}
+
+    @property
+    def skipped(self) -> int:
+        """How many files and folders were skipped because they are not data."""
+        return len(self._skipped)
+
+    def below(self, top: TreePath = ()) -> Iterator[TreePath]:
+        """Yield the files of data below a folder, sorted in each folder.
+
+        Raises:
+            Refusal: A folder belongs to a table whose log says which of its files are valid.
+        """
+        for folder, names in self._walk(top):
+            for name in names:
+                yield (*folder, name)
+
+    def matching(self, pattern: Sequence[str]) -> Iterator[tuple[TreePath, bool]]:
+        """Yield the files that a glob stands for, and whether the glob matches the file itself, not only its folder.
+
+        Raises:
+            Refusal: As for `below`.
+        """
+        for path, is_matched in self._expand((), pattern):
+            if not is_matched or self._tree.is_file(path):
+                yield path, is_matched
+            elif self._tree.globs_match_folders and self._tree.is_folder(path):
+                yield from ((file, False) for file in self.below(path))
+
+    def add_partitions(self, folder: TreePath) -> None:
+        """Remember the values in the names of a file's folders, such as `year=2024`."""
+        for part in folder:
+            if part.strip("_").partition("=")[1]:
+                self._partitions[part] = None
+
+    def notes(self, name: str) -> Iterator[str]:
+        """Yield what the user should know about the search for a name, each in one line."""
+        if self.skipped:
+            what = "file or folder whose name begins" if self.skipped == 1 else "files or folders whose names begin"
+            yield f"{name}: skipped {self.skipped:,} {what} with `_` or `.`"
+        if self._partitions:
+            shown = ", ".join(f"`{part}`" for part in list(self._partitions)[:SHOWN_PARTITIONS])
+            more = ", ..." if len(self._partitions) > SHOWN_PARTITIONS else ""
+            yield f"{name}: the values in names of folders, such as {shown}{more}, are not stored"
+
+    def _expand(self, folder: TreePath, pattern: Sequence[str]) -> Iterator[tuple[TreePath, bool]]:
+        """Yield what a glob matches; unlike the standard library's, it ends if links lead around in a circle."""
+        if not pattern:
+            yield folder, True
+            return
+        if not self._tree.is_folder(folder):
+            return
+        first, rest = pattern[0], pattern[1:]
+        if first == "**" and not rest:
+            yield from ((file, False) for file in self.below(folder))
+        elif first == "**":
+            for below, _ in self._walk(folder):
+                yield from self._expand(below, rest)
+        elif glob.has_magic(first):
+            folders, files = self._tree.list(folder)
+            for name, is_folder in sorted([*((name, True) for name in folders), *((name, False) for name in files)]):
+                if fnmatch.fnmatchcase(name, first) and self._is_meant(folder, name, first, is_folder=is_folder):
+                    yield from self._expand((*folder, name), rest)
+        else:
+            yield from self._expand((*folder, first), rest)
+
+    def _walk(self, top: TreePath) -> Iterator[tuple[TreePath, list[str]]]:
+        """Yield each folder of data once, with the names of its files of data."""
+        seen = {self._tree.identity(top)}
+        pending = [top]
+        while pending:
+            folder = pending.pop()
+            folders, files = self._tree.list(folder)
+            self._refuse_table(folder, folders)
+            inner = []
+            for name in self._kept(folder, folders, are_folders=True):
+                identity = self._tree.identity((*folder, name))
+                if identity is not None and identity not in seen:  # a link back up would lead around for ever
+                    seen.add(identity)
+                    inner.append((*folder, name))
+            yield folder, self._kept(folder, files, are_folders=False)
+            pending += reversed(inner)
+
+    def _kept(self, folder: TreePath, names: Iterable[str], *, are_folders: bool) -> list[str]:
+        """Return those of the names in a folder that are data, and count the others as skipped."""
+        kept = []
+        for name in names:
+            if not name.startswith(("_", ".")) or (name.startswith("_") and are_folders and "=" in name):
+                kept.append(name)
+            else:
+                self._skipped.add((*folder, name))
+        return kept
+
+    def _is_meant(self, folder: TreePath, name: str, pattern: str, *, is_folder: bool) -> bool:
+        """Tell whether a glob means a name that it matches: one that is not data only if the glob begins as it does."""
+        return pattern[:1] == name[:1] or bool(self._kept(folder, [name], are_folders=is_folder))
+
+    def _refuse_table(self, folder: TreePath, names: Sequence[str]) -> None:
+        found = next((TABLE_LOGS[name] for name in names if name in TABLE_LOGS), None)
+        if found is None and ICEBERG_FOLDER in names:
+            _, metadata = self._tree.list((*folder, ICEBERG_FOLDER))
+            found = ICEBERG if fnmatch.filter(metadata, ICEBERG_FILE) else None
+        if found is not None:
+            name, (kind, remedy) = self._tree.name(folder), found
+            raise Refusal(
+                message=f"{name} is a {kind} table, whose files also hold rows that were deleted or replaced, "
+                f"so nothing was written; {remedy.replace('FOLDER', shlex.quote(name))}"
+            )
+
+
+# -- on this machine ----------------------------------------------------------------------------------------------
+
+
+class DiskTree:
+    """Implements `Tree` for a folder of this machine."""
+
+    globs_match_folders = True
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, parts: TreePath) -> Path:
+        """Return a path in the file system."""
+        return self._root.joinpath(*parts)
+
+    def name(self, path: TreePath) -> str:
+        """Return a path as the user would name it, in valid Unicode."""
+        return valid_unicode(str(self.path(path)))
+
+    def is_folder(self, path: TreePath) -> bool:
+        """Tell whether there is such a folder, or a link to one."""
+        status = status_of(self.path(path))
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def is_file(self, path: TreePath) -> bool:
+        """Tell whether there is something else than a folder."""
+        status = status_of(self.path(path))
+        return status is not None and not stat.S_ISDIR(status.st_mode)
+
+    def list(self, folder: TreePath) -> tuple[list[str], list[str]]:
+        """Return the names of the folders and of the other files in a folder, each sorted."""
+        folders: list[str] = []
+        files: list[str] = []
+        path = self.path(folder)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    (folders if _leads_to_folder(entry) else files).append(entry.name)
+        except OSError as error:
+            raise inaccessible(path, error) from error
+        return sorted(folders), sorted(files)
+
+    def identity(self, folder: TreePath) -> Hashable | None:
+        """Return device and inode, or None for a link that leads nowhere."""
+        status = status_of(self.path(folder))
+        return None if status is None else (status.st_dev, status.st_ino)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def status_of(path: Path) -> os.stat_result | None:
+    """Return None for a link that leads nowhere."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno in _DANGLING:
+            return None
+        raise inaccessible(path, error) from error
+
+
+def valid_unicode(name: str) -> str:
+    r"""Return a file name as text that can be encoded; bytes that are not UTF-8 become `\xff`."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def inaccessible(path: Path, error: OSError) -> SourceUnreadable:
+    """Return the error for a file or folder that cannot be accessed."""
+    return SourceUnreadable(name=valid_unicode(str(path)), reason=why_unreadable(error))

@@ -1,0 +1,304 @@
+"""Rows as items: rows in item form as they are, other rows by the mapping, and rejects that were corrected.
+
+A row is in item form if it has an `object_id`, and its `payload` and `item_info`, where present, are objects. Every
+other row is foreign: all its columns make up the payload, whatever their names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Literal, TypeAlias
+
+from upsert_cli.errors import ItemError, Stage
+from upsert_cli.sources.formats import format_name_of, format_named
+from upsert_cli.sources.item import Item, PartialRow, Reject, field_at
+from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse, plain
+from upsert_cli.sources.source import Source
+
+IdFrom: TypeAlias = Literal["row", "hash"]
+_Fields: TypeAlias = tuple[Any, Any, Any]
+"""Values that may be the `object_id`, `payload` and `item_info` of an item."""
+
+DEFAULT_ID_FIELD = "object_id"
+ITEM_FIELDS = ("object_id", "payload", "item_info")
+REJECT_FIELDS = frozenset(["detail", "failure_stage", "source", "row"])  # by which the record of a reject is recognized
+ID_BYTES = 16  # of a hash that is an id; a collision of different rows is practically impossible
+SHOWN_FIELDS = 10  # names of fields in a message; enough to recognise the file
+KEPT_LINE = 10_000  # characters of a row that is not an item, which its reject keeps so that it can be corrected
+
+ItemMaker: TypeAlias = Callable[[object, int, bytes | None], Item | Reject]
+"""Makes an item from the value, the number and the text of a `Row`, or a reject that says what is wrong."""
+
+
+def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) -> ItemMaker:
+    """Return the function that makes the items of a source; `Rows` describes the options."""
+    format_of_source = format_named(source.format)
+    return _Mapping(
+        source.name,
+        is_mapped=id_field is not None or id_from is not None or format_of_source.is_table,
+        has_json_texts=format_of_source.has_json_texts,
+        id_field=id_field or DEFAULT_ID_FIELD,
+        id_from=id_from,
+    ).item
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapping:
+    """How the rows of a source become items."""
+
+    source: str
+
+    is_mapped: bool
+    """Rows that are not in item form are mapped; otherwise they are rejected."""
+
+    has_json_texts: bool
+    """See `Format`."""
+
+    id_field: str
+    id_from: IdFrom | None
+
+    def item(self, value: object, row: int, text: bytes | None) -> Item | Reject:
+        """Return the item of a row, or a reject."""
+        if type(value) is not dict:
+            return self._from_no_object(value, row, text)
+        if "failure_stage" in value and value.keys() >= REJECT_FIELDS:
+            return self._corrected(value, row, text)
+        fields = self._item_form(value)
+        return self._mapped(value, row, text) if fields is None else self._checked(value, fields, row, text)
+
+    def _item_form(self, value: dict[str, Any]) -> _Fields | None:
+        """Return the fields of a row in item form, or None if it is to be mapped."""
+        object_id, payload, info = map(value.get, ITEM_FIELDS)
+        if not self.is_mapped:
+            return (object_id, _parsed(payload), _parsed(info)) if self.has_json_texts else (object_id, payload, info)
+        if type(object_id) is int and self.id_field == DEFAULT_ID_FIELD and self.id_from is None:
+            object_id = str(object_id)
+        if type(object_id) not in (str, bytes) or not object_id:
+            return None
+        is_alone = value.keys() <= set(ITEM_FIELDS)
+        payload, info = self._object_in(payload, is_meant=is_alone), self._object_in(info, is_meant=is_alone)
+        if isinstance(payload, ItemError) or isinstance(info, ItemError):
+            return object_id, payload, info
+        # A row without a payload is in item form only if it has no other columns either.
+        if (info is None or type(info) is dict) and (type(payload) is dict or (payload is None and is_alone)):
+            return object_id, payload, info
+        return None
+
+    def _mapped(self, value: dict[str, Any], row: int, text: bytes | None) -> Item | Reject:
+        """Return the item of a foreign row."""
+        info = self._object_in(value.get("item_info"))
+        info = info if type(info) is dict else None
+        taken = [] if info is None else ["item_info"]
+        payload = _other_fields(value, taken if self.id_from is not None else [*taken, self.id_field])
+        object_id: object
+        try:
+            if self.id_from is None:
+                object_id = field_at(value, self.id_field)
+            elif self.id_from == "row":
+                object_id = f"{PurePath(self.source).name}:{row}"
+            else:
+                object_id = hashlib.blake2b(as_text([payload, info]).encode(), digest_size=ID_BYTES).hexdigest()
+        except ItemError as error:
+            return self._reject(value, (None, payload, info), error.detail, row, text)
+        if type(object_id) is int:
+            object_id = str(object_id)
+        return self._checked(value, (object_id, payload, info), row, text, mapped_by=self.id_field)
+
+    def _object_in(self, value: object, *, is_meant: bool = False) -> object:
+        """Return the object that the text of a column holds as JSON, or the value as it is.
+
+        Args:
+            value: Of a column that may be part of an item.
+            is_meant: A text in braces can only be meant as JSON, so it is an error if it is not.
+        """
+        if not self.has_json_texts or not isinstance(value, str | bytes):
+            return value
+        text = value.encode() if isinstance(value, str) else value
+        if not text.strip():
+            return None if is_meant else value
+        if not text.lstrip().startswith(b"{"):
+            return value
+        found = _parsed(text)
+        return value if isinstance(found, ItemError) and not is_meant else found
+
+    def _corrected(self, record: dict[str, Any], row: int, text: bytes | None) -> Item | Reject:
+        """Return the item of a reject: from its fields if they make one, otherwise from the row that it keeps."""
+        fields = (record.get("object_id"), record.get("payload"), record.get("item_info"))
+        line = record.get("line")
+        is_item = _is_id(fields[0]) and all(field is None or type(field) is dict for field in fields[1:])
+        if type(line) is not str or (is_item and fields[1] is not None):
+            return self._checked(record, fields, row, text)
+        kept = line.encode("utf-8", "surrogatepass")
+        try:
+            value = parse(kept)
+        except ItemError as error:
+            value = error
+            if len(line) >= KEPT_LINE:
+                origin = f"{record['source']}, row {record['row']}"
+                value = ItemError(stage=error.stage, detail=f"its `line` was cut short; correct it in {origin}")
+        return self._for_rows_of(str(record["source"])).item(value, row, kept)
+
+    def _for_rows_of(self, origin: str) -> _Mapping:
+        """Return the mapping for a row that a reject kept: it is read as in the file that it came from."""
+        name = format_name_of(PurePath(origin))
+        if name is None:
+            return replace(self, has_json_texts=False)
+        kept = format_named(name)
+        return replace(self, is_mapped=self.is_mapped or kept.is_table, has_json_texts=kept.has_json_texts)
+
+    def _checked(
+        self, value: dict[str, Any], fields: _Fields, row: int, text: bytes | None, *, mapped_by: str | None = None
+    ) -> Item | Reject:
+        """Return the item of these fields if they are valid; `mapped_by` is the field of a foreign row's id."""
+        object_id, payload, info = fields
+        if type(object_id) is bytes:
+            try:
+                object_id = as_utf8(object_id, mapped_by or DEFAULT_ID_FIELD)
+            except ItemError as error:
+                return self._reject(value, fields, error.detail, row, text)
+        if (
+            type(object_id) is str
+            and object_id
+            and "\0" not in object_id
+            and (payload is None or type(payload) is dict)
+            and (info is None or type(info) is dict)
+        ):
+            if mapped_by is None and len(value) > sum(map(value.__contains__, ITEM_FIELDS)):
+                return Item(object_id, payload, info, self.source, row, _ignored(value))
+            return Item(object_id, payload, info, self.source, row)
+        return self._reject(value, fields, _what_is_wrong(value, (object_id, payload, info), mapped_by), row, text)
+
+    def _reject(self, value: dict[str, Any], fields: _Fields, detail: str, row: int, text: bytes | None) -> Reject:
+        # Invalid JSON stays text: the record of a reject must not look like an item that was corrected.
+        object_id, payload, info = (
+            value[name] if isinstance(field, ItemError) else field
+            for name, field in zip(ITEM_FIELDS, fields, strict=True)
+        )
+        return Reject(
+            object_id=object_id,
+            payload=payload if payload is not None else _other_fields(value, ITEM_FIELDS) or None,
+            item_info=info,
+            detail=detail,
+            stage=Stage.READING,
+            source=self.source,
+            row=row,
+            line=_line_of(value, text),
+        )
+
+    def _from_no_object(self, value: object, row: int, text: bytes | None) -> Item | Reject:
+        if isinstance(value, PartialRow):
+            return self._from_partial(value, row)
+        if not isinstance(value, ItemError):
+            hint = "; `jq -c '.[]'` writes the elements of an array one a line" if isinstance(value, list) else ""
+            value = ItemError(detail=f"an object was expected, not {kind_of(value)}{hint}")
+        return Reject(
+            object_id=None,
+            payload=None,
+            item_info=None,
+            detail=value.detail,
+            stage=value.stage,
+            source=self.source,
+            row=row,
+            line=None if text is None else _shortened(text),
+        )
+
+    def _from_partial(self, value: PartialRow, row: int) -> Item | Reject:
+        """Return the item of a row whose unreadable columns are not part of it; reject any other row."""
+        fields = None if set(ITEM_FIELDS).intersection(value.unreadable) else self._item_form(value.values)
+        if fields is None:
+            return self._reject(value.values, (None, None, None), value.detail, row, None)
+        made = self._checked(value.values, fields, row, None)
+        return made._replace(ignored=(*made.ignored, *value.unreadable)) if isinstance(made, Item) else made
+
+
+def _parsed(value: object) -> object:
+    """Return the JSON value of a text, or an error; other values as they are."""
+    if not isinstance(value, str | bytes):
+        return value
+    try:
+        return parse(value.encode() if isinstance(value, str) else value)
+    except ItemError as error:
+        return error
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def _ignored(value: dict[str, Any]) -> tuple[str, ...]:
+    """Return the fields of a row in item form that are not part of the item; those of a reject are known."""
+    return () if value.keys() >= REJECT_FIELDS else tuple(name for name in value if name not in ITEM_FIELDS)
+
+
+def _other_fields(record: dict[str, Any], without: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in without}
+
+
+# -- the texts of rejects -----------------------------------------------------------------------------------------
+
+
+def _line_of(value: dict[str, Any], text: bytes | None) -> str | None:
+    """Return a row as it is in its file, or as JSON; only its beginning if it is long."""
+    if text is not None:
+        return _shortened(text)
+    readable = dict(value)
+    for name, one in value.items():
+        if isinstance(one, bytes):
+            with suppress(UnicodeDecodeError):
+                readable[name] = one.decode()
+    try:
+        return json.dumps(plain(readable), ensure_ascii=False)[:KEPT_LINE]
+    except ItemError:  # nested too deep for any JSON writer; source and row lead to it
+        return None
+
+
+def _shortened(text: bytes) -> str:
+    r"""Return a row, or its beginning, as text; bytes that are not UTF-8 become `\xff`."""
+    return text[: 4 * KEPT_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:KEPT_LINE]
+
+
+def _what_is_wrong(record: dict[str, Any], fields: _Fields, mapped_by: str | None) -> str:
+    object_id, payload, info = fields
+    name = mapped_by or DEFAULT_ID_FIELD
+    if object_id is None and field_at(record, name, record) is None:
+        return f"{name} is null, not text"
+    if object_id is None:
+        hint = "; --id-field takes the id from another field" if name == DEFAULT_ID_FIELD else ""
+        return f"{name} is missing (there: {_names(record)}){hint}"
+    if not isinstance(object_id, str):
+        return _not_an_id(name, object_id, may_be_integer=mapped_by is not None)
+    if not object_id or "\0" in object_id:
+        return f"{name} holds a NUL character" if object_id else f"{name} is empty"
+    return _not_an_object(payload, info)
+
+
+def _not_an_object(payload: object, info: object) -> str:
+    name, value = ("item_info", info) if payload is None or type(payload) is dict else ("payload", payload)
+    match value:
+        case ItemError():
+            return f"{name}: {value}"
+        case Pairs():
+            return f"{name}: a map that repeats a key is not an object; make each key unique"
+    return f"{name} is {kind_of(value)}, not an object"
+
+
+def _not_an_id(name: str, value: object, *, may_be_integer: bool) -> str:
+    wanted = "integers or text" if may_be_integer else "text"
+    match value:
+        case bool() | list() | dict():
+            return f"{name} is {kind_of(value)}, not text"
+        case int():
+            return f"{name} is a number, not text; `--id-field {name}` takes integers as ids too"
+        case float():  # such as a column of integers in which pandas found a gap
+            return f"{name} {as_text(value)} is a float; the column has to be written as {wanted}"
+    return f"{name} {as_text(value)} is {kind_of(value)}; the column has to be written as {wanted}"
+
+
+def _names(record: dict[str, Any]) -> str:
+    names = list(record)[:SHOWN_FIELDS]
+    return ", ".join(names) + (", ..." if len(record) > SHOWN_FIELDS else "") if names else "nothing"

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from tests.support.reading import fuzz
 from tests.support.terminal import SAMPLES
 from upsert_cli.documents import document as documents
-from upsert_cli.documents.chunking import PIECE, Splitter
-from upsert_cli.documents.chunks import is_chunk, owner_of
+from upsert_cli.documents.chunking import PIECE, Splitter, owner_of
 from upsert_cli.documents.document import Document, Recipe, split_item
-from upsert_cli.documents.hashing import as_stored, stored_fault
+from upsert_cli.documents.hashing import as_stored, is_chunk, stored_fault
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.embedder import load_tokenizer
 from upsert_cli.embedding.models import find_model

@@ -1,8 +1,8 @@
-"""Tell a float from its neighbors by one hexadecimal digit, so that it is known again where a store rounds it.
+"""A hexadecimal digit for each float, by which the exact float is restored after a store rounded it.
 
-Chroma hands back some floats of 16 or 17 digits with another last bit: its engine reads them from JSON text by a fast
-algorithm that is not exact. The digit is the float's place among all doubles, modulo 16. With it a float that is off by
-up to `REACH` doubles becomes what it was, exactly; -0.0 and 0.0 count as neighbors.
+Chroma returns some floats of 16 or 17 digits with another last bit: its engine parses them from JSON text with a fast
+algorithm that is not exact. The digit is the float's position among all doubles, modulo 16. With it, a float that is
+off by up to `REACH` doubles is restored exactly; -0.0 and 0.0 count as neighbors.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from typing import Any
 
-REACH = 7  # doubles; the most that was measured is 2, and a server parses the text twice
-MAX_GUESSES = 729  # sets of values that are tried where there are no digits: those of six floats
+REACH = 7  # doubles; at most 2 were measured, and a server parses the text twice
+MAX_GUESSES = 729  # sets of values to try where there are no digits; as many as six floats have
 _DIGITS = "0123456789abcdef"
 _NEGATIVE = 1 << 63
 
@@ -22,8 +22,8 @@ _NEGATIVE = 1 << 63
 def check_digits(metadata: Mapping[str, Any]) -> str:
     """Return one digit for each float of a record, in the order of the keys and of the lists."""
     floats = list(_floats(metadata))
-    places = struct.unpack(f"<{len(floats)}q", struct.pack(f"<{len(floats)}d", *floats))
-    return "".join(_DIGITS[(place if place >= 0 else ~place) & 15] for place in places)
+    positions = struct.unpack(f"<{len(floats)}q", struct.pack(f"<{len(floats)}d", *floats))
+    return "".join(_DIGITS[(position if position >= 0 else ~position) & 15] for position in positions)
 
 
 def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
 
     Args:
         metadata: As the store returns it.
-        digits: Those of `check_digits` for what was stored; without effect where their number does not fit.
+        digits: From `check_digits` for what was stored; ignored if their number does not fit.
     """
     left = iter(digits)
     if len(digits) != sum(1 for _ in _floats(metadata)) or not set(digits) <= set(_DIGITS):
@@ -42,7 +42,7 @@ def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
 def guesses(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what a record without digits may have held: each float as it is, or one of its two neighbors.
 
-    Nothing is yielded where there are too many sets of values.
+    Yields nothing if there are too many combinations.
     """
     choices = [[value, *(_moved(value, step) for step in (-1, 1))] for value in _floats(metadata)]
     if choices and 3 ** len(choices) <= MAX_GUESSES:
@@ -81,18 +81,18 @@ def _changed(metadata: Mapping[str, Any], change: Callable[[float], float]) -> d
 
 def _nearest(value: float, digit: int) -> float:
     """Return the float nearest to `value` that has a check digit."""
-    step = (digit - _place(value)) % 16
+    step = (digit - _position(value)) % 16
     return _moved(value, step if step <= REACH else step - 16)
 
 
 def _moved(value: float, step: int) -> float:
-    """Return the float that comes `step` doubles after a value; the value itself where there is none."""
-    place = _place(value) + step
-    (moved,) = struct.unpack("<d", struct.pack("<q", place if place >= 0 else ~(place + _NEGATIVE)))
+    """Return the float that is `step` doubles after a value, or the value itself if that is not finite."""
+    position = _position(value) + step
+    (moved,) = struct.unpack("<d", struct.pack("<q", position if position >= 0 else ~(position + _NEGATIVE)))
     return float(moved) if isfinite(moved) else value
 
 
-def _place(value: float) -> int:
-    """Return the place of a float among all: 0.0 has 0, -0.0 has -1, and neighbors differ by 1."""
-    (place,) = struct.unpack("<q", struct.pack("<d", value))
-    return int(place) if place >= 0 else ~int(place) - _NEGATIVE
+def _position(value: float) -> int:
+    """Return the position of a float among all: 0.0 is at 0, -0.0 at -1, and neighbors differ by 1."""
+    (bits,) = struct.unpack("<q", struct.pack("<d", value))
+    return int(bits) if bits >= 0 else ~int(bits) - _NEGATIVE

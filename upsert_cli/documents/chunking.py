@@ -1,25 +1,55 @@
-"""A text -> chunks that the model reads whole: cut between paragraphs, else sentences, else words, by its own tokens.
+"""Splitting a text into chunks that the model reads whole, and how a chunk's record is identified.
 
-The chunks cover the text to the letter. A text is cut piece by piece, so that one of any length costs little memory and
-holds nothing up.
+Chunk 0 of the item `a` is the record `a#0`, the mean of its chunks `a#average`. With `--split` every item becomes
+chunks, a short one just chunk 0, so an item whose own id is `a#0` is never mistaken: its chunk 0 is `a#0#0`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage, UpsertCliError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PIECE = 1 << 16  # characters that are cut at once; some 60 ms with chunks of 254 tokens
+SEPARATOR = "#"
+AVERAGE = "average"
+AVERAGE_NUMBER = -1
+OBJECT_KEY, CHUNK_KEY = "object_id", "part"  # of a chunk's metadata
+PIECE = 1 << 16  # characters that are split at once; some 60 ms with chunks of 254 tokens
+
+
+class Chunk(NamedTuple):
+    """Which chunk of its item a document is."""
+
+    number: int
+    """From 0; `AVERAGE_NUMBER` for the mean of all chunks."""
+
+    is_last: bool
+    """No chunk follows; never true for the mean."""
+
+
+def chunk_id(object_id: str, number: int) -> str:
+    """Return the id of a chunk's record."""
+    return f"{object_id}{SEPARATOR}{chunk_name(number)}"
+
+
+def chunk_name(number: int) -> int | str:
+    """Return the value of a chunk's metadata key `part`."""
+    return AVERAGE if number == AVERAGE_NUMBER else number
+
+
+def owner_of(identifier: str) -> tuple[str, int]:
+    """Return the item and the number of a chunk from the id of its record."""
+    object_id, _, name = identifier.rpartition(SEPARATOR)
+    return object_id, AVERAGE_NUMBER if name == AVERAGE else int(name)
 
 
 def require_splitter() -> None:
-    """Makes sure that texts can be split.
+    """Check that texts can be split.
 
     Raises:
         UpsertCliError: The package is not installed.
@@ -31,31 +61,32 @@ def require_splitter() -> None:
 
 
 class Splitter:
-    """Cuts texts for one model."""
+    """Splits texts for one model: between paragraphs, else sentences, else words, measured in the model's own tokens.
+
+    The chunks cover the text to the letter. A text is split piece by piece, so that one of any length costs little
+    memory and delays nothing.
+    """
 
     def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, overlap: int) -> None:
-        """Takes a tokenizer that neither cuts nor pads.
+        """Prepare to split with a tokenizer that neither truncates nor pads.
 
         Args:
             tokenizer: The model's own.
-            max_tokens: Tokens of a chunk, those included that the model puts around each text.
-            overlap: Tokens that a chunk repeats of the one before, at most; fewer than `max_tokens`.
+            max_tokens: Tokens of a chunk, including those that the model puts around each text.
+            overlap: The most tokens that a chunk repeats of the previous one; fewer than `max_tokens`.
         """
+        from semantic_text_splitter import TextSplitter
+
         self.max_tokens = max_tokens
         self.overlap = overlap
         self._tokenizer: Any = tokenizer
-        self._around = tokenizer.num_special_tokens_to_add(is_pair=False)
-        self._cutter = self._make_cutter()
-
-    def _make_cutter(self) -> Any:
-        from semantic_text_splitter import TextSplitter
-
-        room = max(1, self.max_tokens - self._around)
-        overlap = min(self.overlap, room - 1)
-        return TextSplitter.from_huggingface_tokenizer(self._tokenizer, room, overlap=overlap, trim=False)
+        room = max(1, max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False))
+        self._splitter = TextSplitter.from_huggingface_tokenizer(
+            tokenizer, room, overlap=min(overlap, room - 1), trim=False
+        )
 
     def chunks(self, text: str) -> Iterator[str]:
-        """Yields the chunks of a text, in their order.
+        """Yield the chunks of a text in order.
 
         Raises:
             ItemError: A single character has more tokens than a chunk may have.
@@ -67,16 +98,17 @@ class Splitter:
         begin = 0
         while begin < len(text):
             piece = text[begin : begin + PIECE]
-            spans = [(begin + start, begin + start + len(chunk)) for start, chunk in self._cutter.chunk_indices(piece)]
+            chunks = self._splitter.chunk_indices(piece)
+            spans = [(begin + start, begin + start + len(chunk)) for start, chunk in chunks]
             if begin + len(piece) == len(text):
                 yield from spans
                 return
-            # The end of the piece is no end in the text: its last chunk is cut again, as the first of the next piece.
+            # The piece ends in the middle of the text, so its last chunk is split again with the next piece.
             yield from spans[:-1] or spans
             begin = spans[-1][0] if len(spans) > 1 else spans[-1][1]
 
     def _fitting(self, text: str, start: int, end: int) -> Iterator[str]:
-        """Yields one chunk, or its halves where it is too long after all: a tokenizer may join what was cut apart."""
+        """Yield one chunk, or its halves if it is too long: at a cut, a tokenizer may make more tokens."""
         chunk = text[start:end]
         if len(self._tokenizer.encode(chunk)) <= self.max_tokens:
             yield chunk

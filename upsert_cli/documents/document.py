@@ -1,54 +1,59 @@
-"""Item -> Document: the text that is embedded, flat metadata that Chroma takes as it is, and a hash of both.
+"""Item -> Document: the text to embed, flat metadata that Chroma stores as it is, and a hash of both.
 
-With a splitter an item becomes several, its chunks.
-
-Whatever Chroma would reject, change in silence or choke on for good is found here, row by row, before any call is made.
+With a splitter an item becomes several documents, its chunks. Whatever Chroma would reject, change silently or be
+damaged by is found here, row by row, before any call is made.
 """
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from upsert_cli.documents.chunking import Splitter
-from upsert_cli.documents.chunks import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, chunk_id, chunk_name
+from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, Splitter, chunk_id, chunk_name
 from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, record_hash
-from upsert_cli.documents.metadata import MAX_KEYS, Value, flatten
+from upsert_cli.documents.metadata import MAX_KEYS, SCOPE_KEY, Value, flatten
+from upsert_cli.documents.payload import (
+    VECTOR_FIELD,
+    own_vector,
+    template_fields,
+    text_by_template,
+    text_of_fields,
+    with_texts,
+)
 from upsert_cli.documents.references import read_reference, reference_of
-from upsert_cli.documents.scope import SCOPE_KEY
-from upsert_cli.documents.text_fields import template_fields, text_by_template, text_of_fields, with_texts
-from upsert_cli.documents.vectors import USUAL_FIELD, own_vector, without_vector
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item, field_at, without_field
 from upsert_cli.sources.json_text import canonical
 
 MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of what every chunk of an item repeats
+NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How documents are made of items; what it changes of a record shows in its hash, and nothing else does."""
+    """How documents are made of items. What it changes in a record shows in the record's hash; nothing else does."""
 
     text_fields: tuple[str, ...] = ("text",)
     """Dotted paths in the payload; their texts are joined by line breaks."""
 
     template: str | None = None
-    """Such as `title: {title}\\n{body}`; the text is made by it, whatever the text fields are."""
+    """Such as `title: {title}\\n{body}`; makes the text, whatever the text fields are."""
 
     metadata_fields: tuple[str, ...] | None = None
-    """Dotted paths in the payload, of what becomes metadata; None: all of it."""
+    """Dotted paths in the payload of what becomes metadata; None: all of it."""
 
     vector_field: str | None = None
-    """Dotted path in the payload, of the vector that an item may bring; None: `vector`, where that is a list."""
+    """Dotted path in the payload of the vector that an item may bring; None: `vector`, where that is a list."""
 
     keep_lists: bool = False
     """Lists of one scalar kind stay lists."""
 
     refs_root: Path | None = None
-    """The folder below which the text of an item without one is read, from the file that its `item_info` names."""
+    """The folder with the files that `item_info` may name for the text of an item without one."""
 
     scope: str | None = None
     """Which loads the record belongs to, and so which of them may delete it; None: none."""
@@ -57,31 +62,31 @@ class Recipe:
     """The model's identity and the options of embedding."""
 
     dimension: int = 0
-    """Numbers of a vector; 0 where it is not known."""
+    """Numbers of a vector; 0 if not known."""
 
     splitter: Splitter | None = None
-    """Cuts the text of every item into chunks; None: an item is one document."""
+    """Splits the text of every item into chunks; None: an item is one document."""
 
     average: bool = False
-    """Whether an item's chunks are followed by the mean of them."""
+    """The mean of an item's chunks becomes a record too."""
 
     @property
     def text_paths(self) -> tuple[str, ...]:
-        """Return the dotted paths in the payload of all that the text is made of."""
+        """Return the dotted paths in the payload that the text is made of."""
         return self.text_fields if self.template is None else template_fields(self.template)
 
 
 class Document(NamedTuple):
-    """One record as it is going to be stored; a tuple, since there is one for every row."""
+    """One record as it will be stored; a tuple, since there is one for every row."""
 
     id: str
     text: str
 
     metadata: dict[str, Value]
-    """The payload, flat, `upsert_scope` where there is one, and `upsert_hash`."""
+    """The flat payload, `upsert_scope` if there is one, and `upsert_hash`."""
 
     upsert_hash: str
-    """Two hashes in hex, `<text>.<metadata>`: what differs tells what has to be written."""
+    """Two hashes in hex, `<text>.<metadata>`; the one that differs tells what has to be written."""
 
     item: Item
 
@@ -92,33 +97,53 @@ class Document(NamedTuple):
     """The item's own, of 32-bit floats; None: the text is to be embedded."""
 
     chunk: Chunk | None = None
-    """Which chunk of its item it is; None: it is all of it."""
+    """Which chunk of its item it is; None: it is the whole item."""
 
     @property
     def is_average(self) -> bool:
-        """Tells whether it is the mean of its item's chunks."""
+        """Check that it is the mean of its item's chunks."""
         return self.chunk is not None and self.chunk.number == AVERAGE_NUMBER
 
     @property
     def is_first_chunk(self) -> bool:
-        """Tells whether it is the first of its item, but for the mean."""
+        """Check that it is the first of its item, the mean aside."""
         return self.chunk is None or self.chunk.number == 0
 
     @property
     def is_last_chunk(self) -> bool:
-        """Tells whether it is the last of its item, but for the mean."""
+        """Check that it is the last of its item, the mean aside."""
         return self.chunk is None or self.chunk.is_last
+
+    @property
+    def size(self) -> int:
+        """Return about how many bytes of memory it takes."""
+        own = 0 if self.vector is None else NUMBER_SIZE * len(self.vector)
+        return len(self.text) + size_of(self.metadata) + own
+
+
+def size_of(value: object) -> int:
+    """Return the characters of all strings in a value; the rest is small in comparison."""
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if not isinstance(value, list):
+        return len(value) if isinstance(value, str | bytes) else 0
+    size = 0
+    for inner in value:
+        kind = type(inner)  # looked at here, since this runs for every value of every row
+        if kind is str or kind is bytes:
+            size += len(inner)
+        elif kind is dict or kind is list:
+            size += size_of(inner)
+    return size
 
 
 def make_document(item: Item, recipe: Recipe) -> Document:
-    """Makes the document of an item that is not split.
+    """Make the document of an item that is not split.
 
     Raises:
-        ItemError: Its text is missing or blank, its vector is none, or its metadata is nothing that Chroma can hold.
+        ItemError: Its text is missing or blank, its vector is not usable, or Chroma cannot hold its metadata.
     """
-    payload, vector = _own_vector(item, recipe)
-    payload = with_texts(payload, recipe.text_paths)
-    text = _text(payload, item, recipe)
+    payload, text, vector = _read_payload(item, recipe)
     metadata, converted = _metadata(payload, item, recipe)
     upsert_hash = metadata[HASH_KEY] = record_hash(
         text, metadata, field=recipe.text_fields[0], identity=recipe.identity, vector=vector
@@ -127,48 +152,43 @@ def make_document(item: Item, recipe: Recipe) -> Document:
 
 
 def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document | None, Iterator[Document]]:
-    """Returns the document of the mean of an item's chunks, if it is wanted, and its chunks one by one.
+    """Return the document of the mean of an item's chunks, if it is wanted, and its chunks one by one.
 
     An item that brings its own vector has one chunk.
 
     Raises:
-        ItemError: As for `make_document`; also later, where a chunk cannot be made.
+        ItemError: As for `make_document`; also later, if a chunk cannot be made.
     """
-    payload, vector = _own_vector(item, recipe)
-    payload = with_texts(payload, recipe.text_paths)
-    text = _text(payload, item, recipe)
+    payload, text, vector = _read_payload(item, recipe)
     metadata, converted = _metadata(_without_text(payload, recipe), item, recipe)
-    converted += sum(key in metadata for key in (OBJECT_KEY, CHUNK_KEY))  # the payload's own give way
+    converted += sum(key in metadata for key in (OBJECT_KEY, CHUNK_KEY))  # ours replace the payload's own
     texts = _with_last(iter([text]) if vector is not None else splitter.chunks(text))
-    first, is_last = next(texts)
-    if not is_last and (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
+    first, is_only = next(texts)
+    if not is_only and (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
         raise ItemError(stage=Stage.SPLITTING, detail=_too_much_metadata(size))
 
-    def document(number: int, chunk: str, *, is_last: bool, mean_of: str | None = None) -> Document:
-        own: dict[str, Value] = {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
-        whole = metadata | own
-        if vector is not None and mean_of is None:
-            mean_of = vector.tobytes().hex()
-        upsert_hash = whole[HASH_KEY] = chunk_hash(chunk, whole, identity=recipe.identity, mean_of=mean_of)
-        name = chunk_id(item.object_id, number)
+    def document(chunk: Chunk, chunk_text: str, mean_of: str | None) -> Document:
+        number = chunk.number
+        whole = metadata | {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
+        upsert_hash = whole[HASH_KEY] = chunk_hash(chunk_text, whole, identity=recipe.identity, mean_of=mean_of)
+        own = None if number == AVERAGE_NUMBER else vector
         changed = converted if number == 0 else 0
-        return Document(name, chunk, whole, upsert_hash, item, changed, vector, Chunk(number, is_last))
+        return Document(chunk_id(item.object_id, number), chunk_text, whole, upsert_hash, item, changed, own, chunk)
 
     def chunks() -> Iterator[Document]:
-        yield document(0, first, is_last=is_last)
-        for number, (chunk, last) in enumerate(texts, start=1):
-            yield document(number, chunk, is_last=last)
+        mean_of = None if vector is None else vector.tobytes().hex()
+        for number, (chunk_text, is_last) in enumerate(itertools.chain([(first, is_only)], texts)):
+            yield document(Chunk(number, is_last), chunk_text, mean_of)
 
     if not recipe.average:
         return None, chunks()
-    # Its document is what the text begins with, by which a reader knows it again.
     mean_of = canonical([text, splitter.max_tokens, splitter.overlap, None if vector is None else list(vector)])
-    average = document(AVERAGE_NUMBER, first, is_last=False, mean_of=mean_of.decode())
-    return average._replace(vector=None), chunks()
+    # Its document is the beginning of the text, by which a reader recognises the item.
+    return document(Chunk(AVERAGE_NUMBER, is_last=False), first, mean_of.decode()), chunks()
 
 
 def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
-    """Yields each text, and whether it is the last; there is at least one."""
+    """Yield each text, and whether it is the last; there is at least one."""
     known = next(texts)
     for following in texts:
         yield known, False
@@ -184,7 +204,7 @@ def _too_much_metadata(size: int) -> str:
 
 
 def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """Returns a payload without what its chunks have as their documents, unless the user asks for that."""
+    """Return a payload without the text that its chunks hold as documents, unless the user asks for that."""
     if recipe.metadata_fields is not None:
         return payload
     for path in recipe.text_paths:
@@ -192,18 +212,30 @@ def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     return payload
 
 
-def _own_vector(item: Item, recipe: Recipe) -> tuple[dict[str, Any], array[float] | None]:
-    """Returns the vector that an item brings, if any, and its payload without it."""
+def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, array[float] | None]:
+    """Return what may become metadata of an item's payload, the item's text, and its own vector, if any."""
     payload = item.payload or {}
-    if USUAL_FIELD in payload or recipe.vector_field is not None:
+    vector = None
+    if VECTOR_FIELD in payload or recipe.vector_field is not None:
         vector = own_vector(payload, recipe.vector_field, dimension=recipe.dimension)
         if vector is not None:
-            return without_vector(payload, recipe.vector_field), vector
-    return payload, None
+            payload = without_field(payload, recipe.vector_field or VECTOR_FIELD)
+    payload = with_texts(payload, recipe.text_paths)
+    return payload, _text(payload, item, recipe), vector
+
+
+def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:
+    if recipe.template is not None:
+        return text_by_template(payload, recipe.template)
+    if recipe.refs_root is not None and all(field_at(payload, name) is None for name in recipe.text_fields):
+        reference = reference_of(item.item_info)
+        if reference is not None:
+            return read_reference(recipe.refs_root, reference)
+    return text_of_fields(payload, recipe.text_fields)
 
 
 def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], int]:
-    """Returns the flat metadata of an item, without a hash, and how many values had to be changed for it."""
+    """Return the flat metadata of an item, without a hash, and how many values had to be changed for it."""
     metadata: dict[str, Value] = {}
     if recipe.metadata_fields is None:
         converted = flatten(payload, metadata, keep_lists=recipe.keep_lists)
@@ -218,23 +250,13 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
     return metadata, converted
 
 
-def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:
-    if recipe.template is not None:
-        return text_by_template(payload, recipe.template)
-    if recipe.refs_root is not None and all(field_at(payload, name) is None for name in recipe.text_fields):
-        reference = reference_of(item.item_info)
-        if reference is not None:
-            return read_reference(recipe.refs_root, reference)
-    return text_of_fields(payload, recipe.text_fields)
-
-
 def _flatten_chosen(
     payload: dict[str, Any], names: tuple[str, ...], into: dict[str, Value], *, keep_lists: bool
 ) -> int:
     converted = 0
     for name in names:
         if (value := field_at(payload, name)) is not None:
-            # By itself, since one path may lead into what another one leads to.
+            # Each by itself, since one path may lead into what another one leads to.
             chosen: dict[str, Value] = {}
             converted += flatten({name: value}, chosen, keep_lists=keep_lists)
             into |= chosen

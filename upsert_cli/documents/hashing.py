@@ -1,8 +1,8 @@
-"""A record -> the hash that it carries: what differs of it tells what has to be written.
+"""The hash that a record carries in its metadata; the half that differs tells what has to be written.
 
-Two halves in hex, `<text>.<metadata>`. Where an item brings its own vector, the first is `<text>+<vector>`; so is that
-of the mean of an item's chunks, with a hash of the whole text. A chunk's ends with `#`. As stored, `~` and a check
-digit for each float of the metadata are added, before the `#`.
+Two halves in hex, `<text>.<metadata>`. If an item brings its own vector, the first half is `<text>+<vector>`; for the
+mean of an item's chunks it is `<text>+<hash of the whole text>`. A chunk's hash ends with `#`. When it is stored, `~`
+and a check digit for each float of the metadata are added, before the `#`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 from upsert_cli.documents.check_digits import check_digits, guesses, has_floats, restored
-from upsert_cli.documents.chunks import CHUNK_MARK, is_chunk
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.json_text import canonical
 
 HASH_KEY = "upsert_hash"
 HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of
 MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; what a line of JSONL can hold
+CHUNK_MARK = "#"  # at the end; tells a chunk from an item whose own id looks like a chunk's
 FLOAT_MARK = "~"  # before the check digits of the floats
 OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not the model's
 
@@ -28,13 +28,13 @@ OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not t
 def record_hash(
     text: str, metadata: dict[str, Any], *, field: str, identity: str, vector: array[float] | None = None
 ) -> str:
-    """Returns the hash of a record.
+    """Return the hash of a record.
 
     Args:
         text: The document.
         metadata: Without the hash.
-        field: The key that the text may stand under in the metadata as well; it is hashed once.
-        identity: The model's, and the options of embedding.
+        field: The metadata key that may hold the text as well; it is hashed once.
+        identity: The model's, with the options of embedding.
         vector: The item's own.
 
     Raises:
@@ -45,13 +45,13 @@ def record_hash(
 
 
 def chunk_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: str | None = None) -> str:
-    """Returns the hash of a chunk of an item.
+    """Return the hash of a chunk.
 
     Args:
         text: The document.
         metadata: Without the hash.
         identity: The model's.
-        mean_of: What the mean of all chunks depends on; None: it is a chunk with a text of its own.
+        mean_of: What the mean of all chunks depends on; None for a chunk with a text of its own.
 
     Raises:
         ItemError: It is too large to be stored.
@@ -61,7 +61,7 @@ def chunk_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: s
 
 
 def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return a record's metadata as it is stored: its hash gets a check digit for each float, if there are any."""
+    """Return a record's metadata as it is stored: with a check digit in its hash for each float, if there are any."""
     hashed, digits = metadata.get(HASH_KEY), check_digits(metadata)
     if not digits or not isinstance(hashed, str):
         return metadata
@@ -71,7 +71,7 @@ def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_same(stored: str, hashed: str) -> bool:
-    """Check that two hashes are of the same record; one of them, or both, may be without check digits."""
+    """Check that two hashes are of the same record, with check digits or without."""
     return stored == hashed or _without_digits(stored) == _without_digits(hashed)
 
 
@@ -86,18 +86,23 @@ def exact(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return restored(metadata, digits) if digits else dict(metadata)
 
 
+def is_chunk(upsert_hash: object) -> bool:
+    """Check by a stored record's hash that it is a chunk of an item."""
+    return isinstance(upsert_hash, str) and upsert_hash.endswith(CHUNK_MARK)
+
+
 def has_own_vector(upsert_hash: object) -> bool:
-    """Tells by a stored record's hash whether its vector came with its item, and no model can make it again."""
+    """Check by a stored record's hash that its vector came with its item, so that no model can compute it."""
     return isinstance(upsert_hash, str) and OWN_VECTOR in upsert_hash
 
 
 def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str | None:
-    """Returns what of a stored record is not as its hash says, in one line; None if all is.
+    """Return how a stored record differs from its hash, in one line, or None.
 
     Args:
         text: The document.
         metadata: With `upsert_hash`.
-        identity: Of the recipe that it was made with.
+        identity: From the recipe that it was made with.
     """
     hashed = metadata.get(HASH_KEY)
     if not isinstance(hashed, str):
@@ -105,7 +110,7 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
     own = {key: value for key, value in exact(metadata).items() if key != HASH_KEY}
     of_text, _, of_metadata = _without_digits(hashed).removesuffix(CHUNK_MARK).partition(".")
     try:
-        # The vector is left out: an index with the cosine keeps it at another length.
+        # Without the vector: a cosine index stores it with another length.
         if _text_hash(text, identity) != of_text.partition(OWN_VECTOR)[0]:
             return f"its document is not the one of its {HASH_KEY}"
         if of_metadata not in _metadata_hashes(own, text) and not (
@@ -118,15 +123,15 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
 
 
 def _may_be_rounded(metadata: dict[str, Any], text: str, of_metadata: str) -> bool:
-    """Check that a record without check digits may differ from its hash by no more than what Chroma rounds."""
+    """Check that a record without check digits may differ from its hash only by what Chroma rounded."""
     if not has_floats(metadata):
         return False
     tried = [of_metadata in _metadata_hashes(guess, text) for guess in guesses(metadata)]
-    return any(tried) or not tried  # with many floats, the hash says nothing
+    return any(tried) or not tried  # with too many floats to try, the hash tells nothing
 
 
 def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
-    """Returns the hash that a stored record should have.
+    """Return the hash that a stored record should have.
 
     Raises:
         ItemError: It is too large to have one.
@@ -137,7 +142,7 @@ def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
 
 
 def _metadata_hashes(metadata: dict[str, Any], text: str) -> Iterator[str]:
-    """Yields the hash for each field that the text may have come from, the likeliest first."""
+    """Yield the hash for each field that the text may have come from, the likeliest first."""
     names = sorted((name for name, value in metadata.items() if value == text), key="text".__ne__)
     for name in (*names, ""):
         yield _metadata_hash(metadata, text, name)
@@ -146,12 +151,12 @@ def _metadata_hashes(metadata: dict[str, Any], text: str) -> Iterator[str]:
 def _text_hash(text: str, identity: str) -> str:
     data = text.encode()
     if len(data) > MAX_BYTES:
-        _refuse(f"the text has {len(data)} bytes, {MAX_BYTES} are allowed")
+        _reject(f"the text has {len(data)} bytes, {MAX_BYTES} are allowed")
     return _digest(identity, data)
 
 
 def _metadata_hash(metadata: dict[str, Any], text: str, field: str) -> str:
-    """Hashes what the text's hash does not cover: where it is the value of a key, the key's name stands for it."""
+    """Hash what the text's hash does not cover: if a key holds the text, its name is hashed instead of its value."""
     if metadata.get(field) == text:
         metadata = metadata.copy()
         del metadata[field]
@@ -159,7 +164,7 @@ def _metadata_hash(metadata: dict[str, Any], text: str, field: str) -> str:
         field = ""
     data = canonical(metadata)
     if len(data) > MAX_BYTES:
-        _refuse(f"the metadata has {len(data)} bytes as JSON, {MAX_BYTES} are allowed")
+        _reject(f"the metadata has {len(data)} bytes as JSON, {MAX_BYTES} are allowed")
     return _digest(field, data)
 
 
@@ -171,10 +176,10 @@ def _digest(purpose: str, data: bytes) -> str:
 
 @lru_cache(maxsize=64)
 def _hasher(purpose: str) -> hashlib.blake2b:
-    """Returns a hash to copy, which costs half of making one; its values are its purpose's alone."""
+    """Return a hasher to copy, which costs half of making one; each purpose has hashes of its own."""
     person = hashlib.blake2b(purpose.encode(), digest_size=hashlib.blake2b.PERSON_SIZE).digest()
     return hashlib.blake2b(digest_size=HASH_BYTES, person=person)
 
 
-def _refuse(detail: str) -> None:
+def _reject(detail: str) -> None:
     raise ItemError(stage=Stage.READING, detail=detail)

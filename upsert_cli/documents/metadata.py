@@ -1,26 +1,39 @@
-"""A payload -> flat metadata that Chroma takes as it is; what it would refuse, change or choke on is found here."""
+"""Payload -> flat metadata that Chroma stores as it is; what it would refuse, change or fail on is found here."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from math import isfinite
 from typing import Any, NoReturn, TypeAlias
 
 from upsert_cli.documents.hashing import HASH_KEY
-from upsert_cli.documents.scope import SCOPE_KEY
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.json_text import MAX_NESTING, as_text
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]
-"""A list only of one scalar kind, and only where lists are kept."""
+"""A list holds one scalar kind, and there is one only with --keep-lists."""
 
+SCOPE_KEY = "upsert_scope"
+SCOPE_BYTES = 8  # of the digest of sources; 64 bits make equal digests of different sources unheard of
 MAX_KEYS = 1_000  # metadata keys of a record; from 5,461 on Chroma's queue is broken for good
 MAX_KEY = 1_024  # characters
 MAX_LIST = 1_000  # values in all lists of a record; some 6,000 break Chroma's queue for good
-MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1  # beyond, Chroma stores floats in silence
-RESERVED_PREFIX = "chroma:"  # keys that Chroma drops in silence
+MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1  # beyond, Chroma silently stores floats
+RESERVED_PREFIX = "chroma:"  # keys that Chroma silently drops
 SHOWN_KEY = 80  # characters of a key in a message
+
+
+def scope_of(sources: Iterable[str]) -> str:
+    """Return the scope of a load that names none: the same for the same sources, in any order, on any day.
+
+    Args:
+        sources: Absolute names of files, folders and globs, as the task has them.
+    """
+    names = "\0".join(sorted(set(sources))).encode("utf-8", "surrogatepass")
+    return f"sources-{hashlib.blake2b(names, digest_size=SCOPE_BYTES).hexdigest()}"
 
 
 def flatten(
@@ -30,13 +43,13 @@ def flatten(
     prefix: str = "",
     keep_lists: bool = False,
 ) -> int:
-    """Puts values under dotted keys, and returns how many of them had to be changed.
+    """Add values under dotted keys, and return how many of them had to be changed.
 
     Args:
-        values: The payload, or any part of it.
-        into: What is there already is never replaced.
+        values: The payload, or an object in it.
+        into: Receives the values; what it holds is never replaced.
         prefix: Of all keys.
-        keep_lists: Whether lists of one scalar kind stay lists.
+        keep_lists: Keep lists of one scalar kind as lists.
 
     Raises:
         ItemError: Chroma cannot hold them.
@@ -44,7 +57,7 @@ def flatten(
     return _flatten(values, prefix, into, keep_lists, MAX_NESTING)
 
 
-def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_lists: bool, levels: int) -> int:  # noqa: FBT001  # by place: it is called for every object
+def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_lists: bool, levels: int) -> int:  # noqa: FBT001  # positional: it is called for every object
     converted = 0
     for name, value in values.items():
         kind = type(value)
@@ -58,11 +71,11 @@ def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_l
         ):
             _check_key(key)
             if key in into:
-                _refuse(f"the key {shown(key)} occurs twice once nested keys are joined by dots")
+                _reject(f"the key {shown(key)} occurs twice once nested keys are joined by dots")
             into[key] = value
         elif kind is dict and value:
             if levels == 0:
-                _refuse(f"nested deeper than {MAX_NESTING} levels")
+                _reject(f"nested deeper than {MAX_NESTING} levels")
             converted += _flatten(value, key + ".", into, keep_lists, levels - 1)
         else:
             converted += 1
@@ -72,14 +85,14 @@ def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_l
 
 
 def shown(key: str) -> str:
-    """Returns a key for a message."""
+    """Return a key for a message."""
     return f"`{key}`" if len(key) <= SHOWN_KEY else f"`{key[:SHOWN_KEY]}...`"
 
 
-def _stays_a_list(values: list[Any], beside: dict[str, Value]) -> bool:
-    """Tells whether Chroma can hold a list as it is, next to the lists that there are already."""
+def _stays_a_list(values: list[Any], kept: dict[str, Value]) -> bool:
+    """Check that Chroma can hold a list as it is, together with the lists that are kept already."""
     kinds = set(map(type, values))
-    if len(kinds) != 1 or len(values) + sum(len(one) for one in beside.values() if type(one) is list) > MAX_LIST:
+    if len(kinds) != 1 or len(values) + sum(len(one) for one in kept.values() if type(one) is list) > MAX_LIST:
         return False
     [kind] = kinds
     return (
@@ -90,19 +103,19 @@ def _stays_a_list(values: list[Any], beside: dict[str, Value]) -> bool:
     )
 
 
-@lru_cache(maxsize=4096)  # a file has few keys, and they come with every row
+@lru_cache(maxsize=4096)  # a file has few keys, which come with every row
 def _check_key(key: str) -> None:
     if not key:
-        _refuse("a key of the payload is empty, which Chroma does not take")
+        _reject("a key of the payload is empty, which Chroma does not accept")
     if len(key) > MAX_KEY:
-        _refuse(f"the key {shown(key)} has {len(key)} characters, {MAX_KEY} are allowed")
+        _reject(f"the key {shown(key)} has {len(key)} characters, {MAX_KEY} are allowed")
     if key[0] in "#$":
-        _refuse(f"the key {shown(key)} begins with `{key[0]}`, which Chroma does not take")
+        _reject(f"the key {shown(key)} begins with `{key[0]}`, which Chroma does not accept")
     if key.startswith(RESERVED_PREFIX):
-        _refuse(f"the key {shown(key)} begins with `{RESERVED_PREFIX}`, which is Chroma's own")
+        _reject(f"the key {shown(key)} begins with `{RESERVED_PREFIX}`, which is reserved for Chroma")
     if key in (HASH_KEY, SCOPE_KEY):
-        _refuse(f"the key {shown(key)} is this tool's own")
+        _reject(f"the key {shown(key)} is this tool's own")
 
 
-def _refuse(detail: str) -> NoReturn:
+def _reject(detail: str) -> NoReturn:
     raise ItemError(stage=Stage.READING, detail=detail)

@@ -1,7 +1,7 @@
-"""What an item's `item_info` names -> its text, read from below one folder and from nowhere else.
+"""The text of an item whose `item_info` names a file, read from below one folder and from nowhere else.
 
-A file of items may come from anybody, so a path in it is never trusted: it is walked one part at a time, each opened
-relative to the folder before it and never through a symbolic link, so that nothing can lead out in between.
+A file of items may come from anybody, so its paths are never trusted: each part of a path is opened relative to the
+folder before it and never through a symbolic link, so that nothing can lead out of the folder in between.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.json_text import as_utf8
 
 REFERENCE_FIELDS = ("file_path", "url")
-MAX_REFERENCE = 8 << 20  # bytes; as much as a text may have otherwise
+MAX_REFERENCE = 8 << 20  # bytes; the limit of any text
 SHOWN_PATH = 200  # characters of a path in a message
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-# Without waiting: a pipe or a device without anybody at its other end would hold up the load for ever.
+# Non-blocking, since a pipe or a device with nobody at its other end would block the load for ever.
 _FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def names_reference(info: Mapping[str, Any] | None) -> bool:
-    """Tell whether an item names a file for its text."""
+    """Check that an item names a file for its text."""
     return _reference_field(info) is not None
 
 
@@ -51,14 +51,14 @@ def _reference_field(info: Mapping[str, Any] | None) -> str | None:
 
 
 def read_reference(root: Path, path: str) -> str:
-    """Returns the text of a file below `root`.
+    """Return the text of a file below `root`.
 
     Args:
-        root: The folder of `--refs-root`; it may itself be a link, by its owner's wish.
-        path: Relative to it, with `/` between its parts.
+        root: The folder of `--refs-root`, which may itself be a link.
+        path: Relative to `root`, separated by `/`.
 
     Raises:
-        ItemError: The path leads elsewhere, or its file is missing, empty, too large or not UTF-8.
+        ItemError: The path leads elsewhere, or the file is missing, empty, too large or not UTF-8.
     """
     with _opened(root, _parts(path), path) as descriptor:
         content = _content(descriptor, path)
@@ -108,7 +108,7 @@ def _opened(root: Path, parts: list[str], path: str) -> Iterator[int]:
 def _content(descriptor: int, path: str) -> bytes:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise _fault(path, "is no regular file")
+        raise _fault(path, "is not a regular file")
     if status.st_size > MAX_REFERENCE:
         raise _fault(path, f"is larger than {MAX_REFERENCE >> 20} MiB")
     try:
@@ -116,14 +116,14 @@ def _content(descriptor: int, path: str) -> bytes:
             content = file.read(MAX_REFERENCE + 1)
     except OSError as error:
         raise _fault(path, _why(error)) from error
-    if len(content) > MAX_REFERENCE:  # it grows, or says nothing of its size
+    if len(content) > MAX_REFERENCE:  # it grew, or its size is not known
         raise _fault(path, f"is larger than {MAX_REFERENCE >> 20} MiB")
     return content
 
 
 def _why(error: OSError | UnicodeEncodeError) -> str:
     if isinstance(error, UnicodeEncodeError):
-        return "is nothing that the file system can name"
+        return "is not a name that the file system allows"
     match error.errno:
         case errno.ELOOP | errno.EMLINK:
             return "leads through a symbolic link, which is not followed"

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from upsert_cli.counts import Counts
 from upsert_cli.documents.chunking import require_splitter
-from upsert_cli.documents.scope import scope_of
+from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import find_entry
 from upsert_cli.errors import FolderNotShared, ScopeNeeded
 from upsert_cli.journal.journal import Journal

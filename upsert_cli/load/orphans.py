@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from upsert_cli.context import RunContext
-from upsert_cli.documents.chunks import is_chunk, owner_of
+from upsert_cli.documents.chunking import owner_of
+from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.errors import JournalDamaged, Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.orphan_list import OrphanList
 from upsert_cli.journal.task import Task

@@ -12,8 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from upsert_cli.documents.document import Document, Recipe, make_document, split_item
-from upsert_cli.documents.sizes import document_size, size_of
+from upsert_cli.documents.document import Document, Recipe, make_document, size_of, split_item
 from upsert_cli.errors import ItemError, UpsertCliError
 from upsert_cli.pipeline.ignored import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.pipeline.pace import Pace
@@ -181,7 +180,7 @@ class _Gathering:
             if earlier is not None:
                 self._earlier.setdefault(row.object_id, []).append(earlier)
             self._items[row.object_id] = documents
-            self.size += sum(map(document_size, documents))
+            self.size += sum(document.size for document in documents)
             self._count += len(documents)
         return None
 
@@ -255,7 +254,7 @@ def _taken(parts: Iterator[Document], room: int) -> list[Document]:
     size = 0
     for part in parts:
         taken.append(part)
-        size += document_size(part)
+        size += part.size
         if len(taken) >= room or size >= MAX_SIZE:
             break
     return taken

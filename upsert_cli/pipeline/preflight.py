@@ -10,8 +10,8 @@ from typing import Any
 
 from upsert_cli.documents.document import Recipe
 from upsert_cli.documents.metadata import SHOWN_KEY
+from upsert_cli.documents.payload import template_fields
 from upsert_cli.documents.references import names_reference
-from upsert_cli.documents.text_fields import template_fields
 from upsert_cli.errors import UsageFault
 from upsert_cli.sources.item import Item, Reject, field_at
 from upsert_cli.sources.item_mapping import DEFAULT_ID_FIELD, ITEM_FIELDS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, stored_fault
-from upsert_cli.documents.scope import SCOPE_KEY
+from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import BadFilter
 from upsert_cli.store.base import Block, QueryHit, RecordRef, RecordRefPage, Stored, Target
 from upsert_cli.store.chroma.faults import is_data_fault, reason

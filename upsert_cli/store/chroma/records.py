@@ -11,8 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
-from upsert_cli.documents.chunks import is_chunk
-from upsert_cli.documents.hashing import HASH_KEY, is_same
+from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.store.base import (
     Block,

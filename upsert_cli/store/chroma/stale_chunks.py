@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.documents.chunks import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, is_chunk, owner_of
-from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
+from upsert_cli.documents.hashing import HASH_KEY, is_chunk
 from upsert_cli.store.base import RecordRef
 from upsert_cli.store.chroma.row_faults import string_fault
 

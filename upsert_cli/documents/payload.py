@@ -1,0 +1,162 @@
+"""What a payload says for the record: the text to embed, from fields or a template, and a vector of its own."""
+
+from __future__ import annotations
+
+import math
+import re
+from array import array
+from functools import lru_cache
+from typing import Any, NamedTuple, NoReturn
+
+from upsert_cli.errors import ItemError, Stage, UsageFault
+from upsert_cli.sources.item import field_at, with_field
+from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
+
+VECTOR_FIELD = "vector"  # of the payload, where a list is a vector without an option
+
+_TOKEN = re.compile(r"\{\{|\}\}|\{(?P<path>[^{}]*)\}|\\[nt\\]|[{}]")
+_ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}  # a shell passes a typed backslash-n as it is
+_MAY_HOLD_BYTES = frozenset([bytes, list, dict])
+_NUMBERS = frozenset([int, float])
+
+
+class TemplatePart(NamedTuple):
+    """A piece of a template."""
+
+    literal: str
+    path: str | None
+    """Dotted path of the field that follows; None at the end."""
+
+
+@lru_cache(maxsize=16)
+def parse_template(template: str) -> tuple[TemplatePart, ...]:
+    """Parse a template, in which a field is only ever a path of keys, whatever Python's format strings allow.
+
+    Raises:
+        UsageFault: A brace has no partner, or the template names no field.
+    """
+    parts: list[TemplatePart] = []
+    literal, end = "", 0
+    for token in _TOKEN.finditer(template):
+        literal += template[end : token.start()]
+        end = token.end()
+        if token[0] in _ESCAPES:
+            literal += _ESCAPES[token[0]]
+            continue
+        path = (token["path"] or "").strip()
+        if not path:
+            raise _bad_template(template, f"`{token[0]}` at character {token.start() + 1} names no field")
+        parts.append(TemplatePart(literal, path))
+        literal = ""
+    if not parts:
+        raise _bad_template(template, "it names no field")
+    return (*parts, TemplatePart(literal + template[end:], None))
+
+
+def _bad_template(template: str, reason: str) -> UsageFault:
+    return UsageFault(
+        message=f"--template {template!r}: {reason}; it takes `{{field}}` or `{{outer.inner}}`, and `{{{{` and `}}}}` "
+        "for the braces themselves"
+    )
+
+
+@lru_cache(maxsize=16)
+def template_fields(template: str) -> tuple[str, ...]:
+    """Return the paths that a template names, each once."""
+    return tuple(dict.fromkeys(part.path for part in parse_template(template) if part.path is not None))
+
+
+def with_texts(payload: dict[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:
+    """Return a payload with text in place of bytes in some fields, since bytes elsewhere become base64.
+
+    Raises:
+        ItemError: They are not UTF-8.
+    """
+    for path in paths:
+        if type(payload.get(path)) is str:  # nearly always
+            continue
+        value = field_at(payload, path)
+        if type(value) in _MAY_HOLD_BYTES and (text := as_utf8(value, f"payload.{path}")) != value:
+            payload = with_field(payload, path, text)
+    return payload
+
+
+def text_by_template(payload: dict[str, Any], template: str) -> str:
+    """Fill in a template.
+
+    Raises:
+        ItemError: The payload lacks one of its fields, or the text is blank.
+    """
+    pieces = []
+    for literal, path in parse_template(template):
+        pieces.append(literal)
+        if path is not None:
+            value = field_at(payload, path)
+            if value is None:
+                _reject(f"payload.{path} is missing, and the template needs it")
+            pieces.append(as_text(value))
+    text = "".join(pieces)
+    if not text or text.isspace():
+        _reject("the text by the template is empty")
+    return text
+
+
+def text_of_fields(payload: dict[str, Any], names: tuple[str, ...]) -> str:
+    """Join the texts of some fields by line breaks.
+
+    Raises:
+        ItemError: All are missing or blank, or one is not text.
+    """
+    texts = []
+    for name in names:
+        value = field_at(payload, name)
+        if isinstance(value, str):
+            texts.append(value)
+        elif value is not None:
+            _reject(f"payload.{name} is {kind_of(value)}, not text")
+    text = "\n".join(texts)
+    if not text or text.isspace():
+        _reject(f"payload.{' and payload.'.join(names)} is {'empty' if texts else 'missing'}")
+    return text
+
+
+def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) -> array[float] | None:
+    """Return the vector that an item brings, as 32-bit floats; None for an item that is to be embedded.
+
+    Args:
+        payload: What may hold it.
+        field: Its dotted path, where it may also be JSON text; None: the usual field, if that is a list.
+        dimension: Numbers in the collection's vectors; 0: any.
+
+    Raises:
+        ItemError: It is not a vector of that dimension that Chroma can hold.
+    """
+    value = field_at(payload, field or VECTOR_FIELD)
+    if value is None or (field is None and type(value) is not list):
+        return None
+    name = f"payload.{field or VECTOR_FIELD}"
+    if isinstance(value, str | bytes):
+        value = parse(value.encode() if isinstance(value, str) else value)
+    if type(value) is not list or not _NUMBERS.issuperset(map(type, value)):
+        _reject(f"{name} is {'not only numbers' if type(value) is list else kind_of(value)}, not a vector")
+    if not value or (dimension and len(value) != dimension):
+        _reject(f"{name} has {len(value)} numbers, and the collection's vectors have {dimension or 'some'}")
+    vector = _as_floats(value)
+    if vector is None:
+        _reject(f"{name} has a number that is not finite as 32 bits")
+    if not any(vector):
+        _reject(f"{name} is all zeros, so no other vector is close to it")
+    return vector
+
+
+def _as_floats(numbers: list[int | float]) -> array[float] | None:
+    """Return numbers as 32-bit floats; None if one of them is not finite then."""
+    try:
+        floats = array("f", numbers)
+    except OverflowError:
+        return None
+    return floats if math.isfinite(sum(floats)) else None
+
+
+def _reject(detail: str) -> NoReturn:
+    raise ItemError(stage=Stage.READING, detail=detail)

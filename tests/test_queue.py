@@ -120,6 +120,9 @@ def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id waits --chroma busy")
     with Lease.take(tiny.folder / "busy" / LEASE_NAME, Holder.this_process("another", clean=True)):
         worker = tiny.start("upsert-cli work --watch 0.1")
+        assert worker.stderr is not None
+        waits = f"task waits waits: {tiny.folder / 'busy'} is in use by pid {os.getpid()}"
+        assert waits in worker.stderr.readline()
         tiny.type("upsert-cli run a.jsonl --enqueue --task-id goes")
         _await(lambda: _statuses(tiny) == {"waits": "pending", "goes": "done"})
     _await(lambda: _statuses(tiny) == {"waits": "done", "goes": "done"})
@@ -128,7 +131,6 @@ def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal
     worker.send_signal(signal.SIGTERM)
     _, errors = worker.communicate(timeout=SECONDS)
     assert worker.returncode == -signal.SIGTERM
-    assert f"task waits waits: {tiny.folder / 'busy'} is in use by pid {os.getpid()}" in errors
     assert "stopped by SIGTERM while no task was run, after 2" in errors
 
 

@@ -15,8 +15,7 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import TaskFile
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.options import GRAVITY, worst_exit_code
-from upsert_cli.load.queue_worker import MAX_DEATHS, QueueResult, claim_queued, run_queued
+from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, QueueResult, claim_queued, run_queued, worst_exit_code
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 

@@ -137,23 +137,6 @@ class Interrupted(UpsertCliError):
         return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
 
 
-class TaskConflict(Refusal):
-    """Raised when a task id is used again for another load."""
-
-    task_id: str
-    what: str
-    """What differs: an option, or the name of a source."""
-
-    had: str
-    asked: str
-
-    def __str__(self) -> str:
-        return (
-            f"task {self.task_id} stands for another load ({self.what}: {self.had}, now {self.asked}); "
-            f"choose another --task-id, or see `upsert-cli info {self.task_id}`"
-        )
-
-
 class StoppedMidway(UpsertCliError):
     """Raised when the target is refused to a task that had already written to it."""
 
@@ -195,20 +178,6 @@ class TooManyFailures(UpsertCliError):
             f"`upsert-cli info {self.task_id} --failed` shows them; once they are mended, "
             f"`upsert-cli restart {self.task_id} --from-start` reads all again; "
             f"`upsert-cli restart {self.task_id} --max-failures 100%` continues without them"
-        )
-
-
-class ScopeNeeded(UsageFault):
-    """Raised when records are to be deleted by what a stream no longer holds, and nothing says which records."""
-
-    name: str
-    """Of the stream, `-` for standard input."""
-
-    def __str__(self) -> str:
-        name = "standard input" if self.name == "-" else self.name
-        return (
-            f"{name} has no name by which a later load would know the records of this one; --scope NAME gives them "
-            f"one, such as --scope articles"
         )
 
 
@@ -297,22 +266,6 @@ class TaskRunning(Refusal):
         return (
             f"task {self.task_id} is being run by {self.holder}; wait for it, "
             f"or stop it with `upsert-cli cancel {self.task_id}`"
-        )
-
-
-class RowsLeft(Refusal):
-    """Raised when just the rejects of a task are to be retried, but it has rows that were never read."""
-
-    task_id: str
-    status: str
-    is_at_limit: bool = False
-    """So many rows were rejected that a restart with the same `--max-failures` would fail again."""
-
-    def __str__(self) -> str:
-        limit = " --max-failures 100%" if self.is_at_limit else ""
-        return (
-            f"task {self.task_id} is {self.status} and has rows that were not read yet; "
-            f"let `upsert-cli restart {self.task_id}{limit}` read them first, then retry the rejects"
         )
 
 
@@ -875,25 +828,6 @@ class ServerRefuses(UpsertCliError):
 
 
 # -- the cluster -------------------------------------------------------------------------------------------------------
-
-
-class RayMissing(Refusal):
-    """Raised when a load is to run on Ray, and Ray is not installed."""
-
-    def __str__(self) -> str:
-        return "--engine ray needs Ray, which is not installed; `pip install 'upsert-cli[ray]'` does that"
-
-
-class FolderNotShared(Refusal):
-    """Raised when several processes are to write a folder that only one may write."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return (
-            f"--engine ray loads by several processes, and one alone may write Chroma's folder {self.path}; "
-            f"serve it by `chroma run --path {shlex.quote(self.path)}` and load into --chroma http://HOST:8000"
-        )
 
 
 class ClusterUnreachable(UpsertCliError):

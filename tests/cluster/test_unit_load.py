@@ -18,7 +18,7 @@ from upsert_cli.cluster import unit_load
 from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
-from upsert_cli.context import Progress
+from upsert_cli.context import Progress, Unattended
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import SourceUnreadable, TooManyFailures
@@ -27,8 +27,8 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.opening import open_task
-from upsert_cli.load.options import LoadRequest
+from upsert_cli.load.open import open_task
+from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import target_of
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit, plan_units
@@ -57,7 +57,7 @@ class _Load:
             model=DEFAULT_MODEL,
             options=self.options,
         )
-        opened = open_task(self.journal, request, stdin=io.BytesIO(), if_running="refuse")
+        opened = open_task(self.journal, request, stdin=io.BytesIO(), if_running="refuse", context=Unattended())
         assert opened.task is not None
         assert opened.claim is not None
         self.task: Task = self.journal.change(opened.task.id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,))

@@ -17,7 +17,7 @@ from upsert_cli.errors import (
     UsageFault,
 )
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.load.mapping import read_mapping
+from upsert_cli.load.request import read_mapping
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.item import Item, Reject
 from upsert_cli.sources.rows import Rows

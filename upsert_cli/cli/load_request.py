@@ -12,8 +12,7 @@ from upsert_cli.cli.mapping_options import mapping_given
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, LoadOptions
-from upsert_cli.load.mapping import read_mapping
-from upsert_cli.load.options import Kind, LoadRequest
+from upsert_cli.load.request import Kind, LoadRequest, read_mapping
 
 _ELSEWHERE = ("json", "verify", "dry_run", "no_compare", "if_running", "wait_timeout", "metrics_file")
 """What says how to go about a load, and nothing about what it does."""

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from upsert_cli.cli.options import HOW_TO_REPEAT, Decorator, all_of, option
 from upsert_cli.journal.load_options import MAPPING
-from upsert_cli.load.mapping import INSTEAD
+from upsert_cli.load.request import INSTEAD
 from upsert_cli.sources.formats import SUFFIXES
 
 _FORMAT_HELP = "What the sources are, whatever their names say; also for standard input."

@@ -8,7 +8,7 @@ from pathlib import Path
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task
-from upsert_cli.load.options import LoadRequest
+from upsert_cli.load.request import LoadRequest
 from upsert_cli.report.github import append_summary
 from upsert_cli.report.prometheus import Ending, write_metrics
 

@@ -20,13 +20,14 @@ from upsert_cli.cli.notifications import Notifications
 from upsert_cli.cli.options import Invocation, TaskId, common_options, json_option, option
 from upsert_cli.cli.param_types import Share
 from upsert_cli.cli.streams import require_stdout
+from upsert_cli.cli.terminal import TerminalContext
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
-from upsert_cli.load.options import Kind, LoadRequest, exit_code
+from upsert_cli.load.request import Kind, LoadRequest
 
 if TYPE_CHECKING:
-    from upsert_cli.load.opening import Opening
+    from upsert_cli.load.open import OpenedTask
 
 _FAILED_ONLY_HELP = (
     "Read only the rejected rows again. It applies once a cause outside the sources is gone, such as a missing file "
@@ -103,20 +104,19 @@ def restart(
     if from_start and failed_only:
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
 
-    limits = {"max_failures": max_failures, "max_delete": max_delete}
-
-    def opening() -> Opening:
-        from upsert_cli.load.opening import reopen_task
+    def opening() -> OpenedTask:
+        from upsert_cli.load.open import restart_task
 
         if not enqueue:
             require_resources()
         found = session.journal.resolve(task_id)
-        return reopen_task(
+        return restart_task(
             session.journal,
             found,
             from_start=from_start,
             failed_only=failed_only,
-            limits={name: limit for name, limit in limits.items() if limit is not None},
+            max_failures=max_failures,
+            max_delete=max_delete,
             enqueue=enqueue,
         )
 
@@ -133,12 +133,19 @@ def _load(session: Invocation, kind: Kind, **options: Any) -> None:
         _rehearse(session, request, json=json, compare=not options["no_compare"])
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
 
-    def opening() -> Opening:
-        from upsert_cli.load.opening import open_task
+    def opening() -> OpenedTask:
+        from upsert_cli.load.open import open_task
 
         if not request.enqueue:
             require_resources()
-        return open_task(session.journal, request, stdin=sys.stdin.buffer, if_running=if_running, wait_until=wait_until)
+        return open_task(
+            session.journal,
+            request,
+            stdin=sys.stdin.buffer,
+            if_running=if_running,
+            wait_until=wait_until,
+            context=TerminalContext(session.terminal),
+        )
 
     _work(
         session,
@@ -174,7 +181,7 @@ def _work(
     session: Invocation,
     *,
     json: bool,
-    opening: Callable[[], Opening],
+    opening: Callable[[], OpenedTask],
     wait_until: float = -math.inf,
     skip: bool = False,
     verify: bool = False,
@@ -185,13 +192,11 @@ def _work(
 
     with RunReport(session.journal, session.terminal, json=json, watchers=watchers) as report:
         opened = opening()
-        for note in opened.notes:
-            report.told(note)
         if opened.queued and opened.task is not None:
             code = 0
             report.queued(opened.task)
         elif opened.claim is None or opened.task is None:
-            code = 0 if opened.skipped or opened.task is None else exit_code(opened.task)
+            code = 0 if opened.skipped or opened.task is None else opened.task.exit_code
             if verify and not opened.skipped and opened.task is not None:
                 code = _verify(session, report, opened.task, code)
             report.nothing_to_do(opened.task, exit_code=code, skipped=opened.skipped)
@@ -199,7 +204,7 @@ def _work(
             with opened.claim as claim:
                 try:
                     task = run_task(session.journal, claim, opened.task, observer=report, wait_until=wait_until)
-                    code = exit_code(task)
+                    code = task.exit_code
                     if verify:
                         code = _verify(session, report, task, code)
                     report.finished(task, exit_code=code)

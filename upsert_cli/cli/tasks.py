@@ -154,11 +154,9 @@ def _explain_list(session: Invocation, tasks: Sequence[tuple[Task, bool]], *, na
 
 
 def _state_code(task: Task, *, running: bool) -> int:
-    from upsert_cli.load.options import exit_code  # with all options of a load, for one option of `info`
-
     if task.has_died(running=running):
         return UpsertCliError.exit_code  # its runner has died
-    return exit_code(task)
+    return task.exit_code
 
 
 _COLUMNS = (

@@ -19,8 +19,7 @@ from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
 from upsert_cli.cli.terminal import TerminalContext
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.limits import require_resources
-from upsert_cli.load.options import worst_exit_code
-from upsert_cli.load.queue_worker import QueueResult, claim_queued, run_queued
+from upsert_cli.load.queue_worker import QueueResult, claim_queued, run_queued, worst_exit_code
 from upsert_cli.load.stop import EndedBySignal, exit_code_of
 from upsert_cli.text import safe_json
 

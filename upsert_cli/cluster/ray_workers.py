@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -11,18 +10,8 @@ from typing import Any
 from upsert_cli.cluster.ray_cluster import one_line
 from upsert_cli.cluster.scheduler import Event, Finished, Ready, WorkerFailure
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
-from upsert_cli.errors import ClusterLost, RayMissing, VersionsDiffer
+from upsert_cli.errors import ClusterLost, VersionsDiffer
 from upsert_cli.sources.units import Unit
-
-
-def require_ray() -> None:
-    """Makes sure that Ray is there, without loading it.
-
-    Raises:
-        RayMissing: It is not.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise RayMissing
 
 
 class Worker:

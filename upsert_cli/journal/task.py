@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from upsert_cli.counts import Counts
+from upsert_cli.errors import Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.attempts import Attempt, known_fields
 from upsert_cli.journal.failed_items import bounded
 from upsert_cli.journal.load_options import LoadOptions
@@ -112,6 +113,20 @@ class Task:
     options: LoadOptions = field(default_factory=LoadOptions)
 
     cancel_requested: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that stands for the state; 0 while nothing has gone wrong."""
+        match self.status:
+            case TaskStatus.DONE:
+                return self.options.done_code(self.counts)
+            case TaskStatus.FAILED:
+                return UpsertCliError.exit_code
+            case TaskStatus.REFUSED:
+                return Refusal.exit_code
+            case TaskStatus.CANCELED:
+                return Canceled.exit_code
+        return 0
 
     def moved(self, to: TaskStatus, **changes: object) -> Task:
         """Returns the task in another state, with the fields that follow from that unless `changes` has them.

@@ -1,9 +1,12 @@
-"""What a user asked for -> the task that it would make: its sources found, spooled and fingerprinted."""
+"""A request -> a new task: its sources are found, spooled and fingerprinted, and their first rows checked."""
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,11 +15,11 @@ from upsert_cli.counts import Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import find_entry
-from upsert_cli.errors import FolderNotShared, ScopeNeeded
+from upsert_cli.errors import Refusal, UsageFault
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus, new_task_id, utc_now
-from upsert_cli.load.options import LoadRequest
+from upsert_cli.load.request import LoadRequest
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name
 from upsert_cli.sources.find import FoundFile, find_files
@@ -24,88 +27,32 @@ from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.source import Source, fingerprint, spool
 from upsert_cli.store.chroma.address import is_server, require_collection_name
 
-FIRST_CONTACT = 60.0  # seconds for which sources are asked for again at most, before there is a task
+FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
 
 
 class Draft:
-    """The task that a request would make; nothing of it is in the journal until `create`."""
+    """The task that a request would make; nothing of it is in the journal before `create`."""
 
     def __init__(self, journal: Journal, request: LoadRequest, stdin: BinaryIO) -> None:
+        """Read nothing yet; use `drafted`, which also removes what was spooled."""
         self._journal = journal
         self._request = request
         self._stdin = stdin
         self._incoming: Path | None = None
+        """The folder of what was spooled."""
+
         self.notes: list[str] = []
-        """What the user should know about the sources."""
+        """Messages for the user about the sources, such as skipped files."""
 
-    def __enter__(self) -> Draft:
-        require_collection_name(self._request.collection)
-        if self._request.options.engine == "ray":
-            _require_cluster_loadable(self._request)
-        names = self._request.names
-        if self._request.options.split:
-            require_splitter()
-        try:
-            found = _found(names, self._request.options, report=self.notes.append)
-            self._sources = [self._read_in(one) for one in found]
-            _check_mapping(self._sources, self._request.options)
-            self._options = self._scoped(self._request.options)
-        except BaseException:
-            self._discard()
-            raise
-        self.task = self._task(self._request.task_id or new_task_id(), self._sources)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._discard()
-
-    def _discard(self) -> None:
-        if self._incoming is not None:
-            shutil.rmtree(self._incoming, ignore_errors=True)
-
-    def _read_in(self, found: FoundFile) -> Source:
-        if not found.needs_spool:
-            return fingerprint(found)
-        if self._incoming is None:
-            self._incoming = self._journal.incoming_folder()
-        path = self._incoming / f"{len(list(self._incoming.iterdir()))}.{found.format}"
-        if found.name == "-":
-            spool(self._stdin, path, name=found.name)
-        else:
-            with found.path.open("rb") as stream:
-                spool(stream, path, name=found.name)
-        return fingerprint(replace(found, path=path))
-
-    def _scoped(self, options: LoadOptions) -> LoadOptions:
-        """Gives a load that deletes the scope of its sources, if it has none by name."""
-        if not options.delete_missing or options.scope is not None:
-            return options
-        for source in self._sources:
-            if source.spooled:
-                raise ScopeNeeded(name=source.name)
-        return replace(options, scope=scope_of(map(_absolute, self._request.names)))
-
-    def create(self) -> Task:
-        """Puts the task into the journal, and what was spooled into its folder.
-
-        Raises:
-            TaskExists: The id is taken.
-        """
-        task_id = self._request.task_id or new_task_id()
-        if self._incoming is not None:
-            kept = self._journal.adopt_spool(self._incoming, task_id)
-            moved: dict[FilePath, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
-            self._sources = [replace(source, path=moved.get(source.path, source.path)) for source in self._sources]
-            self._incoming = kept  # discarded like the folder before, if there is no task in the end
-        task = self._journal.create(self._task(task_id, self._sources))
-        self._incoming = None
-        return task
-
-    def _task(self, task_id: str, sources: Sequence[Source]) -> Task:
+    def read(self) -> None:
+        """Find, spool and fingerprint the sources, and check their first rows."""
         request = self._request
+        found = _find(request.names, request.options, report=self.notes.append)
+        self._sources = [self._fingerprint(file, number) for number, file in enumerate(found)]
+        _check_first_rows(self._sources, request.options)
         now = utc_now()
-        return Task(
-            id=task_id,
+        self.task = Task(
+            id=request.task_id or new_task_id(),
             status=TaskStatus.PENDING,
             created_at=now,
             updated_at=now,
@@ -114,32 +61,130 @@ class Draft:
             chroma=request.chroma,
             model=find_entry(request.model).name,
             sources=tuple(map(_absolute, request.names)),
-            total=_total_of(sources),
-            inputs=tuple(source.as_json() for source in sources),
-            options=self._options,
+            options=self._with_scope(request.options),
             queued=request.enqueue,
+            **_inputs(self._sources),
         )
 
+    def create(self) -> Task:
+        """Put the task into the journal, and what was spooled into its folder.
 
-def _found(
+        Raises:
+            TaskExists: The id is taken.
+        """
+        task_id = self._request.task_id or new_task_id()
+        if self._incoming is not None:
+            kept = self._journal.adopt_spool(self._incoming, task_id)
+            moved: dict[FilePath, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
+            self._sources = [replace(each, path=moved.get(each.path, each.path)) for each in self._sources]
+            self._incoming = kept  # discarded like the folder before, if there is no task in the end
+        now = utc_now()
+        task = replace(self.task, id=task_id, created_at=now, updated_at=now, **_inputs(self._sources))
+        task = self._journal.create(task)
+        self._incoming = None
+        return task
+
+    def discard(self) -> None:
+        """Remove what was spooled, unless a task has it."""
+        if self._incoming is not None:
+            shutil.rmtree(self._incoming, ignore_errors=True)
+
+    def _fingerprint(self, found: FoundFile, number: int) -> Source:
+        if not found.needs_spool:
+            return fingerprint(found)
+        if self._incoming is None:
+            self._incoming = self._journal.incoming_folder()
+        path = self._incoming / f"{number}.{found.format}"
+        if found.name == "-":
+            spool(self._stdin, path, name=found.name)
+        else:
+            with found.path.open("rb") as stream:
+                spool(stream, path, name=found.name)
+        return fingerprint(replace(found, path=path))
+
+    def _with_scope(self, options: LoadOptions) -> LoadOptions:
+        """Return the options with the scope of the sources, if records are to be deleted and none is named."""
+        if not options.delete_missing or options.scope is not None:
+            return options
+        for source in self._sources:
+            if source.spooled:
+                name = "standard input" if source.name == "-" else source.name
+                raise UsageFault(
+                    message=f"{name} has no name by which a later load would know the records of this one; --scope "
+                    f"NAME gives them one, such as --scope articles"
+                )
+        return replace(options, scope=scope_of(map(_absolute, self._request.names)))
+
+
+@contextmanager
+def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator[Draft]:
+    """Yield the draft of a request, and remove what was spooled for it unless the task is created.
+
+    Args:
+        journal: The journal, which also keeps what is spooled.
+        request: The load.
+        stdin: Read to its end where a source is `-`.
+
+    Raises:
+        UsageFault: A source does not exist, or its first rows do not fit the options.
+        Refusal: Ray is not installed, or cannot load into the target.
+    """
+    require_collection_name(request.collection)
+    if request.options.engine == "ray":
+        _require_ray(request.chroma)
+    if request.options.split:
+        require_splitter()
+    draft = Draft(journal, request, stdin)
+    try:
+        draft.read()
+        yield draft
+    finally:
+        draft.discard()
+
+
+def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the changes to a task that starts from nothing: its sources as they are now, and no counts.
+
+    Args:
+        task: The task.
+        sources: Its sources as they were; what was spooled is used again.
+    """
+    spooled = {_absolute(source.name): source for source in sources if source.spooled}
+    # The addresses themselves, whose queries the names leave out.
+    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
+    names = [typed.get(name, name) for name in task.sources if name not in spooled]
+    files = {file.path: file for file in _find(names, task.options)} if names else {}
+    shown = {source.path: source.name for source in sources}  # as it was typed, where that is known
+    found: list[Source] = []
+    for name in task.sources:  # in the order in which they were named, since the last row of an id wins
+        if name in spooled:
+            found.append(spooled[name])
+        else:
+            again = _find([typed.get(name, name)], task.options)
+            own = [file for file in again if files.pop(file.path, None) is not None]
+            found += [fingerprint(replace(file, name=shown.get(file.path, file.name))) for file in own]
+    _check_first_rows(found, task.options)
+    return {**_inputs(found), "rows": 0, "counts": Counts(), "converted": 0, "failed_items": ()}
+
+
+def _find(
     names: Sequence[str], options: LoadOptions, *, report: Callable[[str], object] = lambda _: None
 ) -> list[FoundFile]:
-    # Nobody sees yet that the load waits, and an address may be misspelled.
+    # An address may be misspelled, and no progress shows yet that the load waits for it.
     return find_files(names, given=options.format, retry_for=min(options.retry_for, FIRST_CONTACT), report=report)
 
 
-def _total_of(sources: Sequence[Source]) -> int | None:
+def _check_first_rows(sources: Sequence[Source], options: LoadOptions) -> None:
+    check_first_rows(options.rows(sources), recipe=options.recipe(identity=""))
+
+
+def _inputs(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the fields of a task that describe its sources."""
     totals = [source.total for source in sources if source.total is not None]
-    return sum(totals) if len(totals) == len(sources) else None
-
-
-def _require_cluster_loadable(request: LoadRequest) -> None:
-    """Makes sure that several processes may load, before anything is read."""
-    from upsert_cli.cluster.ray_workers import require_ray
-
-    if not is_server(request.chroma):
-        raise FolderNotShared(path=request.chroma)
-    require_ray()
+    return {
+        "inputs": tuple(source.as_json() for source in sources),
+        "total": sum(totals) if len(totals) == len(sources) else None,
+    }
 
 
 def _absolute(name: str) -> str:
@@ -148,33 +193,61 @@ def _absolute(name: str) -> str:
     return name if name == "-" else str(Path(name).absolute())
 
 
-def _check_mapping(sources: Sequence[Source], options: LoadOptions) -> None:
-    check_first_rows(options.rows(sources), recipe=options.recipe(identity=""))
+def _require_ray(chroma: str) -> None:
+    """Check before anything is read that several processes can load into a target."""
+    if not is_server(chroma):
+        raise Refusal(
+            message=f"--engine ray loads by several processes, and one alone may write Chroma's folder {chroma}; "
+            f"serve it by `chroma run --path {shlex.quote(chroma)}` and load into --chroma http://HOST:8000"
+        )
+    if importlib.util.find_spec("ray") is None:
+        raise Refusal(
+            message="--engine ray needs Ray, which is not installed; `pip install 'upsert-cli[ray]'` installs it"
+        )
 
 
-def read_anew(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """Finds and fingerprints the sources of a task again, which starts from nothing."""
-    options = task.options
-    spooled = {_absolute(source.name): source for source in sources if source.spooled}
-    # The addresses themselves, whose queries the names leave out.
-    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
-    names = [typed.get(name, name) for name in task.sources if name not in spooled]
-    files = {file.path: file for file in _found(names, options)} if names else {}
-    called = {source.path: source.name for source in sources}  # as it was typed, where that is known
-    found: list[Source] = []
-    for name in task.sources:  # in the order in which they were named, since the last one of an id wins
-        if name in spooled:
-            found.append(spooled[name])
-        else:
-            again = _found([typed.get(name, name)], options)
-            mine = [file for file in again if files.pop(file.path, None) is not None]
-            found += [fingerprint(replace(file, name=called.get(file.path, file.name))) for file in mine]
-    _check_mapping(found, options)
-    return {
-        "inputs": tuple(source.as_json() for source in found),
-        "total": _total_of(found),
-        "rows": 0,
-        "counts": Counts(),
-        "converted": 0,
-        "failed_items": (),
-    }
+# -- one id, one load ---------------------------------------------------------------------------------------------
+
+
+def refuse_other_load(task: Task, draft: Task) -> None:
+    """Check that a reused task id refers to the same load.
+
+    Raises:
+        Refusal: It refers to another one.
+    """
+    for what in ("kind", "collection", "chroma", "model", "sources"):
+        had, asked = getattr(task, what), getattr(draft, what)
+        if had != asked:
+            raise _conflict(task, what, _shown(had), _shown(asked))
+    if names := task.options.differing(draft.options):
+        had, asked = (" and ".join(_shown(getattr(each.options, name)) for name in names) for each in (task, draft))
+        raise _conflict(task, " and ".join(RESULT_FIELDS[name] for name in names), had, asked)
+    before = {_identity(source): source for source in map(Source.from_json, task.inputs)}
+    for source in map(Source.from_json, draft.inputs):
+        known = before.pop(_identity(source), None)
+        change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
+        if change is not None:
+            raise _conflict(task, source.name, "other content", change)
+    for name in before:
+        raise _conflict(task, name, "this file", "it is gone")
+
+
+def _conflict(task: Task, what: str, had: str, asked: str) -> Refusal:
+    """Return the error for a task id that refers to another load; `what` is an option or the name of a source."""
+    return Refusal(
+        message=f"task {task.id} stands for another load ({what}: {had}, now {asked}); "
+        f"choose another --task-id, or see `upsert-cli info {task.id}`"
+    )
+
+
+def _shown(value: str | int | tuple[str, ...] | None) -> str:
+    """Return the value of an option as a user would give it."""
+    if value is None or value is False:
+        return "not given"
+    return "given" if value is True else ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _identity(source: Source) -> str:
+    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
+    # The address of a remote file may be signed again each time; its name ignores the signature.
+    return source.name if source.spooled or is_address(source.name) else str(source.path)

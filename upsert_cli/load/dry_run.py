@@ -19,10 +19,10 @@ from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
-from upsert_cli.load.create import Draft
-from upsert_cli.load.options import LoadRequest
+from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import OrphanDeletion, SearchableStore
 from upsert_cli.load.outcomes import Outcomes
+from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import model_of, place_of_task, recipe_of, sources_of, target_of
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.compare import ComparableStore, InFlight, Plan, compare_batches
@@ -79,7 +79,7 @@ def dry_run_load(
         Refusal: The load would be refused, for another model say.
         UpsertCliError: It would fail.
     """
-    with Draft(journal, request, stdin) as draft:
+    with drafted(journal, request, stdin) as draft:
         for note in draft.notes:
             report(note)
         options = draft.task.options

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 from upsert_cli.context import RunContext
-from upsert_cli.errors import Interrupted, TaskNotFound, TaskRunning, UpsertCliError
+from upsert_cli.errors import SOME_REJECTED, Canceled, Interrupted, Refusal, TaskNotFound, TaskRunning, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.observer import Observer
-from upsert_cli.load.options import exit_code
+from upsert_cli.load.open import in_use
 from upsert_cli.load.resources import place_of_task
 from upsert_cli.load.run import run_task
 from upsert_cli.load.stop import EndedBySignal
 
 BLOCKED_SECONDS = 0.5  # seconds between two looks while other processes hold the targets of all tasks that are left
+GRAVITY = (UpsertCliError.exit_code, Refusal.exit_code, Canceled.exit_code, SOME_REJECTED, 0)
+"""The exit codes of tasks, the gravest first; a signal is graver than all of them."""
+
 MAX_DEATHS = 5  # workers that may die in a row without a row of progress before their task fails
 
 
@@ -33,7 +36,12 @@ class QueueResult:
     @property
     def exit_code(self) -> int:
         """The exit code that stands for the task's state."""
-        return exit_code(self.task)
+        return self.task.exit_code
+
+
+def worst_exit_code(codes: Iterable[int]) -> int:
+    """Return the exit code that stands for several tasks."""
+    return min(codes, key=GRAVITY.index, default=0)
 
 
 def claim_queued(
@@ -112,8 +120,8 @@ def _holder(journal: Journal, task: Task) -> str | None:
         place = place_of_task(journal, task)
     except UpsertCliError:
         return None  # such as a missing token: running the task reports it and ends the task
-    holder = place.holder()
-    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else str(place.in_use(holder))
+    error = in_use(place, task)
+    return None if error is None else str(error)
 
 
 def _claim(journal: Journal, task: Task) -> Claim | None:

@@ -18,7 +18,6 @@ from upsert_cli import __version__
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import DIED, Task, TaskStatus, utc_now
 from upsert_cli.journal.timeline import Timeline
-from upsert_cli.load.options import exit_code
 from upsert_cli.redaction import without_secrets
 from upsert_cli.report.charts import draw, in_words
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue
@@ -87,7 +86,7 @@ def render_page(
             next_step=printed.complete(how_to_continue(task)) if task.has_died(running=running) else None,
             state=_state(task, running=running),
             tone=_tone(task, running=running),
-            exit_code=exit_code(task) if task.status.is_final else None,
+            exit_code=task.exit_code if task.status.is_final else None,
             outcomes=_outcomes(task),
             chart=chart,
             rejects=shown,

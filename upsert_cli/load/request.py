@@ -1,16 +1,20 @@
-"""The mapping of foreign rows: the options and a file of `--map`, checked and merged into fields of `LoadOptions`."""
+"""The load that a user asks for; for foreign rows, its options are merged with a file of `--map`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from upsert_cli.errors import UsageFault
-from upsert_cli.journal.load_options import MAPPING
+from upsert_cli.journal.load_options import MAPPING, LoadOptions
 from upsert_cli.settings import split_list
 from upsert_cli.sources.formats import SUFFIXES
 from upsert_cli.text_files import parse_toml
+
+Kind = Literal["default", "categories"]
+IfRunning = Literal["refuse", "wait", "skip"]
 
 _KEYS = {("text-field" if name == "text_fields" else name.replace("_", "-")): name for name in MAPPING}
 """The keys of a file of `--map`, which are the names of the options: `text-field` -> `text_fields`."""
@@ -19,6 +23,25 @@ _LISTS = ("text_fields", "metadata_fields")
 _CHOICES = {"id_from": ("row", "hash"), "format": tuple(SUFFIXES)}
 INSTEAD = {"text_fields": "template", "template": "text_fields", "id_field": "id_from", "id_from": "id_field"}
 """Pairs of options that replace each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """A load as a user asks for it."""
+
+    kind: Kind
+    names: tuple[str, ...]
+    """Sources as typed; `-` is standard input."""
+
+    chroma: str
+    """The target, as `address.place_named` spells it."""
+
+    collection: str
+    model: str
+    options: LoadOptions
+    task_id: str | None = None
+    enqueue: bool = False
+    """Leave the task to `upsert-cli work`."""
 
 
 def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,281 @@
+"""A request, or the id of a task -> a task that is ready to run: created, resumed or restarted, or left to others."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO
+
+from upsert_cli.context import RunContext
+from upsert_cli.errors import Refusal, TargetInUse, TaskExists, TaskNotFound, TaskRunning, UsageFault
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.task import DIED, Task, TaskStatus
+from upsert_cli.load.create import drafted, read_again, refuse_other_load
+from upsert_cli.load.request import IfRunning, LoadRequest
+from upsert_cli.load.resources import place_of_task, sources_of
+from upsert_cli.sources.addresses import is_address
+from upsert_cli.sources.item import START, Position
+from upsert_cli.store.chroma.place import Place
+
+WAIT_STEP = 0.5  # seconds between two tries while another process runs the task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedTask:
+    """A task that was asked for, and the claim to run it if there is work to do."""
+
+    task: Task | None
+    """None if there is no task, since another one holds the target's folder and was to be skipped."""
+
+    claim: Claim | None = None
+    """Held already; None if the task needs no work here."""
+
+    queued: bool = False
+    """The task is pending, and `upsert-cli work` runs it."""
+
+    created: bool = False
+    """The task did not exist before."""
+
+    skipped: str | None = None
+    """Why there is no work although the task is not done."""
+
+
+def open_task(
+    journal: Journal,
+    request: LoadRequest,
+    *,
+    stdin: BinaryIO,
+    if_running: IfRunning,
+    wait_until: float = math.inf,
+    context: RunContext,
+) -> OpenedTask:
+    """Make sure that there is a task for a request, and claim it unless it is done.
+
+    Args:
+        journal: The journal.
+        request: The load, with an id if it may exist already.
+        stdin: Read to its end where a source is `-`.
+        if_running: What to do while another process runs this very task; `skip` also applies to its target's folder.
+        wait_until: Monotonic seconds at which the wait for another process ends in a refusal.
+        context: Reports what a new task skips in its sources.
+
+    Raises:
+        Refusal: The id belongs to another load.
+        TaskRunning: Another process runs the task.
+        UsageFault: A source does not exist, or its first rows do not fit the options.
+    """
+    with drafted(journal, request, stdin) as draft:
+        place = place_of_task(journal, draft.task)  # also checks the credentials, before there is a task
+        while True:
+            if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
+                refuse_other_load(existing, draft.task)
+                return _resume(
+                    journal, existing, draft.task, if_running=if_running, wait_until=wait_until, context=context
+                )
+            if if_running == "skip" and not request.enqueue and (error := in_use(place, draft.task)) is not None:
+                return OpenedTask(task=None, skipped=str(error))
+            try:
+                task = draft.create()
+            except TaskExists:
+                continue  # created by another process in this moment, or a new id drawn twice
+            for note in draft.notes:
+                context.info(note)
+            if request.enqueue:
+                return OpenedTask(task=task, created=True, queued=True)
+            try:
+                return OpenedTask(task=task, claim=journal.claim(task.id), created=True)
+            except TaskRunning:
+                if request.task_id is None:
+                    raise
+                # Another process that asks for the same id was faster by a moment.
+
+
+def restart_task(
+    journal: Journal,
+    task_id: str,
+    *,
+    from_start: bool = False,
+    failed_only: bool = False,
+    max_failures: str | None = None,
+    max_delete: str | None = None,
+    enqueue: bool = False,
+) -> OpenedTask:
+    """Claim a task and set it back to pending, whatever its state.
+
+    Args:
+        journal: The journal.
+        task_id: The id of the task.
+        from_start: Read all rows again.
+        failed_only: Read only the rejected rows again.
+        max_failures: A new limit; None to keep that of the task.
+        max_delete: Likewise.
+        enqueue: Leave the task to `upsert-cli work`.
+
+    Raises:
+        TaskNotFound: There is no such task.
+        TaskRunning: Another process runs it.
+        TargetInUse: Another task has the target's folder; like the next two, it leaves the task as it was.
+        TargetBusy: Another program writes to it.
+        TargetOpen: Another program has its files open.
+        SourceChanged: A source has changed since the checkpoint.
+        Refusal: With `failed_only`, some rows were never read.
+        UsageFault: A limit does not apply to the task.
+    """
+    journal.find(task_id)
+    with ExitStack() as held:
+        claim = held.enter_context(journal.claim(task_id))
+        task = journal.find(task_id)
+        wanted = replace(task, options=_with_limits(task, max_failures, max_delete), queued=enqueue)
+        if not enqueue:
+            _require_target(place_of_task(journal, task), task)
+        if failed_only and not task.counts.failed:
+            _refuse_unread(task, claim)
+            return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
+        ready = _set_back(journal, wanted, claim, from_start=from_start, failed_only=failed_only)
+        return _ready(ready, claim, held)
+
+
+def in_use(place: Place, task: Task) -> TargetInUse | None:
+    """Return the error if another process holds a task's target; the load waits for the last write of a dead one."""
+    holder = place.holder()
+    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else place.in_use(holder)
+
+
+def _find(journal: Journal, task_id: str) -> Task | None:
+    try:
+        return journal.find(task_id)
+    except TaskNotFound:
+        return None
+
+
+def _resume(
+    journal: Journal,
+    task: Task,
+    draft: Task,
+    *,
+    if_running: IfRunning,
+    wait_until: float,
+    context: RunContext,
+) -> OpenedTask:
+    """Resume a task that is not done, unless another process runs it; `draft` is the same load."""
+    while True:
+        if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
+            return OpenedTask(task=task)
+        if draft.queued and task.queued and task.status is TaskStatus.PENDING:
+            return OpenedTask(task=task, queued=True)
+        try:
+            claim = journal.claim(task.id)
+        except TaskRunning:
+            if if_running == "skip":
+                return OpenedTask(task=task, skipped=f"task {task.id} is being run by another process")
+            if if_running == "refuse" or time.monotonic() >= wait_until:
+                raise
+            context.check()
+            time.sleep(WAIT_STEP)
+            task = journal.find(task.id)
+            continue
+        with ExitStack() as held:
+            held.enter_context(claim)
+            task = journal.find(task.id)  # as it is now that no other process can change it
+            if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
+                continue
+            skips = if_running == "skip" and not draft.queued
+            if skips and (error := in_use(place_of_task(journal, task), task)) is not None:
+                return OpenedTask(task=task, skipped=str(error))
+            # The options store the same records, but those that say how to load are the new ones.
+            wanted = replace(task, inputs=_signed_again(task, draft), options=draft.options, queued=draft.queued)
+            return _ready(_set_back(journal, wanted, claim), claim, held)
+
+
+def _ready(task: Task, claim: Claim, held: ExitStack) -> OpenedTask:
+    """Return a task that is set back, and keep its claim if it is to be run here."""
+    if task.queued:
+        return OpenedTask(task=task, queued=True)
+    held.pop_all()
+    return OpenedTask(task=task, claim=claim)
+
+
+def _set_back(
+    journal: Journal, wanted: Task, claim: Claim, *, from_start: bool = False, failed_only: bool = False
+) -> Task:
+    """Make a claimed task pending again: at its checkpoint, at the start, or for the rejected rows alone.
+
+    Args:
+        journal: The journal.
+        wanted: The task with the options, the inputs and the queue that it is to have.
+        claim: Its claim.
+        from_start: Read all rows again.
+        failed_only: Read only the rejected rows again.
+    """
+    known = journal.find(wanted.id)
+    asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}
+    changes: dict[str, Any] = {name: value for name, value in asked.items() if value != getattr(known, name)}
+    sources = sources_of(wanted)
+    is_over = wanted.status is TaskStatus.DONE or claim.checkpoint() is None
+    if from_start or (is_over and not failed_only):
+        changes |= read_again(wanted, sources)
+        claim.drop_checkpoint()
+    else:
+        for source in sources:
+            source.check_unchanged(task_id=wanted.id)
+    if failed_only:
+        _refuse_unread(wanted, claim)
+        claim.retry_rejects(wanted, START.as_json())
+    elif wanted.status is TaskStatus.PENDING and not changes:
+        return wanted
+    return journal.change(wanted.id, TaskStatus.PENDING, expect=tuple(TaskStatus), detail=None, **changes)
+
+
+def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -> LoadOptions:
+    """Return the options of a task with other limits, which do not change what is stored."""
+    options = task.options
+    if max_delete is not None and not options.delete_missing:
+        raise UsageFault(
+            message=f"task {task.id} deletes nothing, so --max-delete is of no use; it was made without "
+            f"--delete-missing"
+        )
+    return replace(
+        options,
+        max_failures=options.max_failures if max_failures is None else max_failures,
+        max_delete=options.max_delete if max_delete is None else max_delete,
+    )
+
+
+def _require_target(place: Place, task: Task) -> None:
+    """Check before a task is set back that it could run, so that a done task does not end as refused."""
+    if (error := in_use(place, task)) is not None:
+        raise error
+    if place.holder() is None:  # otherwise a dead runner's last write is in flight, and the load waits for it
+        place.require_alone()
+
+
+def _refuse_unread(task: Task, claim: Claim) -> None:
+    """Check that all rows of a task were read, before only its rejects are read again."""
+    if task.status is TaskStatus.DONE or _is_read(task, claim):
+        return
+    state = DIED if task.has_died(running=False) else task.status.value  # this process has the claim
+    at_limit = task.options.exceeds_max_failures(task.counts.failed, task.counts.read, settled=0)
+    limit = " --max-failures 100%" if at_limit else ""
+    raise Refusal(
+        message=f"task {task.id} is {state} and has rows that were not read yet; "
+        f"let `upsert-cli restart {task.id}{limit}` read them first, then retry the rejects"
+    )
+
+
+def _is_read(task: Task, claim: Claim) -> bool:
+    """Return whether no row follows the checkpoint."""
+    checkpoint = claim.checkpoint()
+    if checkpoint is None or checkpoint.retried is not None:
+        return checkpoint is not None
+    rest = task.options.rows(sources_of(task)).after(Position.from_json(checkpoint.position))
+    return next(iter(rest), None) is None
+
+
+def _signed_again(task: Task, draft: Task) -> tuple[dict[str, Any], ...]:
+    """Return the inputs of a task with the addresses of a draft of the same load, whose signatures are fresh."""
+    given = {source["name"]: source["path"] for source in draft.inputs if is_address(source["path"])}
+    return tuple(source | {"path": given.get(source["name"], source["path"])} for source in task.inputs)

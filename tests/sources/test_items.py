@@ -15,7 +15,7 @@ from tests.support.reading import GOOD, exactly, fuzz, item, read, reject, rows_
 from upsert_cli.errors import SourceUnreadable, Stage
 from upsert_cli.sources.item import MAX_ROW, Item, Position, Reject
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.unreadable import HEAD, what_it_is
+from upsert_cli.sources.unreadable import HEAD, kind_of_file
 
 # -- good rows ----------------------------------------------------------------------------------------------------
 
@@ -259,7 +259,7 @@ def test_any_bytes_are_read(tmp_path: Path, content: list[bytes]) -> None:
     """Whatever is in a file, each line that is not blank is an item or a reject, and the total was known before."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join(content))
-    assume(what_it_is(path.read_bytes()[:HEAD]) is None)
+    assume(kind_of_file(path.read_bytes()[:HEAD]) is None)
     rows = rows_of(path)
     assert [source.total for source in sources_of(path)] == [len(rows)]
     for row in rows:

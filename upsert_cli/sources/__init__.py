@@ -1,1 +1,1 @@
-"""Reads what the user names, item by item, from any position on."""
+"""Sources: the files, streams and addresses that the user names, read item by item from any position on."""

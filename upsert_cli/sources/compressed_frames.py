@@ -1,4 +1,4 @@
-"""Where the data of a compressed file ends, and what a sound one needs that a reader here does not offer.
+"""The frames of compressed files: where the data ends, and whether a frame needs more than can be offered here.
 
 gzip calls a part that can be decompressed by itself a member, zstd calls it a frame; a file may have several. Frames
 are walked without decompressing them; their layout is that of RFC 8878.

@@ -16,7 +16,7 @@ from upsert_cli.sources.compressed_frames import data_end, limit_exceeded
 from upsert_cli.sources.formats import Compression, TextFormat
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import FilePath, RemoteFile
-from upsert_cli.sources.unreadable import GZIP, HEAD, ZSTD, Unsuitable, refuse_foreign, what_it_is
+from upsert_cli.sources.unreadable import GZIP, HEAD, ZSTD, Unsuitable, kind_of_file, refuse_foreign
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -192,7 +192,7 @@ def _refuse_uncompressed(head: bytes, compression: Compression) -> None:
     if compression == "zstd" and head[1:4] == _SKIPPABLE:
         return
     reason = f"it is not compressed with {compression}"
-    if (found := what_it_is(head)) is not None:
+    if (found := kind_of_file(head)) is not None:
         other, remedy = found
         raise Unsuitable(f"{reason}, but {other}", remedy)
     raise OSError(reason)

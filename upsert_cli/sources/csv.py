@@ -127,7 +127,7 @@ class _Records:
         self.offset = offset
 
     def text(self) -> bytes | None:
-        """Return the last record as it is in the file, or None if it is longer than a record may be."""
+        """Return the text of the last record, or None if it is longer than a record may be."""
         return b"".join(self._lines.record) if self._lines.size <= MAX_ROW else None
 
     def __iter__(self) -> Iterator[list[str] | ItemError]:

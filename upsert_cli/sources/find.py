@@ -1,4 +1,4 @@
-"""What the user names, as files: a file, a folder, a glob, a pipe, standard input, or an address."""
+"""Names as the user gives them, as files: a file, a folder, a glob, a pipe, standard input, or an address."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from upsert_cli.sources.addresses import WEB_SCHEMES, is_address, scheme_of, sho
 from upsert_cli.sources.folders import DiskTree, FolderSearch, TreePath, inaccessible, status_of, valid_unicode
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
 from upsert_cli.sources.remote import FilePath, RemoteFile
-from upsert_cli.sources.unreadable import HEAD, what_it_is, why_unreadable
+from upsert_cli.sources.unreadable import HEAD, kind_of_file, why_unreadable
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
@@ -83,7 +83,7 @@ def not_found(name: str) -> UsageFault:
 
 
 def _local(name: str, given: str | None, report: _Report) -> Iterator[_Found]:
-    """Yield the files of a name: first of the name as it is, since a file's name may contain brackets and stars."""
+    """Yield the files of a name, which is a glob only if there is no file of this name, since it may contain stars."""
     if not name:  # for Path that is the current folder, for a user it is a shell variable that was not set
         raise not_found("''")
     path = Path(name)
@@ -143,10 +143,10 @@ def _identified(path: Path, status: os.stat_result, given: str | None) -> _Found
 
 
 def _content(path: Path) -> str | None:
-    """Return what the first bytes of a file say that it is."""
+    """Return the kind of a file by its first bytes, with a remedy."""
     try:
         with path.open("rb") as file:
-            found = what_it_is(file.read(HEAD))
+            found = kind_of_file(file.read(HEAD))
     except OSError:  # that it has no suffix is the first thing to correct
         return None
     return None if found is None else "; ".join(found).replace("FILE", shlex.quote(str(path)))
@@ -216,7 +216,7 @@ def _no_files(name: str, search: FolderSearch) -> UsageFault:
 
 
 def _unknown_format(name: str, *, content: str | None) -> UsageFault:
-    """Return the error for a suffix that says nothing; `content` is what the first bytes say, with a remedy."""
+    """Return the error for an unknown suffix; `content` is the kind of the file by its first bytes, with a remedy."""
     if content is not None:
         return UsageFault(message=f"{name} has no suffix that tells its format; it is {content}")
     hint = "; `jq -c '.[]'` converts a JSON array to JSONL" if name.lower().endswith(".json") else ""

@@ -1,4 +1,4 @@
-"""The files of data in a folder or behind a glob, on a disk or in an object store.
+"""The data files in a folder or matched by a glob, on a disk or in an object store.
 
 Files that their writer has not committed are not data, nor are those of a table with a log. Spark, Hive, Hadoop and
 Arrow agree that names which begin with `_` or `.` are not data, except those of partitions.
@@ -59,7 +59,7 @@ class Tree(Protocol):
 
 
 class FolderSearch:
-    """A search for files of data in a tree, and what it skipped."""
+    """A search for data files in a tree, which counts the files and folders that it skips."""
 
     def __init__(self, tree: Tree) -> None:
         """Begin with nothing skipped."""
@@ -73,7 +73,7 @@ class FolderSearch:
         return len(self._skipped)
 
     def below(self, top: TreePath = ()) -> Iterator[TreePath]:
-        """Yield the files of data below a folder, sorted in each folder.
+        """Yield the data files below a folder, sorted in each folder.
 
         Raises:
             Refusal: A folder belongs to a table whose log says which of its files are valid.
@@ -101,7 +101,7 @@ class FolderSearch:
                 self._partitions[part] = None
 
     def notes(self, name: str) -> Iterator[str]:
-        """Yield what the user should know about the search for a name, each in one line."""
+        """Yield notes for the user about the search for a name, each in one line."""
         if self.skipped:
             what = "file or folder whose name begins" if self.skipped == 1 else "files or folders whose names begin"
             yield f"{name}: skipped {self.skipped:,} {what} with `_` or `.`"
@@ -111,7 +111,7 @@ class FolderSearch:
             yield f"{name}: the values in names of folders, such as {shown}{more}, are not stored"
 
     def _expand(self, folder: TreePath, pattern: Sequence[str]) -> Iterator[tuple[TreePath, bool]]:
-        """Yield what a glob matches; unlike the standard library's, it ends if links lead around in a circle."""
+        """Yield the matches of a glob; unlike the standard library's, it ends if links lead around in a circle."""
         if not pattern:
             yield folder, True
             return
@@ -132,7 +132,7 @@ class FolderSearch:
             yield from self._expand((*folder, first), rest)
 
     def _walk(self, top: TreePath) -> Iterator[tuple[TreePath, list[str]]]:
-        """Yield each folder of data once, with the names of its files of data."""
+        """Yield each data folder once, with the names of its data files."""
         seen = {self._tree.identity(top)}
         pending = [top]
         while pending:

@@ -100,7 +100,7 @@ class _Content:
     """The bytes of an answer, from a position of the file up to where the server says."""
 
     def __init__(self, answer: HttpAnswer, *, begin: int, is_range: bool) -> None:
-        """Check that an answer holds what was asked for.
+        """Check that an answer holds the bytes that were requested.
 
         Args:
             answer: With status 200 or 206.
@@ -108,7 +108,7 @@ class _Content:
             is_range: Whether a range was asked for, and not the whole file.
 
         Raises:
-            OSError: It holds something else.
+            OSError: It does not.
         """
         self._answer = answer
         self.etag = answer.header("ETag")

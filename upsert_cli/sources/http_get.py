@@ -63,7 +63,7 @@ class HttpAnswer:
 
         Args:
             size: How many bytes to read at most.
-            is_announced: Whether the server announced so many bytes.
+            is_announced: Whether the server announced that number of bytes.
             seconds: How long to wait for as many bytes as `LOWEST_RATE` makes of this time.
 
         Raises:

@@ -1,7 +1,9 @@
-"""The rows of a source: what a format yields, the Item or Reject that becomes of it, and the Position between rows."""
+"""Rows, as a format yields them, the Item or Reject that is made of a row, and the Position between two rows."""
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,6 +11,7 @@ from upsert_cli.errors import ItemError, Stage
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.json_text import plain
 
+KEPT_LINE = 10_000  # characters of a row that is not an item, which its reject keeps so that it can be corrected
 MAX_ROW = 8 << 20  # bytes; larger rows are rejected, so that memory is bounded
 
 # There is a Position and an Item for every row, and a tuple is made in a third of the time of a frozen dataclass.
@@ -65,7 +68,7 @@ class Row(NamedTuple):
     """Byte at which the next row begins; 0 in formats that are addressed by rows."""
 
     text: bytes | None = None
-    """The row as it is in its file; None if that is not text, says no more than the value, or is too long."""
+    """The row's own text; None if it is not text, says no more than the value, or is too long."""
 
 
 class Item(NamedTuple):
@@ -103,7 +106,7 @@ class Reject:
     row: int
 
     line: str | None = None
-    """The row as it is in its file, or as JSON, if it is not an item; only its beginning if it is long."""
+    """The text of a row that is not an item, or its JSON; only the beginning if it is long."""
 
     @classmethod
     def of(cls, item: Item, *, stage: Stage, detail: str) -> Reject:
@@ -136,6 +139,26 @@ def too_large() -> ItemError:
     return ItemError(
         detail=f"the row is larger than {MAX_ROW >> 20} MiB, the limit; divide its text into several items"
     )
+
+
+def line_of(value: dict[str, Any], text: bytes | None) -> str | None:
+    """Return the text of a row, or its JSON; only the beginning if it is long."""
+    if text is not None:
+        return shortened(text)
+    readable = dict(value)
+    for name, one in value.items():
+        if isinstance(one, bytes):
+            with suppress(UnicodeDecodeError):
+                readable[name] = one.decode()
+    try:
+        return json.dumps(plain(readable), ensure_ascii=False)[:KEPT_LINE]
+    except ItemError:  # nested too deep for any JSON writer; source and row lead to it
+        return None
+
+
+def shortened(text: bytes) -> str:
+    r"""Return a row, or its beginning, as text; bytes that are not UTF-8 become `\xff`."""
+    return text[: 4 * KEPT_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:KEPT_LINE]
 
 
 def field_at(values: dict[str, Any], path: str, default: object = None) -> object:

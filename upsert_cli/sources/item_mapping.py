@@ -1,23 +1,21 @@
 """Rows as items: rows in item form as they are, other rows by the mapping, and rejects that were corrected.
 
 A row is in item form if it has an `object_id`, and its `payload` and `item_info`, where present, are objects. Every
-other row is foreign: all its columns make up the payload, whatever their names.
+other row is foreign: all its columns make up the payload, even one called `payload`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.formats import format_name_of, format_named
-from upsert_cli.sources.item import Item, PartialRow, Reject, field_at
-from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse, plain
+from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, field_at, line_of, shortened
+from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse
 from upsert_cli.sources.source import Source
 
 IdFrom: TypeAlias = Literal["row", "hash"]
@@ -29,10 +27,9 @@ ITEM_FIELDS = ("object_id", "payload", "item_info")
 REJECT_FIELDS = frozenset(["detail", "failure_stage", "source", "row"])  # by which the record of a reject is recognized
 ID_BYTES = 16  # of a hash that is an id; a collision of different rows is practically impossible
 SHOWN_FIELDS = 10  # names of fields in a message; enough to recognise the file
-KEPT_LINE = 10_000  # characters of a row that is not an item, which its reject keeps so that it can be corrected
 
 ItemMaker: TypeAlias = Callable[[object, int, bytes | None], Item | Reject]
-"""Makes an item from the value, the number and the text of a `Row`, or a reject that says what is wrong."""
+"""Makes an item from the value, the number and the text of a `Row`, or a reject with the reason."""
 
 
 def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) -> ItemMaker:
@@ -110,7 +107,7 @@ class _Mapping:
         return self._checked(value, (object_id, payload, info), row, text, mapped_by=self.id_field)
 
     def _object_in(self, value: object, *, is_meant: bool = False) -> object:
-        """Return the object that the text of a column holds as JSON, or the value as it is.
+        """Return the object that the text of a column holds as JSON, or the value unchanged.
 
         Args:
             value: Of a column that may be part of an item.
@@ -187,7 +184,7 @@ class _Mapping:
             stage=Stage.READING,
             source=self.source,
             row=row,
-            line=_line_of(value, text),
+            line=line_of(value, text),
         )
 
     def _from_no_object(self, value: object, row: int, text: bytes | None) -> Item | Reject:
@@ -204,7 +201,7 @@ class _Mapping:
             stage=value.stage,
             source=self.source,
             row=row,
-            line=None if text is None else _shortened(text),
+            line=None if text is None else shortened(text),
         )
 
     def _from_partial(self, value: PartialRow, row: int) -> Item | Reject:
@@ -239,27 +236,7 @@ def _other_fields(record: dict[str, Any], without: Collection[str]) -> dict[str,
     return {name: value for name, value in record.items() if name not in without}
 
 
-# -- the texts of rejects -----------------------------------------------------------------------------------------
-
-
-def _line_of(value: dict[str, Any], text: bytes | None) -> str | None:
-    """Return a row as it is in its file, or as JSON; only its beginning if it is long."""
-    if text is not None:
-        return _shortened(text)
-    readable = dict(value)
-    for name, one in value.items():
-        if isinstance(one, bytes):
-            with suppress(UnicodeDecodeError):
-                readable[name] = one.decode()
-    try:
-        return json.dumps(plain(readable), ensure_ascii=False)[:KEPT_LINE]
-    except ItemError:  # nested too deep for any JSON writer; source and row lead to it
-        return None
-
-
-def _shortened(text: bytes) -> str:
-    r"""Return a row, or its beginning, as text; bytes that are not UTF-8 become `\xff`."""
-    return text[: 4 * KEPT_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:KEPT_LINE]
+# -- reasons ------------------------------------------------------------------------------------------------------
 
 
 def _what_is_wrong(record: dict[str, Any], fields: _Fields, mapped_by: str | None) -> str:

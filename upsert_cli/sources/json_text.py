@@ -1,7 +1,7 @@
-"""JSON text -> values without loss, and any value that a file may hold -> JSON text.
+"""JSON text as values without loss, and any value of a file as JSON text.
 
-orjson is three times as fast as the standard library, but turns integers beyond 64 bits into floats and NaN into null
-in silence: both are taken care of here, once for all formats.
+orjson is three times as fast as the standard library, but silently turns integers beyond 64 bits into floats and NaN
+into null. This module prevents both, for all formats.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from typing import Any
 
 import orjson
 
-from upsert_cli.errors import ItemError, Stage
+from upsert_cli.errors import ItemError
 
-JSON_FIELDS = ("payload", "item_info")  # columns of a table in which a text is JSON
 MAX_NESTING = 100  # levels; orjson writes at most 254, and Python's own stack ends at about 900
 
 MIN_EXACT, MAX_EXACT = -float(2**63), float(2**63)  # orjson makes floats of integers beyond, and of no others
@@ -31,9 +30,9 @@ _ONE_MICROSECOND = datetime.timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class ExactText:
-    """The text of a value that no type of Python holds exactly, such as a timestamp with nanoseconds.
+    """The text of a value that no Python type holds exactly, such as a timestamp with nanoseconds.
 
-    It is not `str`, so that a column has one behavior: no row is accepted as text because it has nanoseconds.
+    It is not a `str`, so that all values of a column are treated alike: one with nanoseconds is not accepted as text.
     """
 
     text: str
@@ -43,23 +42,23 @@ class ExactText:
 
 
 class Pairs(list[Any]):
-    """The pairs of a map that repeats a key, and so is no object."""
+    """The pairs of a map that repeats a key, so that it is not an object."""
 
 
 def parse(text: bytes) -> object:
-    """Returns the value that `text` stands for, with integers of any size.
+    """Return the value of a JSON text, with integers of any size.
 
     Raises:
         ItemError: It is not JSON, not UTF-8, or nested too deep; the detail says where.
     """
     try:
         value = orjson.loads(text)
-        # Parsed again only where there is a sign of it: looking for long numbers in every text costs more than parsing.
+        # Parsed again only if a value suggests it: looking for long numbers in every text costs more than parsing.
         return json.loads(text) if _has_huge((value,)) else value
     except orjson.JSONDecodeError as error:
-        raise ItemError(stage=Stage.READING, detail=_what_is_wrong(text, error)) from None
+        raise ItemError(detail=_what_is_wrong(text, error)) from None
     except RecursionError:
-        raise ItemError(stage=Stage.READING, detail=_too_deep()) from None
+        raise ItemError(detail=_too_deep()) from None
 
 
 def parse_plain(text: bytes) -> object:
@@ -72,7 +71,7 @@ def parse_plain(text: bytes) -> object:
 
 
 def _has_huge(values: Iterable[Any]) -> bool:
-    """Tells whether a float is among the values that may have been an integer beyond 64 bits."""
+    """Tell whether a float among the values may have been an integer beyond 64 bits."""
     for value in values:
         kind = type(value)
         if kind is str:
@@ -85,20 +84,20 @@ def _has_huge(values: Iterable[Any]) -> bool:
     return False
 
 
-_PLAIN = frozenset([str, int, bool, type(None)])  # of which a list, such as one of tags, is written as it is
+_PLAIN = frozenset([str, int, bool, type(None)])  # types whose lists, such as a list of tags, are JSON already
 
 
 def canonical(value: object) -> bytes:
-    """Returns the same bytes for equal values and other bytes for others; tells 1, 1.0, True and "1" apart.
+    """Return equal bytes for equal values only; 1, 1.0, True and "1" are different.
 
     Args:
-        value: Only what JSON knows, with integers of 64 bits and finite floats.
+        value: Of types that JSON knows, with integers of 64 bits and finite floats.
     """
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def kind_of(value: object) -> str:
-    """Returns what a value is in the words of JSON, such as `a number`."""
+    """Return the kind of a value in the words of JSON, such as `a number`."""
     return _KINDS.get(type(value)) or f"of the type {type(value).__name__}"
 
 
@@ -113,7 +112,7 @@ def as_utf8(value: object, name: str) -> object:
             return value.decode()
         except UnicodeDecodeError as fault:
             detail = f"{name} holds bytes that are {_where_not_utf8(value, fault)}"
-            raise ItemError(stage=Stage.READING, detail=detail) from None
+            raise ItemError(detail=detail) from None
     if isinstance(value, list):
         return value if _PLAIN.issuperset(map(type, value)) else [as_utf8(inner, name) for inner in value]
     if isinstance(value, dict):
@@ -141,7 +140,7 @@ _KINDS = {
 
 
 def as_text(value: object) -> str:
-    """Returns any value of a row as text: a scalar by itself, a container as JSON with sorted keys.
+    """Return any value of a row as text: a scalar by itself, a container as JSON with sorted keys.
 
     Raises:
         ItemError: It is nested too deep.
@@ -157,7 +156,7 @@ def as_text(value: object) -> str:
 
 
 def plain(value: object, *, levels: int = MAX_NESTING) -> object:
-    """Returns `value` in what JSON knows: dates and decimals as text, bytes as base64, NaN as the text `NaN`.
+    """Return a value in types that JSON knows: dates and decimals as text, bytes as base64, NaN as the text `NaN`.
 
     Raises:
         ItemError: It is nested deeper than `levels`.
@@ -168,7 +167,7 @@ def plain(value: object, *, levels: int = MAX_NESTING) -> object:
         case float():
             return value if math.isfinite(value) else _not_finite(value)
         case dict() | list() | tuple() if levels == 0:
-            raise ItemError(stage=Stage.READING, detail=_too_deep())
+            raise ItemError(detail=_too_deep())
         case dict():
             return {str(key): plain(inner, levels=levels - 1) for key, inner in value.items()}
         case list() | tuple():
@@ -206,13 +205,13 @@ def _too_deep() -> str:
     return f"nested deeper than {MAX_NESTING} levels"
 
 
-# -- what is wrong ------------------------------------------------------------------------------------------------
+# -- reasons ------------------------------------------------------------------------------------------------------
 
 _ONE_A_LINE = "a JSONL file has one whole object on each line"
 
 
 def _what_is_wrong(text: bytes, error: orjson.JSONDecodeError) -> str:
-    """Returns one line of reason, with a hint where the cause is one of the usual ones."""
+    """Return the reason in one line, with a hint if the cause is a usual one."""
     try:
         whole = text.decode()
     except UnicodeDecodeError as fault:
@@ -230,7 +229,7 @@ def _what_is_wrong(text: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 def _out_of_range(text: str) -> str:
-    """Say which number is larger than a float can be, which is valid JSON all the same."""
+    """Return which number is larger than a float can be, although it is valid JSON."""
     try:
         path = _path_of_infinity(json.loads(text))
     except (ValueError, RecursionError):  # what follows the number is not JSON
@@ -254,7 +253,7 @@ _BRACKETS = frozenset(["[", "]", "{", "}", "[{", "}]", "},", "],", "},{", "}, {"
 
 
 def not_utf8(text: bytes, fault: UnicodeDecodeError) -> str:
-    """Returns what is wrong with a text that is not UTF-8, with the command that mends the likeliest causes."""
+    """Return why a text is not UTF-8, with a command that corrects the likeliest cause."""
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         hint = " (a UTF-16 file; `iconv -f UTF-16 -t UTF-8` rewrites it)"
     elif text[fault.start] in _WINDOWS_1252:
@@ -268,7 +267,15 @@ def _where_not_utf8(text: bytes, fault: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{text[fault.start]:02x} at byte {fault.start + 1}"
 
 
-_WINDOWS_1252 = frozenset(range(0x80, 0x100)) - {0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFE, 0xFF}  # less what text has not
+_WINDOWS_1252 = frozenset(range(0x80, 0x100)) - {
+    0x81,
+    0x8D,
+    0x8F,
+    0x90,
+    0x9D,
+    0xFE,
+    0xFF,
+}  # without rare ones
 _CSV = re.compile(r"[^{\[][^,;\t]*[,;\t][^,;\t]")
 
 

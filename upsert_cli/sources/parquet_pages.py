@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 MAX_BATCH_ROWS = 64  # rows; more gain nothing, 8 cost twice the CPU a row
 BATCH_BYTES = 32 << 20  # bytes that a batch may unpack to at worst; pyarrow takes three times as much for a moment
 USUAL_DICTIONARY = 2 << 20  # bytes; writers give up a dictionary at about 1 MiB
-SKEW = 16  # the largest value of a usual page is assumed to be at most so many times the mean
-LARGE_PAGE = 64 << 20  # bytes; a page as large costs so much memory already that its rows are taken one by one
+SKEW = 16  # the largest value of a usual page is assumed to be at most this multiple of the mean
+LARGE_PAGE = 64 << 20  # bytes; a page of this size costs a lot of memory already, so its rows are read one by one
 
 HEADER_BYTES = 1 << 10  # bytes; most headers take 50, and those with longer statistics are not read
 MAX_DEPTH = 8  # nested structures; a header has two

@@ -44,7 +44,7 @@ def timestamps(column: tuple[pa.Array, ...]) -> list[Any]:
 def _int96(nanos: pa.Array, seconds: pa.Array) -> list[int | None]:
     """Return the nanoseconds since 1970 of INT96 timestamps.
 
-    pyarrow's nanoseconds overflow outside the years 1677 to 2262, without an error. What they lost, a multiple of
+    pyarrow's nanoseconds overflow outside the years 1677 to 2262, without an error. The difference, a multiple of
     2**64, follows from the whole seconds, which cannot overflow.
     """
     return [

@@ -61,7 +61,7 @@ def converter(kind: pa.DataType) -> Convert:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell whether a type holds text or bytes, whatever its logical type and encoding."""
+    """Tell whether a type holds text or bytes in any logical type and encoding."""
     import pyarrow as pa
     from pyarrow import types
 

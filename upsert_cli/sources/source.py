@@ -81,7 +81,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A file that a task reads, as it was when the task was created."""
+    """A file that a task reads, with its fingerprint from when the task was created."""
 
     name: str
     """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""

@@ -1,6 +1,6 @@
 """Units: the parts of files that workers load, each by itself.
 
-A unit is to many machines what a batch is to one, only larger, since dispatching it costs more than a checkpoint.
+A unit has the role of a batch on many machines, but is larger, since dispatching it costs more than a checkpoint.
 """
 
 from __future__ import annotations

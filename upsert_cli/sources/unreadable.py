@@ -1,4 +1,4 @@
-"""Files that cannot be read: what they are by their first bytes, and the error that says so with a remedy.
+"""Files that cannot be read: their kind by their first bytes, and the error, with a remedy.
 
 In a remedy, `FILE` stands for the name of the file, quoted for the shell, and `FORMAT` for its format.
 """
@@ -12,7 +12,7 @@ from pathlib import PurePath
 from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault
 from upsert_cli.sources.formats import format_name_of
 
-HEAD = 64  # bytes that tell what a file is
+HEAD = 64  # bytes that tell the kind of a file
 
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
@@ -27,8 +27,8 @@ class Unsuitable(OSError):
         self.is_usage = is_usage
 
 
-def what_it_is(head: bytes) -> tuple[str, str] | None:
-    """Return what a file with these first bytes is and how to load it, or None if it may be text."""
+def kind_of_file(head: bytes) -> tuple[str, str] | None:
+    """Return the kind of a file with these first bytes and how to load it, or None if it may be text."""
     for begin, words in _MAGIC.items():
         if head.startswith(begin):
             return words
@@ -37,7 +37,7 @@ def what_it_is(head: bytes) -> tuple[str, str] | None:
 
 def refuse_foreign(head: bytes) -> None:
     """Raise Unsuitable if a file with these first bytes is clearly not text."""
-    if (found := what_it_is(head)) is not None:
+    if (found := kind_of_file(head)) is not None:
         reason, remedy = found
         raise Unsuitable(f"it is {reason}", remedy)
 
@@ -110,9 +110,9 @@ def unreadable(name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:
 
 
 def not_loadable(name: str, error: OSError) -> UpsertCliError:
-    """Return the error for a source of which nothing can be read, before there is a task."""
+    """Return the error for a source that cannot be read at all, before there is a task."""
     if isinstance(error, Unsuitable) and error.is_usage:
-        return UsageFault(message=f"{name} cannot be loaded as it is: {error}; {_remedy(name, error)}")
+        return UsageFault(message=f"{name} cannot be loaded unchanged: {error}; {_remedy(name, error)}")
     return unreadable(name, error)
 
 

@@ -84,6 +84,18 @@ def test_names_mean_one_thing() -> None:
     assert {name: paths for name, paths in (classes | modules).items() if len(paths) > 1} == {}
 
 
+def test_one_door_to_the_stores() -> None:
+    """Only `store/locations.py` imports an implementation of a store from outside of it."""
+    users = {
+        _name(path)
+        for path in _modules()
+        if path.parent != PACKAGE / "store" / "chroma"
+        for name, _ in _imports(path)
+        if name.startswith("upsert_cli.store.chroma")
+    }
+    assert users == {"store/locations.py"}
+
+
 def test_one_module_for_each_third_party_package() -> None:
     """Each third-party package is imported by one module; click and rich throughout the command line."""
     users = defaultdict(set)

@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.terminal import Terminal
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store.chroma.folder import LEASE_NAME
+from upsert_cli.store.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.database import reading_flushes
-from upsert_cli.store.chroma.folder import LEASE_NAME
+from upsert_cli.store.folder import LEASE_NAME
 
 HOSTILE = "\x1b[31mred\x1b]52;c;aGk=\x07 two\nlines [bold]and\tmore[/bold] "
 

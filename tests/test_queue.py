@@ -13,7 +13,7 @@ from tests.support.terminal import Terminal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store.chroma.folder import LEASE_NAME
+from upsert_cli.store.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 SECONDS = 120.0  # seconds after which a test gives up

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.loading import a_target
 from tests.support.terminal import Terminal
-from upsert_cli.store.chroma.place import place_of
+from upsert_cli.store.locations import location_of
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -325,7 +325,9 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
     before = fresh.records(vectors=True)
     kept = sorted(before)[::2] + sorted(before)[1:13:2]
     target = a_target(fresh.folder)
-    place_of(target).put_index_aside(target)
+    upkeep = location_of(target).upkeep
+    assert upkeep is not None
+    upkeep.put_index_aside()
     (fresh.folder / "kept.json").write_text(json.dumps([kept, [before[one]["vector"] for one in kept]]))
     _plain(fresh, "import json\nids, vectors = json.load(open('kept.json'))\ncollection.upsert(ids, vectors)\n")
     outcome = _outcome(fresh, REPAIR)

@@ -47,13 +47,13 @@ def _end_of_a_load(chroma: Path, *, flush: bool) -> float:
 
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
     from upsert_cli.store.base import Target, WriteBatch
-    from upsert_cli.store.chroma.records import ChromaCollection
+    from upsert_cli.store.locations import location_of
 
     target = Target(
         path=str(chroma), collection="default", model=DEFAULT_MODEL, dimension=384, max_tokens=256,
         tool_version="bench", default_model=True,
     )  # fmt: skip
-    records, _ = ChromaCollection.open(target)
+    records, _ = location_of(target).open(target)
     texts = [f"one more text {number}" for number in range(NEW_ROWS)]
     vectors = np.random.default_rng(0).normal(size=(NEW_ROWS, 384)).astype(np.float32)
     rows = WriteBatch(

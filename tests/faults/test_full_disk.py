@@ -21,10 +21,9 @@ import pytest
 from tests.support.loading import NOTHING, a_target, numbered, some_rows
 from tests.support.terminal import Terminal
 from upsert_cli.errors import DiskFull, TargetDamaged
-from upsert_cli.store import child
-from upsert_cli.store.chroma import folder
-from upsert_cli.store.chroma.place import place_of
-from upsert_cli.store.writer import Writer
+from upsert_cli.store import child, folder
+from upsert_cli.store.locations import location_of
+from upsert_cli.store.process import StoreProcess
 
 MIB = 1 << 20
 SIZE = 200  # MiB of the disk
@@ -191,27 +190,29 @@ def test_full_in_the_middle_of_the_flush(make_disk: Callable[..., Disk], leave: 
     """Somebody else takes the last of the reserve while the index is written: that is said, and no row is lost."""
     disk = make_disk()
     target = a_target(disk.path, dimension=384)
-    writer = Writer.start(target, serve=serve_without_a_reserve)
+    writer = StoreProcess.start(target, serve=serve_without_a_reserve)
     writer.write(some_rows(numbered(0, 1_000), dimension=384), NOTHING)
     writer.close()
-    writer = Writer.start(target, serve=serve_without_a_reserve)
+    writer = StoreProcess.start(target, serve=serve_without_a_reserve)
     writer.write(some_rows(numbered(1_000, 2_000), dimension=384), NOTHING)
     disk.fill(leave=leave)
     with pytest.raises((TargetDamaged, DiskFull)) as caught:
         writer.close()
     print(f"{leave:,} bytes left: {caught.value}")
     disk.clear()
-    writer = Writer.start(target)
+    writer = StoreProcess.start(target)
     aside: list[str] = []
     try:
         writer.opened()
     except TargetDamaged as error:
         assert "verify --repair" in str(error)
-        aside = place_of(target).put_index_aside(target)
-        writer = Writer.start(replace(target, as_found=True))
+        upkeep = location_of(target).upkeep
+        assert upkeep is not None
+        aside = upkeep.put_index_aside()
+        writer = StoreProcess.start(replace(target, as_found=True))
     assert len(writer.fetch(start=0, rows=2_000)) == writer.opened().count == 2_000
     if not aside:
-        block = writer.read_back(start=0, rows=2_000, every=10, identity=None)
+        block = writer.check(start=0, rows=2_000, every=10, identity=None)
         assert (block.rows, block.unreadable, block.unreachable) == (2_000, {}, {})
     writer.close()
 

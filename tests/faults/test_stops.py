@@ -24,7 +24,7 @@ from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from upsert_cli.journal.journal import Journal
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store.chroma.folder import LEASE_NAME
+from upsert_cli.store.folder import LEASE_NAME
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import BadServerAddress, ServerOrFolder
-from upsert_cli.store.chroma.address import place_named
+from upsert_cli.store.chroma.address import canonical_target
 
 Items = Callable[..., list[dict[str, Any]]]
 SAME = 1e-6  # between two numbers of a vector that went two ways
@@ -179,8 +179,8 @@ def test_a_password_in_an_address_is_refused(tiny: Terminal, vectored: Items) ->
 )
 def test_a_place_has_one_spelling(typed: str, spelled: str) -> None:
     """What a task keeps of its place is the same however it was typed."""
-    assert place_named(typed) == spelled
-    assert place_named(spelled) == spelled
+    assert canonical_target(typed) == spelled
+    assert canonical_target(spelled) == spelled
 
 
 @pytest.mark.parametrize(
@@ -197,17 +197,17 @@ def test_a_place_has_one_spelling(typed: str, spelled: str) -> None:
 def test_no_address(typed: str, says: str) -> None:
     """What cannot be an address is refused with the reason."""
     with pytest.raises(BadServerAddress, match=says):
-        place_named(typed)
+        canonical_target(typed)
 
 
 def test_names_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tenant and database may come from the environment; the variables of Chroma's own tools are for the cloud."""
     monkeypatch.setenv("CHROMA_TENANT", "t")
     monkeypatch.setenv("CHROMA_DATABASE", "d")
-    assert place_named("cloud") == "https://api.trychroma.com/t/d"
-    assert place_named("http://host") == "http://host"
+    assert canonical_target("cloud") == "https://api.trychroma.com/t/d"
+    assert canonical_target("http://host") == "http://host"
     monkeypatch.setenv("UPSERT_CLI_CHROMA_TENANT", "other")
-    assert place_named("http://host") == "http://host/other/default_database"
+    assert canonical_target("http://host") == "http://host/other/default_database"
 
 
 SERVERS_WITHOUT_SCHEME = {
@@ -234,7 +234,7 @@ SERVERS_WITHOUT_SCHEME = {
 def test_a_server_without_its_scheme_is_no_folder(typed: str) -> None:
     """A target that looks like a server's address is refused with both spellings, and no password."""
     with pytest.raises(ServerOrFolder) as refused:
-        place_named(typed)
+        canonical_target(typed)
     server, folder = SERVERS_WITHOUT_SCHEME[typed]
     assert f"write {server} for the server, or {folder} for a new folder" in str(refused.value)
     assert "pass-word" not in str(refused.value)
@@ -245,7 +245,7 @@ def test_a_server_without_its_scheme_is_no_folder(typed: str) -> None:
 )
 def test_a_folder_with_a_colon_stays_a_folder(typed: str) -> None:
     """A path that no one would take for a server's address is a folder."""
-    assert place_named(typed) == str(Path(typed).absolute())
+    assert canonical_target(typed) == str(Path(typed).absolute())
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.loading import NOTHING, a_target, numbered, some_rows
+from tests.support.loading import NOTHING, a_target, numbered, opened, some_rows
 from upsert_cli.errors import TargetBusy, TargetUnusable
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.database import DATABASE_NAME, described, flushed_segments, is_flushed, listed
-from upsert_cli.store.chroma.folder import prepare_folder
-from upsert_cli.store.chroma.records import ChromaCollection
+from upsert_cli.store.chroma.database import DATABASE_NAME, describe, flushed_segments, is_flushed, list_collections
 
 # Fills a transaction that does not fit into memory, and is killed in the middle of it.
 KILLED = """
@@ -34,24 +32,22 @@ os.kill(os.getpid(), signal.SIGKILL)
 def loaded(tmp_path: Path) -> Target:
     """Returns a collection with some rows, whose index is flushed."""
     target = a_target(tmp_path)
-    prepare_folder(Path(target.path))
-    records, _ = ChromaCollection.open(target)
-    records.write(some_rows(numbered(0, 20)), NOTHING)
-    records.close()
+    with opened(target) as (store, _):
+        store.write(some_rows(numbered(0, 20)), NOTHING)
     return target
 
 
 def test_a_writer_that_was_killed_hides_nothing(loaded: Target) -> None:
     """What it left half done is undone by whoever asks first, and the collection is found as it was before."""
     folder = Path(loaded.path)
-    before, segments = described(folder, loaded.collection), flushed_segments(folder, loaded.collection)
+    before, segments = describe(folder, loaded.collection), flushed_segments(folder, loaded.collection)
     assert before is not None
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder / DATABASE_NAME)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (folder / f"{DATABASE_NAME}-journal").stat().st_size > 0
-    assert [each.name for each in listed(folder)] == [loaded.collection]
+    assert [info.name for info, _ in list_collections(folder)] == [loaded.collection]
     assert flushed_segments(folder, loaded.collection) == segments
-    assert described(folder, loaded.collection) == before
+    assert describe(folder, loaded.collection) == before
 
 
 def test_a_database_that_is_locked_is_busy(loaded: Target) -> None:
@@ -60,7 +56,7 @@ def test_a_database_that_is_locked_is_busy(loaded: Target) -> None:
     with closing(sqlite3.connect(folder / DATABASE_NAME, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TargetBusy):
-            described(folder, loaded.collection)
+            describe(folder, loaded.collection)
         assert is_flushed(folder, "any") is None
 
 
@@ -69,9 +65,9 @@ def test_what_is_no_database_is_unusable(loaded: Target) -> None:
     path = Path(loaded.path) / DATABASE_NAME
     path.write_bytes(b"garbage" * 1000)
     with pytest.raises(TargetUnusable) as caught:
-        described(path.parent, loaded.collection)
+        describe(path.parent, loaded.collection)
     assert str(path) in str(caught.value)
     path.write_bytes(b"")
-    assert described(path.parent, loaded.collection) is None
+    assert describe(path.parent, loaded.collection) is None
     path.unlink()
-    assert described(path.parent, loaded.collection) is None
+    assert describe(path.parent, loaded.collection) is None

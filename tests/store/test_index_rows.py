@@ -13,8 +13,7 @@ import pytest
 
 from tests.support.loading import DIMENSION, a_target, numbered, plain_client
 from upsert_cli.errors import TargetDamaged
-from upsert_cli.store.chroma.index_check import check_rows
-from upsert_cli.store.chroma.index_ids import saved_ids
+from upsert_cli.store.chroma.index_check import check_rows, saved_ids
 
 CONFIGURATION: Any = {"hnsw": {"sync_threshold": 50, "batch_size": 10}}
 

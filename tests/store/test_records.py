@@ -6,8 +6,7 @@ import math
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from tests.support.loading import (
     a_target,
     assert_holds,
     numbered,
+    open_store,
+    opened,
     plain_client,
     read_back,
     some_rows,
@@ -33,34 +34,19 @@ from upsert_cli.errors import (
     TargetDamaged,
     TargetUnusable,
 )
-from upsert_cli.store.base import Opened, Target, Verdict, WriteBatch
+from upsert_cli.locks import Holder, Lease
+from upsert_cli.store.base import Target, Verdict, WriteBatch
 from upsert_cli.store.chroma import collection as collection_module
-from upsert_cli.store.chroma import index_check as soundness_module
+from upsert_cli.store.chroma import index_check as index_check_module
 from upsert_cli.store.chroma import records as records_module
 from upsert_cli.store.chroma.database import is_flushed
-from upsert_cli.store.chroma.folder import prepare_folder
-from upsert_cli.store.chroma.records import ChromaCollection
+from upsert_cli.store.folder import LEASE_NAME, prepare_folder
+from upsert_cli.store.leasing import Ledger
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
     return a_target(tmp_path)
-
-
-@contextmanager
-def opened(target: Target, *, flush: bool = True, **options: Any) -> Iterator[tuple[ChromaCollection, Opened]]:
-    """Opens a collection and closes it in the end, as a load that goes well does; without a flush that is faster."""
-    prepare_folder(Path(target.path))
-    records, facts = ChromaCollection.open(target, **options)
-    try:
-        yield records, facts
-    except BaseException:
-        records.abandon()
-        raise
-    if flush:
-        records.close()
-    else:
-        records.abandon()
 
 
 def load(target: Target, rows: WriteBatch) -> list[tuple[str, str]]:
@@ -406,21 +392,13 @@ def test_bad_name_is_a_fault_of_usage(target: Target, name: str) -> None:
 # -- the index -----------------------------------------------------------------------------------------------------
 
 
-def _identity(target: Target) -> str:
-    with plain_client(target) as client:
-        return str(client.get_collection(target.collection).id)
-
-
 @pytest.mark.parametrize("rows", [1, 700])
 def test_closing_flushes_the_index(target: Target, rows: int) -> None:
     """After a load nothing is queued for the next reader; before its end, it is."""
     with opened(target) as (records, _):
         records.write(some_rows(numbered(0, rows)), NOTHING)
-        (identity,) = (
-            sqlite3.connect(Path(target.path) / "chroma.sqlite3").execute("SELECT id FROM collections").fetchone()
-        )
-        assert is_flushed(Path(target.path), identity) is False
-    assert is_flushed(Path(target.path), identity) is True
+        assert is_flushed(Path(target.path), target.collection) is False
+    assert is_flushed(Path(target.path), target.collection) is True
     assert_holds(target, some_rows(numbered(0, rows)))
 
 
@@ -429,19 +407,20 @@ def test_flush_of_few_rows_costs_next_to_nothing(
     target: Target, monkeypatch: pytest.MonkeyPatch, expected: int, written: int, changes: int
 ) -> None:
     """Where it is known how few rows come, the last of them flushes the index, or a few changes of nothing do."""
+    from chromadb.api.models.Collection import Collection
+
     made: list[int] = []
     with opened(target, rows=expected) as (records, _):
         records.write(rows := some_rows(numbered(0, written)), NOTHING)
-        collection = records._collection.chroma
-        update = collection.update
+        update = Collection.update
 
-        def counted(**some: Any) -> None:
+        def counted(self: Collection, **some: Any) -> None:
             made.append(len(some["ids"]))
-            update(**some)
+            update(self, **some)
 
-        monkeypatch.setattr(collection, "update", counted)
+        monkeypatch.setattr(Collection, "update", counted)
     assert sum(made) <= changes
-    assert is_flushed(Path(target.path), _identity(target)) is True
+    assert is_flushed(Path(target.path), target.collection) is True
     assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 10_000
     assert_holds(target, rows)
 
@@ -452,18 +431,16 @@ def test_much_that_is_queued_is_flushed_in_between(target: Target, monkeypatch: 
     flushed: list[bool | None] = []
     rows = some_rows(numbered(0, 60), blob="x" * 5_000)
     with opened(target) as (records, _):
-        identity = str(records._collection.chroma.id)
         for start in range(0, 60, 10):
             records.write(rows.take(range(start, start + 10)), NOTHING)
-            flushed.append(is_flushed(Path(target.path), identity))
+            flushed.append(is_flushed(Path(target.path), target.collection))
     assert flushed == [False, True, False, True, False, True]
     assert_holds(target, rows)
 
 
 def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
     """After a load that did not flush, no reader finds a threshold at which it would do that beside the next load."""
-    prepare_folder(Path(target.path))
-    records, _ = ChromaCollection.open(target)
+    records, _ = open_store(target)
     records.write(some_rows(numbered(0, 400)), NOTHING)
     records.abandon()
     with opened(target, rows=300, unclean=True):
@@ -482,14 +459,13 @@ def test_looking_alone_flushes_nothing(target: Target, monkeypatch: pytest.Monke
 
 def test_abandoned_load_is_flushed_by_the_next(target: Target) -> None:
     """What an abandoned load left in the queue is in the index after the next one, though that writes nothing."""
-    prepare_folder(Path(target.path))
-    records, _ = ChromaCollection.open(target)
+    records, _ = open_store(target)
     records.write(rows := some_rows(numbered(0, 30)), NOTHING)
     records.abandon()
-    assert is_flushed(Path(target.path), _identity(target)) is False
+    assert is_flushed(Path(target.path), target.collection) is False
     with opened(target, unclean=True) as (_, facts):
         assert facts.unclean
-    assert is_flushed(Path(target.path), _identity(target)) is True
+    assert is_flushed(Path(target.path), target.collection) is True
     assert_holds(target, rows)
 
 
@@ -499,14 +475,17 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
     notes: list[tuple[int | None, int]] = []
 
-    def note(threshold: int | None) -> None:
-        database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
-        (schema,) = database.execute("SELECT schema_str FROM collections").fetchone()
-        notes.append((threshold, schema.count('"sync_threshold":345')))
+    class Notes(Ledger):
+        def owe(self, threshold: int | None) -> None:
+            super().owe(threshold)
+            database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
+            (schema,) = database.execute("SELECT schema_str FROM collections").fetchone()
+            notes.append((threshold, schema.count('"sync_threshold":345')))
 
-    records, _ = ChromaCollection.open(target, owe=note)
-    records.write(some_rows(["b"]), NOTHING)
-    getattr(records, ending)()
+    with Lease.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
+        records, _ = open_store(target, ledger=Notes(lease, Holder.this_process(), target.collection))
+        records.write(some_rows(["b"]), NOTHING)
+        getattr(records, ending)()
     assert [threshold for threshold, _ in notes] == [345, None]
     assert notes[0][1] == notes[1][1] > 0
     assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 345
@@ -515,7 +494,13 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
 def test_debt_of_a_writer_that_died_is_paid(target: Target) -> None:
     """A threshold that could not be put back is put back by the next load."""
     make_foreign(target, None, embedding_function=None, configuration={"hnsw": {"sync_threshold": 10_000}})
-    with opened(target, unclean=True, owed=345):
+    path, holder = Path(target.path) / LEASE_NAME, Holder.this_process()
+    with Lease.take(path, holder) as lease:
+        Ledger(lease, holder, target.collection).owe(345)
+    with (
+        Lease.take(path, holder) as lease,
+        opened(target, unclean=True, ledger=Ledger(lease, holder, target.collection)),
+    ):
         pass
     assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 345
 
@@ -588,7 +573,7 @@ def test_damage_is_found_on_opening(loaded: Path, tmp_path: Path, damage: str, u
     shutil.copytree(loaded, tmp_path, dirs_exist_ok=True)
     DAMAGES[damage](tmp_path)
     with pytest.raises(TargetDamaged, match=r"`upsert-cli verify --repair --collection default --chroma /"):
-        ChromaCollection.open(a_target(tmp_path), unclean=unclean)
+        open_store(a_target(tmp_path), unclean=unclean)
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 33, 700])
@@ -622,13 +607,13 @@ def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypat
 def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links that were cut off a large index are found at the next opening, unless the last writer ended in order."""
     load(target, some_rows(numbered(0, 600)))
-    monkeypatch.setattr(soundness_module, "GLANCE_LINKS", 100)
+    monkeypatch.setattr(index_check_module, "GLANCE_LINKS", 100)
     (links,) = Path(target.path).glob("*/link_lists.bin")
     os.truncate(links, links.stat().st_size - 1)
     with opened(target):
         pass
     with pytest.raises(TargetDamaged, match=r"link_lists.bin was cut"):
-        ChromaCollection.open(target, unclean=True)
+        open_store(target, unclean=True)
 
 
 @pytest.mark.parametrize("method", ["get", "count", "upsert", "update", "modify"])
@@ -673,9 +658,9 @@ def test_panic_of_the_engine_is_a_fault_of_the_collection(target: Target, monkey
 
 def test_collection_that_is_deleted_meanwhile(target: Target) -> None:
     """A collection that somebody deletes during the load is named as such, and blames no row."""
-    prepare_folder(Path(target.path))
-    records, _ = ChromaCollection.open(target)
-    records._collection._client.delete_collection(target.collection)
+    records, _ = open_store(target)
+    with plain_client(target) as client:
+        client.delete_collection(target.collection)
     with pytest.raises(TargetUnusable, match="the collection default is gone"):
         records.write(some_rows(["a"]), NOTHING)
     records.abandon()

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from upsert_cli.store.base import Target, WriteBatch
+from upsert_cli.store.base import Opened, Store, Target, WriteBatch
+from upsert_cli.store.folder import prepare_folder
+from upsert_cli.store.locations import location_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -59,6 +61,27 @@ def plain_client(target: Target) -> Iterator[ClientAPI]:
         yield client
     finally:
         client.close()  # type: ignore[attr-defined]  # of the class that it is
+
+
+def open_store(target: Target, **options: Any) -> tuple[Store, Opened]:
+    """Open a collection in this process, in a folder that nobody else has; `options` are those of `Location.open`."""
+    prepare_folder(Path(target.path))
+    return location_of(target).open(target, **options)
+
+
+@contextmanager
+def opened(target: Target, *, flush: bool = True, **options: Any) -> Iterator[tuple[Store, Opened]]:
+    """Open a collection, and close it in the end as a load that goes well does; without a flush that is faster."""
+    store, facts = open_store(target, **options)
+    try:
+        yield store, facts
+    except BaseException:
+        store.abandon()
+        raise
+    if flush:
+        store.close()
+    else:
+        store.abandon()
 
 
 def read_back(target: Target) -> dict[str, dict[str, Any]]:

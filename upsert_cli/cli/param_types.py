@@ -11,7 +11,7 @@ import click
 
 from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
-from upsert_cli.store.chroma.address import names_folder, place_named
+from upsert_cli.store.locations import canonical_target, names_folder
 
 ALL = 100.0  # percent
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
@@ -39,7 +39,7 @@ class ChromaPlace(click.ParamType[str]):
         if not value:  # for a path that is the current folder, for a user a shell variable that was not set
             self.fail("it is empty; name a folder or a server")
         try:
-            return place_named(str(value))
+            return canonical_target(str(value))
         except UsageFault as error:
             self.fail(str(error))
 

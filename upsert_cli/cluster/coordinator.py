@@ -19,9 +19,7 @@ from upsert_cli.load.commit import Committer
 from upsert_cli.load.observer import Observer
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.credentials import CLOUD_TOKEN, FILE, HEADERS, TOKEN
-
-SECRETS = tuple(name + ending for name in (TOKEN, CLOUD_TOKEN, HEADERS) for ending in ("", FILE))
+from upsert_cli.store.locations import SECRET_VARIABLES
 
 
 def load_on_ray(
@@ -72,7 +70,7 @@ def load_on_ray(
                 model=task.model,
                 options=replace(options, threads=crew.threads, verbose=False).as_json(),
                 sources=tuple(source.as_json() for source in sources),
-                secrets=tuple(name for name in SECRETS if os.environ.get(name)),
+                secrets=tuple(name for name in SECRET_VARIABLES if os.environ.get(name)),
             )
             workers = stack.enter_context(RayWorkers(spec, threads=crew.threads, gpus=options.num_gpus_per_worker))
             return Dispatch(workers, count=crew.count, sources=sources, wait=wait)

@@ -32,7 +32,7 @@ from upsert_cli.sources.remote import RemoteFile
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import UNIT_ROWS, Unit
 from upsert_cli.store.base import Target
-from upsert_cli.store.writer import LAST_WRITE_SECONDS, Writer
+from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
 
 OPEN_WORTH = 32 * UNIT_ROWS  # rows after which a unit without a known end is left to be gone on with; some minutes
 
@@ -99,7 +99,7 @@ class UnitRunner:
         self._unchanged: dict[int, tuple[int, int]] = {}
         self._model: Model | None = None
         self._embedder: Embedder | None = None
-        self._writer: Writer | None = None
+        self._writer: StoreProcess | None = None
         self._fault: Exception | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
 
@@ -198,7 +198,7 @@ class UnitRunner:
         if now is not None:
             self._unchanged[index] = now
 
-    def _ready(self) -> tuple[Model, Writer]:
+    def _ready(self) -> tuple[Model, StoreProcess]:
         spec = self._spec
         for name in spec.secrets:
             if not os.environ.get(name):
@@ -208,7 +208,7 @@ class UnitRunner:
         if self._writer is None:
             # The lease on the collection is with the process that runs the task; workers do not keep each other out.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
-            self._writer = Writer.start(target, task_id=spec.task_id)
+            self._writer = StoreProcess.start(target, task_id=spec.task_id)
             self._writer.opened()
         return self._model, self._writer
 

@@ -25,7 +25,7 @@ from upsert_cli.sources.addresses import is_address, source_name
 from upsert_cli.sources.find import FoundFile, find_files
 from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.source import Source, fingerprint, spool
-from upsert_cli.store.chroma.address import is_server, require_collection_name
+from upsert_cli.store.locations import is_server, require_collection_name
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
 

@@ -18,7 +18,7 @@ from upsert_cli.load.stages import Stages
 from upsert_cli.load.write import Written, embedded_instead
 from upsert_cli.pipeline.embedded_batch import Embedded
 from upsert_cli.store.base import RecordRef
-from upsert_cli.store.writer import LAST_WRITE_SECONDS
+from upsert_cli.store.process import LAST_WRITE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

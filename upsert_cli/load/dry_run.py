@@ -30,7 +30,7 @@ from upsert_cli.pipeline.embed import embed_batches
 from upsert_cli.pipeline.ignored import NOTHING_IGNORED
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
 from upsert_cli.store.base import Comparison, RecordRef, RecordRefPage, Verdict
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.process import StoreProcess
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
 
@@ -129,11 +129,11 @@ def _compared(batches: Iterator[Batch], collection: ComparableStore, *, average:
 @contextmanager
 def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: Report) -> Iterator[_DryRunBatch]:
     """Opens what a load would be compared with; a collection that is not there yet holds nothing."""
-    if model is None or place_of_task(journal, task).described() is None:
+    if model is None or place_of_task(journal, task).describe() is None:
         yield _Empty()
         return
     target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
-    with Writer.start(target, task_id=task.id, told=warn) as writer:
+    with StoreProcess.start(target, task_id=task.id, told=warn) as writer:
         for warning in writer.opened().warnings:
             warn(warning)
         yield writer
@@ -153,7 +153,7 @@ class _Empty:
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:  # noqa: ARG002
         return Comparison(verdicts=[Verdict.NEW] * len(ids), stale_keys=[()] * len(ids))
 
-    def leftovers(self, parts: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:  # noqa: ARG002
+    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:  # noqa: ARG002
         return {}
 
 

@@ -19,7 +19,7 @@ from upsert_cli.load.request import IfRunning, LoadRequest
 from upsert_cli.load.resources import place_of_task, sources_of
 from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.item import START, Position
-from upsert_cli.store.chroma.place import Place
+from upsert_cli.store.locations import Location
 
 WAIT_STEP = 0.5  # seconds between two tries while another process runs the task
 
@@ -139,7 +139,7 @@ def restart_task(
         return _ready(ready, claim, held)
 
 
-def in_use(place: Place, task: Task) -> TargetInUse | None:
+def in_use(place: Location, task: Task) -> TargetInUse | None:
     """Return the error if another process holds a task's target; the load waits for the last write of a dead one."""
     holder = place.holder()
     return None if holder is None or holder.task_id == task.id or holder.is_orphan() else place.in_use(holder)
@@ -245,12 +245,13 @@ def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -
     )
 
 
-def _require_target(place: Place, task: Task) -> None:
+def _require_target(place: Location, task: Task) -> None:
     """Check before a task is set back that it could run, so that a done task does not end as refused."""
     if (error := in_use(place, task)) is not None:
         raise error
-    if place.holder() is None:  # otherwise a dead runner's last write is in flight, and the load waits for it
-        place.require_alone()
+    # A holder is a dead runner whose last write is in flight; the load waits for it.
+    if place.upkeep is not None and place.holder() is None:
+        place.upkeep.require_alone()
 
 
 def _refuse_unread(task: Task, claim: Claim) -> None:

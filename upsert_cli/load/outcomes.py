@@ -126,7 +126,7 @@ class Outcomes:
         self._unfinished = fates if batch.goes_on else {}
         done = {} if batch.goes_on else fates
         kept = [one for one in done if done[one].reject is None]
-        leftovers = {one: comparison.leftovers[one] for one in kept if one in comparison.leftovers}
+        leftovers = {one: comparison.stale_chunks[one] for one in kept if one in comparison.stale_chunks}
         rejects = [*batch.rejects, *(fate.reject for fate in done.values() if fate.reject is not None)]
         loaded = {one: RowResult(done[one].row, done[one].name(has_leftovers=one in leftovers)) for one in kept}
         counted = Counter(one.counted_as for one in loaded.values())

@@ -11,8 +11,8 @@ from queue import SimpleQueue
 from upsert_cli.load.write import Written, write_batch
 from upsert_cli.pipeline.batches import Batch
 from upsert_cli.pipeline.embedded_batch import Embedded
-from upsert_cli.store.process import POLL_SECONDS
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.spawn import POLL_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Overlap:
     """The batches that are being written, each by a writer of its own, in a thread of its own."""
 
     def __init__(
-        self, writers: Sequence[Writer], *, embed: Callable[[Batch], Embedded], between: Callable[[], None]
+        self, writers: Sequence[StoreProcess], *, embed: Callable[[Batch], Embedded], between: Callable[[], None]
     ) -> None:
         """Begins nothing yet.
 
@@ -44,7 +44,7 @@ class Overlap:
         self._between = between
         self._writers = writers
         self._room = len(writers)
-        self._free: SimpleQueue[Writer] = SimpleQueue()
+        self._free: SimpleQueue[StoreProcess] = SimpleQueue()
         for writer in writers:
             self._free.put(writer)
         self._threads = ThreadPoolExecutor(len(writers), thread_name_prefix="writing")

@@ -34,7 +34,7 @@ class LoadRequest:
     """Sources as typed; `-` is standard input."""
 
     chroma: str
-    """The target, as `address.place_named` spells it."""
+    """The target, as `locations.canonical_target` spells it."""
 
     collection: str
     model: str

@@ -22,9 +22,9 @@ from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.prefetch import run_ahead
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.leasing import ENDING_SECONDS
-from upsert_cli.store.chroma.place import Place, place_at
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.leasing import ENDING_SECONDS
+from upsert_cli.store.locations import Location, location_at
+from upsert_cli.store.process import StoreProcess
 
 
 def model_of(name: str, options: LoadOptions, *, report: Callable[[str], None] | None = None) -> Model:
@@ -50,10 +50,10 @@ def sources_of(task: Task) -> list[Source]:
     return [Source.from_json(value, retry_for=retry_for) for value in task.inputs]
 
 
-def place_of_task(journal: Journal, task: Task) -> Place:
+def place_of_task(journal: Journal, task: Task) -> Location:
     """Returns where the collection of a task is."""
     retry_for = task.options.retry_for
-    return place_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
+    return location_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
 
 
 def recipe_of(options: LoadOptions, model: Model) -> Recipe:
@@ -100,7 +100,7 @@ def start_writer(
     report: Callable[[str], None],
     told: Callable[[str], None],
     wait: Callable[[], None],
-) -> Writer:
+) -> StoreProcess:
     """Starts the process that writes to a task's collection.
 
     Args:
@@ -121,7 +121,7 @@ def start_writer(
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:
         report(f"waiting for {task.chroma}, which is in use by {holder}")
-    return Writer.start(
+    return StoreProcess.start(
         target_of(journal, task, model),
         task_id=task.id,
         rows=rows,

@@ -42,7 +42,7 @@ from upsert_cli.load.waiting import Lookout
 from upsert_cli.load.write import delete_stale_chunks
 from upsert_cli.sources.item import Position
 from upsert_cli.store.base import Opened
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.process import StoreProcess
 
 
 def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, wait_until: float = -math.inf) -> Task:
@@ -168,7 +168,7 @@ class _Attempt:
         self._check_sources()
         self._committer.check_complete()
 
-    def _open(self, writer: Writer) -> tuple[Opened, OrphanDeletion | None]:
+    def _open(self, writer: StoreProcess) -> tuple[Opened, OrphanDeletion | None]:
         """Waits until the collection is open, and returns what is to be deleted of it in the end as well."""
         with self._progress.busy("opening"):
             opened = writer.opened()
@@ -179,7 +179,7 @@ class _Attempt:
         return opened, deletion
 
     def _load(
-        self, model: Model, recipe: Recipe, writer: Writer, only: Iterator[tuple[str, int]] | None
+        self, model: Model, recipe: Recipe, writer: StoreProcess, only: Iterator[tuple[str, int]] | None
     ) -> OrphanDeletion | None:
         with self._progress.busy("opening"):
             leased = writer.leased()
@@ -233,7 +233,7 @@ class _Attempt:
                 wait=self._lookout.wait,
             )
 
-    def _prepare_deletion(self, writer: Writer, *, is_empty: bool) -> OrphanDeletion | None:
+    def _prepare_deletion(self, writer: StoreProcess, *, is_empty: bool) -> OrphanDeletion | None:
         """Finds out what is to be deleted, before anything is written."""
         if not self._options.delete_missing:
             return None
@@ -243,7 +243,7 @@ class _Attempt:
             deletion.prepare(self._committer, writer, is_empty=is_empty, context=self._context)
         return deletion
 
-    def _delete(self, deletion: OrphanDeletion, writer: Writer) -> None:
+    def _delete(self, deletion: OrphanDeletion, writer: StoreProcess) -> None:
         for block in deletion.due(self._committer, context=self._context):
             self._progress.stage = "deleting"
             self._progress.counts = self._committer.checkpoint.counts
@@ -292,7 +292,7 @@ class _Attempt:
                 raise SourceCutShort(name=source.name, how=change, task_id=self._task.id)
             self._observer.noted(f"{source.name} changed while it was being read ({change}); load it again")
 
-    def _helpers(self, writer: Writer, stack: ExitStack) -> list[Writer]:
+    def _helpers(self, writer: StoreProcess, stack: ExitStack) -> list[StoreProcess]:
         """Starts the other writers of a load into a server; the first one has the lease, and made the collection."""
         count = self._options.writers - 1 if self._is_shared else 0
         return [stack.enter_context(writer.helper(told=self._lookout.say)) for _ in range(count)]

@@ -24,7 +24,7 @@ from upsert_cli.pipeline.prefetch import STEP, StreamEnded, run_ahead
 from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
 from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import Leased
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.process import StoreProcess
 
 RUN_AHEAD = 1  # batches that wait between two stages; bounds memory, and more gains nothing
 UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
@@ -58,7 +58,7 @@ class Stages:
         rejected: Callable[[], Iterator[Rejected]],
         model: Model,
         recipe: Recipe,
-        writer: Writer,
+        writer: StoreProcess,
         wait: Callable[[], None],
         leased: Leased | None = None,
         load: Callable[[], Embedder] | None = None,

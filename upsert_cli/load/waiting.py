@@ -11,7 +11,7 @@ from upsert_cli.context import Progress
 from upsert_cli.errors import Interrupted
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.stop import Stopping
-from upsert_cli.store.writer import LAST_WRITE_SECONDS
+from upsert_cli.store.process import LAST_WRITE_SECONDS
 
 PULSE_SECONDS = 0.1  # seconds between two looks at the progress
 

@@ -13,7 +13,7 @@ from upsert_cli.pipeline.batches import Batch
 from upsert_cli.pipeline.embedded_batch import Embedded
 from upsert_cli.sources.item import Reject
 from upsert_cli.store.base import RecordRef
-from upsert_cli.store.writer import CALL_ROWS, Writer
+from upsert_cli.store.process import CALL_ROWS, StoreProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class Written:
 
 def write_batch(
     embedded: Embedded,
-    writer: Writer,
+    writer: StoreProcess,
     *,
     embed: Callable[[Batch], Embedded],
     between: Callable[[], None] = lambda: None,
@@ -62,7 +62,7 @@ def embedded_instead(written: Sequence[Written]) -> int:
     return len(set().union(*others) - first)
 
 
-def _write(embedded: Embedded, writer: Writer, between: Callable[[], None]) -> list[Reject]:
+def _write(embedded: Embedded, writer: StoreProcess, between: Callable[[], None]) -> list[Reject]:
     upserts, updates = embedded.upserts(), embedded.updates()
     if not upserts.ids and not updates.ids:
         return []
@@ -75,7 +75,7 @@ def _write(embedded: Embedded, writer: Writer, between: Callable[[], None]) -> l
 
 
 def delete_stale_chunks(
-    stale: Sequence[RecordRef], writer: Writer, *, between: Callable[[], None] = lambda: None
+    stale: Sequence[RecordRef], writer: StoreProcess, *, between: Callable[[], None] = lambda: None
 ) -> None:
     """Deletes what items have no longer, once all that they have is written: at no moment is an item gone.
 

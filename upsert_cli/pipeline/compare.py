@@ -33,7 +33,7 @@ class ComparableStore(Protocol):
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
         """Tells what has to be done about each document."""
 
-    def leftovers(self, parts: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
+    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Tells which records some items have no longer."""
 
 
@@ -96,8 +96,8 @@ def compare_batches(
         if rejects:
             plan = _without(plan, rejects)
         taken = next(iter(rejects.values()), taken) if batch.goes_on else None
-        leftovers = collection.leftovers(present_chunks(plan.batch.documents), average=average)
-        yield replace(plan, comparison=replace(plan.comparison, leftovers=leftovers)) if leftovers else plan
+        stale = collection.find_stale_chunks(present_chunks(plan.batch.documents), average=average)
+        yield replace(plan, comparison=replace(plan.comparison, stale_chunks=stale)) if stale else plan
 
 
 def compared(documents: Sequence[Document], collection: ComparableStore) -> Comparison:

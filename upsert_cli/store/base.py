@@ -1,11 +1,11 @@
-"""What is said about records between the stages and the writer's process."""
+"""A store and what is said about its records; nothing here knows Chroma."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from upsert_cli.retry import RETRY_FOR
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The collection to load into, and the model to load it with."""
+    """The collection to open, and the model whose vectors it holds."""
 
     path: str
-    """The folder of a local Chroma, absolute, or the address of a server, as `address.place_named` spells them."""
+    """The absolute path of a local folder, or the address of a server, as `locations.canonical_target` spells it."""
 
     collection: str
     model: str
@@ -33,108 +33,112 @@ class Target:
     """Whether the model is the one of Chroma's own default embedding function."""
 
     as_found: bool = False
-    """Whether the collection has to be there and is taken as it is: for a full look instead of the usual glance."""
+    """Whether the collection has to exist and is taken as it is: for a full check instead of the usual glance."""
 
     beside_others: bool = False
-    """Whether it is only read, while a load may be writing to it: no lease is taken, and nothing is changed.
+    """Whether it is only read while a load may be writing to it: no lease is taken, and nothing is changed.
 
-    On a server also for the further writers of a load, of which the first has the lease.
+    Also for the further writers of a load into a server, since the first one has the lease.
     """
 
     reads_only: bool = False
     """Whether nothing is written: the settings stay as they are, and a read-only folder is good enough."""
 
     examined: bool = False
-    """Whether every record is read with its vector, so that an index that lacks some is no obstacle."""
+    """Whether every record will be read with its vector, so that an index that lacks some is no obstacle."""
 
     leases: str = ""
-    """The folder with what keeps two of our loads out of one collection on a server; the journal's."""
+    """The folder, in the journal, for the leases on collections of servers."""
 
     retry_for: float = RETRY_FOR
-    """Seconds for which a request that a server fails on is made again."""
+    """How long to keep retrying failed server requests, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leased:
-    """A place that nobody else writes to now; the collection is about to be opened."""
+    """A location that nobody else writes to now; the collection is about to be opened."""
 
     empty: bool
-    """Whether the collection holds nothing yet, as far as can be told before that."""
+    """Whether the collection certainly holds nothing yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """A collection that is ready to be written."""
+    """A collection that is open."""
 
     created: bool
     count: int
     """Records in it."""
 
     max_batch: int
-    """Rows a call."""
+    """Rows per call."""
 
     warnings: tuple[str, ...]
 
     unclean: bool
-    """Whether the last one who wrote here did not end in order; the index was looked through then."""
+    """Whether the last writer did not end in order; the index was then checked more closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """What is wrong with a run of records, each id with one line of reason."""
+class CollectionInfo:
+    """What a collection says about itself."""
+
+    name: str
+    dimension: int | None
+    """Of its vectors; None while it is empty."""
+
+    model: str | None
+    """The model in the stamp that this tool leaves; None without a stamp. The next two come from there as well."""
+
+    stamped_dimension: int | None
+    max_tokens: int | None
+
+    default_function: bool
+    """Whether its embedding function is the one that our default model equals."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRecords:
+    """What is wrong with a range of records, each id with one line of reason."""
 
     rows: int
-    """Records that were looked at."""
+    """Records that were read."""
 
     unreadable: dict[str, str]
-    """Their vector or document is missing or no good."""
+    """Their vector or document is missing or not valid."""
 
     different: dict[str, str]
     """They do not hold what their hash says."""
 
     unreachable: dict[str, str]
-    """A query by their own vector does not find it."""
+    """A query by their own vector does not find them."""
 
     asked: int
     """Records that were looked for by a query."""
 
 
-class Stored(NamedTuple):
-    """A record as it is stored, but for its vector."""
+class Record(NamedTuple):
+    """A stored record without its vector."""
 
     id: str
     text: str | None
     metadata: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionInfo:
-    """A collection among those of its place."""
-
-    name: str
-    records: int
-    dimension: int | None
-    """Of its vectors; None while it is empty."""
-
-    metadata: dict[str, Any]
-    function: str
-    """The name of its embedding function, or ""."""
-
-
 class RecordRef(NamedTuple):
-    """A record that may be deleted: of a scope, or of an item that has it no longer."""
+    """A record that may be deleted: one of a scope, or a stale chunk."""
 
     id: str
     hash: str
-    """Its `upsert_hash`, which changes with anything of the record."""
+    """Its `upsert_hash`, which changes with anything in the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordRefPage:
-    """The records of a scope among a run of records."""
+    """The records of a scope within a range of records."""
 
     rows: int
-    """Records that were looked at."""
+    """Records that were read."""
 
     members: list[RecordRef]
 
@@ -149,12 +153,12 @@ class QueryHit(NamedTuple):
 
 
 class Verdict(enum.IntEnum):
-    """What a document is to the collection."""
+    """How a document compares with the collection."""
 
     NEW = 0
 
     TEXT = 1
-    """Its text changed, or cannot be told: embed and upsert."""
+    """Its text changed, or that cannot be told: embed and upsert."""
 
     METADATA = 2
     """Only its metadata changed: update."""
@@ -162,7 +166,7 @@ class Verdict(enum.IntEnum):
     UNCHANGED = 3
 
     TAKEN = 4
-    """Its id is the one of another item's part, or, for a part, of an item as a whole."""
+    """Its id belongs to a chunk of another item or, for a chunk, to an item stored as one record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,8 +178,8 @@ class Comparison:
     stale_keys: list[tuple[str, ...]]
     """Per document, the metadata keys that its record has and the document has not."""
 
-    leftovers: Mapping[str, Sequence[RecordRef]] = field(default_factory=dict)
-    """By item, the records that are of it and that it has no longer: parts, or a whole that is split now."""
+    stale_chunks: Mapping[str, Sequence[RecordRef]] = field(default_factory=dict)
+    """By item, the records that are no longer part of it: chunks, or the whole item if it is split now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,25 +189,101 @@ class WriteBatch:
     ids: list[str]
 
     texts: list[str]
-    """Not looked at where only metadata is updated."""
+    """Ignored where only metadata is updated."""
 
     metadatas: list[dict[str, Any]]
-    """A value of None takes the key away."""
+    """A value of None removes the key."""
 
     vectors: Vectors | None
     """Float32, `(len(ids), dimension)`; None updates the metadata alone."""
 
-    def size_of(self, places: Sequence[int]) -> int:
-        """Returns the characters of all strings in some of the rows."""
-        texts = sum(len(self.texts[place]) for place in places) if self.vectors is not None else 0
-        values = (value for place in places for value in self.metadatas[place].values())
+    def characters(self, rows: Sequence[int]) -> int:
+        """Return the number of characters in all strings of some rows."""
+        texts = sum(len(self.texts[row]) for row in rows) if self.vectors is not None else 0
+        values = (value for row in rows for value in self.metadatas[row].values())
         return texts + sum(len(value) for value in values if isinstance(value, str))
 
-    def take(self, places: Sequence[int]) -> WriteBatch:
-        """Returns some of the rows."""
+    def take(self, rows: Sequence[int]) -> WriteBatch:
+        """Return a batch of some of the rows."""
         return WriteBatch(
-            ids=[self.ids[place] for place in places],
-            texts=[self.texts[place] for place in places] if self.vectors is not None else [],
-            metadatas=[self.metadatas[place] for place in places],
-            vectors=self.vectors[list(places)] if self.vectors is not None else None,
+            ids=[self.ids[row] for row in rows],
+            texts=[self.texts[row] for row in rows] if self.vectors is not None else [],
+            metadatas=[self.metadatas[row] for row in rows],
+            vectors=self.vectors[list(rows)] if self.vectors is not None else None,
         )
+
+
+class Store(Protocol):
+    """A collection that is open."""
+
+    def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
+        """Compare documents with their records.
+
+        Args:
+            ids: Of the documents.
+            hashes: Their `upsert_hash`, `<text>.<metadata>`.
+            keys: The keys of their metadata.
+        """
+
+    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
+        """Return, by item, the records that are no longer part of it, the last chunk first.
+
+        Args:
+            chunks: How many chunks each item has now; 0 for one that is a single record.
+            average: Whether split items have a record with the mean of their chunks.
+        """
+
+    def write(self, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
+        """Write all rows except those that are at fault themselves.
+
+        Args:
+            upserts: Records that are new or whose text changed.
+            updates: Records of which only the metadata changed.
+
+        Returns:
+            The id of each row that was not written, and one line of reason.
+
+        Raises:
+            DiskFull: There is no room for them; nothing was written.
+            UpsertCliError: The store failed and no row is to blame; some rows may be written.
+        """
+
+    def delete(self, members: Sequence[RecordRef]) -> list[str]:
+        """Delete records, and return the ids of those that changed since they were found and were left alone.
+
+        A record that is gone already counts as deleted, since the answer to a first try may have been lost.
+        """
+
+    def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
+        """Return the records with these ids, or `rows` records from number `start` on."""
+
+    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
+        """Return the records of a scope among `rows` records from number `start` on, or among fewer."""
+
+    def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
+        """Read `rows` records back from number `start` on, or fewer, with their vectors.
+
+        Args:
+            start: Number of the first record.
+            rows: Records to read.
+            every: Which records have to find themselves by a query: each one whose number is divisible by this.
+            identity: The model's, which is part of the hashes; None if the records have none.
+        """
+
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+        """Return the records nearest to a vector, the nearest first.
+
+        Args:
+            vector: Float32, `(1, dimension)`.
+            rows: Records to return at most.
+            where: A filter on the metadata; None for all records.
+
+        Raises:
+            UsageFault: The store does not understand the filter.
+        """
+
+    def close(self) -> None:
+        """Flush the index, so that the next reader opens it at once, and close the collection."""
+
+    def abandon(self) -> None:
+        """Close the collection without a flush; everything written is safe, but the next reader opens it slowly."""

@@ -14,19 +14,17 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.locks import Holder, Lease, LeaseHeld
-from upsert_cli.store.base import Leased, Target
-from upsert_cli.store.chroma.folder import unusable
-from upsert_cli.store.chroma.leasing import await_orphan, take_lease
-from upsert_cli.store.chroma.place import Place
-from upsert_cli.store.chroma.records import ChromaCollection
-from upsert_cli.store.chroma.unfinished import UnfinishedWork
+from upsert_cli.store.base import Leased, Store, Target
+from upsert_cli.store.folder import unusable
+from upsert_cli.store.leasing import Ledger, await_orphan, take_lease
+from upsert_cli.store.locations import Location, Upkeep
 from upsert_cli.store.requests import Close, Request, Told
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
@@ -37,7 +35,7 @@ class Start:
     """The first message: what to open, and how."""
 
     target: Target
-    place: Place
+    location: Location
     """Where it is, and what lets us in."""
 
     task_id: str | None
@@ -93,84 +91,84 @@ def serve(connection: Connection, start: Start) -> None:
 
 
 def _work(connection: Connection, start: Start) -> Answer:
-    place, target = start.place, start.target
-    place.enter()
-    if place.is_shared:
+    location, target = start.location, start.target
+    location.enter()
+    upkeep = location.upkeep
+    if upkeep is None:
         _end_with(connection)
-    if target.reads_only and (copied := place.readable_copy()) is not None:
+    elif target.reads_only and (copied := upkeep.readable_copy()) is not None:
         return _work_on_copy(connection, start, copied)
     if target.beside_others:
-        _await_writer(connection, place)
-        return _read(connection, start, place)
-    this = Holder.this_process(start.task_id, parent=start.parent)
-    with _take_lease(connection, start, this) as lease:
-        before = lease.before or replace(this, clean=True)
-        ledger = UnfinishedWork(lease, replace(this, owed=before.owed), target.collection)
+        if upkeep is not None:
+            _await_writer(connection, upkeep)
+        return _read(connection, start, location)
+    holder = Holder.this_process(start.task_id, parent=start.parent)
+    with _take_lease(connection, start, holder) as lease:
+        ledger = Ledger(lease, holder, target.collection)
         try:
-            if not target.reads_only or place.reading_flushes():
-                place.require_alone(parent=start.parent)
-            else:
-                place.probe()
-            _send(connection, Answer(value=Leased(empty=_is_empty(place))))
+            if upkeep is not None:
+                if not target.reads_only or upkeep.reading_flushes():
+                    upkeep.require_alone(parent=start.parent)
+                else:
+                    upkeep.probe()
+            _send(connection, Answer(value=Leased(empty=_is_empty(location))))
             if target.reads_only:
-                answer = _read(connection, start, place)
-                ledger.close(clean=before.clean)
+                answer = _read(connection, start, location)
+                ledger.close(clean=ledger.was_clean)
                 return answer
-            records, opened = ChromaCollection.open(
+            store, opened = location.open(
                 target,
-                place,
-                unclean=not before.clean,
+                unclean=not ledger.was_clean,
                 rows=start.rows,
-                owed=ledger.owed,
-                owe=ledger.write_down,
-                told=lambda message: _send(connection, Told(message=message)),
+                ledger=ledger,
+                notify=lambda message: _send(connection, Told(message=message)),
             )
         except BaseException:
-            ledger.close(clean=before.clean)  # nothing was written
+            ledger.close(clean=ledger.was_clean)  # nothing was written
             raise
         try:
             _send(connection, Answer(value=opened))
-            _answer_requests(connection, records)
+            _answer_requests(connection, store)
         except BaseException:
-            records.abandon()
+            store.abandon()
             raise
-        records.close()
+        store.close()
         ledger.close(clean=True)
     return Answer()
 
 
-def _is_empty(place: Place) -> bool:
-    """Tells whether a collection is still to be made, or never had a record; of a server's that is not known yet."""
-    return not place.is_shared and ((found := place.described()) is None or found[1] is None)
+def _is_empty(location: Location) -> bool:
+    """Tell whether a collection does not exist, or never had a record; that is not yet known for a server's."""
+    return not location.is_shared and ((info := location.describe()) is None or info.dimension is None)
 
 
-def _work_on_copy(connection: Connection, start: Start, copied: AbstractContextManager[Place]) -> Answer:
-    """Answers requests from a copy of a folder that cannot be written, since Chroma only opens what it can write."""
+def _work_on_copy(connection: Connection, start: Start, copied: AbstractContextManager[Location]) -> Answer:
+    """Answer requests from a copy of a folder that cannot be written to, since Chroma only opens what it can write."""
     if not start.target.beside_others:
-        holder = await_orphan(start.place.holder, lambda: _check_parent(connection))
+        holder = await_orphan(start.location.holder, lambda: _check_parent(connection))
         if holder is not None:
-            raise start.place.in_use(holder)
-    with copied as place:
-        return _read(connection, start, place)
+            raise start.location.in_use(holder)
+    with copied as location:
+        return _read(connection, start, location)
 
 
-def _read(connection: Connection, start: Start, place: Place) -> Answer:
-    """Answers requests that only read."""
-    records, opened = ChromaCollection.open(start.target, place)
+def _read(connection: Connection, start: Start, location: Location) -> Answer:
+    """Answer requests that only read."""
+    store, opened = location.open(start.target)
     try:
         _send(connection, Answer(value=opened))
-        _answer_requests(connection, records)
+        _answer_requests(connection, store)
     finally:
-        records.abandon()
+        store.abandon()
     return Answer()
 
 
-def _await_writer(connection: Connection, place: Place) -> None:
+def _await_writer(connection: Connection, upkeep: Upkeep) -> None:
     """Waits for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
     until = time.monotonic() + READ_SECONDS
     while True:
         try:
-            place.probe()
+            upkeep.probe()
         except TargetBusy:
             if time.monotonic() >= until:
                 raise
@@ -199,13 +197,13 @@ def _end_with(connection: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _answer_requests(connection: Connection, records: ChromaCollection) -> None:
+def _answer_requests(connection: Connection, store: Store) -> None:
     while True:
         request = _receive(connection)
         if isinstance(request, Close):
             return
         try:
-            answer = Answer(value=request.carry_out(records))
+            answer = Answer(value=request.carry_out(store))
         except BaseException as error:  # noqa: BLE001  # as above
             answer = Answer(error=_portable(error))
         del request  # a batch's memory is not kept while waiting for the next one
@@ -215,18 +213,18 @@ def _answer_requests(connection: Connection, records: ChromaCollection) -> None:
 def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
     told = False
 
-    def look_around(other: Holder) -> None:
+    def check(other: Holder) -> None:
         nonlocal told
         _check_parent(connection)
         if not (told or start.lease_timeout):  # else the parent has said so
             _send(connection, Told(message=f"waiting for the last write of {other}, whose command has died"))
             told = True
 
-    path = start.place.lease_path()
+    path = start.location.lease_path()
     try:
-        return take_lease(path, holder, timeout=start.lease_timeout, look_around=look_around)
+        return take_lease(path, holder, timeout=start.lease_timeout, check=check)
     except LeaseHeld as error:
-        raise start.place.in_use(error.holder) from error
+        raise start.location.in_use(error.holder) from error
     except OSError as error:
         raise unusable(path, error) from error
 

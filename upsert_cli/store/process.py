@@ -1,164 +1,261 @@
-"""A process of this program that answers requests through a pipe, and that no signal to its parent reaches.
+"""A collection that is open for writing in another process: each call is a request to it.
 
-It is spawned by hand, not by `multiprocessing`, which would import the parent's main module again, start one more
-process to track resources, and join the child at exit however long that takes.
+Chroma's engine holds the interpreter's lock for the whole of a write, may take seconds, and can end in a segmentation
+fault on a damaged index. In a process of its own it overlaps with embedding, and its death is an error message.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import IO
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from upsert_cli.redaction import without_secrets
-from upsert_cli.store.child import Answer, Start
-from upsert_cli.store.requests import Request, Told
+from upsert_cli.bisect import failing_rows
+from upsert_cli.errors import LocksUnsupported
+from upsert_cli.store import child
+from upsert_cli.store.base import (
+    CheckedRecords,
+    Comparison,
+    Leased,
+    Opened,
+    QueryHit,
+    Record,
+    RecordRef,
+    RecordRefPage,
+    Target,
+    WriteBatch,
+)
+from upsert_cli.store.locations import location_of
+from upsert_cli.store.requests import Compare, Delete, Fetch, FindLeftovers, Members, Query, ReadBack, Work, Write
+from upsert_cli.store.spawn import ProcessDied
+from upsert_cli.store.supervisor import TRIES, TRIES_ALONE, Supervisor
 
-POLL_SECONDS = 0.05  # seconds; the longest that a waiting caller does not look around
-EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say
-BLOCKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
-CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGRATIONS", "MIGRATIONS_HASH_ALGORITHM"}
-_PROGRAM = "from upsert_cli.store.child import main; main()"
-# For glibc's allocator. Blocks of 1 MiB go back when they are freed, and Chroma's many threads share one arena: with an
-# arena for each, what a write left in one is of no use to the next (measured over 36,000 first upserts: 1.8 in place of
-# 2.6 KB a row, and 50 MB less from the start, for 5 % of the process's CPU).
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
+if TYPE_CHECKING:
+    from upsert_cli.store.base import Vectors
 
+Result = TypeVar("Result")
 
-class ProcessDied(Exception):
-    """Raised when the process ended before it answered."""
-
-    def __init__(self, status: int) -> None:
-        """Takes the status as `Popen` has it: negative for a signal."""
-        super().__init__(status)
-        self.status = status
-
-    def __str__(self) -> str:
-        with suppress(ValueError):
-            return signal.Signals(-self.status).name
-        return f"exit code {self.status}"
+CALL_ROWS = 512  # rows a request, which nothing interrupts: 3.6 s of CPU where all replace others, else 1.3 s
+MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
+LAST_WRITE_SECONDS = 3.0  # seconds to wait for the process at an early end; CI systems grant 7.5 s in all
 
 
-class Process:
-    """The process, from its start to its end."""
+class StoreProcess:
+    """A collection that is open for writing in another process.
 
-    def __init__(self, start: Start, *, verbose: bool, told: Callable[[str], None]) -> None:
-        """Starts the process without waiting for anything; its first answer is to `start`.
+    Calls may come from several threads; one at a time is carried out. A call that waits on the main thread calls the
+    `wait` hook meanwhile. If the hook raises while an answer is due, the writer is abandoned: what is being written or
+    flushed is finished, but nobody learns of it.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        """Starts nothing yet; use `start`."""
+        self._supervisor = supervisor
+        self.seconds = {"comparing": 0.0, "writing": 0.0}
+        """Wall seconds that the process was busy with calls of a kind; callers' waiting for their turn is none."""
+
+    def __enter__(self) -> StoreProcess:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        """Hangs up on the process where anything went wrong."""
+        if kind is not None:
+            self.abandon()
+            self.await_end(LAST_WRITE_SECONDS)
+
+    @classmethod
+    def start(
+        cls,
+        target: Target,
+        *,
+        task_id: str | None = None,
+        rows: int | None = None,
+        verbose: bool = False,
+        lease_timeout: float = 0.0,
+        wait: Callable[[], None] = lambda: None,
+        told: Callable[[str], None] = lambda _: None,
+        serve: child.Serve = child.serve,
+    ) -> StoreProcess:
+        """Starts the process and returns at once; `opened` waits for it.
 
         Args:
-            start: What it is to do.
-            verbose: Whether it may write to standard error.
-            told: Hears what it says between its answers.
-        """
-        ours, theirs = socket.socketpair()
-        with theirs, _blocked_signals():
-            self._popen = subprocess.Popen(
-                # -P: the working folder is the user's, and a `queue.py` in it is none of our business.
-                [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE if verbose else subprocess.DEVNULL,
-                env=_environment(),
-            )
-        self.pid = self._popen.pid
-        if self._popen.stderr is not None:
-            threading.Thread(target=_pass_on, args=(self._popen.stderr,), name="stderr", daemon=True).start()
-        self._connection = Connection(ours.detach())
-        self._hung_up = False
-        self._told = told
-        with suppress(OSError):  # if it is dead already, that shows when its answer is waited for
-            self._connection.send(start)
-
-    def ask(self, request: Request, wait: Callable[[], None]) -> Answer:
-        """Sends a request, to a process that has answered all before, and waits for its answer.
+            target: What to open.
+            task_id: Told to others who want the folder.
+            rows: How many are going to be written at most; None: not known.
+            verbose: Whether the process may write to standard error.
+            lease_timeout: Seconds to wait for another holder of the folder.
+            wait: Called every `POLL_SECONDS` or so while the main thread waits; may raise to give up.
+            told: Hears, in the thread of the caller, what is tried again.
+            serve: What the process does; a function that can be imported.
 
         Raises:
-            Died: It ended.
-            BaseException: Whatever `wait` raised; an answer may still be on its way.
+            LocksUnsupported: The system cannot keep signals and other writers away.
         """
-        try:
-            self._connection.send(request)
-        except OSError as error:
-            raise self._death(wait) from error
-        return self.receive(wait)
+        if not hasattr(signal, "pthread_sigmask"):
+            raise LocksUnsupported(path=target.path)
+        start = child.Start(
+            target=target,
+            location=location_of(target),
+            task_id=task_id,
+            rows=rows,
+            lease_timeout=lease_timeout,
+            serve=serve,
+        )
+        supervisor = Supervisor(start, verbose=verbose, wait=wait, told=told)
+        supervisor.spawn()
+        return cls(supervisor)
 
-    def receive(self, wait: Callable[[], None]) -> Answer:
-        """Waits for an answer, and calls `wait` meanwhile."""
-        while True:
+    def helper(self, *, told: Callable[[str], None]) -> StoreProcess:
+        """Starts another writer to the same collection on a server; this one is open, has the lease and outlives it."""
+        return StoreProcess(self._supervisor.helper(told=told))
+
+    @property
+    def pid(self) -> int | None:
+        """The process that writes now, if there is one."""
+        return self._supervisor.pid
+
+    def leased(self) -> Leased:
+        """Waits until the folder is this writer's alone; to open the collection then takes a moment more.
+
+        Raises:
+            TargetInUse: Another upsert-cli has the folder.
+            TargetBusy: Another program writes to it.
+            UpsertCliError: Whatever else keeps the process from getting so far.
+        """
+        with self._supervisor.turn():
+            return self._supervisor.leased()
+
+    def opened(self) -> Opened:
+        """Waits until the collection is open, and tells what it is like.
+
+        Raises:
+            TargetInUse: Another upsert-cli has the folder.
+            TargetBusy: Another program writes to it.
+            TargetDamaged: The index cannot be read, or reading it ends the process.
+            UpsertCliError: Whatever else keeps Chroma from opening it.
+        """
+        with self._supervisor.turn():
+            return self._supervisor.opened()
+
+    def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
+        """Tells what has to be done about each document; see `Records.compare`."""
+        with self._supervisor.turn(), self._timed("comparing"):
+            return self._supervisor.ask(Compare(ids=ids, hashes=hashes, keys=keys))
+
+    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
+        """Returns the records that some items have no longer; see `Records.leftovers`."""
+        with self._supervisor.turn(), self._timed("comparing"):
+            return self._supervisor.ask(FindLeftovers(parts=chunks, average=average))
+
+    def write(
+        self, upserts: WriteBatch, updates: WriteBatch, *, between: Callable[[], None] = lambda: None
+    ) -> list[tuple[str, str]]:
+        """Writes all rows but those that are at fault themselves, as `Records.write` does.
+
+        A row that ends the process is found by halving, and is at fault as well.
+
+        Args:
+            upserts: Records that are new or whose text changed.
+            updates: Records of which only the metadata changed.
+            between: Called after each `CALL_ROWS` rows but the last; may raise to leave the others unwritten.
+        """
+        updates = replace(updates, texts=[])
+        places = range(len(upserts.ids) + len(updates.ids))
+        refused: list[tuple[str, str]] = []
+        with self._supervisor.turn(), self._timed("writing"):
+            for start in range(0, len(places), CALL_ROWS):
+                if start:
+                    between()
+                refused += self._write_part(_part_of(upserts, updates, places[start : start + CALL_ROWS]))
+        return refused
+
+    def _write_part(self, rows: Write) -> list[tuple[str, str]]:
+        ids = [*rows.upserts.ids, *rows.updates.ids]
+        refused: list[tuple[str, str]] = []
+        most = self._supervisor.deaths + MAX_DEATHS
+
+        def write(part: Sequence[int]) -> None:
+            tries = TRIES if len(part) == len(ids) else TRIES_ALONE if len(part) == 1 else 1
+            refused.extend(self._supervisor.ask(_part_of(rows.upserts, rows.updates, part), tries=tries))
+
+        def may_blame_a_row(error: BaseException) -> bool:
+            return isinstance(error, ProcessDied) and self._supervisor.deaths < most
+
+        failing = failing_rows(range(len(ids)), write, is_data_fault=may_blame_a_row)
+        refused += [(ids[place], f"the process that writes it ends by {death}") for place, death in failing]
+        return refused
+
+    def delete(self, members: Sequence[RecordRef]) -> list[str]:
+        """Deletes at most `CALL_ROWS` records, and returns the ids of those that changed; see `Records.delete`."""
+        with self._supervisor.turn():
+            return self._supervisor.ask(Delete(members=list(members)))
+
+    def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
+        """Returns documents and metadata; see `Records.fetch`."""
+        with self._supervisor.turn():
+            return self._supervisor.ask(Fetch(ids=ids, start=start, rows=rows))
+
+    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
+        """Returns the records of a scope among a run of records; see `Records.members`."""
+        with self._supervisor.turn():
+            return self._supervisor.ask(Members(scope=scope, start=start, rows=rows))
+
+    def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
+        """Tells what is wrong with a run of records; see `Records.read_back`.
+
+        Raises:
+            TargetDamaged: Reading them ends the process, or the index cannot be read at all.
+        """
+        return self._read(ReadBack(start=start, rows=rows, every=every, identity=identity))
+
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+        """Returns the records nearest to a vector; see `Records.query`.
+
+        Raises:
+            TargetDamaged: Reading them ends the process, or the index cannot be read at all.
+        """
+        return self._read(Query(vector=vector, rows=rows, where=where))
+
+    def _read(self, work: Work[Result]) -> Result:
+        """Has something done that reads the index, where a process that dies means that it is damaged."""
+        with self._supervisor.turn():
             try:
-                while not self._connection.poll(POLL_SECONDS):
-                    wait()
-                answer: Answer | Told = self._connection.recv()
-            except (EOFError, ConnectionError) as error:
-                raise self._death(wait) from error
-            if isinstance(answer, Answer):
-                return answer
-            self._told(answer.message)
+                return self._supervisor.ask(work, tries=TRIES_ALONE)
+            except ProcessDied as death:
+                raise self._supervisor.cannot_open(death) from death
 
-    def _death(self, wait: Callable[[], None]) -> ProcessDied:
-        # A process that we hung up on may live for as long as its write takes.
-        return ProcessDied(0 if self._hung_up else self.join(wait))
+    def close(self) -> None:
+        """Flushes the index, and waits for the process to end: the folder is free then."""
+        with self._supervisor.turn():
+            self._supervisor.close()
 
-    def hang_up(self) -> None:
-        """Closes the pipe for both ends, also under the feet of a thread that waits for an answer."""
-        self._hung_up = True
-        with suppress(OSError):
-            end = socket.socket(fileno=os.dup(self._connection.fileno()))
-            with end:
-                end.shutdown(socket.SHUT_RDWR)
+    def abandon(self) -> None:
+        """Hangs up, without waiting: the process finishes the write in flight, does not flush, and ends."""
+        self._supervisor.abandon()
 
     def await_end(self, seconds: float) -> None:
-        """Waits until the process has ended, or until the time is over."""
-        with suppress(subprocess.TimeoutExpired):
-            self._popen.wait(seconds)
+        """Waits a while for an abandoned process, so that the folder is free for whoever comes next."""
+        self._supervisor.await_end(seconds)
 
-    def join(self, wait: Callable[[], None]) -> int:
-        """Waits until the process has ended, and returns its status.
-
-        Raises:
-            TimeoutExpired: It does not.
-        """
-        for _ in range(int(EXIT_SECONDS / POLL_SECONDS)):
-            with suppress(subprocess.TimeoutExpired):
-                return self._popen.wait(POLL_SECONDS)
-            wait()
-        raise subprocess.TimeoutExpired(self._popen.args, EXIT_SECONDS)
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[kind] += time.monotonic() - began
 
 
-def _pass_on(stderr: IO[bytes]) -> None:
-    """Write what the process says to our own standard error, without secrets."""
-    with stderr:
-        for line in stderr:
-            with suppress(OSError, ValueError):  # ours is closed; the process must not block for that
-                sys.stderr.write(without_secrets(line.decode(errors="backslashreplace")))
-
-
-@contextmanager
-def _blocked_signals() -> Iterator[None]:
-    """Blocks signals for what this thread starts meanwhile: a new process inherits what is blocked."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _environment() -> dict[str, str]:
-    environment: dict[str, str] = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().startswith("CHROMA_") and name.upper() not in CHROMA_SETTINGS
-    }
-    # The process finds what this one finds, wherever that was told where to look.
-    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    return ALLOCATOR | environment
+def _part_of(upserts: WriteBatch, updates: WriteBatch, places: Sequence[int]) -> Write:
+    """Returns the request for some rows, counted through both."""
+    border = len(upserts.ids)
+    if len(places) == border + len(updates.ids):
+        return Write(upserts=upserts, updates=updates)
+    return Write(
+        upserts=upserts.take([place for place in places if place < border]),
+        updates=updates.take([place - border for place in places if place >= border]),
+    )

@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from upsert_cli.store.base import Block, Comparison, QueryHit, RecordRef, RecordRefPage, Stored, WriteBatch
+from upsert_cli.store.base import (
+    CheckedRecords,
+    Comparison,
+    QueryHit,
+    Record,
+    RecordRef,
+    RecordRefPage,
+    Store,
+    WriteBatch,
+)
 
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
-    from upsert_cli.store.chroma.records import ChromaCollection
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -18,7 +26,7 @@ Result_co = TypeVar("Result_co", covariant=True)
 class Work(Protocol[Result_co]):
     """What the process does with the records, and answers."""
 
-    def carry_out(self, records: ChromaCollection) -> Result_co:
+    def carry_out(self, records: Store) -> Result_co:
         """Does it, in the process that has the records."""
 
 
@@ -30,7 +38,7 @@ class Compare:
     hashes: list[str]
     keys: list[tuple[str, ...]]
 
-    def carry_out(self, records: ChromaCollection) -> Comparison:
+    def carry_out(self, records: Store) -> Comparison:
         """Returns what `Records.compare` does."""
         return records.compare(self.ids, self.hashes, self.keys)
 
@@ -42,7 +50,7 @@ class Write:
     upserts: WriteBatch
     updates: WriteBatch
 
-    def carry_out(self, records: ChromaCollection) -> list[tuple[str, str]]:
+    def carry_out(self, records: Store) -> list[tuple[str, str]]:
         """Returns what `Records.write` does."""
         return records.write(self.upserts, self.updates)
 
@@ -56,9 +64,9 @@ class ReadBack:
     every: int
     identity: str | None
 
-    def carry_out(self, records: ChromaCollection) -> Block:
+    def carry_out(self, records: Store) -> CheckedRecords:
         """Returns what `Records.read_back` does."""
-        return records.read_back(start=self.start, rows=self.rows, every=self.every, identity=self.identity)
+        return records.check(start=self.start, rows=self.rows, every=self.every, identity=self.identity)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,7 @@ class Fetch:
     start: int
     rows: int
 
-    def carry_out(self, records: ChromaCollection) -> list[Stored]:
+    def carry_out(self, records: Store) -> list[Record]:
         """Returns what `Records.fetch` does."""
         return records.fetch(self.ids, start=self.start, rows=self.rows)
 
@@ -84,7 +92,7 @@ class Query:
     rows: int
     where: dict[str, Any] | None
 
-    def carry_out(self, records: ChromaCollection) -> list[QueryHit]:
+    def carry_out(self, records: Store) -> list[QueryHit]:
         """Returns what `Records.query` does."""
         return records.query(self.vector, rows=self.rows, where=self.where)
 
@@ -97,7 +105,7 @@ class Members:
     start: int
     rows: int
 
-    def carry_out(self, records: ChromaCollection) -> RecordRefPage:
+    def carry_out(self, records: Store) -> RecordRefPage:
         """Returns what `Records.members` does."""
         return records.members(self.scope, start=self.start, rows=self.rows)
 
@@ -109,9 +117,9 @@ class FindLeftovers:
     parts: Mapping[str, int]
     average: bool
 
-    def carry_out(self, records: ChromaCollection) -> dict[str, list[RecordRef]]:
+    def carry_out(self, records: Store) -> dict[str, list[RecordRef]]:
         """Returns what `Records.leftovers` does."""
-        return records.leftovers(self.parts, average=self.average)
+        return records.find_stale_chunks(self.parts, average=self.average)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +128,7 @@ class Delete:
 
     members: list[RecordRef]
 
-    def carry_out(self, records: ChromaCollection) -> list[str]:
+    def carry_out(self, records: Store) -> list[str]:
         """Returns what `Records.delete` does."""
         return records.delete(self.members)
 

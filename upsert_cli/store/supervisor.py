@@ -17,8 +17,8 @@ from upsert_cli.errors import TargetDamaged, UpsertCliError, WriterDied
 from upsert_cli.limits import memory_limit, out_of_memory
 from upsert_cli.store.base import Leased, Opened
 from upsert_cli.store.child import Answer, Start
-from upsert_cli.store.process import POLL_SECONDS, Process, ProcessDied
 from upsert_cli.store.requests import Close, Request, Work
+from upsert_cli.store.spawn import POLL_SECONDS, ChildProcess, ProcessDied
 
 TRIES = 3  # tries of one call; a process that dies is started again in between
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might be by another hand
@@ -27,7 +27,7 @@ _CRASHES = {-getattr(signal, name, 0) for name in ("SIGSEGV", "SIGBUS", "SIGABRT
 Result = TypeVar("Result")
 
 
-class WriterAbandoned(Exception):
+class StoreAbandoned(Exception):
     """Raised by calls on a process that was given up."""
 
 
@@ -47,7 +47,7 @@ class Supervisor:
         self._turn = threading.Lock()  # held by the caller whose request is being carried out
         self._state = threading.Lock()  # held for moments, since `abandon` does not wait for its turn
         self._abandoned = False
-        self._process: Process | None = None
+        self._process: ChildProcess | None = None
         self._leased: Leased | None = None
         self._opened: Opened | None = None
         self._failed_starts = 0  # deaths, one after the other, before the collection was open
@@ -55,7 +55,7 @@ class Supervisor:
         """Of processes that were at work on a request."""
 
     def helper(self, *, told: Callable[[str], None]) -> Supervisor:
-        """Starts another process for the same collection on a server; see `Writer.helper`."""
+        """Starts another process for the same collection on a server; see `StoreProcess.helper`."""
         target = replace(self._start.target, as_found=True, beside_others=True)
         start = replace(self._start, target=target, rows=None, lease_timeout=0.0)
         supervisor = Supervisor(start, verbose=self._verbose, wait=self._wait, told=told)
@@ -84,13 +84,13 @@ class Supervisor:
             self._turn.release()
 
     def leased(self) -> Leased:
-        """Waits until the folder is the process's alone; see `Writer.leased`."""
+        """Waits until the folder is the process's alone; see `StoreProcess.leased`."""
         while self._leased is None:
             self._begin()
         return self._leased
 
     def opened(self) -> Opened:
-        """Waits until the collection is open; see `Writer.opened`."""
+        """Waits until the collection is open; see `StoreProcess.opened`."""
         while self._opened is None:
             self._begin()
         return self._opened
@@ -111,7 +111,7 @@ class Supervisor:
                 self._process.join(self._look_around)
 
     def abandon(self) -> None:
-        """Hangs up, without waiting; see `Writer.abandon`."""
+        """Hangs up, without waiting; see `StoreProcess.abandon`."""
         with self._state:
             self._abandoned = True
             if self._process is not None:
@@ -122,12 +122,12 @@ class Supervisor:
         if self._process is not None:
             self._process.await_end(seconds)
 
-    def spawn(self) -> Process:
+    def spawn(self) -> ChildProcess:
         """Starts a process without waiting for anything."""
         with self._state:
             if self._abandoned:
-                raise WriterAbandoned
-            self._process = Process(self._start, verbose=self._verbose, told=self._told)
+                raise StoreAbandoned
+            self._process = ChildProcess(self._start, verbose=self._verbose, told=self._told)
             return self._process
 
     def cannot_open(self, death: ProcessDied) -> UpsertCliError:
@@ -173,16 +173,16 @@ class Supervisor:
             self._opened = said
             self._failed_starts = 0
 
-    def _answer(self, get: Callable[[Process], Answer]) -> Any:
+    def _answer(self, get: Callable[[ChildProcess], Answer]) -> Any:
         process = self._process or self.spawn()
         if self._abandoned:
-            raise WriterAbandoned
+            raise StoreAbandoned
         try:
             answer = get(process)
         except ProcessDied as death:
             self._process = self._leased = self._opened = None
             if self._abandoned:
-                raise WriterAbandoned from death
+                raise StoreAbandoned from death
             raise
         except BaseException:
             self.abandon()  # an answer may still come, and nobody would know to which request

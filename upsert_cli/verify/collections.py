@@ -8,7 +8,7 @@ from typing import Any
 
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.store.chroma.place import place_at
+from upsert_cli.store.locations import location_at
 from upsert_cli.verify.expected import model_named
 
 
@@ -45,23 +45,23 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
 
     Args:
         journal: Where their tasks may be.
-        chroma: As `address.place_named` spells it.
+        chroma: As `locations.canonical_target` spells it.
 
     Raises:
         ChromaNotFound: There is no Chroma in the folder.
         UpsertCliError: It cannot be read, or the server does not answer.
     """
-    found = place_at(chroma, "", leases=journal.server_leases).listed()
-    loaded = dict(_last_tasks(journal, chroma, {one.name for one in found}))
+    found = location_at(chroma, "", leases=journal.server_leases).list_collections()
+    loaded = dict(_last_tasks(journal, chroma, {one.name for one, _ in found}))
     return [
         CollectionSummary(
             name=one.name,
-            records=one.records,
+            records=records,
             dimension=one.dimension,
-            model=model_named(one.metadata, one.function),
+            model=model_named(one),
             task=loaded.get(one.name),
         )
-        for one in found
+        for one, records in found
     ]
 
 

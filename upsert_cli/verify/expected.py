@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,8 @@ from upsert_cli.load.resources import model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.place import place_at
-from upsert_cli.store.chroma.stamp import STAMP_DIMENSION, STAMP_MAX_TOKENS, STAMP_MODEL, default_function
+from upsert_cli.store.base import CollectionInfo, Target
+from upsert_cli.store.locations import location_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +46,20 @@ class Subject:
 
     @classmethod
     def of_collection(cls, journal: Journal, chroma: str, collection: str, options: LoadOptions) -> Subject:
-        """Returns a collection as it describes itself; `chroma` is as `address.place_named` spells it.
+        """Returns a collection as it describes itself; `chroma` is as `locations.canonical_target` spells it.
 
         Raises:
             CollectionNotFound: It is not there.
         """
-        stamp, dimension, function = _described(journal, chroma, collection)
-        model = model_named(stamp, function) or ""
+        info = _described(journal, chroma, collection)
         return cls._stamped(
             journal=journal,
             chroma=chroma,
             collection=collection,
-            model=model,
-            stamp={STAMP_DIMENSION: dimension} | stamp,
+            model=model_named(info) or "",
+            dimension=info.dimension if info.stamped_dimension is None else info.stamped_dimension,
+            max_tokens=info.max_tokens,
+            is_stamped=info.model is not None,
             options=options,
         )
 
@@ -82,10 +82,11 @@ class Subject:
                     message=f"{source.name} changed since task {task_id} was last run ({how}), so its rows cannot be "
                     f"compared with the collection; `upsert-cli verify {target}` checks what is stored without them"
                 )
-        stamp, _, _ = _described(journal, task.chroma, task.collection)
-        if STAMP_MODEL not in stamp:  # made by others: the hashes are those of the task's model
+        info = _described(journal, task.chroma, task.collection)
+        dimension, max_tokens = info.stamped_dimension, info.max_tokens
+        if info.model is None:  # made by others: the hashes are those of the task's model
             model = model_of(task.model, options)
-            stamp = {STAMP_MODEL: model.name, STAMP_DIMENSION: model.dimension, STAMP_MAX_TOKENS: model.max_tokens}
+            dimension, max_tokens = model.dimension, model.max_tokens
         # Those that are found once a row is read; a row that ends its process is of the stage `other`.
         late = {Stage.SPLITTING.value, Stage.INFERENCE.value, Stage.UPSERT.value, Stage.OTHER.value}
         rejects = journal.rejects(task_id)
@@ -95,7 +96,9 @@ class Subject:
             chroma=task.chroma,
             collection=task.collection,
             model=task.model,
-            stamp=stamp,
+            dimension=dimension,
+            max_tokens=max_tokens,
+            is_stamped=True,
             options=options,
             task_id=task_id,
             is_unfinished=task.status is not TaskStatus.DONE,
@@ -111,11 +114,13 @@ class Subject:
         chroma: str,
         collection: str,
         model: str,
-        stamp: dict[str, Any],
+        dimension: int | None,
+        max_tokens: int | None,
+        is_stamped: bool,
         options: LoadOptions,
         **of_task: Any,
     ) -> Subject:
-        dimension, max_tokens = int(stamp.get(STAMP_DIMENSION) or 0), int(stamp.get(STAMP_MAX_TOKENS) or 0)
+        dimension, max_tokens = dimension or 0, max_tokens or 0
         target = Target(
             path=chroma,
             collection=collection,
@@ -129,7 +134,7 @@ class Subject:
             leases=str(journal.server_leases),
             retry_for=options.retry_for,
         )
-        identity = identity_of(model, dimension, max_tokens) if STAMP_MODEL in stamp else None
+        identity = identity_of(model, dimension, max_tokens) if is_stamped else None
         return cls(target=target, identity=identity, options=options, **of_task)
 
     def batches(self) -> Iterator[Batch]:
@@ -158,14 +163,13 @@ class Subject:
         return model_of(self.target.model, self.options, report=report)
 
 
-def model_named(metadata: Mapping[str, Any], function: str) -> str | None:
-    """Returns the model that a collection names, by our stamp or by its embedding function; None where it does not."""
-    return metadata.get(STAMP_MODEL) or (DEFAULT_MODEL if default_function(function) else None)
+def model_named(info: CollectionInfo) -> str | None:
+    """Return the model that a collection names, by our stamp or by its embedding function; None if it names none."""
+    return info.model or (DEFAULT_MODEL if info.default_function else None)
 
 
-def _described(journal: Journal, chroma: str, collection: str) -> tuple[dict[str, Any], int | None, str]:
-    known = place_at(chroma, collection, leases=journal.server_leases).described()
+def _described(journal: Journal, chroma: str, collection: str) -> CollectionInfo:
+    known = location_at(chroma, collection, leases=journal.server_leases).describe()
     if known is None:
         raise CollectionNotFound(path=chroma, collection=collection)
-    _, dimension, metadata, function = known
-    return metadata, dimension, function
+    return known

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli import embedding
 from upsert_cli.errors import BlankQuery, CollectionEmpty, QueryDimensionMismatch, TargetDamaged
 from upsert_cli.store.base import QueryHit, Target
-from upsert_cli.store.chroma.leasing import await_orphan
-from upsert_cli.store.chroma.place import Place, place_of
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.leasing import await_orphan
+from upsert_cli.store.locations import Location, location_of
+from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def nearest(subject: Subject, question: Question, *, report: Report, warn: Repor
     if not question.text.strip():
         raise BlankQuery
     embedded = cache(lambda: _embedded(subject, question.text, report=report, warn=warn))
-    place = place_of(subject.target)
+    place = location_of(subject.target)
     for left in reversed(range(TRIES)):
         try:
             return _asked(subject.target, place, question, embedded, report=report)
@@ -98,12 +98,12 @@ def nearest(subject: Subject, question: Question, *, report: Report, warn: Repor
 
 
 def _asked(
-    target: Target, place: Place, question: Question, embedded: Callable[[], Vectors], *, report: Report
+    target: Target, place: Location, question: Question, embedded: Callable[[], Vectors], *, report: Report
 ) -> Nearest:
     # What would be flushed by merely reading must not be read beside somebody who writes.
-    alone = place.reading_flushes()
+    alone = place.upkeep is not None and place.upkeep.reading_flushes()
     reader = replace(target, beside_others=not alone, reads_only=True, examined=False)
-    with Writer.start(reader, told=report) as writer:
+    with StoreProcess.start(reader, told=report) as writer:
         vector = embedded()  # while the process opens the collection
         records = writer.opened().count
         if not records:

@@ -22,9 +22,9 @@ from upsert_cli.pipeline.compare import Plan, compared, forced
 from upsert_cli.pipeline.embed import embed_batches
 from upsert_cli.pipeline.pace import MAX_ROWS
 from upsert_cli.sources.item import START, Item
-from upsert_cli.store.base import Comparison, RecordRef, Stored, Verdict, WriteBatch
-from upsert_cli.store.chroma.place import place_of
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict, WriteBatch
+from upsert_cli.store.locations import location_of
+from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 from upsert_cli.verify.verification import Findings, Repaired, Report, Verification, examine, opened
 
@@ -45,15 +45,15 @@ def repair(subject: Subject, *, report: Report) -> Verification:
     removed: list[str] = []
     aside: list[str] = []
     written = 0
-    place = place_of(subject.target)
+    upkeep = location_of(subject.target).upkeep  # without one, records that are written again are indexed again
     found, damage = _look(subject, report)
     before = found
-    if damage is not None and (removed := place.take_poison(subject.target)):
+    if damage is not None and upkeep is not None and (removed := upkeep.take_poison()):
         report(f"took {len(removed)} rows that blocked it out of the collection's queue")
         found, _ = _look(subject, report)
     if found is None or found.index_is_lost:
         mender = _Mender(subject, report)  # before anything is moved: without the model nothing could be made again
-        aside = place.put_index_aside(subject.target)
+        aside = [] if upkeep is None else upkeep.put_index_aside()
         report("making the index anew from the stored documents")
         written += mender.write_all_stored()
         found = examine(subject, report=report)
@@ -106,7 +106,7 @@ class _Mender:
             stored = self._stored_plans(writer.fetch(ids) for ids in parts)
             return len(done) + sum(1 for _ in self._write(stored, writer))
 
-    def _write(self, plans: Iterator[Plan], writer: Writer) -> Iterator[str]:
+    def _write(self, plans: Iterator[Plan], writer: StoreProcess) -> Iterator[str]:
         """Yields the ids of what was written; each batch is written before the next one is compared."""
         for embedded in embed_batches(
             plans,
@@ -121,7 +121,7 @@ class _Mender:
             refused = {one for one, _ in writer.write(rows, _NOTHING)}
             yield from (one for one in rows.ids if one not in refused)
 
-    def _source_plans(self, wrong: Set[str], writer: Writer) -> Iterator[Plan]:
+    def _source_plans(self, wrong: Set[str], writer: StoreProcess) -> Iterator[Plan]:
         for batch in self._subject.batches():
             items = {one.item.object_id for one in batch.documents if one.id in wrong}
             # All parts of an item, since the mean of them may be what is wrong.
@@ -135,7 +135,7 @@ class _Mender:
                 ]
                 yield Plan(batch=replace(batch, documents=documents), comparison=replace(comparison, verdicts=verdicts))
 
-    def _stored_plans(self, parts: Iterable[Sequence[Stored]]) -> Iterator[Plan]:
+    def _stored_plans(self, parts: Iterable[Sequence[Record]]) -> Iterator[Plan]:
         for number, part in enumerate(parts):
             # No model makes a vector again that came with its item; only the sources have it.
             again = (one for one in part if one.text and not has_own_vector(one.metadata.get(HASH_KEY)))
@@ -145,7 +145,7 @@ class _Mender:
                 comparison=Comparison(verdicts=[Verdict.TEXT] * len(documents), stale_keys=[()] * len(documents)),
             )
 
-    def _document(self, identifier: str, text: str, stored: Stored) -> Document:
+    def _document(self, identifier: str, text: str, stored: Record) -> Document:
         """Returns a stored record as it is written again, with the hash of what it holds now."""
         metadata = stored.metadata
         ours = self._subject.identity is not None or not metadata  # Chroma takes no record without any metadata
@@ -158,7 +158,7 @@ class _Mender:
         return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, 0)
 
 
-def _all_stored(writer: Writer) -> Iterator[Sequence[Stored]]:
+def _all_stored(writer: StoreProcess) -> Iterator[Sequence[Record]]:
     for start in itertools.count(0, MAX_ROWS):
         part = writer.fetch(start=start, rows=MAX_ROWS)
         if not part:

@@ -16,7 +16,7 @@ from typing import Any
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
 from upsert_cli.pipeline.compare import compared, present_chunks
 from upsert_cli.store.base import Verdict
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
@@ -191,15 +191,15 @@ def examine(subject: Subject, *, report: Report, ask_all: bool = False) -> Findi
 
 
 @contextmanager
-def opened(subject: Subject, *, report: Report, reads_only: bool = False) -> Iterator[Writer]:
+def opened(subject: Subject, *, report: Report, reads_only: bool = False) -> Iterator[StoreProcess]:
     """Opens the collection in the writer's process, as it is, and closes it in the end."""
     target = replace(subject.target, reads_only=reads_only)
-    with Writer.start(target, task_id=subject.task_id, told=report) as writer:
+    with StoreProcess.start(target, task_id=subject.task_id, told=report) as writer:
         yield writer
         writer.close()
 
 
-def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
+def _compare_sources(subject: Subject, writer: StoreProcess, found: Findings) -> None:
     wrong: dict[str, set[str]] = {}  # by item, since a later row of the same item may set all of it right
     found.rows = 0
     for batch in subject.batches():
@@ -219,7 +219,7 @@ def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
                 found.different[document.id] = f"{where} has another {part}"
             if verdict is not Verdict.UNCHANGED:
                 wrong.setdefault(document.item.object_id, set()).add(document.id)
-        leftovers = writer.leftovers(present_chunks(batch.documents), average=subject.options.average)
+        leftovers = writer.find_stale_chunks(present_chunks(batch.documents), average=subject.options.average)
         for object_id, members in leftovers.items():
             ids = [member.id for member in members]
             wrong.setdefault(object_id, set()).update(ids)
@@ -229,9 +229,9 @@ def _compare_sources(subject: Subject, writer: Writer, found: Findings) -> None:
 _DIFFERENCES = {Verdict.TEXT: "text", Verdict.TAKEN: "item's record under its id"}
 
 
-def _read_back(subject: Subject, writer: Writer, found: Findings, *, every: int) -> None:
+def _read_back(subject: Subject, writer: StoreProcess, found: Findings, *, every: int) -> None:
     while True:
-        block = writer.read_back(start=found.records, rows=BLOCK_ROWS, every=every, identity=subject.identity)
+        block = writer.check(start=found.records, rows=BLOCK_ROWS, every=every, identity=subject.identity)
         if not block.rows:
             return
         found.records += block.rows

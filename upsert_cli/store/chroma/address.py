@@ -74,7 +74,7 @@ def names_folder(typed: str, *, below: Path = Path()) -> bool:
     return _LOOKS_LIKE_SERVER.fullmatch(typed) is None or (below / typed).is_dir()
 
 
-def place_named(typed: str) -> str:
+def canonical_target(typed: str) -> str:
     """Returns the one spelling of what was typed: an absolute path, or a server's address with what it leaves open.
 
     Raises:

@@ -1,23 +1,27 @@
-"""An open collection: made as loads need it, or taken over and given back as it was."""
+"""An open collection: created as loads need it, or taken over and given back as it was."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
 from upsert_cli.retry import patiently
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, is_passing, meaning, reason
+from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
-from upsert_cli.store.chroma.place import Place
 from upsert_cli.store.chroma.stamp import Described, check_model, stamp
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
+
+    from upsert_cli.store.chroma.local import LocalFolder
+    from upsert_cli.store.chroma.server import Server
+    from upsert_cli.store.leasing import Ledger
+
+    ChromaLocation: TypeAlias = LocalFolder | Server
 
 LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which kill -9 finds the index half written
 READERS_THRESHOLD = 1_000_000_000  # rows; what others see during a load, so that none of them flushes
@@ -39,19 +43,20 @@ class OpenCollection:
     """A collection and the client it came from; only one process at a time may have a folder's."""
 
     def __init__(
-        self, target: Target, place: Place, client: Client, *, rows: int | None, owe: Callable[[int | None], None]
+        self, target: Target, location: ChromaLocation, client: Client, *, rows: int | None, ledger: Ledger | None
     ) -> None:
-        """Takes over an open client; use `open`."""
+        """Take over a connected client; use `open`."""
         self._target = target
-        self._place = place
+        self._location = location
+        self._upkeep = location.upkeep
         self._client = client
         self._rows = rows
-        self._owe = owe
+        self._ledger = ledger
         self._threshold: int | None = None  # rows; None for another kind of index
         self._load_threshold = LOAD_THRESHOLD
+        self._final_threshold: int | None = None
         self._changes = 0  # rows written since the last flush
         self._queued = 0  # characters of their strings
-        self._final_threshold: int | None = None
         self.chroma: Collection
         self.created = False
         self.count = 0
@@ -62,53 +67,40 @@ class OpenCollection:
     def open(
         cls,
         target: Target,
-        place: Place,
+        location: ChromaLocation,
+        client: Client,
         *,
         suspicious: bool,
         rows: int | None,
-        owed: int | None,
-        owe: Callable[[int | None], None],
-        told: Callable[[str], None],
+        ledger: Ledger | None,
     ) -> OpenCollection:
-        """Opens the collection, or makes it; a folder is there, and nobody else writes to it.
+        """Open the collection, or create it; see `Location.open`.
 
         Args:
             target: What to open.
-            place: Where it is.
-            suspicious: Whether to look at more of the index, since the last writer did not end in order.
-            rows: How many are going to be written at most; None: not known.
-            owed: The collection's own threshold, if a writer that died could not put it back.
-            owe: Called with the threshold of somebody else's collection before it is changed for the time of the load,
-                and with None once it is back.
-            told: Hears of what is tried again.
-
-        Raises:
-            Refusal: The collection was made with another model.
-            BadCollectionName: Chroma does not accept the name.
-            TargetDamaged: The index cannot be read, or does not hold what it should.
-            UpsertCliError: Chroma cannot work with the folder.
+            location: Where it is.
+            client: Connected; closed if the collection cannot be opened.
+            suspicious: Whether to check more of the index, since the last writer did not end in order.
+            rows: Rows that will be written at most, where that is known.
+            ledger: Told the threshold of somebody else's collection before it is changed for the time of the load.
         """
-        if not target.beside_others:
-            place.check(target, suspicious=suspicious)
-        if not target.examined:
-            place.check_rows(target)
         with understood(target):
-            opening = cls(target, place, place.connect(told), rows=rows, owe=owe)
+            opening = cls(target, location, client, rows=rows, ledger=ledger)
             try:
-                opening._prepare(owed, suspicious=suspicious)
+                opening._prepare(suspicious=suspicious)
             except BaseException:
                 with suppress(UpsertCliError):  # the first error is the one that counts
                     opening.close()
                 raise
         return opening
 
-    def _prepare(self, owed: int | None, *, suspicious: bool) -> None:
-        self.created = not self._target.as_found and retrying_locks(self._make_if_missing)
+    def _prepare(self, *, suspicious: bool) -> None:
+        self.created = not self._target.as_found and retrying_locks(self._create_if_missing)
         self.chroma = retrying_locks(self._get)
         described = _describe(self.chroma)
         warnings = check_model(self._target, described) if self._target.model else ()
         if not (self._target.beside_others or self._target.reads_only):
-            self._raise_threshold(described, owed)
+            self._raise_threshold(described)
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self.count = retrying_locks(self.chroma.count)
@@ -116,33 +108,38 @@ class OpenCollection:
         if not self._target.as_found:
             check_vectors(self._target, self.chroma, count=self.count, ours=described.is_ours, suspicious=suspicious)
 
-    def wrote(self, rows: int, size: int) -> None:
-        """Keeps the queue in bounds and readers away from it; called after each write.
+    def require_space(self, rows: int) -> None:
+        """Check that a folder has room for more rows; a server sees to that itself."""
+        if self._upkeep is not None:
+            self._upkeep.require_space(rows)
+
+    def wrote(self, rows: int, characters: int) -> None:
+        """Keep the queue in bounds and readers away from it; called after each write.
 
         A process that merely reads loads the index with the threshold that it finds, puts what is queued into it, and
         writes the files, beside us, if that was as much. Our engine has its own threshold by then.
 
         Args:
-            rows: That were written.
-            size: Characters of all their strings.
+            rows: Rows that were written.
+            characters: Of all their strings.
         """
         self._set_threshold(READERS_THRESHOLD)
         self._changes += rows
-        self._queued += size
+        self._queued += characters
         if self._queued > max(QUEUE_SIZE, QUEUE_SIZE_A_ROW * (self.count + self._changes)):
             self.flush()
 
     def check_takes_any(self, error: BaseException) -> None:
-        """Makes sure that rows are to blame for an error with which each of them failed.
+        """Check that rows are to blame for an error with which each of them failed.
 
         Raises:
-            TargetUnusable: A harmless record is refused as well.
+            UpsertCliError: A harmless record is refused as well.
         """
         import numpy as np
 
         vectors = np.full((1, self._target.dimension), 0.5, dtype=np.float32)
         try:
-            # Of an id that there is not: this goes all the way that a row goes, and changes nothing.
+            # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
             self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
         except UpsertCliError:
             raise  # the server, not the record
@@ -152,28 +149,29 @@ class OpenCollection:
             raise TargetUnusable(path=self._target.path, reason=what, remedy=remedy) from also
 
     def flush(self) -> None:
-        """Writes all that is queued into the index files, so that the next reader opens at once.
+        """Write all that is queued into the index files, so that the next reader opens at once.
 
         The engine flushes after so many queued changes, so it gets changes that change nothing: 0.3 s of CPU at most,
         and next to none where the threshold could be what the load was going to write.
-        To open the collection anew with a lower threshold would put all that is queued into the index again, at up to
+        To open the collection again with a lower threshold would put all that is queued into the index again, at up to
         7 ms a row, and would let readers see that threshold.
         """
-        self._place.require_space(0)
+        self.require_space(0)
         try:
-            self._flush(str(self.chroma.id))
+            self._flush()
             self.count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
         finally:
             # On a disk that fills up meanwhile the engine writes a part, and says nothing.
-            self._place.check(self._target, suspicious=False)
+            if self._upkeep is not None:
+                self._upkeep.check(self._target, suspicious=False)
 
-    def _flush(self, identity: str) -> None:
+    def _flush(self) -> None:
         missing = self._load_threshold - self._changes % self._load_threshold
         with understood(self._target):
             for _ in range(FLUSH_TRIES):
                 for start in range(0, missing, self.max_batch):
-                    if self._threshold is None or self._place.is_flushed(identity) is not False:
+                    if self._threshold is None or self._is_flushed() is not False:
                         return
                     numbers = range(start, min(start + self.max_batch, missing))
                     ids = [f"upsert-cli-flush-{number}" for number in numbers]
@@ -181,8 +179,12 @@ class OpenCollection:
                     retrying_locks(functools.partial(self.chroma.update, ids=ids, metadatas=unchanged))
                 missing = self._load_threshold
 
+    def _is_flushed(self) -> bool | None:
+        """Tell whether the index files hold all records; None where that cannot be told."""
+        return None if self._upkeep is None else self._upkeep.is_flushed()
+
     def close(self) -> None:
-        """Puts the collection's threshold back and closes the client."""
+        """Restore the collection's threshold and close the client."""
         try:
             with understood(self._target):
                 if self._final_threshold is not None:
@@ -191,10 +193,14 @@ class OpenCollection:
         finally:
             self._client.close()
 
+    def _owe(self, threshold: int | None) -> None:
+        if self._ledger is not None:
+            self._ledger.owe(threshold)
+
     def _get(self) -> Collection:
         return self._client.get_collection(self._target.collection, embedding_function=None)
 
-    def _make_if_missing(self) -> bool:
+    def _create_if_missing(self) -> bool:
         try:
             self._get()
         except Exception as error:
@@ -205,10 +211,10 @@ class OpenCollection:
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
         function: dict[str, Any] = {} if self._target.default_model else {"embedding_function": None}
         try:
-            # Another load may make it in this moment: whose model made it is looked at after this.
+            # Another load may create it at this moment; the model that created it is checked after this.
             self._client.get_or_create_collection(
                 self._target.collection,
-                configuration=self._place.configuration(LOAD_THRESHOLD),  # type: ignore[arg-type]
+                configuration=self._location.configuration(LOAD_THRESHOLD),  # type: ignore[arg-type]
                 metadata=stamp(self._target),
                 **function,
             )
@@ -219,11 +225,12 @@ class OpenCollection:
             raise BadCollectionName(name=self._target.collection, reason=text) from error
         return True
 
-    def _raise_threshold(self, described: Described, owed: int | None) -> None:
-        if self._place.is_shared or described.sync_threshold is None:
+    def _raise_threshold(self, described: Described) -> None:
+        if self._upkeep is None or described.sync_threshold is None:
             return
         self._threshold = described.sync_threshold
         own = CHROMA_THRESHOLD if self._threshold == READERS_THRESHOLD else self._threshold
+        owed = None if self._ledger is None else self._ledger.owed
         self._final_threshold = LOAD_THRESHOLD if described.is_ours else owed or own
         if self._final_threshold != LOAD_THRESHOLD:
             self._owe(self._final_threshold)
@@ -231,34 +238,22 @@ class OpenCollection:
         self._set_threshold(self._load_threshold)
 
     def _fitting_threshold(self) -> int:
-        """Returns the rows of the load, if they are few: all are then flushed by the last of them.
+        """Return the rows of the load, if they are few: the last of them then flushes all.
 
         Only while nothing is queued: a reader that sees the threshold before our first write must not have to flush.
         """
-        if self._rows is None or not (self.created or self._place.is_flushed(str(self.chroma.id))):
+        if self._rows is None or not (self.created or self._is_flushed()):
             return LOAD_THRESHOLD
         return min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._rows))
 
     def _set_threshold(self, threshold: int) -> None:
         if threshold == self._threshold or self._threshold is None:
             return
-        # Once it is changed, chromadb builds the stored embedding function anew, which may need a package or a key.
+        # Once it is changed, chromadb builds the stored embedding function again, which may need a package or a key.
         with suppress(ValueError):
             configuration: Any = {"hnsw": {"sync_threshold": threshold}}
             retrying_locks(functools.partial(self.chroma.modify, configuration=configuration))
         self._threshold = threshold
-
-
-@contextmanager
-def understood(target: Target) -> Iterator[None]:
-    """Turns Chroma's errors that are no row's fault into those that a user can act on."""
-    try:
-        yield
-    except BaseException as error:
-        meant = meaning(error, target)
-        if meant is None or meant is error:
-            raise
-        raise meant from error
 
 
 def _describe(collection: Collection) -> Described:

@@ -20,6 +20,7 @@ CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
 HEADERS = "UPSERT_CLI_CHROMA_HEADERS"
 PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 FILE = "_FILE"  # ends the name of the variable that names a file instead
+SECRET_VARIABLES = tuple(name + ending for name in (TOKEN, CLOUD_TOKEN, HEADERS) for ending in ("", FILE))
 
 
 @dataclass(frozen=True, slots=True)

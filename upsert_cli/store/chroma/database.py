@@ -11,7 +11,7 @@ from typing import Any
 
 from upsert_cli.errors import ChromaNotFound, TargetBusy, TargetUnusable, UpsertCliError
 from upsert_cli.store.base import CollectionInfo
-from upsert_cli.store.chroma.stamp import function_in
+from upsert_cli.store.chroma.stamp import info_of
 
 DATABASE_NAME = "chroma.sqlite3"
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
@@ -75,22 +75,18 @@ def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]
         yield str(vectors), {str(one) for (one,) in _ask(folder, query, records, reached)}
 
 
-def described(folder: Path, collection: str) -> tuple[str, int | None, dict[str, Any], str] | None:
-    """Returns what the database says of a collection, without Chroma; None where it has none of that name.
-
-    Returns:
-        Its id, its dimension (None while it is empty), its metadata, and the name of its embedding function or "".
-    """
+def describe(folder: Path, collection: str) -> CollectionInfo | None:
+    """Return what the database says about a collection; None if it has none of that name."""
     rows = _ask(folder, "SELECT id, dimension, config_json_str, schema_str FROM collections WHERE name = ?", collection)
     if not rows:
         return None
     identity, dimension, *configurations = rows[0]
     pairs = _ask(folder, f"{_PAIRS} FROM collection_metadata WHERE collection_id = ?", identity)
-    return str(identity), dimension, dict(pairs), function_in(*map(_parsed, configurations))
+    return info_of(collection, dimension, dict(pairs), *map(_parsed, configurations))
 
 
-def listed(folder: Path) -> list[CollectionInfo]:
-    """Returns the collections of Chroma's usual database in a folder, by their names, without Chroma.
+def list_collections(folder: Path) -> list[tuple[CollectionInfo, int]]:
+    """Return the collections of Chroma's default database in a folder by name, each with its number of records.
 
     Raises:
         ChromaNotFound: There is no Chroma in the folder.
@@ -109,12 +105,14 @@ def listed(folder: Path) -> list[CollectionInfo]:
         remedy = "use the version of chromadb that wrote it, or restore it from a backup"
         raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
     return [
-        CollectionInfo(
-            name=str(name),
-            records=int(records),
-            dimension=dimension,
-            metadata={key: value for key, value, owner in pairs if owner == identity},
-            function=function_in(*map(_parsed, configurations)),
+        (
+            info_of(
+                str(name),
+                dimension,
+                {key: value for key, value, owner in pairs if owner == identity},
+                *map(_parsed, configurations),
+            ),
+            int(records),
         )
         for identity, name, dimension, records, *configurations in rows
     ]
@@ -156,18 +154,19 @@ def reading_flushes(folder: Path, collection: str) -> bool:
     )
 
 
-def is_flushed(folder: Path, collection_id: str) -> bool | None:
+def is_flushed(folder: Path, collection: str) -> bool | None:
     """Tells whether the index files hold all that the records' tables hold; None where it cannot be told."""
     with suppress(TargetBusy, TargetUnusable):
-        return _is_flushed(folder, collection_id)
+        return _is_flushed(folder, collection)
     return None
 
 
-def _is_flushed(folder: Path, collection_id: str) -> bool | None:
+def _is_flushed(folder: Path, collection: str) -> bool | None:
     rows = _ask(
         folder,
-        "SELECT s.scope, m.seq_id FROM segments s JOIN max_seq_id m ON m.segment_id = s.id WHERE s.collection = ?",
-        collection_id,
+        "SELECT s.scope, m.seq_id FROM collections c JOIN segments s ON s.collection = c.id "
+        "JOIN max_seq_id m ON m.segment_id = s.id WHERE c.name = ?",
+        collection,
     )
     reached: dict[str, int] = dict(rows)
     if "METADATA" not in reached:

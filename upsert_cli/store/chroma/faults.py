@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
@@ -9,7 +11,7 @@ from upsert_cli.limits import SET_CLOCK, limit_reached
 from upsert_cli.redaction import without_secrets
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.address import is_server
-from upsert_cli.store.chroma.folder import why_full
+from upsert_cli.store.folder import why_full
 
 DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's repeat the whole value
 
@@ -73,6 +75,18 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
         remedy = "load it anew: a restart of its task with --from-start does that"
         return TargetUnusable(path=target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
     return _of_a_server(error, target) if is_server(target.path) else _of_a_folder(error, target)
+
+
+@contextmanager
+def understood(target: Target) -> Iterator[None]:
+    """Turn Chroma's errors that are no row's fault into errors that a user can act on."""
+    try:
+        yield
+    except BaseException as error:
+        meant = meaning(error, target)
+        if meant is None or meant is error:
+            raise
+        raise meant from error
 
 
 def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:

@@ -1,23 +1,25 @@
-"""Whether a collection's vector index holds what it should, as far as a glance can tell.
+"""A glance at a collection's vector index: whether it holds what it should.
 
-Chroma counts and lists records from its database, and never notices that their vectors are gone. A full look is what
-`verify` is for; this one is taken at every opening, so it costs milliseconds.
+Chroma counts and lists records from its database, and never notices that their vectors are gone. `verify` reads all of
+them; this check runs at every opening, so it takes milliseconds.
 """
 
 from __future__ import annotations
 
+import pickle
 import struct
 from collections.abc import Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import TargetDamaged
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import flushed_segments, indexed_ids
-from upsert_cli.store.chroma.index_ids import saved_ids
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
+
+    from upsert_cli.store.base import Vectors
 
 GLANCE_ROWS = 16  # rows read back from either end of the collection after a clean end
 SUSPICIOUS_ROWS = 512  # rows read back from the newest after an unclean end: at least the last write
@@ -31,11 +33,14 @@ _LENGTH = struct.Struct("<I")
 _FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
 
 
+# -- the files ---------------------------------------------------------------------------------------------------------
+
+
 def check_files(target: Target, folder: Path, *, suspicious: bool = False) -> None:
-    """Makes sure that the files of the index are there and long enough, before Chroma maps them into memory.
+    """Check that the files of the index exist and are long enough, before Chroma maps them into memory.
 
     Args:
-        target: The collection; all of its links are followed where it is to be looked at as it was found.
+        target: The collection; all of its links are followed if it is opened as it was found.
         folder: Where its files are.
         suspicious: Whether to follow them in any case, however long that takes.
 
@@ -55,7 +60,7 @@ def _files_fault(folder: Path, *, thorough: bool) -> str | None:
     header = (folder / "header.bin").read_bytes()
     version, _, _, rows, row_bytes = _HEADER.unpack(header.ljust(_HEADER.size, b"\0")[: _HEADER.size])
     if version != 1:
-        # Zeros where a version should be are damage; any other version is one that we do not know.
+        # Zeros instead of a version are damage; any other version is one that we do not know.
         return None if header.strip(b"\0") else f"{folder.name}/header.bin is blank"
     least = {"header.bin": _HEADER_BYTES, "data_level0.bin": rows * row_bytes, "length.bin": 4 * rows}
     least["link_lists.bin"] = 4 * rows
@@ -65,27 +70,33 @@ def _files_fault(folder: Path, *, thorough: bool) -> str | None:
 
 
 def _links_end(path: Path, rows: int) -> int:
-    """Returns where the links of the last row end: each has their length in bytes before them, often 0.
+    """Return where the links of the last row end: before each row's links is their length in bytes, often 0.
 
-    Links that are cut off are read as none, without an error, and queries go astray that pass there.
+    Links that were cut off are read as none, without an error, and queries that pass there go astray.
     """
     content = path.read_bytes()
-    place = 0
+    offset = 0
     for _ in range(rows):
-        if place + _LENGTH.size > len(content):
-            return place + _LENGTH.size
-        place += _LENGTH.size + _LENGTH.unpack_from(content, place)[0]
-    return place
+        if offset + _LENGTH.size > len(content):
+            return offset + _LENGTH.size
+        offset += _LENGTH.size + _LENGTH.unpack_from(content, offset)[0]
+    return offset
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+# -- their rows --------------------------------------------------------------------------------------------------------
 
 
 def check_rows(target: Target, folder: Path) -> None:
-    """Make sure that the index is not older than the records, wherever the rows are that it lacks.
+    """Check that the index is not older than the records, wherever the rows are that it lacks.
 
-    A program that has an older index in memory writes it over a newer one, and Chroma goes on with what it finds.
-
-    Args:
-        target: The collection.
-        folder: Where its files are.
+    A program that has an older index in memory writes it over a newer one, and Chroma continues with what it finds.
 
     Raises:
         TargetDamaged: The index lacks records.
@@ -108,22 +119,47 @@ def _missing_rows(folder: Path, ids: Set[str]) -> int:
     return max(len(ids) - int(rows), 0 if saved is None else len(ids - saved))
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+class _Plain:
+    """An object of any class: its fields, and nothing of its code."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds plain data; a class or function that a file names is never looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ARG002
+        return _Plain
+
+
+def saved_ids(path: Path) -> Set[str] | None:
+    """Return the ids of the records in an index; None if the file is not as a known version of Chroma writes it.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            saved = _Unpickler(file).load()
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001  # damaged pickles raise errors of any kind
+            return None
+    fields = saved if isinstance(saved, dict) else getattr(saved, "__dict__", {})
+    labels = fields.get("id_to_label")
+    return labels.keys() if isinstance(labels, dict) else None
+
+
+# -- the vectors -------------------------------------------------------------------------------------------------------
 
 
 def check_vectors(target: Target, collection: Collection, *, count: int, ours: bool, suspicious: bool) -> None:
-    """Reads vectors back and lets a few of them find themselves.
+    """Read vectors back, and query by a few of them.
 
     Args:
         target: For the message.
         collection: Open.
         count: Records in it.
         ours: Whether all of them were written by this tool, which writes no vector of zeros.
-        suspicious: Whether to look at more, since the last writer did not end in order.
+        suspicious: Whether to check more, since the last writer did not end in order.
 
     Raises:
         TargetDamaged: Vectors are missing, or the index does not find them.
@@ -142,19 +178,25 @@ def _vectors_fault(collection: Collection, start: int, rows: int, *, ours: bool)
     where = f"of the {rows} records from number {start + 1} on,"
     if vectors.shape[0] != rows or not np.isfinite(vectors).all():
         return f"{where} {vectors.shape[0]} have a vector"
-    lengths = np.linalg.norm(vectors, axis=1)
-    zeros = int((lengths == 0).sum())
+    zeros = int((~vectors.any(axis=1)).sum())
     if zeros == rows or (ours and zeros):
         return f"{where} {zeros} have a vector of zeros"
-    space = (collection.configuration_json.get("hnsw") or {}).get("space")
-    if space == "ip":
-        return None  # by the inner product a vector need not be nearest to itself
-    asked = slice(None, None, -(-rows // QUERIES))
-    found = collection.query(query_embeddings=vectors[asked], n_results=1, include=["distances"])["distances"] or []
-    nearest = np.array([distances[0] if distances else np.inf for distances in found])
-    lost = int((nearest > SAME_DISTANCE * np.maximum(1.0, lengths[asked] ** 2)).sum())
+    asked = vectors[:: -(-rows // QUERIES)]
+    lost = sum(distance is not None for distance in lost_vectors(collection, asked))
     # The index is an approximate one: a row that cannot be reached is no damage yet, many are.
-    return f"{where} {lost} of {nearest.size} are not found by their own vector" if 2 * lost > nearest.size else None
+    return f"{where} {lost} of {len(asked)} are not found by their own vector" if 2 * lost > len(asked) else None
+
+
+def lost_vectors(collection: Collection, vectors: Vectors) -> list[float | None]:
+    """Return, for each vector, the distance of the nearest record if that is too far to be its own, else None."""
+    import numpy as np
+
+    if (collection.configuration_json.get("hnsw") or {}).get("space") == "ip":
+        return [None] * len(vectors)  # by the inner product a vector need not be nearest to itself
+    found = collection.query(query_embeddings=vectors, n_results=1, include=["distances"])["distances"] or []
+    nearest = np.array([distances[0] if distances else np.inf for distances in found])
+    lost = ~(nearest <= SAME_DISTANCE * np.maximum(1.0, np.linalg.norm(vectors, axis=1) ** 2))
+    return [float(distance) if is_lost else None for distance, is_lost in zip(nearest, lost, strict=True)]
 
 
 def _damaged(target: Target, detail: str) -> TargetDamaged:

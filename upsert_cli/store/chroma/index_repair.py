@@ -16,10 +16,9 @@ from pathlib import Path
 
 from upsert_cli.errors import TargetInUse, TargetUnusable
 from upsert_cli.locks import Holder, LeaseHeld
-from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import DATABASE_NAME, PROBE_SECONDS
-from upsert_cli.store.chroma.folder import LEASE_NAME, unusable
-from upsert_cli.store.chroma.leasing import take_lease
+from upsert_cli.store.folder import LEASE_NAME, unusable
+from upsert_cli.store.leasing import take_lease
 
 # What the engine takes from its queue in one statement, six variables a value of the 32,766 that sqlite allows.
 QUEUE_KEYS = 5_460
@@ -37,34 +36,34 @@ _SEGMENTS = (
 )
 
 
-def take_poison(target: Target, require_alone: Callable[[], None]) -> list[str]:
+def take_poison(folder: Path, collection: str, require_alone: Callable[[], None]) -> list[str]:
     """Takes the rows out of the collection's queue that the engine can never work off, and returns their ids.
 
     Such a row was never stored: all that the collection lists is left as it is. `require_alone` makes sure that no
     other program has the files open.
     """
-    with _alone(target, require_alone), _database(target) as database:
+    with _alone(folder, require_alone), _database(folder) as database:
         poison = [
             (number, str(identifier))
-            for number, identifier, metadata in database.execute(_PENDING, (target.collection,))
+            for number, identifier, metadata in database.execute(_PENDING, (collection,))
             if _is_poison(metadata)
         ]
         database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
     return [identifier for _, identifier in poison]
 
 
-def put_index_aside(target: Target, require_alone: Callable[[], None]) -> list[str]:
+def put_index_aside(folder: Path, collection: str, require_alone: Callable[[], None]) -> list[str]:
     """Renames the folders of the collection's index, and returns their new names; nothing is deleted.
 
     `require_alone` makes sure that no other program has the files open.
     """
     moved: list[str] = []
-    with _alone(target, require_alone), _database(target) as database:
-        for (segment,) in database.execute(_SEGMENTS, (target.collection,)).fetchall():
-            folder = Path(target.path) / str(segment)
-            aside = folder.with_name(f"{folder.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            if folder.exists():
-                folder.rename(aside)
+    with _alone(folder, require_alone), _database(folder) as database:
+        for (segment,) in database.execute(_SEGMENTS, (collection,)).fetchall():
+            index = folder / str(segment)
+            aside = index.with_name(f"{index.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            if index.exists():
+                index.rename(aside)
                 moved.append(aside.name)
             # Like an index that was never flushed: what is still queued is read again, and its files are not missed.
             database.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
@@ -86,15 +85,14 @@ def _is_poison(metadata: str | None) -> bool:
 
 
 @contextmanager
-def _alone(target: Target, require_alone: Callable[[], None]) -> Iterator[None]:
-    """Holds the folder's lease, and leaves word for the next writer to look closely."""
-    path = Path(target.path)
+def _alone(folder: Path, require_alone: Callable[[], None]) -> Iterator[None]:
+    """Hold the folder's lease, and tell the next writer to check closely."""
     try:
-        lease = take_lease(path / LEASE_NAME, Holder.this_process(), given_up=os.getpid())
+        lease = take_lease(folder / LEASE_NAME, Holder.this_process(), given_up=os.getpid())
     except LeaseHeld as error:
-        raise TargetInUse(path=target.path, holder=str(error.holder)) from error
+        raise TargetInUse(path=str(folder), holder=str(error.holder)) from error
     except OSError as error:
-        raise unusable(path, error) from error
+        raise unusable(folder, error) from error
     try:
         lease.write(replace(Holder.this_process(), owed=lease.before.owed if lease.before else {}))
         require_alone()
@@ -104,8 +102,8 @@ def _alone(target: Target, require_alone: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _database(target: Target) -> Iterator[sqlite3.Connection]:
-    path = Path(target.path) / DATABASE_NAME
+def _database(folder: Path) -> Iterator[sqlite3.Connection]:
+    path = folder / DATABASE_NAME
     try:
         with closing(sqlite3.connect(path, timeout=PROBE_SECONDS)) as database, database:
             yield database

@@ -22,19 +22,19 @@ from upsert_cli.errors import (
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.redaction import without_secrets
-from upsert_cli.store.base import CollectionInfo, Target
-from upsert_cli.store.chroma.address import Address
+from upsert_cli.store.base import CollectionInfo, Opened, Target
+from upsert_cli.store.chroma.address import Address, address_of
 from upsert_cli.store.chroma.answers import message_in
-from upsert_cli.store.chroma.client import connect_server
-from upsert_cli.store.chroma.credentials import Access
-from upsert_cli.store.chroma.folder import FOLDER_MODE
-from upsert_cli.store.chroma.quotas import CLOUD_QUOTAS, NO_QUOTAS, Quotas
-from upsert_cli.store.chroma.stamp import function_in
+from upsert_cli.store.chroma.credentials import Access, access_to
+from upsert_cli.store.chroma.faults import understood
+from upsert_cli.store.chroma.row_limits import CLOUD_QUOTAS, NO_QUOTAS, Quotas
+from upsert_cli.store.chroma.stamp import info_of
+from upsert_cli.store.folder import FOLDER_MODE
 
 if TYPE_CHECKING:
-    from chromadb.api.client import Client
-
     from upsert_cli.store.chroma.http_session import HttpSession, Reply
+    from upsert_cli.store.chroma.records import ChromaStore
+    from upsert_cli.store.leasing import Ledger
 
 MAJOR_VERSION = "1"  # of Chroma; what came before has other paths, and other answers
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
@@ -45,9 +45,10 @@ _NO_NAME = 400  # what no tenant and no database can be called
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """See `place.Place`."""
+    """A server; each of its collections has a lease of its own, for the loads with the same journal."""
 
     is_shared: ClassVar[bool] = True
+    upkeep: ClassVar[None] = None
 
     address: Address
     collection: str
@@ -70,25 +71,19 @@ class Server:
         except OSError:
             return None  # whoever takes the lease finds out why, and says so
 
-    def reading_flushes(self) -> bool:
-        """Is the server's own business."""
-        return False
-
-    def described(self) -> tuple[str, int | None, dict[str, Any], str] | None:
-        """Asks the server for the collection."""
+    def describe(self) -> CollectionInfo | None:
+        """Ask the server for the collection."""
         with self._session(lambda _: None) as session:
             tenant, database = self._database(session)
             path = self._path("tenants", tenant, "databases", database, "collections", self.collection)
             reply = session.ask("GET", path)
             if reply.answer.status == _GONE:
                 return None
-            found = self._good(reply)
-        function = function_in(found.get("configuration_json") or {}, found.get("schema") or {})
-        return str(found.get("id")), found.get("dimension"), found.get("metadata") or {}, function
+            return _info(self._good(reply))
 
-    def listed(self) -> list[CollectionInfo]:
-        """Asks the server for all collections, and for the records of each."""
-        found: list[CollectionInfo] = []
+    def list_collections(self) -> list[tuple[CollectionInfo, int]]:
+        """Ask the server for all collections, and for the number of records in each."""
+        found: list[tuple[CollectionInfo, int]] = []
         with self._session(lambda _: None) as session:
             tenant, database = self._database(session)
             place = self._path("tenants", tenant, "databases", database, "collections")
@@ -97,9 +92,9 @@ class Server:
                 for one in part:
                     count = session.ask("GET", f"{place}/{one['id']}/count")
                     if count.answer.status != _GONE:  # it was deleted since
-                        found.append(_listed(one, self._good(count)))
+                        found.append((_info(one), int(self._good(count))))
                 if len(part) < LISTED:
-                    return sorted(found, key=lambda one: one.name)
+                    return sorted(found, key=lambda one: one[0].name)
 
     def enter(self) -> None:
         """Makes the folder of the leases and moves into it."""
@@ -122,46 +117,29 @@ class Server:
         """Names the collection; the others of the server are free."""
         return CollectionInUse(path=str(self.address), collection=self.collection, holder=str(holder))
 
-    def probe(self) -> None:
-        """Is the server's own business."""
+    def open(
+        self,
+        target: Target,
+        *,
+        unclean: bool = False,  # noqa: ARG002  # how we ended says nothing about a server
+        rows: int | None = None,
+        ledger: Ledger | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> tuple[ChromaStore, Opened]:
+        """Check that it is a server that we can talk to, and open the collection."""
+        from upsert_cli.store.chroma.client import connect_server
+        from upsert_cli.store.chroma.records import ChromaStore
 
-    def require_alone(self, *, parent: int = 0) -> None:
-        """Is the server's own business."""
-
-    def readable_copy(self) -> None:
-        """Is never needed: a server reads its own files."""
-
-    def check(self, target: Target, *, suspicious: bool) -> None:
-        """Is the server's own business."""
-
-    def check_rows(self, target: Target) -> None:
-        """Is the server's own business."""
-
-    def connect(self, told: Callable[[str], None]) -> Client:
-        """Makes sure that it is a server that we can talk to, and connects."""
-        session = self._session(told)
-        tenant, database = self._database(session)
-        return connect_server(session, self.address.url, tenant=tenant, database=database)
+        with understood(target):
+            session = self._session(notify)
+            tenant, database = self._database(session)
+            client = connect_server(session, self.address.url, tenant=tenant, database=database)
+        return ChromaStore.open(target, self, client, unclean=False, rows=rows, ledger=ledger)
 
     def configuration(self, sync_threshold: int) -> dict[str, Any]:
         """Returns cosine; the cloud has an index of another kind, which needs no flushing."""
         hnsw = {"space": "cosine"} | ({} if self.address.is_cloud else {"sync_threshold": sync_threshold})
         return {"hnsw": hnsw}
-
-    def require_space(self, rows: int) -> None:
-        """Is the server's own business."""
-
-    def is_flushed(self, collection_id: str) -> bool | None:  # noqa: ARG002
-        """Is the server's own business."""
-        return None
-
-    def take_poison(self, target: Target) -> list[str]:  # noqa: ARG002
-        """Is the server's own business."""
-        return []
-
-    def put_index_aside(self, target: Target) -> list[str]:  # noqa: ARG002
-        """Is the server's own business; records that are written again get into its index again."""
-        return []
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -221,11 +199,12 @@ class Server:
         raise ServerRefuses(url=self.address.url, collection=self.collection, reason=reason)
 
 
-def _listed(found: dict[str, Any], records: int) -> CollectionInfo:
-    return CollectionInfo(
-        name=str(found.get("name")),
-        records=records,
-        dimension=found.get("dimension"),
-        metadata=found.get("metadata") or {},
-        function=function_in(found.get("configuration_json") or {}, found.get("schema") or {}),
-    )
+def server_at(chroma: str, collection: str, *, leases: Path, retry_for: float) -> Server:
+    """Return the server at an address, with the credentials that the environment has for it."""
+    address = address_of(chroma)
+    return Server(address=address, collection=collection, leases=leases, access=access_to(address), retry_for=retry_for)
+
+
+def _info(found: dict[str, Any]) -> CollectionInfo:
+    configurations = (found.get("configuration_json") or {}, found.get("schema") or {})
+    return info_of(str(found.get("name")), found.get("dimension"), found.get("metadata") or {}, *configurations)

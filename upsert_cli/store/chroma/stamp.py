@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from upsert_cli.errors import DimensionMismatch, ModelMismatch
-from upsert_cli.store.base import Target
+from upsert_cli.store.base import CollectionInfo, Target
 
 STAMP_MODEL = "upsert_cli_model"
 STAMP_DIMENSION = "upsert_cli_dimension"
@@ -40,22 +40,40 @@ class Described:
         return value if isinstance(value, int) else None
 
 
-def function_in(*configurations: object) -> str:
-    """Returns the name of the embedding function in what is stored of a collection, wherever it stands, or ""."""
+def info_of(name: str, dimension: int | None, stamp: Mapping[str, Any], *configurations: object) -> CollectionInfo:
+    """Return what a collection says about itself.
+
+    Args:
+        name: Of the collection.
+        dimension: Of its vectors; None while it is empty.
+        stamp: Its metadata.
+        configurations: Whatever Chroma stores about its index and its embedding function.
+    """
+    return CollectionInfo(
+        name=name,
+        dimension=dimension,
+        model=str(stamp[STAMP_MODEL]) if STAMP_MODEL in stamp else None,
+        stamped_dimension=_number(stamp.get(STAMP_DIMENSION)),
+        max_tokens=_number(stamp.get(STAMP_MAX_TOKENS)),
+        default_function=_function_in(*configurations) in _DEFAULT_FUNCTIONS,
+    )
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _function_in(*configurations: object) -> str:
+    """Return the name of the embedding function, wherever it stands in what is stored of a collection, or ""."""
     for value in configurations:
         if not isinstance(value, dict):
             continue
         function = value.get("embedding_function")
         if isinstance(function, dict) and function.get("name"):
             return str(function["name"])
-        if found := function_in(*value.values()):
+        if found := _function_in(*value.values()):
             return found
     return ""
-
-
-def default_function(name: str) -> bool:
-    """Tells whether a stored embedding function is the one that our default model equals."""
-    return name in _DEFAULT_FUNCTIONS
 
 
 def stamp(target: Target) -> dict[str, str | int]:

@@ -23,10 +23,10 @@ from upsert_cli.errors import ModelMismatch, TargetBusy, TargetDamaged, TargetIn
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store import child
 from upsert_cli.store.base import Target, Verdict, WriteBatch
-from upsert_cli.store.chroma.folder import LEASE_NAME
-from upsert_cli.store.chroma.records import ChromaCollection
-from upsert_cli.store.supervisor import WriterAbandoned
-from upsert_cli.store.writer import CALL_ROWS, Writer
+from upsert_cli.store.chroma.records import ChromaStore
+from upsert_cli.store.folder import LEASE_NAME
+from upsert_cli.store.process import CALL_ROWS, StoreProcess
+from upsert_cli.store.supervisor import StoreAbandoned
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def target(tmp_path: Path) -> Target:
 
 
 @contextmanager
-def running(writer: Writer) -> Iterator[Writer]:
+def running(writer: StoreProcess) -> Iterator[StoreProcess]:
     try:
         yield writer
     except BaseException:
@@ -75,7 +75,7 @@ def later(action: Callable[[], object], *, seconds: float) -> threading.Timer:
 def test_a_load_through_the_pipe(target: Target) -> None:
     """What goes through the pipe arrives, and the folder is free and its end a clean one after closing."""
     rows = some_rows(numbered(0, 600))
-    with running(Writer.start(target, task_id="some-task")) as writer:
+    with running(StoreProcess.start(target, task_id="some-task")) as writer:
         assert writer.opened().created
         holder = Lease.peek(lease_of(target))
         assert holder is not None
@@ -97,7 +97,7 @@ def test_large_windows_pass(target: Target) -> None:
     rows = some_rows(numbered(0, 1_024))
     batch = replace(rows, texts=[f"{text} {'x' * 8_192}" for text in rows.texts])
     refused = replace(batch, ids=[f"bad-{one}" for one in batch.ids], metadatas=[{"a": {}}] * 1_024)
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         assert writer.write(batch, NOTHING) == []
         assert len(writer.write(refused, NOTHING)) == 1_024
     assert_holds(target, batch)
@@ -106,7 +106,7 @@ def test_large_windows_pass(target: Target) -> None:
 def test_threads_take_turns(target: Target) -> None:
     """Calls from several threads are each answered with what they asked for."""
     answers: dict[int, list[Verdict]] = {}
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.write(some_rows(numbered(0, 10)), NOTHING)
 
         def ask(number: int) -> None:
@@ -124,9 +124,9 @@ def test_threads_take_turns(target: Target) -> None:
 
 def test_errors_of_the_process_arrive_as_they_are(target: Target) -> None:
     """A refusal on the other side of the pipe is the same error on this one."""
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.opened()
-    writer = Writer.start(replace(target, model="maker/other"))
+    writer = StoreProcess.start(replace(target, model="maker/other"))
     with pytest.raises(ModelMismatch) as caught:
         writer.opened()
     assert (caught.value.had, caught.value.asked) == ("maker/small-model", "maker/other")
@@ -137,7 +137,7 @@ def test_folder_and_files_are_private(target: Target) -> None:
     """Whatever the umask, a folder that we make and all in it belong to the user alone."""
     before = os.umask(0)
     try:
-        with running(Writer.start(target)) as writer:
+        with running(StoreProcess.start(target)) as writer:
             writer.write(some_rows(["a"]), NOTHING)
     finally:
         os.umask(before)
@@ -156,7 +156,7 @@ def test_environment_cannot_redirect_or_break_it(
     (tmp_path / ".env").write_text("MIGRATIONS=nonsense\nPERSIST_DIRECTORY=elsewhere\n")
     (tmp_path / "queue.py").write_text("raise SystemExit('a module of the user, imported by us')\n")
     monkeypatch.chdir(tmp_path)
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.write(some_rows(["a"]), NOTHING)
     for name in ("CHROMA_API_IMPL", "MIGRATIONS", "IS_PERSISTENT", "CHROMA_DB_IMPL"):
         monkeypatch.delenv(name)
@@ -169,7 +169,7 @@ def test_path_that_is_no_folder(target: Target) -> None:
     """A file where the folder should be is an error in words."""
     Path(target.path).write_text("not a folder")
     with pytest.raises(TargetUnusable, match="choose another folder with --chroma"):
-        Writer.start(target).opened()
+        StoreProcess.start(target).opened()
 
 
 def test_database_that_is_none(target: Target) -> None:
@@ -178,7 +178,7 @@ def test_database_that_is_none(target: Target) -> None:
     path = Path(target.path) / "chroma.sqlite3"
     path.write_bytes(b"something else " * 1_000)
     with pytest.raises(TargetUnusable, match="restore it from a backup"):
-        Writer.start(target).opened()
+        StoreProcess.start(target).opened()
     assert path.read_bytes() == b"something else " * 1_000
 
 
@@ -187,18 +187,18 @@ def test_database_that_is_none(target: Target) -> None:
 
 def test_second_writer_is_refused_and_told_who_has_it(target: Target) -> None:
     """While one writer has a folder another is refused, whatever the collection, and learns of the first."""
-    with running(Writer.start(target, task_id="the-first")) as first:
+    with running(StoreProcess.start(target, task_id="the-first")) as first:
         first.opened()
         with pytest.raises(TargetInUse, match=rf"in use by pid {first.pid} on .* \(task the-first\) since 20"):
-            Writer.start(replace(target, collection="other")).opened()
+            StoreProcess.start(replace(target, collection="other")).opened()
         assert first.write(some_rows(["a"]), NOTHING) == []
 
 
 def test_second_writer_waits_if_asked_to(target: Target) -> None:
     """A writer that may wait for the folder gets it when the first lets go."""
-    first = Writer.start(target)
+    first = StoreProcess.start(target)
     first.opened()
-    second = Writer.start(target, lease_timeout=60.0)
+    second = StoreProcess.start(target, lease_timeout=60.0)
     first.close()
     assert not second.opened().created
     second.close()
@@ -206,29 +206,29 @@ def test_second_writer_waits_if_asked_to(target: Target) -> None:
 
 def test_folder_of_a_killed_writer_is_free(target: Target) -> None:
     """A writer that is killed with -9 leaves a free folder, and what it acknowledged is there."""
-    writer = Writer.start(target)
+    writer = StoreProcess.start(target)
     rows = some_rows(numbered(0, 300))
     writer.write(rows, NOTHING)
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
-    with running(Writer.start(target, lease_timeout=10.0)) as second:
+    with running(StoreProcess.start(target, lease_timeout=10.0)) as second:
         assert second.opened().unclean
         assert second.opened().count == 300
-    with running(Writer.start(target)) as third:
+    with running(StoreProcess.start(target)) as third:
         assert not third.opened().unclean
     assert_holds(target, rows)
 
 
 def test_foreign_writer_is_found_at_once(target: Target) -> None:
     """A program that holds a write transaction is refused in words, where Chroma would wait for a quarter of an hour."""
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.opened()
     foreign = sqlite3.connect(Path(target.path) / "chroma.sqlite3", isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
     with pytest.raises(TargetBusy, match="another program is writing to"):
-        Writer.start(target).opened()
+        StoreProcess.start(target).opened()
     foreign.execute("ROLLBACK")
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         assert not writer.opened().unclean
 
 
@@ -253,7 +253,7 @@ while opened >= 0:
 def test_reader_beside_a_load_does_no_harm(target: Target) -> None:
     """A process that opens, counts and queries the collection over and over during a load leaves it intact."""
     rows = some_rows(numbered(0, 6_000))
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.write(rows.take(range(100)), NOTHING)
         reader = subprocess.Popen([sys.executable, "-c", READER, target.path], stdout=subprocess.PIPE, text=True)
         assert reader.stdout is not None
@@ -272,11 +272,11 @@ LOAD = """
 import os, signal, sys
 from pathlib import Path
 from tests.support.loading import NOTHING, a_target, numbered, some_rows
-from upsert_cli.store.writer import Writer
+from upsert_cli.store.process import StoreProcess
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
-writer = Writer.start(a_target(Path(sys.argv[1])), task_id="of-the-parent")
+writer = StoreProcess.start(a_target(Path(sys.argv[1])), task_id="of-the-parent")
 writer.opened()
 rows = [some_rows(numbered(start, start + 2_000)) for start in range(0, 6_000, 2_000)]
 print(writer.pid, flush=True)
@@ -309,7 +309,7 @@ def test_writer_outlives_a_killed_parent_by_one_write(target: Target, tmp_path: 
     parent.communicate()
     wait_until(lambda: is_free(target))
     wait_until(lambda: not Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True)
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         assert writer.opened().unclean
         assert writer.opened().count in (0, CALL_ROWS, 2 * CALL_ROWS)
     assert_holds(target, some_rows(numbered(0, writer.opened().count)))
@@ -340,7 +340,7 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
             raise Enough
 
     writing = False
-    writer = Writer.start(target, wait=wait)
+    writer = StoreProcess.start(target, wait=wait)
     writer.opened()
     assert calls > 0
     rows = some_rows(numbered(0, CALL_ROWS))
@@ -348,11 +348,11 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
     with pytest.raises(Enough):
         writer.write(rows, NOTHING)
     assert not is_free(target)
-    with pytest.raises(WriterAbandoned):
+    with pytest.raises(StoreAbandoned):
         writer.compare(["a"], ["x.y"], [()])
     wait_until(lambda: is_free(target))
     assert_holds(target, rows)
-    with running(Writer.start(target)) as second:
+    with running(StoreProcess.start(target)) as second:
         assert second.opened().unclean
 
 
@@ -367,7 +367,7 @@ def test_wish_to_stop_is_heard_between_the_parts_of_a_write(target: Target) -> N
         if heard == 2:
             raise Enough
 
-    writer = Writer.start(target)
+    writer = StoreProcess.start(target)
     with pytest.raises(Enough):
         writer.write(rows, NOTHING, between=between)
     writer.abandon()
@@ -377,14 +377,14 @@ def test_wish_to_stop_is_heard_between_the_parts_of_a_write(target: Target) -> N
 
 def test_abandoning_frees_a_thread_that_waits(target: Target) -> None:
     """A thread that waits for an answer is not left behind when the main thread gives up."""
-    writer = Writer.start(target)
+    writer = StoreProcess.start(target)
     writer.opened()
     raised: list[BaseException] = []
 
     def write() -> None:
         try:
             writer.write(some_rows(numbered(0, 2_000)), NOTHING)
-        except WriterAbandoned as error:
+        except StoreAbandoned as error:
             raised.append(error)
 
     thread = threading.Thread(target=write)
@@ -401,7 +401,7 @@ def test_writer_that_waits_for_the_folder_ends_with_its_parent(target: Target) -
     """A process that waits for the folder notices that nobody wants it any more."""
     Path(target.path).mkdir()
     with Lease.take(lease_of(target), Holder.this_process()):
-        writer = Writer.start(target, lease_timeout=600.0)
+        writer = StoreProcess.start(target, lease_timeout=600.0)
         pid = writer.pid
         assert pid is not None
         time.sleep(0.5)
@@ -419,13 +419,13 @@ def test_foreign_threshold_survives_the_writers_death(target: Target) -> None:
     Path(target.path).mkdir()
     with plain_client(target) as client:
         client.create_collection("default", embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
-    writer = Writer.start(target)
+    writer = StoreProcess.start(target)
     writer.write(some_rows(["a"]), NOTHING)
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
-    with running(Writer.start(replace(target, collection="other"), lease_timeout=10.0)) as other:
+    with running(StoreProcess.start(replace(target, collection="other"), lease_timeout=10.0)) as other:
         other.opened()
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.opened()
     with plain_client(target) as client:
         assert client.get_collection("default").configuration_json["hnsw"]["sync_threshold"] == 345
@@ -441,7 +441,7 @@ def test_foreign_threshold_survives_the_writers_death(target: Target) -> None:
 def test_write_survives_the_death_of_its_process(target: Target, delay: float) -> None:
     """A process that is killed with -9 in the middle of a write is started again, and every row is written."""
     rows = some_rows(numbered(0, 2_000))
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.opened()
         first = writer.pid
         assert first is not None
@@ -455,14 +455,14 @@ def test_write_survives_the_death_of_its_process(target: Target, delay: float) -
 
 def serve_deadly_rows(connection: Connection, start: child.Start) -> None:
     """Serves as ever, but ends by a segmentation fault when it is to write certain rows."""
-    real = ChromaCollection.write
+    real = ChromaStore.write
 
-    def write(self: ChromaCollection, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
+    def write(self: ChromaStore, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
         if any(one.startswith("deadly") for one in (*upserts.ids, *updates.ids)):
             os.kill(os.getpid(), signal.SIGSEGV)
         return real(self, upserts, updates)
 
-    ChromaCollection.write = write  # type: ignore[method-assign]  # in a process that does nothing else
+    ChromaStore.write = write  # type: ignore[method-assign]  # in a process that does nothing else
     child.serve(connection, start)
 
 
@@ -471,7 +471,7 @@ def test_row_that_ends_the_process_is_found(target: Target) -> None:
     rows = some_rows(numbered(0, 4))
     ids = ["id-000000", "id-000001", "deadly", "id-000002", "id-000003"]
     batch = some_rows(ids)
-    with running(Writer.start(target, serve=serve_deadly_rows)) as writer:
+    with running(StoreProcess.start(target, serve=serve_deadly_rows)) as writer:
         assert writer.write(batch, NOTHING) == [("deadly", "the process that writes it ends by SIGSEGV")]
         update = WriteBatch(ids=["id-000001"], texts=[], metadatas=[{"new": 1}], vectors=None)
         assert writer.write(some_rows(["id-000004"]), update) == []
@@ -482,14 +482,14 @@ def test_row_that_ends_the_process_is_found(target: Target) -> None:
 
 def serve_nothing(connection: Connection, start: child.Start) -> None:
     """Dies of each request."""
-    ChromaCollection.write = ChromaCollection.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
+    ChromaStore.write = ChromaStore.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
     child.serve(connection, start)
 
 
 def test_process_that_always_dies_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the process dies of whatever it is to do, that ends in an error with a remedy after a bounded time."""
-    monkeypatch.setattr("upsert_cli.store.writer.MAX_DEATHS", 5)
-    writer = Writer.start(target, serve=serve_nothing)
+    monkeypatch.setattr("upsert_cli.store.process.MAX_DEATHS", 5)
+    writer = StoreProcess.start(target, serve=serve_nothing)
     with pytest.raises(WriterDied, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
         writer.write(some_rows(numbered(0, 64)), NOTHING)
     with pytest.raises(WriterDied):
@@ -506,24 +506,24 @@ def serve_by_dying(_: Connection, start: child.Start) -> None:
 def test_process_that_dies_while_opening(target: Target, how: str, error: type[Exception]) -> None:
     """A crash while opening means a damaged collection, a kill does not; both are errors with a remedy."""
     with pytest.raises(error, match=rf"{how}.*verify --repair"):
-        Writer.start(target, task_id=how, serve=serve_by_dying).opened()
+        StoreProcess.start(target, task_id=how, serve=serve_by_dying).opened()
 
 
 def test_index_that_ends_the_process_is_an_error_message(target: Target) -> None:
     """Index files by which Chroma ends in a segmentation fault are a damaged collection to us."""
-    with running(Writer.start(target)) as writer:
+    with running(StoreProcess.start(target)) as writer:
         writer.write(some_rows(numbered(0, 1_000)), NOTHING)
     (links,) = Path(target.path).glob("*/link_lists.bin")
     size = links.stat().st_size
     links.write_bytes(bytes(size))
     with pytest.raises(TargetDamaged, match="verify --repair --collection default"):
-        Writer.start(target).opened()
+        StoreProcess.start(target).opened()
     wait_until(lambda: is_free(target))
 
 
 def test_index_that_is_damaged_after_a_kill_is_found(target: Target) -> None:
     """After an unclean end the newest vectors are looked at, wherever the damage is among them."""
-    writer = Writer.start(target)
+    writer = StoreProcess.start(target)
     writer.write(some_rows(numbered(0, 1_000)), NOTHING)
     writer.close()
     (lengths,) = Path(target.path).glob("*/length.bin")
@@ -534,4 +534,4 @@ def test_index_that_is_damaged_after_a_kill_is_found(target: Target) -> None:
     with Lease.take(lease_of(target), Holder.this_process()):
         pass  # whoever had it last did not say that all was in order
     with pytest.raises(TargetDamaged, match="10 have a vector of zeros"):
-        Writer.start(target).opened()
+        StoreProcess.start(target).opened()

@@ -7,8 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from upsert_cli.errors import DiskFull, LocksUnsupported, TargetUnusable, UpsertCliError
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.errors import DiskFull, TargetUnusable, UpsertCliError
 
 LEASE_NAME = ".upsert-cli.lock"
 FOLDER_MODE = 0o700
@@ -40,14 +39,6 @@ def _make(path: Path) -> None:
         _make(path.parent)
     path.mkdir(mode=FOLDER_MODE)
     path.chmod(FOLDER_MODE)  # the umask may have taken bits away
-
-
-def holder_of(path: Path) -> Holder | None:
-    """Returns which upsert-cli has the folder at this moment, or None; takes and makes nothing."""
-    try:
-        return Lease.peek(path / LEASE_NAME)
-    except (OSError, LocksUnsupported):
-        return None  # whoever takes the lease finds out why, and says so
 
 
 def require_space(path: Path, *, rows: int) -> None:

@@ -1,0 +1,224 @@
+"""What an open collection is asked: records, nearest records, stale chunks, and whether the index holds all vectors.
+
+Chroma counts and lists records from its database and never notices that their vectors are gone. Asked for a vector that
+the index lacks, it fails for all that are asked for together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli.bisect import failing_rows
+from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
+from upsert_cli.documents.hashing import HASH_KEY, is_chunk, stored_fault
+from upsert_cli.documents.metadata import SCOPE_KEY
+from upsert_cli.errors import BadFilter
+from upsert_cli.store.base import CheckedRecords, QueryHit, Record, RecordRef, RecordRefPage
+from upsert_cli.store.chroma.faults import is_data_fault, reason
+from upsert_cli.store.chroma.index_check import lost_vectors
+from upsert_cli.store.chroma.row_limits import string_fault
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+
+    from upsert_cli.store.base import Vectors
+
+READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
+ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ so much, garbage mostly does
+
+
+class _Lost(Exception):
+    """Raised when fewer vectors came back than were asked for."""
+
+
+# -- records -----------------------------------------------------------------------------------------------------------
+
+
+def fetch(chroma: Collection, **which: Any) -> list[Record]:
+    """Return records with their documents and metadata; `which` is as `get` takes it: ids, or limit and offset."""
+    read = chroma.get(**which, include=["documents", "metadatas"])
+    columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
+    return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
+
+
+def fetch_metadata(chroma: Collection, **which: Any) -> dict[str, dict[str, Any]]:
+    """Return the metadata of records by their ids; `which` is as `get` takes it."""
+    read = chroma.get(**which, include=["metadatas"])
+    return {one: dict(metadata or {}) for one, metadata in zip(read["ids"], read["metadatas"] or [], strict=True)}
+
+
+def storable(ids: Sequence[str]) -> list[str]:
+    """Return the ids that can be stored, each once: asking for another one would fail for all."""
+    return [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
+
+
+def members_of(chroma: Collection, scope: str, *, start: int, rows: int) -> RecordRefPage:
+    """Return the records of a scope among `rows` records from `start` on."""
+    found = fetch_metadata(chroma, limit=rows, offset=start)
+    # Filtered here: Chroma would apply a filter of its own to all records for every page.
+    of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
+    return RecordRefPage(
+        rows=len(found), members=[RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
+    )
+
+
+def nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+    """Return the records nearest to a vector; see `Store.query`."""
+    try:
+        found = chroma.query(
+            query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
+        )
+    except Exception as error:
+        if where is None or not is_data_fault(error):
+            raise
+        raise BadFilter(given=where, reason=reason(error).rstrip(".")) from error
+    # One answer for each vector that was asked for.
+    return [
+        QueryHit(one, float(distance), text, dict(metadata or {}))
+        for one, distance, text, metadata in zip(
+            found["ids"][0],
+            (found["distances"] or [[]])[0],
+            (found["documents"] or [[]])[0],
+            (found["metadatas"] or [[]])[0],
+            strict=True,
+        )
+    ]
+
+
+# -- stale chunks ------------------------------------------------------------------------------------------------------
+
+
+def may_have_chunks(chroma: Collection) -> bool:
+    """Tell whether a collection may hold chunks; keys of these names may also be an item's own."""
+    where: Any = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
+    return bool(chroma.get(where=where, limit=1, include=[])["ids"])
+
+
+def find_stale_chunks(chroma: Collection, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
+    """Return the records that are no longer part of their items; see `Store.find_stale_chunks`."""
+    found: dict[str, list[RecordRef]] = {}
+    asked = storable([*chunks])
+    for object_id, number, member in sorted(_chunks_of(chroma, asked), reverse=True):
+        is_kept = (average and chunks[object_id]) if number == AVERAGE_NUMBER else number < chunks[object_id]
+        if not is_kept:
+            found.setdefault(object_id, []).append(member)
+    for member in _wholes(chroma, [one for one in asked if chunks[one]]):
+        found.setdefault(member.id, []).append(member)
+    return found
+
+
+def _chunks_of(chroma: Collection, items: Sequence[str]) -> Iterator[tuple[str, int, RecordRef]]:
+    """Yield item, number and record of all stored chunks of some items."""
+    known = frozenset(items)
+    for start in itertools.count(0, READ_ROWS):
+        which: Any = {"where": {OBJECT_KEY: {"$in": list(items)}}, "limit": READ_ROWS, "offset": start}
+        rows = fetch_metadata(chroma, **which) if items else {}
+        for identifier, metadata in rows.items():
+            hashed = metadata.get(HASH_KEY)
+            if is_chunk(hashed) and (owner := owner_of(identifier))[0] in known:
+                yield *owner, RecordRef(identifier, str(hashed))
+        if len(rows) < READ_ROWS:
+            return
+
+
+def _wholes(chroma: Collection, items: Sequence[str]) -> Iterator[RecordRef]:
+    """Yield the items that are stored as one record."""
+    for start in range(0, len(items), READ_ROWS):
+        for identifier, metadata in fetch_metadata(chroma, ids=list(items[start : start + READ_ROWS])).items():
+            hashed = metadata.get(HASH_KEY)
+            if hashed is not None and not is_chunk(hashed):
+                yield RecordRef(identifier, str(hashed))
+
+
+# -- records with their vectors ----------------------------------------------------------------------------------------
+
+
+def check_records(
+    chroma: Collection, *, dimension: int, start: int, rows: int, every: int, identity: str | None
+) -> CheckedRecords:
+    """Read records back with vectors of this dimension, and return what is wrong with each; see `Store.check`."""
+    records = fetch(chroma, limit=rows, offset=start)
+    vectors = _vectors(chroma, [record.id for record in records])
+    unreadable: dict[str, str] = _odd_lengths(vectors) if identity is not None else {}
+    different: dict[str, str] = {}
+    for record in records:
+        if (fault := _vector_fault(vectors.get(record.id), dimension)) is not None:
+            unreadable[record.id] = fault
+        elif record.id in unreadable:
+            continue
+        elif record.text is None and identity is not None:
+            # Its vector could not be made again, so the index is left alone.
+            different[record.id] = "it has no document"
+        elif identity is not None and (fault := stored_fault(record.text or "", record.metadata, identity)) is not None:
+            different[record.id] = fault
+    first = -start % every
+    sample = [record.id for record in records[first::every] if record.id not in unreadable]
+    return CheckedRecords(
+        rows=len(records),
+        unreadable=unreadable,
+        different=different,
+        unreachable=_unreachable(chroma, {one: vectors[one] for one in sample}),
+        asked=len(sample),
+    )
+
+
+def _vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]:
+    """Return the vectors that the index has; those that it lacks are found by bisecting."""
+    found: dict[str, Vectors] = {}
+
+    def read(part: Sequence[str]) -> None:
+        import numpy as np
+
+        got = chroma.get(ids=list(part), include=["embeddings"])
+        vectors = got["embeddings"]
+        if vectors is None or len(vectors) != len(part):
+            raise _Lost
+        found.update(zip(got["ids"], (np.asarray(vector, dtype=np.float32) for vector in vectors), strict=True))
+
+    failing_rows(ids, read, is_data_fault=_is_lost)
+    return found
+
+
+def _is_lost(error: BaseException) -> bool:
+    return isinstance(error, _Lost | TypeError) or "finding id" in str(error)
+
+
+def _vector_fault(vector: Any, dimension: int) -> str | None:
+    import numpy as np
+
+    if vector is None:
+        return "the index has no vector of it"
+    if vector.shape != (dimension,):
+        return f"its vector has {vector.size} numbers, not {dimension}"
+    if not np.isfinite(vector).all():
+        return "its vector has a number that is not finite"
+    return None if vector.any() else "its vector is all zeros"
+
+
+def _odd_lengths(vectors: dict[str, Vectors]) -> dict[str, str]:
+    """Return the vectors that are far longer or shorter than others of one model; a cosine would not show it."""
+    import numpy as np
+
+    lengths = {one: float(np.linalg.norm(vector.astype(np.float64))) for one, vector in vectors.items()}
+    usual = float(np.median([*lengths.values()])) if lengths else 0.0
+    return {
+        one: f"its vector has the length {length:.3g}, and {usual:.3g} is usual"
+        for one, length in lengths.items()
+        if not usual / ODD_FACTOR <= length <= usual * ODD_FACTOR
+    }
+
+
+def _unreachable(chroma: Collection, sample: dict[str, Vectors]) -> dict[str, str]:
+    """Return the records whose own vector finds nothing as near as itself."""
+    import numpy as np
+
+    if not sample:
+        return {}
+    lost = lost_vectors(chroma, np.stack([*sample.values()]))
+    return {
+        one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
+        for one, distance in zip(sample, lost, strict=True)
+        if distance is not None
+    }

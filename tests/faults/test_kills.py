@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ FEW_SIGNALS, MANY_SIGNALS = 10, 100
 Records = dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undisturbed:
+    """A run that nobody interrupts."""
+
+    records: Records
+    """Its collection: document, metadata and vector by id."""
+
+    seconds: float
+    """How long it takes; kills are spread over this time."""
+
+
 @pytest.fixture(scope="module")
 def items() -> list[dict[str, Any]]:
     """Returns items of mixed length, some ids repeated, a few rows bad."""
@@ -43,17 +55,18 @@ def items() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def expected(items: list[dict[str, Any]], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Records:
-    """Returns the collection of a run that nobody interrupts."""
+def undisturbed(items: list[dict[str, Any]], tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Run a load that nobody interrupts."""
     terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("a.jsonl", items)
+    began = time.monotonic()
     terminal.type(LINE, expect=3)
-    return terminal.records(vectors=True)
+    return Undisturbed(seconds=time.monotonic() - began, records=terminal.records(vectors=True))
 
 
 @pytest.mark.parametrize("kills", [FEW_KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
 def test_kills_at_random_instants_lose_nothing(
-    tiny: Terminal, items: list[dict[str, Any]], expected: Records, kills: int
+    tiny: Terminal, items: list[dict[str, Any]], undisturbed: Undisturbed, kills: int
 ) -> None:
     """Whoever is killed with -9, the runner, its writer or both: restarted until done, nothing is lost or doubled."""
     choose = random.Random(kills)
@@ -67,18 +80,18 @@ def test_kills_at_random_instants_lose_nothing(
         line = LINE
         while done < kills:
             process = terminal.start(line)
-            _kill_somebody(process, choose)
+            _kill_somebody(process, choose, undisturbed.seconds)
             done += 1
             if process.returncode in (0, 3):
                 break
             line = "upsert-cli restart t" if _has_task(terminal) else LINE
         terminal.type(line, expect=3) if process.returncode not in (0, 3) else None
-        _assert_equal(terminal, expected)
+        _assert_equal(terminal, undisturbed.records)
 
 
 @pytest.mark.parametrize("count", [FEW_SIGNALS, pytest.param(MANY_SIGNALS, marks=pytest.mark.slow)])
 def test_signals_at_random_instants_stop_at_a_checkpoint(
-    tiny: Terminal, items: list[dict[str, Any]], expected: Records, count: int
+    tiny: Terminal, items: list[dict[str, Any]], undisturbed: Undisturbed, count: int
 ) -> None:
     """After SIGINT, SIGTERM or SIGHUP the process dies by that signal, the task can be restarted, and ends equal."""
     choose = random.Random(count)
@@ -89,7 +102,7 @@ def test_signals_at_random_instants_stop_at_a_checkpoint(
         terminal.write("a.jsonl", items)
         process = terminal.start(LINE)
         try:
-            process.wait(choose.uniform(0.5, 4.0))
+            process.wait(choose.uniform(0, undisturbed.seconds))
         except subprocess.TimeoutExpired:
             chosen = choose.choice(list(CODES))
             sent = time.monotonic()
@@ -103,11 +116,11 @@ def test_signals_at_random_instants_stop_at_a_checkpoint(
         elif terminal.info("t")["status"] != "done":
             assert terminal.info("t")["running"] is False
             terminal.type("upsert-cli restart t", expect=3)
-        _assert_equal(terminal, expected)
+        _assert_equal(terminal, undisturbed.records)
     print(f"slowest stop: {slowest:.2f} s")
 
 
-def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, Any]], expected: Records) -> None:
+def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, Any]], undisturbed: Undisturbed) -> None:
     """A second Ctrl-C does not wait for anything; the journal is whole and the task can be taken over."""
     tiny.write("a.jsonl", items)
     process = tiny.start(LINE)
@@ -120,13 +133,13 @@ def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, A
     assert process.returncode == -signal.SIGINT
     assert tiny.info("t")["running"] is False
     tiny.type("upsert-cli restart t", expect=3)
-    _assert_equal(tiny, expected)
+    _assert_equal(tiny, undisturbed.records)
 
 
-def _kill_somebody(process: subprocess.Popen[str], choose: random.Random) -> None:
+def _kill_somebody(process: subprocess.Popen[str], choose: random.Random, seconds: float) -> None:
     """Kills the whole group, the runner or its writer with -9 after a while, and waits for the end of all."""
     try:
-        process.wait(choose.uniform(0.2, 4.0))
+        process.wait(choose.uniform(0, seconds))
     except subprocess.TimeoutExpired:
         whom = choose.choice(["group", "runner", "writer"])
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

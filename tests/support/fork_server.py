@@ -9,6 +9,7 @@ becomes the first Python child that the command starts. Further children are sta
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
@@ -21,6 +22,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -51,7 +53,7 @@ HEAVY = (
 )
 MESSAGE_BYTES = 1 << 20  # bytes of a request at most, mostly the environment
 STREAMS = 3  # standard input, output and error
-FIRST_FREE = 64  # descriptors received are moved above the numbers that they have to get
+FIRST_FREE = 64  # above all descriptors that a process of the server has open
 BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -64,14 +66,18 @@ class Request:
 
     environment: dict[str, str]
 
-    folder: str | None = None
-    """The working folder, if it is another."""
+    folder: str
+    """The working folder."""
 
     descriptors: list[int]
     """The number that each descriptor gets in the new process, in the order in which they are sent."""
 
     blocked: list[int]
     """The signals that are blocked in the new process."""
+
+    new_session: bool = False
+    controlling_terminal: bool = False
+    """Whether standard input is a terminal that is to control the new session."""
 
     def encode(self) -> bytes:
         """Return the request as one message."""
@@ -90,6 +96,7 @@ class Server:
     def serve(self) -> Request | None:
         """Serve until the control socket is closed; in each forked process, return what that has to run."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in an interpreter that is starting
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         while True:
             ready, _, _ = select.select([self._control.fileno(), self._wake_read], [], [])
@@ -105,6 +112,9 @@ class Server:
                 if not (pid := os.fork()):
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    if request.new_session:
+                        os.setsid()
+                    reply.send(str(os.getpid()).encode())
                     take_over(request, descriptors)
                     return request
                 self._running[pid] = reply
@@ -122,20 +132,32 @@ class Server:
 
 def take_over(request: Request, descriptors: list[int]) -> None:
     """Give this forked process the descriptors, folder and environment that it would have been started with."""
-    import fcntl
-
-    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, FIRST_FREE) for descriptor in descriptors]
-    os.closerange(STREAMS, FIRST_FREE)
+    above = max(FIRST_FREE, *request.descriptors) + 1
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in descriptors]
+    os.closerange(STREAMS, above)
     for descriptor, number in zip(moved, request.descriptors, strict=True):
         os.dup2(descriptor, number)
-    os.closerange(FIRST_FREE, max(moved) + 1)
-    if request.folder is not None:
-        os.chdir(request.folder)
+    os.closerange(above, max(moved) + 1)
+    if request.controlling_terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.environment)
     time.tzset()
     tempfile.tempdir = None
+    _open_streams()
     signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
+
+
+def _open_streams() -> None:
+    """Open the standard streams as the interpreter does: how they are buffered depends on what they are."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        errors = getattr(sys, name).errors
+        mode, newline = ("w", "\n") if number else ("r", None)
+        stream = open(number, mode, errors=errors, newline=newline, closefd=False)  # noqa: SIM115  # open for good
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def keep_spare() -> Request | None:
@@ -173,7 +195,7 @@ def _use_spare(pid: int, connection: socket.socket) -> None:
         request = Request(
             arguments=arguments[1:],
             environment=dict(os.fsdecode(pair).split("=", 1) for pair in environment),
-            folder=folder,
+            folder=folder or os.getcwd(),  # noqa: PTH109
             descriptors=[number for _, number in given],
             blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
         )

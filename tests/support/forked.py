@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tests.support.fork_server import Request
 
 # What a program may find different from the server: nothing reads it before all is imported.
 READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_")
-READ_LATE_NAMES = {"CI", "HOME", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "TMPDIR", "TZ"}
+READ_LATE_NAMES = {"CI", "HOME", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "TMPDIR", "TZ"}
 REPLY_BYTES = 64  # bytes of a number in digits at most
 
 
@@ -46,48 +48,17 @@ class Forker:
         changed = {name for name in before.keys() | environment.keys() if before.get(name) != environment.get(name)}
         return all(name in READ_LATE_NAMES or name.startswith(READ_LATE) for name in changed)
 
-    def run(
-        self, arguments: list[str], *, folder: Path, environment: Mapping[str, str], stdin: bytes
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run a program and wait for its end; the parameters are as in `subprocess.run`."""
-        reply, reply_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        (read_in, write_in), (read_out, write_out), (read_err, write_err) = os.pipe(), os.pipe(), os.pipe()
-        given = [read_in, write_out, write_err, reply_end.detach()]
-        request = Request(
-            arguments=arguments[1:],
-            environment=dict(environment),
-            folder=str(folder),
-            descriptors=[0, 1, 2],
-            blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
-        )
-        socket.send_fds(self._control, [request.encode()], given)
-        for descriptor in given:
-            os.close(descriptor)
-        with reply, ThreadPoolExecutor(3) as pool:
-            pool.submit(_write, write_in, stdin)
-            out, err = pool.submit(_read, read_out), pool.submit(_read, read_err)
-            status = int(reply.recv(REPLY_BYTES))
-            return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(status), out.result(), err.result())
+    def fork(self, request: Request, descriptors: list[int]) -> socket.socket:
+        """Have a process forked; return the socket that tells its id, and at its end its status."""
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            socket.send_fds(self._control, [request.encode()], [*descriptors, theirs.fileno()])
+        return reply
 
     def close(self) -> None:
         """End the server."""
         self._control.close()
         self._server.communicate()
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    with os.fdopen(descriptor, "wb", buffering=0) as stream:
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[stream.write(rest) :]
-        except BrokenPipeError:
-            return  # the program ended without reading all of it
-
-
-def _read(descriptor: int) -> bytes:
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read()
 
 
 @cache
@@ -96,10 +67,89 @@ def forker() -> Forker:
     return Forker()
 
 
+class ForkedProcess(subprocess.Popen[Any]):
+    """A `Popen` whose process the server forks and waits for.
+
+    It replaces the three steps of `Popen` that execute a program and wait for a child of this process.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        *,
+        cwd: Path,
+        env: dict[str, str],
+        start_new_session: bool = False,
+        controlling_terminal: bool = False,
+        **options: Any,
+    ) -> None:
+        """Start a Python program; the parameters are those of `Popen`, and whether its terminal controls it."""
+        self._request = Request(
+            arguments=arguments[1:],
+            environment=env,
+            folder=str(cwd),
+            descriptors=[0, 1, 2],
+            blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+            new_session=start_new_session or controlling_terminal,
+            controlling_terminal=controlling_terminal,
+        )
+        super().__init__(arguments, **options)
+
+    def _execute_child(self, *given: Any) -> None:
+        pipes = stdin, _, _, stdout, _, stderr = given[10:16]
+        streams = [number if one == -1 else one for number, one in enumerate((stdin, stdout, stderr))]
+        self._reply = forker().fork(self._request, streams)
+        self.pid = int(self._reply.recv(REPLY_BYTES))
+        popen: Any = self
+        popen._child_created = True
+        popen._close_pipe_fds(*pipes)
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        try:
+            status = int(self._reply.recv(REPLY_BYTES, socket.MSG_DONTWAIT if wait_flags else 0))
+        except BlockingIOError:
+            return 0, 0
+        self._reply.close()
+        return self.pid, status
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None:
+            pid, status = self._try_wait(os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def start_python(
+    arguments: list[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    controlling_terminal: bool = False,
+    **options: Any,
+) -> subprocess.Popen[Any]:
+    """Start a program as `Popen` does; a Python program is forked if that makes no difference to it.
+
+    Args:
+        arguments: The program and its arguments.
+        folder: The working folder.
+        environment: All of it.
+        controlling_terminal: Whether standard input is a terminal that is to control the process.
+        options: Of `Popen`.
+    """
+    options |= {"cwd": folder, "env": dict(environment)}
+    if sys.platform == "linux" and forker().can_run(arguments, environment):
+        return ForkedProcess(arguments, controlling_terminal=controlling_terminal, **options)
+    if controlling_terminal:
+        options |= {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), "start_new_session": True}
+    return subprocess.Popen(arguments, **options)
+
+
 def run_python(
     arguments: list[str], *, folder: Path, environment: Mapping[str, str], stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program as `subprocess.run` does, forked if it is a Python program that can be."""
-    if sys.platform == "linux" and forker().can_run(arguments, environment):
-        return forker().run(arguments, folder=folder, environment=environment, stdin=stdin)
-    return subprocess.run(arguments, cwd=folder, env=environment, input=stdin, capture_output=True, check=False)
+    """Run a program as `subprocess.run` does, and wait for its end."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start_python(arguments, folder=folder, environment=environment, **pipes) as process:
+        output, errors = process.communicate(stdin)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)

@@ -7,13 +7,13 @@ import os
 import pty
 import select
 import struct
-import subprocess
 import termios
 import time
 from types import TracebackType
 
 import pyte
 
+from tests.support.forked import start_python
 from tests.support.terminal import Terminal
 
 ROWS = 300  # lines of the screen: nothing scrolls away
@@ -34,16 +34,15 @@ class Screen:
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         environment = terminal.environment | {"TERM": "xterm-256color"}
         environment.pop("COLUMNS", None)
-        self._process = subprocess.Popen(
+        # With a terminal to control it, the command gets a signal for Ctrl-C, and the terminal echoes that.
+        self._process = start_python(
             terminal.arguments(line),
-            cwd=terminal.folder,
-            env=environment,
+            folder=terminal.folder,
+            environment=environment,
+            controlling_terminal=True,
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            start_new_session=True,
-            # With a terminal to control it, it gets a signal for Ctrl-C, and the terminal echoes that.
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
         )
         os.close(theirs)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.forked import run_python
+from tests.support.forked import run_python, start_python
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 
@@ -50,13 +50,14 @@ class Terminal:
 
     def start(self, line: str, **options: Any) -> subprocess.Popen[str]:
         """Starts a command without waiting for it, in a process group of its own."""
-        return subprocess.Popen(
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return start_python(
             self.arguments(line),
-            cwd=self.folder,
-            env=self.environment,
+            folder=self.folder,
+            environment=self.environment,
             text=True,
             start_new_session=True,
-            **({"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options),
+            **(streams | options),
         )
 
     def info(self, task_id: str) -> dict[str, Any]:

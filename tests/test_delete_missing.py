@@ -20,7 +20,7 @@ from tests.support.terminal import Terminal
 from upsert_cli.load.orphans import OrphanSearch
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import fingerprint
+from upsert_cli.sources.source import Source
 from upsert_cli.store.base import RecordRef, RecordRefPage
 
 Item = dict[str, Any]
@@ -140,7 +140,7 @@ class _Held:
 
 def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[OrphanSearch, list[str]]:
     (folder / "a.jsonl").write_text(text)
-    sources = [fingerprint(found) for found in find_files([str(folder / "a.jsonl")], given=None)]
+    sources = [Source.of(found) for found in find_files([str(folder / "a.jsonl")], format_name=None)]
     search = OrphanSearch(rows=Rows(sources=sources), scope="s")
     return search, [member.id for block in search.run(_Held(held)) for member in block]
 

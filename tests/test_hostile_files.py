@@ -23,7 +23,7 @@ from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import fingerprint
+from upsert_cli.sources.source import Source
 
 MANY = 200  # files; what the scorecard asks for
 
@@ -168,7 +168,7 @@ def _write(folder: Path, name: str, content: bytes) -> Path:
 
 def _read(*paths: Path) -> list[Batch]:
     """Reads as a run does, up to what would be embedded."""
-    sources = [fingerprint(found) for found in find_files([str(path) for path in paths])]
+    sources = [Source.of(found) for found in find_files([str(path) for path in paths])]
     recipe = LoadOptions().recipe(identity="m", dimension=3)
     return list(read_batches(Rows(sources=sources), recipe=recipe, pace=Pace(7)))
 
@@ -222,7 +222,7 @@ def test_the_first_rows_of_hostile_files(tmp_path: Path) -> None:
     """Looking at the first rows before there is a task finds nothing wrong with a file that has good ones."""
     for name, content, good, _ in (*_jsonl_files(), *_csv_files()):
         if good and len(content) < 1 << 20:
-            sources = [fingerprint(found) for found in find_files([str(_write(tmp_path, name, content))])]
+            sources = [Source.of(found) for found in find_files([str(_write(tmp_path, name, content))])]
             check_first_rows(Rows(sources=sources), recipe=LoadOptions().recipe(identity="m"))
 
 

@@ -116,7 +116,7 @@ ALLOWED_TWICE = {
         "sources/object_stores.py",
         "sources/parquet.py",
         "sources/parquet_times.py",
-        "sources/parquet_types.py",
+        "sources/parquet_values.py",
     ],
     "ray": ["cluster/ray_cluster.py", "cluster/ray_workers.py"],
 }

@@ -46,9 +46,9 @@ def _documents(path: Path) -> Callable[[], None]:
     from upsert_cli.sources.find import find_files
     from upsert_cli.sources.item import Item
     from upsert_cli.sources.rows import Rows
-    from upsert_cli.sources.source import fingerprint
+    from upsert_cli.sources.source import Source
 
-    sources = [fingerprint(found) for found in find_files([str(path)])]
+    sources = [Source.of(found) for found in find_files([str(path)])]
     recipe = Recipe(identity="model|384|256")
 
     def read() -> None:

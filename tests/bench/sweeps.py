@@ -40,11 +40,11 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.pipeline.pace import Pace
     from upsert_cli.sources.find import find_files
     from upsert_cli.sources.rows import Rows
-    from upsert_cli.sources.source import fingerprint
+    from upsert_cli.sources.source import Source
     from upsert_cli.store.base import Comparison, Verdict
 
     embedder = embedding.load(find_model(DEFAULT_MODEL, folder=Path(model)))
-    sources = [fingerprint(found) for found in find_files([source])]
+    sources = [Source.of(found) for found in find_files([source])]
     batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (
         Plan(

@@ -19,13 +19,13 @@ from upsert_cli.pipeline.pace import MAX_ROWS, MIN_ROWS, TARGET_SECONDS, Pace
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source, fingerprint
+from upsert_cli.sources.source import Source
 
 RECIPE = Recipe(identity="test")
 
 
 def _sources(*paths: Path) -> list[Source]:
-    return [fingerprint(found) for found in find_files([str(path) for path in paths])]
+    return [Source.of(found) for found in find_files([str(path) for path in paths])]
 
 
 def _batches(sources: list[Source], rows: int, start: Position = START) -> list[Batch]:

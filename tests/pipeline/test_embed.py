@@ -28,7 +28,7 @@ from upsert_cli.pipeline.embedded_batch import Embedded
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import fingerprint
+from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Comparison, Verdict
 
 
@@ -39,7 +39,7 @@ def embedder(model: Model) -> Embedder:
 
 
 def _batches(path: Path, rows: int) -> list[Batch]:
-    sources = [fingerprint(found) for found in find_files([str(path)])]
+    sources = [Source.of(found) for found in find_files([str(path)])]
     return list(read_batches(Rows(sources=sources), recipe=Recipe(identity="t"), pace=Pace(rows)))
 
 

@@ -18,7 +18,7 @@ from upsert_cli.errors import SourceUnreadable
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import fingerprint
+from upsert_cli.sources.source import Source
 
 KINDS = {".gz": "gzip", ".zst": "zstd"}
 
@@ -80,7 +80,7 @@ def test_damage_is_never_silent(tmp_path: Path, kind: str, damage: str) -> None:
     good = (SAMPLES / "articles.jsonl").read_bytes() * 20
     path = tmp_path / f"a.jsonl{kind}"
     path.write_bytes(DAMAGE[damage](_compressed(good, kind)))
-    [source] = [fingerprint(found) for found in find_files([str(path)])]
+    [source] = [Source.of(found) for found in find_files([str(path)])]
     assert source.total is None
     rows = 0
     with pytest.raises(SourceUnreadable) as caught:
@@ -182,9 +182,9 @@ import sys
 from upsert_cli.sources.item import START, Item
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.source import fingerprint
+from upsert_cli.sources.source import Source
 from pathlib import Path
-rows = Rows(sources=[fingerprint(found) for found in find_files(sys.argv[1:])], id_field="id")
+rows = Rows(sources=[Source.of(found) for found in find_files(sys.argv[1:])], id_field="id")
 kinds = [type(row).__name__ for row, _ in rows]
 [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)

@@ -21,7 +21,7 @@ from upsert_cli.sources import http_get
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source, fingerprint
+from upsert_cli.sources.source import Source
 
 ROWS = 200
 LINES = [b'{"object_id": "i%03d", "payload": {"text": "text %03d"}}\n' % (n, n) for n in range(ROWS)]
@@ -33,7 +33,7 @@ RETRY_FOR = 2.0
 
 def _source(address: str, name: str = "a.jsonl", *, retry_for: float = RETRY_FOR) -> Source:
     [found] = find_files([f"{address}/{name}"], retry_for=retry_for)
-    return fingerprint(found)
+    return Source.of(found)
 
 
 def _ids(source: Source, start: Position = START) -> list[str]:

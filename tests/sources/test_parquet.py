@@ -35,7 +35,7 @@ from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import Item, Reject
 from upsert_cli.sources.parquet_pages import pages_of
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import fingerprint
+from upsert_cli.sources.source import Source
 
 UTC = datetime.UTC
 
@@ -296,8 +296,8 @@ from upsert_cli.sources.parquet_pages import pages_of
 from upsert_cli.sources.item import START, Item
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.source import fingerprint
-rows = Rows(sources=[fingerprint(found) for found in find_files(sys.argv[1:])])
+from upsert_cli.sources.source import Source
+rows = Rows(sources=[Source.of(found) for found in find_files(sys.argv[1:])])
 kinds = [type(row).__name__ for row, _ in rows]
 [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)
@@ -550,5 +550,5 @@ def test_an_empty_map_is_an_object(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(table), path)
     (found,) = find_files([str(path)])
-    rows = [row for row, _ in Rows(sources=[fingerprint(found)], id_field="id")]
+    rows = [row for row, _ in Rows(sources=[Source.of(found)], id_field="id")]
     assert [getattr(row, "payload", row) for row in rows] == [{"m": {}}, {"m": {"k": "v"}}, {"m": None}]

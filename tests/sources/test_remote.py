@@ -26,7 +26,7 @@ from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.object_stores import ObjectFile
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source, fingerprint
+from upsert_cli.sources.source import Source
 
 ROWS = 40_000
 SECONDS = 10.0  # seconds in which a signal has to be obeyed; a store is asked for 20 and more
@@ -52,7 +52,7 @@ def store() -> Iterator[Bucket]:
 
 
 def _sources(*names: str, retry_for: float = 60.0) -> list[Source]:
-    return [fingerprint(found) for found in find_files(names, retry_for=retry_for)]
+    return [Source.of(found) for found in find_files(names, retry_for=retry_for)]
 
 
 def _rows(sources: list[Source], start: Position = START) -> list[tuple[Item | Reject, Position]]:

@@ -37,7 +37,7 @@ from upsert_cli.sources.find import FoundFile, find_files
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of, format_named
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source, fingerprint, spool
+from upsert_cli.sources.source import Source, spool
 
 LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'
 EDGE = 4 << 20  # bytes at each end that a fingerprint covers
@@ -62,7 +62,7 @@ def _names(*names: str) -> list[str]:
 
 def _source(name: str) -> Source:
     [found] = find_files([name])
-    return fingerprint(found)
+    return Source.of(found)
 
 
 # -- finding ------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_a_format_that_is_given() -> None:
         ("d/*.json",): ["d/a.json"],
         ("d/a.json", "-"): ["d/a.json", "-"],
     }.items():
-        found = find_files(names, given="tsv")
+        found = find_files(names, format_name="tsv")
         assert [file.name for file in found] == expected
         assert {file.format for file in found} == {"tsv"}
 
@@ -284,7 +284,7 @@ def test_pipes_are_spooled_and_only_where_they_are_named() -> None:
         ("d/pipe.jsonl", True),
     ]
     with pytest.raises(SourceUnreadable, match="not a regular file"):
-        fingerprint(find_files(["pipe"])[0])
+        Source.of(find_files(["pipe"])[0])
 
 
 @pytest.mark.parametrize("name", ["/dev/null", "/dev/zero"])
@@ -394,7 +394,7 @@ def test_standard_input_is_kept_whole_and_private() -> None:
         path = Path(name).absolute()
         spool(io.BytesIO(content), path, name="-")
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        sources.append(fingerprint(replace(find_files(["-"])[0], path=path)))
+        sources.append(Source.of(replace(find_files(["-"])[0], path=path)))
     assert sources[0].total == 40_000
     assert sources[1].fingerprint.changed_from(sources[0].fingerprint) is None
     assert sorted(path.name for path in Path().iterdir()) == ["one.jsonl", "two.jsonl"]
@@ -407,7 +407,7 @@ def test_a_large_spooled_file_is_known_by_all_of_it() -> None:
     content[EDGE + 100] = ord("y")
     spool(io.BytesIO(content), Path("two.jsonl").absolute(), name="-")
     [stdin] = find_files(["-"])
-    one, two = (fingerprint(replace(stdin, path=Path(name).absolute())) for name in ("one.jsonl", "two.jsonl"))
+    one, two = (Source.of(replace(stdin, path=Path(name).absolute())) for name in ("one.jsonl", "two.jsonl"))
     assert two.fingerprint.changed_from(one.fingerprint) == "same size, other content"
     os.utime("one.jsonl", ns=(1, 1))
     assert one.change() is None
@@ -422,7 +422,7 @@ def test_a_pipe_is_read_to_its_end() -> None:
     with found.path.open("rb") as stream:
         spool(stream, Path("kept.jsonl").absolute(), name="-")
     writer.join()
-    source = fingerprint(replace(found, path=Path("kept.jsonl").absolute()))
+    source = Source.of(replace(found, path=Path("kept.jsonl").absolute()))
     rows = [row for row, _ in Rows(sources=[source])]
     assert [(type(row), row.source, row.row) for row in rows] == [
         (Item, "pipe", 1),

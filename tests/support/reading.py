@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source, fingerprint
+from upsert_cli.sources.source import Source
 
 GOOD = b'{"object_id": "a", "payload": {"text": "hello"}}'
 
@@ -62,7 +62,7 @@ def fuzz(
 
 
 def sources_of(*paths: Path) -> list[Source]:
-    return [fingerprint(found) for found in find_files([str(path) for path in paths])]
+    return [Source.of(found) for found in find_files([str(path) for path in paths])]
 
 
 def read(*paths: Path, start: Position = START, id_field: str | None = None) -> list[Row]:

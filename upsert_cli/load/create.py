@@ -24,7 +24,7 @@ from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name
 from upsert_cli.sources.find import FoundFile, find_files
 from upsert_cli.sources.remote import FilePath
-from upsert_cli.sources.source import Source, fingerprint, spool
+from upsert_cli.sources.source import Source, spool
 from upsert_cli.store.locations import is_server, require_collection_name
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
@@ -91,7 +91,7 @@ class Draft:
 
     def _fingerprint(self, found: FoundFile, number: int) -> Source:
         if not found.needs_spool:
-            return fingerprint(found)
+            return Source.of(found)
         if self._incoming is None:
             self._incoming = self._journal.incoming_folder()
         path = self._incoming / f"{number}.{found.format}"
@@ -100,7 +100,7 @@ class Draft:
         else:
             with found.path.open("rb") as stream:
                 spool(stream, path, name=found.name)
-        return fingerprint(replace(found, path=path))
+        return Source.of(replace(found, path=path))
 
     def _with_scope(self, options: LoadOptions) -> LoadOptions:
         """Return the options with the scope of the sources, if records are to be deleted and none is named."""
@@ -162,7 +162,7 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
         else:
             again = _find([typed.get(name, name)], task.options)
             own = [file for file in again if files.pop(file.path, None) is not None]
-            found += [fingerprint(replace(file, name=shown.get(file.path, file.name))) for file in own]
+            found += [Source.of(replace(file, name=shown.get(file.path, file.name))) for file in own]
     _check_first_rows(found, task.options)
     return {**_inputs(found), "rows": 0, "counts": Counts(), "converted": 0, "failed_items": ()}
 
@@ -171,7 +171,7 @@ def _find(
     names: Sequence[str], options: LoadOptions, *, report: Callable[[str], object] = lambda _: None
 ) -> list[FoundFile]:
     # An address may be misspelled, and no progress shows yet that the load waits for it.
-    return find_files(names, given=options.format, retry_for=min(options.retry_for, FIRST_CONTACT), report=report)
+    return find_files(names, format_name=options.format, retry_for=min(options.retry_for, FIRST_CONTACT), report=report)
 
 
 def _check_first_rows(sources: Sequence[Source], options: LoadOptions) -> None:

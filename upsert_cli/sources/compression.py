@@ -51,7 +51,12 @@ class CompressibleFormat:
             yield from self.text.read(file, row=row, offset=offset)
 
     def count(self, path: FilePath) -> int | None:
-        """Count the rows, or return None for a damaged file: its good rows load, then reading reports the damage."""
+        """Count the rows; return None for a remote file, which would be downloaded for it, and for a damaged one.
+
+        The good rows of a damaged file are loaded, and reading the others reports the damage.
+        """
+        if isinstance(path, RemoteFile):
+            return None
         try:
             with open_bytes(path, self.compression) as file:
                 return self.text.count(file)

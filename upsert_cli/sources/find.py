@@ -6,7 +6,7 @@ import glob
 import os
 import shlex
 import stat
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeAlias
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.addresses import WEB_SCHEMES, is_address, scheme_of, shown, source_name, why_refused
-from upsert_cli.sources.folders import DiskTree, FolderSearch, TreePath, inaccessible, status_of, valid_unicode
+from upsert_cli.sources.folders import DiskTree, FolderSearch, inaccessible, status_of, valid_unicode
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
 from upsert_cli.sources.remote import FilePath, RemoteFile
 from upsert_cli.sources.unreadable import HEAD, kind_of_file, why_unreadable
@@ -43,17 +43,19 @@ class FoundFile:
 _Found: TypeAlias = tuple[Hashable, FoundFile]
 """A file, and a value that is equal for the same file under another name."""
 
-_Report: TypeAlias = Callable[[str], object]
-
 
 def find_files(
-    names: Sequence[str], *, given: str | None = None, retry_for: float = RETRY_FOR, report: _Report = lambda _: None
+    names: Sequence[str],
+    *,
+    format_name: str | None = None,
+    retry_for: float = RETRY_FOR,
+    report: Callable[[str], object] = lambda _: None,
 ) -> list[FoundFile]:
     """Return the files that `names` stand for, in their order; those of folders and globs sorted; each file once.
 
     Args:
         names: Files, folders, globs, pipes, addresses; `-` is standard input.
-        given: The format that the user specified, which overrides suffixes.
+        format_name: The format that the user specified, which overrides suffixes.
         retry_for: How long to repeat a request that fails, in seconds.
         report: Called with notes about folders and globs, such as how many files were skipped.
 
@@ -62,16 +64,116 @@ def find_files(
         Refusal: A folder belongs to a table whose log says which of its files are valid.
         SourceUnreadable: A file or folder cannot be accessed.
     """
+    finder = _Finder(format_name, retry_for, report)
     found: dict[Hashable, FoundFile] = {}
     for name in names:
         if name == STDIN:
-            stdin = FoundFile(name=STDIN, path=Path(STDIN), format=given or PIPE_FORMAT, needs_spool=True)
+            stdin = FoundFile(name=STDIN, path=Path(STDIN), format=format_name or PIPE_FORMAT, needs_spool=True)
             found.setdefault(STDIN, stdin)
-        else:
-            files = _remote(name, given, retry_for, report) if is_address(name) else _local(name, given, report)
-            for identity, file in files:
-                found.setdefault(identity, file)
+            continue
+        for identity, file in finder.remote(name) if is_address(name) else finder.local(name):
+            found.setdefault(identity, file)
     return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """Finds the files of one name."""
+
+    format_name: str | None
+    retry_for: float
+    report: Callable[[str], object]
+
+    def local(self, name: str) -> Iterator[_Found]:
+        """Yield the files of a name, which is a glob only if there is no file of this name, since it may have stars."""
+        if not name:  # for Path that is the current folder, for a user it is a shell variable that was not set
+            raise not_found("''")
+        path = Path(name)
+        status = _status_of_named(path)
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            yield self._identified(path, status)
+        elif status is not None:
+            yield from self._in_tree(name, DiskTree(path), ())
+        elif glob.has_magic(name):
+            fixed, pattern = _divided(path.parts)
+            yield from self._in_tree(name, DiskTree(Path(*fixed)), pattern)
+        else:
+            raise not_found(valid_unicode(name))
+
+    def _in_tree(self, name: str, tree: DiskTree, pattern: Sequence[str]) -> Iterator[_Found]:
+        """Yield the regular files with a known suffix, or that may have the given format: a pipe would block."""
+        search = FolderSearch(tree)
+        is_empty = True
+        for parts, is_matched in search.files(pattern):
+            path = tree.path(parts)
+            # With a format given, a folder stands also for files without a suffix, and a glob for all that it matches.
+            if format_name_of(path) or (self.format_name and (is_matched or not path.suffix)):
+                search.add_partitions(parts[:-1])
+                if (status := status_of(path)) is not None and stat.S_ISREG(status.st_mode):
+                    is_empty = False
+                    yield self._identified(path, status)
+        self._conclude(search, valid_unicode(name), is_empty=is_empty)
+
+    def _identified(self, path: Path, status: os.stat_result) -> _Found:
+        name = valid_unicode(str(path))
+        is_pipe = stat.S_ISFIFO(status.st_mode)
+        if not is_pipe and not stat.S_ISREG(status.st_mode):
+            raise SourceUnreadable(name=name, reason="neither a file nor a folder nor a pipe")
+        format_name = self.format_name or format_name_of(path) or (PIPE_FORMAT if is_pipe else None)
+        if format_name is None:
+            raise _unknown_format(name, content=_content(path))
+        file = FoundFile(name=name, path=path.absolute(), format=format_name, needs_spool=is_pipe)
+        return (status.st_dev, status.st_ino), file
+
+    def remote(self, address: str) -> Iterator[_Found]:
+        """Yield the files of an address: a file, or in an object store also a folder or a glob."""
+        if (reason := why_refused(address)) is not None:
+            raise UsageFault(message=f"the address {shown(address)} cannot be read: {reason}")
+        from upsert_cli.sources.object_stores import ObjectTree, is_object  # late: local files do without
+
+        try:
+            if scheme_of(address) in WEB_SCHEMES or is_object(address, retry_for=self.retry_for):
+                if (file := self._at_address(address)) is None:
+                    raise _unknown_format(shown(address), content=None)
+                yield file.name, file  # one file, even if it is signed twice
+                return
+            fixed, pattern = _divided(address.rstrip("/").split("/"))
+            tree = ObjectTree("/".join(fixed), retry_for=self.retry_for)
+        except FileNotFoundError as error:
+            raise not_found(shown(address)) from error
+        except OSError as error:
+            raise SourceUnreadable(name=shown(address), reason=why_unreadable(error)) from error
+        search = FolderSearch(tree)
+        is_empty = True
+        for path in sorted((path for path, _ in search.files(pattern)), key=tree.address):
+            if (file := self._at_address(tree.address(path))) is not None:
+                is_empty = False
+                search.add_partitions(path[:-1])
+                yield file.name, file
+        self._conclude(search, shown(address), is_empty=is_empty)
+
+    def _at_address(self, address: str) -> FoundFile | None:
+        """Return the file at an address, or None if its format is unknown."""
+        format_name = self.format_name or format_name_of(PurePath(shown(address)))
+        if format_name is None:
+            return None
+        return FoundFile(name=source_name(address), path=RemoteFile(address, self.retry_for), format=format_name)
+
+    def _conclude(self, search: FolderSearch, name: str, *, is_empty: bool) -> None:
+        """Report the notes of a search, and raise an error if it found nothing."""
+        if is_empty:
+            looked_for = f"looked for {', '.join(KNOWN_SUFFIXES)}"
+            if search.skipped:
+                looked_for += f", but not in {search.skipped:,} files or folders whose names begin with `_` or `.`"
+            raise UsageFault(message=f"{name} holds no file of items; {looked_for}")
+        for note in search.notes(name):
+            self.report(note)
+
+
+def _divided(parts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the parts of a name before the first one that is a pattern, and the others."""
+    fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return parts[:fixed], parts[fixed:]
 
 
 def not_found(name: str) -> UsageFault:
@@ -79,67 +181,16 @@ def not_found(name: str) -> UsageFault:
     return UsageFault(message=f"{name} does not exist; name a file, a folder or a glob, or `-` for standard input")
 
 
-# -- on this machine ----------------------------------------------------------------------------------------------
-
-
-def _local(name: str, given: str | None, report: _Report) -> Iterator[_Found]:
-    """Yield the files of a name, which is a glob only if there is no file of this name, since it may contain stars."""
-    if not name:  # for Path that is the current folder, for a user it is a shell variable that was not set
-        raise not_found("''")
-    path = Path(name)
-    files: Iterable[tuple[TreePath, bool]]
+def _status_of_named(path: Path) -> os.stat_result | None:
+    """Return the status of a file that the user named, or None if there is no such file."""
     try:
-        status = path.stat()
+        return path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        if not glob.has_magic(name):
-            raise not_found(valid_unicode(name)) from None
-        fixed, pattern = _divided(path.parts)
-        tree = DiskTree(Path(*fixed))
-        search = FolderSearch(tree)
-        files = search.matching(pattern)
+        return None
     except ValueError:  # NUL, or a name that no file system can encode
-        raise not_found(ascii(name)) from None
+        raise not_found(ascii(str(path))) from None
     except OSError as error:
         raise inaccessible(path, error) from error
-    else:
-        if not stat.S_ISDIR(status.st_mode):
-            yield _identified(path, status, given)
-            return
-        tree = DiskTree(path)
-        search = FolderSearch(tree)
-        files = ((file, False) for file in search.below())
-    is_empty = True
-    for found in _wanted(tree, search, files, given):
-        is_empty = False
-        yield found
-    if is_empty:
-        raise _no_files(valid_unicode(name), search)
-    _report_notes(search, valid_unicode(name), report)
-
-
-def _wanted(
-    tree: DiskTree, search: FolderSearch, files: Iterable[tuple[TreePath, bool]], given: str | None
-) -> Iterator[_Found]:
-    """Yield the regular files that have a known suffix, or may have the given format: a pipe would block."""
-    for parts, is_matched in files:
-        path = tree.path(parts)
-        # With a format given, a folder also stands for its files without a suffix, and a glob for all that it matches.
-        if format_name_of(path) or (given and (is_matched or not path.suffix)):
-            search.add_partitions(parts[:-1])
-            if (status := status_of(path)) is not None and stat.S_ISREG(status.st_mode):
-                yield _identified(path, status, given)
-
-
-def _identified(path: Path, status: os.stat_result, given: str | None) -> _Found:
-    name = valid_unicode(str(path))
-    is_pipe = stat.S_ISFIFO(status.st_mode)
-    if not is_pipe and not stat.S_ISREG(status.st_mode):
-        raise SourceUnreadable(name=name, reason="neither a file nor a folder nor a pipe")
-    format_name = given or format_name_of(path) or (PIPE_FORMAT if is_pipe else None)
-    if format_name is None:
-        raise _unknown_format(name, content=_content(path))
-    file = FoundFile(name=name, path=path.absolute(), format=format_name, needs_spool=is_pipe)
-    return (status.st_dev, status.st_ino), file
 
 
 def _content(path: Path) -> str | None:
@@ -150,69 +201,6 @@ def _content(path: Path) -> str | None:
     except OSError:  # that it has no suffix is the first thing to correct
         return None
     return None if found is None else "; ".join(found).replace("FILE", shlex.quote(str(path)))
-
-
-# -- at an address ------------------------------------------------------------------------------------------------
-
-
-def _remote(address: str, given: str | None, retry_for: float, report: _Report) -> Iterator[_Found]:
-    """Yield the files of an address: a file, or in an object store also a folder or a glob."""
-    if (reason := why_refused(address)) is not None:
-        raise UsageFault(message=f"the address {shown(address)} cannot be read: {reason}")
-    from upsert_cli.sources.object_stores import ObjectTree, is_object  # late: local files do without
-
-    try:
-        if scheme_of(address) in WEB_SCHEMES or is_object(address, retry_for=retry_for):
-            if (file := _at_address(address, given, retry_for)) is None:
-                raise _unknown_format(shown(address), content=None)
-            yield file.name, file  # also once if it is signed twice
-            return
-        fixed, pattern = _divided(address.rstrip("/").split("/"))
-        tree = ObjectTree("/".join(fixed), retry_for=retry_for)
-    except FileNotFoundError as error:
-        raise not_found(shown(address)) from error
-    except OSError as error:
-        raise SourceUnreadable(name=shown(address), reason=why_unreadable(error)) from error
-    search = FolderSearch(tree)
-    paths = [path for path, _ in search.matching(pattern)] if pattern else search.below()
-    is_empty = True
-    for path in sorted(paths, key=tree.address):
-        if (file := _at_address(tree.address(path), given, retry_for)) is not None:
-            is_empty = False
-            search.add_partitions(path[:-1])
-            yield file.name, file
-    if is_empty:
-        raise _no_files(shown(address), search)
-    _report_notes(search, shown(address), report)
-
-
-def _at_address(address: str, given: str | None, retry_for: float) -> FoundFile | None:
-    """Return the file at an address, or None if its format is unknown."""
-    format_name = given or format_name_of(PurePath(shown(address)))
-    if format_name is None:
-        return None
-    return FoundFile(name=source_name(address), path=RemoteFile(address, retry_for), format=format_name)
-
-
-# -- names and errors ---------------------------------------------------------------------------------------------
-
-
-def _divided(parts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the parts of a name before the first one that is a pattern, and the others."""
-    fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return parts[:fixed], parts[fixed:]
-
-
-def _report_notes(search: FolderSearch, name: str, report: _Report) -> None:
-    for note in search.notes(name):
-        report(note)
-
-
-def _no_files(name: str, search: FolderSearch) -> UsageFault:
-    looked_for = f"looked for {', '.join(KNOWN_SUFFIXES)}"
-    if search.skipped:
-        looked_for += f", but not in {search.skipped:,} files or folders whose names begin with `_` or `.`"
-    return UsageFault(message=f"{name} holds no file of items; {looked_for}")
 
 
 def _unknown_format(name: str, *, content: str | None) -> UsageFault:

@@ -72,27 +72,20 @@ class FolderSearch:
         """How many files and folders were skipped because they are not data."""
         return len(self._skipped)
 
-    def below(self, top: TreePath = ()) -> Iterator[TreePath]:
-        """Yield the data files below a folder, sorted in each folder.
+    def files(self, pattern: Sequence[str] = ()) -> Iterator[tuple[TreePath, bool]]:
+        """Yield the data files below the root, or those that a glob stands for, by its parts.
+
+        Yields:
+            A file, and whether the glob matches the file itself, not only its folder.
 
         Raises:
             Refusal: A folder belongs to a table whose log says which of its files are valid.
         """
-        for folder, names in self._walk(top):
-            for name in names:
-                yield (*folder, name)
-
-    def matching(self, pattern: Sequence[str]) -> Iterator[tuple[TreePath, bool]]:
-        """Yield the files that a glob stands for, and whether the glob matches the file itself, not only its folder.
-
-        Raises:
-            Refusal: As for `below`.
-        """
-        for path, is_matched in self._expand((), pattern):
+        for path, is_matched in self._expand((), pattern or ["**"]):
             if not is_matched or self._tree.is_file(path):
                 yield path, is_matched
             elif self._tree.globs_match_folders and self._tree.is_folder(path):
-                yield from ((file, False) for file in self.below(path))
+                yield from self._expand(path, ["**"])
 
     def add_partitions(self, folder: TreePath) -> None:
         """Remember the values in the names of a file's folders, such as `year=2024`."""
@@ -119,7 +112,8 @@ class FolderSearch:
             return
         first, rest = pattern[0], pattern[1:]
         if first == "**" and not rest:
-            yield from ((file, False) for file in self.below(folder))
+            for below, names in self._walk(folder):
+                yield from (((*below, name), False) for name in names)
         elif first == "**":
             for below, _ in self._walk(folder):
                 yield from self._expand(below, rest)

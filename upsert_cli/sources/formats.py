@@ -48,7 +48,7 @@ class Format(Protocol):
         """
 
     def count(self, path: FilePath) -> int | None:
-        """Return the number of rows, or None if only reading them can tell; raise OSError like `read`."""
+        """Return the number of rows, or None if it costs too much to know; raise OSError like `read`."""
 
     def boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
         """Yield where to divide a file for several readers, or return None if it cannot be divided.

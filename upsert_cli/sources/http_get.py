@@ -14,7 +14,7 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandl
 
 from upsert_cli import __version__
 from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
-from upsert_cli.sources.remote import Unsteady
+from upsert_cli.sources.remote import TransientError
 
 if TYPE_CHECKING:
     import socket
@@ -34,8 +34,8 @@ _PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
 _GONE = frozenset([404, 410])
 
 
-class HttpAnswer:
-    """An answer with status 200, 206 or 416 whose headers have arrived."""
+class HttpResponse:
+    """A response with status 200, 206 or 416 whose headers have arrived."""
 
     def __init__(self, response: http.client.HTTPResponse, *, began: float) -> None:
         """Begin at the first byte of the body; `began` is when it was asked for, in monotonic seconds."""
@@ -67,7 +67,7 @@ class HttpAnswer:
             seconds: How long to wait for as many bytes as `LOWEST_RATE` makes of this time.
 
         Raises:
-            Unsteady: The connection broke off, or fewer bytes than that arrived.
+            TransientError: The connection broke off, or fewer bytes than that arrived.
         """
         now = time.monotonic()
         began, self._began = self._began or now, None
@@ -79,11 +79,11 @@ class HttpAnswer:
                 with _translated(f"its server sends fewer than {LOWEST_RATE} bytes a second"):
                     piece = self._read_piece(min(PIECE, size - len(data)))
                 if not piece and is_announced:
-                    raise Unsteady("the connection broke off")
+                    raise TransientError("the connection broke off")
                 if not piece:
                     break
                 data += piece
-        except Unsteady:
+        except TransientError:
             self.is_broken = True
             # Bytes that arrived before a break count, unless they were so few that every try would bring as few.
             if len(data) < max(1.0, LOWEST_RATE * (time.monotonic() - began)):
@@ -107,16 +107,16 @@ class HttpAnswer:
         return self._response.read1(size) if self.is_chunked else self._buffered.read1(size)
 
 
-def get(address: str, *, wanted: str | None, seconds: float) -> HttpAnswer:
+def get(address: str, *, wanted: str | None, seconds: float) -> HttpResponse:
     """Ask for a file, or for a range of its bytes, and follow redirects.
 
     Args:
         address: Where it is.
         wanted: The value of the header `Range`, if any.
-        seconds: How long to wait for a connection, and then for all headers of an answer.
+        seconds: How long to wait for a connection, and then for all headers of a response.
 
     Raises:
-        Unsteady: The server cannot be reached, is busy, or does not answer in time.
+        TransientError: The server cannot be reached, is busy, or does not answer in time.
         FileNotFoundError: It has no such file.
         OSError: It does not allow reading the file, or redirects to an address that is not read.
     """
@@ -161,17 +161,17 @@ def _redirected(address: str, location: str | None) -> str:
     return target
 
 
-def _checked(response: http.client.HTTPResponse, began: float) -> HttpAnswer:
-    """Return the answer of a server that has the file; raise OSError if it has not, or answers in an unknown form."""
+def _checked(response: http.client.HTTPResponse, began: float) -> HttpResponse:
+    """Return the response of a server that has the file; raise OSError if it has not, or sends an unknown form."""
     status = response.status
     is_given = status in (_OK, _PARTIAL, _NOT_SATISFIABLE)
     coding = response.headers.get("Transfer-Encoding", "identity").strip().lower()
     if is_given and coding in ("chunked", "identity"):
-        return HttpAnswer(response, began=began)
+        return HttpResponse(response, began=began)
     response.close()
     if is_given:
         raise OSError("its server answers in an unknown transfer encoding")
-    kind = Unsteady if status in _PASSING else FileNotFoundError if status in _GONE else OSError
+    kind = TransientError if status in _PASSING else FileNotFoundError if status in _GONE else OSError
     raise kind(f"the server answers {status} {response.reason}")
 
 
@@ -229,21 +229,21 @@ class _HttpsHandler(HTTPSHandler):
 
 @contextmanager
 def _translated(late: str) -> Iterator[None]:
-    """Turn errors of the standard library into `Unsteady` and others; `late` is the text for a timeout."""
+    """Turn errors of the standard library into `TransientError` and others; `late` is the text for a timeout."""
     try:
         yield
     except URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise Unsteady("the server cannot be reached in time") from error
+            raise TransientError("the server cannot be reached in time") from error
         if isinstance(error.reason, OSError) and not _is_certificate(error.reason):
-            raise Unsteady(f"the server cannot be reached ({error.reason})") from error
+            raise TransientError(f"the server cannot be reached ({error.reason})") from error
         raise OSError(f"the server cannot be asked ({error.reason})") from error
     except TimeoutError as error:
-        raise Unsteady(late) from error
+        raise TransientError(late) from error
     except (http.client.InvalidURL, http.client.UnknownProtocol, ValueError) as error:
         raise OSError(f"the server cannot be asked ({type(error).__name__})") from error
     except (http.client.HTTPException, OSError) as error:
-        raise Unsteady(f"the connection broke off ({str(error) or type(error).__name__})") from error
+        raise TransientError(f"the connection broke off ({str(error) or type(error).__name__})") from error
 
 
 def _is_certificate(error: OSError) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from upsert_cli.sources.addresses import scheme_of, shown
 from upsert_cli.sources.folders import TreePath
 from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
-from upsert_cli.sources.remote import Facts, Unsteady, steadily
+from upsert_cli.sources.remote import FileInfo, TransientError, retry_transient
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,21 +38,21 @@ class ObjectFile:
     """An open object; implements `RangeReader`."""
 
     def __init__(self, address: str, *, retry_for: float) -> None:
-        """Ask for the facts about the object.
+        """Request a description of the object.
 
         Raises:
-            Unsteady: The store cannot be reached, or is busy.
+            TransientError: The store cannot be reached, or is busy.
             OSError: The store does not allow reading the object.
         """
         self._seconds = max(SHORTEST_CALL, retry_for)
-        self._file, self.facts = _interruptibly(lambda: _opened(address), seconds=self._seconds)
+        self._file, self.info = _interruptibly(lambda: _opened(address), seconds=self._seconds)
 
     def read_at(self, position: int, size: int) -> bytes:
         """Return up to `size` bytes from a position on; no bytes only at the end."""
-        wanted = min(size, max(0, (self.facts.size or 0) - position))
+        wanted = min(size, max(0, (self.info.size or 0) - position))
         data = _interruptibly(lambda: bytes(self._file.read_at(wanted, position)), seconds=self._seconds)
         if wanted and not data:
-            raise Unsteady("the store sends less than the object holds")
+            raise TransientError("the store sends less than the object holds")
         return data
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ def is_object(address: str, *, retry_for: float) -> bool:
         system, path = _system(address)
         return system.get_file_info(path)
 
-    info = steadily(lambda: _interruptibly(look, seconds=SHORTEST_CALL), seconds=retry_for)
+    info = retry_transient(lambda: _interruptibly(look, seconds=SHORTEST_CALL), seconds=retry_for)
     return bool(info.type == pyarrow.fs.FileType.File)
 
 
@@ -83,7 +83,7 @@ class ObjectTree:
         self._folders: dict[TreePath, set[str]] = {(): set()}
         self._files: dict[TreePath, set[str]] = {}
         depth = root.count("/") + 1
-        for name in steadily(lambda: _names_below(root), seconds=retry_for):
+        for name in retry_transient(lambda: _names_below(root), seconds=retry_for):
             *folder, file = name.split("/")[depth:]
             self._files.setdefault(tuple(folder), set()).add(file)
             for end in range(len(folder)):
@@ -129,12 +129,12 @@ def _names_below(address: str) -> list[str]:
     return [f"{scheme_of(address)}://{info.path}" for info in found if info.type == pyarrow.fs.FileType.File]
 
 
-def _opened(address: str) -> tuple[pa.NativeFile, Facts]:
+def _opened(address: str) -> tuple[pa.NativeFile, FileInfo]:
     system, path = _system(address)
     file: pa.NativeFile = system.open_input_file(path)
     info = system.get_file_info(path)
     tags = {_text(key).lower(): _text(value) for key, value in (file.metadata() or {}).items()}
-    return file, Facts(size=int(file.size()), mtime_ns=info.mtime_ns or 0, etag=tags.get("etag"))
+    return file, FileInfo(size=int(file.size()), mtime_ns=info.mtime_ns or 0, etag=tags.get("etag"))
 
 
 def _text(value: object) -> str:
@@ -190,7 +190,7 @@ def _translated() -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError("there is no such object") from error
         reason = _shortened(" ".join(str(error).split()))
-        raise (Unsteady if _PASSING.search(reason) else OSError)(reason) from error
+        raise (TransientError if _PASSING.search(reason) else OSError)(reason) from error
 
 
 def _shortened(reason: str) -> str:

@@ -13,7 +13,7 @@ from upsert_cli.sources.compression import native_file
 from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import rows_at_once
-from upsert_cli.sources.parquet_types import Column, Convert, UnreadableValue, converter, one_line, values_of
+from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, one_line, values_of
 from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.unreadable import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
 

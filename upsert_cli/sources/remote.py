@@ -21,12 +21,12 @@ BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes 
 _T = TypeVar("_T")
 
 
-class Unsteady(OSError):
-    """Raised for a fault that may pass, such as a broken connection or a busy server."""
+class TransientError(OSError):
+    """Raised for a failure that another try may overcome, such as a broken connection or a busy server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class FileInfo:
     """A server's description of a file."""
 
     size: int | None
@@ -42,13 +42,13 @@ class Facts:
 class RangeReader(Protocol):
     """An open file on a server."""
 
-    facts: Facts
+    info: FileInfo
 
     def read_at(self, position: int, size: int) -> bytes:
         """Return up to `size` bytes from a position on; no bytes only at the end.
 
         Raises:
-            Unsteady: Another try may succeed.
+            TransientError: Another try may succeed.
             OSError: It would not.
         """
 
@@ -73,13 +73,13 @@ class RemoteFile:
         """Open the file at its first byte; raise OSError if it cannot be reached, does not exist or is forbidden."""
         return cast("BinaryIO", io.BufferedReader(_RemoteStream(self._connect(), self.retry_for), buffering))
 
-    def facts(self) -> Facts:
-        """Ask for the current facts; raise OSError like `open`."""
+    def info(self) -> FileInfo:
+        """Ask for the current description of the file; raise OSError like `open`."""
         with closing(self._connect()) as file:
-            return file.facts
+            return file.info
 
     def _connect(self) -> RangeReader:
-        return steadily(self._try_to_connect, seconds=self.retry_for)
+        return retry_transient(self._try_to_connect, seconds=self.retry_for)
 
     def _try_to_connect(self) -> RangeReader:
         # Imported here, since HTTP and object stores take longer to load than all formats.
@@ -119,9 +119,9 @@ class _RemoteStream(io.RawIOBase):
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
-            if self._file.facts.size is None:
+            if self._file.info.size is None:
                 raise OSError("its server does not say how long it is")
-            offset += self._file.facts.size
+            offset += self._file.info.size
         self._position = offset
         return offset
 
@@ -132,7 +132,7 @@ class _RemoteStream(io.RawIOBase):
         begin = self._position - self._block_start
         if not 0 <= begin < len(self._block):
             size = max(BLOCK, len(into))
-            self._block = steadily(lambda: self._file.read_at(self._position, size), seconds=self._retry_for)
+            self._block = retry_transient(lambda: self._file.read_at(self._position, size), seconds=self._retry_for)
             self._block_start, begin = self._position, 0
         data = self._block[begin : begin + len(into)]
         into[: len(data)] = data
@@ -146,6 +146,6 @@ class _RemoteStream(io.RawIOBase):
         super().close()
 
 
-def steadily(call: Callable[[], _T], *, seconds: float) -> _T:
-    """Call, and repeat the call for some time while it raises `Unsteady`."""
-    return patiently(call, is_passing=lambda error: isinstance(error, Unsteady), seconds=seconds)
+def retry_transient(call: Callable[[], _T], *, seconds: float) -> _T:
+    """Call, and repeat the call for some time while it raises `TransientError`."""
+    return patiently(call, is_passing=lambda error: isinstance(error, TransientError), seconds=seconds)

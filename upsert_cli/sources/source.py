@@ -51,9 +51,9 @@ class Fingerprint:
             OSError: The path cannot be read or is not a regular file.
         """
         if isinstance(path, RemoteFile):
-            facts = path.facts()
-            size = UNKNOWN_SIZE if facts.size is None else facts.size
-            return cls(size=size, mtime_ns=facts.mtime_ns, digest=facts.etag or f"changed {facts.mtime_ns}")
+            info = path.info()
+            size = UNKNOWN_SIZE if info.size is None else info.size
+            return cls(size=size, mtime_ns=info.mtime_ns, digest=info.etag or f"changed {info.mtime_ns}")
         # Without O_NONBLOCK, opening a pipe would wait for a writer.
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             status = os.fstat(file.fileno())
@@ -99,6 +99,28 @@ class Source:
 
     spooled: bool = False
     """`path` is our own copy of a stream that could be read only once."""
+
+    @classmethod
+    def of(cls, found: FoundFile) -> Source:
+        """Return the source for a file that was found, with its fingerprint and its number of rows.
+
+        Raises:
+            UsageFault: It is an address at which there is nothing, or the file has to be converted first.
+            SourceUnreadable: It cannot be read, is damaged, or is a pipe that was not spooled.
+        """
+        try:
+            return cls(
+                name=found.name,
+                path=found.path,
+                format=found.format,
+                fingerprint=Fingerprint.of(found.path, whole=found.needs_spool),
+                total=format_named(found.format).count(found.path),
+                spooled=found.needs_spool,
+            )
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
+                raise not_found(found.name) from error
+            raise not_loadable(found.name, error) from error
 
     def change(self) -> str | None:
         """Return how the file differs now, in one phrase, or None."""
@@ -154,35 +176,6 @@ class Source:
             total=value["total"],
             spooled=value.get("spooled", False),
         )
-
-
-def fingerprint(found: FoundFile) -> Source:
-    """Return the source for a file that was found, with its fingerprint and its number of rows.
-
-    Raises:
-        UsageFault: It is an address at which there is nothing, or the file has to be converted first.
-        SourceUnreadable: It cannot be read, is damaged, or is a pipe that was not spooled.
-    """
-    try:
-        return Source(
-            name=found.name,
-            path=found.path,
-            format=found.format,
-            fingerprint=Fingerprint.of(found.path, whole=found.needs_spool),
-            total=_count(found),
-            spooled=found.needs_spool,
-        )
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
-            raise not_found(found.name) from error
-        raise not_loadable(found.name, error) from error
-
-
-def _count(found: FoundFile) -> int | None:
-    """Count the rows, unless that means to download a whole file."""
-    if isinstance(found.path, RemoteFile) and found.format != "parquet":
-        return None
-    return format_named(found.format).count(found.path)
 
 
 def spool(stream: BinaryIO, path: Path, *, name: str) -> None:

@@ -38,7 +38,7 @@ def mended(tiny: Terminal, make_items: Items) -> Terminal:
 def _change_task(terminal: Terminal, task_id: str, **options: Any) -> None:
     """Stands for what makes a retry succeed: another version of the tool, or a model that works again."""
     journal = Journal(terminal.journal)
-    with journal._history.changing(task_id) as (file, record):
+    with journal.table.changing(task_id) as (file, record):
         file.update(record | {"options": record["options"] | options})
     journal.close()
 
@@ -119,7 +119,7 @@ def test_a_crash_before_the_first_checkpoint_of_a_retry(mended: Terminal) -> Non
     """The rejects were renamed and nothing else happened: none is lost, and the next retry takes them up."""
     journal = Journal(mended.journal)
     before = _rejects(mended)
-    journal.rejects_path("t").rename(journal.retry_path("t"))
+    journal.files("t").rejects.rename(journal.files("t").retry)
     assert _rejects(mended) == before
     mended.type("upsert-cli restart t --failed-only", expect=3)
     _check_end(mended, attempts=2)
@@ -128,11 +128,11 @@ def test_a_crash_before_the_first_checkpoint_of_a_retry(mended: Terminal) -> Non
 def test_from_start_ends_a_retry(mended: Terminal) -> None:
     """All rows are read again, and nothing of an interrupted retry is left."""
     journal = Journal(mended.journal)
-    journal.rejects_path("t").rename(journal.retry_path("t"))
+    journal.files("t").rejects.rename(journal.files("t").retry)
     mended.type("upsert-cli restart t --from-start", expect=3)
     task = mended.info("t")
     assert (task["counts"]["read"], task["counts"]["failed"]) == (ROWS, ROWS - ROWS // EVERY + ROWS // 40)
-    assert not journal.retry_path("t").exists()
+    assert not journal.files("t").retry.exists()
 
 
 def test_what_is_refused(mended: Terminal, make_items: Items) -> None:
@@ -147,7 +147,7 @@ def test_what_is_refused(mended: Terminal, make_items: Items) -> None:
         assert "being run" in mended.type("upsert-cli restart t --failed-only", expect=4).stderr
     assert "choose one" in mended.type("upsert-cli restart t --failed-only --from-start", expect=2).stderr
     assert _snapshot(mended) == before
-    rejects = Journal(mended.journal).rejects_path("t")
+    rejects = Journal(mended.journal).files("t").rejects
     rejects.write_bytes(rejects.read_bytes().partition(b"\n")[2])
     assert "--from-start" in mended.type("upsert-cli restart t --failed-only", expect=1).stderr
     mended.write("c.jsonl", [{"object_id": ""}, *make_items(400)])

@@ -196,20 +196,6 @@ class CountsDoNotReconcile(UpsertCliError):
 
 # -- the journal and output --------------------------------------------------------------------------------------------
 
-NAMED_CANDIDATES = 10  # ids in the message about an ambiguous one
-
-
-class InvalidTaskId(UsageFault):
-    """Raised when a task id has characters that no task id can have."""
-
-    task_id: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.task_id!r} cannot be a task id: use 1 to 128 letters, digits, dots, hyphens and underscores, "
-            f"the first a letter or a digit"
-        )
-
 
 class TaskNotFound(UpsertCliError):
     """Raised when the journal has no task of that id."""
@@ -228,22 +214,6 @@ class TaskNotFound(UpsertCliError):
                 f"lists its damaged files ({self.unreadable})"
             )
         return f"there is no task {self.task_id!r} in {self.journal}; `upsert-cli list` shows those that there are"
-
-
-class AmbiguousTaskId(UsageFault):
-    """Raised when what was typed is the beginning of several ids."""
-
-    prefix: str
-    candidates: tuple[str, ...]
-    """The newest first."""
-
-    def __str__(self) -> str:
-        named, more = self.candidates[:NAMED_CANDIDATES], len(self.candidates) - NAMED_CANDIDATES
-        others = f" and {more:,} more" if more > 0 else ""
-        return (
-            f"{self.prefix!r} is the beginning of {len(self.candidates):,} task ids: {', '.join(named)}{others}; "
-            f"type more of the id, or `latest` for the newest task"
-        )
 
 
 class TaskExists(Refusal):
@@ -266,19 +236,6 @@ class TaskRunning(Refusal):
         return (
             f"task {self.task_id} is being run by {self.holder}; wait for it, "
             f"or stop it with `upsert-cli cancel {self.task_id}`"
-        )
-
-
-class RejectsLost(UpsertCliError):
-    """Raised when the rejects file of a task does not hold all that its counts speak of."""
-
-    task_id: str
-    failed: int
-
-    def __str__(self) -> str:
-        return (
-            f"the rejects file of task {self.task_id} does not hold its {self.failed} rejected items; "
-            f"load all rows again with `upsert-cli restart {self.task_id} --from-start`"
         )
 
 
@@ -332,20 +289,6 @@ class JournalDamaged(UpsertCliError):
 
     def __str__(self) -> str:
         return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists what is lost"
-
-
-class JournalTooNew(UpsertCliError):
-    """Raised when the journal was written by a version of this tool that is newer than this one."""
-
-    path: str
-    found: int
-    known: int
-
-    def __str__(self) -> str:
-        return (
-            f"the journal in {self.path} has format {self.found}, this version knows up to {self.known}; "
-            f"upgrade upsert-cli, or choose another folder with --journal"
-        )
 
 
 class LocksUnsupported(UpsertCliError):

@@ -73,7 +73,7 @@ def _load(bench: Bench, server: ChromaServer, name: str, *arguments: str) -> tup
     journal = bench.folder / "journal-ray"
     target = ("--chroma", server.url, "--collection", name, "--task-id", name)
     cost_of(python(*arguments, str(sources), *target, "--journal", str(journal)))
-    points = [point for point in read_timeline(Layout(journal).course(name)).points if point.written]
+    points = [point for point in read_timeline(Layout(journal).files(name).timeline).points if point.written]
     first, last = points[0], next(point for point in points if point.written == points[-1].written)
     return (last.written - first.written) / max(last.seconds - first.seconds, 0.001), first.seconds
 

@@ -17,8 +17,8 @@ from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
 from upsert_cli.embedding.cache import downloading, staging
 from upsert_cli.journal import storage
+from upsert_cli.journal.damage import whole_records
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.salvage import whole_records
 from upsert_cli.journal.task import TaskStatus
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -103,7 +103,7 @@ def test_the_generation_before_is_restored_and_brought_to_what_can_be_saved(segm
     changed = path.read_bytes().replace(b'"updated_at": "2026-', b'"updated_at": "2036-')
     path.write_bytes(changed[: len(changed) * 9 // 10])
     steps = segments.type("upsert-cli journal repair").stdout
-    assert "restored from the generation before" in steps
+    assert "restored from its previous generation" in steps
     assert "1 whole task found, 0 put back, 1 brought to a newer state" in steps
     listed = _listed(segments)
     assert sorted(listed) == ["a0", "a1", "b0", "b1", "c0", "c1"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
-from upsert_cli.errors import AmbiguousTaskId, TaskNotFound
+from upsert_cli.errors import TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
 from upsert_cli.journal.task import TaskStatus
@@ -51,7 +51,7 @@ def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal
         journal.create(make_task(f"night{number}"))
     assert "night11, night10, night9, " in terminal.type("upsert-cli info night", expect=2).stderr
     assert "and 5 more;" in terminal.type("upsert-cli info night", expect=2).stderr
-    with pytest.raises(AmbiguousTaskId):
+    with pytest.raises(UsageFault, match="is the beginning of"):
         journal.resolve("nigh")
 
 
@@ -126,7 +126,7 @@ def test_a_beginning_is_found_in_any_file_of_the_journal(tmp_path: Path) -> None
         records = [make_task(f"t{number}-{place}").as_record() for place in range(SEGMENT_TASKS)]
         TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
     assert Journal(tmp_path).resolve("old") == "old-one"
-    with pytest.raises(AmbiguousTaskId, match="500 task ids"):
+    with pytest.raises(UsageFault, match="500 task ids"):
         Journal(tmp_path).resolve("t3-")
     (tmp_path / "tasks-000006.json").write_bytes(b"damaged")
     (tmp_path / "tasks-000006.json.bak").unlink()

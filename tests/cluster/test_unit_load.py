@@ -81,7 +81,7 @@ class _Load:
             runner.close()
 
     def run(self, workers: StandIns) -> Committer:
-        committer = Committer(self.journal, self.claim, self.task)
+        committer = Committer(self.claim, self.task)
         with self.claim.receipts() as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
             load = UnitLoad(self.sources, committer, receipts, progress=Progress(total=None), observer=_Silent())

@@ -30,7 +30,7 @@ def start(journal: Journal, task_id: str = "t") -> Claim:
 
 def die(claim: Claim) -> None:
     """Leaves everything as a process does that is killed: the kernel frees the lock, nobody tidies up."""
-    claim._lease.release()
+    claim.lease.release()
 
 
 def finish(claim: Claim, status: TaskStatus, **fields: Any) -> Task:

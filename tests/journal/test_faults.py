@@ -15,6 +15,7 @@ from tests.journal.conftest import ROOT, acknowledged, start_process
 from tests.journal.test_journal_crashes import check
 from tests.support.journal_driver import INPUT
 from tests.support.journal_tasks import make_task
+from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 
@@ -102,7 +103,7 @@ def strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) -> 
     steps = acknowledged(done.stdout)
     check(journal, steps)
     if steps:
-        assert (journal.spool_folder("t-0") / "0.jsonl").read_bytes() == INPUT
+        assert (journal.files("t-0").spool / "0.jsonl").read_bytes() == INPUT
     if fault == "kill":
         assert done.returncode != 0
     else:
@@ -117,7 +118,7 @@ def strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) -> 
             assert journal.request_cancel(task.id).status is TaskStatus.CANCELED
     journal.create(make_task("next"))
     assert journal.find("next") == make_task("next")
-    assert journal.damaged() == ()
+    assert damaged_files(journal) == ()
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -17,6 +17,7 @@ from tests.journal.conftest import acknowledged, start_process
 from tests.support.journal_driver import ROWS, WINDOWS
 from tests.support.journal_tasks import make_task
 from upsert_cli.errors import TaskNotFound
+from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 
@@ -34,7 +35,7 @@ def check(journal: Journal, steps: list[dict[str, Any]]) -> None:
     for task_id, step in newest.items():
         assert reached(tasks[task_id]) >= (ORDER[step["step"]], step.get("rows", 0)), step
         assert journal.find(task_id) == tasks[task_id]
-    assert journal.damaged() == ()
+    assert damaged_files(journal) == ()
     assert journal.warnings == []
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from tests.journal.conftest import finish, reach, start
 from tests.support.journal_tasks import make_checkpoint, make_task
-from upsert_cli.errors import JournalDamaged, JournalTooNew, TaskExists, TaskNotFound, WrongStatus
+from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, UpsertCliError, WrongStatus
 from upsert_cli.journal import layout, storage
+from upsert_cli.journal.damage import damaged_files, repair_journal
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.spool import incoming_folder
 from upsert_cli.journal.task import TaskStatus
 
 PENDING, CANCELED = TaskStatus.PENDING, TaskStatus.CANCELED
@@ -68,14 +70,14 @@ def test_a_runner_brings_its_task_back(segments: Journal, backup: str, seen: str
         if seen == "first by another":
             other.create(make_task("d1"))
         elif seen == "first by a repair":
-            other.repair()
+            repair_journal(other)
         assert not claim.cancel_requested()
         ended = finish(claim, TaskStatus.DONE, checkpoint=make_checkpoint(100), begun=begun)
     assert (ended.status, ended.rows, ended.attempt) == (TaskStatus.DONE, 100, begun.attempt)
     assert Journal(segments.folder).find("d0") == ended
     listed = [task.id for task in Journal(segments.folder).list()]
     assert sorted(listed) == sorted({"a0", "a1", "b0", "b1", "c0", "c1", "d0", *listed})
-    assert any("d0" in warning and "put that right" in warning for warning in segments.warnings)
+    assert any("d0" in warning and "corrected that" in warning for warning in segments.warnings)
 
 
 def test_a_cancel_is_heard_by_a_runner_whose_journal_lost_its_start(journal: Journal) -> None:
@@ -114,7 +116,7 @@ def test_readers_see_the_generation_before_and_touch_nothing(segments: Journal, 
     assert len(segments.warnings) == 1
     assert "tasks-000000.json is damaged" in segments.warnings[0]
     assert path_of(segments, 0).read_bytes() == left
-    assert [entry.path.name for entry in segments.damaged()] == ["tasks-000000.json"]
+    assert [entry.path.name for entry in damaged_files(segments)] == ["tasks-000000.json"]
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -129,7 +131,7 @@ def test_a_writer_moves_the_damaged_file_aside_and_restores_the_one_before(segme
     fresh = Journal(segments.folder)
     assert {task.id: task.status for task in fresh.list()}.items() >= {("a0", PENDING), ("a1", CANCELED)}
     assert fresh.warnings == []
-    assert [entry.path for entry in fresh.damaged()] == [aside]
+    assert [entry.path for entry in damaged_files(fresh)] == [aside]
     assert aside.stat().st_mode & 0o777 == 0o600
 
 
@@ -147,7 +149,7 @@ def test_without_a_good_generation_the_others_go_on(segments: Journal, kind: str
     assert segments.request_cancel("b0").status is CANCELED
     segments.create(make_task("new"))
     assert [task.id for task in Journal(segments.folder).list()] == ["new", *others]
-    assert [entry.path.name[:17] for entry in segments.damaged()] == [path_of(segments, number).name]
+    assert [entry.path.name[:17] for entry in damaged_files(segments)] == [path_of(segments, number).name]
     if number == 2:
         assert not path_of(segments, 2).exists()
         assert path_of(segments, 3).exists()
@@ -239,7 +241,7 @@ def test_damaged_rejects_do_not_hide_their_task(journal: Journal) -> None:
     reach(journal, PENDING)
     claim = journal.claim("t")
     journal.change("t", TaskStatus.PROCESSING, expect=(PENDING,))
-    journal.rejects_path("t").write_bytes(b"garbage\n" * 10)
+    journal.files("t").rejects.write_bytes(b"garbage\n" * 10)
     claim.save(make_checkpoint(40, rejects_bytes=80))
     assert journal.find("t").rows == 40
     assert any("t.jsonl is damaged (line 1" in warning for warning in journal.warnings)
@@ -261,10 +263,10 @@ def test_a_newer_format_is_refused(journal: Journal) -> None:
         lambda: journal.request_cancel("t"),
         lambda: journal.claim("t"),
         lambda: journal.change("t", CANCELED, expect=(PENDING,)),
-        journal.incoming_folder,
-        journal.damaged,
+        lambda: incoming_folder(journal),
+        lambda: damaged_files(journal),
     ):
-        with pytest.raises(JournalTooNew, match=r"has format 7, this version knows up to 1; upgrade"):
+        with pytest.raises(UpsertCliError, match=r"has format 7, this version knows up to 1; upgrade"):
             use()
     assert sorted(path.name for path in journal.folder.rglob("*")) == before
 
@@ -275,7 +277,7 @@ def test_a_damaged_format_is_taken_as_the_present_one(journal: Journal, content:
     reach(journal, PENDING)
     (journal.folder / "meta.json").write_bytes(content)
     assert journal.find("t") == make_task()
-    assert [entry.path.name for entry in journal.damaged()] == ["meta.json"]
+    assert [entry.path.name for entry in damaged_files(journal)] == ["meta.json"]
     journal.create(make_task("new"))
     assert (journal.folder / "meta.json").read_text() == '{"format": 1}'
     (aside,) = journal.folder.glob("meta.json.damaged-*")

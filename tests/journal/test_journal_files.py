@@ -18,9 +18,11 @@ from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable, TaskNotFound, UpsertCliError
 from upsert_cli.journal import state_files
+from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.state_files import locked
 from upsert_cli.journal.task import TaskStatus
 
@@ -49,11 +51,11 @@ def fill(journal: Journal) -> None:
         finish(claim, DONE)
     journal.create(make_task("dead"))
     claim = start(journal, "dead")
-    with RejectsFile.open_at(journal.rejects_path("dead"), 0) as rejects:
+    with RejectsFile.open_at(journal.files("dead").rejects, 0) as rejects:
         claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)]), failed=1))
     die(claim)
-    journal.adopt_spool(journal.incoming_folder(), "new")
-    journal.incoming_folder()
+    adopt_spool(journal, incoming_folder(journal), "new")
+    incoming_folder(journal)
     journal.create(make_task("new"))
 
 
@@ -111,7 +113,7 @@ USES: dict[str, Callable[[Journal], object]] = {
     "locks/allocation.lock": lambda journal: journal.create(make_task("new")),
     "locks/tasks-000000.lock": lambda journal: journal.create(make_task("new")),
     "tasks-000000.json.tmp": lambda journal: journal.create(make_task("new")),
-    "rejects/dead.jsonl": lambda journal: RejectsFile.open_at(journal.rejects_path("dead"), 0),
+    "rejects/dead.jsonl": lambda journal: RejectsFile.open_at(journal.files("dead").rejects, 0),
 }
 
 
@@ -164,13 +166,13 @@ def test_a_read_only_journal_can_be_looked_at(open_folder: Path, request: pytest
     assert [task.id for task in reader.list()] == ["new", "dead", "done"]
     assert (reader.find("dead").rows, len(reader.find("dead").failed_items)) == (40, 1)
     assert (reader.is_running("done"), reader.is_running("dead")) == (True, False)
-    assert len(reader.damaged()) == 2
+    assert len(damaged_files(reader)) == 2
     for write in (
         lambda: reader.create(make_task("t")),
         lambda: reader.request_cancel("dead"),
         lambda: reader.claim("dead"),
-        reader.incoming_folder,
-        lambda: RejectsFile.open_at(reader.rejects_path("dead"), 0),
+        lambda: incoming_folder(reader),
+        lambda: RejectsFile.open_at(reader.files("dead").rejects, 0),
     ):
         with pytest.raises(
             JournalUnwritable, match=rf"{reader.folder}\S*: Permission denied; make room or give access"
@@ -234,7 +236,7 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
     journal.create(make_task())
     claim = start(journal)
     claim.save(make_checkpoint(10))
-    rejects = RejectsFile.open_at(journal.rejects_path("t"), 0)
+    rejects = RejectsFile.open_at(journal.files("t").rejects, 0)
     length = rejects.append([make_reject(1)])
     filler = small_disk / "filler"
     with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
@@ -249,14 +251,14 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
         with pytest.raises(JournalUnwritable, match=rf"{small_disk}/journal\S*: No space left on device"):
             write()
         assert [task.id for task in Journal(journal.folder).list()] == ["t"]
-        assert journal.damaged() == ()
+        assert damaged_files(journal) == ()
         assert claim.checkpoint() == make_checkpoint(10)
-        assert [item["row"] for item in RejectsFile.read(journal.rejects_path("t"))] == [1]
+        assert [item["row"] for item in RejectsFile.read(journal.files("t").rejects)] == [1]
     filler.unlink()
     claim.save(make_checkpoint(20))
     assert rejects.append([make_reject(2)]) == 2 * length
     rejects.close()
-    assert [item["row"] for item in RejectsFile.read(journal.rejects_path("t"))] == [1, 2]
+    assert [item["row"] for item in RejectsFile.read(journal.files("t").rejects)] == [1, 2]
     assert finish(claim, DONE, checkpoint=make_checkpoint(20)).rows == 20
     claim.release()
     journal.close()

@@ -24,6 +24,7 @@ from tests.journal.conftest import finish, start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import TaskExists, TaskRunning, WrongStatus
 from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.locks import Lease
@@ -254,7 +255,7 @@ class JournalMachine(RuleBasedStateMachine):
                 state = self.model[task.id]
                 assert (task.status, task.rows, task.cancel_requested) == (state.status, state.shown_rows, state.cancel)
                 assert journal.is_running(task.id) == (task.id in self.claims)
-            assert journal.damaged() == ()
+            assert damaged_files(journal) == ()
             assert journal.warnings == []
 
 

@@ -12,9 +12,10 @@ from tests.journal.test_faults import FAULTS, Strace, calls_in, strace
 from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import TaskNotFound
 from upsert_cli.journal.checkpoint import write_checkpoint
+from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.layout import Layout
-from upsert_cli.journal.prune import OldTask, Wanted
+from upsert_cli.journal.prune import OldTask, Wanted, prune_tasks
 from upsert_cli.journal.storage import TaskFile
 from upsert_cli.journal.task import TaskStatus
 
@@ -54,9 +55,8 @@ def _fill(folder: Path) -> Journal:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    layout = Layout(folder)
-    files = [path for path in layout.files_of(name) if path.suffix != ".lease"]
-    return [*files, layout.receipts(name), layout.spooled(name) / "0.jsonl"]
+    files = Layout(folder).files(name)
+    return [*(path for path in files.all if path != files.lease), files.spool / "0.jsonl"]
 
 
 def _check(folder: Path, *, finished: bool) -> None:
@@ -67,7 +67,7 @@ def _check(folder: Path, *, finished: bool) -> None:
     for name in there:
         assert all(path.exists() for path in _files(folder, name)), name
     assert journal.warnings == []
-    assert journal.damaged() == ()
+    assert damaged_files(journal) == ()
     if finished:
         assert there == STAYS
         left = {path for path in folder.rglob("*") for name in GOES if path.name.split(".")[0].split("~")[0] == name}
@@ -78,19 +78,19 @@ def _check(folder: Path, *, finished: bool) -> None:
 def test_old_tasks_go_with_their_files(tmp_path: Path) -> None:
     """What is old and final goes; a segment of such tasks goes whole, but for the newest; ids can be used again."""
     journal = _fill(tmp_path)
-    assert {task.id for task in journal.prune(Wanted(before=BETWEEN), dry_run=True)} == GOES
+    assert {task.id for task in prune_tasks(journal, Wanted(before=BETWEEN), dry_run=True)} == GOES
     assert {task.id for task in journal.list()} == GOES | STAYS
-    gone = journal.prune(Wanted(before=BETWEEN))
+    gone = prune_tasks(journal, Wanted(before=BETWEEN))
     assert {task.id for task in gone} == GOES
     assert OldTask(id="o1", status=DONE, updated_at=OLD) in gone
     _check(tmp_path, finished=True)
     assert not list(tmp_path.glob("tasks-000000*"))
-    assert journal.prune(Wanted(before=BETWEEN)) == []
+    assert prune_tasks(journal, Wanted(before=BETWEEN)) == []
     with pytest.raises(TaskNotFound):
         journal.find("o1")
     journal.create(make_task("o1"))
     assert journal.find("o1").status is PENDING
-    assert {task.id for task in journal.prune(Wanted())} == {"m-new", "n-new"}
+    assert {task.id for task in prune_tasks(journal, Wanted())} == {"m-new", "n-new"}
     assert [task.id for task in journal.list()] == ["o1", "m-dead", "m-pending"]
 
 
@@ -99,7 +99,7 @@ def test_the_newest_stay_and_states_are_told_apart(tmp_path: Path) -> None:
     journal = _fill(tmp_path)
 
     def would_go(wanted: Wanted) -> list[str]:
-        return [task.id for task in journal.prune(wanted, dry_run=True)]
+        return [task.id for task in prune_tasks(journal, wanted, dry_run=True)]
 
     assert would_go(Wanted(keep=3)) == ["m1", "o3", "o2", "o1"]
     assert would_go(Wanted(keep=1, statuses=(FAILED,))) == ["o2"]
@@ -111,11 +111,11 @@ def test_what_is_touched_meanwhile_stays(tmp_path: Path) -> None:
     """A task that is claimed, or was changed since it was chosen, stays whole."""
     journal = _fill(tmp_path)
     with journal.claim("o1"):
-        gone = {task.id for task in journal.prune(Wanted(before=BETWEEN))}
+        gone = {task.id for task in prune_tasks(journal, Wanted(before=BETWEEN))}
     assert gone == GOES - {"o1"}
     assert all(path.exists() for path in _files(tmp_path, "o1"))
     journal.change("o1", PENDING, expect=(DONE,))
-    assert journal.prune(Wanted()) != []
+    assert prune_tasks(journal, Wanted()) != []
     assert journal.find("o1").status is PENDING
 
 
@@ -138,7 +138,7 @@ def test_readers_see_nothing_of_it(tmp_path: Path) -> None:
     try:
         for turn in range(20):
             journal.create(make_task(f"extra-{turn}", status=DONE, updated_at=OLD))
-            journal.prune(Wanted(before=BETWEEN))
+            prune_tasks(journal, Wanted(before=BETWEEN))
     finally:
         done.set()
         thread.join()
@@ -153,10 +153,10 @@ def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
         TaskFile(tmp_path / f"tasks-{number:06}.json").remove(name)
     (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')
     journal.create(make_task("o2"))
-    layout.rejects("o2").write_bytes(b"")
-    assert journal.prune(Wanted(keep=100)) == []
+    layout.files("o2").rejects.write_bytes(b"")
+    assert prune_tasks(journal, Wanted(keep=100)) == []
     assert not any(path.exists() for path in _files(tmp_path, "o1"))
-    assert layout.rejects("o2").exists()
+    assert layout.files("o2").rejects.exists()
     assert all(path.exists() for path in _files(tmp_path, "o3"))
     assert not (tmp_path / "pruned.json").exists()
 
@@ -184,7 +184,7 @@ def _strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) ->
     else:  # the step was made again, as a user would do
         assert done.returncode == 0, done.stderr
     _check(folder / "journal", finished=fault != "kill")
-    Journal(folder / "journal").prune(Wanted(before=BETWEEN))
+    prune_tasks(Journal(folder / "journal"), Wanted(before=BETWEEN))
     _check(folder / "journal", finished=True)
 
 

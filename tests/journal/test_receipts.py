@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from upsert_cli.counts import Counts
 from upsert_cli.errors import JournalUnwritable
-from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow, remove_receipts
+from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow
 from upsert_cli.journal.rejects import RejectsFile
 
 
@@ -45,8 +45,7 @@ def test_receipts_are_kept(tmp_path: Path) -> None:
         with RejectsFile.open_at(tmp_path / "rejects.jsonl", 0) as rejects:
             lengths = [rejects.append(bundle) for bundle in receipts.rejects()]
         assert lengths[-1] == total.rejects_bytes
-    remove_receipts(path)
-    remove_receipts(path)
+    path.unlink()
     assert not path.exists()
 
 
@@ -95,7 +94,7 @@ def test_repeated_ids(
         made.append(_receipt(str(number), source=source, row=begin, ids=places))
     order.shuffle(made)
     path = tmp_path_factory.getbasetemp() / "repeated.units"
-    remove_receipts(path)
+    path.unlink(missing_ok=True)
     with Receipts.open_at(path) as receipts:
         for receipt in made:
             receipts.add(receipt)
@@ -127,7 +126,7 @@ def test_each_new_record_is_counted_once(
         if is_new or is_empty:
             new.add(digest)
     path = tmp_path_factory.getbasetemp() / "counted.units"
-    remove_receipts(path)
+    path.unlink(missing_ok=True)
     with Receipts.open_at(path) as receipts:
         receipts.begin(is_empty=is_empty)
         for unit, counts in enumerate(sums):

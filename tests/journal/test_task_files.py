@@ -14,8 +14,9 @@ from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from tests.support.terminal import Terminal
 from upsert_cli import atomic
 from upsert_cli.errors import JournalUnreadable
-from upsert_cli.journal import rejects
+from upsert_cli.journal import json_lines
 from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.damage import damaged_files, repair_journal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.task import TaskStatus
@@ -28,7 +29,7 @@ def _begin(journal: Journal, task_id: str = "t") -> Claim:
     """Starts a task, and brings it to a checkpoint below which three rows were rejected."""
     journal.create(make_task(task_id))
     claim = start(journal, task_id)
-    with RejectsFile.open_at(journal.rejects_path(task_id), 0) as file:
+    with RejectsFile.open_at(journal.files(task_id).rejects, 0) as file:
         length = file.append([make_reject(number) for number in range(1, COUNT + 1)])
         claim.save(make_checkpoint(10, rejects_bytes=length, failed=COUNT))
         file.append([make_reject(COUNT + 1)])
@@ -38,13 +39,13 @@ def _begin(journal: Journal, task_id: str = "t") -> Claim:
 def _end(journal: Journal, claim: Claim, status: TaskStatus = DONE) -> None:
     checkpoint = claim.checkpoint()
     assert checkpoint is not None
-    RejectsFile.open_at(journal.rejects_path(claim.task_id), checkpoint.rejects_bytes).close()
+    RejectsFile.open_at(journal.files(claim.task_id).rejects, checkpoint.rejects_bytes).close()
     finish(claim, status, checkpoint=checkpoint)
     claim.release()
 
 
 def _found(journal: Journal) -> list[tuple[str, str]]:
-    return [(damage.path.name, damage.reason) for damage in journal.damaged()]
+    return [(damage.path.name, damage.reason) for damage in damaged_files(journal)]
 
 
 def _tear(raw: bytes) -> bytes:
@@ -56,8 +57,8 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "short": (lambda raw: raw.splitlines(keepends=True)[0], "1 whole reject of 3"),
     "empty": (lambda _: b"", "0 whole rejects of 3"),
     "zeroed": (lambda raw: bytes(len(raw)), "0 whole rejects of 3"),
-    "garbled": (lambda raw: raw[:5] + b"\xff\x00" + raw[7:], "line 1 is no JSON"),
-    "other": (lambda raw: b"[]\n" + raw, "line 1 tells of no row"),
+    "garbled": (lambda raw: raw[:5] + b"\xff\x00" + raw[7:], "line 1 is not JSON"),
+    "other": (lambda raw: b"[]\n" + raw, "line 1 is not a record of this file"),
 }
 
 
@@ -70,8 +71,8 @@ def test_damaged_rejects_are_named(journal: Journal, kind: str, status: TaskStat
         die(claim)
     else:
         _end(journal, claim, status)
-    assert journal.damaged() == ()
-    path = journal.rejects_path("t")
+    assert damaged_files(journal) == ()
+    path = journal.files("t").rejects
     damage, reason = DAMAGE[kind]
     path.write_bytes(damage(path.read_bytes()[: make_length()]))
     ((name, found),) = _found(journal)
@@ -79,7 +80,7 @@ def test_damaged_rejects_are_named(journal: Journal, kind: str, status: TaskStat
     assert reason in found
     assert "`upsert-cli restart t --from-start`" in found
     left = path.read_bytes()
-    (step,) = journal.repair()
+    (step,) = repair_journal(journal)
     assert found in step
     assert path.read_bytes() == left
     assert _found(journal) == [(name, found)]
@@ -93,7 +94,7 @@ def make_length() -> int:
 def test_more_rejects_than_are_counted(journal: Journal) -> None:
     """A done task has just those that it counts, and one without rejects has none."""
     _end(journal, _begin(journal))
-    path = journal.rejects_path("t")
+    path = journal.files("t").rejects
     path.write_bytes(path.read_bytes() * 2)
     ((_, found),) = _found(journal)
     assert "6 whole rejects of 3" in found
@@ -105,40 +106,40 @@ def test_more_rejects_than_are_counted(journal: Journal) -> None:
 def test_a_torn_tail_of_a_done_task_is_cut(journal: Journal) -> None:
     """All that the task counts is whole in front of it, so nothing is lost."""
     _end(journal, _begin(journal))
-    path = journal.rejects_path("t")
+    path = journal.files("t").rejects
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"object_id": "ha')
     ((_, found),) = _found(journal)
     assert "torn" in found
     with journal.claim("t"):
-        (step,) = journal.repair()
+        (step,) = repair_journal(journal)
         assert "being run" in step
-    (step,) = journal.repair()
+    (step,) = repair_journal(journal)
     assert "cut" in step
     assert path.read_bytes() == whole
-    assert journal.damaged() == ()
-    assert journal.repair() == []
+    assert damaged_files(journal) == ()
+    assert repair_journal(journal) == []
 
 
 def test_what_a_kill_leaves_is_no_damage(journal: Journal) -> None:
     """Rejects and half a line beyond a checkpoint, a half-written checkpoint, and files of tasks that are gone."""
     claim = _begin(journal)
-    with journal.rejects_path("t").open("ab") as file:
+    with journal.files("t").rejects.open("ab") as file:
         file.write(b'{"half": ')
     (journal.folder / "active" / "t.progress.tmp").write_bytes(b"half")
-    journal.rejects_path("gone").write_bytes(b"garbage")
+    journal.files("gone").rejects.write_bytes(b"garbage")
     (journal.folder / "active" / "gone.progress").write_bytes(b"garbage")
-    assert journal.damaged() == ()
+    assert damaged_files(journal) == ()
     die(claim)
-    assert journal.damaged() == ()
-    assert journal.repair() == []
+    assert damaged_files(journal) == ()
+    assert repair_journal(journal) == []
 
 
 @pytest.mark.parametrize("kind", ["torn", "zeroed", "fewer"])
 def test_a_checkpoint_without_its_rejects_is_none(journal: Journal, kind: str) -> None:
     """The rows behind it would be loaded for nothing: only from the start can the task come to be done."""
     die(_begin(journal))
-    path = journal.rejects_path("t")
+    path = journal.files("t").rejects
     whole = path.read_bytes()
     with journal.claim("t") as claim:
         assert claim.checkpoint() is not None
@@ -150,11 +151,11 @@ def test_a_checkpoint_without_its_rejects_is_none(journal: Journal, kind: str) -
 def test_a_folder_in_place_of_a_file_is_named(journal: Journal) -> None:
     """What cannot be read says which file it is, and what it is."""
     die(_begin(journal))
-    path = journal.rejects_path("t")
+    path = journal.files("t").rejects
     path.unlink()
     path.mkdir()
     claim = journal.claim("t")
-    for look in (lambda: list(journal.rejects("t")), claim.checkpoint, journal.damaged):
+    for look in (lambda: list(journal.rejects("t")), claim.checkpoint, lambda: damaged_files(journal)):
         with pytest.raises(JournalUnreadable) as caught:
             look()
         assert str(path) in str(caught.value)
@@ -169,9 +170,9 @@ def test_a_torn_checkpoint_is_set_aside(journal: Journal) -> None:
     ((name, found),) = _found(journal)
     assert name == "t.progress"
     assert "reads all rows again" in found
-    (step,) = journal.repair()
+    (step,) = repair_journal(journal)
     assert "moved to t.progress.damaged-" in step
-    assert journal.damaged() == ()
+    assert damaged_files(journal) == ()
     with journal.claim("t") as claim:
         assert claim.checkpoint() is None
 
@@ -181,7 +182,7 @@ def test_each_moment_of_a_retry_is_sound_and_its_damage_is_named(journal: Journa
     """Rejects that failed again and rejects that wait make up what the task counts, wherever the retry stopped."""
     claim = _begin(journal)
     _end(journal, claim)
-    failed, retry = journal.rejects_path("t"), journal.retry_path("t")
+    failed, retry = journal.files("t").rejects, journal.files("t").retry
     if moment == "renamed":
         failed.rename(retry)
     else:
@@ -194,7 +195,7 @@ def test_each_moment_of_a_retry_is_sound_and_its_damage_is_named(journal: Journa
         with RejectsFile.open_at(failed, 0) as file:
             length = file.append([make_reject(1)])
             claim.save(replace(make_checkpoint(10, rejects_bytes=length, failed=2), retried=2))
-    assert journal.damaged() == ()
+    assert damaged_files(journal) == ()
     retry.write_bytes(_tear(retry.read_bytes()))
     ((name, found),) = _found(journal)
     assert name == "t~retry.jsonl"
@@ -213,22 +214,22 @@ def test_only_tasks_with_such_files_are_looked_at(journal: Journal, monkeypatch:
         opened.append(path)
         return atomic.open_private(path, flags)
 
-    monkeypatch.setattr(rejects, "open_private", open_private)
-    assert journal.damaged() == ()
-    assert opened == [journal.rejects_path("t")]
+    monkeypatch.setattr(json_lines, "open_private", open_private)
+    assert damaged_files(journal) == ()
+    assert opened == [journal.files("t").rejects]
 
 
 def test_the_commands_name_the_damage(terminal: Terminal) -> None:
     """`journal check` exits with 1 and says what to do, `journal repair` mends the tail, and then all is sound."""
     journal = Journal(terminal.journal)
     _end(journal, _begin(journal))
-    with journal.rejects_path("t").open("ab") as file:
+    with journal.files("t").rejects.open("ab") as file:
         file.write(b"\0\0\0")
     done = terminal.type("upsert-cli journal check", expect=1)
     assert "t.jsonl" in done.stdout
     assert "1 damaged file" in done.stderr
     assert "cut" in terminal.type("upsert-cli journal repair").stdout
     terminal.type("upsert-cli journal check")
-    journal.rejects_path("t").unlink()
+    journal.files("t").rejects.unlink()
     assert "restart t --from-start" in terminal.type("upsert-cli journal check", expect=1).stdout
     assert "restart t --from-start" in terminal.type("upsert-cli journal repair", expect=1).stdout

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from tests.support.journal_tasks import make_reject, make_task
 from upsert_cli.counts import Counts
-from upsert_cli.journal.failed_items import FAILED_ITEMS, FAILED_ITEMS_CHARS
 from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.rejects import FAILED_ITEMS, FAILED_ITEMS_CHARS
 from upsert_cli.journal.task import MOVES, ImpossibleMove, Task, TaskStatus, new_task_id, valid_task_id
 
 FINAL = {TaskStatus.DONE, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED}
@@ -131,7 +131,7 @@ def test_a_record_of_an_older_version_is_read() -> None:
 )
 def test_what_is_no_task_is_not_read_as_one(record: dict[str, Any]) -> None:
     """A record without its fields, or with a state that there is not, raises rather than being guessed at."""
-    with pytest.raises(ValueError, match=r"no task|is not a valid"):
+    with pytest.raises(ValueError, match=r"not a task|is not a valid"):
         Task.from_record(record)
 
 

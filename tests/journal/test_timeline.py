@@ -94,11 +94,11 @@ def test_a_restart_goes_on_with_the_course_and_a_new_start_begins_it_anew(tmp_pa
     journal.create(make_task())
     assert _attempt(journal, attempt=1, begins_at=0, ends_at=50) == []
     assert _attempt(journal, attempt=2, begins_at=50, ends_at=100) == []
-    points = journal.course("t").points
+    points = read_timeline(journal.files("t").timeline).points
     assert [(point.attempt, point.written) for point in points] == [(1, 0), (1, 50), (2, 50), (2, 100)]
     assert points[-1].busy == {"flushing": 0.001}
     _attempt(journal, attempt=3, begins_at=0, ends_at=30)
-    assert {point.attempt for point in journal.course("t").points} == {3}
+    assert {point.attempt for point in read_timeline(journal.files("t").timeline).points} == {3}
 
 
 def test_a_course_that_cannot_be_kept_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
@@ -116,6 +116,6 @@ def test_a_task_that_is_withdrawn_leaves_no_course(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.create(make_task())
     with start(journal) as claim:
-        claim.save_course(Timeline(points=(_point(1, 1.0, 10),)))
+        write_timeline(claim.files.timeline, Timeline(points=(_point(1, 1.0, 10),)))
         claim.withdraw()
     assert list((tmp_path / "courses").iterdir()) == []

@@ -21,8 +21,9 @@ from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
 from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.prune import Wanted
+from upsert_cli.journal.prune import Wanted, prune_tasks
 from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.sources.source import spool
 
@@ -59,9 +60,9 @@ def attempt(step: Callable[[], Any]) -> Any:
 
 def keep_input(journal: Journal, task_id: str) -> None:
     """Reads standard input, as it were, into the folder of a task that is about to be created."""
-    incoming: Path = attempt(journal.incoming_folder)
+    incoming: Path = attempt(lambda: incoming_folder(journal))
     attempt(lambda: spool(io.BytesIO(INPUT), incoming / "0.jsonl", name="-"))
-    attempt(lambda: journal.adopt_spool(incoming, task_id) if incoming.exists() else None)
+    attempt(lambda: adopt_spool(journal, incoming, task_id) if incoming.exists() else None)
     report("kept", task_id)
 
 
@@ -72,7 +73,7 @@ def run(journal: Journal, task_id: str) -> None:
     claim: Claim = attempt(lambda: journal.claim(task_id))
     attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
     report("started", task_id)
-    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
+    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.files(task_id).rejects, 0))
     for batch in range(1, WINDOWS + 1):
         length = attempt(partial(rejects.append, [make_reject(batch)]))
         checkpoint = make_checkpoint(batch * ROWS, rejects_bytes=length, failed=batch)
@@ -95,7 +96,7 @@ def retry(journal: Journal, task_id: str) -> None:
     attempt(lambda: claim.retry_rejects(journal.find(task_id), {}))
     attempt(lambda: journal.change(task_id, PENDING, expect=(TaskStatus.DONE,), attempt=2))
     attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
-    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.rejects_path(task_id), 0))
+    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.files(task_id).rejects, 0))
     length = attempt(partial(rejects.append, [make_reject(1)]))
     for batch in range(1, WINDOWS + 1):
         counted = make_checkpoint(WINDOWS * ROWS, rejects_bytes=length, failed=WINDOWS - batch + 1)
@@ -145,7 +146,7 @@ if __name__ == "__main__":
         case ["everything", where, name]:
             do_everything(Path(where), name)
         case ["prune", where, moment]:
-            gone = attempt(lambda: Journal(Path(where)).prune(Wanted(before=moment)))
+            gone = attempt(lambda: prune_tasks(Journal(Path(where)), Wanted(before=moment)))
             report("pruned", "", ids=[task.id for task in gone])
         case ["race", where, name, times]:
             race(Path(where), name, int(times))

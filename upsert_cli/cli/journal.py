@@ -10,6 +10,7 @@ from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.damage import damaged_files, leftovers, repair_journal
 from upsert_cli.journal.segments import Damage
 from upsert_cli.owned_folders import Leftover
 from upsert_cli.text import safe, safe_json
@@ -32,8 +33,8 @@ def check(session: Invocation, *, json: bool) -> None:
     standard input without a task, and partial downloads in the model cache; `journal repair` removes them. Changes
     nothing.
     """
-    found = session.journal.damaged()
-    left = [*session.journal.leftovers(), *leftovers_of_models()]
+    found = damaged_files(session.journal)
+    left = [*leftovers(session.journal), *leftovers_of_models()]
     if json:
         click.echo(safe_json(_as_json(session, found, left)))
     elif found or left:
@@ -56,14 +57,14 @@ def repair(session: Invocation, *, json: bool) -> None:
     Damaged files are moved aside and kept. What killed processes have left goes: copies of standard input without a
     task, and partial downloads in the model cache. Tells each step in a line; works beside a running load.
     """
-    steps = session.journal.repair()
+    steps = repair_journal(session.journal)
     for one in leftovers_of_models():
         one.remove()
         steps.append(f"{one.path}: removed {one}")
-    found = session.journal.damaged()
+    found = damaged_files(session.journal)
     if json:
         told = {"steps": [*map(session.terminal.printed.complete, steps)]}
-        click.echo(safe_json(_as_json(session, found, session.journal.leftovers()) | told))
+        click.echo(safe_json(_as_json(session, found, leftovers(session.journal)) | told))
     else:
         for step in steps:
             click.echo(safe(session.terminal.printed.complete(step)))

@@ -10,7 +10,7 @@ import click
 from upsert_cli.cli.dates import Moment
 from upsert_cli.cli.options import HOW_TO_REPEAT, Invocation, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.journal.prune import FINAL, OldTask, Wanted
+from upsert_cli.journal.prune import FINAL, OldTask, Wanted, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json
 
@@ -46,7 +46,7 @@ def prune(
         raise click.UsageError("say what is to go: --older-than, --keep or --status.")
     statuses = tuple(map(TaskStatus, status)) or FINAL
     wanted = Wanted(statuses=statuses, before=older_than, keep=keep or 0)
-    gone = session.journal.prune(wanted, dry_run=dry_run)
+    gone = prune_tasks(session.journal, wanted, dry_run=dry_run)
     if json:
         click.echo(safe_json(_as_json(gone, dry_run=dry_run)))
     elif dry_run and gone:

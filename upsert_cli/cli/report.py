@@ -9,6 +9,7 @@ import click
 from upsert_cli.atomic import write_out
 from upsert_cli.cli.options import Invocation, TaskId, common_options, option
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.timeline import read_timeline
 from upsert_cli.report.page import render_page
 
 
@@ -39,7 +40,7 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
         task,
         running=running,
         rejects=session.journal.rejects(task_id),
-        course=session.journal.course(task_id),
+        course=read_timeline(session.journal.files(task_id).timeline),
         printed=session.terminal.printed,
     )
     if str(html) == "-":

@@ -17,8 +17,7 @@ from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.attempts import Attempt
-from upsert_cli.journal.task import DIED, Task, TaskStatus
+from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import counts_line, safe_json, seconds_line
 

@@ -1,4 +1,4 @@
-"""Who runs a task, and how far it is: the lease of a task, and its checkpoint."""
+"""How far a task is: its checkpoint, and the file that holds it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.atomic import make_folder, read_whole, replace_file
+from upsert_cli.atomic import read_whole, replace_file
 from upsert_cli.counts import Counts
-from upsert_cli.errors import TaskRunning
 from upsert_cli.journal.state_files import reading_from, writing_to
-from upsert_cli.locks import Holder, Lease, LeaseHeld
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """How far a task is: every row below it is settled."""
+    """The position up to which every row is committed."""
 
     position: dict[str, Any]
-    """Where to read on; opaque here."""
+    """Where to continue reading; opaque here."""
 
     rows: int = 0
     counts: Counts = field(default_factory=Counts)
@@ -30,29 +28,24 @@ class Checkpoint:
     """Length of the rejects file; what lies beyond is from rows that will be read again."""
 
     retried: int | None = None
-    """Rows of the retry file that are settled; None in an attempt that reads all rows."""
+    """Committed rows of the retry file; None in an attempt that reads all rows."""
 
     missing: int | None = None
-    """Records on the list of those to delete in the end; None where no list was made."""
+    """Records on the list of those to delete at the end; None if no list was made."""
 
     unlisted: int = 0
-    """Records at the beginning of that list that are settled."""
+    """Records at the beginning of that list that are dealt with."""
 
     saved_at: str | None = field(default=None, compare=False)
     """UTC; None in a checkpoint of an older version, and in one that was never saved."""
 
-    @classmethod
-    def at_start(cls, position: dict[str, Any]) -> Checkpoint:
-        """Returns the checkpoint of a task of which nothing is settled."""
-        return cls(position=position)
-
     def as_json(self) -> dict[str, Any]:
-        """Returns the checkpoint as plain data."""
+        """Return the checkpoint as plain data."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Checkpoint:
-        """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
+        """Read what `as_json` returned, and ignore unknown keys, written by a newer version."""
         return cls(
             position=dict(value["position"]),
             rows=int(value["rows"]),
@@ -67,7 +60,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint | None:
-    """Returns the checkpoint in a progress file; None where there is none, or a torn one."""
+    """Return the checkpoint in a progress file; None if the file is missing or torn."""
     try:
         with reading_from(path):
             checksum, _, text = read_whole(path).partition(b" ")
@@ -77,24 +70,10 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replaces a progress file, and leaves it to the system when the disk has it: a torn one reads as none."""
+    """Replace a progress file without forcing it to the disk, since a torn one reads as none."""
     text = json.dumps(checkpoint.as_json()).encode("ascii")
     with writing_to(path):
         replace_file(path, _checksum(text) + b" " + text, durable=False)
-
-
-def take_task_lease(path: Path, task_id: str) -> Lease:
-    """Takes the lease of a task, for as long as it is not released and this process lives.
-
-    Raises:
-        TaskRunning: Somebody has it.
-    """
-    with writing_to(path):
-        make_folder(path.parent)
-        try:
-            return Lease.take(path, Holder.this_process(task_id))
-        except LeaseHeld as error:
-            raise TaskRunning(task_id=task_id, holder=str(error.holder)) from error
 
 
 def _checksum(text: bytes) -> bytes:

@@ -1,218 +1,345 @@
-"""The journal of tasks: create, change, claim, beside what its `Reader` tells; whole whoever is killed, at any time.
+"""The journal of tasks: find, list, create, change, claim and cancel them; whole whoever is killed, at any time.
 
 Lock order, for those who hold more than one: target, task lease, allocation, segment. Reading takes no lock.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from upsert_cli.errors import TaskExists, TaskRunning, WrongStatus
-from upsert_cli.journal.checkpoint import take_task_lease
+from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, TaskRunning, UsageFault, WrongStatus
+from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.layout import FORMAT
-from upsert_cli.journal.prune import OldTask, Wanted, old_tasks, prune
-from upsert_cli.journal.reader import JournalReader
-from upsert_cli.journal.salvage import repair
-from upsert_cli.journal.spool import new_incoming, remove_stale
-from upsert_cli.journal.state_files import locked, writing_to
-from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.journal.task_damage import mended_task_files
+from upsert_cli.journal.layout import FORMAT, Layout, TaskFiles
+from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
+from upsert_cli.journal.state_files import locked, reading_from, writing_to
+from upsert_cli.journal.storage import SEGMENT_TASKS, Record
+from upsert_cli.journal.task import DIED, LATEST, Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
-from upsert_cli.owned_folders import own
+from upsert_cli.locks import Lease
+
+NAMED_CANDIDATES = 10  # ids that the message about an ambiguous prefix names
+
+Tasks: TypeAlias = list[Task]  # inside the class, `list` is the method
 
 
-class Journal(JournalReader):
+class Journal:
     """All tasks of a journal folder; an object serves one thread."""
 
     def __init__(self, folder: Path) -> None:
         """Touch nothing; the folder is made when the first task is created."""
-        super().__init__(folder)
-        self._owned: list[int] = []
+        self.folder = folder.absolute()
+        self.layout = Layout(self.folder)
+        self.table = TaskTable(self.folder, warn=self._warn)
+        self.warnings: list[str] = []
+        """What was found damaged, and what was done about it; one line each, for the caller to show."""
+
+        self.owned: list[int] = []
+        """Descriptors of the folders that this process owns until `close`."""
 
     def close(self) -> None:
-        """Close the files that reading keeps open, and let go of folders; the journal can be used again."""
-        super().close()
-        while self._owned:
-            os.close(self._owned.pop())
+        """Close the files that reading keeps open, and release folders; the journal can be used again."""
+        self.table.close()
+        while self.owned:
+            os.close(self.owned.pop())
 
-    def repair(self) -> list[str]:
-        """Deals with damage as far as that can be, and returns what was done, one line a step; no good task is lost.
+    def files(self, task_id: str) -> TaskFiles:
+        """Return the paths of the files that go with a task."""
+        return self.layout.files(task_id)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def resolve(self, name: str) -> str:
+        """Return the id that a user means: an id, a prefix that only one id has, or `latest` for the newest task.
 
         Raises:
-            JournalTooNew: It was written by a newer version; nothing is touched.
+            TaskNotFound: No id begins like that, or a damaged file may hold that very id.
+            UsageFault: Several ids do.
         """
-        steps: list[str] = []
-        if self.folder.exists():
-            history = TaskTable(self.folder, warn=steps.append)
-            with self._allocation(steps.append), closing(history):
-                repair(self.folder, history, tell=steps.append)
-            steps += mended_task_files(self._layout, claim=self.claim)
-            steps += self._remove_leftovers()
-        self.close()
-        return steps
+        self.check_format()
+        try:
+            self.table.find(name)
+        except TaskNotFound as error:
+            if error.unreadable:
+                raise
+            if name == LATEST:
+                candidates = [task.id for task in itertools.islice(self.newest_first(), 1)]
+            else:
+                candidates = [*self.table.ids_from(name)]
+            if not candidates:
+                raise
+            if len(candidates) > 1:
+                raise _ambiguous(name, candidates) from None
+            return candidates[0]
+        return name
 
-    def _remove_leftovers(self) -> list[str]:
-        with self._allocation():  # in which nobody makes a folder that is not owned yet
-            found = self.leftovers()
-            for leftover in found:
-                leftover.remove()
-        return [f"{leftover.path.relative_to(self.folder)}: removed {leftover}" for leftover in found]
+    def find(self, task_id: str) -> Task:
+        """Return a task; while it is being processed, with the progress of its last checkpoint.
+
+        Raises:
+            TaskNotFound: There is no task of this id.
+            JournalDamaged: Its record makes no sense.
+        """
+        self.check_format()
+        return self._current(self._recorded(task_id))
+
+    def look_at(self, task_id: str) -> tuple[Task, bool]:
+        """Return a task like `find`, and whether a process runs it at the same moment."""
+        return self.with_runner(self.find(task_id))
+
+    def with_runner(self, task: Task) -> tuple[Task, bool]:
+        """Return a task that was just found, and whether a process runs it; if it has ended in between, as it ended."""
+        running = not task.status.is_final and self.is_running(task.id)
+        return (self.find(task.id) if task.has_died(running=running) else task), running
+
+    def list(
+        self, *, offset: int = 0, limit: int = 100, statuses: Collection[str] = (), since: str | None = None
+    ) -> Tasks:
+        """Return tasks, the newest first, like `find`; read no segment that is not needed for that.
+
+        Args:
+            offset: Tasks to leave out.
+            limit: Tasks to return at most.
+            statuses: Only tasks in one of these states, including `died`; empty: all.
+            since: Only tasks created at this moment or later, UTC.
+        """
+        self.check_format()
+        recorded = {TaskStatus.PROCESSING.value if status == DIED else str(status) for status in statuses}
+        found = self._readable(self.table.newest_first(*recorded))
+        tasks = found if since is None else _created_since(found, since)
+        if DIED in statuses and TaskStatus.PROCESSING not in statuses:
+            tasks = (task for task in tasks if task.status in statuses or self._has_died(task))
+        return [self._current(task) for task in itertools.islice(tasks, offset, offset + limit)]
+
+    def newest_first(self) -> Iterator[Task]:
+        """Yield tasks like `list`, one by one, so that a long history does not fill the memory."""
+        self.check_format()
+        yield from map(self._current, self._readable(self.table.newest_first()))
+
+    def waiting(self) -> Iterator[Task]:
+        """Yield the queued tasks that no process runs, the oldest first: pending ones, and those whose runner died."""
+        self.check_format()
+        records = self.table.oldest_first(TaskStatus.PENDING, TaskStatus.PROCESSING)
+        return (task for task in self._readable(records) if task.queued and not self.is_running(task.id))
+
+    def is_running(self, task_id: str) -> bool:
+        """Check whether a process runs the task at this moment."""
+        path = self.files(task_id).lease
+        with reading_from(path):
+            return Lease.peek(path) is not None
+
+    def is_cancel_requested(self, task_id: str) -> bool:
+        """Check whether somebody asked for the end of a running task; a stat, unless the segment changed."""
+        record = self.table.find(task_id)
+        # After damage, a task may look as if nobody ran it, and then it is canceled at once.
+        return record.get("cancel_requested") is True or record.get("status") == TaskStatus.CANCELED
+
+    def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
+        """Yield the committed rejects of a task; during a retry, also those that still wait for it."""
+        files = self.files(task_id)
+        checkpoint = read_checkpoint(files.progress)  # before the record, since it goes only after its task is done
+        yield from known_rejects(files, checkpoint=checkpoint, count=self._recorded(task_id).counts.failed)
+
+    # -- changing -------------------------------------------------------------------------------------------------
 
     def create(self, task: Task) -> Task:
-        """Puts a new task into the journal; it survives a power failure from then on.
+        """Put a new task into the journal; it survives a power failure from then on.
 
         Raises:
             TaskExists: The id is taken.
         """
-        progress = self._layout.progress(task.id)
-        with self._allocation():
-            self._refuse_taken(task.id)
+        progress = self.files(task.id).progress
+        with self.allocation():
+            self.refuse_taken(task.id)
             with writing_to(progress):
                 progress.unlink(missing_ok=True)  # of a task that was lost with its segment
-            self._history.append(task.id, task.as_record())
+            self.table.append(task.id, task.as_record())
         return task
 
     def change(self, task_id: str, to: TaskStatus, *, expect: Collection[TaskStatus], **fields: object) -> Task:
-        """Moves a task into another state if it is in an expected one; nobody comes in between.
-
-        What its checkpoint says goes into the record as well, where `fields` does not say otherwise.
+        """Move a task into another state if it is in an expected one, with its last checkpoint, as one operation.
 
         Args:
             task_id: The task.
             to: Its new state.
             expect: The states in which it may be.
-            **fields: Other fields of the task to set.
+            **fields: Other fields of the task to set; they override the checkpoint.
 
         Raises:
-            TaskNotFound: There is none of this id.
+            TaskNotFound: There is no task of this id.
             WrongStatus: It is in another state.
         """
-        self._be_of_this_format()
-        with self._history.changing(task_id) as (file, record):
+        self.check_format()
+        with self.table.changing(task_id) as (file, record):
             task = self._task(record)
             if task.status not in expect:
                 raise WrongStatus(task_id=task_id, status=task.status, wanted=tuple(expect))
             if task.status is TaskStatus.PROCESSING:
-                task = self._present.with_progress(task)
+                checkpoint = read_checkpoint(self.files(task_id).progress)
+                task = task if checkpoint is None else self._with_progress(task, checkpoint)
             task = task.moved(to, **fields)
             file.update(task.as_record())
         return task
 
     def bring_back(self, task: Task) -> bool:
-        """Gives a task the record that damage cost it; only who has the right to run it may call this.
+        """Restore the record that damage cost a task; only the holder of its claim may call this.
 
         Returns:
-            Whether that was possible: not where the id stands for another task by now.
+            Whether that was possible; it is not if the id stands for another task by now.
         """
-        with self._allocation():
-            done = self._history.bring_back(task.as_record())
+        with self.allocation():
+            done = self.table.bring_back(task.as_record())
         if done:
-            self._warn(f"the journal had lost that task {task.id} was being run; its runner has put that right")
+            self._warn(f"damage to the journal had hidden that task {task.id} is running; its runner corrected that")
         return done
 
-    def remove(self, task_id: str) -> None:
-        """Takes a task out of the journal; only who has the right to run it may call this."""
-        self._be_of_this_format()
-        self._history.remove(task_id)
-
-    def prune(self, wanted: Wanted, *, dry_run: bool = False) -> list[OldTask]:
-        """Removes old tasks with all that goes with them, never one that is running or pending; returns those.
-
-        Args:
-            wanted: Which ones.
-            dry_run: Only tell which.
-        """
-        self._be_of_this_format()
-        chosen = [*old_tasks(self._history, wanted)]
-        if dry_run or not self.folder.exists():
-            return chosen
-        return [*prune(self._layout, self._history, chosen, allocation=self._allocation, is_running=self.is_running)]
-
     def request_cancel(self, task_id: str) -> Task:
-        """Cancels a task that nobody runs, at once, or asks its runner to; a canceled one is returned as it is.
+        """Cancel a task that nobody runs, at once, or ask its runner to; return a canceled one as it is.
 
         Raises:
-            TaskNotFound: There is none of this id.
+            TaskNotFound: There is no task of this id.
             WrongStatus: It has ended otherwise.
         """
+        wanted = (TaskStatus.PENDING, TaskStatus.PROCESSING)
         while True:
             task = self.find(task_id)
             if task.status is TaskStatus.CANCELED:
                 return task
             if task.status.is_final:
-                raise WrongStatus(
-                    task_id=task_id, status=task.status, wanted=(TaskStatus.PENDING, TaskStatus.PROCESSING)
-                )
+                raise WrongStatus(task_id=task_id, status=task.status, wanted=wanted)
             try:
                 return self._cancel(task)
             except (TaskRunning, WrongStatus):
-                continue  # it was started, or ended, in this moment
+                continue  # it was started, or ended, at this moment
 
     def claim(self, task_id: str) -> Claim:
-        """Takes the right to run a task, until it is released or this process ends.
+        """Take the right to run a task, until it is released or this process ends.
 
         Raises:
-            TaskNotFound: There is none of this id.
-            TaskRunning: Somebody has it.
+            TaskNotFound: There is no task of this id.
+            TaskRunning: Another process has it.
         """
-        self._be_of_this_format()
-        self._history.find(task_id)
-        return Claim(task_id, take_task_lease(self._layout.lease(task_id), task_id), records=self, layout=self._layout)
-
-    # -- standard input, which is kept so that a restart can read it again --------------------------------------------
-
-    def incoming_folder(self) -> Path:
-        """Make a private folder for standard input that is read before there is a task; it is ours until `close`."""
-        with self._allocation(), writing_to(self._layout.spool):
-            remove_stale(self._layout.spool)
-            incoming = new_incoming(self._layout.spool)
-            self._owned.append(own(incoming))
-            return incoming
-
-    def adopt_spool(self, incoming: Path, task_id: str) -> Path:
-        """Makes an incoming folder the spool of a task that is about to be created, and returns its new path.
-
-        Raises:
-            TaskExists: The id is taken.
-        """
-        target = self._layout.spooled(task_id)
-        with self._allocation(), writing_to(target):
-            self._refuse_taken(task_id)
-            if target.exists():  # left by somebody who was killed before there was a task
-                target.rename(new_incoming(self._layout.spool))
-            return incoming.rename(target)
-
-    # -- inside ---------------------------------------------------------------------------------------------------
+        self.check_format()
+        self.table.find(task_id)
+        return Claim.take(self, task_id)
 
     @contextmanager
-    def _allocation(self, warn: Callable[[str], None] | None = None) -> Iterator[None]:
-        self._layout.read_format()  # nothing is written into a journal of a newer format
+    def allocation(self, warn: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Hold the lock under which tasks are created and removed, in a complete folder of this version's format."""
+        self.layout.read_format()  # nothing is written into a journal of a newer format
         with writing_to(self.folder):
-            self._layout.make_folders()
-        with locked(self._layout.allocation_lock):
+            self.layout.make_folders()
+        with locked(self.layout.allocation_lock):
             with writing_to(self.folder):
-                self._layout.complete(warn or self._warn)
+                self.layout.complete(warn or self._warn)
             yield
 
-    def _be_of_this_format(self) -> None:
-        """Brings a journal of an older format up to date."""
-        found = self._layout.read_format()
+    def check_format(self) -> None:
+        """Refuse a journal of a newer format, and bring one of an older format up to date."""
+        found = self.layout.read_format()
         if found is not None and found < FORMAT:
-            with self._allocation():
+            with self.allocation():
                 return
 
-    def _refuse_taken(self, task_id: str) -> None:
-        if self._history.is_taken(task_id):
+    def refuse_taken(self, task_id: str) -> None:
+        """Make sure that an id is free; it stays so while the allocation lock is held.
+
+        Raises:
+            TaskExists: It is not.
+        """
+        if self.table.is_taken(task_id):
             raise TaskExists(task_id=task_id)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
 
     def _cancel(self, task: Task) -> Task:
         if task.status is TaskStatus.PENDING:
             return self.change(task.id, TaskStatus.CANCELED, expect=(TaskStatus.PENDING,))
         if self.is_running(task.id):
             return self.change(task.id, TaskStatus.PROCESSING, expect=(TaskStatus.PROCESSING,), cancel_requested=True)
-        with self.claim(task.id):  # so that no new runner starts meanwhile
+        with self.claim(task.id):  # so that no new runner starts before the change
             return self.change(task.id, TaskStatus.CANCELED, expect=(TaskStatus.PROCESSING,))
+
+    def _current(self, task: Task) -> Task:
+        """Return a task with the progress of its last checkpoint if it is being processed, and with whole rejects."""
+        is_processing = task.status is TaskStatus.PROCESSING
+        if not (is_processing or task.has_cut_items):
+            return task
+        checkpoint = read_checkpoint(self.files(task.id).progress)
+        if is_processing:
+            if checkpoint is not None:
+                return self._with_progress(task, checkpoint)
+            # It may be done by now: its progress file goes right after its record was changed.
+            task = self._recorded(task.id)
+        if task.has_cut_items and task.status.is_final:
+            return replace(task, failed_items=self._first_rejects(task, checkpoint) or task.failed_items)
+        return task
+
+    def _with_progress(self, task: Task, checkpoint: Checkpoint) -> Task:
+        return replace(
+            task,
+            rows=checkpoint.rows,
+            counts=checkpoint.counts,
+            converted=checkpoint.converted,
+            failed_items=self._first_rejects(task, checkpoint),
+            # A checkpoint that is older than the record belongs to an earlier attempt.
+            updated_at=max(task.updated_at, checkpoint.saved_at or task.updated_at),
+        )
+
+    def _first_rejects(self, task: Task, checkpoint: Checkpoint | None) -> tuple[dict[str, Any], ...]:
+        found = known_rejects(self.files(task.id), checkpoint=checkpoint, count=task.counts.failed)
+        try:
+            return tuple(itertools.islice(found, FAILED_ITEMS))
+        except JournalDamaged as error:
+            self._warn(str(error))
+            return task.failed_items
+
+    def _has_died(self, task: Task) -> bool:
+        now, running = self.with_runner(task)
+        return now.has_died(running=running)
+
+    def _recorded(self, task_id: str) -> Task:
+        return self._task(self.table.find(task_id))
+
+    def _task(self, record: Record) -> Task:
+        try:
+            return Task.from_record(record)
+        except ValueError as error:
+            raise JournalDamaged(path=f"{self.folder}, task {record.get('id')}", reason=str(error)) from error
+
+    def _readable(self, records: Iterator[Record]) -> Iterator[Task]:
+        for record in records:
+            try:
+                yield self._task(record)
+            except JournalDamaged as error:
+                self._warn(str(error))
+
+    def _warn(self, message: str) -> None:
+        if message not in self.warnings:  # once, however often the same file is looked at
+            self.warnings.append(message)
+
+
+def _created_since(tasks: Iterator[Task], since: str) -> Iterator[Task]:
+    """Yield the tasks of a newest-first sequence that are not older; stop well after the last of them."""
+    older = 0
+    for task in tasks:
+        older = older + 1 if task.created_at < since else 0
+        if not older:
+            yield task
+        elif older > SEGMENT_TASKS:  # not at the first one, since clocks are set back, and tasks are brought back
+            return
+
+
+def _ambiguous(prefix: str, candidates: list[str]) -> UsageFault:
+    named, more = candidates[:NAMED_CANDIDATES], len(candidates) - NAMED_CANDIDATES
+    others = f" and {more:,} more" if more > 0 else ""
+    return UsageFault(
+        message=f"{prefix!r} is the beginning of {len(candidates):,} task ids: {', '.join(named)}{others}; "
+        f"type more of the id, or `latest` for the newest task"
+    )

@@ -1,4 +1,4 @@
-"""What lies where in the journal's folder, and the format that it has."""
+"""The layout of the journal's folder, the files that go with a task, and the format of both."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from upsert_cli.atomic import make_folder, move_aside, read_whole, replace_file
-from upsert_cli.errors import InvalidTaskId, JournalTooNew
+from upsert_cli.errors import UpsertCliError, UsageFault
 from upsert_cli.journal.state_files import reading_from
 from upsert_cli.journal.task import valid_task_id
 
 FORMAT = 1
 MIGRATIONS: dict[int, Callable[[Path], None]] = {}
-"""What brings a journal's folder from one format to the next, by the former; after a crash it has to run again."""
+"""The steps from one format to the next, by the older one; each may be repeated after a crash."""
 
 README = """\
 This folder belongs to upsert-cli. It keeps the tasks that were run on this machine: what `upsert-cli list` shows, what
@@ -35,11 +35,80 @@ collection. Please do not edit it while upsert-cli runs.
 """
 
 
+class TaskFiles:
+    """The paths of the files that go with a task; they may not exist."""
+
+    def __init__(self, folder: Path, task_id: str) -> None:
+        """Touch nothing.
+
+        Raises:
+            UsageFault: The id has characters that no task id can have.
+        """
+        if not valid_task_id(task_id):
+            raise UsageFault(
+                message=f"{task_id!r} cannot be a task id: use 1 to 128 letters, digits, dots, hyphens and "
+                f"underscores, the first a letter or a digit"
+            )
+        self._folder = folder
+        self._task_id = task_id
+
+    @property
+    def lease(self) -> Path:
+        """The file that the runner of the task keeps locked."""
+        return self._folder / "active" / f"{self._task_id}.lease"
+
+    @property
+    def progress(self) -> Path:
+        """The file with the checkpoint."""
+        return self._folder / "active" / f"{self._task_id}.progress"
+
+    @property
+    def receipts(self) -> Path:
+        """The SQLite file that says which units are done, for a task that is loaded in units."""
+        return self._folder / "active" / f"{self._task_id}.units"
+
+    @property
+    def receipts_journal(self) -> Path:
+        """The file that SQLite may leave next to the receipts after a crash."""
+        return self.receipts.with_name(f"{self.receipts.name}-journal")
+
+    @property
+    def missing(self) -> Path:
+        """The list of the records that the task deletes at its end."""
+        return self._folder / "active" / f"{self._task_id}.missing"
+
+    @property
+    def rejects(self) -> Path:
+        """The rejects file."""
+        return self._folder / "rejects" / f"{self._task_id}.jsonl"
+
+    @property
+    def retry(self) -> Path:
+        """The file with the rejects that an attempt retries, until it is done; no task id makes such a name."""
+        return self._folder / "rejects" / f"{self._task_id}~retry.jsonl"
+
+    @property
+    def timeline(self) -> Path:
+        """The file with the timeline."""
+        return self._folder / "courses" / f"{self._task_id}.json"
+
+    @property
+    def spool(self) -> Path:
+        """The folder with what the task read from standard input."""
+        return self._folder / "spool" / self._task_id
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        """All of them except the spool."""
+        active = (self.progress, self.lease, self.missing, self.receipts, self.receipts_journal)
+        return (*active, self.rejects, self.retry, self.timeline)
+
+
 class Layout:
     """The paths of a journal."""
 
     def __init__(self, folder: Path) -> None:
-        """Touches nothing."""
+        """Touch nothing."""
         self.folder = folder
         self.meta = folder / "meta.json"
         self.allocation_lock = folder / "locks" / "allocation.lock"
@@ -48,45 +117,12 @@ class Layout:
         self.spool = folder / "spool"
         self.servers = folder / "servers"
 
-    def lease(self, task_id: str) -> Path:
-        """Returns the file that the runner of a task keeps locked."""
-        return self.folder / "active" / f"{_checked(task_id)}.lease"
-
-    def progress(self, task_id: str) -> Path:
-        """Returns the file with the checkpoint of a task."""
-        return self.folder / "active" / f"{_checked(task_id)}.progress"
-
-    def receipts(self, task_id: str) -> Path:
-        """Returns the file that says which units of a task are done, where it is loaded in units."""
-        return self.folder / "active" / f"{_checked(task_id)}.units"
-
-    def rejects(self, task_id: str) -> Path:
-        """Returns the file with the items of a task that could not be loaded."""
-        return self.folder / "rejects" / f"{_checked(task_id)}.jsonl"
-
-    def retry(self, task_id: str) -> Path:
-        """Returns the file with the rejects that an attempt retries, until it is done; no task id makes such a name."""
-        return self.folder / "rejects" / f"{_checked(task_id)}~retry.jsonl"
-
-    def course(self, task_id: str) -> Path:
-        """Returns the file with the course of a task."""
-        return self.folder / "courses" / f"{_checked(task_id)}.json"
-
-    def missing(self, task_id: str) -> Path:
-        """Returns the file with the records that a task is to delete in its end."""
-        return self.folder / "active" / f"{_checked(task_id)}.missing"
-
-    def spooled(self, task_id: str) -> Path:
-        """Returns the folder with what a task read from standard input."""
-        return self.spool / _checked(task_id)
-
-    def files_of(self, task_id: str) -> tuple[Path, ...]:
-        """Returns the files that go with a task, but for its receipts and its spool; they may not exist."""
-        each_file = (self.progress, self.lease, self.rejects, self.retry, self.course, self.missing)
-        return tuple(path_of(task_id) for path_of in each_file)
+    def files(self, task_id: str) -> TaskFiles:
+        """Return the paths of the files that go with a task."""
+        return TaskFiles(self.folder, task_id)
 
     def names_of_task_files(self) -> frozenset[str]:
-        """Returns the names of the files that go with tasks: leases, checkpoints, rejects."""
+        """Return the names of the leases, checkpoints and rejects files of all tasks."""
         names: set[str] = set()
         for folder in (self.folder / "active", self.folder / "rejects"):
             with suppress(FileNotFoundError), reading_from(folder):
@@ -94,16 +130,16 @@ class Layout:
         return frozenset(names)
 
     def make_folders(self) -> None:
-        """Makes the folders that are missing."""
-        make_folder(self.folder.resolve())  # the folder itself may be a link, by its owner's wish
+        """Make the folders that are missing."""
+        make_folder(self.folder.resolve())  # the folder itself may be a link if its owner wants that
         for name in ("locks", "active", "rejects", "courses", "spool"):
             make_folder(self.folder / name)
 
     def read_format(self) -> int | None:
-        """Returns the format of the journal; None where nothing says it.
+        """Return the format of the journal; None if nothing says it.
 
         Raises:
-            JournalTooNew: It is newer than what this version knows.
+            UpsertCliError: It is newer than the newest that this version knows.
         """
         try:
             with reading_from(self.meta):
@@ -111,11 +147,14 @@ class Layout:
         except FileNotFoundError:
             return None
         if (found := _format_in(content)) is not None and found > FORMAT:
-            raise JournalTooNew(path=str(self.folder), found=found, known=FORMAT)
+            raise UpsertCliError(
+                message=f"the journal in {self.folder} has format {found}, this version knows up to {FORMAT}; "
+                f"upgrade upsert-cli, or choose another folder with --journal"
+            )
         return found
 
     def complete(self, warn: Callable[[str], None]) -> None:
-        """Brings the journal to the format of this version; only the holder of the allocation lock may call this."""
+        """Bring the journal to the format of this version; only the holder of the allocation lock may call this."""
         found = self.read_format()
         if found is None:
             self._set_damaged_meta_aside(warn)
@@ -144,9 +183,3 @@ def _format_in(content: bytes) -> int | None:
     except (ValueError, RecursionError):
         return None
     return None
-
-
-def _checked(task_id: str) -> str:
-    if not valid_task_id(task_id):
-        raise InvalidTaskId(task_id=task_id)
-    return task_id

@@ -1,7 +1,7 @@
-"""The receipts of a task that is loaded in units: which of them are done, and what became of their rows.
+"""The receipts of a task that is loaded in units: which units are done, and what became of their rows.
 
-A receipt goes in after the collection has acknowledged all of its unit, so what is not here is to be done (again).
-Only the process that runs the task writes here, and nobody else reads.
+A receipt is added after the collection has acknowledged the whole unit, so a unit without one is loaded (again).
+Only the process that runs the task reads and writes them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from upsert_cli.atomic import make_folder, open_private
 from upsert_cli.counts import Counts
 from upsert_cli.errors import JournalUnwritable
-from upsert_cli.journal.rejects import line_of
+from upsert_cli.journal.json_lines import valid_json
+from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.state_files import writing_to
-from upsert_cli.journal.valid_text import valid_json
 
 if TYPE_CHECKING:
     import sqlite3
 
-SOURCE_SHIFT = 40  # bits of a row's number in a place: a million million rows of a source
-CACHE_KIB = 8_192  # of memory; what is sorted goes to the temporary folder beyond that
+SOURCE_SHIFT = 40  # bits of a row's number in a `place`: 10^12 rows of a source
+CACHE_KIB = 8_192  # of memory; larger sorts use the temporary folder
 
 _TABLES = """
     CREATE TABLE IF NOT EXISTS receipts (
@@ -36,20 +36,20 @@ _TABLES = """
     CREATE TABLE IF NOT EXISTS ids (digest BLOB, place INTEGER, seen INTEGER);
     CREATE TABLE IF NOT EXISTS beginning (is_empty INTEGER);
 """
-_INSERTED, _UNCHANGED = 1, 2  # bits of what was seen of an id
+_INSERTED, _UNCHANGED = 1, 2  # bits of `seen`
 
 
 class Loaded(NamedTuple):
-    """What a unit did about an id, by one of its rows or several."""
+    """What one or several rows of a unit did to an id."""
 
     row: int
     """The last of them."""
 
     inserted: bool
-    """One of them was counted as new."""
+    """Whether one of them was counted as inserted."""
 
     unchanged: bool
-    """One of them was counted as unchanged."""
+    """Whether one of them was counted as unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Receipt:
     """Index of the source."""
 
     row: int
-    """The rows of the unit lie behind this one."""
+    """The rows of the unit come after this one."""
 
     body: dict[str, Any]
     """The unit and where it ended, opaque here."""
@@ -74,11 +74,11 @@ class Receipt:
     """In the order of their rows."""
 
     ids: Sequence[tuple[bytes, Loaded]]
-    """A digest of the id of each item that was loaded; to find out which come again, also within the unit."""
+    """A digest of the id of each item that was loaded, which shows repeated ids, also within the unit."""
 
 
 def follow(ids: dict[bytes, Loaded], later: Mapping[bytes, Loaded]) -> None:
-    """Adds to what some rows did about ids what later rows of the same unit did."""
+    """Add what later rows of the same unit did to ids."""
     for digest, one in later.items():
         before = ids.get(digest, one)
         ids[digest] = Loaded(one.row, before.inserted or one.inserted, before.unchanged or one.unchanged)
@@ -95,16 +95,16 @@ class Total:
 
 
 class Receipts:
-    """The receipts of one task, in a file of their own that is whole at any instant."""
+    """The receipts of one task, in an SQLite file that is whole at any instant."""
 
     def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        """Takes over a database; use `open_at`."""
+        """Take over a database; use `open_at`."""
         self._path = path
         self._database = database
 
     @classmethod
     def open_at(cls, path: Path) -> Receipts:
-        """Opens the receipts of a task, or begins with none.
+        """Open the receipts of a task, or begin with none.
 
         Raises:
             JournalUnwritable: There is no room or no access, or the file is damaged.
@@ -114,8 +114,8 @@ class Receipts:
         with writing_to(path):
             make_folder(path.parent)
             os.close(open_private(path, os.O_RDWR | os.O_CREAT))
-        with _told(path):
-            # An absolute name and no URI: a `?` in it is a character like any other.
+        with _sqlite_errors(path):
+            # An absolute name and not a URI: a `?` in it is a character like any other.
             database = sqlite3.connect(path, isolation_level=None)
             database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             database.execute("PRAGMA temp_store = FILE")
@@ -123,16 +123,16 @@ class Receipts:
         return cls(path, database)
 
     def begin(self, *, is_empty: bool) -> None:
-        """Keeps, at the first time, whether the collection was empty before the task wrote anything."""
-        with _told(self._path):
+        """Keep, the first time, whether the collection was empty before the task wrote anything."""
+        with _sqlite_errors(self._path):
             self._database.execute(
                 "INSERT INTO beginning SELECT ? WHERE NOT EXISTS (SELECT 1 FROM beginning)", (is_empty,)
             )
 
     def add(self, receipt: Receipt) -> None:
-        """Keeps a receipt: all of it or nothing, and from then on also after a power failure."""
+        """Keep a receipt, all or nothing; it survives a power failure from then on."""
         place = _place(receipt.source, receipt.row)
-        rejects = "".join(f"{line_of(record)}\n" for record in receipt.rejects)
+        rejects = "".join(f"{RejectsFile.line_of(record)}\n" for record in receipt.rejects)
         values = (
             receipt.unit,
             place,
@@ -145,17 +145,17 @@ class Receipts:
             (digest, _place(receipt.source, one.row), _INSERTED * one.inserted | _UNCHANGED * one.unchanged)
             for digest, one in receipt.ids
         ]
-        with _told(self._path), self._transaction():
+        with _sqlite_errors(self._path), self._transaction():
             self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", values)
             self._database.executemany("INSERT INTO ids VALUES (?, ?, ?)", ids)
 
     def body(self, unit: str) -> dict[str, Any] | None:
-        """Returns what was kept of a unit; None where it has no receipt."""
+        """Return the body of a unit's receipt; None if it has none."""
         found = self._one("SELECT body FROM receipts WHERE unit = ?", unit)
         return None if found is None else json.loads(found[0])
 
     def total(self) -> Total:
-        """Sums up."""
+        """Return the sum of all receipts."""
         counts, converted, size = Counts(), 0, 0
         for text, changed, length in self._all("SELECT counts, converted, LENGTH(rejects) FROM receipts"):
             counts += Counts.from_json(json.loads(text))
@@ -164,10 +164,10 @@ class Receipts:
         return Total(counts=counts, converted=converted, rejects_bytes=size)
 
     def correction(self) -> Counts:
-        """Returns what has to be added to the sum so that each new record is counted once.
+        """Return what has to be added to the sum so that each new record is counted once.
 
-        Units that load an id at the same time both find it new. And what a unit wrote before its worker died, its next
-        run finds unchanged, or changed by another unit: in a collection that was empty, all ids are new.
+        Units that load an id at the same time both find it new. And a unit that runs again after its worker died finds
+        its own records unchanged, or changed by another unit: in a collection that was empty, all ids are new.
         """
         found = self._one(
             "SELECT TOTAL(MAX(inserted - 1, 0)), TOTAL(NOT inserted AND unchanged), TOTAL(NOT (inserted OR unchanged))"
@@ -182,22 +182,22 @@ class Receipts:
         return correction
 
     def rejects(self) -> Iterator[list[dict[str, Any]]]:
-        """Yields the rejects of all units in the order of their rows, in bundles."""
+        """Yield the rejects of all units in the order of their rows, in bundles."""
         for (text,) in self._all("SELECT rejects FROM receipts ORDER BY place"):
             if text:
                 yield [json.loads(line) for line in text.splitlines()]
 
     def repeated(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yields the last row of each id that was loaded more than once, in order, with the body of its unit."""
+        """Yield the last row of each id that was loaded more than once, in order, with the body of its unit."""
         last = "SELECT MAX(place) AS place FROM ids GROUP BY digest HAVING COUNT(*) > 1 ORDER BY place"
         for (place,) in self._all(last):
-            # The rows of a unit lie behind its place.
+            # The rows of a unit come after its place.
             found = self._one("SELECT body FROM receipts WHERE place < ? ORDER BY place DESC LIMIT 1", place)
             if found is not None:
                 yield json.loads(found[0]), place & ((1 << SOURCE_SHIFT) - 1)
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._database.close()
 
     def __enter__(self) -> Receipts:
@@ -220,20 +220,13 @@ class Receipts:
         self._database.execute("COMMIT")
 
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
-        with _told(self._path):
+        with _sqlite_errors(self._path):
             found: tuple[Any, ...] | None = self._database.execute(query, values).fetchone()
             return found
 
     def _all(self, query: str) -> Iterator[tuple[Any, ...]]:
-        with _told(self._path):
+        with _sqlite_errors(self._path):
             yield from self._database.execute(query)
-
-
-def remove_receipts(path: Path) -> None:
-    """Removes the receipts of a task, with what a crash may have left beside them."""
-    with writing_to(path):
-        for each in (path, path.with_name(f"{path.name}-journal")):
-            each.unlink(missing_ok=True)
 
 
 def _place(source: int, row: int) -> int:
@@ -241,7 +234,7 @@ def _place(source: int, row: int) -> int:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _sqlite_errors(path: Path) -> Iterator[None]:
     import sqlite3
 
     try:

@@ -1,186 +1,127 @@
-"""The rejects file of a task: one JSON object a line, append-only, cut back to its checkpoint on resume."""
+"""The rejects of a task: its rejects file, the file of those that are retried, and the first ones for its record."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from upsert_cli.atomic import make_folder, open_private, write_all
-from upsert_cli.errors import JournalDamaged
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.checkpoint import Checkpoint
-from upsert_cli.journal.state_files import reading_from, writing_to
-from upsert_cli.journal.valid_text import valid_json
+from upsert_cli.journal.json_lines import JsonLines, file_size, read_json_lines, valid_json
+from upsert_cli.journal.state_files import writing_to
+
+if TYPE_CHECKING:
+    from upsert_cli.journal.layout import TaskFiles
+
+FAILED_ITEMS = 20  # rejects in a task's record; all of them are in its rejects file
+FAILED_ITEMS_CHARS = 16_384  # characters of JSON for all rejects in a record, so that a segment stays small
 
 
-class RejectsFile:
-    """A rejects file that is open for writing; made at the first reject."""
-
-    def __init__(self, path: Path, descriptor: int | None, length: int) -> None:
-        """Takes over a descriptor; use `open_at`."""
-        self._path = path
-        self._descriptor = descriptor
-        self._length = length
-
-    @classmethod
-    def open_at(cls, path: Path, length: int) -> RejectsFile:
-        """Opens a rejects file behind its first `length` bytes, and drops the others."""
-        with writing_to(path):
-            try:
-                descriptor = open_private(path, os.O_RDWR)
-            except FileNotFoundError:
-                return cls(path, None, 0)
-            length = min(length, os.fstat(descriptor).st_size)  # never fill up with zeros what was lost
-            os.ftruncate(descriptor, length)
-            return cls(path, descriptor, length)
+class RejectsFile(JsonLines):
+    """A rejects file that is open for appending."""
 
     @classmethod
     def rewrite(cls, path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) -> None:
-        """Replaces a rejects file by one with other records: whole or not at all, and none without a record."""
-        beside = path.with_name(f"{path.name}.new")
-        with cls.open_at(beside, 0) as new:
+        """Replace a rejects file by one with other records, whole or not at all; remove it if there are none."""
+        with cls.rewriting(path) as new:
             length = max((new.append(bundle) for bundle in bundles), default=0)
-        with writing_to(path):
-            if length:
-                beside.replace(path)
-            else:
+        if not length:
+            with writing_to(path):
                 path.unlink(missing_ok=True)
-                beside.unlink(missing_ok=True)
-
-    def append(self, records: Iterable[Mapping[str, Any]]) -> int:
-        """Adds records and returns the length of the file in bytes, which belongs into the checkpoint."""
-        content = "".join(f"{line_of(record)}\n" for record in records).encode("ascii")
-        if content:
-            with writing_to(self._path):
-                self._write(content)
-            self._length += len(content)
-        return self._length
-
-    def close(self) -> None:
-        """Makes what was written survive a power failure."""
-        if self._descriptor is None:
-            return
-        with writing_to(self._path):
-            try:
-                os.fsync(self._descriptor)
-            finally:
-                os.close(self._descriptor)
-                self._descriptor = None
 
     @staticmethod
-    def read(path: Path, *, limit: int | None = None, length: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yields the records of a rejects file; none where there is no file.
+    def line_of(value: Mapping[str, Any]) -> str:
+        """Return a record as a line of the file, without the item if that cannot be written."""
+        try:
+            return valid_json(dict(value))
+        except (RecursionError, TypeError, ValueError) as error:
+            # The fault of an item must not end the load, whatever it is.
+            bare = {"payload": None, "item_info": None, "detail": f"{value.get('detail')} (item left out: {error})"}
+            return valid_json(dict(value) | bare)
 
-        Args:
-            path: The file.
-            limit: Records to yield at most; None: all.
-            length: Bytes to read at most, as the checkpoint says; None: all.
+    @staticmethod
+    def read(path: Path, *, length: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the records of a rejects file, of its first `length` bytes if given; nothing if it is missing.
 
         Raises:
             JournalDamaged: A line makes no sense.
         """
-        yield from (record for record, _ in itertools.islice(_records(path, length), limit))
+        return (record for record, _ in read_json_lines(path, _reject, length=length))
 
     @staticmethod
     def count(path: Path, *, length: int | None = None) -> int:
-        """Returns the number of records that `read` yields."""
+        """Return the number of records that `read` yields."""
         return RejectsFile.extent(path, length=length)[0]
 
     @staticmethod
     def extent(path: Path, *, length: int | None = None) -> tuple[int, int]:
-        """Returns the number of records that `read` yields, and the bytes that they take."""
+        """Return the number of records that `read` yields, and the bytes that they take."""
         count = size = 0
-        for _, taken in _records(path, length):
+        for _, taken in read_json_lines(path, _reject, length=length):
             count, size = count + 1, size + taken
         return count, size
 
     @staticmethod
     def size(path: Path) -> int:
-        """Returns the length in bytes; 0 where there is no file."""
-        try:
-            with reading_from(path):
-                return path.lstat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def __enter__(self) -> RejectsFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _write(self, content: bytes) -> None:
-        if self._descriptor is None:
-            make_folder(self._path.parent)
-            self._descriptor = open_private(self._path, os.O_RDWR | os.O_CREAT)
-        # Always at the length that is known to be good, over whatever a write left there that did not come through.
-        os.lseek(self._descriptor, self._length, os.SEEK_SET)
-        write_all(self._descriptor, content)
+        """Return the length of a rejects file in bytes; 0 if it is missing."""
+        return file_size(path)
 
 
-def line_of(record: Mapping[str, Any]) -> str:
-    """Returns a record as it stands in the file, in ASCII."""
-    try:
-        return valid_json(dict(record))
-    except (RecursionError, TypeError, ValueError) as error:
-        # A reject tells of a bad item; it must not end the load because of how bad that is.
-        bare = {"payload": None, "item_info": None, "detail": f"{record.get('detail')} (item left out: {error})"}
-        return valid_json(dict(record) | bare)
-
-
-def known_rejects(failed: Path, retry: Path, *, checkpoint: Checkpoint | None, count: int) -> Iterator[dict[str, Any]]:
-    """Yields the rejects that are settled: those that failed in this attempt, then those that wait to be retried.
+def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int) -> Iterator[dict[str, Any]]:
+    """Yield the committed rejects of a task: those of this attempt, then those that still wait to be retried.
 
     Args:
-        failed: The rejects file.
-        retry: The file of those that are being retried.
-        checkpoint: What lies beyond it will be found again.
-        count: How many the task counts; it tells what is settled where there is no checkpoint.
+        files: Of the task.
+        checkpoint: Its last one; the rejects after it will be found again.
+        count: How many rejects the task counts, which limits them if there is no checkpoint.
 
     Raises:
         JournalDamaged: A line makes no sense.
     """
-    waiting = None if failed.exists() else 0  # the files were renamed, and then came a crash
-    records = RejectsFile.read(failed, length=None if checkpoint is None else checkpoint.rejects_bytes)
+    waiting = None if files.rejects.exists() else 0  # the files were renamed, and then came a crash
+    records = RejectsFile.read(files.rejects, length=None if checkpoint is None else checkpoint.rejects_bytes)
     if checkpoint is not None and checkpoint.retried is not None:
         waiting = checkpoint.retried
     if waiting is not None:
-        records = itertools.chain(records, itertools.islice(RejectsFile.read(retry), waiting, None))
+        records = itertools.chain(records, itertools.islice(RejectsFile.read(files.retry), waiting, None))
     return records if checkpoint is not None else itertools.islice(records, count)
 
 
-def _records(path: Path, length: int | None) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yields records, each with the bytes that it takes."""
-    try:
-        with reading_from(path):
-            descriptor = open_private(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    with os.fdopen(descriptor, "rb") as file:
-        lines = _whole_lines(file, os.fstat(descriptor).st_size if length is None else length)
-        yield from ((_record(path, number, line), len(line)) for number, line in enumerate(lines, 1))
+def first_rejects(items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the first rejects with valid text, as many as fit; the next ones without payload, and marked as `cut`."""
+    room = FAILED_ITEMS_CHARS
+    for item in itertools.islice(items, FAILED_ITEMS):
+        text = valid_json(item)
+        if (room := room - len(text)) >= 0:
+            yield json.loads(text)
+        else:
+            yield json.loads(valid_json(_cut(item)))
 
 
-def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
-    for line in lines:
-        length -= len(line)
-        if length < 0 or not line.endswith(b"\n"):
-            return  # beyond the checkpoint, or just being written
-        yield line
+def rejects_lost(task_id: str, failed: int) -> UpsertCliError:
+    """Return the error for a rejects file that does not hold what its task counts."""
+    return UpsertCliError(
+        message=f"the rejects file of task {task_id} does not hold its {failed} rejected items; "
+        f"load all rows again with `upsert-cli restart {task_id} --from-start`"
+    )
 
 
-def _record(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        match json.loads(line.decode("ascii")):  # as bytes, zeros would be taken for UTF-32
-            case {"source": str(), "row": int(), **_others} as record:
-                return dict(record)
-        reason = "tells of no row"
-    except (ValueError, RecursionError) as error:
-        reason = f"is no JSON: {error}"
-    raise JournalDamaged(path=str(path), reason=f"line {number} {reason}")
+def _reject(value: Any) -> dict[str, Any] | None:
+    match value:
+        case {"source": str(), "row": int(), **_others}:
+            return dict(value)
+    return None
+
+
+def _cut(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _short(value) for key, value in item.items()} | {"payload": None, "item_info": None, "cut": True}
+
+
+def _short(value: object) -> object:
+    longest = FAILED_ITEMS_CHARS // FAILED_ITEMS // 4  # characters; few enough that all items fit when all are cut
+    if isinstance(value, str):
+        return value[:longest]
+    return value if len(valid_json(value)) <= longest else None

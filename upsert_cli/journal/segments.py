@@ -1,6 +1,6 @@
-"""The segments that a journal is cut into: which there are, and each with its lock and the generation before it.
+"""The segments of a journal: files of up to 500 tasks, each with a lock and its previous generation.
 
-The cost of a change grows with a TinyDB table, 3 ms at 100 tasks and 3 seconds at 100,000: so a journal has many.
+The cost of a change grows with a TinyDB table, from 3 ms at 100 tasks to 3 seconds at 100,000, so a journal has many.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it
 _T = TypeVar("_T")
 _NAME = re.compile(r"tasks-(\d{6,})\.json(\..+)?")
 _READABLE = ("", ".bak")
-SETTLED = ".repaired"  # ends the name of a damaged file out of which nothing more is to be had
+SALVAGED = ".repaired"  # ends the name of a damaged file whose whole tasks are back in the journal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,30 +35,30 @@ class Damage:
     reason: str
 
     settled: bool = False
-    """It was moved aside, and what is whole in it is back in the journal."""
+    """Whether it was moved aside, and its whole tasks are back in the journal."""
 
 
 class Segment:
-    """A task file with the generation before it, its lock, and what is done when it is damaged."""
+    """A task file with its previous generation, its lock, and what to do when it is damaged."""
 
     def __init__(self, folder: Path, number: int, *, warn: Callable[[str], None]) -> None:
-        """Touches nothing.
+        """Touch nothing.
 
         Args:
             folder: The journal's.
             number: Of the segment.
-            warn: Told what is found damaged, and what is done about it.
+            warn: Called with each damage that is found, and what is done about it.
         """
         self.file = TaskFile(folder / f"tasks-{number:06}.json")
         self._folder = folder
         self._warn = warn
 
     def read(self, question: Callable[[TaskFile], _T], *, otherwise: _T) -> _T:
-        """Answers a question without a lock: from the file, at once or a moment later, or from the generation before.
+        """Answer a question without a lock: from the file, if need be a moment later, or from its previous generation.
 
         Args:
             question: Asks one of these files.
-            otherwise: The answer where the segment is gone.
+            otherwise: The answer if the segment is gone.
 
         Raises:
             JournalDamaged: Neither file makes sense.
@@ -73,7 +73,7 @@ class Segment:
                 problem = error
                 time.sleep(pause)
         try:
-            answer = question(self._before)
+            answer = question(self._backup)
         except FileNotFoundError:
             if problem is not None:
                 raise problem from None
@@ -81,55 +81,55 @@ class Segment:
         except JournalDamaged as error:
             raise problem or error from None
         what = f"damaged ({problem.reason})" if problem else "missing"
-        self._warn(f"{self.file.path} is {what}; reading the generation before it")
+        self._warn(f"{self.file.path} is {what}; reading its previous generation")
         return answer
 
     @cached_property
-    def _before(self) -> TaskFile:
+    def _backup(self) -> TaskFile:
         return TaskFile(backup_of(self.file.path))
 
     @contextmanager
     def writing(self) -> Iterator[TaskFile]:
-        """Holds the segment's lock and yields its file, mended if it was damaged."""
+        """Hold the segment's lock and yield its file, restored if it was damaged."""
         with locked(self._folder / "locks" / f"{self.file.path.stem}.lock"):
             with writing_to(self.file.path):
-                self._mend()
+                self._restore()
             yield self.file
 
     def damaged(self) -> Iterator[Damage]:
-        """Yields each damaged file of the segment."""
-        for file in (self.file, self._before):
+        """Yield each damaged file of the segment."""
+        for file in (self.file, self._backup):
             if (problem := file.problem()) is not None:
                 yield Damage(path=file.path, reason=problem)
 
-    def mend(self) -> None:
-        """Moves what is damaged aside, the generation before as well, and restores the segment from what is good."""
+    def restore(self) -> None:
+        """Move damaged files aside, the previous generation too, and restore the segment from a good one."""
         with self.writing(), writing_to(self.file.path):
-            self._moved_if_damaged(self._before)
+            self._moved_if_damaged(self._backup)
 
     def remove(self) -> None:
-        """Removes both files; only the holder of the segment's lock may call this."""
+        """Remove both files; only the holder of the segment's lock may call this."""
         self.close()
         with writing_to(self.file.path):
-            # In this order: the generation before, left alone, would be taken for what is to be restored.
+            # In this order: a previous generation without the file would be restored.
             backup_of(self.file.path).unlink(missing_ok=True)
             self.file.path.unlink()
             sync(self.file.path.parent)
 
     def close(self) -> None:
-        """Closes the files that reading keeps open."""
+        """Close the files that reading keeps open."""
         self.file.close()
-        if "_before" in vars(self):
-            self._before.close()
+        if "_backup" in vars(self):
+            self._backup.close()
 
-    def _mend(self) -> None:
+    def _restore(self) -> None:
         damaged = self._moved_if_damaged(self.file)
-        if self.file.exists or not (damaged or self._before.exists):
+        if self.file.exists or not (damaged or self._backup.exists):
             return
-        self._moved_if_damaged(self._before)
-        if self._before.exists:
-            keep_backup(self._before.path, self.file.path)
-            self._warn(f"{self.file.path} was restored from the generation before; its last change may be lost")
+        self._moved_if_damaged(self._backup)
+        if self._backup.exists:
+            keep_backup(self._backup.path, self.file.path)
+            self._warn(f"{self.file.path} was restored from its previous generation; its last change may be lost")
         sync(self.file.path.parent)
 
     def _moved_if_damaged(self, file: TaskFile) -> bool:
@@ -140,12 +140,12 @@ class Segment:
 
 
 def segment_numbers(folder: Path) -> list[int]:
-    """Returns the numbers of the segments that can be read, newest first; none where there is no journal."""
+    """Return the numbers of the segments that can be read, newest first; empty if there is no journal."""
     return sorted({number for number, suffix in _names(folder) if suffix in _READABLE}, reverse=True)
 
 
 def next_number(folder: Path) -> int:
-    """Returns the number of the newest segment, or the one after it if that was moved aside."""
+    """Return the number of the newest segment, or the one after it if that was moved aside."""
     names = _names(folder)
     newest = max((number for number, _ in names), default=0)
     moved = any(number == newest and ".damaged-" in suffix for number, suffix in names)
@@ -154,15 +154,15 @@ def next_number(folder: Path) -> int:
 
 
 def moved_aside(folder: Path) -> Iterator[Damage]:
-    """Yields the damaged files that were moved out of the way."""
+    """Yield the damaged files that were moved out of the way."""
     for path in sorted(folder.glob("*.damaged-*")):
-        settled = path.name.endswith(SETTLED)
-        whole = "; the tasks that are whole in it are in the journal" if settled else ""
+        settled = path.name.endswith(SALVAGED)
+        whole = "; its whole tasks are in the journal" if settled else ""
         yield Damage(path=path, reason=f"it was found damaged and moved aside{whole}", settled=settled)
 
 
 def number_of(path: Path) -> int | None:
-    """Returns the number of the segment that a file is or was of; None where it is none of a segment."""
+    """Return the number of the segment that a file is or was of; None if it is not of a segment."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else None
 

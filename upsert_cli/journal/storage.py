@@ -34,21 +34,21 @@ Tables = dict[str, dict[str, Any]]
 
 
 class SegmentStorage(Storage):
-    """Keeps a TinyDB database in one file, which is at any moment all of the old or all of the new.
+    """A TinyDB storage in one file, which at any moment has all of the old or all of the new content.
 
-    What was read is kept until the file at the path is another one. The file that it came from stays open, since only
-    that keeps the system from giving its inode number to the next generation.
+    What was read is kept until the path names another file. The old file stays open, since only that keeps the system
+    from giving its inode number to the next generation.
     """
 
     def __init__(self, path: Path) -> None:
-        """Touches nothing."""
+        """Touch nothing."""
         self._path = path
         self._descriptor: int | None = None
         self._identity: tuple[int, ...] = ()
         self._tables: Tables = {}
 
     def read(self) -> Tables:
-        """Returns all tables.
+        """Return all tables.
 
         Raises:
             JournalDamaged: The content is not that of such a database.
@@ -59,7 +59,7 @@ class SegmentStorage(Storage):
         return self._tables
 
     def write(self, data: Tables) -> None:
-        """Replaces the file; only the holder of its lock may call this."""
+        """Replace the file; only the holder of its lock may call this."""
         content = json.dumps({INDEX: {"1": _index_of(data)}} | data, check_circular=False).encode("ascii")
         self.forget()
         try:
@@ -71,10 +71,10 @@ class SegmentStorage(Storage):
             raise
 
     def may_hold(self, word: str, *, fold: bool = False, whole: bool = True) -> bool:
-        """Tells whether an id or a status is in the index, and parses the file only then, or when it looks damaged.
+        """Look for an id or a status in the index, and parse the file if it is there, or if the file looks damaged.
 
         Args:
-            word: What to look for; in lower case, with `fold`.
+            word: What to look for; with `fold`, in lower case.
             fold: Whether to ignore case.
             whole: Whether the beginning of an id is not enough.
         """
@@ -82,20 +82,20 @@ class SegmentStorage(Storage):
         return self._is_current() or self._load(lambda descriptor: _may_hold(descriptor, quoted.encode(), fold=fold))
 
     def size(self) -> int | None:
-        """Returns the size of the file in bytes, None if there is none."""
+        """Return the size of the file in bytes; None if it is missing."""
         try:
             return self._path.lstat().st_size
         except FileNotFoundError:
             return None
 
     def forget(self) -> None:
-        """Drops what was read; TinyDB changes it in place, so after an error it may not be what the file holds."""
+        """Drop what was read; TinyDB changes it in place, so after an error it may differ from the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor, self._identity, self._tables = None, (), {}
 
     def close(self) -> None:
-        """Drops what was read."""
+        """Drop what was read."""
         self.forget()
 
     def __del__(self) -> None:
@@ -129,27 +129,27 @@ class TaskFile:
     """A TinyDB file with the table `tasks`."""
 
     def __init__(self, path: Path) -> None:
-        """Touches nothing."""
+        """Touch nothing."""
         self.path = path
         self._database = TinyDB(path, storage=SegmentStorage)
 
     @property
     def exists(self) -> bool:
-        """Tells whether the file is there, whatever it holds."""
+        """Whether the file is there, whatever it holds."""
         return self._storage.size() is not None
 
     @property
     def has_room(self) -> bool:
-        """Tells whether one more task may go into this file."""
+        """Whether one more task may go into this file."""
         size = self._storage.size()
         return size is None or (size < SEGMENT_BYTES and len(self._table()) < SEGMENT_TASKS)
 
     def find(self, task_id: str, *, thorough: bool = False) -> Record | None:
-        """Returns the record of a task, or None.
+        """Return the record of a task, or None.
 
         Args:
             task_id: The task.
-            thorough: Whether to parse the file in any case, and so to see all damage. To look into the index takes a
+            thorough: Whether to parse the file in any case, and so to see all damage; a look into the index takes a
                 hundredth of the time.
         """
         if not (thorough or self._storage.may_hold(task_id)):
@@ -158,7 +158,7 @@ class TaskFile:
         return None if found is None else dict(found)
 
     def takes(self, task_id: str, *, thorough: bool = False) -> bool:
-        """Tells whether a task in here has this id, or one whose files would have the same names."""
+        """Check whether a task in this file has this id, or an id whose files would have the same names."""
         if not FOLDS_CASE:
             return self.find(task_id, thorough=thorough) is not None
         lower = task_id.lower()
@@ -173,7 +173,7 @@ class TaskFile:
         return [str(record["id"]) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
 
     def records(self, statuses: Collection[str] = (), *, thorough: bool = False) -> list[Record]:
-        """Returns the records, newest first; of some statuses only, if any are given."""
+        """Return the records, newest first; only those of some statuses if any are given."""
         if not statuses:
             found = self._table().all()
         elif thorough or any(map(self._storage.may_hold, statuses)):
@@ -183,25 +183,25 @@ class TaskFile:
         return [dict(record) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
 
     def insert(self, *records: Record) -> None:
-        """Adds records, all or none; only the holder of the file's lock may call this."""
+        """Add records, all or none; only the holder of the file's lock may call this."""
         if not self.exists:
             self._storage.write({TABLE: {}})
-        # The number is our own, since two handles of TinyDB hand out the same next one.
+        # Numbered here, since two handles of TinyDB hand out the same next number.
         last = max((document.doc_id for document in self._table()), default=0)
         numbered = [Document(record, doc_id=number) for number, record in enumerate(records, last + 1)]
         self._change(lambda table: table.insert_multiple(numbered))
 
     def update(self, record: Record) -> None:
-        """Changes the record that has the same id; only the holder of the file's lock may call this."""
+        """Change the record that has the same id; only the holder of the file's lock may call this."""
         self._change(lambda table: table.update(record, _has_id(record["id"])))
 
     def remove(self, *task_ids: str) -> None:
-        """Takes records out; only the holder of the file's lock may call this."""
+        """Remove records; only the holder of the file's lock may call this."""
         ids = frozenset(task_ids)
         self._change(lambda table: table.remove(lambda record: record.get("id") in ids))
 
     def problem(self) -> str | None:
-        """Returns what is wrong with the content, or None; a file that is missing is not wrong."""
+        """Return what is wrong with the content, or None; a missing file is not wrong."""
         try:
             self._storage.read()
         except JournalDamaged as error:
@@ -211,7 +211,7 @@ class TaskFile:
         return None
 
     def close(self) -> None:
-        """Closes the file that reading keeps open."""
+        """Close the file that reading keeps open."""
         self._storage.close()
 
     @property
@@ -231,7 +231,7 @@ class TaskFile:
 
 
 def backup_of(path: Path) -> Path:
-    """Returns where the generation before `path` is kept."""
+    """Return the path of the previous generation of a file."""
     return path.with_name(f"{path.name}.bak")
 
 
@@ -254,7 +254,7 @@ def _may_hold(descriptor: int, word: bytes, *, fold: bool) -> bool:
         index, found, _ = os.pread(descriptor, size, 0).partition(_AFTER_INDEX)
         if found and tail == _LAST and index.startswith(_FIRST):
             return word in (index.lower() if fold else index)
-    return True  # cut off, overwritten, or not written by us: that is seen when it is parsed
+    return True  # cut off, overwritten, or not written by this tool: parsing it will tell
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -263,14 +263,14 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 def _parse(raw: bytes, path: Path) -> Tables:
     if not raw.strip(b"\0"):
-        raise JournalDamaged(path=str(path), reason="it holds nothing but zeros" if raw else "it is empty")
+        raise JournalDamaged(path=str(path), reason="it holds only zeros" if raw else "it is empty")
     try:
         tables = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise JournalDamaged(path=str(path), reason=f"it is no JSON: {error}") from error
+        raise JournalDamaged(path=str(path), reason=f"it is not JSON: {error}") from error
     match tables:
         case {"tasks": dict() as records} if all(
             number.isdecimal() and isinstance(record, dict) for number, record in records.items()
         ):
             return {name: table for name, table in tables.items() if name != INDEX}
-    raise JournalDamaged(path=str(path), reason="it is no table of tasks")
+    raise JournalDamaged(path=str(path), reason="it is not a table of tasks")

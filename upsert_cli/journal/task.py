@@ -1,4 +1,4 @@
-"""Task, TaskStatus, and which status may follow which; pure data, no files."""
+"""A task, its attempts, its statuses, and which status may follow which; pure data, no files."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from upsert_cli.counts import Counts
 from upsert_cli.errors import Canceled, Refusal, UpsertCliError
-from upsert_cli.journal.attempts import Attempt, known_fields
-from upsert_cli.journal.failed_items import bounded
+from upsert_cli.journal.json_lines import valid_json, valid_text
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.valid_text import valid_json, valid_text
+from upsert_cli.journal.rejects import first_rejects
 from upsert_cli.redaction import in_message
 
-ATTEMPTS = 20  # earlier attempts in a task's record, the newest; so that a segment stays small
-LATEST = "latest"  # what users type for the newest task, and so the id of none
+ATTEMPTS = 20  # earlier attempts that a task's record keeps, so that a segment stays small
+LATEST = "latest"  # what users type for the newest task, and so not a task id
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
-DIED = "died"  # what people call a task that is `processing` though no process runs it
+DIED = "died"  # what people call a task that is `processing` although no process runs it
 ID_SUFFIX = 4  # characters; a million ids a second, and `create` refuses one that is taken
 
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class TaskStatus(enum.StrEnum):
-    """State of a task, by the names of the API that this tool stands for."""
+    """The state of a task, by the names of the API that this tool stands for."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -40,14 +39,14 @@ class TaskStatus(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Tells whether only a restart leads out of this state."""
+        """Whether only a restart leads out of this state."""
         return self not in (TaskStatus.PENDING, TaskStatus.PROCESSING)
 
 
 _ENDS = frozenset(status for status in TaskStatus if status.is_final)
 
 MOVES: Mapping[TaskStatus, frozenset[TaskStatus]] = {
-    # A state that is not final may follow itself: that changes other fields, such as the wish to cancel.
+    # A state that is not final may follow itself: that changes other fields, such as the request to cancel.
     TaskStatus.PENDING: frozenset(TaskStatus) - {TaskStatus.DONE},
     TaskStatus.PROCESSING: frozenset(TaskStatus),
     **dict.fromkeys(_ENDS, frozenset({TaskStatus.PENDING})),
@@ -56,12 +55,42 @@ MOVES: Mapping[TaskStatus, frozenset[TaskStatus]] = {
 
 
 class ImpossibleMove(ValueError):
-    """Raised when code of ours asks for a change of state that there is not: a bug, not the user's error."""
+    """Raised for a change of state that `MOVES` does not have: a bug, not the user's error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of a task, from its start to its end."""
+
+    attempt: int
+    """Counted from 1."""
+
+    status: str
+    """How it ended; `processing` if its runner died, `pending` if a signal returned the task to the queue."""
+
+    started_at: str | None
+    finished_at: str | None
+    """None if nobody could record it."""
+
+    detail: str | None
+    counts: Counts
+    """Those of the task at the attempt's end."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the attempt as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Attempt:
+        """Read what `as_json` returned, and ignore unknown keys, written by a newer version."""
+        return cls(**_known_fields(cls, value) | {"counts": Counts.from_json(value["counts"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One load, with a state; as it is in the journal."""
+    """One load, with a state, as the journal records it."""
 
     id: str
     status: TaskStatus
@@ -74,10 +103,10 @@ class Task:
 
     finished_at: str | None = None
     failed_items: tuple[dict[str, Any], ...] = ()
-    """The first rejects, in the shape of the contract."""
+    """The first rejects, in the shape of the JSON output."""
 
     detail: str | None = None
-    """One line of reason for the state."""
+    """One line that gives the reason for the state."""
 
     stopped_by: str | None = None
     """The name of the signal that ended the last attempt, such as `SIGTERM`."""
@@ -91,21 +120,21 @@ class Task:
     sources: tuple[str, ...]
     attempt: int = 1
     earlier: tuple[Attempt, ...] = ()
-    """The attempts before the newest one, as far as they were begun; the last ones, if there were many."""
+    """The attempts before the newest one that were begun; the last `ATTEMPTS` of them."""
 
     queued: bool = False
-    """It is for `upsert-cli work` to run, and to go on with should a worker die."""
+    """Whether `upsert-cli work` runs it, and continues it if a worker dies."""
 
     rows: int = 0
-    """Rows that are settled, over all attempts since the start."""
+    """Committed rows, over all attempts since the start."""
 
     total: int | None = None
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
-    """Values that were changed to fit into Chroma."""
+    """Values that were converted to fit into Chroma."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall seconds that each stage of the newest attempt was busy, by its name; `total` is all of the attempt."""
+    """Wall seconds that each stage of the newest attempt was busy, by its name; `total` is the whole attempt."""
 
     inputs: tuple[dict[str, Any], ...] = ()
     """Fingerprints of the sources, opaque here."""
@@ -129,7 +158,7 @@ class Task:
         return 0
 
     def moved(self, to: TaskStatus, **changes: object) -> Task:
-        """Returns the task in another state, with the fields that follow from that unless `changes` has them.
+        """Return the task in another state, with the fields that follow from that unless `changes` has them.
 
         Raises:
             ImpossibleMove: The state may not follow the present one.
@@ -151,14 +180,14 @@ class Task:
 
     def _with_newest(self, now: str, changes: Mapping[str, Any]) -> tuple[Attempt, ...]:
         newest = self
-        if "seconds" in changes:  # its runner writes down its end; of one that died, nobody knows when that was
-            told = {name: changes[name] for name in ("detail", "seconds", "counts") if name in changes}
-            newest = replace(self, status=TaskStatus.PENDING, finished_at=now, **told)
+        if "seconds" in changes:  # its runner records its end; nobody knows when a runner died
+            ending = {name: changes[name] for name in ("detail", "seconds", "counts") if name in changes}
+            newest = replace(self, status=TaskStatus.PENDING, finished_at=now, **ending)
         return (*self.earlier, newest.newest_attempt)[-ATTEMPTS:]
 
     @property
     def newest_attempt(self) -> Attempt:
-        """The attempt that is going on, or was the last one."""
+        """The running or the last attempt."""
         return Attempt(
             attempt=self.attempt,
             status=self.status.value,
@@ -175,14 +204,14 @@ class Task:
         return self.earlier if self.started_at is None else (*self.earlier, self.newest_attempt)
 
     def as_record(self) -> dict[str, Any]:
-        """Returns the task for the journal: plain data of bounded size, all text valid except for names of files.
+        """Return the task for the journal: plain data of bounded size, all text valid except for names of files.
 
-        A path that is not UTF-8 keeps the lone surrogates by which Python spells it, or it could not be opened again.
+        A path that is not UTF-8 keeps the lone surrogates by which Python spells it, or it could not be opened later.
         """
         record = {each.name: getattr(self, each.name) for each in fields(self)}
         return record | {
             "status": self.status.value,
-            "failed_items": list(bounded(self.failed_items)),
+            "failed_items": list(first_rejects(self.failed_items)),
             "detail": None if self.detail is None else valid_text(self.detail),
             "sources": list(self.sources),
             "counts": self.counts.as_json(),
@@ -193,13 +222,13 @@ class Task:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Task:
-        """Reads what `as_record` wrote; keys that are unknown, of a newer version, are ignored.
+        """Read what `as_record` returned, and ignore unknown keys, written by a newer version.
 
         Raises:
-            ValueError: The record is none of a task.
+            ValueError: The record is not that of a task.
         """
         try:
-            known = known_fields(cls, record)
+            known = _known_fields(cls, record)
             return cls(
                 **known
                 | {
@@ -214,10 +243,10 @@ class Task:
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"no task: {type(error).__name__}: {error}") from error
+            raise ValueError(f"not a task: {type(error).__name__}: {error}") from error
 
     def as_json(self, *, running: bool) -> dict[str, Any]:
-        """Returns the task as the command line prints it, in the order of the contract, all text valid."""
+        """Return the task as the command line prints it: keys in a fixed order, all text valid."""
         shown = {
             **{name: getattr(self, name) for name in ("id", "status", "created_at", "updated_at", "started_at")},
             "finished_at": self.finished_at,
@@ -239,22 +268,22 @@ class Task:
         return plain
 
     def has_died(self, *, running: bool) -> bool:
-        """Tell whether the task's runner ended without a word; the record does not know, so the caller looks."""
+        """Check whether the task's runner died, given whether a process runs the task now."""
         return self.status is TaskStatus.PROCESSING and not running
 
     @property
     def has_cut_items(self) -> bool:
-        """Tells whether a failed item was too long for the record; the rejects file has it whole."""
+        """Whether a failed item was too long for the record; the rejects file has it whole."""
         return any("cut" in item for item in self.failed_items)
 
 
 def utc_now() -> str:
-    """Returns this moment as the journal writes it."""
+    """Return this moment as the journal writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def new_task_id(now: datetime | None = None) -> str:
-    """Returns an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`.
+    """Return an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`.
 
     Args:
         now: A moment with its time zone; None: this one.
@@ -265,5 +294,10 @@ def new_task_id(now: datetime | None = None) -> str:
 
 
 def valid_task_id(text: str) -> bool:
-    """Tells whether `text` can be a task's id, and so a part of a file name."""
+    """Check whether `text` can be a task's id, and so a part of a file name."""
     return _TASK_ID.fullmatch(text) is not None
+
+
+def _known_fields(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    names = cls.__dataclass_fields__  # `fields` would make a tuple of them for each of 100,000 records
+    return {name: value[name] for name in value if name in names}

@@ -1,4 +1,4 @@
-"""The course of a task: how far it was at which second, in a few points, for a chart."""
+"""The timeline of a task: how far it was at which second, in a few points, for a chart."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from upsert_cli.atomic import make_folder, read_whole, replace_file
 from upsert_cli.journal.state_files import reading_from, writing_to
 
-MAX_POINTS = 200  # points of a course, about 30 KB; a chart 800 pixels wide shows no more
-FIRST_SPACING = 0.25  # seconds between two points, doubled each time that there are too many
+MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart 800 pixels wide shows no more
+FIRST_SPACING = 0.25  # seconds between two points, doubled whenever there are too many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,34 +34,34 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """The points of a task since it was last read from the start, in their order."""
+    """The points of a task since it was last read from the start, in order."""
 
     points: tuple[Point, ...] = ()
     spacing: float = FIRST_SPACING
     """Seconds between two points of one attempt, at least."""
 
     def is_due(self, *, attempt: int, seconds: float) -> bool:
-        """Tells whether a point at this moment would be far enough from the last one."""
+        """Check whether a point at this moment would be far enough from the last one."""
         last = self.points[-1] if self.points else None
         return last is None or last.attempt != attempt or seconds - last.seconds >= self.spacing
 
     def with_point(self, point: Point) -> Timeline:
-        """Returns the course with one more point, thinned if these are too many; the last one always stays."""
+        """Return the timeline with one more point, thinned if there are too many; the last one always stays."""
         points, spacing = (*self.points, point), self.spacing
         if len(points) > MAX_POINTS:
             points, spacing = (*points[:-1:2], point), 2 * spacing
         return Timeline(points=points, spacing=spacing)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the course as plain data."""
+        """Return the timeline as plain data."""
         return {"spacing": self.spacing, "points": [asdict(point) for point in self.points]}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Timeline:
-        """Reads what `as_json` wrote.
+        """Read what `as_json` returned.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The value is not a timeline.
         """
         try:
             points = tuple(
@@ -74,11 +74,11 @@ class Timeline:
             )
             return cls(points=points, spacing=float(value["spacing"]))
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"no course: {type(error).__name__}: {error}") from error
+            raise ValueError(f"not a timeline: {type(error).__name__}: {error}") from error
 
 
 def read_timeline(path: Path) -> Timeline:
-    """Returns the course in a file; an empty one where there is none, or a torn one."""
+    """Return the timeline in a file; an empty one if the file is missing or torn."""
     try:
         with reading_from(path):
             return Timeline.from_json(json.loads(read_whole(path)))
@@ -86,9 +86,9 @@ def read_timeline(path: Path) -> Timeline:
         return Timeline()
 
 
-def write_timeline(path: Path, course: Timeline) -> None:
-    """Replaces the file of a course, and leaves it to the system when the disk has it: a torn one reads as none."""
-    content = json.dumps(course.as_json(), separators=(",", ":")).encode("ascii")
+def write_timeline(path: Path, timeline: Timeline) -> None:
+    """Replace the file of a timeline without forcing it to the disk, since a torn one reads as empty."""
+    content = json.dumps(timeline.as_json(), separators=(",", ":")).encode("ascii")
     with writing_to(path):
         make_folder(path.parent)
         replace_file(path, content, durable=False)

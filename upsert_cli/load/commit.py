@@ -8,13 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from upsert_cli.counts import Counts
-from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, JournalUnreadable, RejectsLost, TooManyFailures
+from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, JournalUnreadable, TooManyFailures
 from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.failed_items import FAILED_ITEMS
-from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.receipts import Receipt, Total
-from upsert_cli.journal.rejects import RejectsFile, known_rejects
+from upsert_cli.journal.rejects import FAILED_ITEMS, RejectsFile, known_rejects, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.outcomes import BatchOutcome, Outcomes
 from upsert_cli.load.write import Written
@@ -28,15 +26,14 @@ PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that 
 class Committer:
     """What one attempt at a task has settled so far; the journal learns of a batch only once Chroma has it."""
 
-    def __init__(self, journal: Journal, claim: Claim, task: Task) -> None:
+    def __init__(self, claim: Claim, task: Task) -> None:
         """Goes on where the last attempt left off."""
-        self.checkpoint = claim.checkpoint() or Checkpoint.at_start(START.as_json())
+        self.checkpoint = claim.checkpoint() or Checkpoint(position=START.as_json())
         self._claim = claim
         self._task = task
         self._options = task.options
-        self._rejects_path = journal.rejects_path(task.id)
-        self._retry_path = journal.retry_path(task.id)
-        self.missing_path = journal.missing_path(task.id)
+        self._files = claim.files
+        self.missing_path = claim.files.missing
         self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
         self._rows_at_start = self.checkpoint.rows
         self._outcomes = Outcomes()
@@ -64,7 +61,7 @@ class Committer:
 
     def total(self) -> int | None:
         """Returns the rows that there are to settle, where that is known."""
-        return RejectsFile.count(self._retry_path) if self.is_retry else self._task.total
+        return RejectsFile.count(self._files.retry) if self.is_retry else self._task.total
 
     def left(self) -> int | None:
         """Returns the rows that are still to be settled, where that is known."""
@@ -75,23 +72,23 @@ class Committer:
         """Returns source and row of the rejects that are still to be retried, or None to read every row.
 
         Raises:
-            RejectsLost: They are not there any more.
+            UpsertCliError: They are not there any more.
         """
         if self.checkpoint.retried is None:
             return None
-        if not self._retry_path.exists():
-            raise RejectsLost(task_id=self._task.id, failed=self.checkpoint.counts.failed)
-        rejects = RejectsFile.read(self._retry_path, limit=None, length=None)
+        if not self._files.retry.exists():
+            raise rejects_lost(self._task.id, self.checkpoint.counts.failed)
+        rejects = RejectsFile.read(self._files.retry)
         left = itertools.islice(rejects, self.checkpoint.retried, None)
         return ((record["source"], record["row"]) for record in left)
 
     def rejects_to_retry(self) -> Iterator[Rejected]:
         """Yields all rejects that this attempt retries, also those that are settled already."""
-        return map(Rejected.from_json, RejectsFile.read(self._retry_path))
+        return map(Rejected.from_json, RejectsFile.read(self._files.retry))
 
     def open_rejects(self) -> RejectsFile:
         """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""
-        return RejectsFile.open_at(self._rejects_path, self.checkpoint.rejects_bytes)
+        return RejectsFile.open_at(self._files.rejects, self.checkpoint.rejects_bytes)
 
     def outcome_of(self, written: Sequence[Written]) -> BatchOutcome:
         """Tells what became of a batch that was written."""
@@ -139,7 +136,7 @@ class Committer:
             total: The sum of the receipts.
             rejects: All of theirs, in the order of their rows.
         """
-        RejectsFile.rewrite(self._rejects_path, rejects)
+        RejectsFile.rewrite(self._files.rejects, rejects)
         self._save_units(total.counts, total.converted, total.rejects_bytes)
 
     def commit_unit(self, receipt: Receipt, rejects: RejectsFile) -> None:
@@ -186,15 +183,15 @@ class Committer:
 
         Raises:
             CountsDoNotReconcile: The counts disagree.
-            RejectsLost: The rejects file does not hold what they count.
+            UpsertCliError: The rejects file does not hold what they count.
         """
         counts = self.checkpoint.counts
         if not counts.reconciles():
             raise CountsDoNotReconcile(task_id=self._task.id, counts=counts.as_json())
-        if RejectsFile.size(self._rejects_path) != self.checkpoint.rejects_bytes or (
-            RejectsFile.count(self._rejects_path) != counts.failed
+        if RejectsFile.size(self._files.rejects) != self.checkpoint.rejects_bytes or (
+            RejectsFile.count(self._files.rejects) != counts.failed
         ):
-            raise RejectsLost(task_id=self._task.id, failed=counts.failed)
+            raise rejects_lost(self._task.id, counts.failed)
 
     def finish(
         self, status: TaskStatus, detail: str | None, *, seconds: dict[str, float], stopped_by: str | None = None
@@ -213,12 +210,7 @@ class Committer:
     def _first_rejects(self) -> tuple[dict[str, Any], ...]:
         try:
             # By what is known here: the journal may have lost the task's record, and gets it back only by `finish`.
-            known = known_rejects(
-                self._rejects_path,
-                self._retry_path,
-                checkpoint=self.checkpoint,
-                count=self.checkpoint.counts.failed,
-            )
+            known = known_rejects(self._files, checkpoint=self.checkpoint, count=self.checkpoint.counts.failed)
             return tuple(itertools.islice(known, FAILED_ITEMS))
         except (JournalDamaged, JournalUnreadable):
             return ()  # `check_complete` and `journal check` say so; the record must not be lost for it

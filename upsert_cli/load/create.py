@@ -18,6 +18,7 @@ from upsert_cli.embedding.catalog import find_entry
 from upsert_cli.errors import Refusal, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
+from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, new_task_id, utc_now
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.pipeline.preflight import check_first_rows
@@ -74,7 +75,7 @@ class Draft:
         """
         task_id = self._request.task_id or new_task_id()
         if self._incoming is not None:
-            kept = self._journal.adopt_spool(self._incoming, task_id)
+            kept = adopt_spool(self._journal, self._incoming, task_id)
             moved: dict[FilePath, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
             self._sources = [replace(each, path=moved.get(each.path, each.path)) for each in self._sources]
             self._incoming = kept  # discarded like the folder before, if there is no task in the end
@@ -93,7 +94,7 @@ class Draft:
         if not found.needs_spool:
             return Source.of(found)
         if self._incoming is None:
-            self._incoming = self._journal.incoming_folder()
+            self._incoming = incoming_folder(self._journal)
         path = self._incoming / f"{number}.{found.format}"
         if found.name == "-":
             spool(self._stdin, path, name=found.name)

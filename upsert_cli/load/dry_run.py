@@ -15,9 +15,9 @@ from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import SourceUnreadable
-from upsert_cli.journal.failed_items import FAILED_ITEMS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.rejects import FAILED_ITEMS
 from upsert_cli.journal.task import Task
 from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import OrphanDeletion, SearchableStore

@@ -12,13 +12,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import owner_of
 from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.errors import JournalDamaged, Refusal, SourceUnreadable, UpsertCliError
-from upsert_cli.journal.orphan_list import OrphanList
+from upsert_cli.journal.json_lines import JsonLines, read_json_lines
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
 from upsert_cli.pipeline.id_set import IdSet
@@ -141,9 +141,9 @@ class OrphanDeletion:
         context.info("looking for records that the sources no longer hold")
         missing = 0
         try:
-            with OrphanList.making(committer.missing_path) as orphans:
+            with JsonLines.rewriting(committer.missing_path) as orphans:
                 for block in self.find(store, context=context):
-                    orphans.add(block)
+                    orphans.append(block)
                     missing += len(block)
         except SourceUnreadable as error:
             self.broken = error
@@ -177,8 +177,9 @@ class OrphanDeletion:
                     f"`upsert-cli restart {self.task.id} --from-start` reads it again"
                 )
         start, missing = committer.checkpoint.unlisted, committer.checkpoint.missing or 0
-        left = OrphanList.read(committer.missing_path, start=start) if missing else iter(())
-        while block := [RecordRef(*one) for one in itertools.islice(left, DELETE_ROWS)]:
+        listed = read_json_lines(committer.missing_path, _orphan)
+        left = (orphan for orphan, _ in itertools.islice(listed, start, missing))
+        while block := list(itertools.islice(left, DELETE_ROWS)):
             context.check()
             yield block
         if (deleted := committer.checkpoint.unlisted) != missing:
@@ -187,6 +188,13 @@ class OrphanDeletion:
                 reason=f"it holds {deleted} records of {missing}; "
                 f"`upsert-cli restart {self.task.id} --from-start` makes it again",
             )
+
+
+def _orphan(value: Any) -> RecordRef | None:
+    match value:
+        case [str(identifier), str(hashed)]:
+            return RecordRef(identifier, hashed)
+    return None
 
 
 def _item_of(member: RecordRef) -> str:

@@ -53,7 +53,7 @@ def sources_of(task: Task) -> list[Source]:
 def place_of_task(journal: Journal, task: Task) -> Location:
     """Returns where the collection of a task is."""
     retry_for = task.options.retry_for
-    return location_at(task.chroma, task.collection, leases=journal.server_leases, retry_for=retry_for)
+    return location_at(task.chroma, task.collection, leases=journal.layout.servers, retry_for=retry_for)
 
 
 def recipe_of(options: LoadOptions, model: Model) -> Recipe:
@@ -84,7 +84,7 @@ def target_of(journal: Journal, task: Task, model: Model) -> Target:
         max_tokens=model.max_tokens,
         tool_version=__version__,
         default_model=model.name == DEFAULT_MODEL,
-        leases=str(journal.server_leases),
+        leases=str(journal.layout.servers),
         retry_for=task.options.retry_for,
     )
 

@@ -121,7 +121,7 @@ class _Attempt:
         self._stopping = stopping
         self._wait_until = wait_until
         self._options = task.options
-        self._committer = Committer(journal, claim, task)
+        self._committer = Committer(claim, task)
         self._sources = sources_of(task)
         self._progress = Progress.at(
             self._committer.rows, total=self._committer.total(), counts=self._committer.checkpoint.counts

@@ -11,7 +11,7 @@ from upsert_cli.context import Progress
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.task import Task
-from upsert_cli.journal.timeline import Point, Timeline
+from upsert_cli.journal.timeline import Point, Timeline, read_timeline, write_timeline
 from upsert_cli.load.observer import Observer
 
 SAVE_SECONDS = 5.0  # seconds of a course that a crash may cost
@@ -79,7 +79,7 @@ class TimelineRecorder:
         if not progress.settled:
             return Timeline()  # read from the start, whatever was before
         try:
-            return self._claim.course()
+            return read_timeline(self._claim.files.timeline)
         except JournalUnreadable as error:
             self._say_lost(error)
             return None
@@ -100,7 +100,7 @@ class TimelineRecorder:
     def _save(self) -> None:
         if self._course is not None:
             try:
-                self._claim.save_course(self._course)
+                write_timeline(self._claim.files.timeline, self._course)
             except JournalUnwritable as error:
                 self._say_lost(error)
                 self._course = None

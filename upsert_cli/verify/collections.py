@@ -51,7 +51,7 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
         ChromaNotFound: There is no Chroma in the folder.
         UpsertCliError: It cannot be read, or the server does not answer.
     """
-    found = location_at(chroma, "", leases=journal.server_leases).list_collections()
+    found = location_at(chroma, "", leases=journal.layout.servers).list_collections()
     loaded = dict(_last_tasks(journal, chroma, {one.name for one, _ in found}))
     return [
         CollectionSummary(

@@ -131,7 +131,7 @@ class Subject:
             default_model=model == DEFAULT_MODEL,
             as_found=True,
             examined=True,
-            leases=str(journal.server_leases),
+            leases=str(journal.layout.servers),
             retry_for=options.retry_for,
         )
         identity = identity_of(model, dimension, max_tokens) if is_stamped else None
@@ -169,7 +169,7 @@ def model_named(info: CollectionInfo) -> str | None:
 
 
 def _described(journal: Journal, chroma: str, collection: str) -> CollectionInfo:
-    known = location_at(chroma, collection, leases=journal.server_leases).describe()
+    known = location_at(chroma, collection, leases=journal.layout.servers).describe()
     if known is None:
         raise CollectionNotFound(path=chroma, collection=collection)
     return known

@@ -1,0 +1,248 @@
+"""What is damaged in a journal, and its repair: segments, and the files that go with tasks.
+
+What lies beyond a checkpoint is never judged: a kill leaves anything there, and the next attempt cuts it off.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from upsert_cli.atomic import move_aside, read_whole, sync
+from upsert_cli.errors import JournalDamaged, TaskRunning
+from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
+from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.segments import SALVAGED, Damage, moved_aside, number_of
+from upsert_cli.journal.spool import spool_leftovers
+from upsert_cli.journal.state_files import reading_from, writing_to
+from upsert_cli.journal.storage import Record
+from upsert_cli.journal.task import Task, TaskStatus, valid_task_id
+from upsert_cli.journal.task_table import TaskTable
+from upsert_cli.owned_folders import Leftover
+
+if TYPE_CHECKING:
+    from upsert_cli.journal.journal import Journal
+    from upsert_cli.journal.layout import Layout, TaskFiles
+
+_RECORD = re.compile(r'\{\s*"id"\s*:')  # a record begins with its id, as the journal writes it
+LOOKS = 3  # at a task whose files seem damaged; more than one only if the task advances between them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDamage:
+    """A damaged file of a task, and what can be done about it without a loss."""
+
+    task_id: str
+    damage: Damage
+
+    cut_to: int | None = None
+    """The length in bytes that the file should have, if what follows can be dropped."""
+
+    is_useless: bool = False
+    """Whether nothing in the file is of use any more."""
+
+    @property
+    def is_repairable(self) -> bool:
+        """Whether `repair` can do something."""
+        return self.cut_to is not None or self.is_useless
+
+    def repair(self) -> str:
+        """Repair the file, and return a line that says how; only the holder of the task's claim may call this."""
+        path = self.damage.path
+        with writing_to(path):
+            if self.is_useless:
+                return f"{path} was moved to {move_aside(path).name}: {self.damage.reason}"
+            length = path.stat().st_size
+            RejectsFile.open_at(path, self.cut_to or 0).close()
+        return f"{path} was cut from {length} to {self.cut_to} bytes: {self.damage.reason}"
+
+
+def damaged_files(journal: Journal) -> tuple[Damage, ...]:
+    """Return the damaged files of a journal, and those that were damaged and are moved aside."""
+    meta = journal.layout.meta
+    lost = journal.layout.read_format() is None and meta.exists()
+    format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
+    return (*format_lost, *journal.table.damaged(), *(found.damage for found in _damaged_task_files(journal.layout)))
+
+
+def repair_journal(journal: Journal) -> list[str]:
+    """Repair damage as far as possible without losing a good task, and return what was done, one line a step.
+
+    A damaged segment is moved aside and its previous generation restored; each task that is whole in the damaged file
+    is put back, unless the journal has it in that or a newer state. The next repair repeats what is interrupted.
+
+    Raises:
+        UpsertCliError: A newer version wrote the journal; nothing is touched.
+    """
+    steps: list[str] = []
+    if journal.folder.exists():
+        table = TaskTable(journal.folder, warn=steps.append)
+        with journal.allocation(steps.append), closing(table):
+            table.restore()
+            for damage in moved_aside(journal.folder):
+                if not damage.settled:
+                    steps += _salvage(damage.path, table)
+        steps += _repair_task_files(journal)
+        with journal.allocation():  # in which nobody makes a folder that is not owned yet
+            for leftover in leftovers(journal):
+                leftover.remove()
+                steps.append(f"{leftover.path.relative_to(journal.folder)}: removed {leftover}")
+    journal.close()
+    return steps
+
+
+def leftovers(journal: Journal) -> list[Leftover]:
+    """Return what killed processes left of standard input; nothing while a damaged file may hold its task."""
+    return [] if damaged_files(journal) else spool_leftovers(journal.layout.spool, is_kept=journal.table.is_taken)
+
+
+# -- segments ---------------------------------------------------------------------------------------------------------
+
+
+def whole_records(raw: bytes) -> Iterator[Record]:
+    """Yield the records of tasks that are whole in the bytes of a segment, whatever surrounds them."""
+    text = raw.decode("latin-1")  # one character a byte, so that nothing is lost or made up
+    decoder = json.JSONDecoder()
+    after = 0
+    for match in _RECORD.finditer(text):
+        if match.start() < after:
+            continue  # inside a record that is whole already
+        try:
+            record, end = decoder.raw_decode(text, match.start())
+            Task.from_record(record)
+        except (ValueError, RecursionError):
+            continue
+        # The journal writes ASCII: any other byte was not there when the record was written.
+        if text[match.start() : end].isascii() and _has_id_and_time(record):
+            after = end
+            yield record
+
+
+def _salvage(path: Path, table: TaskTable) -> Iterator[str]:
+    if (number := number_of(path)) is not None:
+        with reading_from(path):
+            records = list(whole_records(read_whole(path)))
+        added, renewed = table.put_back(number, _newest(records))
+        found = f"{path.name}: {len(records)} whole {'task' if len(records) == 1 else 'tasks'} found"
+        yield f"{found}, {len(added)} put back, {len(renewed)} brought to a newer state"
+    with writing_to(path):
+        path.rename(path.with_name(path.name + SALVAGED))
+        sync(path.parent)
+
+
+def _has_id_and_time(record: Record) -> bool:
+    return isinstance(record["id"], str) and valid_task_id(record["id"]) and isinstance(record["updated_at"], str)
+
+
+def _newest(records: Iterable[Record]) -> list[Record]:
+    newest: dict[str, Record] = {}
+    for record in records:
+        known = newest.get(record["id"])
+        if known is None or known["updated_at"] <= record["updated_at"]:
+            newest[record["id"]] = record
+    return list(newest.values())
+
+
+# -- files of tasks ---------------------------------------------------------------------------------------------------
+
+
+def _damaged_task_files(layout: Layout, *task_ids: str) -> Iterator[TaskDamage]:
+    """Yield the damaged files of some tasks, or of all, and open only files that hold something.
+
+    Raises:
+        JournalUnreadable: A file is there but cannot be read.
+    """
+    # Damaged segments are reported by those who look for them.
+    with closing(TaskTable(layout.folder, warn=lambda _: None)) as table:
+        records = map(table.find, task_ids) if task_ids else table.newest_first()
+        names = layout.names_of_task_files()
+        for record in records:
+            # A record that makes no sense says nothing about its files, and is named by those who list it.
+            with suppress(ValueError):
+                if _has_files(names, record):
+                    yield from _confirmed_damage(layout, record, table)
+
+
+def _repair_task_files(journal: Journal) -> Iterator[str]:
+    """Repair the damaged files of tasks, and yield a line for each, even if it cannot be repaired."""
+    for found in _damaged_task_files(journal.layout):
+        try:
+            yield _repaired(journal, found) or f"{found.damage.path}: {found.damage.reason}"
+        except TaskRunning as error:
+            yield str(error)
+
+
+def _repaired(journal: Journal, found: TaskDamage) -> str | None:
+    if not found.is_repairable:
+        return None
+    with journal.claim(found.task_id):  # so that nothing changes after this last look
+        again = _damaged_task_files(journal.layout, found.task_id)
+        return next((damage.repair() for damage in again if damage.is_repairable), None)
+
+
+def _has_files(names: frozenset[str], record: Record) -> bool:
+    """Check cheaply whether there is something to judge; most tasks of a long history have no files."""
+    task_id, counts = record.get("id"), record.get("counts")
+    if not isinstance(task_id, str) or not valid_task_id(task_id):
+        return False  # and so no name of a file
+    counted = isinstance(counts, dict) and bool(counts.get("failed"))
+    return counted or f"{task_id}.jsonl" in names or f"{task_id}.progress" in names
+
+
+def _confirmed_damage(layout: Layout, record: Record, table: TaskTable) -> list[TaskDamage]:
+    found: list[TaskDamage] = []
+    for _ in range(LOOKS):
+        task = Task.from_record(record)
+        files = layout.files(task.id)
+        checkpoint = read_checkpoint(files.progress)
+        if not (found := list(_judge(task, files, checkpoint))):
+            break
+        before, record = record, table.find(task.id)
+        if record == before and read_checkpoint(files.progress) == checkpoint:
+            break
+    return found
+
+
+def _judge(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[TaskDamage]:
+    if task.status is TaskStatus.DONE:
+        yield from _judge_rejects(task, files, None)
+    elif checkpoint is not None:
+        yield from _judge_rejects(task, files, checkpoint)
+    elif files.progress.exists():
+        reason = f"it is torn; the next attempt, such as `upsert-cli restart {task.id}`, reads all rows again"
+        yield TaskDamage(task_id=task.id, damage=Damage(path=files.progress, reason=reason), is_useless=True)
+
+
+def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[TaskDamage]:
+    counted = task.counts.failed if checkpoint is None else checkpoint.counts.failed
+    length = None if checkpoint is None else checkpoint.rejects_bytes
+    waits_from = None if checkpoint is None else checkpoint.retried
+    if waits_from is None and counted and not files.rejects.exists() and files.retry.exists():
+        waits_from, length = 0, 0  # the files were renamed, and then came a crash
+    try:
+        count, size = RejectsFile.extent(files.rejects, length=length)
+        path, expected = files.rejects, RejectsFile.size(files.rejects) if length is None else length
+        if waits_from is not None and size == expected:
+            waiting, size = RejectsFile.extent(files.retry)
+            count, path, expected = count + waiting - waits_from, files.retry, RejectsFile.size(files.retry)
+    except JournalDamaged as error:
+        yield _lost(task, Path(error.path), error.reason)
+        return
+    if count != counted:
+        yield _lost(task, path, f"it holds {count} whole reject{'s' * (count != 1)} of {counted}")
+    elif size != expected:
+        reason = f"after its {count} rejects it ends in {expected - size} bytes that are torn"
+        if checkpoint is None:
+            yield TaskDamage(task_id=task.id, damage=Damage(path=path, reason=reason), cut_to=size)
+        else:
+            yield _lost(task, path, reason)
+
+
+def _lost(task: Task, path: Path, reason: str) -> TaskDamage:
+    remedy = f"`upsert-cli restart {task.id} --from-start` loads all rows again"
+    return TaskDamage(task_id=task.id, damage=Damage(path=path, reason=f"{reason}; {remedy}"))

@@ -153,22 +153,22 @@ def metrics_option() -> Decorator:
 def split_options() -> list[Decorator]:
     """Returns the options for texts that are longer than what the model reads."""
     return [
-        option("--split", is_flag=True, help="Store each item as parts that the model reads whole: ID#0, ID#1, ..."),
+        option("--split", is_flag=True, help="Store each item as chunks that the model reads whole: ID#0, ID#1, ..."),
         option(
             "--max-tokens",
             type=click.IntRange(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET),
             metavar="N",
             show_default="what the model reads",
-            help="With --split: tokens of a part, at most.",
+            help="With --split: tokens of a chunk, at most.",
         ),
         option(
             "--overlap",
             type=click.IntRange(0, MAX_TOKEN_BUDGET),
             default=0,
             metavar="N",
-            help="With --split: tokens that a part repeats of the one before, at most.",
+            help="With --split: tokens that a chunk repeats of the one before, at most.",
         ),
-        option("--average", is_flag=True, help="With --split: store the mean of an item's parts too, as ID#average."),
+        option("--average", is_flag=True, help="With --split: store the mean of an item's chunks too, as ID#average."),
     ]
 
 

@@ -45,15 +45,10 @@ def guesses(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     Yields nothing if there are too many combinations.
     """
     choices = [[value, *(_moved(value, step) for step in (-1, 1))] for value in _floats(metadata)]
-    if choices and 3 ** len(choices) <= MAX_GUESSES:
+    if 3 ** len(choices) <= MAX_GUESSES:
         for chosen in itertools.product(*choices):
             left = iter(chosen)
             yield _changed(metadata, lambda _: next(left))  # noqa: B023  # called before the next one
-
-
-def has_floats(metadata: Mapping[str, Any]) -> bool:
-    """Check that a record has floats."""
-    return any(True for _ in _floats(metadata))
 
 
 def _floats(metadata: Mapping[str, Any]) -> Iterator[float]:

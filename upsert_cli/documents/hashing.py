@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from upsert_cli.documents.check_digits import check_digits, guesses, has_floats, restored
+from upsert_cli.documents.check_digits import check_digits, guesses, restored
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.json_text import canonical
 
@@ -124,10 +124,8 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
 
 def _may_be_rounded(metadata: dict[str, Any], text: str, of_metadata: str) -> bool:
     """Check that a record without check digits may differ from its hash only by what Chroma rounded."""
-    if not has_floats(metadata):
-        return False
     tried = [of_metadata in _metadata_hashes(guess, text) for guess in guesses(metadata)]
-    return any(tried) or not tried  # with too many floats to try, the hash tells nothing
+    return any(tried) or not tried  # with too many floats to try all, the hash tells nothing
 
 
 def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:

@@ -23,14 +23,9 @@ MAX_REFERENCE = 8 << 20  # bytes; the limit of any text
 SHOWN_PATH = 200  # characters of a path in a message
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Non-blocking, since a pipe or a device with nobody at its other end would block the load for ever.
-_FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-
-
-def names_reference(info: Mapping[str, Any] | None) -> bool:
-    """Check that an item names a file for its text."""
-    return _reference_field(info) is not None
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def reference_of(info: Mapping[str, Any] | None) -> str | None:
@@ -39,11 +34,12 @@ def reference_of(info: Mapping[str, Any] | None) -> str | None:
     Raises:
         ItemError: It is bytes that are not UTF-8.
     """
-    name = _reference_field(info)
+    name = reference_field(info)
     return None if info is None or name is None else str(as_utf8(info[name], f"item_info.{name}"))
 
 
-def _reference_field(info: Mapping[str, Any] | None) -> str | None:
+def reference_field(info: Mapping[str, Any] | None) -> str | None:
+    """Return the field in which an item names a file for its text, or None."""
     for name in REFERENCE_FIELDS:
         if info is not None and isinstance(path := info.get(name), str | bytes) and path:
             return name
@@ -88,7 +84,7 @@ def _parts(path: str) -> list[str]:
 def _opened(root: Path, parts: list[str], path: str) -> Iterator[int]:
     folder = -1
     try:
-        folder = os.open(root, _FOLDER_FLAGS & ~getattr(os, "O_NOFOLLOW", 0))
+        folder = os.open(root, _FOLDER_FLAGS & ~os.O_NOFOLLOW)
         for part in parts[:-1]:
             below = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
             os.close(folder)

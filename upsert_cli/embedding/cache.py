@@ -58,15 +58,6 @@ def missing_files(folder: Path, files: Collection[str]) -> list[str]:
     return [name for name in files if not ((path := folder / name).is_file() and path.stat().st_size > 0)]
 
 
-def is_in_cache(folder: Path) -> bool:
-    """Check that we made this folder in the cache, and that it is not one that the user keeps, there or elsewhere."""
-    cache = _known_cache_folder()
-    if cache is None or not folder.resolve().is_relative_to(cache.resolve()):
-        return False
-    top = folder.resolve().relative_to(cache.resolve()).parts[:1]
-    return top == (HUB_FOLDER,) or bool(top and top[0].startswith(MODEL_PREFIX))
-
-
 @contextlib.contextmanager
 def staging() -> Iterator[Path]:
     """Provide a folder to make a model in, on the cache's file system; it is removed afterwards in any case."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -114,6 +115,8 @@ class Loader:
 
     def begin(self) -> None:
         """Start loading in a thread; `embedder` raises what goes wrong there."""
+        from concurrent.futures import ThreadPoolExecutor  # 3 ms, which every command would pay
+
         pool = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._begun = pool.submit(self._load)
         pool.shutdown(wait=False)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.embedding.cache import is_in_cache
 from upsert_cli.embedding.catalog import ModelEntry
 from upsert_cli.embedding.embedder import PROBE_TEXT, check_vectors
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
@@ -176,11 +175,7 @@ def _require_gpu() -> None:
 def _unusable(model: Model, error: Exception) -> UpsertCliError:
     if (limit := limit_reached(error, by_words=True)) is not None:
         return limit
-    remedy = (
-        "remove the folder, and it is fetched again"
-        if is_in_cache(model.folder)
-        else "give --model-path another folder"
-    )
+    remedy = "give --model-path another folder" if model.is_given else "remove the folder, and it is fetched again"
     return UpsertCliError(
         message=f"the model {model.name} in {model.folder} cannot be loaded ({error_line(error)}); {remedy}"
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from upsert_cli.context import RunContext, Unattended
-from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, is_in_cache, missing_files
+from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS, ModelEntry, find_entry
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
 
@@ -46,6 +46,11 @@ class Model:
     def identity(self) -> str:
         """Return what two vectors must have in common to be comparable."""
         return identity_of(self.name, self.dimension, self.max_tokens)
+
+    @property
+    def is_given(self) -> bool:
+        """Check that the user keeps the folder, so that it must not be removed."""
+        return self.source == "given folder"
 
     def as_json(self) -> dict[str, Any]:
         """Return the model as a JSON object."""
@@ -168,7 +173,7 @@ def _model(entry: ModelEntry, folder: Path, source: Origin) -> Model:
     max_tokens = _max_tokens(entry, folder)
     if max_tokens is None:
         problem = "has a tokenizer_config.json that names no limit of tokens"
-        raise _damaged(entry, folder, problem, given=not is_in_cache(folder))
+        raise _damaged(entry, folder, problem, given=source == "given folder")
     # fastembed repairs a snapshot of the hub's client while loading it, and recognises it by its path alone.
     folder = folder.resolve() if folder.is_symlink() else folder
     return Model(name=entry.name, dimension=entry.dimension, max_tokens=max_tokens, folder=folder, source=source)

@@ -11,7 +11,7 @@ from typing import Any
 from upsert_cli.documents.document import Recipe
 from upsert_cli.documents.metadata import SHOWN_KEY
 from upsert_cli.documents.payload import template_fields
-from upsert_cli.documents.references import names_reference
+from upsert_cli.documents.references import reference_field
 from upsert_cli.errors import UsageFault
 from upsert_cli.sources.item import Item, Reject, field_at
 from upsert_cli.sources.item_mapping import DEFAULT_ID_FIELD, ITEM_FIELDS
@@ -67,7 +67,7 @@ def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str
 
 def _check_text_fields(item: Item, row: dict[str, Any], recipe: Recipe) -> None:
     payload = item.payload or {}
-    if recipe.refs_root is not None and names_reference(item.item_info):
+    if recipe.refs_root is not None and reference_field(item.item_info) is not None:
         return
     if any(field_at(payload, name, _ABSENT) is not _ABSENT for name in recipe.text_fields):
         return

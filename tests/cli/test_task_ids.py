@@ -15,6 +15,7 @@ from upsert_cli.errors import TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
 from upsert_cli.journal.task import TaskStatus
+from upsert_cli.journal.task_ids import resolve_task_id
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -40,7 +41,7 @@ def journal(terminal: Terminal) -> Journal:
 )
 def test_a_beginning_that_one_id_has_is_enough(terminal: Terminal, journal: Journal, typed: str, meant: str) -> None:
     """In every form that stands for one task."""
-    assert journal.resolve(typed) == terminal.info(typed)["id"] == meant
+    assert resolve_task_id(journal, typed) == terminal.info(typed)["id"] == meant
 
 
 def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal: Journal) -> None:
@@ -52,7 +53,7 @@ def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal
     assert "night11, night10, night9, " in terminal.type("upsert-cli info night", expect=2).stderr
     assert "and 5 more;" in terminal.type("upsert-cli info night", expect=2).stderr
     with pytest.raises(UsageFault, match="is the beginning of"):
-        journal.resolve("nigh")
+        resolve_task_id(journal, "nigh")
 
 
 @pytest.mark.parametrize("line", ["info", "restart", "cancel", "verify", "report --html -"])
@@ -125,11 +126,11 @@ def test_a_beginning_is_found_in_any_file_of_the_journal(tmp_path: Path) -> None
     for number in range(1, 7):
         records = [make_task(f"t{number}-{place}").as_record() for place in range(SEGMENT_TASKS)]
         TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
-    assert Journal(tmp_path).resolve("old") == "old-one"
+    assert resolve_task_id(Journal(tmp_path), "old") == "old-one"
     with pytest.raises(UsageFault, match="500 task ids"):
-        Journal(tmp_path).resolve("t3-")
+        resolve_task_id(Journal(tmp_path), "t3-")
     (tmp_path / "tasks-000006.json").write_bytes(b"damaged")
     (tmp_path / "tasks-000006.json.bak").unlink()
     with pytest.raises(TaskNotFound):
-        Journal(tmp_path).resolve("old-o")
-    assert Journal(tmp_path).resolve("old-one") == "old-one"
+        resolve_task_id(Journal(tmp_path), "old-o")
+    assert resolve_task_id(Journal(tmp_path), "old-one") == "old-one"

@@ -16,7 +16,8 @@ from tests.support.journal_tasks import make_reject, make_task
 from upsert_cli.counts import Counts
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS, FAILED_ITEMS_CHARS
-from upsert_cli.journal.task import MOVES, ImpossibleMove, Task, TaskStatus, new_task_id, valid_task_id
+from upsert_cli.journal.task import MOVES, ImpossibleMove, Task, TaskStatus
+from upsert_cli.journal.task_ids import new_task_id, valid_task_id
 
 FINAL = {TaskStatus.DONE, TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.REFUSED}
 ALLOWED = {

@@ -16,7 +16,8 @@ from click.shell_completion import CompletionItem
 from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.task import LATEST, Task, TaskStatus
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.journal.task_ids import LATEST
 from upsert_cli.paths import expanded, state_folder
 from upsert_cli.text import safe
 

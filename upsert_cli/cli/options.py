@@ -20,7 +20,7 @@ from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, 
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.task import LATEST, valid_task_id
+from upsert_cli.journal.task_ids import LATEST, valid_task_id
 from upsert_cli.paths import expanded, no_home, state_folder
 from upsert_cli.report.printed_commands import PrintedCommands, remember
 from upsert_cli.settings import PROJECT_FILE, USER_FILE, split_list

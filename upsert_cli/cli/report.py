@@ -9,6 +9,7 @@ import click
 from upsert_cli.atomic import write_out
 from upsert_cli.cli.options import Invocation, TaskId, common_options, option
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.journal.timeline import read_timeline
 from upsert_cli.report.page import render_page
 
@@ -34,7 +35,7 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
     \b
     upsert-cli report nightly-2026-11-24 --html report.html
     """
-    task_id = session.journal.resolve(task_id)
+    task_id = resolve_task_id(session.journal, task_id)
     task, running = session.journal.look_at(task_id)
     page = render_page(
         task,

@@ -23,6 +23,7 @@ from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import TerminalContext
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.limits import require_resources
 from upsert_cli.load.request import Kind, LoadRequest
 
@@ -109,7 +110,7 @@ def restart(
 
         if not enqueue:
             require_resources()
-        found = session.journal.resolve(task_id)
+        found = resolve_task_id(session.journal, task_id)
         return restart_task(
             session.journal,
             found,

@@ -18,6 +18,7 @@ from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
+from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import counts_line, safe_json, seconds_line
 
@@ -41,7 +42,7 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     """
     if follow and failed:
         raise click.UsageError("--failed prints what was rejected so far, so it does not go with --follow.")
-    task_id = session.journal.resolve(task_id)
+    task_id = resolve_task_id(session.journal, task_id)
     task, running = refresh.follow(session, task_id, json=json) if follow else session.journal.look_at(task_id)
     if failed:
         require_stdout()  # also where there is nothing to print
@@ -115,7 +116,7 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
     TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task. A running task stops within
     one batch, at a checkpoint. `upsert-cli restart` continues it.
     """
-    task_id = session.journal.resolve(task_id)
+    task_id = resolve_task_id(session.journal, task_id)
     task = session.journal.request_cancel(task_id)
     until = time.monotonic() + (wait or 0.0)
     while task.status is not TaskStatus.CANCELED and time.monotonic() < until:

@@ -12,6 +12,7 @@ from upsert_cli.cli.target_options import chroma_option, model_place
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import TaskStatus
+from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.limits import require_resources
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import safe_json
@@ -58,7 +59,7 @@ def verify(
     try:
         require_resources()
         if task_id is not None:
-            task_id = session.journal.resolve(task_id)
+            task_id = resolve_task_id(session.journal, task_id)
             _warn_of_missing_rows(session, task_id)
             subject = Subject.of_task(session.journal, task_id)
         else:

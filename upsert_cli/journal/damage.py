@@ -21,7 +21,8 @@ from upsert_cli.journal.segments import SALVAGED, Damage, moved_aside, number_of
 from upsert_cli.journal.spool import spool_leftovers
 from upsert_cli.journal.state_files import reading_from, writing_to
 from upsert_cli.journal.storage import Record
-from upsert_cli.journal.task import Task, TaskStatus, valid_task_id
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.journal.task_ids import valid_task_id
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.owned_folders import Leftover
 
@@ -34,11 +35,10 @@ LOOKS = 3  # at a task whose files seem damaged; more than one only if the task 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDamage:
-    """A damaged file of a task, and what can be done about it without a loss."""
+class TaskDamage(Damage):
+    """A damaged file of a task, and how it can be repaired without a loss."""
 
     task_id: str
-    damage: Damage
 
     cut_to: int | None = None
     """The length in bytes that the file should have, if what follows can be dropped."""
@@ -53,13 +53,12 @@ class TaskDamage:
 
     def repair(self) -> str:
         """Repair the file, and return a line that says how; only the holder of the task's claim may call this."""
-        path = self.damage.path
-        with writing_to(path):
+        with writing_to(self.path):
             if self.is_useless:
-                return f"{path} was moved to {move_aside(path).name}: {self.damage.reason}"
-            length = path.stat().st_size
-            RejectsFile.open_at(path, self.cut_to or 0).close()
-        return f"{path} was cut from {length} to {self.cut_to} bytes: {self.damage.reason}"
+                return f"{self.path} was moved to {move_aside(self.path).name}: {self.reason}"
+            length = self.path.stat().st_size
+            RejectsFile.open_at(self.path, self.cut_to or 0).close()
+        return f"{self.path} was cut from {length} to {self.cut_to} bytes: {self.reason}"
 
 
 def damaged_files(journal: Journal) -> tuple[Damage, ...]:
@@ -67,7 +66,7 @@ def damaged_files(journal: Journal) -> tuple[Damage, ...]:
     meta = journal.layout.meta
     lost = journal.layout.read_format() is None and meta.exists()
     format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
-    return (*format_lost, *journal.table.damaged(), *(found.damage for found in _damaged_task_files(journal.layout)))
+    return (*format_lost, *journal.table.damaged(), *_damaged_task_files(journal.layout))
 
 
 def repair_journal(journal: Journal) -> list[str]:
@@ -172,7 +171,7 @@ def _repair_task_files(journal: Journal) -> Iterator[str]:
     """Repair the damaged files of tasks, and yield a line for each, even if it cannot be repaired."""
     for found in _damaged_task_files(journal.layout):
         try:
-            yield _repaired(journal, found) or f"{found.damage.path}: {found.damage.reason}"
+            yield _repaired(journal, found) or f"{found.path}: {found.reason}"
         except TaskRunning as error:
             yield str(error)
 
@@ -215,7 +214,7 @@ def _judge(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Itera
         yield from _judge_rejects(task, files, checkpoint)
     elif files.progress.exists():
         reason = f"it is torn; the next attempt, such as `upsert-cli restart {task.id}`, reads all rows again"
-        yield TaskDamage(task_id=task.id, damage=Damage(path=files.progress, reason=reason), is_useless=True)
+        yield TaskDamage(task_id=task.id, path=files.progress, reason=reason, is_useless=True)
 
 
 def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[TaskDamage]:
@@ -238,11 +237,11 @@ def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) 
     elif size != expected:
         reason = f"after its {count} rejects it ends in {expected - size} bytes that are torn"
         if checkpoint is None:
-            yield TaskDamage(task_id=task.id, damage=Damage(path=path, reason=reason), cut_to=size)
+            yield TaskDamage(task_id=task.id, path=path, reason=reason, cut_to=size)
         else:
             yield _lost(task, path, reason)
 
 
 def _lost(task: Task, path: Path, reason: str) -> TaskDamage:
     remedy = f"`upsert-cli restart {task.id} --from-start` loads all rows again"
-    return TaskDamage(task_id=task.id, damage=Damage(path=path, reason=f"{reason}; {remedy}"))
+    return TaskDamage(task_id=task.id, path=path, reason=f"{reason}; {remedy}")

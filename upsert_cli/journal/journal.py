@@ -13,18 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, TaskRunning, UsageFault, WrongStatus
+from upsert_cli.errors import JournalDamaged, TaskExists, TaskRunning, WrongStatus
 from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.layout import FORMAT, Layout, TaskFiles
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
 from upsert_cli.journal.state_files import locked, reading_from, writing_to
 from upsert_cli.journal.storage import SEGMENT_TASKS, Record
-from upsert_cli.journal.task import DIED, LATEST, Task, TaskStatus
+from upsert_cli.journal.task import DIED, Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.locks import Lease
-
-NAMED_CANDIDATES = 10  # ids that the message about an ambiguous prefix names
 
 Tasks: TypeAlias = list[Task]  # inside the class, `list` is the method
 
@@ -54,30 +52,6 @@ class Journal:
         return self.layout.files(task_id)
 
     # -- reading --------------------------------------------------------------------------------------------------
-
-    def resolve(self, name: str) -> str:
-        """Return the id that a user means: an id, a prefix that only one id has, or `latest` for the newest task.
-
-        Raises:
-            TaskNotFound: No id begins like that, or a damaged file may hold that very id.
-            UsageFault: Several ids do.
-        """
-        self.check_format()
-        try:
-            self.table.find(name)
-        except TaskNotFound as error:
-            if error.unreadable:
-                raise
-            if name == LATEST:
-                candidates = [task.id for task in itertools.islice(self.newest_first(), 1)]
-            else:
-                candidates = [*self.table.ids_from(name)]
-            if not candidates:
-                raise
-            if len(candidates) > 1:
-                raise _ambiguous(name, candidates) from None
-            return candidates[0]
-        return name
 
     def find(self, task_id: str) -> Task:
         """Return a task; while it is being processed, with the progress of its last checkpoint.
@@ -334,12 +308,3 @@ def _created_since(tasks: Iterator[Task], since: str) -> Iterator[Task]:
             yield task
         elif older > SEGMENT_TASKS:  # not at the first one, since clocks are set back, and tasks are brought back
             return
-
-
-def _ambiguous(prefix: str, candidates: list[str]) -> UsageFault:
-    named, more = candidates[:NAMED_CANDIDATES], len(candidates) - NAMED_CANDIDATES
-    others = f" and {more:,} more" if more > 0 else ""
-    return UsageFault(
-        message=f"{prefix!r} is the beginning of {len(candidates):,} task ids: {', '.join(named)}{others}; "
-        f"type more of the id, or `latest` for the newest task"
-    )

@@ -19,7 +19,8 @@ from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.segments import segment_numbers
 from upsert_cli.journal.state_files import locked, reading_from, writing_to
 from upsert_cli.journal.storage import Record
-from upsert_cli.journal.task import Task, TaskStatus, valid_task_id
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.journal.task_ids import valid_task_id
 
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -19,12 +17,7 @@ from upsert_cli.journal.rejects import first_rejects
 from upsert_cli.redaction import in_message
 
 ATTEMPTS = 20  # earlier attempts that a task's record keeps, so that a segment stays small
-LATEST = "latest"  # what users type for the newest task, and so not a task id
-ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
 DIED = "died"  # what people call a task that is `processing` although no process runs it
-ID_SUFFIX = 4  # characters; a million ids a second, and `create` refuses one that is taken
-
-_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class TaskStatus(enum.StrEnum):
@@ -280,22 +273,6 @@ class Task:
 def utc_now() -> str:
     """Return this moment as the journal writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def new_task_id(now: datetime | None = None) -> str:
-    """Return an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`.
-
-    Args:
-        now: A moment with its time zone; None: this one.
-    """
-    moment = datetime.now(UTC) if now is None else now.astimezone(UTC)
-    suffix = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in os.urandom(ID_SUFFIX))
-    return f"{moment:%Y%m%d-%H%M%S}-{suffix}"
-
-
-def valid_task_id(text: str) -> bool:
-    """Check whether `text` can be a task's id, and so a part of a file name."""
-    return _TASK_ID.fullmatch(text) is not None
 
 
 def _known_fields(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from upsert_cli.errors import JournalDamaged, TaskNotFound
 from upsert_cli.journal.segments import Damage, Segment, moved_aside, next_number, segment_numbers
 from upsert_cli.journal.storage import Record, TaskFile
-from upsert_cli.journal.task import valid_task_id
+from upsert_cli.journal.task_ids import valid_task_id
 
 OPEN_SEGMENTS = 4  # segments whose parsed content is kept, about 2 MB each
 THOROUGH = 4  # newest segments that are parsed before an id is called unknown, so that no damage there hides a task

@@ -19,7 +19,8 @@ from upsert_cli.errors import Refusal, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
-from upsert_cli.journal.task import Task, TaskStatus, new_task_id, utc_now
+from upsert_cli.journal.task import Task, TaskStatus, utc_now
+from upsert_cli.journal.task_ids import new_task_id
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name

@@ -126,7 +126,7 @@ def test_a_killed_load_tells_when_it_was_updated_and_verify_what_is_missing(tiny
     assert killed["updated_at"] >= seen[-1]["updated_at"] > killed["started_at"]
     verified = tiny.type("upsert-cli verify t", expect=3).stderr
     assert "warning: the runner of task t died, so rows may be missing; `upsert-cli restart t` continues it" in verified
-    assert verified.splitlines()[-1] == "  to mend it: upsert-cli restart t"
+    assert verified.splitlines()[-1] == "  to repair it: upsert-cli restart t"
     assert "died" in tiny.type("upsert-cli collections").stdout
     tiny.type("upsert-cli restart t")
     tiny.type("upsert-cli verify t")

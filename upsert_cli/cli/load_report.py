@@ -201,7 +201,7 @@ class RunReport:
         self._terminal.fail(outcome.summary())
         for kind, identifier, reason in outcome.found.examples():
             self._terminal.show(f"  {kind}: {identifier}: {reason}")
-        self._terminal.show(f"  to mend it: {self._terminal.printed.command(outcome.repair_command())}")
+        self._terminal.show(f"  to repair it: {self._terminal.printed.command(outcome.repair_command())}")
 
     def nothing_to_do(self, task: Task | None, *, exit_code: int, skipped: str | None) -> None:
         """Says that a task needed no work, or why what was asked for was skipped."""

@@ -12,6 +12,7 @@ import click
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option, typed_text
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
+from upsert_cli.cli.terminal import TerminalContext
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
@@ -79,7 +80,7 @@ def query(
     subject = Subject.of_collection(session.journal, chroma, collection, options)
     terminal = session.terminal
     question = Question(text=text, rows=rows, where=where or None)
-    found = nearest(subject, question, report=terminal.say, warn=terminal.warn)
+    found = nearest(subject, question, context=TerminalContext(terminal))
     if json:
         click.echo(safe_json(found.as_json()))
     else:

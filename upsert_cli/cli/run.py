@@ -228,6 +228,6 @@ def _verify(session: Invocation, report: RunReport, task: Task, code: int) -> in
 
     if task.status is not TaskStatus.DONE:
         return code
-    outcome = verify_subject(Subject.of_task(session.journal, task.id), report=report.told)
+    outcome = verify_subject(Subject.of_task(session.journal, task.id), context=TerminalContext(session.terminal))
     report.verified(outcome)
     return min((one for one in (code, outcome.exit_code) if one), default=0)

@@ -9,6 +9,7 @@ import click
 from upsert_cli.cli.options import Invocation, TaskId, all_of, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_place
+from upsert_cli.cli.terminal import TerminalContext
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import TaskStatus
@@ -64,7 +65,7 @@ def verify(
             subject = Subject.of_task(session.journal, task_id)
         else:
             subject = Subject.of_collection(session.journal, chroma, collection, options)
-        outcome = (repair_subject if repair else verify_subject)(subject, report=session.terminal.say)
+        outcome = (repair_subject if repair else verify_subject)(subject, context=TerminalContext(session.terminal))
     except UpsertCliError as error:
         if json:
             message = session.terminal.printed.complete(str(error))
@@ -101,4 +102,4 @@ def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
         return
     session.terminal.fail(outcome.summary())
     if outcome.repaired is None:
-        session.terminal.show(f"  to mend it: {session.terminal.printed.command(outcome.repair_command())}")
+        session.terminal.show(f"  to repair it: {session.terminal.printed.command(outcome.repair_command())}")

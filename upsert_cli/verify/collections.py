@@ -1,4 +1,4 @@
-"""The collections of a target, with what is known of each: its model, and the task that loaded it last."""
+"""The collections of a target, each with its model and the task that loaded it last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from upsert_cli.verify.expected import model_named
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionSummary:
-    """A collection."""
+    """A collection of a target."""
 
     name: str
     records: int
@@ -22,13 +22,13 @@ class CollectionSummary:
     """Of its vectors; None while it is empty."""
 
     model: str | None
-    """As the collection says; None where it does not."""
+    """As the collection names it; None if it names none."""
 
     task: Task | None
-    """The newest of this journal that was run into it and not refused."""
+    """The newest task of this journal that loaded into it."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as plain data."""
+        """Return the collection as plain data."""
         task = self.task
         fields = None if task is None else {"id": task.id, "status": task.status, "finished_at": task.finished_at}
         return {
@@ -41,15 +41,14 @@ class CollectionSummary:
 
 
 def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
-    """Returns the collections of a target, by their names; nothing is locked, so it answers while a load runs.
+    """Return the collections of a target by name; nothing is locked, so this works while a load runs.
 
     Args:
-        journal: Where their tasks may be.
+        journal: The journal with the tasks that may have loaded them.
         chroma: As `locations.canonical_target` spells it.
 
     Raises:
-        ChromaNotFound: There is no Chroma in the folder.
-        UpsertCliError: It cannot be read, or the server does not answer.
+        UpsertCliError: There is no Chroma in the folder, it cannot be read, or the server does not answer.
     """
     found = location_at(chroma, "", leases=journal.layout.servers).list_collections()
     loaded = dict(_last_tasks(journal, chroma, {one.name for one, _ in found}))
@@ -66,10 +65,10 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
 
 
 def _last_tasks(journal: Journal, chroma: str, wanted: set[str]) -> Iterator[tuple[str, Task]]:
-    """Yields the newest task of each name, and reads no more of the journal than that takes."""
+    """Yield the newest task of each collection, and read no more of the journal than that takes."""
     tasks = journal.newest_first()
     while wanted and (task := next(tasks, None)) is not None:
-        # One that was refused has written nothing.
+        # A refused task has written nothing.
         began = task.started_at is not None and task.status is not TaskStatus.REFUSED
         if began and task.chroma == chroma and task.collection in wanted:
             wanted.remove(task.collection)

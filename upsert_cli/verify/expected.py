@@ -1,166 +1,138 @@
-"""What is to be verified: a collection as it describes itself, and the sources of a task where one is given."""
+"""What a collection should hold: as it describes itself, and by the sources of a task that loaded it."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from upsert_cli import __version__
-from upsert_cli.documents.document import Recipe
+from upsert_cli.context import RunContext, Unattended
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, identity_of
-from upsert_cli.errors import CollectionNotFound, ModelUnknown, Refusal, Stage
+from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.task import TaskStatus
+from upsert_cli.journal.task import Task
 from upsert_cli.load.resources import model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.locations import location_at
+
+_LATE_STAGES = {Stage.SPLITTING, Stage.INFERENCE, Stage.UPSERT, Stage.OTHER}
+"""The stages of rejects that are good rows to every reader; a row that ends its process is of the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is to be verified, and what is needed to mend it."""
+    """A collection to verify, repair or query, with all that is known of what it should hold."""
 
     target: Target
 
     identity: str | None
-    """The model's, which is part of the records' hashes; None where the collection does not tell."""
+    """The identity of the model, which is part of the records' hashes; None if the collection does not name it."""
 
     options: LoadOptions
-    """Of the task, or as far as they were given."""
+    """Those of the task, or those that were given."""
 
-    task_id: str | None = None
-    is_unfinished: bool = False
-    """The task did not come to its end, so a restart loads what is missing."""
-
-    sources: tuple[Source, ...] = ()
-
-    refused: frozenset[tuple[str, int]] = frozenset()
-    """Source and row of the items that the model or Chroma refused, and which are not stored for that reason."""
+    task: Task | None = None
+    rows: Rows | None = None
+    """The rows of the task's sources; None without a task."""
 
     @classmethod
     def of_collection(cls, journal: Journal, chroma: str, collection: str, options: LoadOptions) -> Subject:
-        """Returns a collection as it describes itself; `chroma` is as `locations.canonical_target` spells it.
+        """Return a collection as it describes itself; `chroma` is as `locations.canonical_target` spells it.
 
         Raises:
-            CollectionNotFound: It is not there.
+            UpsertCliError: The collection does not exist.
         """
-        info = _described(journal, chroma, collection)
-        return cls._stamped(
-            journal=journal,
-            chroma=chroma,
-            collection=collection,
+        info = _describe(journal, chroma, collection)
+        target = _target(
+            journal,
+            chroma,
+            collection,
             model=model_named(info) or "",
             dimension=info.dimension if info.stamped_dimension is None else info.stamped_dimension,
             max_tokens=info.max_tokens,
-            is_stamped=info.model is not None,
-            options=options,
+            retry_for=options.retry_for,
         )
+        return cls(target=target, identity=None if info.model is None else _identity(target), options=options)
 
     @classmethod
     def of_task(cls, journal: Journal, task_id: str) -> Subject:
-        """Returns a task's collection, its sources, and which of their rows are not to be expected.
+        """Return the collection of a task, with the rows that it should have loaded.
 
         Raises:
             TaskNotFound: There is no such task.
-            Refusal: A source is not what it was when the task was last run, so nothing can be compared with it.
-            CollectionNotFound: The collection is not there.
+            Refusal: A source has changed since the task was last run, so the collection cannot be compared with it.
+            UpsertCliError: The collection does not exist.
         """
         task = journal.find(task_id)
-        options = task.options
-        sources = tuple(sources_of(task))
+        sources = sources_of(task)
         for source in sources:
-            if (how := source.change()) is not None:
-                target = f"--collection {shlex.quote(task.collection)} --chroma {shlex.quote(task.chroma)}"
+            if (change := source.change()) is not None:
                 raise Refusal(
-                    message=f"{source.name} changed since task {task_id} was last run ({how}), so its rows cannot be "
-                    f"compared with the collection; `upsert-cli verify {target}` checks what is stored without them"
+                    message=f"{source.name} changed since task {task_id} was last run ({change}), so its rows cannot "
+                    f"be compared with the collection; `upsert-cli verify {_named(task.chroma, task.collection)}` "
+                    f"checks what is stored without them"
                 )
-        info = _described(journal, task.chroma, task.collection)
+        info = _describe(journal, task.chroma, task.collection)
         dimension, max_tokens = info.stamped_dimension, info.max_tokens
-        if info.model is None:  # made by others: the hashes are those of the task's model
-            model = model_of(task.model, options)
+        if info.model is None:  # not created by this tool: the hashes are those of the task's model
+            model = model_of(task.model, task.options)
             dimension, max_tokens = model.dimension, model.max_tokens
-        # Those that are found once a row is read; a row that ends its process is of the stage `other`.
-        late = {Stage.SPLITTING.value, Stage.INFERENCE.value, Stage.UPSERT.value, Stage.OTHER.value}
         rejects = journal.rejects(task_id)
-        refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in late)
-        return cls._stamped(
-            journal=journal,
-            chroma=task.chroma,
-            collection=task.collection,
+        refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in _LATE_STAGES)
+        target = _target(
+            journal,
+            task.chroma,
+            task.collection,
             model=task.model,
             dimension=dimension,
             max_tokens=max_tokens,
-            is_stamped=True,
-            options=options,
-            task_id=task_id,
-            is_unfinished=task.status is not TaskStatus.DONE,
-            sources=sources,
-            refused=refused,
+            retry_for=task.options.retry_for,
         )
-
-    @classmethod
-    def _stamped(
-        cls,
-        *,
-        journal: Journal,
-        chroma: str,
-        collection: str,
-        model: str,
-        dimension: int | None,
-        max_tokens: int | None,
-        is_stamped: bool,
-        options: LoadOptions,
-        **of_task: Any,
-    ) -> Subject:
-        dimension, max_tokens = dimension or 0, max_tokens or 0
-        target = Target(
-            path=chroma,
-            collection=collection,
-            model=model,
-            dimension=dimension,
-            max_tokens=max_tokens,
-            tool_version=__version__,
-            default_model=model == DEFAULT_MODEL,
-            as_found=True,
-            examined=True,
-            leases=str(journal.layout.servers),
-            retry_for=options.retry_for,
+        return cls(
+            target=target,
+            identity=_identity(target),
+            options=task.options,
+            task=task,
+            rows=replace(task.options.rows(sources), refused=refused),
         )
-        identity = identity_of(model, dimension, max_tokens) if is_stamped else None
-        return cls(target=target, identity=identity, options=options, **of_task)
 
     def batches(self) -> Iterator[Batch]:
-        """Yields the items of the sources as they have to be in the collection, if no later one has their id.
+        """Yield the items of the sources as they have to be stored, unless a later one has the same id.
 
         Raises:
             SourceUnreadable: A file broke off or cannot be read any further.
         """
-        rows = replace(self.options.rows(self.sources), refused=self.refused)
-        return read_batches(rows, recipe=self._recipe(), pace=Pace(MAX_ROWS))
-
-    def _recipe(self) -> Recipe:
-        """Returns how documents were made of the items of the sources."""
+        if self.rows is None:
+            return iter(())
+        recipe = self.options.recipe(identity=self.identity or "", dimension=self.target.dimension)
         if self.options.split:
-            return recipe_of(self.options, self.model())
-        return self.options.recipe(identity=self.identity or "", dimension=self.target.dimension)
+            recipe = recipe_of(self.options, self.model())
+        return read_batches(self.rows, recipe=recipe, pace=Pace(MAX_ROWS))
 
-    def model(self, *, report: Callable[[str], None] | None = None) -> Model:
-        """Returns the model that the collection's vectors are of; tells `report` of what takes long.
+    def model(self, *, context: RunContext | None = None) -> Model:
+        """Return the model that the collection's vectors come from.
 
         Raises:
-            ModelUnknown: It does not say.
+            Refusal: The collection does not name it.
         """
-        if not self.target.model:
-            raise ModelUnknown(path=self.target.path, collection=self.target.collection)
-        return model_of(self.target.model, self.options, report=report)
+        target = self.target
+        if not target.model:
+            raise Refusal(
+                message=f"the collection {target.collection} in {target.path} does not say which model made its "
+                f"vectors, so no vector was made; load it again into a collection of this tool's own"
+            )
+        return model_of(target.model, self.options, report=(context or Unattended()).info)
+
+    @property
+    def as_arguments(self) -> str:
+        """The options that name the collection in a command."""
+        return _named(self.target.path, self.target.collection)
 
 
 def model_named(info: CollectionInfo) -> str | None:
@@ -168,8 +140,45 @@ def model_named(info: CollectionInfo) -> str | None:
     return info.model or (DEFAULT_MODEL if info.default_function else None)
 
 
-def _described(journal: Journal, chroma: str, collection: str) -> CollectionInfo:
-    known = location_at(chroma, collection, leases=journal.layout.servers).describe()
-    if known is None:
-        raise CollectionNotFound(path=chroma, collection=collection)
-    return known
+def _named(chroma: str, collection: str) -> str:
+    return f"--collection {shlex.quote(collection)} --chroma {shlex.quote(chroma)}"
+
+
+def _describe(journal: Journal, chroma: str, collection: str) -> CollectionInfo:
+    info = location_at(chroma, collection, leases=journal.layout.servers).describe()
+    if info is None:
+        raise UpsertCliError(
+            message=f"there is no collection {collection} in {chroma}; --collection and --chroma name another one, "
+            f"`upsert-cli run` creates it"
+        )
+    return info
+
+
+def _identity(target: Target) -> str:
+    return identity_of(target.model, target.dimension, target.max_tokens)
+
+
+def _target(
+    journal: Journal,
+    chroma: str,
+    collection: str,
+    *,
+    model: str,
+    dimension: int | None,
+    max_tokens: int | None,
+    retry_for: float,
+) -> Target:
+    """Return a collection as a target that is opened as it is found, to read every record with its vector."""
+    return Target(
+        path=chroma,
+        collection=collection,
+        model=model,
+        dimension=dimension or 0,
+        max_tokens=max_tokens or 0,
+        tool_version=__version__,
+        default_model=model == DEFAULT_MODEL,
+        as_found=True,
+        examined=True,
+        leases=str(journal.layout.servers),
+        retry_for=retry_for,
+    )

@@ -1,6 +1,6 @@
 """A text -> the records of a collection that are nearest to it, by the collection's own model.
 
-Nothing is written, and the lease is left to whoever wants to load, also while the query runs.
+Nothing is written, and no lease is taken, so a load can begin while the query runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import embedding
-from upsert_cli.errors import BlankQuery, CollectionEmpty, QueryDimensionMismatch, TargetDamaged
+from upsert_cli.context import RunContext
+from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import QueryHit, Target
 from upsert_cli.store.leasing import await_orphan
 from upsert_cli.store.locations import Location, location_of
@@ -21,25 +22,24 @@ from upsert_cli.verify.expected import Subject
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
 
-TRIES = 3  # while a load runs: it may be writing the index files just then
-Report = Callable[[str], None]
+TRIES = 3  # while a load runs, which may be writing the index files at that moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of a collection."""
+    """A question to a collection."""
 
     text: str
     rows: int
-    """How many records are wanted."""
+    """Number of records wanted."""
 
     where: dict[str, Any] | None = None
-    """A filter of Chroma's on the metadata, such as `{"year": {"$gte": 2024}}`."""
+    """Chroma's filter on the metadata, such as `{"year": {"$gte": 2024}}`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nearest:
-    """What came of a question."""
+    """The answer to a question."""
 
     target: Target
     question: Question
@@ -50,7 +50,7 @@ class Nearest:
     """The nearest first."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as plain data."""
+        """Return the answer as plain data."""
         return {
             "collection": self.target.collection,
             "chroma": self.target.path,
@@ -65,67 +65,63 @@ class Nearest:
         }
 
 
-def nearest(subject: Subject, question: Question, *, report: Report, warn: Report) -> Nearest:
-    """Embeds a text and returns the records nearest to it.
-
-    Args:
-        subject: The collection.
-        question: What is asked.
-        report: Told what takes long.
-        warn: Told what of the text does not count.
+def nearest(subject: Subject, question: Question, *, context: RunContext) -> Nearest:
+    """Embed a text and return the records nearest to it.
 
     Raises:
-        ModelUnknown: Nothing says which model the collection's vectors are of.
-        QueryDimensionMismatch: They are not of the model that it names.
-        CollectionEmpty: There are none.
-        BadFilter: Chroma does not understand the filter.
-        TargetInUse: A load is at the files that would be read.
+        UsageFault: The text is blank, or Chroma does not understand the filter.
+        Refusal: The collection names no model, or its vectors do not come from the model that it names.
+        UpsertCliError: The collection is empty.
+        TargetInUse: A load is writing the files that would be read.
     """
     if not question.text.strip():
-        raise BlankQuery
-    embedded = cache(lambda: _embedded(subject, question.text, report=report, warn=warn))
-    place = location_of(subject.target)
+        raise UsageFault(message="the text to query for is blank; give some words, in quotes")
+    vector = cache(lambda: _embed(subject, question.text, context))
+    location = location_of(subject.target)
     for left in reversed(range(TRIES)):
         try:
-            return _asked(subject.target, place, question, embedded, report=report)
+            return _ask(subject.target, location, question, vector, context)
         except TargetDamaged as error:
-            if place.holder() is None:
+            if location.holder() is None:
                 raise
-            holder = await_orphan(place.holder)
+            holder = await_orphan(location.holder, context.check)
             if holder is not None and not left:
-                raise place.in_use(holder) from error
-    return _asked(subject.target, place, question, embedded, report=report)  # whoever had the files is gone
+                raise location.in_use(holder) from error
+    return _ask(subject.target, location, question, vector, context)  # the process that had the files is gone
 
 
-def _asked(
-    target: Target, place: Location, question: Question, embedded: Callable[[], Vectors], *, report: Report
+def _ask(
+    target: Target, location: Location, question: Question, vector: Callable[[], Vectors], context: RunContext
 ) -> Nearest:
-    # What would be flushed by merely reading must not be read beside somebody who writes.
-    alone = place.upkeep is not None and place.upkeep.reading_flushes()
+    # If merely reading would flush the index, no other process may write at the same time.
+    alone = location.upkeep is not None and location.upkeep.reading_flushes()
     reader = replace(target, beside_others=not alone, reads_only=True, examined=False)
-    with StoreProcess.start(reader, told=report) as writer:
-        vector = embedded()  # while the process opens the collection
-        records = writer.opened().count
+    with StoreProcess.start(reader, wait=context.check, told=context.info) as store:
+        asked = vector()  # while the process opens the collection
+        records = store.opened().count
         if not records:
-            raise CollectionEmpty(path=target.path, collection=target.collection)
-        hits = writer.query(vector, rows=question.rows, where=question.where)
-        writer.close()
+            raise UpsertCliError(
+                message=f"the collection {target.collection} in {target.path} holds no record; `upsert-cli run` loads "
+                f"into it"
+            )
+        hits = store.query(asked, rows=question.rows, where=question.where)
+        store.close()
     return Nearest(target=target, question=question, records=records, hits=tuple(hits))
 
 
-def _embedded(subject: Subject, text: str, *, report: Report, warn: Report) -> Vectors:
-    target, model = subject.target, subject.model(report=report)
+def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
+    target, model = subject.target, subject.model(context=context)
     if target.dimension not in (0, model.dimension):
-        raise QueryDimensionMismatch(
-            path=target.path,
-            collection=target.collection,
-            had=target.dimension,
-            gives=model.dimension,
-            model=model.name,
+        raise Refusal(
+            message=f"the collection {target.collection} in {target.path} holds vectors of {target.dimension} numbers, "
+            f"and {model.name} gives {model.dimension}; query it by the program that filled it, or name another "
+            f"--collection"
         )
     max_tokens = target.max_tokens or model.max_tokens
     embedder = embedding.load(replace(model, max_tokens=max_tokens))
     [tokens] = embedder.count([text])
     if tokens > max_tokens:
-        warn(f"the text has more than the {max_tokens} tokens that the model takes; the rest of it does not count")
+        context.warning(
+            f"the text has more than the {max_tokens} tokens that the model takes; the rest of it does not count"
+        )
     return embedder.embed_query(text)

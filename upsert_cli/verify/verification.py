@@ -1,35 +1,44 @@
-"""Reads a collection back with its vectors, and compares it with a task's sources.
+"""Reads a collection back with its vectors, and compares it with the sources of a task.
 
 Memory grows with the rows that are wrong, never with those that are right: the sources are compared batch by batch,
-and an id is remembered only from its first row that differs on, since a later row of the same id may set it right.
+and an id is remembered only from its first row that differs on, since a later row of the same id may correct it.
 """
 
 from __future__ import annotations
 
 import itertools
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from upsert_cli.context import RunContext
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.pipeline.batches import Batch
 from upsert_cli.pipeline.compare import compared, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
-SAMPLE_ROWS = 200  # records that have to find themselves; each costs about a millisecond
-MAX_UNREADABLE = 1_000  # records; with more of them it is the index that is lost
+SAMPLE_ROWS = 200  # records that a query has to find; each costs about a millisecond
+MAX_UNREADABLE = 1_000  # records; with more of them the index itself is lost
 EXAMPLES = 10  # ids of each kind in a report
 
-Report = Callable[[str], None]
+KINDS = ("missing", "unreadable", "different", "unreachable", "stale")
+"""The kinds of wrong rows, in the order of a report."""
+
+_DIFFERENCES = {
+    Verdict.TEXT: "has another text",
+    Verdict.METADATA: "has another metadata",
+    Verdict.TAKEN: "has another item's record under its id",
+}
 
 
 @dataclass(slots=True, kw_only=True)
 class Findings:
-    """What is wrong with a collection, each id with one line of reason."""
+    """The wrong rows of a collection: of each kind, the ids with one line of reason."""
 
     records: int = 0
     """Records in the collection, all of which were read."""
@@ -44,38 +53,31 @@ class Findings:
     unreadable: dict[str, str] = field(default_factory=dict)
     different: dict[str, str] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
-
     stale: dict[str, str] = field(default_factory=dict)
-    """Records of an item that it has no longer: parts, or a whole that is split now."""
+    """Records that their item no longer has: chunks, or the whole text of an item that is split now."""
 
     @property
     def kinds(self) -> dict[str, dict[str, str]]:
-        """The rows that are wrong, by kind."""
-        return {
-            "missing": self.missing,
-            "unreadable": self.unreadable,
-            "different": self.different,
-            "unreachable": self.unreachable,
-            "stale": self.stale,
-        }
+        """The wrong rows by kind."""
+        return {kind: getattr(self, kind) for kind in KINDS}
 
     @property
     def wrong(self) -> frozenset[str]:
-        """The ids of all rows that are wrong."""
+        """The ids of all wrong rows."""
         return frozenset(itertools.chain.from_iterable(self.kinds.values()))
 
     @property
     def index_is_lost(self) -> bool:
-        """Whether so much of the index is gone that it is better made anew."""
+        """Whether so much of the index is gone that it is better rebuilt."""
         return 2 * len(self.unreadable) > self.records or 2 * len(self.unreachable) > self.asked
 
     def examples(self) -> Iterator[tuple[str, str, str]]:
-        """Yields the first few rows of each kind: kind, id, reason."""
+        """Yield the first few rows of each kind: kind, id, reason."""
         for kind, rows in self.kinds.items():
             yield from ((kind, one, reason) for one, reason in itertools.islice(rows.items(), EXAMPLES))
 
     def as_json(self) -> dict[str, Any]:
-        """Returns counts and first ids."""
+        """Return the counts and the first ids of each kind."""
         return {"records": self.records, "rows": self.rows, "asked": self.asked} | {
             kind: {"count": len(rows), "first": [{"id": one, "detail": rows[one]} for one in list(rows)[:EXAMPLES]]}
             for kind, rows in self.kinds.items()
@@ -84,25 +86,25 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repaired:
-    """What was done to mend a collection."""
+    """The work of a repair."""
 
     damage: str | None
-    """Why it could not be read at all before, if so."""
+    """Why the collection could not be read at all; None if it could."""
 
     before: Findings | None
-    """What was wrong with its rows; None if it could not be read."""
+    """The findings before the repair; None if the collection could not be read."""
 
     removed: tuple[str, ...]
-    """Ids of the rows that blocked Chroma's queue and were taken out of it; none of them was ever stored."""
+    """Ids of rows that blocked Chroma's queue and were removed from it; none of them was ever stored."""
 
     aside: tuple[str, ...]
     """New names of the folders of a damaged index."""
 
     written: int
-    """Records embedded and written again."""
+    """Records that were embedded and written again."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as plain data."""
+        """Return the work as plain data."""
         return {
             "damage": self.damage,
             "before": None if self.before is None else self.before.as_json(),
@@ -114,43 +116,40 @@ class Repaired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What came of a verification."""
+    """The result of a verification."""
 
     subject: Subject
 
     found: Findings
-    """How it is now, after a repair if there was one."""
+    """The findings now, after a repair if there was one."""
 
     repaired: Repaired | None = None
 
     @property
     def exit_code(self) -> int:
-        """0 where all is well, else 3."""
+        """0 if nothing is wrong, otherwise 3."""
         return SOME_REJECTED if self.found.wrong else 0
 
     def summary(self) -> str:
-        """Returns one line for people."""
+        """Return one line for people."""
         target, found = self.subject.target, self.found
         counts = ", ".join(f"{len(rows):,} {kind}" for kind, rows in found.kinds.items())
         sources = f", {found.rows:,} rows of the sources compared" if found.rows is not None else ""
         return f"verified {target.collection} in {target.path}: {found.records:,} records read back{sources}; {counts}"
 
     def repair_command(self) -> str:
-        """Return the command that corrects what was found."""
-        if self.subject.is_unfinished:
-            return f"upsert-cli restart {self.subject.task_id}"
-        if self.subject.task_id is not None:
-            return f"upsert-cli verify --repair {self.subject.task_id}"
-        target = self.subject.target
-        place = f"--collection {shlex.quote(target.collection)} --chroma {shlex.quote(target.path)}"
-        return f"upsert-cli verify --repair {place}"
+        """Return the command that corrects what was found; an unfinished task loads what is missing."""
+        task = self.subject.task
+        if task is None:
+            return f"upsert-cli verify --repair {self.subject.as_arguments}"
+        return f"upsert-cli {'verify --repair' if task.status is TaskStatus.DONE else 'restart'} {task.id}"
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as plain data."""
-        target = self.subject.target
+        """Return the result as plain data."""
+        target, task = self.subject.target, self.subject.task
         return {
             "ok": not self.found.wrong,
-            "task": self.subject.task_id,
+            "task": None if task is None else task.id,
             "collection": target.collection,
             "chroma": target.path,
             "model": target.model or None,
@@ -159,79 +158,86 @@ class Verification:
         }
 
 
-def verify(subject: Subject, *, report: Report) -> Verification:
-    """Reads a collection back, and changes nothing; see `examine`."""
-    return Verification(subject=subject, found=examine(subject, report=report))
+def verify(subject: Subject, *, context: RunContext) -> Verification:
+    """Read a collection back and change nothing; see `examine`."""
+    return Verification(subject=subject, found=examine(subject, context=context))
 
 
-def examine(subject: Subject, *, report: Report, ask_all: bool = False) -> Findings:
-    """Reads every record with its vector, and compares the sources, if there are any, with what is stored.
+def examine(subject: Subject, *, context: RunContext, ask_all: bool = False) -> Findings:
+    """Read every record with its vector, and compare the sources, if there are any, with the records.
 
     Args:
-        subject: What to read, and what to compare it with.
-        report: Told of each step that may take long.
-        ask_all: Whether every record has to find itself, not just a sample.
+        subject: The collection.
+        context: Reports each step that may take long.
+        ask_all: Look for every record by a query, not just for a sample.
 
     Raises:
         TargetDamaged: The index cannot be read, or reading it ends the process.
         TargetInUse: Another upsert-cli has the folder.
     """
     found = Findings()
-    with opened(subject, report=report, reads_only=True) as writer:
-        every = 1 if ask_all else max(1, -(-writer.opened().count // SAMPLE_ROWS))
-        if subject.sources:
-            report("comparing the sources with the collection")
-            _compare_sources(subject, writer, found)
-        report("reading the records back with their vectors")
-        _read_back(subject, writer, found, every=every)
-    # Each row is named once, with what is the matter most.
+    with opened(subject, context=context, reads_only=True) as store:
+        every = 1 if ask_all else max(1, -(-store.opened().count // SAMPLE_ROWS))
+        if subject.rows is not None:
+            context.info("comparing the sources with the collection")
+            found.rows = 0
+            wrong: dict[str, set[str]] = {}
+            for batch in subject.batches():
+                _compare(batch, store, found, wrong, average=subject.options.average)
+        context.info("reading the records back with their vectors")
+        _read_back(subject, store, found, every=every)
+    # Each row is named once, with its worst fault.
     for one in found.unreadable:
         found.different.pop(one, None)
     return found
 
 
 @contextmanager
-def opened(subject: Subject, *, report: Report, reads_only: bool = False) -> Iterator[StoreProcess]:
-    """Opens the collection in the writer's process, as it is, and closes it in the end."""
+def opened(subject: Subject, *, context: RunContext, reads_only: bool = False) -> Iterator[StoreProcess]:
+    """Open the collection as it is, and close it at the end."""
     target = replace(subject.target, reads_only=reads_only)
-    with StoreProcess.start(target, task_id=subject.task_id, told=report) as writer:
-        yield writer
-        writer.close()
+    task_id = None if subject.task is None else subject.task.id
+    with StoreProcess.start(target, task_id=task_id, wait=context.check, told=context.info) as store:
+        yield store
+        store.close()
 
 
-def _compare_sources(subject: Subject, writer: StoreProcess, found: Findings) -> None:
-    wrong: dict[str, set[str]] = {}  # by item, since a later row of the same item may set all of it right
-    found.rows = 0
-    for batch in subject.batches():
-        found.rows += batch.read
-        comparison = compared(batch.documents, writer)
-        for document in batch.documents:
-            if document.is_first_chunk:
-                for one in wrong.pop(document.item.object_id, ()):
-                    for rows in (found.missing, found.different, found.stale):
-                        rows.pop(one, None)
-        for document, verdict in zip(batch.documents, comparison.verdicts, strict=True):
-            where = f"{document.item.source}:{document.item.row}"
-            if verdict is Verdict.NEW:
-                found.missing[document.id] = f"{where} is not in the collection"
-            elif verdict is not Verdict.UNCHANGED:
-                part = _DIFFERENCES.get(verdict, "metadata")
-                found.different[document.id] = f"{where} has another {part}"
-            if verdict is not Verdict.UNCHANGED:
-                wrong.setdefault(document.item.object_id, set()).add(document.id)
-        leftovers = writer.find_stale_chunks(present_chunks(batch.documents), average=subject.options.average)
-        for object_id, members in leftovers.items():
-            ids = [member.id for member in members]
-            wrong.setdefault(object_id, set()).update(ids)
-            found.stale |= dict.fromkeys(ids, f"the item {object_id} has it no longer")
+def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str, set[str]], *, average: bool) -> None:
+    """Add the differences between a batch and the collection to the findings.
+
+    Args:
+        batch: The next batch of the sources.
+        store: The collection.
+        found: The findings so far; what an earlier row of an item got wrong is taken back.
+        wrong: The wrong ids so far, by item.
+        average: Split items also have the average of their chunks as a record.
+    """
+    found.rows = (found.rows or 0) + batch.read
+    for document in batch.documents:
+        if document.is_first_chunk:
+            for one in wrong.pop(document.item.object_id, ()):
+                for rows in (found.missing, found.different, found.stale):
+                    rows.pop(one, None)
+    verdicts = compared(batch.documents, store).verdicts
+    for document, verdict in zip(batch.documents, verdicts, strict=True):
+        if verdict is Verdict.UNCHANGED:
+            continue
+        where = f"{document.item.source}:{document.item.row}"
+        if verdict is Verdict.NEW:
+            found.missing[document.id] = f"{where} is not in the collection"
+        else:
+            found.different[document.id] = f"{where} {_DIFFERENCES[verdict]}"
+        wrong.setdefault(document.item.object_id, set()).add(document.id)
+    stale = store.find_stale_chunks(present_chunks(batch.documents), average=average)
+    for object_id, records in stale.items():
+        ids = [record.id for record in records]
+        wrong.setdefault(object_id, set()).update(ids)
+        found.stale |= dict.fromkeys(ids, f"the item {object_id} no longer has it")
 
 
-_DIFFERENCES = {Verdict.TEXT: "text", Verdict.TAKEN: "item's record under its id"}
-
-
-def _read_back(subject: Subject, writer: StoreProcess, found: Findings, *, every: int) -> None:
+def _read_back(subject: Subject, store: StoreProcess, found: Findings, *, every: int) -> None:
     while True:
-        block = writer.check(start=found.records, rows=BLOCK_ROWS, every=every, identity=subject.identity)
+        block = store.check(start=found.records, rows=BLOCK_ROWS, every=every, identity=subject.identity)
         if not block.rows:
             return
         found.records += block.rows

@@ -1,4 +1,4 @@
-"""Two hundred hostile files: no traceback, each error with file and row, and every good item loaded."""
+"""Hostile files cause no traceback: each error has file and row, and every good item is loaded."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ HARMLESS = {
 
 
 def _jsonl_files() -> Iterator[tuple[str, bytes, int, int]]:
-    """Yields name, content, good rows and bad rows."""
+    """Yield name, content, good rows and bad rows."""
     for place, ((name, bad), ending) in enumerate(itertools.product(BAD_LINES.items(), ("", ".gz", ".zst"))):
         lines = [_line(2 * place), bad, _line(2 * place + 1)]
         yield f"{place} {name}.jsonl{ending}", b"\n".join(lines), 2, 1
@@ -117,7 +117,7 @@ def _csv_files() -> Iterator[tuple[str, bytes, int, int]]:
 
 
 def _hopeless_files() -> Iterator[tuple[str, bytes]]:
-    """Yields files of which nothing can be read; each is an error that names it."""
+    """Yield files that cannot be read at all; each is an error that names the file."""
     sink = io.BytesIO()
     pq.write_table(pa.table({"object_id": ["x"], "payload": ['{"text": "t"}']}), sink)
     parquet = sink.getvalue()
@@ -167,7 +167,7 @@ def _write(folder: Path, name: str, content: bytes) -> Path:
 
 
 def _read(*paths: Path) -> list[Batch]:
-    """Reads as a run does, up to what would be embedded."""
+    """Read like a run, up to the documents that would be embedded."""
     sources = [Source.of(found) for found in find_files([str(path) for path in paths])]
     recipe = LoadOptions().recipe(identity="m", dimension=3)
     return list(read_batches(Rows(sources=sources), recipe=recipe, pace=Pace(7)))
@@ -178,7 +178,7 @@ def _counts(batches: list[Batch]) -> tuple[int, int]:
 
 
 def test_good_rows_are_read_and_bad_ones_named(tmp_path: Path) -> None:
-    """Of each file with bad rows the good ones become documents, and every bad one a reject with file, row and reason."""
+    """The good rows of each file become documents, and every bad row a reject with file, row and reason."""
     files = [*_jsonl_files(), *_csv_files()]
     assert len(files) + len([*_hopeless_files()]) >= MANY
     for name, content, good, bad in files:
@@ -195,7 +195,7 @@ def test_good_rows_are_read_and_bad_ones_named(tmp_path: Path) -> None:
 
 
 def test_all_of_them_in_one_load(tmp_path: Path) -> None:
-    """A folder of such files is read to its end, in bounded memory, whatever stands in one of them."""
+    """A folder of such files is read to its end, in bounded memory."""
     files = [file for file in (*_jsonl_files(), *_csv_files()) if len(file[1]) < 1 << 20]
     for name, content, _, _ in files:
         _write(tmp_path, name, content)
@@ -206,8 +206,8 @@ def test_all_of_them_in_one_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "content"), [*_hopeless_files()], ids=[name for name, _ in _hopeless_files()])
-def test_a_file_of_which_nothing_can_be_read(tmp_path: Path, name: str, content: bytes) -> None:
-    """A file that is damaged at its start, or something else, is one error of one line that names it and says what to do."""
+def test_an_unreadable_file_is_an_error_of_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    """A file that is damaged at its start or of another kind is an error of one line, with its name and a remedy."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UpsertCliError) as caught:
@@ -219,7 +219,7 @@ def test_a_file_of_which_nothing_can_be_read(tmp_path: Path, name: str, content:
 
 
 def test_the_first_rows_of_hostile_files(tmp_path: Path) -> None:
-    """Looking at the first rows before there is a task finds nothing wrong with a file that has good ones."""
+    """The check of the first rows accepts every file that has good ones."""
     for name, content, good, _ in (*_jsonl_files(), *_csv_files()):
         if good and len(content) < 1 << 20:
             sources = [Source.of(found) for found in find_files([str(_write(tmp_path, name, content))])]
@@ -227,7 +227,7 @@ def test_the_first_rows_of_hostile_files(tmp_path: Path) -> None:
 
 
 def test_a_run_over_hostile_files(tiny: Terminal) -> None:
-    """The whole command loads every good item, ends with 3, and says what is wrong with each bad one, by file and row."""
+    """The command loads every good item, exits with 3, and reports each bad row with file, row and reason."""
     folder = tiny.folder / "data"
     folder.mkdir()
     files = [file for file in (*_jsonl_files(), *_csv_files()) if len(file[1]) < 1 << 20]
@@ -251,7 +251,7 @@ def test_a_run_over_hostile_files(tiny: Terminal) -> None:
 
 
 def test_a_run_over_a_file_that_breaks_off(tiny: Terminal) -> None:
-    """A compressed file that was cut off fails the task at its last row, and what was before it is in the collection."""
+    """A truncated compressed file fails the task after its last row, and the rows before are in the collection."""
     whole = gzip.compress(b"\n".join(map(_line, range(4_000))), 1)
     (tiny.folder / "a.jsonl.gz").write_bytes(whole[:-4])
     said = tiny.type("upsert-cli run a.jsonl.gz --task-id t", expect=1).stderr
@@ -265,7 +265,7 @@ def test_a_run_over_a_file_that_breaks_off(tiny: Terminal) -> None:
 
 
 def test_a_line_of_100_mb_in_the_middle(tiny: Terminal) -> None:
-    """It is rejected with its row, the rows before and behind it are loaded, and its own bytes are never kept."""
+    """A huge line is rejected with its row, its neighbours are loaded, and its bytes are never kept."""
     path = tiny.folder / "a.jsonl"
     with path.open("wb") as file:
         file.write(_line(1) + b'\n{"object_id": "big", "payload": {"text": "')

@@ -1,4 +1,4 @@
-"""Compressed files: the rows of what is inside, from any row on; damage and bombs are errors with file and row."""
+"""Compressed files give the rows of their content, from any row on; damage is an error with file and row."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def _compressed(data: bytes, kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["articles.jsonl", "mixed_errors.jsonl"])
-def test_the_rows_are_those_of_the_plain_file(tmp_path: Path, name: str, kind: str) -> None:
-    """Compression changes neither items nor rejects nor positions, and reading goes on at any of them."""
+def test_a_compressed_file_has_the_rows_of_the_plain_one(tmp_path: Path, name: str, kind: str) -> None:
+    """Compression changes neither items nor rejects nor positions, and reading continues at any of them."""
     plain = tmp_path / name
     plain.write_bytes((SAMPLES / name).read_bytes())
     path = tmp_path / f"{name}{kind}"
@@ -49,8 +49,8 @@ def test_the_rows_are_those_of_the_plain_file(tmp_path: Path, name: str, kind: s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_one_after_the_other(tmp_path: Path, kind: str) -> None:
-    """Files that were compressed one by one and joined are one file."""
+def test_joined_compressed_files_are_one_file(tmp_path: Path, kind: str) -> None:
+    """Files that were compressed separately and concatenated are read as one file."""
     path = tmp_path / f"a.jsonl{kind}"
     path.write_bytes(_compressed(GOOD + b"\n", kind) * 3)
     assert [item(row).row for row in rows_of(path)] == [1, 2, 3]
@@ -75,8 +75,8 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_never_silent(tmp_path: Path, kind: str, damage: str) -> None:
-    """A file that is cut off or damaged gives its good rows, then an error with file and row."""
+def test_damage_is_an_error_after_the_good_rows(tmp_path: Path, kind: str, damage: str) -> None:
+    """A truncated or damaged file gives its good rows, then an error with file and row."""
     good = (SAMPLES / "articles.jsonl").read_bytes() * 20
     path = tmp_path / f"a.jsonl{kind}"
     path.write_bytes(DAMAGE[damage](_compressed(good, kind)))
@@ -98,8 +98,8 @@ def test_damage_is_never_silent(tmp_path: Path, kind: str, damage: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("zeros", [1, 2, 3, 512, 300_000])
 @pytest.mark.parametrize("members", [1, 2])
-def test_zeros_after_the_data(tmp_path: Path, kind: str, zeros: int, members: int) -> None:
-    """A file that is filled up with zeros, as tapes and block stores do, ends where its data does."""
+def test_zeros_after_the_data_are_padding(tmp_path: Path, kind: str, zeros: int, members: int) -> None:
+    """A file that a tape or a block store padded with zeros ends where its data ends."""
     plain = (SAMPLES / "articles.jsonl").read_bytes() * 20
     path = tmp_path / f"a.jsonl{kind}"
     path.write_bytes(_compressed(plain, kind) * members + bytes(zeros))
@@ -113,8 +113,8 @@ SKIPPABLE = b"\x50\x2a\x4d\x18\x05\0\0\0extra"
 
 
 @pytest.mark.parametrize("zeros", [0, 512])
-def test_frames_of_zstd_without_data(tmp_path: Path, zeros: int) -> None:
-    """Frames that are to be skipped may stand before, between and after the others."""
+def test_zstd_frames_without_data_are_skipped(tmp_path: Path, zeros: int) -> None:
+    """Skippable frames may be before, between and after the others."""
     path = tmp_path / "a.jsonl.zst"
     frame = _compressed(GOOD + b"\n", ".zst")
     path.write_bytes(SKIPPABLE + frame + SKIPPABLE + frame + SKIPPABLE + bytes(zeros))
@@ -122,7 +122,7 @@ def test_frames_of_zstd_without_data(tmp_path: Path, zeros: int) -> None:
 
 
 def _frame(*, window_log: int = 17, dictionary: int = 0) -> bytes:
-    """Returns a frame of one raw block, with the window and the dictionary that its header asks for."""
+    """Return a frame of one raw block whose header asks for a window and a dictionary."""
     line = GOOD + b"\n"
     descriptor = bytes([3 if dictionary else 0])
     header = descriptor + bytes([window_log - 10 << 3]) + (dictionary.to_bytes(4, "little") if dictionary else b"")
@@ -144,8 +144,10 @@ def _frame(*, window_log: int = 17, dictionary: int = 0) -> bytes:
     ],
 )
 @pytest.mark.parametrize("before", [b"", SKIPPABLE])
-def test_what_a_frame_of_zstd_needs(tmp_path: Path, frame: dict[str, int], said: str, before: bytes) -> None:
-    """A sound file that needs more than can be offered is not called damaged: what it needs and what loads it are named."""
+def test_a_zstd_frame_that_needs_too_much_is_named(
+    tmp_path: Path, frame: dict[str, int], said: str, before: bytes
+) -> None:
+    """A sound file that needs a larger window or a dictionary is not called damaged: the message says how to load it."""
     path = tmp_path / "a b.csv.zst"
     path.write_bytes(before + _frame(**frame))
     with pytest.raises(SourceUnreadable) as caught:
@@ -155,15 +157,15 @@ def test_what_a_frame_of_zstd_needs(tmp_path: Path, frame: dict[str, int], said:
     assert "mend" not in message
 
 
-def test_the_largest_window_that_can_be_read(tmp_path: Path) -> None:
-    """A window of 128 MiB, of `zstd --long=27`, is read."""
+def test_the_largest_window_is_read(tmp_path: Path) -> None:
+    """A window of 128 MiB, as by `zstd --long=27`, is read."""
     path = tmp_path / "a.jsonl.zst"
     path.write_bytes(_frame(window_log=27) + _frame())
     assert len(rows_of(path)) == 2
 
 
-def test_what_is_inside_is_looked_at_too(tmp_path: Path) -> None:
-    """A compressed file of something else, and a plain one with the name of a compressed one, are named."""
+def test_a_file_of_another_kind_is_named_inside_and_outside(tmp_path: Path) -> None:
+    """A compressed file of another kind, and a plain file with the name of a compressed one, are named."""
     inside = tmp_path / "a.jsonl.gz"
     inside.write_bytes(gzip.compress(b"PAR1 and more"))
     plain = tmp_path / "b.jsonl.gz"
@@ -194,8 +196,8 @@ print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "begin"), [("a.jsonl", b'{"id": "'), ("a.csv", b'id,text\n1,"')])
-def test_a_bomb(tmp_path: Path, kind: str, name: str, begin: bytes) -> None:
-    """A few kilobytes that inflate to 300 MB are one reject and a bounded amount of memory."""
+def test_a_decompression_bomb_costs_bounded_memory(tmp_path: Path, kind: str, name: str, begin: bytes) -> None:
+    """A few kilobytes that decompress to 300 MB are one reject and cost a bounded amount of memory."""
     path = tmp_path / f"{name}{kind}"
     with pa.output_stream(path, compression=KINDS[kind]) as file:
         file.write(begin)

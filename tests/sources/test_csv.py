@@ -1,4 +1,4 @@
-"""CSV and TSV, compressed or not: the rows that any other reader finds, with exact numbers, from any row on."""
+"""CSV and TSV, compressed or not, have the rows that any other reader finds, with exact numbers, from any row on."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def _written(path: Path, text: str, compression: str | None = None) -> Path:
     table=st.lists(st.tuples(cells, cells), max_size=6),
     style=st.tuples(ends, quotings, st.sampled_from(["", "\ufeff"])),
 )
-def test_the_rows_are_those_of_another_reader(
+def test_rows_equal_those_of_the_standard_library(
     tmp_path: Path, name: str, table: list[tuple[str, str]], style: tuple[str, Any, str]
 ) -> None:
-    """What a writer wrote is read as the standard library's own reader does, and so is the rest from any row on."""
+    """A file is read as by the standard library's reader, and so is the rest of it from any row on."""
     delimiter, compression = FORMATS[name]
     end, quoting, mark = style
     text = io.StringIO(newline="")
@@ -68,8 +68,8 @@ def _shown(path: Path, id_field: str = "id") -> list[str]:
     return [row.object_id if isinstance(row, Item) else row.detail for row in rows_of(path, id_field=id_field)]
 
 
-def test_broken_rows_cost_only_themselves(tmp_path: Path) -> None:
-    """Quotes left open or alone, missing fields and bytes of another encoding are rejects; what is beside them loads."""
+def test_a_broken_row_costs_only_itself(tmp_path: Path) -> None:
+    """Open or stray quotes, missing fields and bytes of another encoding are rejects; their neighbours load."""
     path = tmp_path / "a.csv"
     path.write_bytes(
         b'id,text\n1,"two\nlines"\n2,"open\n3,x\n4,"a "b" c"\n\n5\n6,x,y\n7,caf\xe9\n8,"""quoted"""\n9,a "b" c\n10,"cut'
@@ -88,8 +88,8 @@ def test_broken_rows_cost_only_themselves(tmp_path: Path) -> None:
         assert [row for row, _ in read(path, start=position, id_field="id")] == rows[number + 1 :]
 
 
-def test_a_quote_left_open_at_the_start_of_much(tmp_path: Path) -> None:
-    """Where nothing closes a quote, the rows behind it are read all the same, beyond the limit of a row too."""
+def test_rows_after_an_open_quote_are_read(tmp_path: Path) -> None:
+    """If nothing closes a quote, the rows after it are read anyway, also beyond the limit of a row."""
     path = tmp_path / "a.csv"
     lines = [f"{number},{'x' * 1_000}" for number in range(2 * MAX_ROW // 1_000)]
     path.write_text("\n".join(["id,text", '-1,"open', *lines]))
@@ -98,8 +98,8 @@ def test_a_quote_left_open_at_the_start_of_much(tmp_path: Path) -> None:
     assert [item(row).object_id for row in rows[1:]] == [line.partition(",")[0] for line in lines]
 
 
-def test_a_monstrous_field_costs_no_memory(tmp_path: Path) -> None:
-    """A field beyond the limit of a row is one reject, in one line or in many, and never held as a whole."""
+def test_a_huge_field_costs_no_memory(tmp_path: Path) -> None:
+    """A field beyond the limit of a row, in one line or in many, is one reject and is never held in memory."""
     for name, filling in {"line": b"x" * 1_000, "lines": b"x" * 999 + b"\n", "commas": b"," * 1_000}.items():
         path = tmp_path / f"{name}.csv"
         with path.open("wb") as file:
@@ -118,8 +118,8 @@ def test_a_monstrous_field_costs_no_memory(tmp_path: Path) -> None:
             assert peak < 60 << 20
 
 
-def test_lines_that_leave_a_quote_open_take_no_endless_time(tmp_path: Path) -> None:
-    """A file in which every line opens the quote of the next is read in a time that its size bounds."""
+def test_open_quotes_cost_bounded_time(tmp_path: Path) -> None:
+    """A file in which every line leaves a quote open is read in time proportional to its size."""
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,text\n" + (b"y" * 1_000 + b'","\n') * (20 << 10))
     assert all(isinstance(row, Reject) for row in rows_of(path, id_field="id"))
@@ -145,8 +145,8 @@ def test_lines_that_leave_a_quote_open_take_no_endless_time(tmp_path: Path) -> N
         ('id,payload,item_info\n1,"{""n"": 1}",\n', {"payload": '{"n": 1}', "item_info": ""}),
     ],
 )
-def test_headers(tmp_path: Path, text: str, payload: dict[str, Any]) -> None:
-    """Columns without a name get one, other delimiters are seen in the header, and no name is special."""
+def test_headers_and_delimiters(tmp_path: Path, text: str, payload: dict[str, Any]) -> None:
+    """Columns without a name get one, the header shows its delimiter, and no name is special."""
     assert item(rows_of(_written(tmp_path / "a.csv", text), id_field="id")[0])[:3] == ("1", payload, None)
 
 
@@ -165,8 +165,8 @@ def test_headers(tmp_path: Path, text: str, payload: dict[str, Any]) -> None:
         (b"PK\x03\x04", "spreadsheet"),
     ],
 )
-def test_a_file_that_is_no_table(tmp_path: Path, content: bytes, reason: str) -> None:
-    """A header that cannot be used, or a file that is something else, is named with what mends it."""
+def test_an_unusable_header_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
+    """A header that cannot be used, or a file of another kind, is named with a remedy."""
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(SourceUnreadable, match=f"a.csv.*{reason}"):
@@ -183,8 +183,8 @@ def test_a_table_without_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=,", "sep=\t"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_a_line_for_excel(tmp_path: Path, line: str, ending: str) -> None:
-    """A first line that tells Excel the delimiter is named, with the command that leaves it out, before there is a task."""
+def test_a_separator_line_for_excel_is_refused(tmp_path: Path, line: str, ending: str) -> None:
+    """A first line that tells Excel the delimiter is refused before there is a task, with the command that omits it."""
     path = tmp_path / f"a.csv{ending}"
     content = f"{line}\nid;text\n1;hola\n".encode()
     path.write_bytes(gzip.compress(content) if ending else content)
@@ -195,7 +195,7 @@ def test_a_line_for_excel(tmp_path: Path, line: str, ending: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_tsv_stays_tsv(tmp_path: Path) -> None:
-    """In a file that is called TSV no other delimiter is looked for."""
+def test_tsv_has_no_other_delimiter(tmp_path: Path) -> None:
+    """In a file named as TSV no other delimiter is looked for."""
     path = _written(tmp_path / "a.tsv", "id,text\n1,x\n")
     assert item(rows_of(path, id_field="id,text")[0])[:2] == ("1,x", {})

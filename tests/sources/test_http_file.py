@@ -1,4 +1,4 @@
-"""Answers of web servers that are not what was asked for: every row comes once, or reading fails."""
+"""Web servers that respond with something else than requested: every row is read once, or reading fails."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _first_byte(**headers: str | int) -> bytes:
 
 
 def _breaks_off(later: Callable[[int], bytes], **headers: str | int) -> Respond:
-    """Answers the request for the whole file with its first half alone, and a later one with what `later` returns."""
+    """Respond to the request for the whole file with its first half, and to later ones with the response of `later`."""
 
     def respond(wanted: str | None) -> Iterable[bytes]:
         if wanted == "bytes=0-0":
@@ -100,8 +100,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("later", "message"), WRONG.values(), ids=WRONG)
-def test_only_the_range_that_was_asked_for_counts(later: Callable[[int], bytes], message: str) -> None:
-    """After a break, and at a restart, any other answer is an error, and no row is lost or comes twice."""
+def test_only_the_requested_range_is_accepted(later: Callable[[int], bytes], message: str) -> None:
+    """After a break and at a restart, any other response is an error, and no row is lost or read twice."""
     with raw_server(_breaks_off(later)) as address:
         source = _source(address)
         with pytest.raises(SourceUnreadable, match=message):
@@ -113,7 +113,7 @@ def test_only_the_range_that_was_asked_for_counts(later: Callable[[int], bytes],
 @pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
 @pytest.mark.parametrize("value", ["Fri, 27 Nov 2026 10:00:01 GMT", None])
 def test_another_version_of_the_file_is_an_error(header: str, value: str | None) -> None:
-    """The etag or the time of change of a later answer differs, or is missing, though range and length are right."""
+    """A later response with another etag or mtime, or without one, is refused although range and length are right."""
     other = {} if value is None else {header: value}
     respond = _breaks_off(lambda at: _rest(at, **other), **{header: "Fri, 27 Nov 2026 10:00:00 GMT"})
     with raw_server(respond) as address, pytest.raises(SourceUnreadable, match="changed while it was being read"):
@@ -141,8 +141,8 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("later", RIGHT.values(), ids=RIGHT)
-def test_a_break_loses_no_row_whatever_form_the_rest_has(later: Callable[[int], bytes]) -> None:
-    """A shorter range, the whole file, and bodies without a length are read on at the right byte."""
+def test_a_break_loses_no_row(later: Callable[[int], bytes]) -> None:
+    """A shorter range, the whole file and bodies without a length continue at the right byte."""
     with raw_server(_breaks_off(later)) as address:
         assert _ids(_source(address)) == IDS
 
@@ -160,14 +160,14 @@ LIES = {
 
 
 @pytest.mark.parametrize("pieces", LIES.values(), ids=LIES)
-def test_a_server_that_lies_about_its_length_is_an_error(pieces: list[bytes]) -> None:
-    """It knows no ranges and always gives the same answer: reading never ends as if all rows had come."""
+def test_a_wrong_length_is_an_error(pieces: list[bytes]) -> None:
+    """A server without ranges that always sends too little never makes reading end as if all rows had arrived."""
     with raw_server(lambda _: pieces) as address, pytest.raises(SourceUnreadable):
         _ids(_source(address, retry_for=0.5))
 
 
-def test_compressed_bytes_that_nobody_asked_for_are_named() -> None:
-    """A server that compresses the file on its way is an error; a file that is stored compressed is read."""
+def test_compression_in_transit_is_an_error() -> None:
+    """A server that compresses the file in transit is an error; a file that is stored compressed is read."""
     packed = gzip.compress(FILE)
     with raw_server(lambda _: [answer(200, packed, Content_Length=len(packed), Content_Encoding="gzip")]) as address:
         with pytest.raises(SourceUnreadable, match="compressed with gzip"):
@@ -179,7 +179,7 @@ def test_compressed_bytes_that_nobody_asked_for_are_named() -> None:
 
 
 def test_an_empty_file_has_no_first_byte() -> None:
-    """Some servers answer 416 to the request for it, which tells that the file is empty."""
+    """Some servers answer 416 to a request for the first byte, which means that the file is empty."""
     with raw_server(lambda _: [answer(416, Content_Range="bytes */0", Content_Length=0)]) as address:
         assert _source(address).fingerprint.size == 0
         assert _ids(_source(address)) == []
@@ -206,7 +206,7 @@ DRIPS = {
 
 @pytest.mark.parametrize("respond", DRIPS.values(), ids=DRIPS)
 def test_a_server_that_sends_single_bytes_does_not_hold_a_load(respond: Respond) -> None:
-    """Headers and bodies that drip end after --retry-for, and say why."""
+    """Headers and bodies that arrive byte by byte fail after --retry-for, with the reason."""
     with (
         raw_server(respond) as address,
         pytest.raises(SourceUnreadable, match=r"bytes a second|does not answer within"),
@@ -215,7 +215,7 @@ def test_a_server_that_sends_single_bytes_does_not_hold_a_load(respond: Respond)
 
 
 def test_breaks_after_single_bytes_do_not_hold_a_load() -> None:
-    """A server that gives a byte to each request, and lets each wait, is as slow as one that drips."""
+    """A server that sends one byte for each request is as slow as one that sends single bytes."""
 
     def respond(wanted: str | None) -> Iterator[bytes]:
         if wanted == "bytes=0-0":
@@ -229,8 +229,8 @@ def test_breaks_after_single_bytes_do_not_hold_a_load() -> None:
         _ids(_source(address, retry_for=1.0))
 
 
-def test_a_slow_download_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes several times as long as --retry-for, and is never asked for again."""
+def test_a_slow_download_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download may take several times as long as --retry-for, and is requested only once."""
     asked: list[str | None] = []
 
     def respond(wanted: str | None) -> Iterator[bytes]:
@@ -253,7 +253,7 @@ def test_a_slow_download_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
-    """Returns what makes a server one of https, with a certificate that this process trusts."""
+    """Return the TLS context of a server whose certificate this process trusts."""
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
     path.write_bytes(_certificate())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -284,7 +284,7 @@ def _to(location: str, status: int = 302) -> Respond:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_never_leaves_https(tls: ssl.SSLContext, status: int) -> None:
-    """Neither to http, where the file would be read all the same, nor to another scheme; queries are not shown."""
+    """A redirect from https leads neither to http nor to another scheme; its message shows no query."""
     targets = {
         "ftp://localhost/b.jsonl": "ftp://localhost/b.jsonl",
         "file:///b.jsonl": "file:///b.jsonl",
@@ -300,7 +300,7 @@ def test_a_redirect_never_leaves_https(tls: ssl.SSLContext, status: int) -> None
 
 
 def test_redirects_to_the_same_or_a_safer_scheme_are_followed(tls: ssl.SSLContext) -> None:
-    """Also relative ones, and from http to https."""
+    """Redirects may be relative, and may lead from http to https."""
     with raw_server(_breaks_off(_rest), tls=tls) as safe, raw_server(_to(f"{safe}/b.jsonl")) as address:
         assert _ids(_source(address)) == IDS
         with raw_server(_to(f"{safe}/b.jsonl"), tls=tls) as another:
@@ -308,8 +308,8 @@ def test_redirects_to_the_same_or_a_safer_scheme_are_followed(tls: ssl.SSLContex
 
 
 @pytest.mark.parametrize("location", ["/a.jsonl?sig=S", "?sig=S", "b.jsonl"])
-def test_redirects_without_an_end_are_an_error(location: str) -> None:
-    """A loop is left after a few rounds, and its addresses are named without their queries."""
+def test_a_redirect_loop_is_an_error(location: str) -> None:
+    """A loop ends after a few redirects, and its addresses are named without their queries."""
     with raw_server(_to(location)) as address, pytest.raises(SourceUnreadable, match="redirects more than") as caught:
         _source(address)
     assert address in str(caught.value)

@@ -71,7 +71,7 @@ FOREIGN: dict[str, tuple[Values, Values]] = {
 @pytest.mark.parametrize("write", FORMATS)
 @pytest.mark.parametrize(("row", "mapping"), FOREIGN.values(), ids=FOREIGN)
 def test_a_foreign_row_keeps_all_its_columns(tmp_path: Path, write: Write, row: Values, mapping: Values) -> None:
-    """Whatever its columns are called, the text is that of the text field, and every other one is metadata."""
+    """The text comes from the text field and every other column is metadata, even one called `payload`."""
     document = make_document(item(_rows(write(tmp_path, row), **mapping)[0]), Recipe(identity="m"))
     assert document.text == "t"
     kept = {name.partition(".")[0] for name in document.metadata} - {"upsert_hash"}
@@ -81,8 +81,8 @@ def test_a_foreign_row_keeps_all_its_columns(tmp_path: Path, write: Write, row: 
         assert stored == "inner"
 
 
-def test_ids_by_what_a_row_holds_tell_all_columns_apart(tmp_path: Path) -> None:
-    """Rows that differ outside of a column called `payload` get other ids."""
+def test_an_id_of_a_hash_covers_all_columns(tmp_path: Path) -> None:
+    """Rows that differ only outside a column called `payload` get different ids."""
     rows = [{"text": text, "payload": {"same": 1}} for text in ("one", "two")]
     path = write_lines(tmp_path / "a.jsonl", *(json.dumps(row).encode() for row in rows))
     assert len({item(row).object_id for row in _rows(path, id_from="hash")}) == 2
@@ -91,18 +91,18 @@ def test_ids_by_what_a_row_holds_tell_all_columns_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("write", FORMATS)
 @pytest.mark.parametrize("mapping", [{}, {"id_field": "id"}, {"id_field": "object_id"}, {"id_from": "row"}])
 @pytest.mark.parametrize("info", [None, {"k": "v"}])
-def test_a_row_in_item_form_minds_no_mapping(
+def test_a_row_in_item_form_ignores_the_mapping(
     tmp_path: Path, write: Write, mapping: Values, info: Values | None
 ) -> None:
-    """An object_id and objects make an item in every format, and its other fields are named as ignored."""
+    """In every format an object_id and objects make an item, and its other fields are named as ignored."""
     row = {"object_id": "a", "payload": {"text": "x"}, "id": "1", "title": "T"} | ({"item_info": info} if info else {})
     found = item(_rows(write(tmp_path, row), **mapping)[0])
     assert found[:3] == ("a", {"text": "x"}, info)
     assert found.ignored == ("id", "title")
 
 
-def test_a_table_of_items_whose_json_is_broken(tmp_path: Path) -> None:
-    """Where a table has the columns of an item alone, broken JSON is named; where it has others, it is a text."""
+def test_broken_json_in_a_table_of_items(tmp_path: Path) -> None:
+    """Broken JSON is a reject if a table has only the columns of an item; otherwise it is text."""
     broken = _csv(tmp_path, {"object_id": "a", "payload": '{"text": '})
     assert reject(_rows(broken)[0]).detail.startswith("payload: not JSON")
     foreign = _csv(tmp_path, {"object_id": "a", "payload": "{name}, hello", "text": "t"})
@@ -123,7 +123,7 @@ NO_ITEMS: dict[str, tuple[Values, Values]] = {
 @pytest.mark.parametrize("write", [_jsonl, _parquet, _parquet_of_texts])
 @pytest.mark.parametrize(("row", "mapping"), NO_ITEMS.values(), ids=NO_ITEMS)
 def test_a_reject_keeps_the_whole_row(tmp_path: Path, write: Write, row: Values, mapping: Values) -> None:
-    """The reject of a row that is no item has it as `line`, with all its columns."""
+    """The reject of a row that is not an item keeps the row as `line`, with all its columns."""
     record = reject(_rows(write(tmp_path, row), **mapping)[0]).as_json()
     line = json.loads(record["line"])
     assert {
@@ -143,15 +143,15 @@ def test_a_reject_keeps_the_whole_row(tmp_path: Path, write: Write, row: Values,
     ],
 )
 def test_a_reject_keeps_a_row_of_csv(tmp_path: Path, text: str, line: str) -> None:
-    """A row of a table is kept as JSON under the names of its columns, or as it stands where it has others."""
+    """A row of a table is kept as JSON by its columns, or as its own text if its number of fields is wrong."""
     path = tmp_path / "a.csv"
     path.write_text(text)
     assert reject(_rows(path, id_field="id")[0]).line == line
 
 
 @pytest.mark.parametrize("content", [b'"str"', b"[1, 2]", b"7", b"null", b'{"object_id": "a"', b'{"a": 1e400}'])
-def test_a_reject_keeps_what_is_no_object(tmp_path: Path, content: bytes) -> None:
-    """A line that is no object at all is kept as it stands."""
+def test_a_reject_keeps_a_line_that_is_not_an_object(tmp_path: Path, content: bytes) -> None:
+    """A line that is not an object is kept unchanged."""
     assert reject(_rows(write_lines(tmp_path / "a.jsonl", content))[0]).line == content.decode()
 
 
@@ -160,8 +160,8 @@ def _again(folder: Path, record: Values, **mapping: Any) -> Item | Reject:
 
 
 @pytest.mark.parametrize("write", FORMATS)
-def test_the_row_that_a_reject_kept_is_read(tmp_path: Path, write: Write) -> None:
-    """A reject is read as the row that it kept, with the mapping that the row needs, and as corrected there."""
+def test_the_row_kept_by_a_reject_is_read(tmp_path: Path, write: Write) -> None:
+    """A reject is read as the row that it keeps, by the mapping that the row needs, with corrections made there."""
     row = {"id": "a6", "payload": {"text": "six"}, "extra": "x"}
     if write is _csv:
         record = reject(_rows(write(tmp_path, row))[0]).as_json()
@@ -175,8 +175,8 @@ def test_the_row_that_a_reject_kept_is_read(tmp_path: Path, write: Write) -> Non
     assert item(_again(tmp_path, record | {"line": corrected})).object_id == "a6"
 
 
-def test_a_reject_that_was_corrected_in_its_fields(tmp_path: Path) -> None:
-    """Fields that make an item now are what counts, whatever the kept row is; what was added to them is no field."""
+def test_corrected_fields_of_a_reject_win(tmp_path: Path) -> None:
+    """Corrected fields that make an item win over the kept row; the reject's other fields are not fields of the item."""
     record = reject(_rows(write_lines(tmp_path / "a.jsonl", b'{"id": 1, "title": "x"}'))[0]).as_json()
     for mapping in ({}, {"id_field": "id"}, {"id_from": "row"}):
         found = item(_again(tmp_path, record | {"object_id": "a", "payload": {"text": "y"}}, **mapping))
@@ -184,7 +184,7 @@ def test_a_reject_that_was_corrected_in_its_fields(tmp_path: Path) -> None:
 
 
 def test_a_kept_row_of_a_table_needs_no_mapping(tmp_path: Path) -> None:
-    """A row that came from a table is read like one: its columns are the payload, or hold JSON."""
+    """A kept row of a table is read like one: its columns are the payload, or hold JSON."""
     flat = reject(_rows(_csv(tmp_path, {"object_id": "", "text": "t"}))[0]).as_json()
     corrected = flat | {"line": flat["line"].replace('""', '"a"')}
     assert item(_again(tmp_path, corrected))[:2] == ("a", {"text": "t"})
@@ -193,8 +193,8 @@ def test_a_kept_row_of_a_table_needs_no_mapping(tmp_path: Path) -> None:
     assert item(_again(tmp_path, corrected, id_field="id"))[:2] == ("a", {"text": "t"})
 
 
-def test_a_row_that_was_too_long_to_keep(tmp_path: Path) -> None:
-    """Of a long row the beginning is kept, which is no JSON: its reject says where the whole row stands."""
+def test_a_row_that_is_too_long_to_keep(tmp_path: Path) -> None:
+    """Only the beginning of a long row is kept, which is not JSON: its reject says where the whole row is."""
     path = _jsonl(tmp_path, {"id": "a", "text": "x" * 20_000})
     record = reject(_rows(path)[0]).as_json()
     assert len(record["line"]) == 10_000
@@ -203,7 +203,7 @@ def test_a_row_that_was_too_long_to_keep(tmp_path: Path) -> None:
 
 
 def test_rejects_of_a_load_are_loaded(tiny: Terminal) -> None:
-    """`info --failed` gives a file that `run` loads once its mapping is right, and that loses no field."""
+    """`info --failed` prints a file that `run` loads once the mapping is right, without losing a field."""
     (tiny.folder / "m.jsonl").write_text(
         '{"id":"a6","payload":{"text":"six"},"extra":1}\n"str"\n{"object_id":"g","payload":{"text":"good"}}\n'
     )
@@ -235,8 +235,8 @@ def test_a_load_warns_once_of_fields_that_are_not_stored(tiny: Terminal, write: 
     assert tiny.type(f"upsert-cli run {path} {options} -q").stderr == ""
 
 
-def test_many_rows_with_fields_that_are_not_stored(tiny: Terminal) -> None:
-    """Rows of several batches are counted together, and of many names the first are shown."""
+def test_fields_that_are_not_stored_are_counted_over_batches(tiny: Terminal) -> None:
+    """Rows of several batches are counted together, and only the first of many names are shown."""
     rows = [
         {"object_id": f"o{number}", "payload": {"text": "x"}} | ({f"f{number:03}": 1} if number % 2 else {})
         for number in range(200)
@@ -248,14 +248,14 @@ def test_many_rows_with_fields_that_are_not_stored(tiny: Terminal) -> None:
 
 
 def test_a_foreign_row_has_no_fields_that_are_not_stored(tmp_path: Path) -> None:
-    """What a mapping reads is stored as a whole, so there is nothing to warn of."""
+    """A mapped row is stored completely, so there is nothing to warn about."""
     assert item(_rows(_jsonl(tmp_path, {"id": "1", "text": "t", "more": 1}), id_field="id")[0]).ignored == ()
     with pytest.raises(ItemError):
         make_document(item(_rows(_jsonl(tmp_path, {"id": "1"}), id_field="id")[0]), Recipe(identity="m"))
 
 
-def test_a_column_that_cannot_be_read_and_is_not_stored(tmp_path: Path) -> None:
-    """An item of Parquet is loaded, whatever is wrong with a column beside it; a foreign row is not."""
+def test_an_unreadable_column_that_is_not_stored(tmp_path: Path) -> None:
+    """An item of Parquet is loaded although another column is unreadable; a foreign row is rejected."""
     bad = pa.array([10**7], pa.date32())
     table = pa.table({"object_id": ["a"], "payload": [{"text": "x"}], "at": bad})
     pq.write_table(table, tmp_path / "a.parquet")

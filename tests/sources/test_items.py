@@ -1,4 +1,4 @@
-"""Files of every kind, also hostile ones: every good row becomes an item, every other a reject with file and row."""
+"""In files of every kind, also hostile ones, each good row becomes an item, each other one a reject with its row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from upsert_cli.sources.unreadable import HEAD, kind_of_file
 
 
 def test_an_item_of_jsonl(tmp_path: Path) -> None:
-    """An item comes with all it holds, its file and its line; other fields are left out, and named."""
+    """An item has its fields, file and line; other fields of the line are omitted and named."""
     path = write_lines(
         tmp_path / "a.jsonl", b'{"object_id": "x", "payload": {"n": 1}, "item_info": {"k": null}, "more": 1}'
     )
@@ -29,7 +29,7 @@ def test_an_item_of_jsonl(tmp_path: Path) -> None:
 
 
 def test_payload_and_info_may_be_missing(tmp_path: Path) -> None:
-    """Only the id is needed, and null is as good as nothing."""
+    """Only the id is required, and null means the same as a missing field."""
     path = write_lines(
         tmp_path / "a.jsonl", b'{"object_id": "x"}', b'{"object_id": "y", "payload": null, "item_info": null}'
     )
@@ -48,8 +48,8 @@ def test_payload_and_info_may_be_missing(tmp_path: Path) -> None:
         (b"\n" + GOOD + b"\n\n  \n" + GOOD + b"\n\n", [2, 5]),
     ],
 )
-def test_lines_are_numbered_as_an_editor_does(tmp_path: Path, content: bytes, rows: list[int]) -> None:
-    """Blank lines, CRLF, a byte-order mark and a missing last line break change nothing but the numbers."""
+def test_lines_are_numbered_as_in_an_editor(tmp_path: Path, content: bytes, rows: list[int]) -> None:
+    """Blank lines, CRLF, a byte-order mark and a missing last line break affect only the numbers."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(content)
     assert [item(row).row for row in rows_of(path)] == rows
@@ -58,7 +58,7 @@ def test_lines_are_numbered_as_an_editor_does(tmp_path: Path, content: bytes, ro
 
 @pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**50, 0, -1])
 def test_integers_of_any_size(tmp_path: Path, number: int) -> None:
-    """An integer stays the integer that it is, wherever it stands."""
+    """An integer of any size is read exactly, at any depth."""
     payload = {"n": number, "l": [1.5, [number]], "d": {"e": number}, "text": "12345678901234567890"}
     path = write_lines(tmp_path / "a.jsonl", json.dumps({"object_id": "x", "payload": payload}).encode())
     assert exactly(item(rows_of(path)[0]).payload) == exactly(payload)
@@ -73,8 +73,8 @@ def test_floats_stay_floats(tmp_path: Path, text: str) -> None:
     assert exactly(payload["n"]) == exactly(float(text))
 
 
-def test_of_a_repeated_key_the_last_counts(tmp_path: Path) -> None:
-    """A key that is repeated has its last value, whichever parser reads the line."""
+def test_the_last_of_a_repeated_key_wins(tmp_path: Path) -> None:
+    """A repeated key has its last value with both parsers."""
     path = write_lines(
         tmp_path / "a.jsonl",
         b'{"object_id": "x", "payload": {"n": 1, "n": 2}}',
@@ -154,8 +154,8 @@ def test_a_bad_line_costs_only_itself(tmp_path: Path, line: bytes, detail: str) 
     assert read(path, start=rows[1][1]) == rows[2:]
 
 
-def test_a_reject_can_be_mended(tmp_path: Path) -> None:
-    """What is known of a bad row is in its reject, and the row itself, in the shape of the contract."""
+def test_a_reject_can_be_corrected(tmp_path: Path) -> None:
+    """A reject has the known fields of a bad row and the row itself, in the shape of the contract."""
     lines = (
         b'{"object_id": 7, "payload": {"text": "x"}, "item_info": {"k": 99999999999999999999}}',
         b'{"id": 7,  "text": "x"}',
@@ -185,16 +185,16 @@ def test_a_reject_can_be_mended(tmp_path: Path) -> None:
     ]
 
 
-def test_a_reject_of_what_nobody_can_write_as_json(tmp_path: Path) -> None:
-    """A row that is nested deeper than JSON writers go can still be reported."""
+def test_a_reject_of_a_row_nested_too_deep(tmp_path: Path) -> None:
+    """A row that is nested too deep for JSON writers can still be reported."""
     nested = b'{"object_id": 7, "item_info": {"k": 1}, "payload": ' + b'{"a":' * 900 + b"1" + b"}" * 901
     [bad] = rows_of(write_lines(tmp_path / "a.jsonl", nested))
     written = json.dumps(reject(bad).as_json())
     assert json.loads(written)["item_info"] == {"k": 1}
 
 
-def test_a_last_line_that_was_cut(tmp_path: Path) -> None:
-    """A last line that is broken and has no line break may be all that is left of more, and the reject asks so."""
+def test_a_truncated_last_line(tmp_path: Path) -> None:
+    """A broken last line without a line break may be truncated, and its reject asks whether the file is complete."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD + b"\n" + GOOD[:-5])
     assert "is the file complete?" in reject(rows_of(path)[1]).detail
@@ -203,7 +203,7 @@ def test_a_last_line_that_was_cut(tmp_path: Path) -> None:
 
 
 def test_a_json_array_and_pretty_printed_json(tmp_path: Path) -> None:
-    """A file that is JSON, but not JSONL, has only rejects, and the first of them says what to do."""
+    """A JSON file that is not JSONL has only rejects, and the first one says what to do."""
     objects = [{"object_id": "a", "payload": {"text": "x"}}] * 2
     for name, text in {"array": json.dumps(objects), "pretty": json.dumps(objects, indent=2)}.items():
         path = tmp_path / f"{name}.jsonl"
@@ -212,8 +212,8 @@ def test_a_json_array_and_pretty_printed_json(tmp_path: Path) -> None:
         assert "jq -c" in rows[0].detail
 
 
-def test_a_line_that_is_no_item_is_kept(tmp_path: Path) -> None:
-    """The reject of a line that is no item has the line itself, in valid Unicode and bounded."""
+def test_a_line_that_is_not_an_item_is_kept(tmp_path: Path) -> None:
+    """The reject of a line that is not an item keeps the line, in valid Unicode and of bounded length."""
     long = b'{"object_id": "' + b"x" * 20_000
     path = write_lines(tmp_path / "a.jsonl", b'{"object_id": "a", \r', b'{"caf\xe9": "\xc3\xa9"', long, b"[1]", GOOD)
     shown = [reject(row).as_json() for row in rows_of(path)[:4]]
@@ -227,7 +227,7 @@ def test_a_line_that_is_no_item_is_kept(tmp_path: Path) -> None:
 
 
 def test_an_endless_line_costs_no_memory(tmp_path: Path) -> None:
-    """A line beyond the limit is one reject, keeps the numbering, and is never held as a whole."""
+    """A line beyond the limit is one reject, keeps the numbering, and is never held in memory."""
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
         file.write(GOOD + b"\n")
@@ -248,7 +248,7 @@ def test_an_endless_line_costs_no_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("excess", "kind"), [(0, Item), (1, Reject)])
 @pytest.mark.parametrize("end", [b"", b"\n"])
 def test_the_limit_of_a_line(tmp_path: Path, excess: int, kind: type, end: bytes) -> None:
-    """A line is as long as the limit, or too long; the line break does not count."""
+    """The limit of a line does not include its line break."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD + b" " * (MAX_ROW + excess - len(GOOD)) + end)
     assert [type(row) for row in rows_of(path)] == [kind]
@@ -256,7 +256,7 @@ def test_the_limit_of_a_line(tmp_path: Path, excess: int, kind: type, end: bytes
 
 @fuzz(content=st.lists(st.binary() | st.sampled_from([GOOD, b"", b" ", b"\xef\xbb\xbf", b"{", b"[1]"])))
 def test_any_bytes_are_read(tmp_path: Path, content: list[bytes]) -> None:
-    """Whatever is in a file, each line that is not blank is an item or a reject, and the total was known before."""
+    """Each line of any bytes that is not blank is an item or a reject, and the total is known before."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join(content))
     assume(kind_of_file(path.read_bytes()[:HEAD]) is None)
@@ -273,7 +273,7 @@ lines = st.sampled_from([GOOD, b"", b"  ", b"{", GOOD + b"\r", GOOD + b" " * 300
 
 @fuzz(files=st.lists(st.lists(lines, max_size=6), min_size=1, max_size=3), end=st.sampled_from([b"", b"\n"]))
 def test_resuming_anywhere_gives_the_rest(tmp_path: Path, files: list[list[bytes]], end: bytes) -> None:
-    """From every position that came with a row, exactly the rows behind it are read, though nothing before is there."""
+    """From the position of each row exactly the rows after it are read, even if nothing before them is intact."""
     paths = [tmp_path / f"{number}.jsonl" for number in range(len(files))]
     contents = [b"\n".join(content) + end for content in files]
     for path, content in zip(paths, contents, strict=True):
@@ -289,7 +289,7 @@ def test_resuming_anywhere_gives_the_rest(tmp_path: Path, files: list[list[bytes
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    """A file that vanished after it was found ends the reading, and the rows before it were given."""
+    """A file that vanished after it was found ends the reading after the rows before it."""
     paths = [write_lines(tmp_path / name, GOOD) for name in ("a.jsonl", "b.jsonl")]
     sources = sources_of(*paths)
     paths[1].unlink()
@@ -319,7 +319,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_the_id_comes_from_another_field(
     tmp_path: Path, id_field: str, line: bytes, object_id: str, payload: dict[str, object]
 ) -> None:
-    """Without an `object_id`, the payload is all that the row has besides its id, whatever the names."""
+    """Without an `object_id`, the payload is the whole row except its id, whatever the names are."""
     path = write_lines(tmp_path / "a.jsonl", line[:-1] + b', "item_info": {"i": 1}}')
     assert rows_of(path, id_field=id_field) == [Item(object_id, payload, {"i": 1}, str(path), 1)]
 
@@ -336,6 +336,6 @@ def test_the_id_comes_from_another_field(
     ],
 )
 def test_an_id_field_without_an_id(tmp_path: Path, line: bytes, detail: str) -> None:
-    """A row whose id field holds no id is rejected by that field's name."""
+    """A row whose id field holds no id is rejected, naming that field."""
     [bad] = rows_of(write_lines(tmp_path / "a.jsonl", line), id_field="meta.id")
     assert re.match(detail, reject(bad).detail)

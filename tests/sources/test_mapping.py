@@ -76,14 +76,14 @@ def test_a_row_without_a_field_of_the_template(field: str) -> None:
 
 
 def test_a_text_that_is_blank_by_the_template() -> None:
-    """A template that leaves nothing but space makes no text."""
+    """A template that results in nothing but space makes no text."""
     assert _fault({"a": " ", "b": ""}, template=r"{a}\n{b}") == "the text by the template is empty"
     assert _fault({"b": ""}, template="{b}") == "the text by the template is empty"
 
 
 @pytest.mark.parametrize("template", ["", "no field", "{title", "title}", "{}", "{ }", "{a}{b", "{{a}}"])
-def test_a_template_that_means_nothing(template: str) -> None:
-    """A brace that is alone and a template without a field are faults of usage."""
+def test_an_invalid_template_is_a_usage_fault(template: str) -> None:
+    """A single brace and a template without a field are usage faults."""
     with pytest.raises(UsageFault, match="--template"):
         _document(PAYLOAD, template=template)
 
@@ -92,14 +92,14 @@ def test_a_template_that_means_nothing(template: str) -> None:
 
 
 def test_chosen_metadata() -> None:
-    """Only the chosen fields become metadata, under their paths; those that a row lacks are left out."""
+    """Only the chosen fields become metadata, under their paths; fields that a row lacks are omitted."""
     payload = {"text": "x", "a": 1, "b": {"c": {"d": 2, "e": None}, "f": 3}, "g.h": 4}
     assert _metadata(payload, metadata_fields=("a", "b.c", "g.h", "missing")) == {"a": 1, "b.c.d": 2, "g.h": 4}
     assert _metadata(payload, metadata_fields=("b", "b.f")) == {"b.c.d": 2, "b.f": 3}
 
 
 def test_lists_that_are_kept() -> None:
-    """Lists of one scalar kind stay lists where that is asked for; all others become JSON text."""
+    """With --keep-lists, lists of one scalar kind stay lists; all others become JSON text."""
     lists = {"s": ["a", "b"], "i": [1, 2], "f": [1.5], "b": [True]}
     others = {
         "mixed": [1, "a"],
@@ -138,7 +138,7 @@ def test_the_hash_changes_only_with_the_record() -> None:
 
 
 def test_an_item_that_brings_its_vector() -> None:
-    """A list in `payload.vector`, or the vector field, is the vector, is hashed, and is no metadata."""
+    """A list in `payload.vector`, or in the vector field, is the vector; it is hashed and is not metadata."""
     own = _document({"text": "x", "vector": [1, 0.5]}, dimension=2)
     assert own.vector is not None
     assert own.vector.tolist() == [1.0, 0.5]
@@ -156,7 +156,7 @@ def test_an_item_that_brings_its_vector() -> None:
 
 
 def test_items_without_a_vector_are_embedded() -> None:
-    """Null, a missing field and a text that happens to be called so leave the item to the model."""
+    """An item whose vector field is null, missing or text is embedded by the model."""
     assert _document({"text": "x", "vector": None}).vector is None
     assert _document({"text": "x"}, vector_field="v").vector is None
     plasmid = _document({"text": "x", "vector": "pUC19"})
@@ -181,8 +181,8 @@ def test_items_without_a_vector_are_embedded() -> None:
         ({"a": 1}, "is an object, not a vector"),
     ],
 )
-def test_a_vector_that_is_none(value: object, detail: str) -> None:
-    """What cannot be a vector of the collection is a reject, by the name of its field."""
+def test_an_invalid_vector_is_a_reject(value: object, detail: str) -> None:
+    """A list that cannot be a vector of the collection is a reject that names its field."""
     assert detail in _fault({"text": "x", "vector": value}, vector_field="vector", dimension=2)
 
 
@@ -193,8 +193,8 @@ def _rows(path: Path, **ids: Any) -> list[Item | Reject]:
     return [row for row, _ in Rows(sources=sources_of(path), **ids)]
 
 
-def test_ids_that_are_made(tmp_path: Path) -> None:
-    """A row without an id gets one of its file and number, or of what it holds; a mended reject keeps its own."""
+def test_generated_ids(tmp_path: Path) -> None:
+    """A row without an id gets one from its file and number, or from its content; a corrected reject keeps its own."""
     path = write_lines(
         tmp_path / "a.jsonl",
         b'{"text": "x", "n": 1}', b'{"n": 1, "text": "x"}', b"", b'{"text": "y"}',
@@ -214,8 +214,8 @@ def test_ids_that_are_made(tmp_path: Path) -> None:
     assert by_hash[0] == "3f297db8c93598077bad35da01d31577"  # the same tomorrow
 
 
-def test_rejects_are_read_whatever_the_mapping_is(tmp_path: Path) -> None:
-    """A row in item form, such as a mended reject with all its other fields, needs no mapping and minds none."""
+def test_rejects_ignore_the_mapping(tmp_path: Path) -> None:
+    """A row in item form, such as a corrected reject with all its other fields, ignores the mapping."""
     bad = write_lines(tmp_path / "a.jsonl", b'{"id": 1.5, "title": "x"}')
     record = reject(_rows(bad, id_field="id")[0]).as_json()
     assert record["payload"] == {"title": "x"}
@@ -236,8 +236,8 @@ def _lines(folder: Path, *rows: dict[str, Any], name: str = "a.jsonl") -> Path:
     return write_lines(folder / name, *(json.dumps(row).encode() for row in rows))
 
 
-def test_the_first_item_shows_what_fields_there_are(tmp_path: Path) -> None:
-    """Where the first item has no text field, the message names those that it has, by the paths to ask for them."""
+def test_a_missing_text_field_is_a_usage_fault(tmp_path: Path) -> None:
+    """If the first item has no text field, the message names the paths of the fields that it has."""
     payload = {"title": "T", "body": {"de": "B", "en": "B"}, "empty": {}}
     path = _lines(tmp_path, {"object_id": "a", "payload": payload})
     with pytest.raises(UsageFault) as caught:
@@ -255,12 +255,12 @@ def test_the_first_item_shows_what_fields_there_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("payload", [{"text": "x"}, {"text": None}, {"text": 1}, {"more": "x", "other": {"deep": "y"}}])
 def test_a_first_item_that_has_one_of_the_fields(tmp_path: Path, payload: dict[str, Any]) -> None:
-    """One text field is enough, and a bad value in the first item is a matter of that item alone."""
+    """One text field is enough, and a bad value in the first item rejects only that item."""
     _check(_lines(tmp_path, {"object_id": "a", "payload": payload}), text_fields=("text", "other.deep"))
 
 
-def test_an_id_field_that_no_row_has(tmp_path: Path) -> None:
-    """Where none of the first rows has the field of the id, the fields that there are are named; one is enough."""
+def test_a_missing_id_field_is_a_usage_fault(tmp_path: Path) -> None:
+    """If none of the first rows has the id field, the message names the fields that exist; one such row is enough."""
     path = _lines(tmp_path, {"id": 1, "text": "x"}, {"id": 2, "text": "y", "meta": {"key": "k"}})
     for options, wanted in (({}, "object_id"), ({"id_field": "key"}, "key")):
         with pytest.raises(UsageFault, match=f"row 1: there is no `{wanted}`, it has `id`, `text`") as caught:
@@ -280,7 +280,7 @@ def test_an_id_field_that_no_row_has(tmp_path: Path) -> None:
         ({"template": "{title}", "vector_field": "v"}, r"no `v`, .*--vector-field"),
     ],
 )
-def test_a_field_that_no_first_item_has(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_a_missing_named_field_is_a_usage_fault(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     """A field that an option names has to be in one of the first rows, but not in all of them."""
     rows = [{"id": 1, "title": "T", "body": "B"}, {"id": 2, "title": "T"}]
     with pytest.raises(UsageFault, match=message) as caught:
@@ -289,8 +289,8 @@ def test_a_field_that_no_first_item_has(tmp_path: Path, options: dict[str, Any],
     _check(_lines(tmp_path, *reversed(rows)), id_field="id", template="{title} {body}", metadata_fields=("body",))
 
 
-def test_files_of_one_name_get_no_ids_of_their_rows(tmp_path: Path) -> None:
-    """Two files of the same name in two folders would get the same ids, so that is refused."""
+def test_row_ids_of_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Two files of the same name in two folders would get the same ids, so they are refused."""
     (tmp_path / "sub").mkdir()
     paths = [_lines(folder, {"text": "x"}) for folder in (tmp_path, tmp_path / "sub")]
     with pytest.raises(UsageFault, match="two files are called a"):
@@ -309,8 +309,8 @@ def _map(tmp_path: Path, text: str, **given: Any) -> dict[str, Any]:
     return read_mapping(path, NOTHING | given)
 
 
-def test_a_map_says_what_options_would(tmp_path: Path) -> None:
-    """All options of mapping may stand in a file under their own names, and an option beats it."""
+def test_a_map_sets_options(tmp_path: Path) -> None:
+    """A --map file may set all mapping options by their names, and options override it."""
     text = """
         format = "csv"
         id-field = "id"
@@ -352,8 +352,8 @@ def test_a_map_says_what_options_would(tmp_path: Path) -> None:
         ('id-field = "a"\nid-from = "row"', "comes from one of them"),
     ],
 )
-def test_a_map_that_is_not_understood(tmp_path: Path, text: str, reason: str) -> None:
-    """A file of a mapping that cannot be right is a fault of usage that says which line of it to change."""
+def test_an_invalid_map_is_a_usage_fault(tmp_path: Path, text: str, reason: str) -> None:
+    """An invalid --map file is a usage fault that names the line to change."""
     with pytest.raises(UsageFault, match=reason) as caught:
         _map(tmp_path, text)
     assert caught.value.exit_code == 2
@@ -361,14 +361,14 @@ def test_a_map_that_is_not_understood(tmp_path: Path, text: str, reason: str) ->
 
 
 def test_options_that_contradict_each_other() -> None:
-    """An id from a field and a made one exclude each other, and a list of fields may have no empty name."""
+    """An id from a field and a generated id exclude each other, and a list of fields may not have an empty name."""
     for given in ({"id_field": "a", "id_from": "row"}, {"metadata_fields": ("a", "", "b")}):
         with pytest.raises(UsageFault):
             read_mapping(None, NOTHING | given)
 
 
 def test_another_mapping_is_another_load() -> None:
-    """Each option of mapping makes other records, so a task of the same id is refused by it; a pace does not."""
+    """Another mapping makes other records, so the same task id is refused; another batch size is accepted."""
     others: list[dict[str, Any]] = [
         {"format": "csv"}, {"id_field": "a"}, {"id_from": "row"}, {"text_fields": ("a",)}, {"template": "{a}"},
         {"metadata_fields": ("a",)}, {"vector_field": "a"}, {"keep_lists": True},

@@ -1,4 +1,4 @@
-"""Credentials of object stores that are wrong, doubled or incomplete are named, and never shown."""
+"""Credentials of object stores that are wrong, conflicting or incomplete are named, but never shown."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ KEY_FILES = {
 
 @pytest.mark.parametrize(("scheme", "variables", "message"), WRONG.values(), ids=WRONG)
 def test_a_wrong_variable_is_named(scheme: str, variables: dict[str, str], message: str) -> None:
-    """Before anything is asked for, and without its value."""
+    """A wrong variable is named before any request, without its value."""
     with pytest.raises(OSError, match=message) as caught:
         if scheme == "az":
             azure_options(variables)
@@ -107,8 +107,8 @@ def test_a_wrong_variable_is_named(scheme: str, variables: dict[str, str], messa
 
 
 @pytest.mark.parametrize(("content", "message"), KEY_FILES.values(), ids=KEY_FILES)
-def test_a_file_that_is_no_key_file_is_named(tmp_path: Path, content: str, message: str) -> None:
-    """Its path, and never its content."""
+def test_an_invalid_key_file_is_named(tmp_path: Path, content: str, message: str) -> None:
+    """The message has the path of the file and never its content."""
     path = tmp_path / "key.json"
     path.write_text(content)
     with pytest.raises(OSError, match=message) as caught:
@@ -118,8 +118,8 @@ def test_a_file_that_is_no_key_file_is_named(tmp_path: Path, content: str, messa
 
 
 @pytest.mark.parametrize("path", [".", "nowhere.json"])
-def test_a_key_file_that_cannot_be_read_is_named(path: str) -> None:
-    """A folder among them, at which Google's client would end the process."""
+def test_an_unreadable_key_file_is_named(path: str) -> None:
+    """So is a folder, at which Google's client would end the process."""
     with pytest.raises(OSError, match=f"GOOGLE_APPLICATION_CREDENTIALS names {path}, which cannot be read"):
         gs_options({"GOOGLE_APPLICATION_CREDENTIALS": path})
 
@@ -144,7 +144,7 @@ def test_good_credentials_are_passed_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["two kinds of Azure", "a key in place of its file", "no endpoint"])
 def test_a_load_names_wrong_credentials_in_one_line(terminal: Terminal, name: str) -> None:
-    """It is no bug, and has no traceback."""
+    """Wrong credentials are an error of one line, not a bug with a traceback."""
     scheme, variables, message = WRONG[name]
     terminal.env |= variables
     done = terminal.type(f"upsert-cli run {scheme}://bucket/a.jsonl", expect=1)

@@ -79,8 +79,8 @@ def test_json_text_gives_the_items_of_jsonl(
     assert [exactly(row.payload) for row in lines] == [exactly(payload) for payload, _ in rows]
 
 
-def test_struct_columns(tmp_path: Path) -> None:
-    """A struct is an object; fields that a row does not have are null, as a column cannot say it otherwise."""
+def test_a_struct_is_an_object(tmp_path: Path) -> None:
+    """A struct is an object; a field that a row lacks is null, since a column cannot express absence."""
     path = write_parquet(
         tmp_path / "a.parquet",
         {
@@ -96,8 +96,8 @@ def test_struct_columns(tmp_path: Path) -> None:
     ]
 
 
-def test_map_columns(tmp_path: Path) -> None:
-    """A map is an object as well, whatever its keys are."""
+def test_a_map_is_an_object(tmp_path: Path) -> None:
+    """A map with keys of any type is an object."""
     kind = pa.map_(pa.int64(), pa.string())
     path = write_parquet(
         tmp_path / "a.parquet",
@@ -106,24 +106,24 @@ def test_map_columns(tmp_path: Path) -> None:
     assert [item(row).payload for row in rows_of(path)] == [{"1": "x", "2": None}, None]
 
 
-def test_columns_that_have_dots_in_their_names(tmp_path: Path) -> None:
-    """A column that is called like a field of the payload is not mistaken for it."""
+def test_a_dot_in_a_column_name_is_not_a_path(tmp_path: Path) -> None:
+    """A column named like a field of the payload is not mistaken for it."""
     path = write_parquet(
         tmp_path / "a.parquet", {"payload.text": ["wrong"], "payload": [{"text": "right"}], "object_id": ["a"]}
     )
     assert _payload(path) == {"text": "right"}
 
 
-def test_columns_that_are_mapped(tmp_path: Path) -> None:
-    """With an id field all columns are the payload, whatever their names."""
+def test_mapped_columns_make_up_the_payload(tmp_path: Path) -> None:
+    """With an id field all columns make up the payload, even one called `payload`."""
     flat = write_parquet(tmp_path / "flat.parquet", {"id": [1], "text": ["t"], "payload": ["just text"]})
     assert rows_of(flat, id_field="id") == [Item("1", {"text": "t", "payload": "just text"}, None, str(flat), 1)]
     nested = write_parquet(tmp_path / "nested.parquet", {"id": [1], "text": ["t"], "payload": ['{"n": 1}']})
     assert rows_of(nested, id_field="id") == [Item("1", {"text": "t", "payload": '{"n": 1}'}, None, str(nested), 1)]
 
 
-def test_a_file_in_another_form_is_rejected_with_what_it_has(tmp_path: Path) -> None:
-    """A row without the fields of an item is rejected, and its reject says what there is instead."""
+def test_a_foreign_row_without_a_mapping_is_rejected(tmp_path: Path) -> None:
+    """A row without the fields of an item is rejected, and its reject names the fields that it has."""
     [bad] = rows_of(write_parquet(tmp_path / "a.parquet", {"id": [1], "text": ["t"]}))
     assert "there: id, text" in reject(bad).detail
     assert reject(bad).payload == {"id": 1, "text": "t"}
@@ -187,8 +187,8 @@ HUB: dict[str, tuple[pa.Array, Any]] = {
 
 
 @pytest.mark.parametrize(("column", "expected"), HUB.values(), ids=HUB)
-def test_columns_as_on_a_dataset_hub(tmp_path: Path, column: pa.Array, expected: Any) -> None:
-    """A column of any type that hubs have becomes metadata, in a file of other names than ours and without ids."""
+def test_columns_of_a_dataset_hub(tmp_path: Path, column: pa.Array, expected: Any) -> None:
+    """Columns of every type that dataset hubs use become metadata, in a file with other names and without ids."""
     path = write_parquet(tmp_path / "train.parquet", {"review": ["good"], "more": column, "uid": pa.nulls(1)})
     [row] = [row for row, _ in Rows(sources=sources_of(path), id_from="row")]
     document = make_document(item(row), Recipe(text_fields=("review",), identity="m"))
@@ -216,7 +216,7 @@ def test_structs_and_maps_of_a_dataset_hub(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:
-    """Where a name stands for two columns, nobody can say which is meant, and the file is named."""
+    """A file with two columns of one name is refused, since the name is ambiguous."""
     table = pa.Table.from_arrays(
         [pa.array(["a"]), pa.array(["{}"]), pa.array([1]), pa.array([2])], ["object_id", "payload", "x", "x"]
     )
@@ -227,7 +227,7 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_name_and_other_types(tmp_path: Path) -> None:
-    """No reject could keep both of them, so the file is named, whatever their types are."""
+    """A file with two columns of one name and different types is refused too, since no reject could keep both."""
     table = pa.Table.from_arrays([pa.array([1]), pa.array([[None]], pa.list_(pa.timestamp("ns")))], ["x", "x"])
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(SourceUnreadable, match="two columns are called `x`; rename one"):
@@ -272,13 +272,13 @@ def test_a_bad_row_costs_only_itself(tmp_path: Path, columns: dict[str, Any], de
     ],
 )
 def test_a_column_of_the_wrong_type(tmp_path: Path, columns: dict[str, Any], detail: str) -> None:
-    """A column that can hold no item is a reason for every row, since rows are what is counted."""
+    """A column that can hold no item is a reject for every row, since rows are counted."""
     rows = rows_of(write_parquet(tmp_path / "a.parquet", columns))
     assert [detail in reject(row).detail for row in rows] == [True, True]
 
 
 def test_a_row_that_is_too_large(tmp_path: Path) -> None:
-    """A row beyond the limit of a JSONL line is rejected, as it would be there."""
+    """A row beyond the limit of a JSONL line is rejected as in JSONL."""
     texts = ["x", "y" * (9 << 20), "z"]
     for name, payload in {
         "struct": [{"text": text} for text in texts],
@@ -310,7 +310,7 @@ print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)
     [{}, {"use_dictionary": False, "column_encoding": {"payload": "DELTA_BYTE_ARRAY"}}],
     ids=["dictionary", "delta"],
 )
-def test_a_bomb(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_a_decompression_bomb_costs_bounded_memory(tmp_path: Path, options: dict[str, Any]) -> None:
     """A file of a few KB that unpacks to 600 MB is read in bounded memory, row by row."""
     count = 600
     text = json.dumps({"text": "x" * (1 << 20)})
@@ -331,7 +331,7 @@ def test_a_bomb(tmp_path: Path, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_headers_of_pages_are_read(tmp_path: Path, version: str, compression: str, *, dictionary: bool) -> None:
-    """The sizes of all pages of a column are found, whatever wrote them: they hold all of its values and bytes."""
+    """The pages found in a file of any writer hold all values and bytes of each column."""
     path = write_parquet(
         tmp_path / "a.parquet",
         {"object_id": [f"{n * 7919}" for n in range(9_000)], "lists": [[str(n), None] for n in range(9_000)]},
@@ -353,8 +353,8 @@ def test_headers_of_pages_are_read(tmp_path: Path, version: str, compression: st
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
-def test_fat_rows_behind_many_small_ones(tmp_path: Path) -> None:
-    """Fat rows at the end of a row group are not read by the many, whatever the mean of the group says."""
+def test_large_rows_after_many_small_ones(tmp_path: Path) -> None:
+    """Large rows at the end of a row group are read a few at a time, although the mean of the group is small."""
     small = [json.dumps({"text": f"text {n}" * 10}) for n in range(20_000)]
     fat = [json.dumps({"text": "x" * (5 << 20)})] * 30
     texts = [*small, *fat]
@@ -375,7 +375,7 @@ def test_fat_rows_behind_many_small_ones(tmp_path: Path) -> None:
 
 
 def _groups(path: Path, sizes: Sequence[int], *, as_text: bool = False) -> Path:
-    """Writes rows numbered from 1, in row groups of these sizes."""
+    """Write rows numbered from 1, in row groups of these sizes."""
     kind = pa.string() if as_text else pa.struct([("text", pa.string())])
     schema = pa.schema([("object_id", pa.string()), ("payload", kind)])
     row = 0
@@ -400,8 +400,8 @@ def _begin_of_group(path: Path, group: int) -> int:
     return int(chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset)
 
 
-def test_a_file_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
-    """What is before the damage is read, then the file is named, with the last good row."""
+def test_damage_in_the_middle_of_a_file(tmp_path: Path) -> None:
+    """The rows before the damage are read, then the error names the file and the last good row."""
     path = _groups(tmp_path / "a.parquet", [10, 10, 10])
     sources = sources_of(path)
     content = bytearray(path.read_bytes())
@@ -415,8 +415,8 @@ def test_a_file_that_is_damaged_in_the_middle(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
-    """A file without its end is not read at all, and no cut gives anything but our own error."""
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    """A file without its end is not read at all, wherever it was cut off."""
     path = _groups(tmp_path / "a.parquet", [20, 20])
     sources = sources_of(path)
     content = path.read_bytes()
@@ -474,7 +474,7 @@ def _promising(path: Path, rows: int, promised: int, *, store: Sequence[str]) ->
 def test_a_footer_that_contradicts_its_rows_is_damage(
     tmp_path: Path, rows: int, promised: int, store: Sequence[str], reason: str
 ) -> None:
-    """No row is missing in silence: the file is named, with what it promises and what it holds."""
+    """No row is missing silently: the error names the file, the promised number and the real one."""
     path = _promising(tmp_path / "a.parquet", rows, promised, store=store)
     with pytest.raises(SourceUnreadable, match=r"a\.parquet") as caught:
         rows_of(path)
@@ -505,7 +505,7 @@ def test_a_type_that_pyarrow_does_not_read_is_not_called_damage(tmp_path: Path) 
 def test_resuming_anywhere_gives_the_rest(
     tmp_path: Path, *, files: list[list[int]], as_text: bool, data: st.DataObject
 ) -> None:
-    """From every position exactly the rows behind it are read, and no row group before it is looked at."""
+    """From every position exactly the rows after it are read, and no row group before it."""
     paths = [_groups(tmp_path / f"{number}.parquet", sizes, as_text=as_text) for number, sizes in enumerate(files)]
     contents = [path.read_bytes() for path in paths]
     sources = sources_of(*paths)
@@ -522,7 +522,7 @@ def test_resuming_anywhere_gives_the_rest(
 
 
 def _spoil_before(path: Path, sizes: Sequence[int], rows: int) -> None:
-    """Makes garbage of the row groups that hold only the first `rows` rows."""
+    """Overwrite the row groups that hold only the first `rows` rows."""
     whole = 0
     while whole < len(sizes) and sum(sizes[: whole + 1]) <= rows:
         whole += 1

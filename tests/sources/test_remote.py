@@ -1,4 +1,4 @@
-"""Files that are read over the network: from any place on, through faults that pass, and never two versions as one."""
+"""Files at an address are read from any position on, through transient errors, and never two versions as one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONTENT = b"".join(LINES)
 
 @pytest.fixture
 def web() -> Iterator[WebServer]:
-    """Returns a web server with one file of three blocks."""
+    """Yield a web server with one file of three blocks."""
     with web_server() as server:
         server.files["/a.jsonl"] = CONTENT
         yield server
@@ -44,7 +44,7 @@ def web() -> Iterator[WebServer]:
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Bucket]:
-    """Returns a bucket with a few objects."""
+    """Yield a bucket with a few objects."""
     with bucket() as made:
         for key in ("d/a.jsonl", "d/e/b.jsonl", "d/notes.txt", "d/_SUCCESS", "other.jsonl", "odd # name.jsonl"):
             made.put(key, LINES[0])
@@ -71,7 +71,7 @@ def _parquet() -> bytes:
 
 
 def test_a_file_is_read_in_one_request_and_resumed_by_a_range(web: WebServer) -> None:
-    """Reading on at a position asks for what is behind it, and gives the same rows."""
+    """Continuing at a position requests only the bytes after it, and gives the same rows."""
     [source] = _sources(f"{web.address}/a.jsonl")
     assert (source.total, source.fingerprint.size) == (None, len(CONTENT))
     assert Source.from_json(source.as_json()) == source
@@ -87,8 +87,8 @@ def test_a_file_is_read_in_one_request_and_resumed_by_a_range(web: WebServer) ->
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_connection_that_breaks_off_is_taken_up_again(web: WebServer, ranges: bool) -> None:
-    """Every answer ends early for a while, and the server is busy in between: no row is lost, none comes twice."""
+def test_a_broken_connection_is_continued(web: WebServer, ranges: bool) -> None:
+    """If responses end early and the server is busy in between, no row is lost and none is read twice."""
     web.ranges = ranges
     web.break_after, web.breaks, web.busy = 900_000, 4, 2
     sources = _sources(f"{web.address}/a.jsonl")
@@ -97,15 +97,15 @@ def test_a_connection_that_breaks_off_is_taken_up_again(web: WebServer, ranges: 
 
 
 def test_a_server_without_ranges_or_sizes(web: WebServer) -> None:
-    """Then a file is read from its start to reach a position, and its end is where the server says so."""
+    """A file of such a server is read from its start to reach a position."""
     web.ranges = web.sized = False
     [source] = _sources(f"{web.address}/a.jsonl")
     rows = _rows([source])
     assert _rows([source], rows[-3][1]) == rows[-2:]
 
 
-def test_faults_that_do_not_pass(web: WebServer) -> None:
-    """They end after a while, or at once, with what the server said."""
+def test_permanent_errors_end_the_reading(web: WebServer) -> None:
+    """They end the reading after --retry-for, or at once, with the words of the server."""
     with pytest.raises(UsageFault, match=r"nothing\.jsonl does not exist"):
         _sources(f"{web.address}/nothing.jsonl")
     web.busy = 1_000
@@ -118,8 +118,8 @@ def test_faults_that_do_not_pass(web: WebServer) -> None:
         _rows(sources)
 
 
-def test_a_file_that_changes_is_no_mixture(web: WebServer) -> None:
-    """Changed between two requests for it, reading ends; changed before, the fingerprint says so."""
+def test_a_file_that_changes_while_it_is_read(web: WebServer) -> None:
+    """If a file changes between two requests, reading ends; if it changed before, the fingerprint tells."""
     [source] = _sources(f"{web.address}/a.jsonl")
     web.break_after, web.breaks = 1_500_000, 1
     rows = iter(Rows(sources=[source]))
@@ -137,7 +137,7 @@ def test_a_file_that_changes_is_no_mixture(web: WebServer) -> None:
 
 
 def test_all_formats_are_read_over_the_network(web: WebServer) -> None:
-    """Parquet jumps about in its file; compressed text and tables are streamed."""
+    """Parquet seeks in its file; compressed text and tables are streamed."""
     web.files["/b.parquet"] = _parquet()
     web.files["/c.jsonl.gz"] = gzip.compress(b"".join(LINES[:100]))
     web.files["/d.csv"] = b"object_id,text\nx,hello\n"
@@ -150,8 +150,8 @@ def test_all_formats_are_read_over_the_network(web: WebServer) -> None:
     assert _ids([table]) == ["x"]
 
 
-def test_what_an_address_stands_for_in_an_object_store(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects, folders and globs, sorted; what has another suffix is passed over unless it was named."""
+def test_the_files_of_an_address_in_an_object_store(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects, folders and globs stand for sorted files; those with other suffixes are skipped unless they are named."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
 
@@ -176,8 +176,8 @@ def test_what_an_address_stands_for_in_an_object_store(store: Bucket, monkeypatc
         assert "s3cret" not in str(caught.value)
 
 
-def test_what_is_no_data_in_an_object_store(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rule for folders holds there too: what a writer has not committed is skipped, and tables are refused."""
+def test_object_stores_have_the_rules_of_folders(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an object store too, uncommitted files are skipped and tables are refused."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     for key in ("s/part-0.jsonl", "s/_temporary/0/part-1.jsonl", "s/.x.jsonl", "s/_y=1/a.jsonl", "s//b.jsonl"):
@@ -205,8 +205,8 @@ def test_what_is_no_data_in_an_object_store(store: Bucket, monkeypatch: pytest.M
     assert found("s3://bucket/lake/t/*.jsonl") == ["lake/t/part-0.jsonl"]
 
 
-def test_objects_are_read_resumed_and_told_from_others(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As files of a web server are, with the etag that the store has for them."""
+def test_objects_are_read_resumed_and_fingerprinted(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are read like files of a web server, with the store's etag as fingerprint."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     store.put("big.jsonl", CONTENT)
@@ -231,8 +231,8 @@ def test_objects_are_read_resumed_and_told_from_others(store: Bucket, monkeypatc
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
-def test_a_store_that_never_answers_does_not_keep_signals_away(terminal: Terminal, scheme: str) -> None:
-    """Ctrl-C ends the load before there is a task, though the store's library would ask on for long."""
+def test_a_signal_ends_waiting_for_an_object_store(terminal: Terminal, scheme: str) -> None:
+    """Ctrl-C ends the load before there is a task, although the store's library would keep trying."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         terminal.env |= {"AWS_ENDPOINT_URL": f"http://{host}", "STORAGE_EMULATOR_HOST": host, "AWS_ACCESS_KEY_ID": "a"}
@@ -255,13 +255,13 @@ def test_a_store_that_never_answers_does_not_keep_signals_away(terminal: Termina
         ("s3://bucket/a?b#c.jsonl", "s3://bucket/a?b#c.jsonl"),
     ],
 )
-def test_what_is_shown_of_an_address(address: str, expected: str) -> None:
-    """Nothing of it that may be a secret."""
+def test_an_address_is_shown_without_secrets(address: str, expected: str) -> None:
+    """Messages show neither the password nor the query of an address."""
     assert shown(address) == expected
 
 
 def test_an_item_cannot_name_an_address(web: WebServer, tmp_path: Any) -> None:
-    """The text of an item is read from below --refs-root alone, and nothing is asked for over the network."""
+    """The text of an item is only read from below --refs-root, never over the network."""
     from upsert_cli.documents.references import read_reference
     from upsert_cli.errors import ItemError
 
@@ -271,8 +271,8 @@ def test_an_item_cannot_name_an_address(web: WebServer, tmp_path: Any) -> None:
     assert web.asked == []
 
 
-def test_a_store_whose_answer_never_ends_does_not_hold_a_load(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call has an end, whatever arrives from time to time; so has a read that brings nothing before the end."""
+def test_a_store_that_never_responds_does_not_hold_a_load(store: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call has a time limit even if bytes keep arriving, and so has a read that ends too early."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(object_stores, "SHORTEST_CALL", 0.5)

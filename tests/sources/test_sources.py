@@ -1,4 +1,4 @@
-"""What a user may name, and how we know later that it is still the same."""
+"""Names that a user may give, and fingerprints by which a later run knows the same file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EDGE = 4 << 20  # bytes at each end that a fingerprint covers
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names are relative to a folder of the test's own."""
+    """Make names relative to the test's own folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_every_format_has_a_suffix_and_a_reader() -> None:
 
 
 def test_a_file_keeps_its_name_and_is_opened_by_an_absolute_path() -> None:
-    """A file is called what the user calls it, and stays findable from any folder."""
+    """A file keeps the name that the user gave, and is opened by a path that holds in any folder."""
     _write("data/a.jsonl")
     assert find_files(["data/a.jsonl"]) == [
         FoundFile(name="data/a.jsonl", path=Path.cwd() / "data/a.jsonl", format="jsonl")
@@ -102,15 +102,15 @@ def test_the_suffix_says_the_format(name: str, format_name: str) -> None:
     assert [found.format for found in find_files([name])] == [format_name]
 
 
-def test_a_folder_is_read_to_its_depth_in_order() -> None:
-    """A folder stands for all files of items below it, sorted, without hidden and foreign ones."""
+def test_a_folder_stands_for_all_files_below_it() -> None:
+    """A folder stands for all data files below it, sorted, without hidden and foreign ones."""
     for name in ("d/b.jsonl", "d/a.jsonl", "d/sub/deep/c.parquet", "d/.hidden.jsonl", "d/.git/x.jsonl", "d/README.md"):
         _write(name)
     assert _names("d") == ["d/a.jsonl", "d/b.jsonl", "d/sub/deep/c.parquet"]
 
 
-def test_a_glob_that_no_shell_expanded() -> None:
-    """Stars are expanded here as well, `**` through all folders, hidden files left out."""
+def test_a_glob_is_expanded() -> None:
+    """A glob that no shell expanded matches without hidden files, and `**` matches any folders."""
     for name in ("d/a.jsonl", "d/b.jsonl", "d/sub/c.jsonl", "d/sub/deep/d.jsonl", "d/.x.jsonl", "d/note.txt"):
         _write(name)
     assert _names("d/*.jsonl") == ["d/a.jsonl", "d/b.jsonl"]
@@ -127,7 +127,7 @@ def _report(*names: str) -> list[str]:
     return notes
 
 
-def test_what_is_no_data_below_a_folder() -> None:
+def test_names_that_are_not_data_are_skipped() -> None:
     """Names that begin with `_` or `.` are skipped and counted, except those of partitions."""
     for name in (
         "d/part-0.jsonl", "d/_temporary/0/part-1.jsonl", "d/_spool.jsonl", "d/.part-0.jsonl.crc", "d/_SUCCESS",
@@ -147,8 +147,8 @@ def test_what_is_no_data_below_a_folder() -> None:
     assert _report("d/part-0.jsonl", "d/_spool.jsonl") == []
 
 
-def test_what_is_named_is_never_skipped() -> None:
-    """A file or folder is read by its name, and by a glob that begins as it does, whatever it is called."""
+def test_a_named_file_is_never_skipped() -> None:
+    """A file or folder is read if it is named, or matched by a glob that begins with the same character."""
     for name in ("d/_tmp/a.jsonl", "d/_tmp/_b.jsonl", "d/.hidden/c.jsonl", "_d/e.jsonl", "d/_f.jsonl"):
         _write(name)
     assert _names("d/_tmp") == ["d/_tmp/a.jsonl"]
@@ -171,7 +171,7 @@ def test_what_is_named_is_never_skipped() -> None:
     ],
 )
 def test_a_table_with_a_log_is_refused(log: str, kind: str) -> None:
-    """Its files hold rows that are gone, so its folder is refused, wherever it is met; its files can be named."""
+    """A table's files also hold deleted rows, so its folder is refused at any depth; its files can be named."""
     _write("lake/table/part-0.jsonl")
     _write(f"lake/table/{log}")
     for name in ("lake", "lake/table", "lake/*", "lake/**/*.jsonl"):
@@ -183,14 +183,14 @@ def test_a_table_with_a_log_is_refused(log: str, kind: str) -> None:
 
 
 def test_a_name_that_looks_like_a_glob() -> None:
-    """A file that is there is taken by its name, whatever characters are in it."""
+    """An existing file is read by its name, even if the name contains brackets."""
     _write("a[1].jsonl")
     _write("a1.jsonl")
     assert _names("a[1].jsonl") == ["a[1].jsonl"]
 
 
 def test_the_same_file_is_read_once() -> None:
-    """A file that is named twice, by another spelling, a link or its folder, is loaded once, at its first place."""
+    """A file that is named twice, by another spelling, a link or its folder, is loaded once, when it is first named."""
     _write("d/a.jsonl")
     _write("d/b.jsonl")
     Path("link.jsonl").symlink_to("d/a.jsonl")
@@ -198,8 +198,8 @@ def test_the_same_file_is_read_once() -> None:
 
 
 @pytest.mark.parametrize("name", ["nothing.jsonl", "nothing/", "", "a\0b.jsonl", "a.jsonl/b", "\ud800.jsonl"])
-def test_a_name_that_leads_nowhere(name: str) -> None:
-    """A name of nothing is a fault of usage, and the message can be printed whatever the name is."""
+def test_a_name_of_nothing_is_a_usage_fault(name: str) -> None:
+    """A name of nothing is a usage fault, and the message can be printed for any name."""
     _write("a.jsonl")
     with pytest.raises(UsageFault, match="does not exist") as caught:
         find_files([name])
@@ -207,8 +207,8 @@ def test_a_name_that_leads_nowhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["empty", "foreign", "empty/*.jsonl", "foreign/*", "empty/**/*.jsonl", "no/**/such"])
-def test_a_place_without_items(name: str) -> None:
-    """A folder or a glob without a file of items is a fault of usage that says what was looked for."""
+def test_a_folder_or_glob_without_data_is_a_usage_fault(name: str) -> None:
+    """A folder or a glob without data files is a usage fault that names the suffixes that were looked for."""
     Path("empty").mkdir()
     _write("foreign/notes.txt")
     with pytest.raises(UsageFault, match=r"holds no file of items; .*\.parquet") as caught:
@@ -216,16 +216,16 @@ def test_a_place_without_items(name: str) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_an_unknown_suffix() -> None:
-    """A file that is named but of an unknown format is not passed over in silence."""
+def test_an_unknown_suffix_is_a_usage_fault() -> None:
+    """A named file of an unknown format is not skipped silently."""
     _write("a.txt")
     with pytest.raises(UsageFault, match=r"a\.txt.*\.jsonl.*\.parquet") as caught:
         find_files(["a.txt"])
     assert caught.value.exit_code == 2
 
 
-def test_a_format_that_is_given() -> None:
-    """A given format beats the suffixes, and finds files without one; marks and notes of other programs stay out."""
+def test_a_given_format_overrides_suffixes() -> None:
+    """A given format overrides suffixes and also finds files without one, but no markers or notes of other programs."""
     for name in ("d/part-0", "d/a.json", "d/b.csv.gz", "d/_SUCCESS", "d/README.md", "d/sub/part-1"):
         _write(name)
     assert _names("d") == ["d/b.csv.gz"]
@@ -248,15 +248,15 @@ def test_a_format_that_is_given() -> None:
         ("a.xlsx", b"PK\x03\x04", "spreadsheet"),
     ],
 )
-def test_what_a_file_of_an_unknown_suffix_is(name: str, content: bytes, hint: str) -> None:
-    """Where the first bytes tell what a file is, the message does too."""
+def test_the_kind_of_a_file_with_an_unknown_suffix_is_named(name: str, content: bytes, hint: str) -> None:
+    """If the first bytes tell the kind of a file, the message names it."""
     _write(name, content)
     with pytest.raises(UsageFault, match=hint):
         find_files([name])
 
 
-def test_links_in_circles_end() -> None:
-    """Links that lead back up, to themselves or nowhere neither hang a walk nor hide the files beside them."""
+def test_circular_links_end() -> None:
+    """Links that lead up, to themselves or nowhere neither hang a walk nor hide other files."""
     _write("d/a.jsonl")
     _write("elsewhere/far.jsonl")
     for name, target in {"up": "..", "self": ".", "again": ".", "gone": "nowhere", "far": "../elsewhere"}.items():
@@ -273,7 +273,7 @@ def test_links_in_circles_end() -> None:
 
 
 def test_pipes_are_spooled_and_only_where_they_are_named() -> None:
-    """Standard input and a named pipe can be read once; a pipe that merely lies in a folder would block for ever."""
+    """Standard input and named pipes can be read once; a pipe that is only found in a folder would block for ever."""
     _write("d/a.jsonl")
     os.mkfifo("d/pipe.jsonl")
     os.mkfifo("pipe")
@@ -288,8 +288,8 @@ def test_pipes_are_spooled_and_only_where_they_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["/dev/null", "/dev/zero"])
-def test_devices_are_no_sources(name: str) -> None:
-    """A device is refused: some never end."""
+def test_devices_are_refused(name: str) -> None:
+    """A device is refused, since some never end."""
     with pytest.raises(SourceUnreadable, match="neither a file"):
         find_files([name])
 
@@ -311,7 +311,7 @@ def test_a_name_of_any_bytes() -> None:
 
 
 def test_a_source_survives_the_journal() -> None:
-    """A source is the same after a journey through JSON, and keys of a newer version do no harm."""
+    """A source is the same after a round trip through JSON, and keys of a newer version are ignored."""
     _write("a.jsonl", LINE * 3)
     source = _source("a.jsonl")
     assert source.total == 3
@@ -325,7 +325,7 @@ def test_the_rows_of_a_parquet_file_are_in_its_footer() -> None:
 
 
 def test_a_file_that_was_touched_or_copied_is_the_same() -> None:
-    """Another time of change alone says nothing about a file that the digest covers."""
+    """Another mtime alone does not mean a change if the digest covers the whole file."""
     path = _write("a.jsonl")
     source = _source("a.jsonl")
     os.utime(path, ns=(1, 1))
@@ -339,8 +339,8 @@ def test_a_file_that_was_touched_or_copied_is_the_same() -> None:
         (LINE.replace(b"hello", b"hallo"), "same size, other content"),
     ],
 )
-def test_a_file_that_changed(content: bytes, how: str) -> None:
-    """Another size or another content is refused, with what changed."""
+def test_a_changed_file_is_refused(content: bytes, how: str) -> None:
+    """Another size or content is refused, with the change."""
     path = _write("a.jsonl")
     source = _source("a.jsonl")
     path.write_bytes(content)
@@ -352,8 +352,8 @@ def test_a_file_that_changed(content: bytes, how: str) -> None:
 
 
 @pytest.mark.parametrize("place", [0, EDGE + 100, -1])
-def test_a_large_file_that_changed_anywhere(place: int) -> None:
-    """A change at either end of a large file shows in its digest, one between in its time of change."""
+def test_a_change_anywhere_in_a_large_file_is_noticed(place: int) -> None:
+    """A change at either end of a large file shows in its digest, one in between in its mtime."""
     path = _write("a.jsonl", b"x" * (3 * EDGE))
     source = _source("a.jsonl")
     with path.open("r+b") as file:
@@ -363,8 +363,8 @@ def test_a_large_file_that_changed_anywhere(place: int) -> None:
     assert source.change() is not None
 
 
-def test_a_file_that_is_gone() -> None:
-    """A file that is gone counts as changed."""
+def test_a_missing_file_counts_as_changed() -> None:
+    """A file that no longer exists counts as changed."""
     path = _write("a.jsonl")
     source = _source("a.jsonl")
     path.unlink()
@@ -372,8 +372,8 @@ def test_a_file_that_is_gone() -> None:
         source.check_unchanged(task_id="t")
 
 
-def test_a_broken_file_is_named() -> None:
-    """A Parquet file that is empty, cut off or something else is refused before anything is loaded, by its name."""
+def test_a_broken_parquet_file_is_named() -> None:
+    """An empty or truncated Parquet file, or one of another kind, is refused by name before anything is loaded."""
     pq.write_table(pa.table({"object_id": ["a", "b"]}), "good.parquet")
     whole = Path("good.parquet").read_bytes()
     for content in (b"", b"PAR1", whole[:-1], whole[: len(whole) // 2], LINE):
@@ -387,7 +387,7 @@ def test_a_broken_file_is_named() -> None:
 
 
 def test_standard_input_is_kept_whole_and_private() -> None:
-    """What can be read once is copied into a file for its owner only, and is the same source as often as it comes."""
+    """Standard input is copied into a file for its owner only, and equal input is the same source each time."""
     content = LINE * 40_000
     sources = []
     for name in ("one.jsonl", "two.jsonl"):
@@ -400,8 +400,8 @@ def test_standard_input_is_kept_whole_and_private() -> None:
     assert sorted(path.name for path in Path().iterdir()) == ["one.jsonl", "two.jsonl"]
 
 
-def test_a_large_spooled_file_is_known_by_all_of_it() -> None:
-    """Two large inputs that differ only in the middle are told apart, and the time of spooling is not looked at."""
+def test_the_digest_of_a_spooled_file_covers_all_of_it() -> None:
+    """Two large inputs that differ only in the middle are distinguished, and the time of spooling has no effect."""
     content = bytearray(b"x" * (3 * EDGE))
     spool(io.BytesIO(content), Path("one.jsonl").absolute(), name="-")
     content[EDGE + 100] = ord("y")
@@ -432,7 +432,7 @@ def test_a_pipe_is_read_to_its_end() -> None:
 
 
 class _Broken(io.BytesIO):
-    """Ends with an error after some bytes."""
+    """A stream that ends with an error after some bytes."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(LINE)
@@ -446,7 +446,7 @@ class _Broken(io.BytesIO):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_an_interrupted_spool_leaves_nothing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Input that cannot be kept whole is not kept at all, and the message names the place."""
+    """Input that cannot be kept completely is not kept at all, and the message names the file."""
 
     def fail(_descriptor: int) -> None:
         raise error
@@ -467,8 +467,8 @@ def test_a_stream_that_breaks_off_is_not_kept(name: str) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_a_stream_that_does_not_block_is_read_to_its_end() -> None:
-    """A moment without data is not the end of a pipe that its maker set not to block."""
+def test_a_non_blocking_stream_is_read_to_its_end() -> None:
+    """A moment without data is not the end of a non-blocking pipe."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     with os.fdopen(reading, "rb") as stream, ThreadPoolExecutor(1) as threads:
@@ -522,8 +522,8 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("name", ["a b.jsonl", "a.csv", "a.parquet"])
 @pytest.mark.parametrize(("content", "said"), FOREIGN.values(), ids=FOREIGN)
-def test_a_file_in_another_form_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
-    """What clearly is something else is not called damaged: the message names the form and the way to load it."""
+def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    """A file of another kind is not called damaged: the message names its kind and how to load it."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(SourceUnreadable) as caught:
@@ -536,8 +536,8 @@ def test_a_file_in_another_form_is_named(tmp_path: Path, name: str, content: byt
         assert pq.read_table(tmp_path / "data.parquet").to_pydict() == {"object_id": ["a"]}
 
 
-def test_parquet_that_is_compressed_as_a_whole(tmp_path: Path) -> None:
-    """A Parquet file in gzip is to be unpacked, since no suffix makes it readable."""
+def test_parquet_in_gzip_is_to_be_unpacked(tmp_path: Path) -> None:
+    """The remedy for a Parquet file in gzip is to unpack it, since no suffix makes it readable."""
     path = tmp_path / "a.parquet"
     path.write_bytes(gzip.compress(_by_pyarrow(pq.write_table)))
     with pytest.raises(SourceUnreadable, match="compressed as a whole; unpack it"):

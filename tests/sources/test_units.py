@@ -1,4 +1,4 @@
-"""Files are cut into units: together they are the file, whatever it looks like, and each can be read by itself."""
+"""The units of a file are together the whole file, and each can be read by itself."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ fields = st.text(alphabet="ab,\"\r\n \t'é", max_size=8)
 
 @fuzz(lines=lines, ends=st.sampled_from([(b"", b""), (b"\xef\xbb\xbf", b"\n")]), rows=st.integers(1, 5))
 @pytest.mark.parametrize("size", [1, 40, 1 << 20])
-def test_jsonl(tmp_path: Path, lines: list[bytes], ends: tuple[bytes, bytes], rows: int, size: int) -> None:
-    """The units of JSONL are its rows, with the numbers that they have, whatever is blank or broken."""
+def test_units_of_jsonl(tmp_path: Path, lines: list[bytes], ends: tuple[bytes, bytes], rows: int, size: int) -> None:
+    """The units of JSONL are its rows with their numbers, even if lines are blank or broken."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join(lines).join(ends))
     _check(sources_of(path), rows=rows, size=size)
 
 
 @fuzz(records=st.lists(st.tuples(fields, fields)), raw=st.text(alphabet='a,"\n', max_size=20), rows=st.integers(1, 4))
-def test_csv(tmp_path: Path, records: list[tuple[str, str]], raw: str, rows: int) -> None:
-    """The units of CSV end behind records, never at a line break inside of quotes, also where a quote is left open."""
+def test_units_of_csv(tmp_path: Path, records: list[tuple[str, str]], raw: str, rows: int) -> None:
+    """The units of CSV end after records, never at a line break inside quotes, even if a quote is left open."""
     quoted = [",".join('"' + field.replace('"', '""') + '"' for field in record) for record in records]
     path = tmp_path / "a.csv"
     path.write_text("\r\n".join(["id,text", *quoted]) + "\n" + raw, newline="")
@@ -63,16 +63,16 @@ def test_csv(tmp_path: Path, records: list[tuple[str, str]], raw: str, rows: int
 
 @pytest.mark.parametrize(("total", "group"), [(0, 5), (1, 5), (23, 5), (20, 5), (30, 30), (40, 1), (7, 3)])
 @pytest.mark.parametrize("rows", [1, 4, 5, 7, 100])
-def test_parquet(tmp_path: Path, total: int, group: int, rows: int) -> None:
-    """The units of Parquet are whole row groups where these are small, and parts of them where they are large."""
+def test_units_of_parquet(tmp_path: Path, total: int, group: int, rows: int) -> None:
+    """The units of Parquet are whole row groups if these are small, and parts of them if they are large."""
     path = tmp_path / "a.parquet"
     table = pa.table({"id": pa.array([str(number) for number in range(total)], pa.string())})
     pq.write_table(table, path, row_group_size=group)
     _check(sources_of(path), rows=rows)
 
 
-def test_compressed_files_are_one_unit(tmp_path: Path) -> None:
-    """A compressed file is not cut, since nobody could begin in its middle without reading what is before."""
+def test_a_compressed_file_is_one_unit(tmp_path: Path) -> None:
+    """A compressed file is not divided, since reading begins at its first byte."""
     paths = [tmp_path / name for name in ("a.jsonl.gz", "b.jsonl.gz")]
     for path in paths:
         path.write_bytes(gzip.compress(b'{"id": "a"}\n' * 50))
@@ -81,8 +81,8 @@ def test_compressed_files_are_one_unit(tmp_path: Path) -> None:
     _check(sources, rows=50)
 
 
-def test_ids_are_stable_and_unique(tmp_path: Path) -> None:
-    """The same files have the same units each time, also where two are equal; a changed file has others."""
+def test_the_ids_of_units_are_stable_and_unique(tmp_path: Path) -> None:
+    """The same files have the same units each time, even if two files are equal; a changed file has others."""
     paths = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
     for path in paths:
         path.write_bytes(b'{"id": "a"}\n' * 50)
@@ -97,7 +97,7 @@ def test_ids_are_stable_and_unique(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_halves_are_the_whole(tmp_path: Path, compressed: bool) -> None:
-    """A unit can be halved down to single rows, and these are all of its rows, each once."""
+    """A unit can be halved down to single rows, which are all of its rows, each once."""
     path = tmp_path / ("a.jsonl.gz" if compressed else "a.jsonl")
     content = b"".join(b'{"id": "%d"}\n' % number for number in range(37))
     path.write_bytes(gzip.compress(content) if compressed else content)
@@ -115,8 +115,8 @@ def test_halves_are_the_whole(tmp_path: Path, compressed: bool) -> None:
     assert sorted(row.row for row, _ in rows) == list(range(1, 38))
 
 
-def test_the_rest_of_a_unit(tmp_path: Path) -> None:
-    """A unit that was left in its middle goes on there."""
+def test_the_rest_of_a_unit_begins_after_a_position(tmp_path: Path) -> None:
+    """A unit that was loaded in part continues after the last position."""
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"id": "a"}\n' * 30)
     sources = sources_of(path)

@@ -1,4 +1,4 @@
-"""How the tests of the readers ask for rows."""
+"""Reading of sources in tests, and strategies for their content."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ payloads = st.dictionaries(st.text(), values)
 def fuzz(
     *, few: int = FEW, **strategies: st.SearchStrategy[Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Returns what calls a test with few drawn examples by default, with many under `-m slow`; all share its fixtures."""
+    """Return a decorator that runs a test with few examples, and with many under `-m slow`; all share its fixtures."""
     examples = [few, pytest.param(MANY, marks=pytest.mark.slow)]
 
     def decorate(check: Callable[..., None]) -> Callable[..., None]:
@@ -94,5 +94,5 @@ def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 
 
 def exactly(value: Any) -> str:
-    """Tells 1 from 1.0 and True, as == does not."""
+    """Return JSON, which tells 1 from 1.0 and True, as == does not."""
     return json.dumps(value, sort_keys=True)

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from upsert_cli.sources.http_get import HttpResponse, get
 from upsert_cli.sources.remote import FileInfo, TransientError
 
-LONGEST_WAIT = 30.0  # seconds for the headers of an response, and for bytes; longer than a slow disk takes
+LONGEST_WAIT = 30.0  # seconds for the headers of a response, and for bytes; longer than a slow disk takes
 SHORTEST_WAIT = 1.0  # seconds, however short the time for retries is
 DISCARDED = 1 << 20  # bytes read at once on the way to a position, if a server knows no ranges
 
@@ -72,7 +72,7 @@ class HttpFile:
         raise OSError("its server answers 416 to a request for the whole file")
 
     def _response_at(self, position: int) -> _Content | None:
-        """Return an response that is at a position, or None if the file turns out to end there."""
+        """Return a response that is at a position, or None if the file turns out to end there."""
         if self._response is not None and self._response.position == position:
             return self._response
         self.close()
@@ -97,10 +97,10 @@ class HttpFile:
 
 
 class _Content:
-    """The bytes of an response, from a position of the file up to where the server says."""
+    """The bytes of a response, from a position of the file up to where the server says."""
 
     def __init__(self, response: HttpResponse, *, begin: int, is_range: bool) -> None:
-        """Check that an response holds the bytes that were requested.
+        """Check that a response holds the bytes that were requested.
 
         Args:
             response: With status 200 or 206.

@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, known by name, and gone the moment that it dies."""
+"""Leases have one holder at a time, which is known by name, and are free the moment that it dies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _holder_elsewhere(path: Path, *, seconds: float = 60.0) -> subprocess.Popen[
 
 
 def test_one_holder_at_a_time(path: Path) -> None:
-    """While one process holds a lease nobody else gets it, and is told who has it."""
+    """While one process holds a lease, no other gets it; the error names the holder."""
     process = _holder_elsewhere(path)
     with pytest.raises(LeaseHeld) as caught:
         Lease.take(path, Holder.this_process())
@@ -60,7 +60,7 @@ def test_attempts_leave_the_holders_facts_alone(path: Path) -> None:
 
 
 def test_killed_holder_frees_the_lease(path: Path) -> None:
-    """The lease of a process that was killed is free at once, and says who had it."""
+    """The lease of a killed process is free at once, and names its last holder."""
     process = _holder_elsewhere(path)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -71,15 +71,15 @@ def test_killed_holder_frees_the_lease(path: Path) -> None:
         assert not lease.before.clean
 
 
-def test_waits_for_the_holder_to_let_go(path: Path) -> None:
-    """A lease that is given up within the timeout is taken."""
+def test_taking_waits_for_the_holder_to_release(path: Path) -> None:
+    """A lease that is released within the timeout is taken."""
     process = _holder_elsewhere(path, seconds=0.5)
     Lease.take(path, Holder.this_process(), timeout=30.0).release()
     assert process.wait() == 0
 
 
 def test_programs_that_the_holder_starts_do_not_keep_the_lease(path: Path) -> None:
-    """A lease ends with its holder, also while a program that it started lives on."""
+    """A lease ends with its holder, even while a program that it started lives on."""
     lease = Lease.take(path, Holder.this_process())
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
     lease.release()
@@ -91,7 +91,7 @@ def test_programs_that_the_holder_starts_do_not_keep_the_lease(path: Path) -> No
 
 
 def test_peek_neither_creates_nor_keeps(path: Path) -> None:
-    """Peeking leaves no file behind, and a lease that was peeked at is free."""
+    """Peeking creates no file, and leaves the lease free."""
     assert Lease.peek(path) is None
     assert not path.exists()
     Lease.take(path, Holder.this_process()).release()
@@ -100,7 +100,7 @@ def test_peek_neither_creates_nor_keeps(path: Path) -> None:
 
 
 def test_many_peeks_never_keep_a_holder_out(path: Path) -> None:
-    """Somebody who peeks all the time is not mistaken for a holder."""
+    """A process that peeks all the time is not mistaken for a holder."""
     Lease.take(path, Holder.this_process()).release()
     code = (
         "import sys\nfrom pathlib import Path\nfrom upsert_cli.locks import Lease\nprint('peeking', flush=True)\n"
@@ -121,8 +121,8 @@ def test_many_peeks_never_keep_a_holder_out(path: Path) -> None:
         peeking.wait()
 
 
-def test_clean_end_is_handed_on(path: Path) -> None:
-    """What a holder wrote last is what the next one finds."""
+def test_the_next_holder_sees_a_clean_end(path: Path) -> None:
+    """The next holder finds the facts that the last one wrote."""
     with Lease.take(path, Holder.this_process()) as lease:
         assert lease.before is None
         lease.write(Holder.this_process("done-well", clean=True))
@@ -142,7 +142,7 @@ def test_torn_facts_are_an_unknown_unclean_holder(path: Path, content: bytes) ->
 
 
 def test_file_is_private_and_never_a_link(path: Path) -> None:
-    """The file is readable by its user alone whatever the umask, and a link in its place is not followed."""
+    """Only its user can read the file, whatever the umask, and a link in its place is not followed."""
     mask = os.umask(0)
     try:
         Lease.take(path, Holder.this_process()).release()
@@ -155,7 +155,7 @@ def test_file_is_private_and_never_a_link(path: Path) -> None:
         Lease.take(link, Holder.this_process())
 
 
-def test_lease_whose_file_was_removed_keeps_nobody_waiting(path: Path) -> None:
+def test_a_lease_on_a_removed_file_blocks_nobody(path: Path) -> None:
     """A lock on a file that has lost its name is not taken for the lease; the file at the path is."""
     old = Lease.take(path, Holder.this_process())
     path.unlink()
@@ -164,8 +164,8 @@ def test_lease_whose_file_was_removed_keeps_nobody_waiting(path: Path) -> None:
     old.release()
 
 
-def test_system_without_locks_is_refused_in_words(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no flock the module imports, and use of it ends in an error that says what to do."""
+def test_a_system_without_locks_is_refused_with_a_remedy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a system without flock the module can be imported, and its use ends in an error with the remedy."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with pytest.raises(LocksUnsupported, match="cannot be locked"):
         Lease.take(path, Holder.this_process())

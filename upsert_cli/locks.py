@@ -20,8 +20,8 @@ from upsert_cli.errors import LocksUnsupported
 
 FIRST_PAUSE = 0.001  # seconds between two tries for a lock that is held for milliseconds, doubled each time
 POLL_SECONDS = 0.02  # seconds between two tries for a lock that is taken, at most
-PEEK_SECONDS = 0.05  # seconds for which a lock may look taken because somebody peeks at it, which takes microseconds
-FACTS_BYTES = 1024  # bytes; of one size always, so that rewriting the facts needs no space on a disk that is full
+PEEK_SECONDS = 0.05  # seconds for which a peek, which takes microseconds, may make a free lock look taken
+FACTS_BYTES = 1024  # bytes; always one size, so that rewriting the facts needs no space on a full disk
 _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -29,7 +29,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a lease; for messages only, since it is the lock itself that tells whether the holder lives."""
+    """The process that holds a lease; for messages only, since only the lock tells whether the holder lives."""
 
     pid: int
     host: str
@@ -38,21 +38,21 @@ class Holder:
 
     task_id: str | None = None
     boot_id: str = ""
-    """The boot of the host that `pid` belongs to, where the system tells."""
+    """The boot of the host that `pid` belongs to, if the system tells."""
 
     clean: bool = False
-    """Whether the holder ended its work in order, and only has to let go of the lease."""
+    """Whether the holder finished its work, and only has to release the lease."""
 
     parent: int = 0
-    """The process that the holder works for; 0 where it was not written down."""
+    """The process that the holder works for; 0 if it was not recorded."""
 
     owed: dict[str, int] = field(default_factory=dict)
-    """What the holder still has to put back, should it die before it does: collection -> its own sync threshold."""
+    """Settings that the next holder restores if this one dies before it does: collection -> its own sync threshold."""
 
     @classmethod
     def this_process(cls, task_id: str | None = None, *, clean: bool = False, parent: int | None = None) -> Holder:
-        """Returns the facts of the calling process, as of now; it may have outlived the `parent` that started it."""
-        import socket  # 7 ms, which those who only look need not wait for
+        """Return the facts of the calling process; it may have outlived the `parent` that started it."""
+        import socket  # 7 ms, only for processes that take a lease
 
         boot_id = ""
         with suppress(OSError):
@@ -68,7 +68,7 @@ class Holder:
         )
 
     def is_orphan(self) -> bool:
-        """Check that the process that the holder worked for has died; False where that cannot be seen."""
+        """Check whether the process that the holder worked for has died; False if that cannot be seen."""
         this = Holder.this_process()
         if not self.parent or (self.host, self.boot_id) != (this.host, this.boot_id):
             return False
@@ -82,13 +82,13 @@ class Holder:
         return f"pid {self.pid} on {self.host}{task} since {self.since}"
 
 
-# A holder that has the lock but not yet written its facts, or whose facts were torn by a power failure.
+# A holder that has not yet written its facts, or whose facts were torn by a power failure.
 UNKNOWN = Holder(pid=0, host="", since="")
 
 
 @dataclass(eq=False)
 class LeaseHeld(Exception):
-    """Raised when somebody else has the lease."""
+    """Raised when another process has the lease."""
 
     holder: Holder
 
@@ -97,28 +97,28 @@ class LeaseHeld(Exception):
 
 
 class Lease:
-    """A lock file that this process holds; freed by `release`, or by the kernel when the process ends in any way.
+    """A lock file that this process holds; freed by `release`, or by the kernel however the process ends.
 
-    Never fork while one is held: the child would keep it. (A program that is started does not: O_CLOEXEC.)
+    Never fork while holding one: the child would keep it. (A program that is started does not: O_CLOEXEC.)
     """
 
     def __init__(self, descriptor: int, before: Holder | None) -> None:
-        """Takes over a descriptor that has the lock; use `take`."""
+        """Take over a descriptor that has the lock; use `take`."""
         self._descriptor: int | None = descriptor
         self.before = before
-        """Who held it last; None if nobody ever did."""
+        """The previous holder; None if there was none."""
 
     @classmethod
     def take(cls, path: Path, holder: Holder, *, timeout: float = 0.0) -> Lease:
-        """Takes the lease and writes down who has it.
+        """Take the lease and record its holder.
 
         Args:
-            path: The lock file; created for this user alone where it is missing, never followed if it is a link.
+            path: The lock file; created as a private file if it is missing.
             holder: The facts to write into it.
-            timeout: Seconds to wait for a holder to let go.
+            timeout: Seconds to wait for a holder to release it.
 
         Raises:
-            LeaseHeld: Somebody has it still.
+            LeaseHeld: Another process still has it.
             LocksUnsupported: The system has no flock.
             OSError: The file cannot be opened or written.
         """
@@ -137,13 +137,13 @@ class Lease:
 
     @staticmethod
     def peek(path: Path) -> Holder | None:
-        """Returns who holds the lease, or None if nobody does; neither keeps nor creates it."""
+        """Return the holder of the lease, or None; neither take nor create it."""
         try:
             descriptor = open_private(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            # Shared, so that two who look at the same time do not take each other for a holder.
+            # Shared, so that two processes that peek at the same time do not take each other for a holder.
             if try_lock(descriptor, path, shared=True):
                 return None
             return _facts(os.pread(descriptor, 4 * FACTS_BYTES, 0)) or UNKNOWN
@@ -151,7 +151,7 @@ class Lease:
             os.close(descriptor)
 
     def write(self, holder: Holder) -> None:
-        """Replaces the facts about the holder; they survive a power failure from then on."""
+        """Replace the facts about the holder; they survive a power failure from then on."""
         if self._descriptor is None:
             raise ValueError("the lease was released")
         content = json.dumps(asdict(holder)).encode().ljust(FACTS_BYTES - 1) + b"\n"
@@ -160,7 +160,7 @@ class Lease:
         os.fsync(self._descriptor)
 
     def release(self) -> None:
-        """Lets go of the lease; the file stays, since others may be about to lock it."""
+        """Release the lease; the file stays, since others may be about to lock it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -173,7 +173,7 @@ class Lease:
 
 
 def try_lock(descriptor: int, path: Path, *, shared: bool = False) -> bool:
-    """Lock an open file or folder until its descriptor is closed; return False if somebody else has it locked.
+    """Lock an open file or folder until its descriptor is closed; return False if another process has it locked.
 
     Raises:
         LocksUnsupported: The system or the file system has no flock.
@@ -221,7 +221,7 @@ def _parent_of(pid: int) -> int | None:
 
 
 def _open_locked(path: Path) -> int | None:
-    """Returns a descriptor that has the lock of what is now at `path`, or None if somebody else has it."""
+    """Return a descriptor that has the lock of the file now at `path`, or None if another process has it."""
     descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         if try_lock(descriptor, path) and _is_at(descriptor, path):
@@ -234,7 +234,7 @@ def _open_locked(path: Path) -> int | None:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    # Whoever holds a lock may remove its file; a lock on a file without a name keeps nobody out.
+    # The holder of a lock may remove its file; a lock on a file without a name keeps nobody out.
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     return False
@@ -247,7 +247,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def _facts(content: bytes) -> Holder | None:
-    """Reads the facts that `write` wrote; keys of other versions are ignored, and what makes no sense is `UNKNOWN`."""
+    """Read the facts that `write` wrote, and ignore keys of other versions; `UNKNOWN` if they make no sense."""
     if not content:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the journal's tests share: a journal in an empty folder, tasks to put into it, and processes that use it."""
+"""Fixtures and steps for the journal's tests: a journal in an empty folder, tasks in any state, and processes that use it."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ UNPRIVILEGED = 65_534  # the user `nobody`, for whom permissions count where the
 
 
 def start(journal: Journal, task_id: str = "t") -> Claim:
-    """Claims a task and sets it to processing, as a runner does."""
+    """Claim a task and set it to processing, as a runner does."""
     claim = journal.claim(task_id)
     journal.change(task_id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,))
     return claim
 
 
 def die(claim: Claim) -> None:
-    """Leaves everything as a process does that is killed: the kernel frees the lock, nobody tidies up."""
+    """Leave everything as a killed process does: the kernel frees the lock, and nobody tidies up."""
     claim.lease.release()
 
 
 def finish(claim: Claim, status: TaskStatus, **fields: Any) -> Task:
-    """Ends a task that is being processed."""
+    """End a task that is being processed."""
     return claim.finish(status, **({"detail": None, "failed_items": (), "checkpoint": None} | fields))
 
 
 def reach(journal: Journal, status: TaskStatus, task_id: str = "t") -> None:
-    """Creates a task and brings it into a state, by the way that a runner would take."""
+    """Create a task and bring it into a state as a runner would."""
     journal.create(make_task(task_id))
     if status is TaskStatus.PENDING:
         return
@@ -54,7 +54,7 @@ def reach(journal: Journal, status: TaskStatus, task_id: str = "t") -> None:
 def start_process(
     module: str, *arguments: str | Path, before: Sequence[str] = (), root: Path = ROOT
 ) -> subprocess.Popen[str]:
-    """Starts a module of these tests as a process of its own, perhaps under another program or from a copy."""
+    """Start a module of these tests as a process of its own, possibly under another program or from a copy."""
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": "0"}
     return subprocess.Popen(
         [*before, sys.executable, str(root / "tests" / "support" / f"journal_{module}.py"), *map(str, arguments)],
@@ -66,19 +66,19 @@ def start_process(
 
 
 def acknowledged(output: str) -> list[dict[str, Any]]:
-    """Returns the steps that a process has reported as done; the last line may be torn."""
+    """Return the steps that a process has reported as done; the last line may be torn."""
     return [json.loads(line) for line in output.splitlines(keepends=True) if line.endswith("\n")]
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
-    """Returns a journal in a folder that does not exist yet."""
+    """Return a journal in a folder that does not exist yet."""
     return Journal(tmp_path / "journal")
 
 
 @pytest.fixture
 def unprivileged() -> Iterator[None]:
-    """Makes permissions count, also where the tests run as root."""
+    """Make permissions count even if the tests run as root."""
     if os.geteuid() != 0:
         yield
         return

@@ -30,7 +30,7 @@ _LINE = re.compile(r"(?:\[pid +\d+\] )?(\w+)\((.*)")
 
 @dataclass(frozen=True)
 class Strace:
-    """Runs two tasks under strace, one of them with spooled input and a retry of its rejects."""
+    """A run of two tasks under strace, one of them with spooled input and a retry of its rejects."""
 
     code: Path
     """A copy of the sources that nobody edits meanwhile, so that every run makes the same system calls."""
@@ -38,7 +38,7 @@ class Strace:
     def run(
         self, folder: Path, *options: str, step: tuple[str, str] = ("everything", "t")
     ) -> subprocess.CompletedProcess[str]:
-        """Returns what the process reported; the system calls are in `folder/log`."""
+        """Return what the process reported; the system calls are in `folder/log`."""
         calls = f"trace={','.join(f'?{call}' for call in CALLS)}"
         before = ["strace", "-f", "-y", "-o", str(folder / "log"), "-e", calls, *options]
         process = start_process("driver", step[0], folder / "journal", step[1], before=before, root=self.code)
@@ -48,7 +48,7 @@ class Strace:
 
 @pytest.fixture(scope="module")
 def strace(tmp_path_factory: pytest.TempPathFactory) -> Strace:
-    """Returns what runs the tasks, tried once, so that all files of Python's cache are there."""
+    """Return the run, tried once, so that all files of Python's cache exist."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed, and nothing else makes the n-th system call fail")
     code = tmp_path_factory.mktemp("code")
@@ -61,7 +61,7 @@ def strace(tmp_path_factory: pytest.TempPathFactory) -> Strace:
 
 
 def calls_in(log: Path, folder: Path) -> Iterator[tuple[str, int]]:
-    """Yields the calls that concern the journal: name, and which of the process's calls of that name it is."""
+    """Yield the calls that concern the journal: name, and position among the process's calls of that name."""
     seen: dict[str, int] = {}
     for line in log.read_text().splitlines():
         if (match := _LINE.match(re.sub(r"^\d+ +", "", line))) is None:
@@ -74,7 +74,7 @@ def calls_in(log: Path, folder: Path) -> Iterator[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def points(strace: Strace, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
-    """Returns all points of a run at which a fault can strike."""
+    """Return all points of a run at which a fault can strike."""
     folder = tmp_path_factory.mktemp("points")
     done = strace.run(folder)
     assert (done.returncode, done.stderr) == (0, "")
@@ -86,7 +86,7 @@ def points(strace: Strace, tmp_path_factory: pytest.TempPathFactory) -> list[tup
 
 
 def check_all_done(folder: Path) -> None:
-    """Checks that the run came to its end."""
+    """Check that the run completed."""
     tasks = Journal(folder).list()
     assert [(task.id, task.status, task.attempt) for task in tasks] == [
         ("t-1", TaskStatus.DONE, 1),
@@ -95,7 +95,7 @@ def check_all_done(folder: Path) -> None:
 
 
 def strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) -> None:
-    """Lets a fault strike at one point, and checks the journal after it."""
+    """Let a fault strike at one point, and check the journal afterwards."""
     name, number = point
     folder.mkdir()
     done = strace.run(folder, "-e", f"inject={name}:{FAULTS[fault]}:when={number}")
@@ -123,7 +123,7 @@ def strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) -> 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_some_system_calls_fail(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
-    """At points spread over a run: what was acknowledged is there, nothing is damaged, and the journal works on."""
+    """At points spread over a run, every acknowledged step is there, nothing is damaged, and the journal keeps working."""
     for place in range(list(FAULTS).index(fault), len(points), len(points) // POINTS):
         strike(strace, points[place], fault, tmp_path / str(place))
 
@@ -131,7 +131,7 @@ def test_some_system_calls_fail(strace: Strace, points: list[tuple[str, int]], f
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_system_call_fails(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
-    """At every point of a run the same."""
+    """The same holds at every point of a run."""
     for place, point in enumerate(points):
         strike(strace, point, fault, tmp_path / str(place))
         shutil.rmtree(tmp_path / str(place))

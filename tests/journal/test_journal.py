@@ -1,4 +1,4 @@
-"""The journal as its callers see it: create, find, list, change, claim, cancel."""
+"""The journal's interface: create, find, list, change, claim and cancel tasks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CANCELED, FAILED, REFUSED = TaskStatus.CANCELED, TaskStatus.FAILED, TaskStatus.R
 
 @contextmanager
 def counting_opens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """Collects the files that are opened."""
+    """Collect the files that are opened."""
     opened: list[Path] = []
     real = os.open
 
@@ -46,8 +46,8 @@ def counting_opens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 # -- looking ----------------------------------------------------------------------------------------------------------
 
 
-def test_looking_at_a_journal_that_does_not_exist_makes_nothing(journal: Journal) -> None:
-    """No list, no search and no question creates the folder."""
+def test_reading_a_missing_journal_creates_nothing(journal: Journal) -> None:
+    """Reading never creates the folder."""
     assert journal.list() == []
     assert not journal.is_running("t")
     assert damaged_files(journal) == ()
@@ -61,8 +61,8 @@ def test_looking_at_a_journal_that_does_not_exist_makes_nothing(journal: Journal
 
 
 @pytest.mark.parametrize("text", ["../../etc/passwd", "", 'a"', "\ud800", "a/b"])
-def test_what_is_no_id_is_not_found_and_names_no_file(journal: Journal, text: str) -> None:
-    """A text that can be no id never becomes a part of a path."""
+def test_an_invalid_id_is_not_found_and_names_no_file(journal: Journal, text: str) -> None:
+    """Text that cannot be an id never becomes a part of a path."""
     journal.create(make_task())
     with pytest.raises(TaskNotFound):
         journal.find(text)
@@ -74,7 +74,7 @@ def test_what_is_no_id_is_not_found_and_names_no_file(journal: Journal, text: st
 
 
 def test_a_task_is_found_as_it_was_created(journal: Journal) -> None:
-    """Another process finds every field as it was, also names that are no UTF-8."""
+    """Another process finds every field unchanged, even names that are not UTF-8."""
     name = os.fsdecode(b"/data/caf\xe9.jsonl")
     options = LoadOptions(text_fields=("ä", "\N{PILE OF POO}"))
     task = make_task(sources=(name,), inputs=({"name": name, "size": 2**70},), options=options)
@@ -94,7 +94,7 @@ def test_the_files_are_ordinary_tinydb_files(journal: Journal) -> None:
 
 
 def test_a_file_that_stock_tinydb_wrote_is_read(journal: Journal) -> None:
-    """Who mends a file by hand needs to know of nothing but the table of tasks."""
+    """A user who edits a file needs to know only the table of tasks."""
     journal.create(make_task("a"))
     path = journal.folder / "tasks-000000.json"
     path.unlink()
@@ -127,10 +127,10 @@ def test_list_is_newest_first_and_paged(journal: Journal, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("history", [0, 3, 40])
-def test_looking_costs_the_same_whatever_the_history(
+def test_reading_costs_the_same_whatever_the_history(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, history: int
 ) -> None:
-    """To find, list and change new tasks opens the same files after 40 segments as after none."""
+    """Finding, listing and changing new tasks opens the same files after 40 segments as after none."""
     with monkeypatch.context() as patch:
         patch.setattr(storage, "SEGMENT_TASKS", 1)
         for number in range(history):
@@ -153,8 +153,8 @@ def test_looking_costs_the_same_whatever_the_history(
     ]
 
 
-def test_a_segment_of_large_tasks_gets_no_further_ones(journal: Journal) -> None:
-    """One task with thousands of sources does not make the changes of others slow."""
+def test_a_full_segment_gets_no_more_tasks(journal: Journal) -> None:
+    """A task with thousands of sources does not slow down changes of others."""
     journal.create(make_task("large", sources=tuple(f"/data/{number:0100}" for number in range(20_000))))
     journal.create(make_task("small"))
     assert (journal.folder / "tasks-000001.json").stat().st_size < 10_000
@@ -162,7 +162,7 @@ def test_a_segment_of_large_tasks_gets_no_further_ones(journal: Journal) -> None
 
 
 def test_a_reader_sees_at_once_what_others_write(journal: Journal) -> None:
-    """What was read is never answered from memory when the file is another one."""
+    """A reader never answers from memory after the file was replaced."""
     journal.create(make_task())
     reader = Journal(journal.folder)
     for to in (PROCESSING, FAILED, PENDING, CANCELED):
@@ -175,7 +175,7 @@ def test_a_reader_sees_at_once_what_others_write(journal: Journal) -> None:
 
 
 def test_an_id_is_taken_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An id that is anywhere in the journal cannot be created again."""
+    """An id in any segment cannot be created again."""
     monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
     for number in range(7):
         journal.create(make_task(f"t{number}"))
@@ -204,7 +204,7 @@ def test_ids_that_would_share_files_are_one_where_case_is_ignored(
 
 
 def test_a_change_is_made_only_from_an_expected_state(journal: Journal) -> None:
-    """Of two who want to begin a task, one gets it, and the other learns what it is by now."""
+    """Of two processes that begin a task, one succeeds, and the other learns the task's present state."""
     journal.create(make_task())
     other = Journal(journal.folder)
     other.find("t")
@@ -226,7 +226,7 @@ def test_a_change_sets_the_time(journal: Journal) -> None:
 
 
 def test_a_change_that_fails_leaves_no_trace(journal: Journal) -> None:
-    """A field that there is not, or a value that is no JSON, changes nothing, not even what the process itself sees."""
+    """An unknown field or a value that is not JSON changes nothing, not even what the process itself sees."""
     journal.create(make_task())
     with pytest.raises(TypeError):
         journal.change("t", PROCESSING, expect=(PENDING,), no_such_field=1)
@@ -240,7 +240,7 @@ def test_a_change_that_fails_leaves_no_trace(journal: Journal) -> None:
 
 
 def test_a_task_has_one_runner(journal: Journal) -> None:
-    """A second claim is refused at once, names the holder, and is granted when the first has let go."""
+    """A second claim is refused at once, names the holder, and is granted after the first is released."""
     journal.create(make_task())
     with journal.claim("t"):
         assert journal.is_running("t")
@@ -255,7 +255,7 @@ def test_a_task_has_one_runner(journal: Journal) -> None:
     assert journal.find("t") == make_task()
 
 
-def test_a_runner_that_was_killed_has_no_claim_any_more(journal: Journal) -> None:
+def test_a_killed_runner_loses_its_claim(journal: Journal) -> None:
     """The lease is free when its holder is dead, and the next claim gets it."""
     journal.create(make_task())
     process = start_process("driver", "claim", journal.folder, "t")
@@ -288,7 +288,7 @@ def _rows_shown(journal: Journal) -> tuple[list[int], list[int]]:
 
 
 def test_rejects_beyond_the_checkpoint_are_never_shown(journal: Journal) -> None:
-    """Before the first checkpoint there are none, whatever an attempt has left, and after a failure those that count."""
+    """Before the first checkpoint there are none, even if an attempt left some; after a failure, the counted ones are shown."""
     journal.create(make_task())
     claim = start(journal)
     with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
@@ -305,7 +305,7 @@ def test_rejects_beyond_the_checkpoint_are_never_shown(journal: Journal) -> None
 
 
 def test_rejects_that_wait_to_be_retried_are_shown(journal: Journal) -> None:
-    """While a retry is under way, they follow those that have failed again."""
+    """During a retry, they follow the rejects that have failed again."""
     journal.create(make_task())
     claim = start(journal)
     with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
@@ -322,8 +322,8 @@ def test_rejects_that_wait_to_be_retried_are_shown(journal: Journal) -> None:
     assert _rows_shown(journal) == ([2, 3], [2, 3])
 
 
-def test_what_a_checkpoint_says_is_kept_when_a_dead_task_is_set_back(journal: Journal) -> None:
-    """A task that is pending again still says how far it is."""
+def test_a_dead_task_keeps_its_progress_when_it_is_set_back(journal: Journal) -> None:
+    """A task that is pending again keeps its progress."""
     journal.create(make_task())
     claim = start(journal)
     claim.save(make_checkpoint(50))
@@ -334,7 +334,7 @@ def test_what_a_checkpoint_says_is_kept_when_a_dead_task_is_set_back(journal: Jo
 
 
 @pytest.mark.parametrize("status", [FAILED, CANCELED, REFUSED, DONE])
-def test_the_end_of_an_attempt_is_written_with_all_that_belongs_to_it(journal: Journal, status: TaskStatus) -> None:
+def test_the_end_of_an_attempt_is_recorded_with_its_progress(journal: Journal, status: TaskStatus) -> None:
     """Rows, counts and rejects go into the record; the checkpoint stays for a restart unless the task is done."""
     journal.create(make_task())
     with start(journal) as claim:
@@ -350,7 +350,7 @@ def test_the_end_of_an_attempt_is_written_with_all_that_belongs_to_it(journal: J
 
 
 def test_rejects_too_long_for_the_record_are_shown_whole(journal: Journal) -> None:
-    """The record stays small; `find` takes what it cut from the rejects file."""
+    """The record stays small; `find` completes its cut items from the rejects file."""
     journal.create(make_task())
     items = [make_reject(number) | {"payload": {"text": "x" * 100_000}} for number in range(25)]
     with start(journal) as claim:
@@ -365,7 +365,7 @@ def test_rejects_too_long_for_the_record_are_shown_whole(journal: Journal) -> No
 
 
 def test_dropping_a_checkpoint_begins_at_the_start(journal: Journal) -> None:
-    """After that there is none, also where there never was one."""
+    """Afterwards there is no checkpoint, even if there never was one."""
     journal.create(make_task())
     with journal.claim("t") as claim:
         claim.drop_checkpoint()
@@ -376,8 +376,8 @@ def test_dropping_a_checkpoint_begins_at_the_start(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "garbage", "empty", "other"])
-def test_a_torn_checkpoint_is_none(journal: Journal, damage: str) -> None:
-    """A progress file that is not whole to the last byte reads as none, for the runner and for those who look."""
+def test_a_torn_checkpoint_reads_as_none(journal: Journal, damage: str) -> None:
+    """A progress file that is not complete to the last byte reads as none, for the runner and for readers."""
     journal.create(make_task())
     claim = start(journal)
     claim.save(make_checkpoint(40))
@@ -398,8 +398,8 @@ def test_a_torn_checkpoint_is_none(journal: Journal, damage: str) -> None:
     assert claim.checkpoint() == make_checkpoint(40)
 
 
-def test_a_checkpoint_whose_rejects_are_gone_is_none(journal: Journal) -> None:
-    """A power failure may take rejects that the checkpoint counts; then the rows are read again."""
+def test_a_checkpoint_without_its_rejects_reads_as_none(journal: Journal) -> None:
+    """A power failure may lose rejects that the checkpoint counts; then the rows are read again."""
     journal.create(make_task())
     with start(journal) as claim:
         with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
@@ -410,7 +410,7 @@ def test_a_checkpoint_whose_rejects_are_gone_is_none(journal: Journal) -> None:
 
 
 def test_a_new_task_does_not_inherit_the_checkpoint_of_a_lost_one(journal: Journal) -> None:
-    """What is left of a task whose record is gone does not make a new one of that id skip rows."""
+    """The files of a task whose record is gone do not make a new task of that id skip rows."""
     journal.create(make_task())
     claim = start(journal)
     claim.save(make_checkpoint(40))
@@ -424,14 +424,14 @@ def test_a_new_task_does_not_inherit_the_checkpoint_of_a_lost_one(journal: Journ
 # -- canceling --------------------------------------------------------------------------------------------------------
 
 
-def test_cancel_of_a_pending_task_is_made_at_once(journal: Journal) -> None:
-    """Nobody runs it, so nobody has to be asked."""
+def test_a_pending_task_is_canceled_at_once(journal: Journal) -> None:
+    """Nobody runs it, so no runner has to be asked."""
     reach(journal, PENDING)
     assert journal.request_cancel("t").status is CANCELED
     assert journal.find("t").finished_at is not None
 
 
-def test_cancel_of_a_task_whose_runner_is_dead_is_made_at_once(journal: Journal) -> None:
+def test_a_dead_task_is_canceled_at_once(journal: Journal) -> None:
     """It keeps the progress of its checkpoint, and can be restarted from there."""
     journal.create(make_task())
     claim = start(journal)
@@ -442,10 +442,10 @@ def test_cancel_of_a_task_whose_runner_is_dead_is_made_at_once(journal: Journal)
     assert journal.claim("t").checkpoint() == make_checkpoint(40)
 
 
-def test_cancel_does_not_end_a_task_that_is_taken_over_in_that_moment(
+def test_cancel_does_not_end_a_task_that_is_taken_over_at_that_moment(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look whether somebody runs it and the change, nobody can begin to."""
+    """No process can begin to run it between the check for a runner and the change."""
     reach(journal, PROCESSING)
     looks = iter([False])
     look = journal.is_running
@@ -455,8 +455,8 @@ def test_cancel_does_not_end_a_task_that_is_taken_over_in_that_moment(
         assert claim.cancel_requested()
 
 
-def test_cancel_of_a_running_task_asks_its_runner(journal: Journal) -> None:
-    """The runner sees it at its next look, whatever else happened to the file before."""
+def test_a_running_task_is_canceled_by_its_runner(journal: Journal) -> None:
+    """The runner sees the request at its next look, even if other tasks in the file changed before."""
     journal.create(make_task())
     journal.create(make_task("other"))
     other = Journal(journal.folder)
@@ -470,10 +470,10 @@ def test_cancel_of_a_running_task_asks_its_runner(journal: Journal) -> None:
         assert finish(claim, CANCELED).cancel_requested is False
 
 
-def test_looking_for_a_cancel_opens_nothing_while_nothing_changed(
+def test_polling_for_a_cancel_opens_nothing_while_nothing_changed(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The question costs a stat, so it may be asked all the time."""
+    """The check costs one stat, so it can be polled."""
     journal.create(make_task())
     with start(journal) as claim:
         claim.cancel_requested()
@@ -483,7 +483,7 @@ def test_looking_for_a_cancel_opens_nothing_while_nothing_changed(
 
 
 def test_a_journal_that_cannot_be_read_for_a_moment_cancels_nothing(journal: Journal) -> None:
-    """A runner goes on while its record is out of sight."""
+    """A runner continues while its record cannot be read."""
     journal.create(make_task())
     with start(journal) as claim:
         for path in journal.folder.glob("tasks-*"):
@@ -497,7 +497,7 @@ def test_a_journal_that_cannot_be_read_for_a_moment_cancels_nothing(journal: Jou
 
 @pytest.mark.parametrize("status", [DONE, FAILED, REFUSED])
 def test_cancel_of_a_task_that_ended_changes_nothing(journal: Journal, status: TaskStatus) -> None:
-    """It raises, says the state, and leaves the task as it is."""
+    """It raises, names the state, and leaves the task unchanged."""
     reach(journal, status)
     before = journal.find("t")
     with pytest.raises(WrongStatus, match=f"is {status}, not pending or processing"):
@@ -506,7 +506,7 @@ def test_cancel_of_a_task_that_ended_changes_nothing(journal: Journal, status: T
 
 
 def test_cancel_of_a_canceled_task_is_no_error(journal: Journal) -> None:
-    """It is returned as it is."""
+    """It is returned unchanged."""
     reach(journal, CANCELED)
     before = journal.find("t")
     assert journal.request_cancel("t") == before == journal.find("t")
@@ -516,7 +516,7 @@ def test_cancel_of_a_canceled_task_is_no_error(journal: Journal) -> None:
 
 
 def test_standard_input_is_kept_for_its_task(journal: Journal) -> None:
-    """What is read before there is a task moves into the task's folder."""
+    """Input that is read before there is a task moves into the task's folder."""
     incoming = incoming_folder(journal)
     (incoming / "0.jsonl").write_text("{}")
     assert incoming.parent == journal.files("t").spool.parent
@@ -526,8 +526,8 @@ def test_standard_input_is_kept_for_its_task(journal: Journal) -> None:
     assert not incoming.exists()
 
 
-def test_standard_input_never_takes_the_place_of_that_of_another_task(journal: Journal) -> None:
-    """The spool of a task that exists stays; what a process left that was killed before there was one does not."""
+def test_standard_input_never_replaces_that_of_another_task(journal: Journal) -> None:
+    """The spool of an existing task stays; the leftover of a process that was killed before its task existed does not."""
     first = incoming_folder(journal)
     (first / "0.jsonl").write_text("first")
     adopt_spool(journal, first, "t")  # and killed here
@@ -541,7 +541,7 @@ def test_standard_input_never_takes_the_place_of_that_of_another_task(journal: J
 
 
 def test_stale_standard_input_is_removed(journal: Journal) -> None:
-    """A day after the last write the folder of a killed process goes; one that is young or owned stays."""
+    """A day after the last write, the folder of a killed process is removed; one that is young or owned stays."""
     owner = Journal(journal.folder)
     owned = incoming_folder(owner)
     os.utime(owned, (0, 0))
@@ -558,7 +558,7 @@ def test_stale_standard_input_is_removed(journal: Journal) -> None:
 
 
 def test_rejects_are_cut_back_to_the_checkpoint(journal: Journal) -> None:
-    """What was found again after a crash is in the file once; half a line does no harm."""
+    """Rejects that are found again after a crash are in the file once; half a line does no harm."""
     path = journal.files("t").rejects
     with RejectsFile.open_at(path, 0) as rejects:
         length = rejects.append([make_reject(1)])
@@ -573,8 +573,8 @@ def test_rejects_are_cut_back_to_the_checkpoint(journal: Journal) -> None:
     assert [(item["row"], item["payload"]) for item in RejectsFile.read(path)] == [(1, {"text": ""}), (2, "\ufffd")]
 
 
-def test_a_reject_that_is_no_json_is_kept_without_its_item(journal: Journal) -> None:
-    """Nested too deeply, or not a number: the row is named, and the rejects beside it are whole."""
+def test_a_reject_that_is_not_json_is_kept_without_its_item(journal: Journal) -> None:
+    """If an item is nested too deeply or holds NaN, its row is named, and the other rejects are whole."""
     deep: list[object] = []
     for _ in range(5_000):
         deep = [deep]
@@ -585,8 +585,8 @@ def test_a_reject_that_is_no_json_is_kept_without_its_item(journal: Journal) -> 
     assert kept[0]["detail"].startswith("payload.text is empty (item left out: maximum recursion")
 
 
-def test_rejects_that_are_gone_are_not_made_up(journal: Journal) -> None:
-    """A file that is shorter than its checkpoint says is not filled with zeros, and none is made for no rejects."""
+def test_lost_rejects_are_not_filled_up_with_zeros(journal: Journal) -> None:
+    """A file that is shorter than its checkpoint says is not filled with zeros, and no file is made without rejects."""
     path = journal.files("t").rejects
     with RejectsFile.open_at(path, 1_000) as rejects:
         assert rejects.append([]) == 0

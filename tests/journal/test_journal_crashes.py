@@ -1,4 +1,4 @@
-"""Processes that are killed at random instants, and many that work at the same time: nothing acknowledged is lost."""
+"""Processes that are killed at random instants, and many that work at the same time, lose no acknowledged step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ORDER = {"created": 0, "started": 1, "saved": 2, "finished": 3, "retried": 4, "m
 
 
 def check(journal: Journal, steps: list[dict[str, Any]]) -> None:
-    """Checks that every acknowledged step is there, and that nothing is damaged."""
+    """Check that every acknowledged step is there, and that nothing is damaged."""
     tasks = {task.id: task for task in journal.list(limit=100_000)}
     newest: dict[str, dict[str, Any]] = {}
     for step in steps:
@@ -40,7 +40,7 @@ def check(journal: Journal, steps: list[dict[str, Any]]) -> None:
 
 
 def reached(task: Task) -> tuple[int, int]:
-    """Returns how far a task is, comparable with the steps that its process reported."""
+    """Return how far a task is, comparable with the steps that its process reported."""
     assert task.counts.reconciles()
     if task.attempt > 1:
         return reached_again(task)
@@ -55,7 +55,7 @@ def reached(task: Task) -> tuple[int, int]:
 
 
 def reached_again(task: Task) -> tuple[int, int]:
-    """Returns how far the retry of a task's rejects is; before its first checkpoint, the task is as it was."""
+    """Return how far the retry of a task's rejects is; before its first checkpoint, the task is unchanged."""
     failed, rows = task.counts.failed, [item["row"] for item in task.failed_items]
     assert task.rows == WINDOWS * ROWS
     match task.status:
@@ -70,7 +70,7 @@ def reached_again(task: Task) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kills", [FEW_KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
 def test_kills_lose_nothing_that_was_acknowledged(journal: Journal, kills: int) -> None:
-    """Killed with -9 at random instants, the journal has every reported step, and the next process works on."""
+    """After a kill with -9 at a random instant, the journal has every reported step, and the next process continues."""
     choose = random.Random(kills)
     steps: list[dict[str, Any]] = []
     for number in range(kills):
@@ -89,7 +89,7 @@ def test_kills_lose_nothing_that_was_acknowledged(journal: Journal, kills: int) 
 
 @pytest.mark.parametrize(("processes", "tasks"), [(4, 25), pytest.param(8, 100, marks=pytest.mark.slow)])
 def test_many_processes_and_a_reader(journal: Journal, processes: int, tasks: int) -> None:
-    """No update is lost, no id given twice, one process begins each shared task, and a reader never fails."""
+    """No update is lost, no id is used twice, one process begins each shared task, and a reader never fails."""
     for number in range(tasks):
         journal.create(make_task(f"shared-{number}"))
     running = [start_process("driver", "race", journal.folder, f"p{number}", str(tasks)) for number in range(processes)]
@@ -118,7 +118,7 @@ def test_many_processes_and_a_reader(journal: Journal, processes: int, tasks: in
 
 
 def look(folder: Path, over: threading.Event, failures: list[BaseException], looks: itertools.count[int]) -> None:
-    """Lists and finds tasks until it is over; what one list has, the next one has."""
+    """List and find tasks until the others end; each list has all tasks of the previous one."""
     journal = Journal(folder)
     seen: dict[str, tuple[int, int]] = {}
     try:
@@ -136,8 +136,8 @@ def look(folder: Path, over: threading.Event, failures: list[BaseException], loo
         failures.append(error)
 
 
-def test_a_suspended_process_keeps_nobody_from_looking(journal: Journal) -> None:
-    """Readers take no lock: they answer while a writer stands still in the middle of anything."""
+def test_a_suspended_writer_does_not_block_readers(journal: Journal) -> None:
+    """Readers take no lock, so they answer while a writer is suspended at any point."""
     process = start_process("driver", "run", journal.folder, "p", "10000")
     assert process.stdout is not None
     try:

@@ -1,4 +1,4 @@
-"""A journal that was damaged: named, moved aside, restored where that can be, and never begun anew."""
+"""Damage to a journal is named, moved aside and restored if possible; an empty journal never takes its place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.fixture
 def segments(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Journal:
-    """Returns a journal of three segments with the tasks a0 a1, b0 b1 and c0 c1; the a's and c's were changed."""
+    """Return a journal of three segments with the tasks a0 a1, b0 b1 and c0 c1; the a's and c's were changed."""
     monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
     for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
         journal.create(make_task(task_id))
@@ -49,15 +49,15 @@ def path_of(journal: Journal, number: int, suffix: str = "") -> Path:
 
 
 def damage(path: Path, kind: str = "truncated") -> bytes:
-    """Damages a file and returns what it is then."""
+    """Damage a file and return its new content."""
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
     return path.read_bytes()
 
 
 @pytest.mark.parametrize("backup", ["good", "gone", "damaged"])
 @pytest.mark.parametrize("seen", ["first by the runner", "first by another", "first by a repair"])
-def test_a_runner_brings_its_task_back(segments: Journal, backup: str, seen: str) -> None:
-    """Damage while a task runs costs neither its record nor its end, and the tasks beside it are as they can be."""
+def test_a_runner_restores_its_damaged_task(segments: Journal, backup: str, seen: str) -> None:
+    """Damage while a task runs costs neither its record nor its end, and its neighbours are restored as far as possible."""
     segments.create(make_task("d0"))
     with start(segments, "d0") as claim:
         begun = segments.find("d0")
@@ -80,8 +80,8 @@ def test_a_runner_brings_its_task_back(segments: Journal, backup: str, seen: str
     assert any("d0" in warning and "corrected that" in warning for warning in segments.warnings)
 
 
-def test_a_cancel_is_heard_by_a_runner_whose_journal_lost_its_start(journal: Journal) -> None:
-    """A task that looks pending, restored from the generation before, is canceled at once: its runner ends too."""
+def test_a_cancel_reaches_a_runner_whose_record_was_damaged(journal: Journal) -> None:
+    """A task that looks pending, restored from the previous generation, is canceled at once, and its runner ends too."""
     journal.create(make_task())
     with start(journal) as claim:
         begun = journal.find("t")
@@ -91,8 +91,8 @@ def test_a_cancel_is_heard_by_a_runner_whose_journal_lost_its_start(journal: Jou
         assert finish(claim, CANCELED, begun=begun).status is CANCELED
 
 
-def test_a_task_that_took_the_place_of_a_lost_one_is_left_alone(journal: Journal) -> None:
-    """What is asked for anew under the same id is not overwritten by the end of the old task."""
+def test_a_new_task_under_a_lost_id_is_not_overwritten(journal: Journal) -> None:
+    """The end of a lost task does not overwrite a new task that was created under its id."""
     journal.create(make_task())
     with start(journal) as claim:
         begun = journal.find("t")
@@ -105,8 +105,8 @@ def test_a_task_that_took_the_place_of_a_lost_one_is_left_alone(journal: Journal
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_readers_see_the_generation_before_and_touch_nothing(segments: Journal, kind: str) -> None:
-    """List and find answer from the .bak, say so once, and leave the damaged file where it is."""
+def test_readers_see_the_previous_generation_and_touch_nothing(segments: Journal, kind: str) -> None:
+    """List and find answer from the .bak, warn once, and leave the damaged file untouched."""
     left = damage(path_of(segments, 0), kind)
     for _ in range(3):
         assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "b0", "a1", "a0"]
@@ -120,8 +120,8 @@ def test_readers_see_the_generation_before_and_touch_nothing(segments: Journal, 
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_writer_moves_the_damaged_file_aside_and_restores_the_one_before(segments: Journal, kind: str) -> None:
-    """Nothing is thrown away, and after the first change the journal is whole again."""
+def test_a_writer_moves_the_damaged_file_aside_and_restores_the_previous_one(segments: Journal, kind: str) -> None:
+    """Nothing is deleted, and after the first change the journal is whole again."""
     left = damage(path_of(segments, 0), kind)
     assert segments.request_cancel("a1").status is CANCELED
     (aside,) = segments.folder.glob("*.damaged-*")
@@ -137,8 +137,8 @@ def test_a_writer_moves_the_damaged_file_aside_and_restores_the_one_before(segme
 
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("number", [0, 2])
-def test_without_a_good_generation_the_others_go_on(segments: Journal, kind: str, number: int) -> None:
-    """The lost tasks are named as lost, all others are listed and changed, and the number is never used again."""
+def test_without_a_good_generation_other_segments_keep_working(segments: Journal, kind: str, number: int) -> None:
+    """The lost tasks are reported as lost, all others can be listed and changed, and the number is never used again."""
     lost = "abc"[number]
     damage(path_of(segments, number), kind)
     path_of(segments, number, ".bak").unlink()
@@ -158,7 +158,7 @@ def test_without_a_good_generation_the_others_go_on(segments: Journal, kind: str
 
 @pytest.mark.parametrize("kind", ["empty", "truncated", "without its end", "zeroed", "garbage"])
 def test_damage_in_an_old_segment_hides_no_task(segments: Journal, kind: str) -> None:
-    """What is cut off or overwritten is noticed in any segment, though old ones are searched without being parsed."""
+    """A truncated or overwritten segment is noticed even if it is old, although old ones are searched without being parsed."""
     for number in range(20):
         segments.create(make_task(f"new{number}"))
     damage(path_of(segments, 0), kind)
@@ -179,7 +179,7 @@ def test_both_generations_damaged(segments: Journal) -> None:
 
 
 def test_a_damaged_only_segment_is_not_an_empty_journal(journal: Journal) -> None:
-    """Where all is lost, it says so: no file takes the damaged one's name, and a search tells what it could not read."""
+    """If all is lost, no file takes the damaged one's name, and a search reports what it could not read."""
     reach(journal, PENDING)
     damage(path_of(journal, 0))
     path_of(journal, 0, ".bak").unlink()
@@ -193,8 +193,8 @@ def test_a_damaged_only_segment_is_not_an_empty_journal(journal: Journal) -> Non
     assert not path_of(journal, 0).exists()
 
 
-def test_a_missing_file_is_restored_from_the_generation_before(segments: Journal) -> None:
-    """Somebody removed a segment: it is read from its .bak, and the next change brings it back."""
+def test_a_missing_file_is_restored_from_the_previous_generation(segments: Journal) -> None:
+    """A segment that was removed is read from its .bak, and the next change restores it."""
     path_of(segments, 0).unlink()
     assert segments.find("a0").status is PENDING
     assert "missing" in segments.warnings[0]
@@ -202,8 +202,8 @@ def test_a_missing_file_is_restored_from_the_generation_before(segments: Journal
     assert [task.id for task in Journal(segments.folder).list()][-2:] == ["a1", "a0"]
 
 
-def test_a_missing_file_whose_generation_before_is_damaged_is_a_loss(segments: Journal) -> None:
-    """It is told, and the others go on."""
+def test_a_missing_file_with_a_damaged_backup_is_a_loss(segments: Journal) -> None:
+    """The loss is reported, and the other segments keep working."""
     path_of(segments, 0).unlink()
     damage(path_of(segments, 0, ".bak"))
     assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "b0"]
@@ -212,7 +212,7 @@ def test_a_missing_file_whose_generation_before_is_damaged_is_a_loss(segments: J
         segments.find("a1")
 
 
-def test_two_damages_in_one_second_are_both_kept(segments: Journal) -> None:
+def test_two_files_damaged_in_one_second_are_both_kept(segments: Journal) -> None:
     """A file that is moved aside never replaces another one."""
     contents = set()
     for round_number in range(3):
@@ -224,8 +224,8 @@ def test_two_damages_in_one_second_are_both_kept(segments: Journal) -> None:
     assert len(list(segments.folder.glob("tasks-000000.json.damaged-*"))) == 3
 
 
-def test_a_record_that_is_no_task_hides_no_other(segments: Journal) -> None:
-    """It is left out of the list with a warning, named when it is asked for, and stays in its file."""
+def test_an_invalid_record_hides_no_other(segments: Journal) -> None:
+    """It is left out of the list with a warning, named by `find`, and stays in its file."""
     path = path_of(segments, 1)
     path.write_bytes(path.read_bytes().replace(b'"status": "pending"', b'"status": "unheard"', 1))
     assert [task.id for task in segments.list()] == ["c1", "c0", "b1", "a1", "a0"]
@@ -237,7 +237,7 @@ def test_a_record_that_is_no_task_hides_no_other(segments: Journal) -> None:
 
 
 def test_damaged_rejects_do_not_hide_their_task(journal: Journal) -> None:
-    """The task is shown with what its record says, and a warning."""
+    """The task is shown as its record has it, with a warning."""
     reach(journal, PENDING)
     claim = journal.claim("t")
     journal.change("t", TaskStatus.PROCESSING, expect=(PENDING,))
@@ -251,7 +251,7 @@ def test_damaged_rejects_do_not_hide_their_task(journal: Journal) -> None:
 
 
 def test_a_newer_format_is_refused(journal: Journal) -> None:
-    """Nothing is read from it and nothing written, and the message names both formats."""
+    """Nothing is read or written, and the message names both formats."""
     reach(journal, PENDING)
     (journal.folder / "meta.json").write_text('{"format": 7}')
     (journal.folder / "spool").rmdir()
@@ -272,8 +272,8 @@ def test_a_newer_format_is_refused(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b'{"format": "1"}', b'{"format": -3}', bytes(13)])
-def test_a_damaged_format_is_taken_as_the_present_one(journal: Journal, content: bytes) -> None:
-    """The tasks are still read, and the next write sets the damaged file aside."""
+def test_a_damaged_format_is_taken_as_the_current_one(journal: Journal, content: bytes) -> None:
+    """The tasks can still be read, and the next write moves the damaged file aside."""
     reach(journal, PENDING)
     (journal.folder / "meta.json").write_bytes(content)
     assert journal.find("t") == make_task()
@@ -289,7 +289,7 @@ def test_a_damaged_format_is_taken_as_the_present_one(journal: Journal, content:
 def test_an_older_format_is_brought_up_to_date(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, first_use: str
 ) -> None:
-    """Whatever is done first migrates the journal, once."""
+    """The first operation migrates the journal, once."""
     reach(journal, PENDING)
     (journal.folder / "meta.json").write_text('{"format": 0}')
     path_of(journal, 0).rename(journal.folder / "all-tasks.json")  # how a format 0 might have named it
@@ -312,8 +312,8 @@ def test_an_older_format_is_brought_up_to_date(
     assert (journal.folder / "meta.json").read_text() == '{"format": 1}'
 
 
-def test_a_migration_that_fails_is_tried_again(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The format is raised only when its step is done."""
+def test_a_failed_migration_is_retried(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The format is raised only after its step is done."""
     reach(journal, PENDING)
     (journal.folder / "meta.json").write_text('{"format": 0}')
     tries: list[Path] = []

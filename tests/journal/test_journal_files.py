@@ -1,4 +1,4 @@
-"""The files of a journal: private, never through a link, readable without rights to write, whole when the disk is full."""
+"""The files of a journal are private, never links, readable without write access, and whole when the disk is full."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatu
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Returns a folder that every user can reach, unlike those below `tmp_path`."""
+    """Return a folder that every user can reach, unlike those below `tmp_path`."""
     folder = Path(tempfile.mkdtemp(prefix="journal-"))
     folder.chmod(0o777)
     yield folder
@@ -42,7 +42,7 @@ def open_folder() -> Iterator[Path]:
 
 
 def fill(journal: Journal) -> None:
-    """Makes every kind of file that a journal has."""
+    """Make every kind of file that a journal has."""
     journal.create(make_task("old"))
     (journal.folder / "meta.json").write_bytes(b"garbage")
     (journal.folder / "tasks-000000.json").write_bytes(b"garbage")
@@ -60,7 +60,7 @@ def fill(journal: Journal) -> None:
 
 
 def owned_by_nobody(folder: Path) -> None:
-    """Gives a folder to the user for whom permissions count."""
+    """Give a folder to the user for whom permissions count."""
     if os.geteuid() == 0:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, UNPRIVILEGED, UNPRIVILEGED, follow_symlinks=False)
@@ -71,7 +71,7 @@ def owned_by_nobody(folder: Path) -> None:
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
 def test_all_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) -> None:
-    """Folders have mode 0700 and files 0600, also those above the journal that had to be made."""
+    """Folders have mode 0700 and files 0600, even the folders above the journal that had to be made."""
     before = os.umask(umask)
     try:
         fill(Journal(tmp_path / "state" / "upsert-cli"))
@@ -84,8 +84,8 @@ def test_all_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) ->
     assert names >= {"dead.lease", "allocation.lock", "tasks-000000.lock", "upsert-cli", "state", "new"}
 
 
-def test_a_readme_says_whose_folder_it_is(journal: Journal) -> None:
-    """Who finds the folder learns what it is, and what removing it would do."""
+def test_a_readme_explains_the_folder(journal: Journal) -> None:
+    """A README in the folder explains what it is, and the effect of removing it."""
     journal.create(make_task())
     text = (journal.folder / "README").read_text()
     assert "belongs to upsert-cli" in text
@@ -93,8 +93,8 @@ def test_a_readme_says_whose_folder_it_is(journal: Journal) -> None:
         assert path.name in ("README", "meta.json") or path.name.split("-")[0].split(".")[0] in text
 
 
-def test_the_lease_of_a_task_that_is_over_leaves_nothing_behind(journal: Journal) -> None:
-    """A journal of many tasks does not fill up with files of those that ended well."""
+def test_the_lease_file_of_a_completed_task_is_removed(journal: Journal) -> None:
+    """A journal of many tasks does not fill up with files of completed ones."""
     for number in range(3):
         journal.create(make_task(f"t{number}"))
         with start(journal, f"t{number}") as claim:
@@ -119,7 +119,7 @@ USES: dict[str, Callable[[Journal], object]] = {
 
 @pytest.mark.parametrize("name", USES)
 def test_files_are_never_followed_through_a_link(journal: Journal, tmp_path: Path, name: str) -> None:
-    """A link in place of a file is an error, and what it points to stays as it is."""
+    """A link in place of a file is an error, and its target stays unchanged."""
     journal.create(make_task("dead"))
     die(start(journal, "dead"))
     victim = tmp_path / "victim"
@@ -133,8 +133,8 @@ def test_files_are_never_followed_through_a_link(journal: Journal, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["locks", "active", "rejects", "spool"])
-def test_folders_inside_the_journal_are_no_links(journal: Journal, tmp_path: Path, name: str) -> None:
-    """A link in place of a folder is an error; nothing is written to where it leads."""
+def test_folders_inside_the_journal_are_never_links(journal: Journal, tmp_path: Path, name: str) -> None:
+    """A link in place of a folder is an error, and nothing is written to its target."""
     journal.folder.mkdir()
     (tmp_path / "elsewhere").mkdir()
     (journal.folder / name).symlink_to(tmp_path / "elsewhere")
@@ -144,7 +144,7 @@ def test_folders_inside_the_journal_are_no_links(journal: Journal, tmp_path: Pat
 
 
 def test_the_journal_itself_may_be_a_link(tmp_path: Path) -> None:
-    """Where it lies is its owner's business, also when the folder does not exist yet."""
+    """The owner may link the journal to another folder, even one that does not exist yet."""
     (tmp_path / "link").symlink_to(tmp_path / "disk" / "journal")
     Journal(tmp_path / "link").create(make_task())
     assert Journal(tmp_path / "disk" / "journal").find("t") == make_task()
@@ -153,8 +153,8 @@ def test_the_journal_itself_may_be_a_link(tmp_path: Path) -> None:
 # -- rights -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_read_only_journal_can_be_looked_at(open_folder: Path, request: pytest.FixtureRequest) -> None:
-    """List, find and the question whether a task runs need no right to write; what does, says what is missing."""
+def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.FixtureRequest) -> None:
+    """List, find and the check for a runner need no write access; other operations say what is missing."""
     journal = Journal(open_folder / "journal")
     fill(journal)
     claim = journal.claim("done")
@@ -182,8 +182,10 @@ def test_a_read_only_journal_can_be_looked_at(open_folder: Path, request: pytest
 
 
 @pytest.mark.parametrize("name", [".", "tasks-000000.json", "meta.json", "active/dead.progress"])
-def test_a_journal_of_others_is_no_empty_journal(open_folder: Path, request: pytest.FixtureRequest, name: str) -> None:
-    """What may not be read is named, neither taken for nothing nor for damage."""
+def test_an_unreadable_journal_is_not_an_empty_one(
+    open_folder: Path, request: pytest.FixtureRequest, name: str
+) -> None:
+    """Files that may not be read are named, and taken neither for missing nor for damaged."""
     journal = Journal(open_folder / "journal")
     fill(journal)
     owned_by_nobody(journal.folder)
@@ -220,7 +222,7 @@ def test_a_file_in_place_of_a_folder_and_the_other_way_round(tmp_path: Path, nam
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Returns a folder on a file system of 256 KB."""
+    """Return a folder on a file system of 256 KB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(folder)]
@@ -231,7 +233,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
-    """Whatever does not fit is refused with the path; what was there is whole, and it works again after."""
+    """A write that does not fit fails with the path, existing data is whole, and the journal works again afterwards."""
     journal = Journal(small_disk / "journal")
     journal.create(make_task())
     claim = start(journal)
@@ -267,8 +269,8 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
 # -- locks ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_lock_that_is_not_let_go_of_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A suspended process does not make others hang for ever; they say which file it keeps."""
+def test_a_lock_that_is_never_released_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended process does not make others hang forever; they name the file that it keeps locked."""
     monkeypatch.setattr(state_files, "LOCK_SECONDS", 0.1)
     path = tmp_path / "locks" / "a.lock"
     with locked(path), pytest.raises(UpsertCliError, match=r"a\.lock locked for 0 seconds; look for"), locked(path):
@@ -278,7 +280,7 @@ def test_a_lock_that_is_not_let_go_of_ends_in_an_error(tmp_path: Path, monkeypat
 
 
 def test_a_file_system_without_hard_links_keeps_a_copy(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The generation before is there, whatever the disk."""
+    """The previous generation is kept on any file system."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -294,7 +296,7 @@ def test_a_file_system_without_hard_links_keeps_a_copy(journal: Journal, monkeyp
 
 
 def test_the_journal_loads_nothing_heavy() -> None:
-    """Neither what is heavy for all, nor filelock and asyncio, which would be as much as all the rest together."""
+    """No heavy package, nor filelock and asyncio, which would cost as much as all the rest together."""
     code = "import sys, upsert_cli.journal.journal; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     loaded = set(done.stdout.split())
@@ -302,8 +304,8 @@ def test_the_journal_loads_nothing_heavy() -> None:
     assert loaded.isdisjoint({"chromadb", "fastembed", "pyarrow", "numpy", "click", "rich", "filelock", "asyncio"})
 
 
-def test_nothing_is_not_found_in_a_journal_that_was_removed(journal: Journal) -> None:
-    """A process that has looked into a journal notices when it is gone."""
+def test_a_removed_journal_is_noticed(journal: Journal) -> None:
+    """A process that has read a journal notices when it is gone."""
     journal.create(make_task())
     journal.find("t")
     shutil.rmtree(journal.folder)

@@ -40,7 +40,7 @@ class Death(BaseException):
 
 @contextmanager
 def dying(calls: int, leases: list[Lease]) -> Iterator[None]:
-    """Makes this process's n-th call that changes a file its last one, and collects the leases it takes meanwhile."""
+    """Make this process's n-th call that changes a file its last one, and collect the leases that it takes."""
     left = calls
     real_take = Lease.take
 
@@ -69,7 +69,7 @@ def dying(calls: int, leases: list[Lease]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What the model knows of a task."""
+    """The model's knowledge of a task."""
 
     status: TaskStatus = PENDING
     rows: int = 0
@@ -83,7 +83,7 @@ class Expected:
 
 
 class JournalMachine(RuleBasedStateMachine):
-    """One process that runs tasks and dies now and then, one that cancels them, and a dictionary that knows better."""
+    """A process that runs tasks and dies now and then, one that cancels them, and a dictionary as the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class JournalMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def die(self) -> None:
-        """Leaves everything to the kernel, which frees the locks."""
+        """Leave everything to the kernel, which frees the locks."""
         while self.leases:
             self.leases.pop().release()
         self.claims.clear()
@@ -108,7 +108,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal = Journal(self.folder / "journal")
 
     def do(self, task_id: str, after: Expected, step: Callable[[], object], death: int) -> None:
-        """Makes a step that may be the process's last, and learns what became of it."""
+        """Make a step that may be the process's last, and find out its effect."""
         before = self.model.get(task_id)
         try:
             with dying(death, self.leases):
@@ -137,7 +137,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     @staticmethod
     def between(before: Expected | None, after: Expected) -> Expected | None:
-        """A task that is done has its record written before its checkpoint goes; one that is begun anew, after."""
+        """Return the state in the middle: a task that is done has its record written before its checkpoint is removed; one that starts again, after."""
         if before is None:
             return None
         if after.status is TaskStatus.DONE:

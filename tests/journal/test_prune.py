@@ -1,4 +1,4 @@
-"""Old tasks go with all that is theirs, and nothing else does, whatever happens meanwhile."""
+"""Prune removes old tasks with all their files, and nothing else, whatever happens at the same time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POINTS = 4  # points at which a fault strikes by default, spread over all
 
 
 def _fill(folder: Path) -> Journal:
-    """Makes three segments: one of old tasks only, one of all kinds, and the newest; each task has all files."""
+    """Make three segments: one of only old tasks, one of all kinds, and the newest; each task has all files."""
     journal = Journal(folder)
     journal.create(make_task("o1", status=DONE, updated_at=OLD))
     for name in ("o2", "o3"):
@@ -60,7 +60,7 @@ def _files(folder: Path, name: str) -> list[Path]:
 
 
 def _check(folder: Path, *, finished: bool) -> None:
-    """Checks that tasks that stay are whole, that those that go are whole or gone, and that nothing is damaged."""
+    """Check that the kept tasks are whole, that the others are whole or gone, and that nothing is damaged."""
     journal = Journal(folder)
     there = {task.id for task in journal.list()}
     assert there >= STAYS
@@ -76,7 +76,7 @@ def _check(folder: Path, *, finished: bool) -> None:
 
 
 def test_old_tasks_go_with_their_files(tmp_path: Path) -> None:
-    """What is old and final goes; a segment of such tasks goes whole, but for the newest; ids can be used again."""
+    """Old tasks in a final state are removed, and segments without other tasks, except the newest; ids can be used again."""
     journal = _fill(tmp_path)
     assert {task.id for task in prune_tasks(journal, Wanted(before=BETWEEN), dry_run=True)} == GOES
     assert {task.id for task in journal.list()} == GOES | STAYS
@@ -94,8 +94,8 @@ def test_old_tasks_go_with_their_files(tmp_path: Path) -> None:
     assert [task.id for task in journal.list()] == ["o1", "m-dead", "m-pending"]
 
 
-def test_the_newest_stay_and_states_are_told_apart(tmp_path: Path) -> None:
-    """`keep` counts the newest of the states that are asked for; a state that is not final is never among them."""
+def test_the_newest_stay_and_only_given_states_count(tmp_path: Path) -> None:
+    """`keep` counts the newest tasks of the given states, which never include a state that is not final."""
     journal = _fill(tmp_path)
 
     def would_go(wanted: Wanted) -> list[str]:
@@ -107,7 +107,7 @@ def test_the_newest_stay_and_states_are_told_apart(tmp_path: Path) -> None:
     assert would_go(Wanted(keep=100)) == []
 
 
-def test_what_is_touched_meanwhile_stays(tmp_path: Path) -> None:
+def test_a_task_that_changes_during_a_prune_stays(tmp_path: Path) -> None:
     """A task that is claimed, or was changed since it was chosen, stays whole."""
     journal = _fill(tmp_path)
     with journal.claim("o1"):
@@ -119,8 +119,8 @@ def test_what_is_touched_meanwhile_stays(tmp_path: Path) -> None:
     assert journal.find("o1").status is PENDING
 
 
-def test_readers_see_nothing_of_it(tmp_path: Path) -> None:
-    """While tasks are created and pruned, a reader finds each that stays, and never an error or a warning."""
+def test_readers_do_not_notice_a_prune(tmp_path: Path) -> None:
+    """While tasks are created and pruned, a reader finds each kept task, and never meets an error or a warning."""
     journal = _fill(tmp_path)
     done = threading.Event()
     problems: list[str] = []
@@ -146,7 +146,7 @@ def test_readers_see_nothing_of_it(tmp_path: Path) -> None:
 
 
 def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
-    """What an interrupted prune left is removed by the next, but for an id that stands for a new task by then."""
+    """The next prune removes what an interrupted one left, except the files of an id that was used again."""
     journal = _fill(tmp_path)
     layout = Layout(tmp_path)
     for number, name in ((0, "o1"), (0, "o2")):
@@ -163,7 +163,7 @@ def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def points(strace: Strace, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
-    """Returns all points of a prune at which a fault can strike."""
+    """Return all points of a prune at which a fault can strike."""
     folder = tmp_path_factory.mktemp("points")
     _fill(folder / "journal")
     done = strace.run(folder, step=("prune", BETWEEN))
@@ -190,7 +190,7 @@ def _strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) ->
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_some_system_calls_fail(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
-    """At points spread over a prune: each task is whole or gone, nothing is damaged, and the next prune ends it."""
+    """At points spread over a prune, each task is whole or gone, nothing is damaged, and the next prune completes it."""
     for place in range(list(FAULTS).index(fault), len(points), -(-len(points) // POINTS)):
         _strike(strace, points[place], fault, tmp_path / str(place))
 
@@ -198,7 +198,7 @@ def test_some_system_calls_fail(strace: Strace, points: list[tuple[str, int]], f
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_system_call_fails(strace: Strace, points: list[tuple[str, int]], fault: str, tmp_path: Path) -> None:
-    """At every point of a prune the same."""
+    """The same holds at every point of a prune."""
     for place, point in enumerate(points):
         _strike(strace, point, fault, tmp_path / str(place))
         shutil.rmtree(tmp_path / str(place))

@@ -1,4 +1,4 @@
-"""The receipts of units: what is in them is there after a crash, in the order of the rows, and ids that come again are found."""
+"""The receipts of units survive a crash, are read in the order of the rows, and find repeated ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _receipt(
 
 
 def test_receipts_are_kept(tmp_path: Path) -> None:
-    """What was added is there when the file is opened again, private, and summed up to the byte of the rejects file."""
+    """Added receipts are there when the file is opened again; the file is private, and the total matches the rejects file to the byte."""
     path = tmp_path / "new" / "a?b#c.units"
     with Receipts.open_at(path) as receipts:
         receipts.add(_receipt("0:x:9-", row=9, rejected=2))
@@ -49,8 +49,8 @@ def test_receipts_are_kept(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_receipt_goes_in_once(tmp_path: Path) -> None:
-    """A second receipt of a unit is refused as a whole, and what was there stays."""
+def test_a_unit_has_one_receipt(tmp_path: Path) -> None:
+    """A second receipt of a unit is refused as a whole, and the first one stays."""
     with Receipts.open_at(tmp_path / "a.units") as receipts:
         receipts.add(_receipt("0:x:0-9", ids={b"a": 3}))
         with pytest.raises(JournalUnwritable):
@@ -77,7 +77,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_repeated_ids(
     tmp_path_factory: pytest.TempPathFactory, units: list[list[int]], order: Random, sources: int
 ) -> None:
-    """Of each id in several units the very last row is told, with its unit, in order, whatever order they were done in."""
+    """The very last row of each repeated id is yielded with its unit, in order, whatever order the units were done in."""
     row = dict.fromkeys(range(sources), 0)
     made: list[Receipt] = []
     last: dict[int, tuple[int, int, int]] = {}
@@ -113,7 +113,7 @@ def test_repeated_ids(
 def test_each_new_record_is_counted_once(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, int, str]], is_empty: bool
 ) -> None:
-    """However many units found an id new, or none since one died after writing it, the sum tells of one new record."""
+    """The sum counts a new record once, even if several units found it new, or none because one died after writing it."""
     ids: list[dict[bytes, Loaded]] = [{} for _ in range(4)]
     sums = [Counts()] * len(ids)
     new = set()

@@ -1,4 +1,4 @@
-"""The files that go with tasks: what is torn, garbled or missing in them is named, and mended where that is safe."""
+"""Damage to the files of tasks, torn, garbled or missing, is named, and repaired if that is safe."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COUNT = 3
 
 
 def _begin(journal: Journal, task_id: str = "t") -> Claim:
-    """Starts a task, and brings it to a checkpoint below which three rows were rejected."""
+    """Start a task, and bring it to a checkpoint before which three rows were rejected."""
     journal.create(make_task(task_id))
     claim = start(journal, task_id)
     with RejectsFile.open_at(journal.files(task_id).rejects, 0) as file:
@@ -65,7 +65,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("status", [DONE, FAILED, PROCESSING])
 def test_damaged_rejects_are_named(journal: Journal, kind: str, status: TaskStatus) -> None:
-    """Of a task in any state, with what to do; nothing is changed, also not by a repair, which says it again."""
+    """For a task in any state, the remedy is named, and nothing is changed, not even by a repair, which repeats it."""
     claim = _begin(journal)
     if status is PROCESSING:
         die(claim)
@@ -87,12 +87,12 @@ def test_damaged_rejects_are_named(journal: Journal, kind: str, status: TaskStat
 
 
 def make_length() -> int:
-    """Returns the bytes of the rejects below the checkpoint."""
+    """Return the bytes of the rejects before the checkpoint."""
     return COUNT * len(f"{json.dumps(make_reject(1))}\n")
 
 
-def test_more_rejects_than_are_counted(journal: Journal) -> None:
-    """A done task has just those that it counts, and one without rejects has none."""
+def test_more_rejects_than_counted_are_damage(journal: Journal) -> None:
+    """A done task has exactly the rejects that it counts, and one without rejects has none."""
     _end(journal, _begin(journal))
     path = journal.files("t").rejects
     path.write_bytes(path.read_bytes() * 2)
@@ -104,7 +104,7 @@ def test_more_rejects_than_are_counted(journal: Journal) -> None:
 
 
 def test_a_torn_tail_of_a_done_task_is_cut(journal: Journal) -> None:
-    """All that the task counts is whole in front of it, so nothing is lost."""
+    """All counted rejects come before it, so nothing is lost."""
     _end(journal, _begin(journal))
     path = journal.files("t").rejects
     whole = path.read_bytes()
@@ -121,8 +121,8 @@ def test_a_torn_tail_of_a_done_task_is_cut(journal: Journal) -> None:
     assert repair_journal(journal) == []
 
 
-def test_what_a_kill_leaves_is_no_damage(journal: Journal) -> None:
-    """Rejects and half a line beyond a checkpoint, a half-written checkpoint, and files of tasks that are gone."""
+def test_leftovers_of_a_kill_are_not_damage(journal: Journal) -> None:
+    """Rejects and half a line after a checkpoint, a half-written checkpoint and files of removed tasks are not damage."""
     claim = _begin(journal)
     with journal.files("t").rejects.open("ab") as file:
         file.write(b'{"half": ')
@@ -136,8 +136,8 @@ def test_what_a_kill_leaves_is_no_damage(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("kind", ["torn", "zeroed", "fewer"])
-def test_a_checkpoint_without_its_rejects_is_none(journal: Journal, kind: str) -> None:
-    """The rows behind it would be loaded for nothing: only from the start can the task come to be done."""
+def test_a_checkpoint_with_lost_rejects_restarts_at_the_beginning(journal: Journal, kind: str) -> None:
+    """The rows after it would be loaded for nothing, since only a start from the beginning can complete the task."""
     die(_begin(journal))
     path = journal.files("t").rejects
     whole = path.read_bytes()
@@ -149,7 +149,7 @@ def test_a_checkpoint_without_its_rejects_is_none(journal: Journal, kind: str) -
 
 
 def test_a_folder_in_place_of_a_file_is_named(journal: Journal) -> None:
-    """What cannot be read says which file it is, and what it is."""
+    """The error names the file, and says that it is a folder."""
     die(_begin(journal))
     path = journal.files("t").rejects
     path.unlink()
@@ -163,7 +163,7 @@ def test_a_folder_in_place_of_a_file_is_named(journal: Journal) -> None:
 
 
 def test_a_torn_checkpoint_is_set_aside(journal: Journal) -> None:
-    """It is named with what follows from it; after a repair, the next attempt begins at the start."""
+    """It is named with its consequence; after a repair, the next attempt begins at the start."""
     die(_begin(journal))
     path = journal.folder / "active" / "t.progress"
     path.write_bytes(_tear(path.read_bytes()))
@@ -179,7 +179,7 @@ def test_a_torn_checkpoint_is_set_aside(journal: Journal) -> None:
 
 @pytest.mark.parametrize("moment", ["renamed", "saved", "begun", "midway"])
 def test_each_moment_of_a_retry_is_sound_and_its_damage_is_named(journal: Journal, moment: str) -> None:
-    """Rejects that failed again and rejects that wait make up what the task counts, wherever the retry stopped."""
+    """The rejects that failed again and those that wait add up to the task's count, wherever the retry stopped."""
     claim = _begin(journal)
     _end(journal, claim)
     failed, retry = journal.files("t").rejects, journal.files("t").retry
@@ -203,8 +203,8 @@ def test_each_moment_of_a_retry_is_sound_and_its_damage_is_named(journal: Journa
     assert "--from-start" in found
 
 
-def test_only_tasks_with_such_files_are_looked_at(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many tasks, those without a rejects file cost no more than a look into the folder."""
+def test_only_tasks_with_files_are_checked(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks without a rejects file cost no more than a look into the folder."""
     for number in range(5):
         journal.create(make_task(f"p{number}"))
     _end(journal, _begin(journal))
@@ -220,7 +220,7 @@ def test_only_tasks_with_such_files_are_looked_at(journal: Journal, monkeypatch:
 
 
 def test_the_commands_name_the_damage(terminal: Terminal) -> None:
-    """`journal check` exits with 1 and says what to do, `journal repair` mends the tail, and then all is sound."""
+    """`journal check` exits with 1 and names the remedy, `journal repair` cuts the tail off, and then the journal is sound."""
     journal = Journal(terminal.journal)
     _end(journal, _begin(journal))
     with journal.files("t").rejects.open("ab") as file:

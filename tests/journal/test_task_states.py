@@ -1,4 +1,4 @@
-"""A task as data: which state may follow which, what goes into the journal, what comes out of the command line."""
+"""A task as data: the moves between states, the record in the journal, the JSON on the command line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_record_keeps_the_options_of_its_version() -> None:
 
 @pytest.mark.parametrize(("now", "to"), list(product(TaskStatus, TaskStatus)))
 def test_only_allowed_moves_are_made(now: TaskStatus, to: TaskStatus) -> None:
-    """A move that is not in the table raises, and one that is gives the times that follow from it."""
+    """A move that is not in the table raises; one that is sets the times that follow from it."""
     task = make_task(status=now, cancel_requested=True)
     assert (to in MOVES[now]) == ((now, to) in ALLOWED)
     if (now, to) not in ALLOWED:
@@ -71,14 +71,14 @@ def test_only_allowed_moves_are_made(now: TaskStatus, to: TaskStatus) -> None:
 
 @given(first=counts, second=counts)
 def test_counts_add_up(first: Counts, second: Counts) -> None:
-    """Counts are added name by name, and survive the way through the journal."""
+    """Counts are added name by name, and survive the journal."""
     total = (first + second).as_json()
     assert total == {name: value + second.as_json()[name] for name, value in first.as_json().items()}
     assert Counts.from_json(first.as_json() | {"of a newer version": 1}) == first
 
 
 def test_counts_reconcile_when_every_row_ended_once() -> None:
-    """Read equals inserted, updated, unchanged, duplicate and failed; deleted and truncated stand beside them."""
+    """`read` equals inserted, updated, unchanged, duplicate and failed together; deleted and truncated do not count."""
     good = Counts(read=15, inserted=1, updated=2, unchanged=3, duplicate=4, failed=5, deleted=6, truncated=7)
     assert good.reconciles()
     assert not any(replace(good, **{name: 100}).reconciles() for name in ("read", "inserted", "updated", "failed"))
@@ -98,8 +98,8 @@ tasks = st.builds(
 
 
 @given(task=tasks)
-def test_records_survive_the_way_through_json(task: Task) -> None:
-    """What is journaled comes back equal, except that detail and failed items were made valid Unicode."""
+def test_records_survive_json(task: Task) -> None:
+    """A record comes back equal, except that detail and failed items become valid Unicode."""
     back = Task.from_record(json.loads(json.dumps(task.as_record() | {"of a newer version": 1})))
     assert replace(back, detail=None, failed_items=()) == replace(task, detail=None, failed_items=())
     assert back.options.as_json() == task.options.as_json()
@@ -108,7 +108,7 @@ def test_records_survive_the_way_through_json(task: Task) -> None:
 
 
 def test_json_has_the_shape_of_the_contract() -> None:
-    """The keys stand in the order of the contract, with what this tool adds at the end."""
+    """The keys are in the order of the contract, with this tool's additions at the end."""
     shown = make_task(rows=7, total=9, attempt=2, options=LoadOptions(force=True)).as_json(running=True)
     assert ",".join(shown) == (
         "id,status,created_at,updated_at,started_at,finished_at,failed_items,detail,kind,collection,chroma,model,"
@@ -121,7 +121,7 @@ def test_json_has_the_shape_of_the_contract() -> None:
 
 
 def test_a_record_of_an_older_version_is_read() -> None:
-    """It has no signal, and no other field that came later."""
+    """A record without the signal, a later field, is read."""
     old = make_task(status=TaskStatus.FAILED).as_record()
     del old["stopped_by"]
     assert Task.from_record(old) == make_task(status=TaskStatus.FAILED)
@@ -130,15 +130,15 @@ def test_a_record_of_an_older_version_is_read() -> None:
 @pytest.mark.parametrize(
     "record", [{}, {"id": "t"}, make_task().as_record() | {"status": "lost"}, make_task().as_record() | {"counts": 3}]
 )
-def test_what_is_no_task_is_not_read_as_one(record: dict[str, Any]) -> None:
-    """A record without its fields, or with a state that there is not, raises rather than being guessed at."""
+def test_an_invalid_record_is_not_read_as_a_task(record: dict[str, Any]) -> None:
+    """A record with missing fields or an unknown state raises rather than being guessed at."""
     with pytest.raises(ValueError, match=r"not a task|is not a valid"):
         Task.from_record(record)
 
 
 @given(size=st.integers(0, 3 * FAILED_ITEMS_CHARS), count=st.integers(0, 3 * FAILED_ITEMS))
 def test_failed_items_in_a_record_are_bounded(size: int, count: int) -> None:
-    """A record holds the first 20 rejects within its bound; those that are too long lose payload, not identity."""
+    """A record holds the first 20 rejects within its limit; those that are too long lose payload, not identity."""
     items = tuple(make_reject(number) | {"payload": {"text": "x" * size}} for number in range(count))
     kept = make_task(failed_items=items).as_record()["failed_items"]
     assert [item["row"] for item in kept] == list(range(min(count, FAILED_ITEMS)))
@@ -147,7 +147,7 @@ def test_failed_items_in_a_record_are_bounded(size: int, count: int) -> None:
 
 
 def test_ids_sort_by_time_and_are_valid() -> None:
-    """A new id says its second in UTC, has a random end, and can be a file name."""
+    """A new id has its second in UTC and a random end, and can be a file name."""
     moment = datetime(2026, 11, 23, 22, 3, 12, tzinfo=UTC) + timedelta(0)
     ids = {new_task_id(moment) for _ in range(50)}
     assert len(ids) > 45
@@ -156,12 +156,12 @@ def test_ids_sort_by_time_and_are_valid() -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "A.b-c_9", "0" * 128, "nightly.2026-11-23"])
-def test_ids_that_are_taken(text: str) -> None:
-    """Letters, digits, dots, hyphens and underscores, up to 128 of them."""
+def test_valid_ids(text: str) -> None:
+    """Ids are letters, digits, dots, hyphens and underscores, up to 128 of them."""
     assert valid_task_id(text)
 
 
 @pytest.mark.parametrize("text", ["", ".a", "-a", "_a", "a/b", "../a", "a b", "a\n", "ä", "0" * 129, "a\0", "\ud800"])
-def test_ids_that_are_refused(text: str) -> None:
-    """Nothing that is no file name, is hidden, or needs escaping."""
+def test_invalid_ids(text: str) -> None:
+    """An id is never hidden, never needs escaping, and can always be a file name."""
     assert not valid_task_id(text)

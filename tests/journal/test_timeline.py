@@ -1,4 +1,4 @@
-"""The course of a task: bounded, kept over restarts, and never what a load fails for."""
+"""The timeline of a task is bounded, kept over restarts, and never makes a load fail."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _point(attempt: int, seconds: float, rows: int) -> Point:
 
 
 @given(st.lists(st.lists(st.floats(0.001, 30), min_size=1, max_size=300), min_size=1, max_size=4))
-def test_a_course_is_bounded_and_keeps_its_order_and_its_end(attempts: list[list[float]]) -> None:
-    """However long a load and however often it is restarted: a few points, in their order, the last one among them."""
+def test_a_timeline_is_bounded_and_keeps_its_order_and_its_end(attempts: list[list[float]]) -> None:
+    """A timeline has few points, in order, including the last one, however long a load and however often it is restarted."""
     course, rows = Timeline(), 0
     for attempt, pauses in enumerate(attempts, 1):
         seconds = 0.0
@@ -46,8 +46,8 @@ def test_a_course_is_bounded_and_keeps_its_order_and_its_end(attempts: list[list
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 50, b"{}", b'{"spacing": 1, "points": [{}]}', b"[" * 100_000])
-def test_a_torn_course_reads_as_none(tmp_path: Path, content: bytes) -> None:
-    """The file is not forced to the disk, so after a power failure it may hold anything; that costs just the chart."""
+def test_a_torn_timeline_reads_as_empty(tmp_path: Path, content: bytes) -> None:
+    """The file is not forced to the disk, so a power failure may leave anything in it; that costs only the chart."""
     path = tmp_path / "courses" / "t.json"
     write_timeline(path, Timeline(points=(_point(1, 1.0, 10),)))
     assert len(read_timeline(path).points) == 1
@@ -76,7 +76,7 @@ class _Silent:
 
 
 def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) -> list[str]:
-    """Records one attempt, and returns what was noted."""
+    """Record one attempt, and return its warnings."""
     observer = _Silent()
     with journal.claim("t") as claim, TimelineRecorder(observer, claim, make_task(attempt=attempt)) as recording:
         progress = Progress.at(begins_at, total=100, counts=Counts())
@@ -88,8 +88,8 @@ def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) ->
     return observer.notes
 
 
-def test_a_restart_goes_on_with_the_course_and_a_new_start_begins_it_anew(tmp_path: Path) -> None:
-    """The points of the attempts before stay, until the sources are read from their start again."""
+def test_a_restart_continues_the_timeline_and_a_new_start_begins_another(tmp_path: Path) -> None:
+    """The points of earlier attempts stay until the sources are read from the start again."""
     journal = Journal(tmp_path)
     journal.create(make_task())
     assert _attempt(journal, attempt=1, begins_at=0, ends_at=50) == []
@@ -101,8 +101,8 @@ def test_a_restart_goes_on_with_the_course_and_a_new_start_begins_it_anew(tmp_pa
     assert {point.attempt for point in read_timeline(journal.files("t").timeline).points} == {3}
 
 
-def test_a_course_that_cannot_be_kept_is_said_once_and_ends_nothing(tmp_path: Path) -> None:
-    """Where its folder cannot be written, the load goes on without it, and says so."""
+def test_an_unwritable_timeline_is_reported_once_and_ends_nothing(tmp_path: Path) -> None:
+    """If its folder cannot be written, the load warns once and continues without a timeline."""
     journal = Journal(tmp_path)
     journal.create(make_task())
     (tmp_path / "courses").rmdir()
@@ -111,8 +111,8 @@ def test_a_course_that_cannot_be_kept_is_said_once_and_ends_nothing(tmp_path: Pa
     assert str(tmp_path / "courses") in note
 
 
-def test_a_task_that_is_withdrawn_leaves_no_course(tmp_path: Path) -> None:
-    """Nothing of a task stays that was taken out of the journal."""
+def test_a_withdrawn_task_leaves_no_timeline(tmp_path: Path) -> None:
+    """`withdraw` removes the timeline with all other files of the task."""
     journal = Journal(tmp_path)
     journal.create(make_task())
     with start(journal) as claim:

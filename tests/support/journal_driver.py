@@ -1,4 +1,4 @@
-"""A process that uses a journal until it is killed, and says what it has done: one JSON object a line.
+"""A process that uses a journal until it is killed, and reports its steps: one JSON object a line.
 
 A step that was reported is acknowledged: no crash may undo it.
 """
@@ -33,19 +33,19 @@ INPUT = b"what is read only once\n" * 1_000
 
 
 def report(step: str, task_id: str, **facts: Any) -> None:
-    """Says that a step is done, in one write, so that a kill leaves no half of it in a buffer."""
+    """Report a step as done, in one write, so that a kill leaves no half of it in a buffer."""
     os.write(1, (json.dumps({"step": step, "id": task_id} | facts) + "\n").encode())
 
 
 def claim_and_wait(folder: Path, task_id: str) -> None:
-    """Claims a task and never lets go of it."""
+    """Claim a task and never release it."""
     with Journal(folder).claim(task_id):
         report("claimed", task_id)
         time.sleep(600)
 
 
 def attempt(step: Callable[[], Any]) -> Any:
-    """Makes a step, and a second time if the journal could not be written, as a user would do after making room."""
+    """Make a step, and a second time if the journal could not be written, as a user would after making room."""
     try:
         return step()
     except (TaskExists, WrongStatus):
@@ -59,7 +59,7 @@ def attempt(step: Callable[[], Any]) -> Any:
 
 
 def keep_input(journal: Journal, task_id: str) -> None:
-    """Reads standard input, as it were, into the folder of a task that is about to be created."""
+    """Spool input into the folder of a task that is about to be created."""
     incoming: Path = attempt(lambda: incoming_folder(journal))
     attempt(lambda: spool(io.BytesIO(INPUT), incoming / "0.jsonl", name="-"))
     attempt(lambda: adopt_spool(journal, incoming, task_id) if incoming.exists() else None)
@@ -67,7 +67,7 @@ def keep_input(journal: Journal, task_id: str) -> None:
 
 
 def run(journal: Journal, task_id: str) -> None:
-    """Takes a task from its creation to its end, all steps of a run."""
+    """Take a task from its creation to its end, with all steps of a run."""
     attempt(lambda: journal.create(make_task(task_id)))
     report("created", task_id)
     claim: Claim = attempt(lambda: journal.claim(task_id))
@@ -86,12 +86,12 @@ def run(journal: Journal, task_id: str) -> None:
 
 
 def end(claim: Claim, checkpoint: Checkpoint) -> None:
-    """Writes that a task is done, with the first of its rejects."""
+    """Record that a task is done, with the first of its rejects."""
     attempt(lambda: claim.finish(TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=checkpoint))
 
 
 def retry(journal: Journal, task_id: str) -> None:
-    """Retries the rejects of a task that is done; the first one fails again."""
+    """Retry the rejects of a done task; the first one fails again."""
     claim: Claim = attempt(lambda: journal.claim(task_id))
     attempt(lambda: claim.retry_rejects(journal.find(task_id), {}))
     attempt(lambda: journal.change(task_id, PENDING, expect=(TaskStatus.DONE,), attempt=2))
@@ -110,14 +110,14 @@ def retry(journal: Journal, task_id: str) -> None:
 
 
 def run_many(folder: Path, prefix: str, count: int) -> None:
-    """Runs `count` tasks one after the other."""
+    """Run `count` tasks one after the other."""
     journal = Journal(folder)
     for number in range(count):
         run(journal, f"{prefix}-{number}")
 
 
 def do_everything(folder: Path, prefix: str) -> None:
-    """Runs a task with what may come before and after that, and one that finds the journal's files made already."""
+    """Run a task with spooled input and a retry, and another that finds the journal's files already there."""
     journal = Journal(folder)
     keep_input(journal, f"{prefix}-0")
     run(journal, f"{prefix}-0")
@@ -126,7 +126,7 @@ def do_everything(folder: Path, prefix: str) -> None:
 
 
 def race(folder: Path, prefix: str, count: int) -> None:
-    """Runs own tasks, and tries to be the first to begin each of those that all processes share."""
+    """Run own tasks, and try to be the first to begin each of those that all processes share."""
     journal = Journal(folder)
     for number in range(count):
         run(journal, f"{prefix}-{number}")

@@ -12,7 +12,7 @@ MOMENT = "2026-11-23T21:03:12Z"
 
 
 def make_task(task_id: str = "t", **fields: Any) -> Task:
-    """Returns a pending task."""
+    """Return a pending task."""
     made: dict[str, Any] = {
         "id": task_id,
         "status": TaskStatus.PENDING,
@@ -29,7 +29,7 @@ def make_task(task_id: str = "t", **fields: Any) -> Task:
 
 
 def make_checkpoint(rows: int, *, rejects_bytes: int = 0, failed: int = 0) -> Checkpoint:
-    """Returns a checkpoint after `rows` rows, all of them inserted but those that failed."""
+    """Return a checkpoint after `rows` rows, all of them inserted except those that failed."""
     return Checkpoint(
         position={"source": 0, "row": rows, "offset": 10 * rows},
         rows=rows,
@@ -39,7 +39,7 @@ def make_checkpoint(rows: int, *, rejects_bytes: int = 0, failed: int = 0) -> Ch
 
 
 def make_reject(number: int) -> dict[str, Any]:
-    """Returns a reject in the shape of the contract."""
+    """Return a reject in the shape of the contract."""
     return {
         "object_id": f"obj-{number}",
         "payload": {"text": ""},

@@ -19,7 +19,7 @@ HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "to
 LAYERS = (
     "cli", "cluster", "verify", "report", "load", "pipeline", "journal", "store", "documents", "embedding", "sources", "",
 )  # fmt: skip  # from the top down; the last one is of the modules at the bottom, such as `errors`
-UPWARD = {("load/run.py", "cluster")}  # imported late, where the engine is Ray
+UPWARD: set[tuple[str, str]] = set()
 THIRD_PARTY = {
     "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
     "platformdirs", "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx", "ray",

@@ -94,7 +94,7 @@ def test_with_and_without_split_in_turn(tiny: Terminal) -> None:
     assert "3 inserted, 0 updated" in tiny.type(split).stderr
     done = tiny.type("upsert-cli run a.jsonl --verify", expect=3).stderr
     assert "0 inserted, 2 updated, 0 unchanged, 1 rejected" in done
-    assert "on_upsert: the record a#1 in the collection is a part of another item" in done
+    assert "on_upsert: the record a#1 in the collection is a chunk of another item" in done
     # That part gave way to its whole meanwhile, so now the id is free.
     assert "0 inserted, 1 updated, 2 unchanged, 0 rejected" in tiny.type("upsert-cli run a.jsonl --verify").stderr
     records = tiny.records()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.journal_tasks import make_checkpoint, make_task
+from upsert_cli.cluster.coordinator import load_on_ray
 from upsert_cli.context import Unattended
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
@@ -32,7 +33,7 @@ class _Unseen:
 
 def _work_off(journal: Journal) -> list[QueueResult]:
     tasks = claim_queued(journal, watch=None, context=Unattended())
-    return [run_queued(journal, claim, task, observer=_Unseen()) for task, claim in tasks]
+    return [run_queued(journal, claim, task, observer=_Unseen(), load_in_units=load_on_ray) for task, claim in tasks]
 
 
 def _die(journal: Journal, task_id: str, *, rows: int) -> None:

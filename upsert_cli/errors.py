@@ -18,7 +18,6 @@ import enum
 import json
 import shlex
 import signal
-from collections.abc import Mapping
 from typing import Any, dataclass_transform
 
 # -- kinds -------------------------------------------------------------------------------------------------------------
@@ -135,63 +134,6 @@ class Interrupted(UpsertCliError):
         if self.queued:
             return f"task {self.task_id} was stopped by {name} and is pending; the next `upsert-cli work` continues it"
         return f"task {self.task_id} was stopped by {name}; `upsert-cli restart {self.task_id}` continues it"
-
-
-class StoppedMidway(UpsertCliError):
-    """Raised when the target is refused to a task that had already written to it."""
-
-    task_id: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"after a part of the rows: {self.reason}; what was written is checkpointed, "
-            f"`upsert-cli restart {self.task_id}` continues it"
-        )
-
-
-class SourceCutShort(UpsertCliError):
-    """Raised when a source lost rows while it was being read, so that not all of them can have been loaded."""
-
-    task_id: str
-    name: str
-    how: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name} became shorter while it was being read ({self.how}), so rows may be missing; once it is "
-            f"whole, load it with `upsert-cli restart {self.task_id} --from-start`"
-        )
-
-
-class TooManyFailures(UpsertCliError):
-    """Raised when more items were rejected than `--max-failures` allows."""
-
-    task_id: str
-    failed: int
-    read: int
-    limit: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.failed} of {self.read} items were rejected, more than --max-failures {self.limit}; "
-            f"`upsert-cli info {self.task_id} --failed` shows them; once they are mended, "
-            f"`upsert-cli restart {self.task_id} --from-start` reads all again; "
-            f"`upsert-cli restart {self.task_id} --max-failures 100%` continues without them"
-        )
-
-
-class CountsDoNotReconcile(UpsertCliError):
-    """Raised when the tool's own sums do not add up, which must never be called done."""
-
-    task_id: str
-    counts: Mapping[str, int]
-
-    def __str__(self) -> str:
-        return (
-            f"the counts of task {self.task_id} do not add up ({dict(self.counts)}); this is a bug, please report it, "
-            f"and load again with `upsert-cli restart {self.task_id} --from-start`"
-        )
 
 
 # -- the journal and output --------------------------------------------------------------------------------------------
@@ -708,98 +650,6 @@ class ServerRefuses(UpsertCliError):
         return (
             f"{self.url} fails on the collection {self.collection} ({self.reason}); its own log says more. Once it is "
             f"mended, try again"
-        )
-
-
-# -- the cluster -------------------------------------------------------------------------------------------------------
-
-
-class ClusterUnreachable(UpsertCliError):
-    """Raised when Ray cannot be started, or a cluster of it not be joined."""
-
-    address: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"no Ray cluster at {self.address}: {self.reason}; `ray start --head` starts one on this machine, "
-            f"--ray-address HOST:PORT joins another (with RAY_AUTH_TOKEN, if it has a token), and --ray-address local "
-            f"makes one for this load alone"
-        )
-
-
-class ClusterLost(UpsertCliError):
-    """Raised when the head of a Ray cluster is gone in the middle of a load."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return f"the Ray cluster was lost: {self.reason}; what is done is kept, so restart the task once it is back"
-
-
-class WorkersKeepDying(UpsertCliError):
-    """Raised when workers die before they can do anything."""
-
-    times: int
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.times} workers died one after the other before they were ready: {self.reason}; every machine of "
-            f"the cluster needs this version of upsert-cli in the Python that Ray runs there"
-        )
-
-
-class VersionsDiffer(UpsertCliError):
-    """Raised when a worker has another version of this tool."""
-
-    worker: str
-    had: str
-    wanted: str
-
-    def __str__(self) -> str:
-        return f"the worker {self.worker} has upsert-cli {self.had}, and this is {self.wanted}; install the same there"
-
-
-class SecretMissing(UpsertCliError):
-    """Raised when a worker lacks the variable that lets this process into the target."""
-
-    variable: str
-    worker: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.variable} is set here, but not for the worker {self.worker}; set it where Ray is started on that "
-            f"machine, since a task carries only the names of such variables"
-        )
-
-
-class UnitKeepsFailing(UpsertCliError):
-    """Raised when worker after worker dies with a part of a file of which nobody knows how many rows it has."""
-
-    source: str
-    row: int
-    times: int
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.times} workers died with what follows row {self.row} of {self.source}: {self.reason}; unpack the "
-            f"file, so that it can be cut and the row be found, and look into Ray's logs"
-        )
-
-
-class RepeatsUnsettled(UpsertCliError):
-    """Raised when the last row of an id that comes again was loaded, but cannot be loaded once more."""
-
-    source: str
-    row: int
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.source}:{self.row} has an id that comes again, and to let it win it could not be written once "
-            f"more: {self.reason}; once the cause is gone, restart the task"
         )
 
 

@@ -36,7 +36,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.embedding.models import find_model
     from upsert_cli.pipeline import embed
     from upsert_cli.pipeline.batches import read_batches
-    from upsert_cli.pipeline.compare import Plan
+    from upsert_cli.pipeline.compare import ComparedBatch
     from upsert_cli.pipeline.pace import Pace
     from upsert_cli.sources.find import find_files
     from upsert_cli.sources.rows import Rows
@@ -47,19 +47,15 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     sources = [Source.of(found) for found in find_files([source])]
     batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (
-        Plan(
+        ComparedBatch(
             batch=each,
             comparison=Comparison(verdicts=[Verdict.NEW] * len(each.documents), stale_keys=[()] * len(each.documents)),
         )
         for each in batches
     )
     began, rows = (time.process_time(), time.monotonic()), 0
-    stage = embed.embed_batches(
-        plans,
-        load=lambda: embedder,
-        effort=Effort(threads=threads, budget=budget),
-        ending=threading.Event(),
-        clock=time.monotonic,
+    stage = embed.embed(
+        plans, load=lambda: embedder, effort=Effort(threads=threads, budget=budget), stopping=threading.Event()
     )
     for embedded in stage:
         rows += len(embedded.rows)

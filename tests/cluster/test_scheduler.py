@@ -13,7 +13,7 @@ from tests.support.worker_standin import StandIns
 from upsert_cli.cluster.scheduler import Dispatch, Event, WorkerFailure
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
-from upsert_cli.errors import UnitKeepsFailing, UpsertCliError, WorkersKeepDying
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.source import Fingerprint, Source
@@ -142,7 +142,7 @@ def test_an_open_unit_with_a_deadly_row(row: int) -> None:
 def test_an_open_unit_that_always_kills_ends_the_load() -> None:
     """In a file that could not be cut and that kills wherever it is read, nobody can say which rows are lost."""
     workers = StandIns(_run, dies=lambda _: True)
-    with pytest.raises(UnitKeepsFailing, match=r"what follows row \d+ of a\.jsonl: SIGSEGV"):
+    with pytest.raises(UpsertCliError, match=r"in the rows after row \d+ of a\.jsonl: SIGSEGV"):
         list(_dispatch(workers).run(iter([_unit(0, None)])))
 
 
@@ -175,7 +175,7 @@ class _StillBorn(StandIns):
 
 def test_workers_that_never_come_up_end_the_load() -> None:
     """Where no worker can start, the load ends soon and says why."""
-    with pytest.raises(WorkersKeepDying, match="no module named upsert_cli"):
+    with pytest.raises(UpsertCliError, match="no module named upsert_cli"):
         list(_dispatch(_StillBorn(_run)).run(iter([_unit(0, ROWS)])))
 
 

@@ -18,10 +18,10 @@ from upsert_cli.cluster import unit_load
 from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
-from upsert_cli.context import Progress, Unattended
+from upsert_cli.context import Unattended
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
-from upsert_cli.errors import SourceUnreadable, TooManyFailures
+from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -84,7 +84,7 @@ class _Load:
         committer = Committer(self.claim, self.task)
         with self.claim.receipts() as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
-            load = UnitLoad(self.sources, committer, receipts, progress=Progress(total=None), observer=_Silent())
+            load = UnitLoad(self.sources, committer, receipts, context=Unattended(), observer=_Silent())
             load.run(lambda: Dispatch(workers, count=3, sources=self.sources, wait=lambda: None))
         committer.check_complete()
         return committer
@@ -156,7 +156,7 @@ def test_too_many_rejects_end_the_load(terminal: Terminal, tiny_model: Path) -> 
     load = _Load(terminal, tiny_model, "a.jsonl", max_failures="10")
     with load.runner() as runner:
         workers = StandIns(runner.run)
-        with pytest.raises(TooManyFailures, match=f"{UNIT} of {UNIT} items were rejected"):
+        with pytest.raises(UpsertCliError, match=f"{UNIT} of {UNIT} items were rejected"):
             load.run(workers)
     assert len(workers.runs) == 1
     assert load.journal.find(load.task.id).counts.failed == UNIT

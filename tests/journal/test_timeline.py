@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +14,6 @@ from tests.support.journal_tasks import make_task
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.task import Task
 from upsert_cli.journal.timeline import MAX_POINTS, Point, Timeline, read_timeline, write_timeline
 from upsert_cli.load.timeline_recorder import TimelineRecorder
 
@@ -55,37 +52,19 @@ def test_a_torn_timeline_reads_as_empty(tmp_path: Path, content: bytes) -> None:
     assert read_timeline(path) == Timeline()
 
 
-class _Silent:
-    """An observer that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def started(self, task: Task) -> None: ...
-
-    def progressed(self, progress: Progress) -> None: ...
-
-    def rejected(self, records: Sequence[dict[str, Any]]) -> None: ...
-
-    def told(self, message: str) -> None: ...
-
-    def noted(self, message: str) -> None:
-        self.notes.append(message)
-
-    def killed(self) -> None: ...
-
-
 def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) -> list[str]:
-    """Record one attempt, and return its warnings."""
-    observer = _Silent()
-    with journal.claim("t") as claim, TimelineRecorder(observer, claim, make_task(attempt=attempt)) as recording:
+    """Record one attempt, and return the warnings."""
+    with journal.claim("t") as claim:
+        recorder = TimelineRecorder(claim, make_task(attempt=attempt))
         progress = Progress.at(begins_at, total=100, counts=Counts())
+        warnings = []
         for rows in range(begins_at, ends_at + 1, 10):
             progress.settled = rows
-            recording.progressed(progress)
+            warnings.append(recorder.add(progress))
         time.sleep(0.002)
         progress.add("flushing", 0.001)
-    return observer.notes
+        warnings.append(recorder.finish(progress))
+    return [warning for warning in warnings if warning is not None]
 
 
 def test_a_restart_continues_the_timeline_and_a_new_start_begins_another(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +21,9 @@ from upsert_cli.embedding.embedder import Effort, Embedder, Loader
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.pipeline.batches import Batch, read_batches
-from upsert_cli.pipeline.compare import Plan
-from upsert_cli.pipeline.embed import embed_batches
-from upsert_cli.pipeline.embedded_batch import Embedded
+from upsert_cli.pipeline.compare import ComparedBatch
+from upsert_cli.pipeline.embed import embed
+from upsert_cli.pipeline.embedded_batch import EmbeddedBatch
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
@@ -50,17 +49,15 @@ def _written(folder: Path, texts: list[str]) -> Path:
     return path
 
 
-def _embed(batches: list[Batch], load: Callable[[], Embedder], *, verdict: Verdict = Verdict.NEW) -> list[Embedded]:
-    def plans() -> Iterator[Plan]:
+def _embed(
+    batches: list[Batch], load: Callable[[], Embedder], *, verdict: Verdict = Verdict.NEW
+) -> list[EmbeddedBatch]:
+    def plans() -> Iterator[ComparedBatch]:
         for batch in batches:
             rows = len(batch.documents)
-            yield Plan(batch=batch, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
+            yield ComparedBatch(batch=batch, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
 
-    return list(
-        embed_batches(
-            plans(), load=load, effort=Effort(threads=2, budget=512), ending=threading.Event(), clock=time.monotonic
-        )
-    )
+    return list(embed(plans(), load=load, effort=Effort(threads=2, budget=512), stopping=threading.Event()))
 
 
 def test_vectors_are_fastembeds_own(embedder: Embedder, model: Model) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from upsert_cli.pipeline.prefetch import run_ahead
+from upsert_cli.pipeline.prefetch import prefetch
 
 
 def test_everything_arrives_in_order_through_several_stages() -> None:
     """Three stages in a row hand on every value, in order, and then end."""
     for _ in range(50):
-        ending = threading.Event()
+        stopping = threading.Event()
         stage = iter(range(100))
         for _ in range(3):
-            stage = run_ahead((value for value in stage), depth=2, ending=ending)
+            stage = prefetch((value for value in stage), depth=2, stopping=stopping)
         assert list(stage) == list(range(100))
 
 
@@ -30,7 +30,7 @@ def test_a_stage_stays_only_so_far_ahead() -> None:
             made.append(number)
             yield number
 
-    stage = run_ahead(numbers(), depth=2, ending=threading.Event())
+    stage = prefetch(numbers(), depth=2, stopping=threading.Event())
     next(stage)
     time.sleep(0.3)
     assert len(made) <= 4
@@ -44,8 +44,8 @@ def test_an_error_comes_in_its_place() -> None:
         yield 1
         raise KeyError("here")
 
-    ending = threading.Event()
-    stage = run_ahead((value for value in run_ahead(broken(), depth=2, ending=ending)), depth=2, ending=ending)
+    stopping = threading.Event()
+    stage = prefetch((value for value in prefetch(broken(), depth=2, stopping=stopping)), depth=2, stopping=stopping)
     assert next(stage) == 1
     with pytest.raises(KeyError, match="here"):
         next(stage)
@@ -62,8 +62,8 @@ def test_leaving_early_ends_and_closes_all_stages() -> None:
         finally:
             closed.set()
 
-    ending = threading.Event()
-    stage = run_ahead((value for value in run_ahead(endless(), depth=2, ending=ending)), depth=2, ending=ending)
+    stopping = threading.Event()
+    stage = prefetch((value for value in prefetch(endless(), depth=2, stopping=stopping)), depth=2, stopping=stopping)
     next(stage)
     stage.close()
     assert closed.wait(5)
@@ -73,13 +73,13 @@ def test_waiting_may_give_up() -> None:
     """The consumer's hook is called while there is nothing to take, and may end it all."""
 
     def slow() -> Iterator[int]:
-        ending.wait(30)
+        stopping.wait(30)
         yield 0
 
     def give_up() -> None:
         raise TimeoutError
 
-    ending = threading.Event()
+    stopping = threading.Event()
     with pytest.raises(TimeoutError):
-        next(run_ahead(slow(), depth=1, ending=ending, wait=give_up))
-    assert ending.is_set()
+        next(prefetch(slow(), depth=1, stopping=stopping, wait=give_up))
+    assert stopping.is_set()

@@ -19,7 +19,7 @@ from upsert_cli.documents.document import Recipe
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.pace import Pace
-from upsert_cli.pipeline.prefetch import StreamEnded
+from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
 from upsert_cli.sources.item import START, Item, Position
 from upsert_cli.sources.rows import Rows
@@ -71,7 +71,7 @@ class Load:
 
 def _superseding(sources: list[Source], rejected: list[dict[str, Any]]) -> Any:
     return superseded_by_later_rows(
-        Rows(sources=sources), rejected=lambda: map(Rejected.from_json, rejected), ending=threading.Event()
+        Rows(sources=sources), rejected=lambda: map(Rejected.from_json, rejected), stopping=threading.Event()
     )
 
 
@@ -155,8 +155,8 @@ def test_the_pass_can_be_ended(many: tuple[list[Source], Any]) -> None:
         ending.set()
 
     with (
-        pytest.raises(StreamEnded),
-        superseded_by_later_rows(Rows(sources=sources), rejected=asked, ending=ending),
+        pytest.raises(StageStopped),
+        superseded_by_later_rows(Rows(sources=sources), rejected=asked, stopping=ending),
     ):
         raise AssertionError("it was not ended")
 

@@ -106,11 +106,11 @@ class RunReport:
         for record in records:
             self._events.emit("reject", record)
 
-    def told(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """Shows what takes long."""
         self._terminal.say(message)
 
-    def noted(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Shows a warning."""
         self._terminal.warn(message)
 

@@ -170,8 +170,8 @@ def _rehearse(session: Invocation, request: LoadRequest, *, json: bool, compare:
             request,
             stdin=sys.stdin.buffer,
             compare=compare,
-            report=report.told,
-            warn=report.noted,
+            report=report.info,
+            warn=report.warning,
         )
         code = request.options.done_code(outcome.counts) if outcome.broken is None else outcome.broken.exit_code
         report.dry_run_finished(outcome, exit_code=code)
@@ -189,6 +189,7 @@ def _work(
     watchers: Notifications | None = None,
 ) -> None:
     """Opens a task, runs it if it needs to be run, and exits as the task did."""
+    from upsert_cli.cluster.coordinator import load_on_ray
     from upsert_cli.load.run import run_task
 
     with RunReport(session.journal, session.terminal, json=json, watchers=watchers) as report:
@@ -204,7 +205,14 @@ def _work(
         else:
             with opened.claim as claim:
                 try:
-                    task = run_task(session.journal, claim, opened.task, observer=report, wait_until=wait_until)
+                    task = run_task(
+                        session.journal,
+                        claim,
+                        opened.task,
+                        observer=report,
+                        load_in_units=load_on_ray,
+                        wait_until=wait_until,
+                    )
                     code = task.exit_code
                     if verify:
                         code = _verify(session, report, task, code)

@@ -17,6 +17,7 @@ from upsert_cli.cli.notifications import Notifications
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
 from upsert_cli.cli.terminal import TerminalContext
+from upsert_cli.cluster.coordinator import load_on_ray
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.limits import require_resources
 from upsert_cli.load.queue_worker import QueueResult, claim_queued, run_queued, worst_exit_code
@@ -74,7 +75,7 @@ def work(
         require_resources()
         with closing(queued):
             for task, claim in queued:
-                shift.end(run_queued(session.journal, claim, task, observer=shift.begin()))
+                shift.end(run_queued(session.journal, claim, task, observer=shift.begin(), load_in_units=load_on_ray))
     except (UpsertCliError, EndedBySignal) as error:
         shift.broken_off(error)
         raise

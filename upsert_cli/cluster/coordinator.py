@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from upsert_cli.cluster.ray_workers import RayWorkers
 from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec
-from upsert_cli.context import Progress
+from upsert_cli.context import RunContext
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
@@ -29,9 +29,8 @@ def load_on_ray(
     committer: Committer,
     receipts: Receipts,
     *,
-    progress: Progress,
+    context: RunContext,
     observer: Observer,
-    wait: Callable[[], None],
 ) -> None:
     """Loads what of a task has no receipt yet; whatever ends it early ends all workers at once.
 
@@ -41,27 +40,25 @@ def load_on_ray(
         sources: Files that all workers see under the same path.
         committer: What is settled so far.
         receipts: Of the units that are done.
-        progress: Counts what comes back.
-        observer: Told of it.
-        wait: Called in all waits; may raise to give up.
+        context: Checked in all waits; its progress counts the receipts.
+        observer: Notified of rejects.
 
     Raises:
-        ClusterUnreachable: There is no cluster.
-        UpsertCliError: A worker met with a fault that belongs to no item.
+        UpsertCliError: There is no cluster, or a worker failed for a reason that belongs to no item.
     """
     options = task.options
     with ExitStack() as stack:
 
         def dispatch() -> Dispatch:
             own = " of its own" if options.ray_address == "local" else f" at {options.ray_address}"
-            observer.told(f"joining a Ray cluster{own}")
-            with progress.busy("opening"):
-                stack.enter_context(cluster(options.ray_address, wait=wait))
+            context.info(f"joining a Ray cluster{own}")
+            with context.progress.busy("opening"):
+                stack.enter_context(cluster(options.ray_address, wait=context.check))
                 crew = Crew.fitting(workers=options.workers, threads=options.threads, gpus=options.num_gpus_per_worker)
-            observer.told(f"loading by {crew.count} workers with {crew.threads} threads each")
+            context.info(f"loading by {crew.count} workers with {crew.threads} threads each")
             if crew.room < crew.count:
                 rest = "the others" if crew.room else "all of them"
-                observer.noted(
+                context.warning(
                     f"the cluster has room for {crew.room} of {crew.count} workers; {rest} wait until it grows"
                 )
             spec = Spec(
@@ -73,9 +70,9 @@ def load_on_ray(
                 secrets=tuple(name for name in SECRET_VARIABLES if os.environ.get(name)),
             )
             workers = stack.enter_context(RayWorkers(spec, threads=crew.threads, gpus=options.num_gpus_per_worker))
-            return Dispatch(workers, count=crew.count, sources=sources, wait=wait)
+            return Dispatch(workers, count=crew.count, sources=sources, wait=context.check)
 
-        load = UnitLoad(sources, committer, receipts, progress=progress, observer=observer)
+        load = UnitLoad(sources, committer, receipts, context=context, observer=observer)
         load.run(dispatch)
         if (warning := load.ignored.warning()) is not None:
-            observer.noted(warning)
+            context.warning(warning)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from upsert_cli.errors import ClusterUnreachable
+from upsert_cli.errors import UpsertCliError
 
 REASON_CHARACTERS = 300  # of what Ray says; the rest of it is advice
 STEP = 0.05  # seconds between two looks around while a cluster is joined
@@ -33,7 +33,7 @@ def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
         wait: Called while that takes its time; may raise to give up.
 
     Raises:
-        ClusterUnreachable: There is none, or it does not let us in.
+        UpsertCliError: There is none, or it refuses the connection.
     """
     membership = _Membership(address)
     try:
@@ -100,13 +100,20 @@ class _Membership(threading.Thread):
             wait()
             if self._address != "local" and time.monotonic() >= until:
                 reason = f"no answer that Ray understands within {JOIN_SECONDS:.0f} s"
-                raise ClusterUnreachable(address=self._address, reason=reason)
+                raise self._unreachable(reason)
         if self._error is not None:
-            raise ClusterUnreachable(address=self._address, reason=one_line(self._error)) from self._error
+            raise self._unreachable(one_line(self._error)) from self._error
         handler = signal.getsignal(signal.SIGTERM)
         if handler is not None and threading.current_thread() is threading.main_thread():
             # Ray's native part has put a handler before ours, which prints where in the code the signal came.
             signal.signal(signal.SIGTERM, handler)
+
+    def _unreachable(self, reason: str) -> UpsertCliError:
+        return UpsertCliError(
+            message=f"no Ray cluster at {self._address}: {reason}; `ray start --head` starts one on this machine, "
+            f"--ray-address HOST:PORT joins another (with RAY_AUTH_TOKEN, if it has a token), and --ray-address local "
+            f"makes one for this load alone"
+        )
 
     def leave(self) -> None:
         """Lets go of the cluster; one that was made for this ends."""

@@ -10,7 +10,7 @@ from typing import Any
 from upsert_cli.cluster.ray_cluster import one_line
 from upsert_cli.cluster.scheduler import Event, Finished, Ready, WorkerFailure
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
-from upsert_cli.errors import ClusterLost, VersionsDiffer
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.sources.units import Unit
 
 
@@ -88,7 +88,7 @@ class RayWorkers:
         try:
             value = self._ray.get(answer)
         except exceptions.RayTaskError as error:
-            raise ClusterLost(reason=one_line(error)) from error  # a bug: what the actor does catches all
+            raise _cluster_lost(error) from error  # the methods of the actor catch all other errors
         except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
             self._starting.discard(worker)
             self._preparing.discard(worker)
@@ -96,11 +96,14 @@ class RayWorkers:
                 self._ray.kill(self._actors.pop(worker))  # one that only cannot be reached must not go on
             return WorkerFailure(worker, one_line(error))
         except exceptions.RayError as error:
-            raise ClusterLost(reason=one_line(error)) from error
+            raise _cluster_lost(error) from error
         if worker in self._starting:
             self._starting.remove(worker)
             if value != self._spec.version:
-                raise VersionsDiffer(worker=f"number {worker}", had=str(value), wanted=self._spec.version)
+                raise UpsertCliError(
+                    message=f"worker number {worker} has upsert-cli {value}, and this is {self._spec.version}; install "
+                    f"the same version there"
+                )
             self._preparing.add(worker)
             self._pending[self._actors[worker].prepare.remote()] = worker
             return None
@@ -123,3 +126,10 @@ class RayWorkers:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         self.stop()
+
+
+def _cluster_lost(error: BaseException) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"the Ray cluster was lost: {one_line(error)}; finished units are kept, so restart the task once the "
+        f"cluster is back"
+    )

@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
-from upsert_cli.errors import Stage, UnitKeepsFailing, WorkersKeepDying
+from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.item import Reject
 from upsert_cli.sources.source import Source
@@ -147,8 +147,7 @@ class Dispatch:
         After a receipt with an error no more units are given out, but those that workers have are finished.
 
         Raises:
-            WorkersKeepDying: No worker comes up.
-            UnitKeepsFailing: Workers die with a unit of which nobody knows the rows.
+            UpsertCliError: No worker starts, or workers die with a unit whose number of rows is unknown.
         """
         todo = _Todo(units)
         self._again = todo.again
@@ -191,7 +190,11 @@ class Dispatch:
                     self._starting.remove(event.worker)
                     self._failed_starts += 1
                     if self._failed_starts >= MAX_FAILED_STARTS:
-                        raise WorkersKeepDying(times=self._failed_starts, reason=event.reason)
+                        raise UpsertCliError(
+                            message=f"{self._failed_starts} workers died one after the other before they were ready: "
+                            f"{event.reason}; every machine of the cluster needs this version of upsert-cli in the "
+                            f"Python that Ray runs there"
+                        )
         return None
 
     def _settled(self, unit: Unit, receipt: UnitReceipt) -> UnitReceipt | None:
@@ -226,7 +229,10 @@ class Dispatch:
         """Returns the receipt by which the rows of a unit are rejected, unread: to read them may be what kills."""
         source = self._sources[unit.start.source].name
         if unit.end is None:
-            raise UnitKeepsFailing(source=source, row=unit.after, times=deaths, reason=reason)
+            raise UpsertCliError(
+                message=f"{deaths} workers died in the rows after row {unit.after} of {source}: {reason}; decompress "
+                f"the file, so that it can be split and the row found, and look into Ray's logs"
+            )
         rows = unit.only or range(unit.after + 1, unit.end + 1)
         rejects = [
             Reject(

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from upsert_cli.cluster.scheduler import Dispatch
 from upsert_cli.cluster.worker import UnitReceipt
-from upsert_cli.context import Progress
-from upsert_cli.errors import RepeatsUnsettled, SourceUnreadable
+from upsert_cli.context import RunContext
+from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.load.commit import Committer
@@ -32,7 +32,7 @@ class UnitLoad:
         committer: Committer,
         receipts: Receipts,
         *,
-        progress: Progress,
+        context: RunContext,
         observer: Observer,
     ) -> None:
         """Reads nothing yet.
@@ -41,13 +41,14 @@ class UnitLoad:
             sources: What is to be loaded.
             committer: What is settled so far; brought up to date by the receipts.
             receipts: Of the units that are done.
-            progress: Counts what comes back.
-            observer: Told of it.
+            context: Its progress counts the receipts.
+            observer: Notified of rejects.
         """
         self._sources = sources
         self._committer = committer
         self._receipts = receipts
-        self._progress = progress
+        self._context = context
+        self._progress = context.progress
         self._observer = observer
         self._broken: SourceUnreadable | None = None
         self.ignored = NOTHING_IGNORED  # fields of the rows that were read
@@ -127,7 +128,6 @@ class UnitLoad:
         self._count(done)
         if done.rejects:
             self._observer.rejected(done.rejects)
-        self._observer.progressed(self._progress)
         self._committer.check_failures()
 
     def _count(self, done: UnitReceipt) -> None:
@@ -154,5 +154,7 @@ class UnitLoad:
         # Counted it is already: nothing but the order of writing was open.
         if done.rejects:
             record = done.rejects[0]
-            raise RepeatsUnsettled(source=record["source"], row=record["row"], reason=record["detail"])
-        self._observer.progressed(self._progress)
+            raise UpsertCliError(
+                message=f"{record['source']}:{record['row']} is the last row of a repeated id and could not be written "
+                f"once more, so that it wins: {record['detail']}; fix the cause, then restart the task"
+            )

@@ -12,21 +12,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upsert_cli import __version__, embedding
-from upsert_cli.context import Progress
+from upsert_cli.context import Unattended
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
-from upsert_cli.errors import SecretMissing, SourceUnreadable, UpsertCliError
+from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
-from upsert_cli.load.outcomes import BatchOutcome, Outcomes
 from upsert_cli.load.resources import model_of, recipe_of
-from upsert_cli.load.stages import Stages
-from upsert_cli.load.write import delete_stale_chunks, embedded_instead, write_batch
-from upsert_cli.pipeline.embedded_batch import ItemCounter
+from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.id_set import digest_of
 from upsert_cli.pipeline.ignored import NOTHING_IGNORED, IgnoredFields
+from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.pace import Pace
+from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.remote import RemoteFile
 from upsert_cli.sources.source import Source
@@ -139,49 +138,35 @@ class UnitRunner:
             raise fault
         self._check_unchanged(unit.start.source)
         model, writer = self._ready()
-        progress = Progress(total=None)
+        written_before = writer.seconds["writing"]
         # A row that is loaded once more, since its id came again, may look unchanged and hold another row's metadata.
         options = self._options if unit.only is None else replace(self._options, force=True)
-        stages = Stages(options, progress, pace=self._pace)
-        stream = stages.run(
-            self._options.rows(self._sources).of(unit),
-            rejected=lambda: iter(()),
-            model=model,
-            recipe=recipe_of(self._options, model),
-            writer=writer,
-            wait=lambda: None,
-            load=lambda: self._load(model),
-        )
+        context = Unattended()
+        stages = Stages(options, context, load=lambda: self._load(model), pace=self._pace)
+        batches = read_batches(options.rows(self._sources).of(unit), recipe=recipe_of(options, model), pace=self._pace)
         tally = _UnitTally()
-        outcomes, items = Outcomes(), ItemCounter()
         rest: Position | None = None
         after = unit.start
         broken: SourceUnreadable | None = None
-        with closing(stream):
+        with closing(stages.run(stages.read_ahead(batches), [writer])) as outcomes:
             try:
-                for embedded in stream:
-                    before = writer.seconds["writing"]
-                    written = write_batch(embedded, writer, embed=stages.embed)
-                    outcome = outcomes.of_written(written)
-                    delete_stale_chunks(outcome.stale, writer)
+                for outcome in outcomes:
                     tally.add(outcome)
-                    tally.embedded += items.count(embedded) + embedded_instead(written)
-                    seconds = writer.seconds["writing"] - before
-                    progress.add("writing", seconds)
-                    stages.settled(embedded.batch, write_seconds=seconds)
-                    after = embedded.batch.after
+                    after = outcome.batch.after
                     if unit.end is None and tally.counts.read >= OPEN_WORTH:
                         rest = after
                         break
             except SourceUnreadable as error:
                 broken, rest = error, after
+        progress = context.progress
+        progress.add("writing", writer.seconds["writing"] - written_before)
         return UnitReceipt(
             unit=unit,
             counts=tally.counts,
             converted=tally.converted,
-            embedded=tally.embedded,
+            embedded=progress.embedded,
             rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
-            ignored=stages.ignored,
+            ignored=tally.ignored,
             ids=tuple(tally.ids.items()),
             seconds=progress.seconds,
             worker=_here(),
@@ -202,7 +187,10 @@ class UnitRunner:
         spec = self._spec
         for name in spec.secrets:
             if not os.environ.get(name):
-                raise SecretMissing(variable=name, worker=_here())
+                raise UpsertCliError(
+                    message=f"{name} is set here, but not for the worker {_here()}; set it where Ray is started on "
+                    f"that machine, since a task carries only the names of such variables"
+                )
         if self._model is None:
             self._model = model_of(spec.model, self._options)
         if self._writer is None:
@@ -224,13 +212,14 @@ class _UnitTally:
 
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
-    embedded: int = 0
+    ignored: IgnoredFields = NOTHING_IGNORED
     rejects: list[dict[str, Any]] = field(default_factory=list)
     ids: dict[bytes, Loaded] = field(default_factory=dict)
 
     def add(self, outcome: BatchOutcome) -> None:
         self.counts += outcome.counts
         self.converted += outcome.converted
+        self.ignored += outcome.batch.ignored
         self.rejects += [reject.as_json() for reject in outcome.rejects]
         loaded = {
             digest_of(object_id): Loaded(one.row, one.counted_as == "inserted", one.counted_as == "unchanged")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from upsert_cli.counts import Counts
-from upsert_cli.errors import CountsDoNotReconcile, JournalDamaged, JournalUnreadable, TooManyFailures
+from upsert_cli.errors import JournalDamaged, JournalUnreadable, UpsertCliError
 from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.receipts import Receipt, Total
 from upsert_cli.journal.rejects import FAILED_ITEMS, RejectsFile, known_rejects, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.outcomes import BatchOutcome, Outcomes
-from upsert_cli.load.write import Written
-from upsert_cli.pipeline.batches import Batch
+from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.retry_rejects import Rejected
 from upsert_cli.sources.item import START
 
@@ -36,7 +34,6 @@ class Committer:
         self.missing_path = claim.files.missing
         self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
         self._rows_at_start = self.checkpoint.rows
-        self._outcomes = Outcomes()
 
     @property
     def is_retry(self) -> bool:
@@ -90,27 +87,21 @@ class Committer:
         """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""
         return RejectsFile.open_at(self._files.rejects, self.checkpoint.rejects_bytes)
 
-    def outcome_of(self, written: Sequence[Written]) -> BatchOutcome:
-        """Tells what became of a batch that was written."""
-        return self._outcomes.of_written(written)
+    def commit(self, outcome: BatchOutcome, rejects: RejectsFile) -> list[dict[str, Any]]:
+        """Append the rejects of a written batch, then save its checkpoint.
 
-    def commit(self, batch: Batch, outcome: BatchOutcome, rejects: RejectsFile) -> list[dict[str, Any]]:
-        """Checkpoints a batch that was written, and returns its rejects as they are in the rejects file.
-
-        Args:
-            batch: The batch.
-            outcome: What became of it.
-            rejects: Where its rejects go, before the checkpoint that counts on them.
+        Returns:
+            The batch's records in the rejects file.
         """
         # In the order of the rows, by which a retry finds them again.
         failed = sorted(outcome.rejects, key=lambda reject: (self._places[reject.source], reject.row))
         records = [reject.as_json() for reject in failed]
         checkpoint = replace(
             self.checkpoint,
-            position=batch.after.as_json(),
+            position=outcome.batch.after.as_json(),
             converted=self.checkpoint.converted + outcome.converted,
             rejects_bytes=rejects.append(records),
-            **self._advanced(batch.read, outcome.counts),
+            **self._advanced(outcome.batch.read, outcome.counts),
         )
         self._save(checkpoint)
         return records
@@ -170,24 +161,30 @@ class Committer:
         """Ends a load that rejects more than the user allows.
 
         Raises:
-            TooManyFailures: It does.
+            UpsertCliError: More items were rejected than `--max-failures` allows.
         """
         counts = self.checkpoint.counts
         if self._options.exceeds_max_failures(counts.failed, counts.read, settled=settled):
-            raise TooManyFailures(
-                task_id=self._task.id, failed=counts.failed, read=counts.read, limit=str(self._options.max_failures)
+            restart = f"`upsert-cli restart {self._task.id}"
+            raise UpsertCliError(
+                message=f"{counts.failed} of {counts.read} items were rejected, more than --max-failures "
+                f"{self._options.max_failures}; `upsert-cli info {self._task.id} --failed` shows them; after you fix "
+                f"them, {restart} --from-start` reads all rows again; {restart} --max-failures 100%` continues without "
+                f"them"
             )
 
     def check_complete(self) -> None:
         """Makes sure, before a task is called done, that every row read ended as exactly one thing.
 
         Raises:
-            CountsDoNotReconcile: The counts disagree.
-            UpsertCliError: The rejects file does not hold what they count.
+            UpsertCliError: The counts do not add up, or the rejects file does not hold the rejects that they count.
         """
         counts = self.checkpoint.counts
         if not counts.reconciles():
-            raise CountsDoNotReconcile(task_id=self._task.id, counts=counts.as_json())
+            raise UpsertCliError(
+                message=f"the counts of task {self._task.id} do not add up ({counts.as_json()}); this is a bug, please "
+                f"report it, and load again with `upsert-cli restart {self._task.id} --from-start`"
+            )
         if RejectsFile.size(self._files.rejects) != self.checkpoint.rejects_bytes or (
             RejectsFile.count(self._files.rejects) != counts.failed
         ):

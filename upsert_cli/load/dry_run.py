@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,13 +20,13 @@ from upsert_cli.journal.rejects import FAILED_ITEMS
 from upsert_cli.journal.task import Task
 from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import OrphanDeletion, SearchableStore
-from upsert_cli.load.outcomes import Outcomes
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import model_of, place_of_task, recipe_of, sources_of, target_of
 from upsert_cli.pipeline.batches import Batch, read_batches
-from upsert_cli.pipeline.compare import ComparableStore, InFlight, Plan, compare_batches
-from upsert_cli.pipeline.embed import embed_batches
+from upsert_cli.pipeline.compare import ComparableStore, ComparedBatch, InFlight, compare
+from upsert_cli.pipeline.embed import embed
 from upsert_cli.pipeline.ignored import NOTHING_IGNORED
+from upsert_cli.pipeline.outcomes import Outcomes
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
 from upsert_cli.store.base import Comparison, RecordRef, RecordRefPage, Verdict
 from upsert_cli.store.process import StoreProcess
@@ -113,15 +112,13 @@ def dry_run_load(
     return tally.result(broken)
 
 
-def _compared(batches: Iterator[Batch], collection: ComparableStore, *, average: bool) -> Iterator[Plan]:
+def _compared(batches: Iterator[Batch], collection: ComparableStore, *, average: bool) -> Iterator[ComparedBatch]:
     in_flight = InFlight()
-    plans = compare_batches(
-        batches, collection, in_flight=in_flight, force=False, average=average, ending=threading.Event()
-    )
+    plans = compare(batches, collection, in_flight=in_flight, force=False, average=average, stopping=threading.Event())
     for plan in plans:
         in_flight.leave(plan.batch.number)
         yield plan
-        instead = plan.batch.next_choice(())
+        instead = plan.batch.fallback(())
         if instead is not None:
             yield from _compared(iter([instead]), collection, average=average)
 
@@ -181,7 +178,7 @@ class _DryRunTally:
         self._counts = replace(self._counts, deleted=0)
         self._missing.clear()
 
-    def add(self, plan: Plan) -> None:
+    def add(self, plan: ComparedBatch) -> None:
         lengths = self._lengths(plan)
         limit = self._model.max_tokens if self._model is not None else 0
         self._tokens += sum(min(length, limit) for length in lengths)
@@ -192,7 +189,7 @@ class _DryRunTally:
         self._rejects += [reject.as_json() for reject in outcome.rejects[:room]]
         self._counts += outcome.counts
 
-    def _lengths(self, plan: Plan) -> list[int]:
+    def _lengths(self, plan: ComparedBatch) -> list[int]:
         """Counts the tokens of the texts that would be embedded; the first of them also tell the speed."""
         changed = (
             row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
@@ -211,17 +208,16 @@ class _DryRunTally:
         self._token_seconds = self._probe(embedder, plan, rows[:PROBE_ROWS]) / max(1, probed)
         return lengths
 
-    def _probe(self, embedder: Embedder, plan: Plan, rows: list[int]) -> float:
+    def _probe(self, embedder: Embedder, plan: ComparedBatch, rows: list[int]) -> float:
         """Embeds a few texts, and returns how many seconds that took."""
         documents = tuple(plan.batch.documents[row] for row in rows)
         comparison = Comparison(verdicts=[Verdict.NEW] * len(rows), stale_keys=[()] * len(rows))
-        probe = Plan(batch=replace(plan.batch, documents=documents), comparison=comparison)
-        embedded = embed_batches(
+        probe = ComparedBatch(batch=replace(plan.batch, documents=documents), comparison=comparison)
+        embedded = embed(
             iter([probe]),
             load=lambda: embedder,
             effort=self._options.effort,
-            ending=threading.Event(),
-            clock=time.monotonic,
+            stopping=threading.Event(),
         )
         return sum(one.seconds for one in embedded)
 

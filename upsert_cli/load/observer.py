@@ -21,10 +21,10 @@ class Observer(Protocol):
     def rejected(self, records: Sequence[dict[str, Any]]) -> None:
         """Items went into the rejects file."""
 
-    def told(self, message: str) -> None:
+    def info(self, message: str) -> None:
         """A step that takes long begins."""
 
-    def noted(self, message: str) -> None:
+    def warning(self, message: str) -> None:
         """Something that the user should know although the work goes on."""
 
     def killed(self) -> None:

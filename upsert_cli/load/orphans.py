@@ -22,7 +22,7 @@ from upsert_cli.journal.json_lines import JsonLines, read_json_lines
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
 from upsert_cli.pipeline.id_set import IdSet
-from upsert_cli.pipeline.prefetch import run_ahead
+from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
@@ -112,7 +112,7 @@ class OrphanDeletion:
             SourceUnreadable: A source broke off.
         """
         search = OrphanSearch(rows=self.task.options.rows(self.sources), scope=self.task.options.scope or "")
-        found = run_ahead(search.run(store), depth=1, ending=threading.Event(), wait=context.check)
+        found = prefetch(search.run(store), stopping=threading.Event(), wait=context.check)
         with closing(found):
             yield from filter(None, found)
         records = f"records of the scope {search.scope} in the collection {self.task.collection}"

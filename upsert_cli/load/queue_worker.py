@@ -15,7 +15,7 @@ from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.open import in_use
 from upsert_cli.load.resources import place_of_task
-from upsert_cli.load.run import run_task
+from upsert_cli.load.run import UnitLoader, run_task
 from upsert_cli.load.stop import EndedBySignal
 
 BLOCKED_SECONDS = 0.5  # seconds between two looks while other processes hold the targets of all tasks that are left
@@ -71,7 +71,9 @@ def claim_queued(
         ended += 1
 
 
-def run_queued(journal: Journal, claim: Claim, task: Task, *, observer: Observer) -> QueueResult:
+def run_queued(
+    journal: Journal, claim: Claim, task: Task, *, observer: Observer, load_in_units: UnitLoader
+) -> QueueResult:
     """Run a task of `claim_queued` to its end, unless it has killed too many workers.
 
     Raises:
@@ -86,7 +88,8 @@ def run_queued(journal: Journal, claim: Claim, task: Task, *, observer: Observer
             )
             task = journal.change(task.id, TaskStatus.FAILED, expect=(TaskStatus.PENDING,), detail=str(error))
             return QueueResult(task=task, error=error)
-        return QueueResult(task=run_task(journal, claim, task, observer=observer, wait_until=math.inf), error=None)
+        task = run_task(journal, claim, task, observer=observer, load_in_units=load_in_units, wait_until=math.inf)
+        return QueueResult(task=task, error=None)
     except Interrupted:
         raise
     except UpsertCliError as error:

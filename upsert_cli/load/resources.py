@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from upsert_cli import __version__
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext, Unattended
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -19,7 +19,7 @@ from upsert_cli.errors import Refusal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
-from upsert_cli.pipeline.prefetch import run_ahead
+from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
 from upsert_cli.store.leasing import ENDING_SECONDS
@@ -32,15 +32,13 @@ def model_of(name: str, options: LoadOptions, *, report: Callable[[str], None] |
     return find_model(name, folder=options.model_folder, offline=options.offline, context=Unattended(report))
 
 
-def find_model_patiently(
-    task: Task, options: LoadOptions, *, report: Callable[[str], None], wait: Callable[[], None]
-) -> Model:
-    """Finds the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
+def find_model_patiently(task: Task, options: LoadOptions, *, context: RunContext) -> Model:
+    """Find the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
 
-    def finding() -> Iterator[Model]:
-        yield model_of(task.model, options, report=report)
+    def find() -> Iterator[Model]:
+        yield model_of(task.model, options, report=context.info)
 
-    with closing(run_ahead(finding(), depth=1, ending=threading.Event(), wait=wait)) as found:
+    with closing(prefetch(find(), stopping=threading.Event(), wait=context.check)) as found:
         return next(found)
 
 
@@ -95,11 +93,8 @@ def start_writer(
     model: Model,
     *,
     rows: int | None,
-    verbose: bool,
     wait_until: float,
-    report: Callable[[str], None],
-    told: Callable[[str], None],
-    wait: Callable[[], None],
+    context: RunContext,
 ) -> StoreProcess:
     """Starts the process that writes to a task's collection.
 
@@ -108,11 +103,8 @@ def start_writer(
         task: What is loaded.
         model: What it is embedded with.
         rows: How many there are left to load; None: not known.
-        verbose: Whether the process may write to standard error.
         wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
-        report: Told whom is waited for.
-        told: Hears, in any thread, what is tried again.
-        wait: Called in the waits of the main thread; may raise to give up.
+        context: Checked in the waits of the main thread.
     """
     holder = place_of_task(journal, task).holder()
     is_other = holder is not None and holder.task_id not in (None, task.id)
@@ -120,13 +112,13 @@ def start_writer(
     least = ENDING_SECONDS if task.attempt > 1 and not is_other else 0.0
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:
-        report(f"waiting for {task.chroma}, which is in use by {holder}")
+        context.info(f"waiting for {task.chroma}, which is in use by {holder}")
     return StoreProcess.start(
         target_of(journal, task, model),
         task_id=task.id,
         rows=rows,
-        verbose=verbose,
+        verbose=task.options.verbose,
         lease_timeout=seconds,
-        wait=wait,
-        told=told,
+        wait=context.check,
+        told=context.info,
     )

@@ -1,7 +1,7 @@
-"""Runs one task: joins the stages of the stream, writes the journal, honours signals and cancel.
+"""One attempt at a task: joins the stages, commits their batches, and records how the attempt ended.
 
-For every batch, and in this order: read, compare, embed, write; then rejects, then the checkpoint. The journal may lag
-behind the collection, never lead it, and repeating a batch changes nothing, so a crash anywhere is harmless.
+For every batch, in this order: read, compare, embed, write, append rejects, save the checkpoint. The journal may lag
+behind the collection but never leads it, and repeating a batch changes nothing, so a crash anywhere is harmless.
 """
 
 from __future__ import annotations
@@ -9,24 +9,27 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
+from typing import Protocol
 
-from upsert_cli.context import Progress
+from upsert_cli import embedding
+from upsert_cli.context import Progress, RunContext
 from upsert_cli.documents.document import Recipe
+from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model
-from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceCutShort, StoppedMidway, UpsertCliError, WrongStatus
+from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError, WrongStatus
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.receipts import Receipts
+from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.delivery import Delivery
+from upsert_cli.load.load_context import LoadContext
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.orphans import OrphanDeletion
-from upsert_cli.load.overlap import Overlap
 from upsert_cli.load.resources import (
     find_model_patiently,
     place_of_task,
@@ -35,38 +38,69 @@ from upsert_cli.load.resources import (
     start_writer,
     target_of,
 )
-from upsert_cli.load.stages import Stages
 from upsert_cli.load.stop import Stopping
 from upsert_cli.load.timeline_recorder import TimelineRecorder
-from upsert_cli.load.waiting import Lookout
-from upsert_cli.load.write import delete_stale_chunks
+from upsert_cli.pipeline.batches import Batch, read_batches
+from upsert_cli.pipeline.ignored import NOTHING_IGNORED
+from upsert_cli.pipeline.outcomes import BatchOutcome
+from upsert_cli.pipeline.prefetch import StageStopped
+from upsert_cli.pipeline.retry_rejects import superseded_by_later_rows
+from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
-from upsert_cli.store.base import Opened
+from upsert_cli.sources.rows import RowKey
+from upsert_cli.sources.source import Source
+from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.process import StoreProcess
 
 
-def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, wait_until: float = -math.inf) -> Task:
-    """Runs a task from its checkpoint to its end and returns it as it is then.
+class UnitLoader(Protocol):
+    """A load in units by several workers."""
+
+    def __call__(
+        self,
+        task: Task,
+        target: Target,
+        sources: Sequence[Source],
+        committer: Committer,
+        receipts: Receipts,
+        *,
+        context: RunContext,
+        observer: Observer,
+    ) -> None:
+        """Load all units that have no receipt."""
+
+
+def run_task(
+    journal: Journal,
+    claim: Claim,
+    task: Task,
+    *,
+    observer: Observer,
+    load_in_units: UnitLoader,
+    wait_until: float = -math.inf,
+) -> Task:
+    """Run a task from its checkpoint to its end and return it as it is then.
 
     Args:
         journal: Where the task is kept.
         claim: The right to run it.
-        task: A pending one.
-        observer: Told how it goes.
+        task: A pending task.
+        observer: Shows the progress.
+        load_in_units: Loads a task whose engine is a cluster.
         wait_until: Monotonic seconds at which waiting for another task that has the target's folder ends in a refusal.
 
     Raises:
-        Interrupted: A signal stopped it; what was written is checkpointed, and a queued task is pending again.
-        Canceled: Another process asked for it.
-        UpsertCliError: It failed or was refused; the task's record says so as well.
+        Interrupted: A signal stopped it; its written batches are committed, and a queued task is pending again.
+        Canceled: Another process canceled it.
+        UpsertCliError: It failed or was refused, which its record says too.
     """
-    task = _begun(journal, task)
+    task = _begin(journal, task)
     stopping = Stopping(task.id, queued=task.queued, cancel_requested=claim.cancel_requested, kill=observer.killed)
-    with stopping.signals(), TimelineRecorder(observer, claim, task) as recording:
-        attempt = _Attempt(journal, claim, task, recording, stopping, wait_until=wait_until)
+    with stopping.signals():
+        attempt = _Attempt(journal, claim, task, observer, stopping, wait_until=wait_until)
         try:
-            recording.started(task)
-            attempt.run()
+            observer.started(task)
+            attempt.load(load_in_units)
             task = attempt.finish(TaskStatus.DONE, None)
         except BaseException as error:
             reason = attempt.reason_of(error)
@@ -75,16 +109,16 @@ def run_task(journal: Journal, claim: Claim, task: Task, *, observer: Observer, 
                 raise
             raise reason from error
         if isinstance(stopping.reason, Interrupted):
-            # It came too late to stop anything, but who sent it wants this process to die by it.
+            # The signal came too late to stop anything, but its sender wants this process to die by it.
             raise Interrupted(task_id=task.id, signal_number=stopping.reason.signal_number, done=True)
     return task
 
 
-def _begun(journal: Journal, task: Task) -> Task:
-    """Sets a pending task to being processed.
+def _begin(journal: Journal, task: Task) -> Task:
+    """Set a pending task to processing.
 
     Raises:
-        Canceled: It was canceled in this moment.
+        Canceled: It was canceled a moment ago.
     """
     try:
         return journal.change(
@@ -102,7 +136,7 @@ def _begun(journal: Journal, task: Task) -> Task:
 
 
 class _Attempt:
-    """One attempt at a task, by the main thread: it writes what the stages bring, and looks around while it waits."""
+    """One attempt at a task, by the main thread, which commits what the stages yield."""
 
     def __init__(
         self,
@@ -126,148 +160,191 @@ class _Attempt:
         self._progress = Progress.at(
             self._committer.rows, total=self._committer.total(), counts=self._committer.checkpoint.counts
         )
-        self._stages = Stages(self._options, self._progress)
         self._began = time.monotonic()
         self._is_shared = place_of_task(journal, task).is_shared
-        self._lookout = Lookout(stopping, observer, self._progress, is_shared=self._is_shared)
-        self._context = _LookoutContext(self._lookout, observer, self._progress)
+        self._timeline = TimelineRecorder(claim, task)
+        self._context = LoadContext(stopping, observer, self._timeline, self._progress, is_shared=self._is_shared)
+        self._ignored = NOTHING_IGNORED
 
-    def run(self) -> None:
-        """Loads everything from the checkpoint on."""
+    def load(self, load_in_units: UnitLoader) -> None:
+        """Load everything after the checkpoint."""
         only = self._committer.rows_to_retry()
         for source in self._sources:
             source.check_unchanged(task_id=self._task.id)
-        model = find_model_patiently(self._task, self._options, report=self._observer.told, wait=self._lookout.wait)
-        recipe = recipe_of(self._options, model)
+        model = find_model_patiently(self._task, self._options, context=self._context)
+        recipe = recipe_of(self._options, model)  # which may refuse the options, before a store starts
         with self._progress.busy("opening"):
-            writer = start_writer(
+            store = start_writer(
                 self._journal,
                 self._task,
                 model,
                 rows=self._committer.left(),
-                verbose=self._options.verbose,
                 wait_until=self._wait_until,
-                report=self._observer.told,
-                told=self._lookout.say,
-                wait=self._lookout.wait,
+                context=self._context,
             )
-        with writer:
+        with store:
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
-                deletion = self._load(model, recipe, writer, only)
+                deletion = self._load_batches(model, recipe, store, only)
             else:
-                opened, deletion = self._open(writer)
-                self._load_in_units(model, is_empty=not opened.count)
+                deletion = self._load_units(load_in_units, model, store)
             if deletion is not None:
-                self._delete(deletion, writer)
+                self._delete(deletion, store)
             self._progress.stage = "flushing"
-            with self._progress.busy("flushing"), self._lookout.writing():
-                writer.close()
-        if (warning := self._stages.ignored.warning()) is not None:
-            self._observer.noted(warning)
+            with self._progress.busy("flushing"), self._context.writing():
+                store.close()
+        if (warning := self._ignored.warning()) is not None:
+            self._context.warning(warning)
         self._committer.check_failures(settled=0)
         self._check_sources()
         self._committer.check_complete()
 
-    def _open(self, writer: StoreProcess) -> tuple[Opened, OrphanDeletion | None]:
-        """Waits until the collection is open, and returns what is to be deleted of it in the end as well."""
-        with self._progress.busy("opening"):
-            opened = writer.opened()
-        for warning in opened.warnings:
-            self._observer.noted(warning)
-        deletion = self._prepare_deletion(writer, is_empty=not opened.count)
-        self._progress.stage = "loading"
-        return opened, deletion
-
-    def _load(
-        self, model: Model, recipe: Recipe, writer: StoreProcess, only: Iterator[tuple[str, int]] | None
+    def _load_batches(
+        self, model: Model, recipe: Recipe, store: StoreProcess, only: Iterator[RowKey] | None
     ) -> OrphanDeletion | None:
+        """Load batches in this process, and return the deletions that are to follow."""
         with self._progress.busy("opening"):
-            leased = writer.leased()
-        stream = self._stages.run(
-            replace(
-                self._options.rows(self._sources),
-                start=Position.from_json(self._committer.checkpoint.position),
-                only=only,
-            ),
-            rejected=self._committer.rejects_to_retry,
-            model=model,
-            recipe=recipe,
-            writer=writer,
-            leased=leased,
-            wait=lambda: self._lookout.wait(delivery.commit),
-        )
-        with closing(stream), ExitStack() as stack:
-            _, deletion = self._open(writer)
-            self._stages.opened()
-            writers = [writer, *self._helpers(writer, stack)]
-            delivery = Delivery(
-                overlap=stack.enter_context(
-                    closing(Overlap(writers, embed=self._stages.embed, between=self._lookout.check))
-                ),
-                rejects=stack.enter_context(self._committer.open_rejects()),
-                committer=self._committer,
-                stages=self._stages,
-                progress=self._progress,
-                observer=self._observer,
-                is_shared=self._is_shared,
-                delete_stale_chunks=partial(delete_stale_chunks, writer=writer, between=self._stopping.check),
-            )
-            delivery.run(stream, wait=self._lookout.wait, pulse=self._lookout.pulse)
-            for helper in writers[1:]:
+            leased = store.leased()
+        loader = Loader(lambda: self._load_model(model))
+        stages = Stages(self._options, self._context, load=loader.embedder, wait=lambda: self._wait(stages))
+        batches = self._batches(recipe, stages, only)
+        if leased.empty or self._options.force:  # otherwise all rows may be unchanged, which needs no model
+            batches = _begin_loading(batches, loader)
+        read = stages.read_ahead(batches)
+        with ExitStack() as stack:
+            try:
+                _, deletion = self._open(store)
+                rejects = stack.enter_context(self._committer.open_rejects())
+                count = self._options.writers - 1 if self._is_shared else 0
+                stores = [store, *(stack.enter_context(store.helper(told=self._context.info)) for _ in range(count))]
+            except BaseException:
+                read.close()  # no other stage has it yet
+                raise
+            with closing(stages.run(read, stores)) as outcomes:
+                try:
+                    for outcome in outcomes:
+                        self._commit(outcome, rejects)
+                        self._progress.seconds |= _busy_seconds(stores)
+                        self._context.show_now()
+                        if not self._committer.is_retry:  # a retry begins with all failures that there were
+                            self._committer.check_failures()
+                except BaseException as error:
+                    for each in stores:
+                        each.abandon()  # a write in flight is not waited for
+                    if isinstance(error, StageStopped):
+                        self._stopping.check()
+                    raise
+            for helper in stores[1:]:
                 helper.close()
         return deletion
 
-    def _load_in_units(self, model: Model, *, is_empty: bool) -> None:
-        from upsert_cli.cluster.coordinator import load_on_ray
+    def _batches(self, recipe: Recipe, stages: Stages, only: Iterator[RowKey] | None) -> Iterator[Batch]:
+        rows = replace(
+            self._options.rows(self._sources),
+            start=Position.from_json(self._committer.checkpoint.position),
+            only=only,
+        )
+        superseded = superseded_by_later_rows(rows, rejected=self._committer.rejects_to_retry, stopping=stages.stopping)
+        return read_batches(
+            rows,
+            recipe=recipe,
+            pace=stages.pace,
+            superseded=None if only is None else superseded,
+        )
 
+    def _load_model(self, model: Model) -> Embedder:
+        with self._progress.busy("loading"):
+            return embedding.load(model, device=self._options.device)
+
+    def _wait(self, stages: Stages) -> None:
+        """Stop the stages if the task has to stop; their batches in flight are still committed."""
+        self._context.check_last_write()
+        if self._context.has_to_stop:
+            stages.stopping.set()
+
+    def _commit(self, outcome: BatchOutcome, rejects: RejectsFile) -> None:
+        records = self._committer.commit(outcome, rejects)
+        progress, counts = self._progress, outcome.counts
+        progress.written += counts.inserted + counts.updated
+        progress.settled += counts.read
+        progress.counts = self._committer.checkpoint.counts
+        self._ignored += outcome.batch.ignored
+        if records:
+            self._observer.rejected(records)
+
+    def _load_units(self, load_in_units: UnitLoader, model: Model, store: StoreProcess) -> OrphanDeletion | None:
+        """Load units by the workers of a cluster, and return the deletions that are to follow."""
+        opened, deletion = self._open(store)
         with self._claim.receipts() as receipts:
-            receipts.begin(is_empty=is_empty)
-            load_on_ray(
+            receipts.begin(is_empty=not opened.count)
+            target = target_of(self._journal, self._task, model)
+            load_in_units(
                 self._task,
-                target_of(self._journal, self._task, model),
+                target,
                 self._sources,
                 self._committer,
                 receipts,
-                progress=self._progress,
+                context=self._context,
                 observer=self._observer,
-                wait=self._lookout.wait,
             )
-
-    def _prepare_deletion(self, writer: StoreProcess, *, is_empty: bool) -> OrphanDeletion | None:
-        """Finds out what is to be deleted, before anything is written."""
-        if not self._options.delete_missing:
-            return None
-        self._progress.stage = "searching"
-        deletion = OrphanDeletion(task=self._task, sources=self._sources)
-        with self._progress.busy("searching"):
-            deletion.prepare(self._committer, writer, is_empty=is_empty, context=self._context)
         return deletion
 
-    def _delete(self, deletion: OrphanDeletion, writer: StoreProcess) -> None:
+    def _open(self, store: StoreProcess) -> tuple[Opened, OrphanDeletion | None]:
+        """Wait until the collection is open, and find the records to delete before anything is written."""
+        with self._progress.busy("opening"):
+            opened = store.opened()
+        for warning in opened.warnings:
+            self._context.warning(warning)
+        deletion = None
+        if self._options.delete_missing:
+            self._progress.stage = "searching"
+            deletion = OrphanDeletion(task=self._task, sources=self._sources)
+            with self._progress.busy("searching"):
+                deletion.prepare(self._committer, store, is_empty=not opened.count, context=self._context)
+        self._progress.stage = "loading"
+        return opened, deletion
+
+    def _delete(self, deletion: OrphanDeletion, store: StoreProcess) -> None:
         for block in deletion.due(self._committer, context=self._context):
             self._progress.stage = "deleting"
             self._progress.counts = self._committer.checkpoint.counts
-            self._observer.progressed(self._progress)
-            with self._progress.busy("deleting"), self._lookout.writing():
-                changed = writer.delete(block)
+            self._context.show_now()
+            with self._progress.busy("deleting"), self._context.writing():
+                changed = store.delete(block)
             self._committer.deleted(len(block), changed=len(changed))
 
+    def _check_sources(self) -> None:
+        """Check that the files are still the ones that were read."""
+        for source in self._sources:
+            if (change := source.change()) is None:
+                continue
+            if source.is_shorter():
+                raise UpsertCliError(
+                    message=f"{source.name} became shorter while it was being read ({change}), so rows may be missing; "
+                    f"once it is whole, load it with `upsert-cli restart {self._task.id} --from-start`"
+                )
+            self._context.warning(f"{source.name} changed while it was being read ({change}); load it again")
+
     def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
-        """Writes how the attempt ended into the task's record."""
+        """Write the end of the attempt into the task's record."""
+        if (lost := self._timeline.finish(self._progress)) is not None:
+            self._context.warning(lost)
         busy = {name: round(spent, 3) for name, spent in sorted(self._progress.seconds.items())}
         total = round(time.monotonic() - self._began, 3)
         return self._committer.finish(status, detail, seconds=busy | {"total": total}, stopped_by=stopped_by)
 
     def reason_of(self, error: BaseException) -> BaseException:
-        """Returns what the user should hear: a wish to stop explains whatever fails because of it."""
+        """Return the error to report: a wish to stop explains any failure that it causes."""
         if isinstance(self._stopping.reason, Interrupted):
             return self._stopping.reason
         if isinstance(error, Refusal) and self._committer.has_advanced:
-            return StoppedMidway(task_id=self._task.id, reason=str(error))
+            return UpsertCliError(
+                message=f"after part of the rows: {error}; the written rows are committed, and "
+                f"`upsert-cli restart {self._task.id}` continues the load"
+            )
         return limit_reached(error) or error
 
     def finish_after(self, error: BaseException) -> None:
-        """Writes why the attempt ended into the task's record; where that fails too, the first error is what counts."""
+        """Write the reason for the end into the task's record; if that fails too, the first error counts."""
         status = TaskStatus.FAILED
         if isinstance(error, Canceled):
             status = TaskStatus.CANCELED
@@ -281,28 +358,19 @@ class _Attempt:
             stopped_by = signal.Signals(error.signal_number).name if isinstance(error, Interrupted) else None
             self.finish(status, detail, stopped_by=stopped_by)
         except UpsertCliError as also:
-            self._observer.noted(f"the end of the task could not be written down: {also}")
-
-    def _check_sources(self) -> None:
-        """Looks whether the files are still what was read."""
-        for source in self._sources:
-            if (change := source.change()) is None:
-                continue
-            if source.is_shorter():
-                raise SourceCutShort(name=source.name, how=change, task_id=self._task.id)
-            self._observer.noted(f"{source.name} changed while it was being read ({change}); load it again")
-
-    def _helpers(self, writer: StoreProcess, stack: ExitStack) -> list[StoreProcess]:
-        """Starts the other writers of a load into a server; the first one has the lease, and made the collection."""
-        count = self._options.writers - 1 if self._is_shared else 0
-        return [stack.enter_context(writer.helper(told=self._lookout.say)) for _ in range(count)]
+            self._context.warning(f"the end of the task could not be written down: {also}")
 
 
-class _LookoutContext:
-    """The context of an attempt."""
+def _begin_loading(batches: Iterator[Batch], loader: Loader) -> Iterator[Batch]:
+    """Yield batches, and begin to load the model at the first one with a text to embed."""
+    begun = False
+    for batch in batches:
+        if not begun and any(document.vector is None for document in batch.documents):
+            loader.begin()
+            begun = True
+        yield batch
 
-    def __init__(self, lookout: Lookout, observer: Observer, progress: Progress) -> None:
-        self.progress = progress
-        self.check = lookout.wait
-        self.info = observer.told
-        self.warning = observer.noted
+
+def _busy_seconds(stores: Sequence[StoreProcess]) -> dict[str, float]:
+    """Return the seconds that all stores together spent in calls of each kind."""
+    return {kind: sum(store.seconds[kind] for store in stores) for kind in stores[0].seconds}

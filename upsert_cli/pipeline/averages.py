@@ -1,4 +1,4 @@
-"""The vectors of an item's parts -> their normalised mean, also where the parts come in several batches."""
+"""Normalised averages of the vectors of an item's chunks, which may come in several batches."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ if TYPE_CHECKING:
 
 
 class Averages:
-    """The means in the making; only an item of more than one batch outlasts its batch."""
+    """The sums of chunk vectors so far; only an item of more than one batch outlasts its batch."""
 
     def __init__(self) -> None:
-        """Knows no part yet."""
         self._sums: dict[str, Sum] = {}
 
     @staticmethod
     def wanted(batch: Batch, comparison: Comparison) -> dict[str, int]:
-        """Returns the items of which the mean is to be written, and its place in the batch."""
+        """Return, by item, the index in the batch of each average that has to be written."""
         return {
             document.item.object_id: row
             for row, document in enumerate(batch.documents)
@@ -33,12 +32,12 @@ class Averages:
         }
 
     def add(self, batch: Batch, wanted: Mapping[str, int], vectors: Mapping[int, Vector]) -> dict[int, Vector]:
-        """Adds the vectors of a batch's parts, and returns those of the means that are due, by their places.
+        """Add the vectors of a batch's chunks, and return the averages that are due, by index.
 
         Args:
-            batch: All parts of its items, unless an item goes on in the next.
-            wanted: As `wanted` returned it.
-            vectors: By place, of the parts that have one; an item with a part that has none gets no mean.
+            batch: All chunks of its items, unless an item continues in the next batch.
+            wanted: The result of `wanted`.
+            vectors: By index; an item with a chunk without a vector gets no average.
         """
         due: dict[int, Vector] = {}
         for row, document in enumerate(batch.documents):

@@ -1,7 +1,7 @@
-"""Documents -> Batch: a run of consecutive rows that is compared, embedded and written together.
+"""Rows -> batches: runs of consecutive rows that are compared, embedded, written and committed together.
 
-A batch is the unit of a checkpoint, so it is bounded in rows, in bytes and, through `Pace`, in seconds. An item of
-more parts than fit has batches of its own, and only with the last of them is its row settled.
+A checkpoint follows each batch, so a batch is bounded in rows, in characters and, through `Pace`, in seconds. An item
+with more chunks than fit has batches of its own, and its row is committed with the last of them.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ from upsert_cli.pipeline.retry_rejects import Superseded, nothing_superseded
 from upsert_cli.sources.item import Item, Position, Reject
 from upsert_cli.sources.rows import Rows, RowStream
 
-MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a batch; some seven batches are on their way at once
+MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a batch; about seven batches are in memory at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A run of consecutive rows, checked one by one; its repeated ids are reduced to the last of each."""
+    """A run of consecutive rows, each of them checked; only the last row of a repeated id is left."""
 
     number: int
     """Counts from 0 in one attempt."""
 
-    documents: tuple[Document, ...]
-    """At most one for each id, in the order of their rows; the mean of an item's parts stands before them."""
+    documents: tuple[Document, ...] = ()
+    """One for each id, in the order of their rows; the average of an item comes before its chunks."""
 
-    rejects: tuple[Reject, ...]
+    rejects: tuple[Reject, ...] = ()
+
     read: int
-    """Rows: items + `len(rejects)` + `duplicate`; 0 where an item's parts go on in the next batch."""
+    """Rows: items + `len(rejects)` + `duplicate`; 0 if the chunks of an item continue in the next batch."""
 
-    duplicate: int
-    """Rows that a later row with the same id replaced: one in this batch, or one that an earlier attempt loaded."""
+    duplicate: int = 0
+    """Rows that a later row with the same id replaced, in this batch or in an earlier attempt."""
 
     after: Position
-    """Where to go on once this batch is settled."""
+    """Where to continue once this batch is committed."""
 
     goes_on: bool = False
-    """Whether the parts of its item go on in the next batch, with which its row is settled."""
+    """The chunks of its item continue in the next batch, with which the row is committed."""
 
     ignored: IgnoredFields = NOTHING_IGNORED
 
@@ -53,16 +54,17 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """The records to write, or the rows that were read if there are more of them."""
+        """Return the number of records to write or of rows read, the larger of both."""
         return max(self.read, len(self.documents))
 
-    def next_choice(self, refused: Collection[str]) -> Batch | None:
-        """Returns the items that take the place of those that cannot be loaded, the last row before each; None: none.
+    def fallback(self, refused: Collection[str]) -> Batch | None:
+        """Return a batch with the previous row of each rejected id, or None.
 
-        The rows were read, as duplicates, so that the counts of both batches together are those of all rows.
+        These rows were counted as duplicates, so that the counts of both batches together are those of all rows.
 
         Args:
-            refused: The ids of items that could not be embedded or written; those that are gone are found here.
+            refused: Ids of items that could not be embedded or written; items that were removed from the batch since
+                are found here.
         """
         here = {document.item.object_id for document in self.documents}.difference(refused)
         chosen = [object_id for object_id in self.earlier if object_id not in here]
@@ -71,7 +73,6 @@ class Batch:
         return Batch(
             number=self.number,
             documents=tuple(itertools.chain.from_iterable(self.earlier[one][-1] for one in chosen)),
-            rejects=(),
             read=0,
             duplicate=-len(chosen),
             after=self.after,
@@ -85,56 +86,55 @@ def read_batches(
     """Yield rows in batches of about `pace.rows` rows.
 
     Args:
-        rows: What to read.
-        recipe: How an item becomes a document.
-        pace: How many rows make a batch.
-        superseded: Entered and left by this generator; tells which good rows only count as duplicates; None: none.
+        rows: Rows to read.
+        recipe: Makes documents of an item.
+        pace: Number of rows in a batch.
+        superseded: Entered and left by this generator; tells which good rows only count as duplicates.
 
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further; raised after the batch of the rows before.
-        SourceChanged: It ends before a row that was to be yielded; raised in the same way.
+        SourceChanged: A file ends before a row that was to be yielded; raised in the same way.
     """
     numbers = itertools.count()
     with superseded or nullcontext(nothing_superseded) as is_superseded:
-        gathering = _Gathering(recipe, is_superseded, after=rows.start)
-        unbroken = _Unbroken(iter(rows))
+        builder = _BatchBuilder(recipe, is_superseded, after=rows.start)
+        unbroken = _UnbrokenRows(iter(rows))
         for row, after in unbroken:
-            long = gathering.add(row, room=pace.rows)
+            long = builder.add(row, room=pace.rows)
             if long is None:
-                gathering.after = after
-                if gathering.rows < pace.rows and gathering.size < MAX_SIZE:
+                builder.after = after
+                if builder.rows < pace.rows and builder.size < MAX_SIZE:
                     continue
-            if gathering.read:
-                yield gathering.batch(next(numbers))
+            if builder.read:
+                yield builder.build(next(numbers))
             if long is not None:
-                yield from long.batches(pace, numbers, before=gathering.after, after=after)
-            gathering = _Gathering(recipe, is_superseded, after=after)
-        if gathering.read:
-            yield gathering.batch(next(numbers))
+                yield from long.batches(pace, numbers, before=builder.after, after=after)
+            builder = _BatchBuilder(recipe, is_superseded, after=after)
+        if builder.read:
+            yield builder.build(next(numbers))
         unbroken.check()
 
 
-class _Unbroken:
-    """Rows that end where their source breaks off, so that those before it still make a batch."""
+class _UnbrokenRows:
+    """The rows up to an error of their source, which is raised only after the batch of the rows before it."""
 
     def __init__(self, rows: RowStream) -> None:
         self._rows = rows
-        self._broken: UpsertCliError | None = None
+        self._error: UpsertCliError | None = None
 
     def __iter__(self) -> RowStream:
         try:
             yield from self._rows
         except UpsertCliError as error:
-            self._broken = error
+            self._error = error
 
     def check(self) -> None:
-        """Raises the error that ended the rows, if one did."""
-        if self._broken is not None:
-            raise self._broken
+        if self._error is not None:
+            raise self._error
 
 
-class _Gathering:
-    """A batch in the making."""
+class _BatchBuilder:
+    """A batch that rows are added to."""
 
     def __init__(self, recipe: Recipe, is_superseded: Superseded, *, after: Position) -> None:
         self._recipe = recipe
@@ -150,46 +150,48 @@ class _Gathering:
 
     @property
     def rows(self) -> int:
-        """Records to write, or rows that were read if there are more of them."""
         return max(self.read, self._count)
 
     def add(self, row: Item | Reject, *, room: int) -> _LongItem | None:
-        """Takes a row in, unless it is an item of more than `room` parts, which is to have batches of its own."""
+        """Add a row, or return it as an item of more than `room` chunks, which needs batches of its own."""
         if isinstance(row, Reject):
-            self._reject(row)
+            self._add_reject(row)
             return None
         documents: Sequence[Document]
         try:
             if self._recipe.splitter is None:
                 documents = (make_document(row, self._recipe),)
             else:
-                average, parts = split_item(row, self._recipe, self._recipe.splitter)
-                documents = _taken(parts, room)
+                average, chunks = split_item(row, self._recipe, self._recipe.splitter)
+                documents = _take(chunks, room)
                 if not documents[-1].is_last_chunk and not self._is_superseded(row):
-                    return _LongItem(row, average, documents, parts)
+                    return _LongItem(row, average, documents, chunks)
                 documents = documents if average is None else [average, *documents]
         except ItemError as error:
-            self._reject(Reject.of(row, stage=error.stage, detail=error.detail))
+            self._add_reject(Reject.of(row, stage=error.stage, detail=error.detail))
             self._ignored += IgnoredFields.of(row)
             return None
         self.read += 1
         self._ignored += IgnoredFields.of(row)
         if not self._is_superseded(row):
-            # Taken out first, so that the last row of an id also stands at the last row's place.
-            earlier = self._items.pop(row.object_id, None)
-            if earlier is not None:
-                self._earlier.setdefault(row.object_id, []).append(earlier)
-            self._items[row.object_id] = documents
-            self.size += sum(document.size for document in documents)
-            self._count += len(documents)
+            self._add_item(row.object_id, documents)
         return None
 
-    def _reject(self, reject: Reject) -> None:
+    def _add_item(self, object_id: str, documents: Sequence[Document]) -> None:
+        # Removed first, so that an id comes in the order of its last row.
+        earlier = self._items.pop(object_id, None)
+        if earlier is not None:
+            self._earlier.setdefault(object_id, []).append(earlier)
+        self._items[object_id] = documents
+        self.size += sum(document.size for document in documents)
+        self._count += len(documents)
+
+    def _add_reject(self, reject: Reject) -> None:
         self.read += 1
         self._rejects.append(reject)
         self.size += size_of(reject.payload) + size_of(reject.item_info) + len(reject.line or "")
 
-    def batch(self, number: int) -> Batch:
+    def build(self, number: int) -> Batch:
         return Batch(
             number=number,
             documents=tuple(itertools.chain.from_iterable(self._items.values())),
@@ -203,7 +205,7 @@ class _Gathering:
 
 
 class _LongItem(NamedTuple):
-    """An item of more parts than fit into one batch."""
+    """An item with more chunks than fit into one batch."""
 
     item: Item
     average: Document | None
@@ -211,50 +213,28 @@ class _LongItem(NamedTuple):
     rest: Iterator[Document]
 
     def batches(self, pace: Pace, numbers: Iterator[int], *, before: Position, after: Position) -> Iterator[Batch]:
-        """Yields its batches; after a crash in between, reading goes on before the item."""
-        documents = self.first
-        mean = () if self.average is None else (self.average,)
+        """Yield its batches; after a crash between two of them, reading continues before the item."""
+        chunks = self.first
+        average = () if self.average is None else (self.average,)
         ignored = IgnoredFields.of(self.item)
         try:
-            while not documents[-1].is_last_chunk:
-                yield _batch_of((*mean, *documents), next(numbers), read=0, after=before, goes_on=True)
-                documents = _taken(self.rest, pace.rows)
+            while not chunks[-1].is_last_chunk:
+                yield Batch(number=next(numbers), documents=(*average, *chunks), read=0, after=before, goes_on=True)
+                chunks = _take(self.rest, pace.rows)
         except ItemError as error:
             reject = Reject.of(self.item, stage=error.stage, detail=error.detail)
-            yield _batch_of((), next(numbers), rejects=(reject,), read=1, after=after, ignored=ignored)
+            yield Batch(number=next(numbers), rejects=(reject,), read=1, after=after, ignored=ignored)
         else:
-            yield _batch_of((*mean, *documents), next(numbers), read=1, after=after, ignored=ignored)
+            yield Batch(number=next(numbers), documents=(*average, *chunks), read=1, after=after, ignored=ignored)
 
 
-def _batch_of(
-    documents: tuple[Document, ...],
-    number: int,
-    *,
-    rejects: tuple[Reject, ...] = (),
-    read: int,
-    after: Position,
-    goes_on: bool = False,
-    ignored: IgnoredFields = NOTHING_IGNORED,
-) -> Batch:
-    return Batch(
-        number=number,
-        documents=documents,
-        rejects=rejects,
-        read=read,
-        duplicate=0,
-        after=after,
-        goes_on=goes_on,
-        ignored=ignored,
-    )
-
-
-def _taken(parts: Iterator[Document], room: int) -> list[Document]:
-    """Takes the next parts of an item, as many as fit into a batch."""
+def _take(chunks: Iterator[Document], room: int) -> list[Document]:
+    """Return the next chunks of an item, as many as fit into a batch."""
     taken: list[Document] = []
     size = 0
-    for part in parts:
-        taken.append(part)
-        size += part.size
+    for chunk in chunks:
+        taken.append(chunk)
+        size += chunk.size
         if len(taken) >= room or size >= MAX_SIZE:
             break
     return taken

@@ -1,13 +1,14 @@
-"""Batch -> embedded Batch: the texts that changed get their vectors, ordered by length inside.
+"""Compared batches -> embedded batches: new and changed texts get their vectors.
 
-Cost follows padded tokens, so texts are taken in the order of their length and in micro-batches of a small budget, by
-Python threads that share one session with one intra-op thread: onnxruntime releases the GIL, and threads of its own
-would spin while they wait.
+The cost follows padded tokens, so texts are taken in the order of their length and in micro-batches of a small budget.
+Python threads share one session with one intra-op thread: onnxruntime releases the GIL, and its own threads would spin
+while they wait.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,8 +21,9 @@ from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.pipeline.averages import Averages
 from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.compare import Plan
-from upsert_cli.pipeline.embedded_batch import Embedded
+from upsert_cli.pipeline.compare import ComparedBatch
+from upsert_cli.pipeline.embedded_batch import EmbeddedBatch
+from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.redaction import error_line
 from upsert_cli.sources.item import Reject
 from upsert_cli.store.base import Comparison, Verdict
@@ -33,61 +35,52 @@ if TYPE_CHECKING:
     Vectors: TypeAlias = NDArray[np.float32]
 
 
-def embed_batches(
-    plans: Iterator[Plan],
-    *,
-    load: Callable[[], Embedder],
-    effort: Effort,
-    ending: threading.Event,
-    clock: Callable[[], float],
-) -> Iterator[Embedded]:
-    """Yields each batch with the vectors of its new and changed texts.
+def embed(
+    batches: Iterator[ComparedBatch], *, load: Callable[[], Embedder], effort: Effort, stopping: threading.Event
+) -> Iterator[EmbeddedBatch]:
+    """Yield each batch with the vectors of its new and changed texts.
 
     Args:
-        plans: Batches that were compared.
-        load: Makes the embedder, once, when the first text needs it: an unchanged file needs none.
-        effort: How much is embedded at the same time.
-        ending: Ends the work between two micro-batches; the batch is then dropped.
-        clock: Seconds, monotonic.
+        batches: Batches in the order of their rows.
+        load: Returns the embedder; called when the first text needs it, so an unchanged file needs no model.
+        effort: Number and size of the micro-batches that are embedded at the same time.
+        stopping: Ends the work between two micro-batches; the batch is dropped.
 
     Raises:
-        UpsertCliError: The model cannot be loaded, or fails on every text, for lack of memory for example.
+        EmbedderUnusable: The model cannot be loaded.
+        UpsertCliError: The model fails on any text, for example for lack of memory.
     """
-    embedder: Embedder | None = None
     averages = Averages()
     with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:
-        for plan in plans:
-            means = averages.wanted(plan.batch, plan.comparison)
-            rows = tuple(_to_embed(plan, means))
-            asked = tuple(row for row in rows if plan.batch.documents[row].vector is None)
-            if asked and embedder is None:
+        for compared in batches:
+            batch = compared.batch
+            due = averages.wanted(batch, compared.comparison)
+            rows = tuple(_rows_to_embed(compared, due))
+            asked = tuple(row for row in rows if batch.documents[row].vector is None)
+            embedded = EmbeddedBatch(batch=batch, comparison=compared.comparison)
+            if asked:
                 embedder = load()
-            began = clock()
-            embedded = _nothing_to_embed(plan)
-            if asked and embedder is not None:
-                work = _BatchWork(plan.batch, asked, embedder, ending)
-                work.run(pool, effort)
-                if ending.is_set():
-                    return
-                embedded = work.result(plan.comparison, seconds=clock() - began)
-            embedded = _with_own_vectors(
-                embedded, [row for row in rows if plan.batch.documents[row].vector is not None]
-            )
-            embedded = _with_means(embedded, means, averages) if means else embedded
+                began = time.monotonic()
+                texts = _Texts(batch, asked, embedder, stopping)
+                texts.embed(pool, effort)
+                if stopping.is_set():
+                    raise StageStopped
+                embedded = texts.result(compared.comparison, seconds=time.monotonic() - began)
+            embedded = _with_own_vectors(embedded, [row for row in rows if batch.documents[row].vector is not None])
+            if due:
+                embedded = _with_averages(embedded, due, averages)
             yield _whole_items(embedded) if embedded.rejects else embedded
 
 
-def _to_embed(plan: Plan, means: Mapping[str, int]) -> Iterator[int]:
-    """Yields the places of documents whose vectors are needed: all parts of an item with a mean that is due."""
-    for row, (document, verdict) in enumerate(zip(plan.batch.documents, plan.comparison.verdicts, strict=True)):
-        if not document.is_average and (
-            verdict in (Verdict.NEW, Verdict.TEXT) or (means and document.item.object_id in means)
-        ):
+def _rows_to_embed(compared: ComparedBatch, due: Mapping[str, int]) -> Iterator[int]:
+    """Yield the indexes of documents whose vectors are needed: all chunks of an item whose average is due."""
+    for row, (document, verdict) in enumerate(zip(compared.batch.documents, compared.comparison.verdicts, strict=True)):
+        if not document.is_average and (verdict in (Verdict.NEW, Verdict.TEXT) or document.item.object_id in due):
             yield row
 
 
-def _with_own_vectors(embedded: Embedded, rows: Sequence[int]) -> Embedded:
-    """Adds the documents that brought a vector to those that were embedded."""
+def _with_own_vectors(embedded: EmbeddedBatch, rows: Sequence[int]) -> EmbeddedBatch:
+    """Add the documents that have a vector of their own."""
     if not rows:
         return embedded
     import numpy as np
@@ -97,19 +90,19 @@ def _with_own_vectors(embedded: Embedded, rows: Sequence[int]) -> Embedded:
     return replace(embedded, rows=(*embedded.rows, *rows), vectors=vectors)
 
 
-def _with_means(embedded: Embedded, means: Mapping[str, int], averages: Averages) -> Embedded:
-    """Adds the means that are due, and takes out the parts that were embedded for them alone."""
+def _with_averages(embedded: EmbeddedBatch, wanted: Mapping[str, int], averages: Averages) -> EmbeddedBatch:
+    """Add the averages that are due, and remove chunks that were embedded only for them."""
     import numpy as np
 
     vectors = {} if embedded.vectors is None else dict(zip(embedded.rows, embedded.vectors, strict=True))
-    due = averages.add(embedded.batch, means, vectors)
+    due = averages.add(embedded.batch, wanted, vectors)
     verdicts = embedded.comparison.verdicts
     written = {row: vectors[row] for row in embedded.rows if verdicts[row] in (Verdict.NEW, Verdict.TEXT)} | due
     return replace(embedded, rows=tuple(written), vectors=np.stack(list(written.values())) if written else None)
 
 
-def _whole_items(embedded: Embedded) -> Embedded:
-    """Takes out the parts of items of which another part could not be embedded, each rejected once."""
+def _whole_items(embedded: EmbeddedBatch) -> EmbeddedBatch:
+    """Remove all chunks of an item if one of them could not be embedded; the item is rejected once."""
     failed = {(reject.source, reject.row): reject for reject in reversed(embedded.rejects)}
     documents = embedded.batch.documents
     kept = [
@@ -125,29 +118,17 @@ def _whole_items(embedded: Embedded) -> Embedded:
     )
 
 
-def _nothing_to_embed(plan: Plan) -> Embedded:
-    return Embedded(
-        batch=plan.batch,
-        comparison=plan.comparison,
-        rows=(),
-        vectors=None,
-        truncated=0,
-        rejects=(),
-        seconds=0.0,
-    )
+class _Texts:
+    """The texts of one batch and their vectors."""
 
-
-class _BatchWork:
-    """The texts of one batch on their way through the model."""
-
-    def __init__(self, batch: Batch, rows: tuple[int, ...], embedder: Embedder, ending: threading.Event) -> None:
+    def __init__(self, batch: Batch, rows: tuple[int, ...], embedder: Embedder, stopping: threading.Event) -> None:
         import numpy as np
 
         self._batch = batch
         self._rows = rows
         self._embedder = embedder
-        self._ending = ending
-        # A text that stands in the batch more than once is embedded once.
+        self._stopping = stopping
+        # A text that occurs in the batch more than once is embedded once.
         self._places: dict[str, list[int]] = {}
         for place, row in enumerate(rows):
             self._places.setdefault(batch.documents[row].text, []).append(place)
@@ -155,20 +136,20 @@ class _BatchWork:
         self._vectors = np.zeros((len(rows), embedder.dimension), dtype=np.float32)
         self._failed: dict[int, str] = {}
 
-    def run(self, pool: ThreadPoolExecutor, effort: Effort) -> None:
-        """Embeds all texts, micro-batch by micro-batch; the longest first, so that no thread ends with them alone."""
+    def embed(self, pool: ThreadPoolExecutor, effort: Effort) -> None:
+        """Embed all texts in micro-batches, the longest texts first, so that no thread is left alone with them."""
         micro_batches = iter(list(self._micro_batches(effort.budget)))
         lock = threading.Lock()
 
-        def work_off() -> None:
-            while not self._ending.is_set():
+        def embed_next() -> None:
+            while not self._stopping.is_set():
                 with lock:
                     micro_batch = next(micro_batches, None)
                 if micro_batch is None:
                     return
                 self._embed(micro_batch)
 
-        for done in [pool.submit(work_off) for _ in range(effort.threads)]:
+        for done in [pool.submit(embed_next) for _ in range(effort.threads)]:
             done.result()
 
     def _micro_batches(self, budget: int) -> Iterator[list[str]]:
@@ -187,18 +168,18 @@ class _BatchWork:
     def _embed(self, micro_batch: list[str]) -> None:
         failing = failing_rows(micro_batch, self._store, is_data_fault=_blames_a_text)
         if failing:
-            self._make_sure_of_the_model(*failing[0])
+            self._check_model(*failing[0])
         for text, error in failing:
             for place in self._places[text]:
                 self._failed[place] = error_line(error)
 
-    def _make_sure_of_the_model(self, accused: str, error: BaseException) -> None:
-        """Raises unless a harmless text as long as the accused one gets a vector: else no text is to blame."""
+    def _check_model(self, accused: str, error: BaseException) -> None:
+        """Raise unless a harmless text as long as the accused one gets a vector; otherwise no text is to blame."""
         tokens = min(self._lengths[accused], self._embedder.max_tokens)
         try:
             self._vectors_of([" ".join([PROBE_TEXT] * (tokens // 2 + 1))])
-        except Exception as also:  # noqa: BLE001  # whatever it is, it is not the fault of a text
-            raise limit_reached(also, by_words=True) or _failed(also) from error
+        except Exception as also:  # noqa: BLE001  # any error on a harmless text is the model's
+            raise limit_reached(also, by_words=True) or _model_failed(also) from error
 
     def _vectors_of(self, texts: list[str]) -> Vectors:
         return check_vectors(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
@@ -208,10 +189,10 @@ class _BatchWork:
             for place in self._places[text]:
                 self._vectors[place] = vector
 
-    def result(self, comparison: Comparison, *, seconds: float) -> Embedded:
+    def result(self, comparison: Comparison, *, seconds: float) -> EmbeddedBatch:
         good = [place for place in range(len(self._rows)) if place not in self._failed]
         limit = self._embedder.max_tokens
-        return Embedded(
+        return EmbeddedBatch(
             batch=self._batch,
             comparison=comparison,
             rows=tuple(self._rows[place] for place in good),
@@ -230,13 +211,13 @@ def _reject(document: Document, detail: str) -> Reject:
     return Reject.of(document.item, stage=Stage.INFERENCE, detail=f"{where}{detail}")
 
 
-def _failed(error: Exception) -> UpsertCliError:
+def _blames_a_text(error: BaseException) -> bool:
+    """Return whether one of the texts may have caused an error: any error but the machine's."""
+    return isinstance(error, Exception) and not isinstance(error, MemoryError | OSError)
+
+
+def _model_failed(error: BaseException) -> UpsertCliError:
     return UpsertCliError(
         message=f"the model fails on every text ({error_line(error)}); check whether memory is short, then restart the "
-        "task"
+        f"task"
     )
-
-
-def _blames_a_text(error: BaseException) -> bool:
-    """Tells whether an error may come from one of the texts: all but those of the machine."""
-    return isinstance(error, Exception) and not isinstance(error, MemoryError | OSError)

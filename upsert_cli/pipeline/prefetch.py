@@ -1,7 +1,7 @@
-"""Lets one stage of the stream run ahead of the next, in a thread of its own, by a bounded number of items.
+"""Running a stage in a thread of its own, a bounded number of values ahead of its consumer.
 
-Stages stay plain generators; `run_ahead` is put between two of them. Whoever consumes the last one only ever waits in
-short steps, so that the main thread sees signals and the cancel flag at once.
+Stages stay plain generators; `prefetch` goes between two of them. A consumer only waits in short steps, so the main
+thread sees signals and the cancel flag at once.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
-JOIN_SECONDS = 10.0  # seconds; the longest that one step of a stage takes is loading a model
-STEP = 0.05  # seconds; the longest that a stage sleeps before it looks whether it should end
+JOIN_SECONDS = 10.0  # seconds; the longest step of a stage is loading a model
+STEP_SECONDS = 0.05  # seconds between two checks whether a waiting stage has to stop
 
 
-class StreamEnded(Exception):
-    """Raised by a stage that was ended from elsewhere, to whoever waits for its next value."""
+class StageStopped(Exception):
+    """Raised to the consumer of a stage that was stopped before its last value."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Item(Generic[T]):
+class _Value(Generic[T]):
     value: T
 
 
@@ -33,39 +33,41 @@ class _End:
     error: BaseException | None
 
 
-def run_ahead(
-    stage: Iterator[T], *, depth: int, ending: threading.Event, wait: Callable[[], None] | None = None
+def prefetch(
+    stage: Iterator[T], *, depth: int = 1, stopping: threading.Event, wait: Callable[[], None] | None = None
 ) -> Generator[T, None, None]:
-    """Yields what `stage` yields, made in a thread that begins at once and stays at most `depth` items ahead.
+    """Yield the values of `stage`, which runs in a thread that starts at once and stays `depth` values ahead.
 
     Args:
-        stage: A generator; it is run and closed by the thread.
-        depth: How many finished items may wait in memory.
-        ending: Set by anyone to end all stages that share it; an item being made is still finished.
-        wait: Called about every `STEP` seconds while there is nothing to yield; may raise to give up.
+        stage: A generator; the thread runs and closes it.
+        depth: Number of finished values that may wait; one value that waits between two stages is enough to keep both
+            busy, and each costs the memory of a batch.
+        stopping: Set by any thread to stop all stages that share it; a value in the making is still finished.
+        wait: Called about every `STEP_SECONDS` while there is no value; may raise to give up.
 
     Raises:
-        BaseException: Whatever `stage` raised, in its place in the order.
+        StageStopped: `stopping` was set.
+        BaseException: An error of `stage`, after the values before it.
     """
-    taking = _take(stage, depth=depth, ending=ending, wait=wait)
-    next(taking)  # from here on, closing it ends the thread
-    return cast("Generator[T, None, None]", taking)
+    consumer = _consume(stage, depth=depth, stopping=stopping, wait=wait)
+    next(consumer)  # starts the thread; closing the generator stops it from here on
+    return cast("Generator[T, None, None]", consumer)
 
 
-def _take(
-    stage: Iterator[T], *, depth: int, ending: threading.Event, wait: Callable[[], None] | None
+def _consume(
+    stage: Iterator[T], *, depth: int, stopping: threading.Event, wait: Callable[[], None] | None
 ) -> Generator[T | None, None, None]:
-    """Starts the thread and yields None, then what it makes."""
-    made: queue.Queue[_Item[T] | _End] = queue.Queue(maxsize=depth)
+    """Start the thread and yield None, then each value."""
+    values: queue.Queue[_Value[T] | _End] = queue.Queue(maxsize=depth)
     failures: list[BaseException] = []
-    thread = threading.Thread(target=_fill, args=(made, stage, ending, failures), name="ahead", daemon=True)
+    thread = threading.Thread(target=_fill, args=(values, stage, stopping, failures), name="prefetch", daemon=True)
     thread.start()
     finished = False
     try:
         yield None
-        while not ending.is_set():
+        while not stopping.is_set():
             try:
-                message = made.get(timeout=STEP)
+                message = values.get(timeout=STEP_SECONDS)
             except queue.Empty:
                 if wait is not None:
                     wait()
@@ -77,35 +79,38 @@ def _take(
                 return
             yield message.value
         thread.join(JOIN_SECONDS)
-        raise next(iter(failures), StreamEnded())  # to return would look like the end of the data
+        raise next(iter(failures), StageStopped())  # to return would look like the end of the data
     finally:
-        # A consumer that leaves early ends the whole stream: nobody else would take what the stages still make.
+        # A consumer that leaves early stops all stages, since nobody would take their values.
         if not finished:
-            ending.set()
-        # A thread that comes back from native code while the interpreter ends would abort the process.
+            stopping.set()
+        # A thread that returns from native code while the interpreter ends would abort the process.
         if thread is not threading.current_thread():
             thread.join(JOIN_SECONDS)
 
 
 def _fill(
-    made: queue.Queue[_Item[T] | _End], stage: Iterator[T], ending: threading.Event, failures: list[BaseException]
+    values: queue.Queue[_Value[T] | _End],
+    stage: Iterator[T],
+    stopping: threading.Event,
+    failures: list[BaseException],
 ) -> None:
     error: BaseException | None = None
     try:
         with closing(stage):  # type: ignore[type-var]  # a generator; Iterator has no close()
             for value in stage:
-                if not _put(made, _Item(value), ending):
+                if not _put(values, _Value(value), stopping):
                     return
-    except BaseException as caught:  # noqa: BLE001  # handed over to the consumer, which raises it
+    except BaseException as caught:  # noqa: BLE001  # the consumer raises it
         error = caught
         failures.append(caught)
-    _put(made, _End(error), ending)
+    _put(values, _End(error), stopping)
 
 
-def _put(made: queue.Queue[_Item[T] | _End], message: _Item[T] | _End, ending: threading.Event) -> bool:
-    while not ending.is_set():
+def _put(values: queue.Queue[_Value[T] | _End], message: _Value[T] | _End, stopping: threading.Event) -> bool:
+    while not stopping.is_set():
         try:
-            made.put(message, timeout=STEP)
+            values.put(message, timeout=STEP_SECONDS)
         except queue.Full:
             continue
         return True

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from upsert_cli.pipeline.id_set import digest_of, scratch, scratch_database
-from upsert_cli.pipeline.prefetch import StreamEnded
+from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.sources.item import Item, Reject
 from upsert_cli.sources.rows import Rows
 
@@ -46,19 +46,19 @@ def nothing_superseded(_: Item) -> bool:
 
 @contextmanager
 def superseded_by_later_rows(
-    rows: Rows, *, rejected: Callable[[], Iterable[Rejected]], ending: threading.Event
+    rows: Rows, *, rejected: Callable[[], Iterable[Rejected]], stopping: threading.Event
 ) -> Iterator[Superseded]:
     """Yields what tells of a retried row whether it came too late; reads the sources for that, unless no id is known.
 
     Args:
         rows: The sources of the retry; all of their rows are read.
         rejected: Returns all rows of the retry, those as well that are settled, in the order of the sources.
-        ending: Set by anyone to end the pass early.
+        stopping: Set by anyone to end the pass early.
 
     Raises:
         UpsertCliError: The temporary folder has no room for the ids.
         SourceUnreadable: A file broke off or cannot be read any further.
-        StreamEnded: `ending` was set.
+        StageStopped: `stopping` was set.
     """
     places = {source.name: place for place, source in enumerate(rows.sources)}
     with closing(_Ids()) as ids:
@@ -66,8 +66,8 @@ def superseded_by_later_rows(
         if ids.known:
             everything = (row for row, _ in rows.all())
             for block in _blocks(_others(everything, rejected())):
-                if ending.is_set():
-                    raise StreamEnded
+                if stopping.is_set():
+                    raise StageStopped
                 ids.seen((row.object_id, places[row.source], row.row) for row in block if row is not None)
         yield lambda item: ids.last(item.object_id) > (places[item.source], item.row)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
@@ -17,11 +16,11 @@ from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
 from upsert_cli.errors import ItemError, TargetDamaged
-from upsert_cli.load.write import delete_stale_chunks
 from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.compare import Plan, compared, forced
-from upsert_cli.pipeline.embed import embed_batches
+from upsert_cli.pipeline.compare import ComparedBatch, compare_documents, forced
+from upsert_cli.pipeline.embed import embed
 from upsert_cli.pipeline.pace import MAX_ROWS
+from upsert_cli.pipeline.write import delete_stale_chunks
 from upsert_cli.sources.item import START, Item
 from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict, WriteBatch
 from upsert_cli.store.locations import location_of
@@ -108,14 +107,10 @@ class _Repairer:
             rest = (store.fetch(ids) for ids in _blocks(wrong - done))
             return len(done) + sum(1 for _ in self._write(self._from_store(rest), store))
 
-    def _write(self, batches: Iterator[Plan], store: StoreProcess) -> Iterator[str]:
+    def _write(self, batches: Iterator[ComparedBatch], store: StoreProcess) -> Iterator[str]:
         """Yield the ids of what was written; each batch is written before the next one is compared."""
-        embedded_batches = embed_batches(
-            batches,
-            load=lambda: self._embedder,
-            effort=self._subject.options.effort,
-            ending=threading.Event(),
-            clock=time.monotonic,
+        embedded_batches = embed(
+            batches, load=lambda: self._embedder, effort=self._subject.options.effort, stopping=threading.Event()
         )
         for embedded in embedded_batches:
             self._context.check()
@@ -124,25 +119,27 @@ class _Repairer:
                 refused = {one for one, _ in store.write(upserts, _NOTHING)}
                 yield from (one for one in upserts.ids if one not in refused)
 
-    def _from_sources(self, wrong: Set[str], store: StoreProcess) -> Iterator[Plan]:
+    def _from_sources(self, wrong: Set[str], store: StoreProcess) -> Iterator[ComparedBatch]:
         for batch in self._subject.batches():
             items = {one.item.object_id for one in batch.documents if one.id in wrong}
             # All chunks of an item, since their average may be what is wrong.
             documents = tuple(one for one in batch.documents if one.item.object_id in items)
             if documents:
-                comparison = compared(documents, store)
+                comparison = compare_documents(documents, store)
                 verdicts = [
                     verdict if document.id in wrong else Verdict.UNCHANGED
                     for document, verdict in zip(documents, forced(comparison).verdicts, strict=True)
                 ]
-                yield Plan(batch=replace(batch, documents=documents), comparison=replace(comparison, verdicts=verdicts))
+                yield ComparedBatch(
+                    batch=replace(batch, documents=documents), comparison=replace(comparison, verdicts=verdicts)
+                )
 
-    def _from_store(self, blocks: Iterable[Sequence[Record]]) -> Iterator[Plan]:
+    def _from_store(self, blocks: Iterable[Sequence[Record]]) -> Iterator[ComparedBatch]:
         for number, block in enumerate(blocks):
             # A vector that came with its item is only in the sources; no model can make it again.
             again = (one for one in block if one.text and not has_own_vector(one.metadata.get(HASH_KEY)))
             documents = tuple(self._document(one.id, one.text or "", one) for one in again)
-            yield Plan(
+            yield ComparedBatch(
                 batch=Batch(number=number, documents=documents, rejects=(), read=len(block), duplicate=0, after=START),
                 comparison=Comparison(verdicts=[Verdict.TEXT] * len(documents), stale_keys=[()] * len(documents)),
             )

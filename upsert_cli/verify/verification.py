@@ -16,7 +16,7 @@ from upsert_cli.context import RunContext
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.compare import compared, present_chunks
+from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
@@ -218,7 +218,7 @@ def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str
             for one in wrong.pop(document.item.object_id, ()):
                 for rows in (found.missing, found.different, found.stale):
                     rows.pop(one, None)
-    verdicts = compared(batch.documents, store).verdicts
+    verdicts = compare_documents(batch.documents, store).verdicts
     for document, verdict in zip(batch.documents, verdicts, strict=True):
         if verdict is Verdict.UNCHANGED:
             continue

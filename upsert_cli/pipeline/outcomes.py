@@ -1,4 +1,4 @@
-"""What became of the items of a batch, each once, however many records it has."""
+"""The results of written batches, with one outcome for each item, however many records it has."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import NamedTuple
 
 from upsert_cli.counts import Counts
 from upsert_cli.documents.document import Document
-from upsert_cli.load.write import Written
 from upsert_cli.pipeline.batches import Batch
+from upsert_cli.pipeline.write import WrittenBatch
 from upsert_cli.sources.item import Reject
 from upsert_cli.store.base import Comparison, RecordRef, Verdict
 
 
-class RowResult(NamedTuple):
-    """An item that was loaded, by its last row."""
+class LoadedItem(NamedTuple):
+    """An item that was loaded."""
 
     row: int
+    """Its last row."""
 
     counted_as: str
     """`inserted`, `updated` or `unchanged`."""
@@ -27,30 +28,33 @@ class RowResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOutcome:
-    """What became of one batch."""
+    """The result of one batch, to be committed."""
 
+    batch: Batch
     counts: Counts
+
     converted: int
-    """Values that were changed to fit, of the items that were written."""
+    """Values that were converted to fit, in the items that were written."""
 
     rejects: Sequence[Reject]
 
-    loaded: Mapping[str, RowResult]
+    loaded: Mapping[str, LoadedItem]
     """By id."""
 
     stale: Sequence[RecordRef]
-    """Records that items which were loaded have no longer."""
+    """Records that loaded items no longer have."""
 
     def counting_as_new(self, ids: Set[str]) -> BatchOutcome:
-        """Returns the same, but what was loaded of these ids is new."""
+        """Return the same result with the loaded items of `ids` counted as inserted."""
         old = Counter(one.counted_as for object_id, one in self.loaded.items() if object_id in ids)
-        new = {object_id: RowResult(self.loaded[object_id].row, "inserted") for object_id in ids & self.loaded.keys()}
+        new = {object_id: LoadedItem(self.loaded[object_id].row, "inserted") for object_id in ids & self.loaded.keys()}
         counts = self.counts + Counts(**{name: -rows for name, rows in old.items()}) + Counts(inserted=len(new))
         return replace(self, counts=counts, loaded={**self.loaded, **new})
 
-    def and_then(self, other: BatchOutcome) -> BatchOutcome:
-        """Returns what became of both batches."""
+    def plus(self, other: BatchOutcome) -> BatchOutcome:
+        """Return the result of this batch and of its fallback."""
         return BatchOutcome(
+            batch=self.batch,
             counts=self.counts + other.counts,
             converted=self.converted + other.converted,
             rejects=[*self.rejects, *other.rejects],
@@ -60,8 +64,8 @@ class BatchOutcome:
 
 
 @dataclass(slots=True)
-class _Fate:
-    """What is known of an item so far."""
+class _ItemResult:
+    """The result of one item so far."""
 
     row: int
     verdicts: set[Verdict] = field(default_factory=set)
@@ -74,9 +78,9 @@ class _Fate:
             self.converted += document.converted
         self.reject = self.reject or reject
 
-    def name(self, *, has_leftovers: bool) -> str:
-        """Returns which count the item, which was not rejected, belongs to."""
-        if has_leftovers or len(self.verdicts) > 1:
+    def counted_as(self, *, has_stale_chunks: bool) -> str:
+        """Return the count of an item that was not rejected."""
+        if has_stale_chunks or len(self.verdicts) > 1:
             return "updated"
         return _COUNTED_AS[next(iter(self.verdicts))]
 
@@ -90,15 +94,14 @@ _COUNTED_AS = {
 
 
 class Outcomes:
-    """Sums up batches in their order; remembers an item whose parts go on in the next."""
+    """Results of batches in their order; an item whose chunks continue in the next batch is counted there."""
 
     def __init__(self) -> None:
-        """Nothing has happened yet."""
-        self._unfinished: dict[str, _Fate] = {}
+        self._unfinished: dict[str, _ItemResult] = {}
 
-    def of_written(self, written: Sequence[Written]) -> BatchOutcome:
-        """Returns what became of a batch, and of what took the place of some of its items, together."""
-        first, *others = [
+    def of_written(self, written: Sequence[WrittenBatch]) -> BatchOutcome:
+        """Return the result of a batch and its fallbacks together."""
+        first, *fallbacks = [
             self.of(
                 one.embedded.batch,
                 one.embedded.comparison,
@@ -107,46 +110,47 @@ class Outcomes:
             )
             for one in written
         ]
-        # Of an item with parts some may have been written before another was refused: the row before finds them there.
+        # Some chunks of an item may be written before another is refused: the fallback row finds them there.
         new = written[0].embedded.new_ids()
-        return functools.reduce(BatchOutcome.and_then, [one.counting_as_new(new) for one in others], first)
+        return functools.reduce(BatchOutcome.plus, [one.counting_as_new(new) for one in fallbacks], first)
 
     def of(
         self, batch: Batch, comparison: Comparison, *, refused: Iterable[Reject] = (), truncated: int = 0
     ) -> BatchOutcome:
-        """Returns what became of a batch.
+        """Return the result of a batch.
 
         Args:
-            batch: One after the other, none left out.
+            batch: Batches come one after the other, none left out.
             comparison: Of its documents.
-            refused: One for each document that could not be embedded or written.
+            refused: One reject for each document that could not be embedded or written.
             truncated: Texts that were cut.
         """
-        fates = self._fates(batch, comparison.verdicts, {(one.source, one.row): one for one in refused})
-        self._unfinished = fates if batch.goes_on else {}
-        done = {} if batch.goes_on else fates
+        results = self._results(batch, comparison.verdicts, {(one.source, one.row): one for one in refused})
+        self._unfinished = results if batch.goes_on else {}
+        done = {} if batch.goes_on else results
         kept = [one for one in done if done[one].reject is None]
-        leftovers = {one: comparison.stale_chunks[one] for one in kept if one in comparison.stale_chunks}
-        rejects = [*batch.rejects, *(fate.reject for fate in done.values() if fate.reject is not None)]
-        loaded = {one: RowResult(done[one].row, done[one].name(has_leftovers=one in leftovers)) for one in kept}
+        stale = {one: comparison.stale_chunks[one] for one in kept if one in comparison.stale_chunks}
+        rejects = [*batch.rejects, *(result.reject for result in done.values() if result.reject is not None)]
+        loaded = {one: LoadedItem(done[one].row, done[one].counted_as(has_stale_chunks=one in stale)) for one in kept}
         counted = Counter(one.counted_as for one in loaded.values())
         return BatchOutcome(
+            batch=batch,
             counts=Counts(
                 read=batch.read, duplicate=batch.duplicate, failed=len(rejects), truncated=truncated, **counted
             ),
             converted=sum(done[one].converted for one in kept),
             rejects=rejects,
             loaded=loaded,
-            stale=[member for members in leftovers.values() for member in members],
+            stale=[record for records in stale.values() for record in records],
         )
 
-    def _fates(
+    def _results(
         self, batch: Batch, verdicts: Sequence[Verdict], refused: Mapping[tuple[str, int], Reject]
-    ) -> dict[str, _Fate]:
-        fates: dict[str, _Fate] = {}
+    ) -> dict[str, _ItemResult]:
+        results: dict[str, _ItemResult] = {}
         for document, verdict in zip(batch.documents, verdicts, strict=True):
             object_id = document.item.object_id
-            if object_id not in fates:
-                fates[object_id] = self._unfinished.get(object_id) or _Fate(document.item.row)
-            fates[object_id].add(document, verdict, refused.get((document.item.source, document.item.row)))
-        return fates
+            if object_id not in results:
+                results[object_id] = self._unfinished.get(object_id) or _ItemResult(document.item.row)
+            results[object_id].add(document, verdict, refused.get((document.item.source, document.item.row)))
+        return results

@@ -1,0 +1,135 @@
+"""The four stages of a load, joined: read -> compare -> embed -> write, each in a thread ahead of the next."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+
+from upsert_cli.context import RunContext
+from upsert_cli.embedding.embedder import Embedder
+from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.pipeline.batches import Batch
+from upsert_cli.pipeline.compare import ComparedBatch, InFlight, compare
+from upsert_cli.pipeline.embed import embed
+from upsert_cli.pipeline.embedded_batch import EmbeddedBatch, ItemCounter
+from upsert_cli.pipeline.outcomes import BatchOutcome, Outcomes
+from upsert_cli.pipeline.pace import Pace
+from upsert_cli.pipeline.prefetch import prefetch
+from upsert_cli.pipeline.write import WrittenBatch, delete_stale_chunks, write
+from upsert_cli.store.process import StoreProcess
+
+UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
+
+
+class Stages:
+    """The stages of one attempt at a load."""
+
+    def __init__(
+        self,
+        options: LoadOptions,
+        context: RunContext,
+        *,
+        load: Callable[[], Embedder],
+        pace: Pace | None = None,
+        wait: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            options: Options of the load.
+            context: Its progress is counted by the stages.
+            load: Returns the embedder; called when the first text needs it.
+            pace: Measured speed of earlier stages.
+            wait: Called in the waits of the consuming thread; may raise to give up.
+        """
+        self.stopping = threading.Event()
+        """Set to stop all stages: no further batch is written, and those in flight are still yielded."""
+
+        self._options = options
+        self._context = context
+        self._load = load
+        self.pace = pace or Pace(options.batch_size)
+        self._wait = wait
+        self._in_flight = InFlight()
+        self._outcomes = Outcomes()
+
+    def read_ahead(self, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
+        """Begin to read in a thread, which may be before the collection is open."""
+        return prefetch(self._read(batches), stopping=self.stopping)
+
+    def run(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[BatchOutcome, None, None]:
+        """Yield the result of each batch in the order of their rows.
+
+        Commit a result before you ask for the next one.
+
+        Args:
+            batches: From `read_ahead`.
+            stores: Processes that write to the same collection; each writes one batch at a time.
+
+        Raises:
+            StageStopped: `stopping` was set, and all batches in flight are yielded.
+            UpsertCliError: A stage failed; the batches before that are yielded.
+        """
+        compared = prefetch(self._compare(batches, stores[0]), stopping=self.stopping)
+        embedded = prefetch(self._counted(self._embed(compared)), stopping=self.stopping)
+        with closing(self._write(embedded, stores)) as written:
+            for first in written:
+                results = self._with_fallbacks(first, stores)
+                outcome = self._outcomes.of_written(results)
+                delete_stale_chunks(outcome.stale, stores[0], between=self._context.check)
+                yield outcome
+                # The consumer has committed it, since it asks for the next one.
+                self._in_flight.leave(outcome.batch.number)
+                self.pace.learn("writing", outcome.batch.rows, sum(one.seconds for one in results))
+
+    def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        progress = self._context.progress
+        for number in itertools.count():
+            if number == UNMEASURED_BATCHES:
+                self.pace.await_first(self.stopping)
+            with progress.busy("reading"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            progress.read += batch.read
+            yield batch
+
+    def _compare(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[ComparedBatch]:
+        options = self._options
+        return compare(
+            batches,
+            store,
+            in_flight=self._in_flight,
+            force=options.force,
+            average=options.average,
+            stopping=self.stopping,
+        )
+
+    def _embed(self, batches: Iterator[ComparedBatch]) -> Iterator[EmbeddedBatch]:
+        return embed(batches, load=self._load, effort=self._options.effort, stopping=self.stopping)
+
+    def _counted(self, batches: Iterator[EmbeddedBatch]) -> Iterator[EmbeddedBatch]:
+        progress, items = self._context.progress, ItemCounter()
+        for embedded in batches:
+            progress.embedded += items.count(embedded)
+            progress.embedding_passed += embedded.batch.read
+            progress.add("embedding", embedded.seconds)
+            self.pace.learn("embedding", embedded.batch.rows, embedded.seconds)
+            yield embedded
+
+    def _write(
+        self, batches: Iterator[EmbeddedBatch], stores: Sequence[StoreProcess]
+    ) -> Generator[WrittenBatch, None, None]:
+        return write(batches, stores, between=self._context.check, stopping=self.stopping, wait=self._wait)
+
+    def _with_fallbacks(self, first: WrittenBatch, stores: Sequence[StoreProcess]) -> list[WrittenBatch]:
+        """Return a written batch followed by its fallbacks, each of which goes through the same stages."""
+        results = [first]
+        while (fallback := results[-1].fallback()) is not None:
+            embedded = self._embed(self._compare(iter([fallback]), stores[0]))
+            results += self._write(embedded, stores)
+        again = [one.embedded.embedded_items() for one in results[1:]]
+        self._context.progress.embedded += len(set().union(*again) - first.embedded.embedded_items())
+        return results

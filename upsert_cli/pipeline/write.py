@@ -1,0 +1,141 @@
+"""Embedded batches -> written batches: the store has acknowledged their records, in the order of their rows.
+
+The last good row of an id wins. A row that cannot be embedded or written leaves its place to the row before it: a
+written batch names these rows as its fallback, which goes through the same stages before both are committed together.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+from upsert_cli.errors import Stage
+from upsert_cli.pipeline.batches import Batch
+from upsert_cli.pipeline.embedded_batch import EmbeddedBatch
+from upsert_cli.pipeline.prefetch import STEP_SECONDS, StageStopped, prefetch
+from upsert_cli.sources.item import Reject
+from upsert_cli.store.base import RecordRef
+from upsert_cli.store.process import CALL_ROWS, StoreProcess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenBatch:
+    """A batch that the store has acknowledged."""
+
+    embedded: EmbeddedBatch
+
+    refused: Sequence[Reject] = ()
+    """Items that the store rejected."""
+
+    seconds: float = 0.0
+    """Wall seconds that writing took."""
+
+    def fallback(self) -> Batch | None:
+        """Return a batch with the previous row of each id that was not loaded, or None."""
+        rejects = (*self.embedded.rejects, *self.refused)
+        return self.embedded.batch.fallback({str(reject.object_id) for reject in rejects})
+
+
+def write(
+    batches: Iterator[EmbeddedBatch],
+    stores: Sequence[StoreProcess],
+    *,
+    between: Callable[[], None],
+    stopping: threading.Event,
+    wait: Callable[[], None],
+) -> Generator[WrittenBatch, None, None]:
+    """Write batches, one per store at the same time, and yield each one once it is written.
+
+    At a stop no further batch begins, and those in flight are still yielded.
+
+    Args:
+        batches: In the order of their rows.
+        stores: Processes that write to the same collection.
+        between: Called in any thread between two parts of a batch; may raise to leave the rest unwritten.
+        stopping: Set by any thread to begin no further batch.
+        wait: Called about every `STEP_SECONDS` in the waits of the calling thread; may raise to give up.
+
+    Raises:
+        StageStopped: `stopping` was set, and all batches in flight are yielded.
+        UpsertCliError: A batch could not be written; the batches before it are yielded.
+    """
+    pool = ThreadPoolExecutor(len(stores), thread_name_prefix="write")
+    # Its own event, since batches that are being written at a stop are still yielded.
+    begun = prefetch(
+        _begin(batches, stores, pool, between=between, stopping=stopping),
+        depth=len(stores),
+        stopping=threading.Event(),
+        wait=wait,
+    )
+    try:
+        for future in begun:
+            while not future.done():
+                wait_for([future], timeout=STEP_SECONDS)
+                wait()
+            yield future.result()
+    except BaseException:
+        stopping.set()  # else closing `begun` would wait for the stages before this one
+        raise
+    finally:
+        begun.close()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(
+    batches: Iterator[EmbeddedBatch],
+    stores: Sequence[StoreProcess],
+    pool: ThreadPoolExecutor,
+    *,
+    between: Callable[[], None],
+    stopping: threading.Event,
+) -> Iterator[Future[WrittenBatch]]:
+    """Begin to write each batch as soon as a store is free."""
+    free: SimpleQueue[StoreProcess] = SimpleQueue()
+    for store in stores:
+        free.put(store)
+
+    def write_next(embedded: EmbeddedBatch, store: StoreProcess) -> WrittenBatch:
+        try:
+            return _write_batch(embedded, store, between)
+        finally:
+            free.put(store)
+
+    for embedded in batches:
+        store = free.get()
+        if stopping.is_set():
+            raise StageStopped
+        yield pool.submit(write_next, embedded, store)
+
+
+def _write_batch(embedded: EmbeddedBatch, store: StoreProcess, between: Callable[[], None]) -> WrittenBatch:
+    upserts, updates = embedded.upserts(), embedded.updates()
+    if not upserts.ids and not updates.ids:
+        return WrittenBatch(embedded=embedded)
+    before = store.seconds["writing"]
+    reasons = dict(store.write(upserts, updates, between=between))
+    refused = [
+        Reject.of(document.item, stage=Stage.UPSERT, detail=reasons[document.id])
+        for document in reversed(embedded.batch.documents)  # of an item with several chunks the first one is reported
+        if document.id in reasons
+    ]
+    return WrittenBatch(embedded=embedded, refused=refused, seconds=store.seconds["writing"] - before)
+
+
+def delete_stale_chunks(
+    stale: Sequence[RecordRef], store: StoreProcess, *, between: Callable[[], None] = lambda: None
+) -> None:
+    """Delete records that items no longer have, once all their other records are written, so no item is ever missing.
+
+    Args:
+        stale: The records.
+        store: Of the collection.
+        between: Called between parts of a large number; may raise to leave the rest, which the next load finds.
+    """
+    for start in range(0, len(stale), CALL_ROWS):
+        if start:
+            between()
+        store.delete(stale[start : start + CALL_ROWS])

@@ -1,39 +1,41 @@
-"""A one-layer encoder with random weights and the real tokenizer: for tests and benchmarks in which speed matters."""
+"""Small encoders with random weights; `build_tiny_model` is a model for tests and benchmarks in which speed matters."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.models import Model
 
-INNER = 64  # numbers between the two halves of a layer; the real model has 1,536
+INNER = 64  # numbers inside a layer; the real model has 1,536
 
-Tensor = np.ndarray[Any, np.dtype[np.float32]]
+Tensors = dict[str, NDArray[np.float32]]
 
 
 def build_tiny_model(model: Model, folder: Path) -> Path:
-    """Fills a folder with what `--model-path` takes, and returns it.
+    """Fill a folder with a one-layer model for `--model-path`, and return the folder.
 
     Args:
-        model: Lends the tokenizer and the settings; has as many numbers a vector, and the same name.
-        folder: Is there, and empty.
+        model: Provides the tokenizer and the settings; the tiny model has its dimension and name.
+        folder: An empty folder.
     """
     config = json.loads((model.folder / "config.json").read_text())
     config |= {"num_hidden_layers": 1, "intermediate_size": INNER}
     for path in model.folder.glob("*.json"):
         shutil.copy(path, folder)
-    (folder / "model.onnx").write_bytes(build_bert_graph(_tensors(config), config).SerializeToString())
+    (folder / "model.onnx").write_bytes(build_bert_graph(_tiny_weights(config), config).SerializeToString())
     return folder
 
 
 def choking_model(tiny_model: Path, folder: Path, word: str) -> Path:
-    """Fills a new folder with a tiny model that makes no numbers of texts with a word, and returns it."""
+    """Fill a new folder with a tiny model whose vectors are not finite for texts with a word, and return the folder."""
     import onnx
     from onnx import numpy_helper
     from tokenizers import Tokenizer
@@ -50,31 +52,53 @@ def choking_model(tiny_model: Path, folder: Path, word: str) -> Path:
     return folder
 
 
-def _tensors(config: dict[str, Any]) -> dict[str, Tensor]:
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    random = np.random.default_rng(0)
-
-    def weights(*shape: int) -> Tensor:
-        return random.normal(0, 0.05, shape).astype(np.float32)
-
-    def norm(prefix: str) -> dict[str, Tensor]:
-        return {f"{prefix}.weight": np.ones(hidden, np.float32), f"{prefix}.bias": np.zeros(hidden, np.float32)}
-
-    def dense(prefix: str, rows: int, columns: int) -> dict[str, Tensor]:
-        return {f"{prefix}.weight": weights(rows, columns), f"{prefix}.bias": weights(rows)}
-
-    layer = "encoder.layer.0"
+def small_config(*, layers: int, heads: int) -> dict[str, Any]:
+    """Return the numbers of an encoder that is computed in no time."""
     return {
-        "embeddings.word_embeddings.weight": weights(config["vocab_size"], hidden),
-        "embeddings.position_embeddings.weight": weights(config["max_position_embeddings"], hidden),
-        "embeddings.token_type_embeddings.weight": weights(config["type_vocab_size"], hidden),
-        **norm("embeddings.LayerNorm"),
-        **dense(f"{layer}.attention.self.query", hidden, hidden),
-        **dense(f"{layer}.attention.self.key", hidden, hidden),
-        **dense(f"{layer}.attention.self.value", hidden, hidden),
-        **dense(f"{layer}.attention.output.dense", hidden, hidden),
-        **norm(f"{layer}.attention.output.LayerNorm"),
-        **dense(f"{layer}.intermediate.dense", inner, hidden),
-        **dense(f"{layer}.output.dense", hidden, inner),
-        **norm(f"{layer}.output.LayerNorm"),
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_size": 12,
+        "intermediate_size": 20,
+        "vocab_size": 30,
+        "max_position_embeddings": 16,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
     }
+
+
+def random_weights(config: Mapping[str, Any], *, mean: float = 0.1, spread: float = 0.7, seed: int = 3) -> Tensors:
+    """Return random weights under the names of a checkpoint."""
+    random = np.random.default_rng(seed)
+    return {name: random.normal(mean, spread, shape).astype(np.float32) for name, shape in _shapes(config).items()}
+
+
+def _tiny_weights(config: Mapping[str, Any]) -> Tensors:
+    """Return random weights whose layers keep the scale of what they are given, as trained ones do."""
+    weights = random_weights(config, mean=0, spread=0.05, seed=0)
+    for name, value in weights.items():
+        if name.endswith("LayerNorm.weight"):
+            value[:] = 1
+        elif name.endswith("LayerNorm.bias"):
+            value[:] = 0
+    return weights
+
+
+def _shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config["vocab_size"], hidden),
+        "embeddings.position_embeddings.weight": (config["max_position_embeddings"], hidden),
+        "embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
+    }
+    norms = ["embeddings.LayerNorm"]
+    for number in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{number}"
+        norms += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+        square = [f"{layer}.attention.self.{name}" for name in ("query", "key", "value")]
+        for name in (*square, f"{layer}.attention.output.dense"):
+            shapes |= {f"{name}.weight": (hidden, hidden), f"{name}.bias": (hidden,)}
+        shapes |= {f"{layer}.intermediate.dense.weight": (inner, hidden), f"{layer}.intermediate.dense.bias": (inner,)}
+        shapes |= {f"{layer}.output.dense.weight": (hidden, inner), f"{layer}.output.dense.bias": (hidden,)}
+    for name in norms:
+        shapes |= {f"{name}.weight": (hidden,), f"{name}.bias": (hidden,)}
+    return shapes

@@ -1,4 +1,4 @@
-"""Check digits: a float that a store has rounded is known again, and one that really differs is not."""
+"""Check digits: a float that a store rounded is restored, and one that really differs is found."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _document(metadata: dict[str, Any], **recipe: Any) -> Document:
 
 
 @fuzz(value=doubles, others=st.lists(doubles, max_size=4), steps=st.integers(1 - REACH, REACH - 1))
-def test_every_double_is_known_again(value: float, others: list[float], steps: int) -> None:
-    """A float, also in a list, that is off by a few doubles becomes what it was; one step covers the two zeros."""
+def test_every_rounded_double_is_restored(value: float, others: list[float], steps: int) -> None:
+    """A float that is off by a few doubles is restored, also in a list; the two zeros count as one step."""
     stored = {"x": value, "n": 7, "l": [*others, value], "t": "text", "b": True}
     rounded = _moved(value, steps)
     if not math.isfinite(rounded):
@@ -42,23 +42,23 @@ def test_every_double_is_known_again(value: float, others: list[float], steps: i
 
 
 @pytest.mark.parametrize("value", EDGES)
-@pytest.mark.parametrize("place", [{"x": 1.0}, {"l": [1.0, 2.0]}, {"d": {"e": 1.0}, "k": [True]}])
-def test_a_rounded_float_is_no_difference(value: float, place: dict[str, Any]) -> None:
-    """A record with a float that the store rounded is as its hash says, and one with another float is not."""
-    document = _document(place | {"x": value})
+@pytest.mark.parametrize("other", [{"x": 1.0}, {"l": [1.0, 2.0]}, {"d": {"e": 1.0}, "k": [True]}])
+def test_a_rounded_float_is_no_difference(value: float, other: dict[str, Any]) -> None:
+    """A record with a rounded float still matches its hash, and one with another float does not."""
+    document = _document(other | {"x": value})
     stored = as_stored(document.metadata)
     assert is_same(stored[HASH_KEY], document.upsert_hash)
     for rounded in {_moved(value, steps) for steps in (-2, -1, 0, 1, 2)} - {math.inf}:
         returned = stored | {"x": rounded}
         assert stored_fault("hello", returned, "m") is None
         assert exactly(exact(returned)) == exactly(stored)
-    for other in (value * 0.9999 + 1e-9, -value / 2 - 1.0, 17.25):
-        assert "metadata is not that" in str(stored_fault("hello", stored | {"x": other}, "m"))
+    for changed in (value * 0.9999 + 1e-9, -value / 2 - 1.0, 17.25):
+        assert "metadata is not that" in str(stored_fault("hello", stored | {"x": changed}, "m"))
     assert "metadata is not that" in str(stored_fault("hello", stored | {"new": 1.5}, "m"))
 
 
 def test_records_of_older_versions_have_no_digits() -> None:
-    """What was stored without digits is unchanged, and a rounded float in it is no difference either."""
+    """A record stored without digits is unchanged, and a rounded float in it is no difference either."""
     document = _document({"x": ROUNDED, "y": 0.5, "z": -0.0})
     assert HASH_KEY in document.metadata
     assert as_stored(as_stored(document.metadata)) == as_stored(document.metadata)
@@ -71,5 +71,5 @@ def test_records_of_older_versions_have_no_digits() -> None:
 
 @pytest.mark.parametrize("digits", ["", "0", "zz", "0123"])
 def test_digits_that_do_not_fit_change_nothing(digits: str) -> None:
-    """Digits that somebody else wrote, or of another number of floats, are ignored."""
+    """Digits that somebody else wrote, or for another number of floats, are ignored."""
     assert restored({"x": 1.5, "y": 2.5}, digits) == {"x": 1.5, "y": 2.5}

@@ -1,4 +1,4 @@
-"""Splitting: parts cover the text to the letter, and the model reads each of them whole."""
+"""Splitting: chunks cover the text to the letter, and the model reads each of them whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 import pytest
+import semantic_text_splitter
 from hypothesis import strategies as st
+from semantic_text_splitter import TextSplitter
 
 from tests.support.reading import fuzz
 from tests.support.terminal import SAMPLES
@@ -40,49 +42,49 @@ def _articles() -> str:
     return "\n\n".join(json.loads(line)["payload"]["text"] for line in lines)
 
 
-def _parts(payload: dict[str, Any], object_id: str = "a", **recipe: Any) -> list[Document]:
+def _chunks(payload: dict[str, Any], object_id: str = "a", **recipe: Any) -> list[Document]:
     made = Recipe(identity="m", splitter=recipe.pop("splitter", _splitter(16)), **recipe)
-    average, parts = split_item(Item(object_id, payload, {"origin": "x"}, "a.jsonl", 1), made, made.splitter)  # type: ignore[arg-type]
-    return [*parts, *([average] if average else [])]
+    average, chunks = split_item(Item(object_id, payload, {"origin": "x"}, "a.jsonl", 1), made, made.splitter)  # type: ignore[arg-type]
+    return [*chunks, *([average] if average else [])]
 
 
 @fuzz(few=30, text=TEXTS, max_tokens=st.integers(8, 40))
-def test_parts_cover_the_text_and_none_is_too_long(text: str, max_tokens: int) -> None:
-    """Put together, the parts are the text, whatever characters it has; each fits, by the model's own tokenizer."""
-    parts = list(_splitter(max_tokens).chunks(text))
-    assert "".join(parts) == text
-    assert all(parts)
-    assert max(len(_tokenizer().encode(part)) for part in parts) <= max_tokens
+def test_chunks_cover_the_text_and_none_is_too_long(text: str, max_tokens: int) -> None:
+    """Joined, the chunks are the text, whatever its characters, and each fits by the model's own tokenizer."""
+    chunks = list(_splitter(max_tokens).chunks(text))
+    assert "".join(chunks) == text
+    assert all(chunks)
+    assert max(len(_tokenizer().encode(chunk)) for chunk in chunks) <= max_tokens
 
 
 @pytest.mark.parametrize("max_tokens", [16, 256])
-def test_a_long_text_is_cut_piece_by_piece(max_tokens: int) -> None:
-    """A text of several pieces is covered to the letter as well, and its parts are not cut where a piece ends."""
+def test_a_long_text_is_split_piece_by_piece(max_tokens: int) -> None:
+    """A text of several pieces is covered to the letter too, and no chunk ends just because a piece does."""
     text = _articles()[: 2 * PIECE - 100]
-    parts = list(_splitter(max_tokens).chunks(text))
-    assert "".join(parts) == text
-    lengths = [len(_tokenizer().encode(part)) for part in parts]
+    chunks = list(_splitter(max_tokens).chunks(text))
+    assert "".join(chunks) == text
+    lengths = [len(_tokenizer().encode(chunk)) for chunk in chunks]
     assert max(lengths) <= max_tokens
     assert sum(lengths) / len(lengths) > 0.4 * max_tokens
 
 
-def test_overlapping_parts() -> None:
-    """With an overlap, parts begin within the one before where whole sentences fit, and together they are the text."""
+def test_overlapping_chunks() -> None:
+    """With an overlap, chunks repeat whole sentences of the previous one where they fit, and still cover the text."""
     text = _articles()[:20_000]
-    parts = list(_splitter(64, overlap=16).chunks(text))
-    whole = parts[0]
+    chunks = list(_splitter(64, overlap=16).chunks(text))
+    whole = chunks[0]
     repeated = 0
-    for part in parts[1:]:
-        size = next(size for size in range(len(part), -1, -1) if whole.endswith(part[:size]))
+    for chunk in chunks[1:]:
+        size = next(size for size in range(len(chunk), -1, -1) if whole.endswith(chunk[:size]))
         repeated += size > 0
-        whole += part[size:]
+        whole += chunk[size:]
     assert whole == text
-    assert repeated > len(parts) / 4
-    assert max(len(_tokenizer().encode(part)) for part in parts) <= 64
+    assert repeated > len(chunks) / 4
+    assert max(len(_tokenizer().encode(chunk)) for chunk in chunks) <= 64
 
 
-def test_a_character_that_is_too_long_by_itself() -> None:
-    """What cannot be cut any further is rejected, with the option that helps."""
+def test_a_character_with_too_many_tokens_is_rejected() -> None:
+    """A text that cannot be split any further is rejected with the option that helps."""
     splitter = _splitter(16)
     splitter.max_tokens = 2
     with pytest.raises(ItemError, match="--max-tokens") as caught:
@@ -90,19 +92,19 @@ def test_a_character_that_is_too_long_by_itself() -> None:
     assert caught.value.stage is Stage.SPLITTING
 
 
-def test_what_a_part_is_stored_with() -> None:
-    """Ids, item and number, the payload but for its text; the payload's own keys of these names give way, and count."""
-    documents = _parts({"text": "One sentence is here. " * 12, "title": "t", "part": "own"}, average=True)
-    *parts, average = documents
-    assert [one.id for one in parts] == [f"a#{number}" for number in range(len(parts))]
-    assert len(parts) > 3
-    assert [owner_of(one.id) for one in documents] == [*(("a", n) for n in range(len(parts))), ("a", -1)]
-    for number, one in enumerate(parts):
+def test_a_chunk_is_stored_with_its_item_and_number() -> None:
+    """Chunks have the payload without its text; a payload's own `object_id` or `part` is replaced, and counted."""
+    documents = _chunks({"text": "One sentence is here. " * 12, "title": "t", "part": "own"}, average=True)
+    *chunks, average = documents
+    assert [one.id for one in chunks] == [f"a#{number}" for number in range(len(chunks))]
+    assert len(chunks) > 3
+    assert [owner_of(one.id) for one in documents] == [*(("a", n) for n in range(len(chunks))), ("a", -1)]
+    for number, one in enumerate(chunks):
         own = {"object_id": "a", "part": number, "title": "t", "item_info.origin": "x"}
         assert {key: value for key, value in one.metadata.items() if key != "upsert_hash"} == own
-    assert (average.id, average.text, average.metadata["part"]) == ("a#average", parts[0].text, "average")
-    assert [one.converted for one in documents] == [1] + [0] * len(parts)
-    assert [one.is_last_chunk for one in documents] == [False] * (len(parts) - 1) + [True, False]
+    assert (average.id, average.text, average.metadata["part"]) == ("a#average", chunks[0].text, "average")
+    assert [one.converted for one in documents] == [1] + [0] * len(chunks)
+    assert [one.is_last_chunk for one in documents] == [False] * (len(chunks) - 1) + [True, False]
     for one in documents:
         assert is_chunk(one.upsert_hash)
         assert stored_fault(one.text, one.metadata, "m") is None
@@ -125,62 +127,69 @@ STORED_WITH_OWN_VECTOR = {
 def test_stored_ids_and_hashes_of_chunks_never_change() -> None:
     """A new version of this tool makes the ids and hashes that are stored already, also of averages."""
     payload = {"text": "One sentence is here. " * 6, "n": 1, "f": 0.1, "part": "own"}
-    chunks = _parts(payload, average=True, splitter=_splitter(16, overlap=4))
+    chunks = _chunks(payload, average=True, splitter=_splitter(16, overlap=4))
     assert {chunk.id: as_stored(chunk.metadata)["upsert_hash"] for chunk in chunks} == STORED
-    chunks = _parts(payload | {"vector": [1.0, 2.0]}, average=True, scope="s")
+    chunks = _chunks(payload | {"vector": [1.0, 2.0]}, average=True, scope="s")
     assert {chunk.id: as_stored(chunk.metadata)["upsert_hash"] for chunk in chunks} == STORED_WITH_OWN_VECTOR
 
 
-def test_the_text_is_kept_in_the_metadata_where_it_is_asked_for() -> None:
-    """--metadata-fields says what parts have of the payload; without it, fields of a template are left out as well."""
+def test_chunks_repeat_text_fields_only_if_asked() -> None:
+    """--metadata-fields chooses what chunks have of the payload; without it, a template's fields are left out."""
     payload = {"title": "t", "body": "b", "n": 1}
-    named = _parts(payload, template="{title} {body}", metadata_fields=("title",))[0]
+    named = _chunks(payload, template="{title} {body}", metadata_fields=("title",))[0]
     assert named.metadata["title"] == "t"
     assert "n" not in named.metadata
-    assert not {"title", "body"} & _parts(payload, template="{title} {body}")[0].metadata.keys()
+    assert not {"title", "body"} & _chunks(payload, template="{title} {body}")[0].metadata.keys()
 
 
-def test_only_what_changed_of_a_text_is_another_part() -> None:
-    """A word more at the end leaves the hashes of the parts before as they are; that of the mean is another."""
+def test_an_edit_changes_only_the_chunks_it_touches() -> None:
+    """A word more at the end changes the hash of the last chunk and of the mean, and no other."""
     text = "One sentence is here. " * 12
-    before = {one.id: one.upsert_hash for one in _parts({"text": text}, average=True)}
-    after = {one.id: one.upsert_hash for one in _parts({"text": f"{text} more."}, average=True)}
+    before = {one.id: one.upsert_hash for one in _chunks({"text": text}, average=True)}
+    after = {one.id: one.upsert_hash for one in _chunks({"text": f"{text} more."}, average=True)}
     assert {one for one in before if after.get(one) != before[one]} <= {"a#average", max(before.keys() - {"a#average"})}
     assert after["a#average"] != before["a#average"]
-    again = {one.id: one.upsert_hash for one in _parts({"text": text}, average=True, splitter=_splitter(24))}
+    again = {one.id: one.upsert_hash for one in _chunks({"text": text}, average=True, splitter=_splitter(24))}
     assert again["a#average"] != before["a#average"]
 
 
-def test_an_item_with_a_vector_of_its_own_is_one_part() -> None:
-    """It is not embedded, so it need not be cut; another vector shows in the hash."""
-    [part] = _parts({"text": "One sentence is here. " * 12, "vector": [1.0, 2.0]})
-    assert (part.id, list(part.vector or ()), part.is_last_chunk) == ("a#0", [1.0, 2.0], True)
-    [other] = _parts({"text": part.text, "vector": [2.0, 1.0]})
-    assert other.upsert_hash != part.upsert_hash
+def test_an_item_with_its_own_vector_is_one_chunk() -> None:
+    """It is not embedded, so it need not be split; another vector changes the hash."""
+    [chunk] = _chunks({"text": "One sentence is here. " * 12, "vector": [1.0, 2.0]})
+    assert (chunk.id, list(chunk.vector or ()), chunk.is_last_chunk) == ("a#0", [1.0, 2.0], True)
+    [other] = _chunks({"text": chunk.text, "vector": [2.0, 1.0]})
+    assert other.upsert_hash != chunk.upsert_hash
 
 
-def test_metadata_that_is_too_large_to_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each part has it, so there is a limit; an item of one part may have more."""
+def test_metadata_too_large_to_repeat_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk repeats the metadata, so it has a limit; an item of one chunk may have more."""
     monkeypatch.setattr(documents, "MAX_CHUNK_METADATA", 100)
-    assert len(_parts({"text": "short", "more": "x" * 200})) == 1
+    assert len(_chunks({"text": "short", "more": "x" * 200})) == 1
     with pytest.raises(ItemError, match="--metadata-fields takes less") as caught:
-        _parts({"text": "One sentence is here. " * 12, "more": "x" * 200})
+        _chunks({"text": "One sentence is here. " * 12, "more": "x" * 200})
     assert caught.value.stage is Stage.SPLITTING
 
 
-def test_the_parts_of_an_item_are_made_one_by_one() -> None:
-    """The first parts of a text are there before the last are cut."""
-    made = Recipe(identity="m", splitter=_splitter(16))
-    assert made.splitter is not None
-    cut: list[int] = []
-    original = made.splitter._fitting
+def test_the_chunks_of_an_item_are_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first chunks of a text are there before more than its first piece is split."""
+    pieces: list[str] = []
 
-    def counting(text: str, start: int, end: int) -> Any:
-        cut.append(start)
-        return original(text, start, end)
+    class Counting:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._real = TextSplitter.from_huggingface_tokenizer(*arguments, **options)
 
-    made.splitter._fitting = counting  # type: ignore[method-assign]
-    _, parts = split_item(Item("a", {"text": _articles()}, None, "a.jsonl", 1), made, made.splitter)
-    next(parts)
-    assert len(cut) < 10
-    assert len(list(parts)) > 1_000
+        from_huggingface_tokenizer = classmethod(lambda cls, *arguments, **options: cls(*arguments, **options))
+
+        def chunk_indices(self, piece: str) -> list[tuple[int, str]]:
+            pieces.append(piece)
+            return self._real.chunk_indices(piece)
+
+    monkeypatch.setattr(semantic_text_splitter, "TextSplitter", Counting)
+    splitter = _splitter(16)
+    _, chunks = split_item(
+        Item("a", {"text": _articles()}, None, "a.jsonl", 1), Recipe(identity="m", splitter=splitter), splitter
+    )
+    next(chunks)
+    assert len(pieces) == 1
+    assert len(list(chunks)) > 1_000
+    assert len(pieces) == 2

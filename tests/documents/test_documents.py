@@ -1,4 +1,4 @@
-"""What an item becomes in the collection: its text, its flat metadata, and a hash that tells what has changed."""
+"""An item's record in the collection: its text, its flat metadata, and a hash that tells what changed."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def _document(payload: dict[str, Any], info: dict[str, Any] | None = None, **rec
 
 
 def _metadata(payload: dict[str, Any], info: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Returns what a payload becomes, without the text and the hash that every record has."""
+    """Return a payload's metadata without the text and the hash that every record has."""
     metadata: dict[str, Any] = dict(_document(payload, info).metadata)
     del metadata["upsert_hash"], metadata["text"]
     return metadata
 
 
 def _typed(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Tells 1 from 1.0 and True, as == does not."""
+    """Return metadata that tells 1 from 1.0 and True, as == does not."""
     return {key: (type(value), value) for key, value in metadata.items()}
 
 
@@ -61,7 +61,7 @@ def _typed(metadata: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_the_text_comes_from_its_fields(payload: dict[str, Any], fields: tuple[str, ...], text: str) -> None:
-    """Text is taken as it is, from dotted paths too, and joined by line breaks where there is more than one."""
+    """Text is taken unchanged, also from dotted paths, and several texts are joined by line breaks."""
     assert make_document(_item(payload), Recipe(text_fields=fields, identity="m")).text == text
 
 
@@ -79,8 +79,8 @@ def test_the_text_comes_from_its_fields(payload: dict[str, Any], fields: tuple[s
         ({"text": "x" * ((8 << 20) + 1)}, "the text has 8388609 bytes, 8388608 are allowed"),
     ],
 )
-def test_an_item_without_text(payload: dict[str, Any] | None, detail: str) -> None:
-    """An item whose text is missing, blank, too long or something else is rejected on reading."""
+def test_an_item_without_text_is_rejected(payload: dict[str, Any] | None, detail: str) -> None:
+    """An item whose text is missing, blank, too long or not text is rejected on reading."""
     with pytest.raises(ItemError) as caught:
         make_document(_item(payload), RECIPE)
     assert (caught.value.stage, caught.value.detail) == (Stage.READING, detail)
@@ -113,13 +113,13 @@ METADATA: list[tuple[dict[str, Any], dict[str, Any], int]] = [
 
 @pytest.mark.parametrize(("payload", "metadata", "converted"), METADATA)
 def test_metadata_is_flat(payload: dict[str, Any], metadata: dict[str, Any], converted: int) -> None:
-    """Scalars stay as they are, what Chroma cannot hold becomes text, and every change is counted."""
+    """Scalars are kept, values that Chroma cannot hold become text, and every change is counted."""
     assert _typed(_metadata(payload)) == _typed(metadata)
     assert _document(payload).converted == converted
 
 
-def test_info_has_a_place_of_its_own() -> None:
-    """The info of an item stands under its own name, with the same rules; an empty one leaves nothing."""
+def test_item_info_has_its_own_prefix() -> None:
+    """An item's info is stored under `item_info.` by the same rules; an empty one leaves nothing."""
     assert _metadata({"a": 1}, {"a": 2, "d": {"e": [1]}, "n": None}) == {
         "a": 1,
         "item_info.a": 2,
@@ -129,7 +129,7 @@ def test_info_has_a_place_of_its_own() -> None:
 
 
 def test_the_whole_payload_is_kept() -> None:
-    """The embedded text stays in the metadata, with its hash beside it."""
+    """The embedded text stays in the metadata, next to its hash."""
     document = _document({})
     assert document.metadata == {"text": "hello", "upsert_hash": document.upsert_hash}
     assert (document.id, document.item.payload) == ("a", {"text": "hello"})
@@ -150,8 +150,10 @@ def test_the_whole_payload_is_kept() -> None:
         ({f"k{n}": "x" * (1 << 20) for n in range(8)}, None, "bytes as JSON, 8388608 are allowed"),
     ],
 )
-def test_metadata_that_no_collection_takes(payload: dict[str, Any], info: dict[str, Any] | None, detail: str) -> None:
-    """What Chroma rejects, drops in silence or is poisoned by is rejected before it gets there, by the key's name."""
+def test_metadata_that_chroma_cannot_store_is_rejected(
+    payload: dict[str, Any], info: dict[str, Any] | None, detail: str
+) -> None:
+    """Metadata that Chroma refuses, silently drops or is damaged by is rejected first, with the name of the key."""
     with pytest.raises(ItemError) as caught:
         _document(payload, info)
     assert caught.value.stage == Stage.READING
@@ -160,8 +162,8 @@ def test_metadata_that_no_collection_takes(payload: dict[str, Any], info: dict[s
 
 
 @pytest.mark.parametrize("kind", [dict, list])
-def test_metadata_that_is_nested_too_deep(kind: type) -> None:
-    """Deep nesting is a fault of the item, never one of Python's stack."""
+def test_metadata_nested_too_deep_is_rejected(kind: type) -> None:
+    """Deep nesting rejects the item and never exhausts Python's stack."""
     deep: Any = 1
     for _ in range(900):
         deep = {"a": deep} if kind is dict else [deep]
@@ -204,8 +206,8 @@ def test_default_scopes_never_change() -> None:
     )
 
 
-def test_the_first_half_stands_for_the_vector() -> None:
-    """Another text, model or option of embedding shows in the first half, other metadata in the second."""
+def test_each_half_of_a_hash_covers_its_own_values() -> None:
+    """Another text, model or embedding option changes the first half, other metadata the second."""
     before = _halves(_document({"n": 1}))
     other_text = _halves(make_document(_item({"text": "hallo", "n": 1}), Recipe(identity="m")))
     other_model = _halves(make_document(_item({"text": "hello", "n": 1}), Recipe(identity="m2")))
@@ -215,15 +217,15 @@ def test_the_first_half_stands_for_the_vector() -> None:
     assert [a == b for a, b in zip(before, other_metadata, strict=True)] == [True, False]
 
 
-def test_the_order_of_keys_is_no_change() -> None:
-    """The same values under the same keys have the same hash, whatever their order, also inside of lists."""
+def test_the_order_of_keys_does_not_matter() -> None:
+    """The same keys and values have the same hash in any order, also inside lists."""
     one = _document({"a": 1, "b": {"c": 2, "d": [{"e": 3, "f": 4}]}})
     other = _document({"b": {"d": [{"f": 4, "e": 3}], "c": 2}, "a": 1})
     assert one.upsert_hash == other.upsert_hash
 
 
 def test_a_text_that_moved_to_another_key_is_a_change() -> None:
-    """A text is hashed once, but the key that it stands under counts."""
+    """A text is hashed once, but the key that holds it counts."""
     one = make_document(_item({"text": "hello"}), Recipe(identity="m", text_fields=("text",)))
     other = make_document(_item({"body": "hello"}), Recipe(identity="m", text_fields=("body",)))
     both = make_document(_item({"text": "hello", "body": "hello"}), Recipe(identity="m", text_fields=("body",)))
@@ -232,8 +234,8 @@ def test_a_text_that_moved_to_another_key_is_a_change() -> None:
     assert len({metadata for _, metadata in hashes}) == 3
 
 
-def test_values_that_look_alike_have_other_hashes() -> None:
-    """Neither a type, nor a boundary between values, nor a place is lost in the hash."""
+def test_similar_values_have_different_hashes() -> None:
+    """The hash depends on types, on boundaries between values and on their keys."""
     alike: list[dict[str, Any]] = [
         {"v": 1}, {"v": 1.0}, {"v": True}, {"v": "1"}, {"v": "true"}, {"v": 0}, {"v": False}, {"v": ""}, {},
         {"v": "a", "w": "b"}, {"v": "b", "w": "a"}, {"v": "ab", "w": ""}, {"v": 'a","w":"b'}, {"vw": "ab"},
@@ -245,7 +247,7 @@ def test_values_that_look_alike_have_other_hashes() -> None:
 
 @fuzz(one=payloads, other=payloads, text=st.text(min_size=1).filter(str.strip))
 def test_hashes_differ_exactly_where_records_do(one: dict[str, Any], other: dict[str, Any], text: str) -> None:
-    """Two items of one recipe have the same hash if and only if their metadata is the same."""
+    """Two items with the same text have the same hash if and only if their metadata is the same."""
     documents = []
     for payload in (one, other):
         try:
@@ -276,8 +278,8 @@ texts = st.text(min_size=1) | st.sampled_from(["\0", "\x1b[31m", "\u202e", "\uff
         st.tuples(texts, st.dictionaries(keys, values), st.none() | st.dictionaries(keys, values)), min_size=1
     ),
 )
-def test_chroma_takes_every_document_and_gives_it_back(client: ClientAPI, rows: list[tuple[str, Any, Any]]) -> None:
-    """A document that was made is stored as it is, whatever the item held, and costs no other row of its call."""
+def test_chroma_returns_every_document_as_it_was(client: ClientAPI, rows: list[tuple[str, Any, Any]]) -> None:
+    """Every document is stored as it is, whatever the item held, and affects no other row of its call."""
     documents = []
     for number, (text, payload, info) in enumerate(rows):
         try:
@@ -300,7 +302,7 @@ def test_chroma_takes_every_document_and_gives_it_back(client: ClientAPI, rows: 
     for document in documents:
         text, metadata = by_id[document.id]
         assert text == document.text
-        # Chroma gives one in ten floats of full precision back with another last bit.
+        # Chroma returns one in ten floats of full precision with another last bit.
         assert _typed(dict(metadata)) == {
             key: (type(value), pytest.approx(value, rel=1e-14, abs=1e-300) if isinstance(value, float) else value)
             for key, value in document.metadata.items()
@@ -308,7 +310,7 @@ def test_chroma_takes_every_document_and_gives_it_back(client: ClientAPI, rows: 
 
 
 def test_the_largest_record_fits(client: ClientAPI) -> None:
-    """A record at the limits of this tool is no trouble for the collection, nor for the calls that follow."""
+    """A record at this tool's limits harms neither the collection nor later calls."""
     collection = client.create_collection("largest", embedding_function=None)
     largest = _item({f"{n:0>1024}": n for n in range(998)} | {"text": "word " * ((8 << 20) // 5)})
     document = make_document(largest, RECIPE)
@@ -320,7 +322,7 @@ def test_the_largest_record_fits(client: ClientAPI) -> None:
 
 
 def test_items_of_parquet_and_jsonl_give_the_same_records() -> None:
-    """The same items, from either format of the sample data, become records with the same hashes."""
+    """The sample items become records with the same hashes from either format."""
     hashes = [
         [make_document(item(row), RECIPE).upsert_hash for row in rows_of(SAMPLES / f"articles.{suffix}")]
         for suffix in ("jsonl", "parquet")

@@ -1,4 +1,4 @@
-"""References: a text is read from below one folder, whatever an item's path tries."""
+"""File references: a text is read only from below one folder, whatever an item's path tries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upsert_cli.errors import ItemError, Stage
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Returns a folder with texts, beside a secret that is none of them."""
+    """Return a folder with texts; next to it are secrets."""
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("secret")
@@ -70,8 +70,8 @@ def test_a_file_below_the_root_is_read(root: Path, path: str, text: str) -> None
         ("x" * 5000, "cannot be read"),
     ],
 )
-def test_everything_else_is_refused(root: Path, path: str, reason: str) -> None:
-    """What leads out, what is no plain text file and what is too large is a reject at its own stage."""
+def test_every_other_path_is_rejected(root: Path, path: str, reason: str) -> None:
+    """A path that leads out of the folder, or to anything but a text file of a limited size, is rejected at its own stage."""
     with pytest.raises(ItemError) as caught:
         read_reference(root, path)
     assert caught.value.stage is Stage.DOWNLOADING
@@ -79,8 +79,8 @@ def test_everything_else_is_refused(root: Path, path: str, reason: str) -> None:
     assert len(caught.value.detail) < 400
 
 
-def test_a_device_is_never_opened_for_its_data(tmp_path: Path) -> None:
-    """A device below the root is no file."""
+def test_a_device_is_never_read(tmp_path: Path) -> None:
+    """A device below the root is not a regular file."""
     if os.geteuid() != 0:
         pytest.skip("only root may make a device")
     os.mknod(tmp_path / "zero", 0o600 | 0o020000, os.makedev(1, 5))
@@ -89,13 +89,13 @@ def test_a_device_is_never_opened_for_its_data(tmp_path: Path) -> None:
 
 
 def test_the_root_may_be_a_link(root: Path, tmp_path: Path) -> None:
-    """Whoever gives the root decides where it leads."""
+    """The user who names the root decides where it leads."""
     (tmp_path / "alias").symlink_to(root)
     assert read_reference(tmp_path / "alias", "a.txt") == "one"
 
 
 def test_items_that_point_to_their_texts(tiny: Terminal) -> None:
-    """With `--refs-root` such items load, each bad reference is a reject, and verify agrees; without, nothing starts."""
+    """With --refs-root such items load, bad references are rejected, and verify agrees; without it, nothing starts."""
     texts = tiny.folder / "texts"
     texts.mkdir()
     for number in range(4):
@@ -123,8 +123,8 @@ def test_items_that_point_to_their_texts(tiny: Terminal) -> None:
     assert (counts["updated"], counts["unchanged"], counts["failed"]) == (1, 4, 1)
 
 
-def test_which_field_names_the_file() -> None:
-    """`file_path` comes before `url`; anything but text names nothing."""
+def test_file_path_comes_before_url() -> None:
+    """`file_path` comes before `url`; a value that is not text is ignored."""
     assert reference_of({"file_path": "a", "url": "b"}) == "a"
     assert reference_of({"file_path": 3, "url": "b"}) == "b"
     assert reference_of({"file_path": ""}) is None

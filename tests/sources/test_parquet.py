@@ -6,7 +6,6 @@ import base64
 import datetime
 import decimal
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.support.reading import (
     item,
     payloads,
     read,
+    read_in_a_process,
     reject,
     rows_of,
     sources_of,
@@ -289,21 +289,6 @@ def test_a_row_that_is_too_large(tmp_path: Path) -> None:
         assert "larger than 8 MiB" in reject(rows[1]).detail
 
 
-BOMB = """
-import sys
-from pathlib import Path
-from upsert_cli.sources.parquet_pages import pages_of
-from upsert_cli.sources.item import START, Item
-from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.find import find_files
-from upsert_cli.sources.source import Source
-rows = Rows(sources=[Source.of(found) for found in find_files(sys.argv[1:])])
-kinds = [type(row).__name__ for row, _ in rows]
-[peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
 @pytest.mark.parametrize(
     "options",
@@ -321,8 +306,7 @@ def test_a_decompression_bomb_costs_bounded_memory(tmp_path: Path, options: dict
         **options,
     )
     assert path.stat().st_size < 20_000
-    done = subprocess.run([sys.executable, "-c", BOMB, str(path)], capture_output=True, text=True, check=True)
-    good, bad, peak = map(int, done.stdout.split())
+    good, bad, peak = read_in_a_process(path)
     assert (good, bad) == (count, 0)
     assert peak < 320  # MiB; Python with pyarrow takes 70
 
@@ -365,8 +349,7 @@ def test_large_rows_after_many_small_ones(tmp_path: Path) -> None:
         use_dictionary=False,
         compression="zstd",
     )
-    done = subprocess.run([sys.executable, "-c", BOMB, str(path)], capture_output=True, text=True, check=True)
-    good, bad, peak = map(int, done.stdout.split())
+    good, bad, peak = read_in_a_process(path)
     assert (good, bad) == (len(texts), 0)
     assert peak < 380  # MiB: pyarrow unpacks the page of 150 as a whole; 530 with all of its rows in one batch
 

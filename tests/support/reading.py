@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -96,3 +98,24 @@ def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
 def exactly(value: Any) -> str:
     """Return JSON, which tells 1 from 1.0 and True, as == does not."""
     return json.dumps(value, sort_keys=True)
+
+
+_COUNT = """
+import sys
+from pathlib import Path
+from upsert_cli.sources.find import find_files
+from upsert_cli.sources.rows import Rows
+from upsert_cli.sources.source import Source
+rows = Rows(sources=[Source.of(found) for found in find_files([sys.argv[1]])], id_field=sys.argv[2] or None)
+kinds = [type(row).__name__ for row, _ in rows]
+[peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(kinds.count("Item"), kinds.count("Reject"), int(peak.split()[1]) >> 10)
+"""
+
+
+def read_in_a_process(path: Path, *, id_field: str = "") -> tuple[int, int, int]:
+    """Return the items and the rejects of a file, and the peak of memory of a process that reads it, in MiB."""
+    command = [sys.executable, "-c", _COUNT, str(path), id_field]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    items, rejects, peak = map(int, done.stdout.split())
+    return items, rejects, peak

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -64,10 +65,7 @@ def test_a_cancel_while_the_model_loads_exits_with_5(terminal: Terminal, make_it
     """Whatever a thread is doing when a task is canceled, the exit code is the contract's."""
     terminal.write("a.jsonl", make_items(200))
     process = terminal.start("upsert-cli run a.jsonl --task-id t")
-    for _ in range(400):
-        if terminal.type("upsert-cli info t", expect=None).returncode == 0:
-            break
-        time.sleep(0.02)
+    wait_until(lambda: terminal.type("upsert-cli info t", expect=None).returncode == 0)
     terminal.type("upsert-cli cancel t", expect=None)
     process.communicate(timeout=60)
     assert process.returncode == 5
@@ -82,7 +80,7 @@ def test_a_server_does_not_become_a_folder(tiny: Terminal, make_items: Items) ->
 
 def _type_with_streams(terminal: Terminal, line: str, streams: str) -> subprocess.CompletedProcess[str]:
     command = shlex.join(terminal.arguments(f"upsert-cli {line}"))
-    return subprocess.run(
+    return subprocess.run(  # a closed stream is none that can be handed to a process
         ["sh", "-c", f"{command} {streams}"],
         cwd=terminal.folder,
         env=terminal.environment,
@@ -167,23 +165,27 @@ def test_a_signal_while_standard_input_is_read_leaves_nothing(tiny: Terminal, nu
     process.stdin.write('{"object_id": "a"')
     process.stdin.flush()
     spool = tiny.journal / "spool"
-    for _ in range(400):
-        if spool.exists() and any(spool.iterdir()):
-            break
-        time.sleep(0.02)
+    wait_until(lambda: spool.exists() and any(spool.iterdir()))
     os.kill(process.pid, number)
     process.wait(30)
     assert process.returncode == -number
     assert list(spool.iterdir()) == []
 
 
+def _seconds_of(action: Callable[[], object]) -> float:
+    began = time.monotonic()
+    action()
+    return time.monotonic() - began
+
+
 def test_after_ctrl_c_the_folder_is_free(tiny: Terminal, make_items: Items) -> None:
     """Who starts the next load as soon as the interrupted one has ended is not refused."""
     tiny.write("a.jsonl", make_items(300))
     tiny.write("b.jsonl", make_items(3, mark="other"))
-    for delay in (0.3, 0.5, 0.8, 1.2):
+    seconds = _seconds_of(lambda: tiny.type("upsert-cli run a.jsonl --force --batch-size 20"))
+    for part in (0.2, 0.4, 0.6, 0.8):
         process = tiny.start("upsert-cli run a.jsonl --force --batch-size 20")
-        time.sleep(delay)
+        time.sleep(part * seconds)
         os.kill(process.pid, signal.SIGINT)
         process.wait(30)
         tiny.type("upsert-cli run b.jsonl")

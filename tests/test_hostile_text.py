@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked import run_python, start_python
 from tests.support.terminal import Terminal, read_drawn
 
 PIECES = {
@@ -40,14 +41,8 @@ def _assert_harmless(output: bytes, line: object) -> None:
 
 
 def _run(terminal: Terminal, arguments: list[str], *, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
-    done = subprocess.run(
-        [*terminal.arguments("upsert-cli"), *arguments],
-        cwd=cwd or terminal.folder,
-        env=terminal.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+    command = [*terminal.arguments("upsert-cli"), *arguments]
+    done = run_python(command, folder=cwd or terminal.folder, environment=terminal.environment)
     assert done.returncode in (0, 1, 2, 3, 4, 5), arguments
     _assert_harmless(done.stdout + done.stderr, arguments)
     for event in done.stdout.splitlines() if "--json" in arguments else []:
@@ -59,10 +54,10 @@ def _in_a_terminal(terminal: Terminal, arguments: list[str], *, cwd: Path) -> by
     """Runs a command that has a terminal for stdout and stderr, and returns what it wrote but for its own colors."""
     ours, theirs = pty.openpty()
     environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": "1"}
-    process = subprocess.Popen(
+    process = start_python(
         [*terminal.arguments("upsert-cli"), *arguments],
-        cwd=cwd,
-        env=environment,
+        folder=cwd,
+        environment=environment,
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.terminal import Terminal
 
 _PROGRAM = """
@@ -24,15 +25,9 @@ _HOME_VARIABLES = ("HOME", "UPSERT_CLI_JOURNAL", "UPSERT_CLI_MODEL_CACHE", "XDG_
 
 def _type(terminal: Terminal, line: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in terminal.environment.items() if name not in _HOME_VARIABLES}
-    return subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *shlex.split(line)],
-        cwd=terminal.folder,
-        env=environment | variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    program = [sys.executable, "-c", _PROGRAM, *shlex.split(line)]
+    raw = run_python(program, folder=terminal.folder, environment=environment | variables)
+    return subprocess.CompletedProcess(raw.args, raw.returncode, raw.stdout.decode(), raw.stderr.decode())
 
 
 def test_a_load_needs_no_home_folder(terminal: Terminal) -> None:

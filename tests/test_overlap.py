@@ -10,7 +10,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
@@ -58,13 +58,6 @@ def _held(terminal: Terminal, task_id: str | None = "other") -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     with Lease.take(folder / LEASE_NAME, Holder.this_process(task_id)):
         yield
-
-
-def _wait_for(come: Callable[[], bool]) -> None:
-    until = time.monotonic() + SECONDS
-    while not come():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def _tasks(terminal: Terminal) -> dict[str, str]:
@@ -151,7 +144,7 @@ def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items)
         tiny.type("upsert-cli run a.jsonl --task-id t", expect=4)
     with _held(tiny, "t"):
         process = tiny.start("upsert-cli run a.jsonl --task-id t --if-running skip")
-        _wait_for(lambda: _tasks(tiny)["t"] == "processing")
+        wait_until(lambda: _tasks(tiny)["t"] == "processing")
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     assert "waiting for" in errors
@@ -214,7 +207,7 @@ def test_a_signal_ends_the_waiting(tiny: Terminal, make_items: Items, number: si
     tiny.write("a.jsonl", make_items(5))
     with _held(tiny):
         process = tiny.start("upsert-cli run a.jsonl --task-id t --if-running wait")
-        _wait_for(lambda: _tasks(tiny).get("t") == "processing")
+        wait_until(lambda: _tasks(tiny).get("t") == "processing")
         os.kill(process.pid, number)
         _, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == -number

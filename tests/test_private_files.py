@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shlex
+import os
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ Items = Callable[..., list[dict[str, Any]]]
 UNTOUCHED = '{"format": 1}\n'
 
 
-@pytest.mark.parametrize("umask", ["000", "077"])
-def test_all_that_is_kept_is_private_whatever_the_umask(tiny: Terminal, make_items: Items, umask: str) -> None:
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_all_that_is_kept_is_private_whatever_the_umask(tiny: Terminal, make_items: Items, umask: int) -> None:
     """After every command that writes, folders have mode 0700 and files 0600, Chroma's among them."""
     tiny.env |= {"UPSERT_CLI_JOURNAL": str(tiny.folder / "state" / "journal")}
     bad = [*make_items(5), {"object_id": ""}]
@@ -44,9 +43,12 @@ def test_all_that_is_kept_is_private_whatever_the_umask(tiny: Terminal, make_ite
             assert stat.S_IMODE(path.lstat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def _type_with(terminal: Terminal, umask: str, line: str, code: int, *, stdin: str = "") -> None:
-    command = shlex.join([sys.executable, "-m", "upsert_cli", *shlex.split(line)])
-    terminal.type(f"sh -c {shlex.quote(f'umask {umask}; exec {command}')}", expect=code, stdin=stdin)
+def _type_with(terminal: Terminal, umask: int, line: str, code: int, *, stdin: str = "") -> None:
+    before = os.umask(umask)
+    try:
+        terminal.type(f"upsert-cli {line}", expect=code, stdin=stdin)
+    finally:
+        os.umask(before)
 
 
 # Which file of a journal with the task t, and a command that would write, or read, through a link there.

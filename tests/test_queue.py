@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.locks import Holder, Lease
@@ -21,13 +22,6 @@ SECONDS = 120.0  # seconds after which a test gives up
 
 def _statuses(terminal: Terminal) -> dict[str, str]:
     return {task.id: task.status.value for task in Journal(terminal.journal).list()}
-
-
-def _await(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_what_is_enqueued_is_run_the_oldest_first(tiny: Terminal, make_items: Items) -> None:
@@ -124,9 +118,9 @@ def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal
         waits = f"task waits waits: {tiny.folder / 'busy'} is in use by pid {os.getpid()}"
         assert waits in worker.stderr.readline()
         tiny.type("upsert-cli run a.jsonl --enqueue --task-id goes")
-        _await(lambda: _statuses(tiny) == {"waits": "pending", "goes": "done"})
-    _await(lambda: _statuses(tiny) == {"waits": "done", "goes": "done"})
-    _await(lambda: not list((tiny.journal / "active").iterdir()))
+        wait_until(lambda: _statuses(tiny) == {"waits": "pending", "goes": "done"})
+    wait_until(lambda: _statuses(tiny) == {"waits": "done", "goes": "done"})
+    wait_until(lambda: not list((tiny.journal / "active").iterdir()))
     time.sleep(0.3)
     worker.send_signal(signal.SIGTERM)
     _, errors = worker.communicate(timeout=SECONDS)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 
 ROWS = 300
 LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"
@@ -121,10 +122,7 @@ def loaded(tiny: Terminal, tiny_model: Path) -> Terminal:
 def _start_and_wait(terminal: Terminal, started: list[subprocess.Popen[str]]) -> None:
     """Starts the load, and waits for its first checkpoint."""
     started.append(terminal.start(LINE))
-    until = time.monotonic() + 60
-    while not (terminal.journal / "active" / "t.progress").exists():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: terminal.has_checkpoint("t"))
 
 
 def _settle(terminal: Terminal, code: int, errors: str) -> None:

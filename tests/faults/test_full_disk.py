@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import pytest
 
 from tests.support.loading import NOTHING, a_target, numbered, some_rows
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 from upsert_cli.errors import DiskFull, TargetDamaged
 from upsert_cli.store import child, folder
 from upsert_cli.store.locations import location_of
@@ -262,10 +262,7 @@ def test_journal_full_before_the_start_and_in_the_middle(
     disk.clear()
     tiny.type(f"upsert-cli info new {place}", expect=1)
     process = tiny.start(f"{NEW} {place}")
-    until = time.monotonic() + 60
-    while not list(journal.glob("active/new.progress")):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until((journal / "active" / "new.progress").exists)
     with halted(process):
         disk.fill(leave=0)
     _, errors = process.communicate(timeout=60)

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 
 ITEMS = 400
 LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"
@@ -124,7 +124,7 @@ def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, A
     """A second Ctrl-C does not wait for anything; the journal is whole and the task can be taken over."""
     tiny.write("a.jsonl", items)
     process = tiny.start(LINE)
-    _wait_until(lambda: _has_task(tiny) and tiny.info("t")["progress"]["rows"] > 0)
+    wait_until(lambda: _has_task(tiny) and tiny.info("t")["progress"]["rows"] > 0)
     os.kill(process.pid, signal.SIGINT)
     os.kill(process.pid, signal.SIGINT)
     sent = time.monotonic()
@@ -178,11 +178,3 @@ def _assert_equal(terminal: Terminal, expected: Records) -> None:
         assert found[identifier]["document"] == record["document"]
         assert found[identifier]["metadata"] == record["metadata"]
         assert found[identifier]["vector"] == pytest.approx(record["vector"], abs=1e-5)
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never came to that")

@@ -22,6 +22,7 @@ import pytest
 
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
+from tests.support.waiting import wait_until
 from upsert_cli.journal.journal import Journal
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
@@ -30,17 +31,6 @@ Items = Callable[..., list[dict[str, Any]]]
 
 FEW, MANY = 1_600, 5_000  # rows of one batch; the larger number is run before a release
 SECONDS = 120.0  # seconds after which a test gives up
-
-
-def _wait_for(come: Callable[[], bool]) -> None:
-    until = time.monotonic() + SECONDS
-    while not come():
-        assert time.monotonic() < until, "it never came to that"
-        time.sleep(0.02)
-
-
-def _has_checkpoint(terminal: Terminal) -> bool:
-    return (terminal.journal / "active" / "t.progress").exists()
 
 
 def _writer_of(process: subprocess.Popen[str]) -> int:
@@ -67,7 +57,7 @@ def test_cancel_is_heard_within_a_large_window(tiny: Terminal, make_items: Items
     """Also where one batch has thousands of rows, a cancel from elsewhere is heard while it is being written."""
     tiny.write("a.jsonl", make_items(rows))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size {rows}")
-    _wait_for(lambda: _stored(tiny) > 0)
+    wait_until(lambda: _stored(tiny) > 0)
     began = time.monotonic()
     Journal(tiny.journal).request_cancel("t")
     process.communicate(timeout=SECONDS)
@@ -105,7 +95,7 @@ def test_a_folder_that_is_lost_midway(tiny: Terminal, make_items: Items) -> None
     """The writer is killed and another takes the folder: it failed after a part, which is said, and can be continued."""
     tiny.write("a.jsonl", make_items(800))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
-    _wait_for(lambda: _has_checkpoint(tiny))
+    wait_until(lambda: tiny.has_checkpoint("t"))
     taken: list[Lease] = []
     path = tiny.folder / "chroma" / LEASE_NAME
     other = threading.Thread(
@@ -137,7 +127,7 @@ def test_a_closed_terminal_stops_at_a_checkpoint(tiny: Terminal, make_items: Ite
         "upsert-cli run a.jsonl --task-id t --batch-size 16", stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    draining = threading.Thread(target=_drain, args=(ours, lambda: _has_checkpoint(tiny)))
+    draining = threading.Thread(target=_drain, args=(ours, lambda: tiny.has_checkpoint("t")))
     draining.start()
     draining.join(SECONDS)
     os.close(ours)
@@ -177,7 +167,7 @@ def _start_contained(terminal: Terminal, line: str, **options: Any) -> tuple[sub
     """Starts a command as PID 1 of a namespace, and returns `unshare` and the process id seen from outside."""
     process = terminal.start(f"{CONTAINER} {shlex.join(terminal.arguments(line))}", **options)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    _wait_for(lambda: children.read_text() != "")
+    wait_until(lambda: children.read_text() != "")
     return process, int(children.read_text())
 
 
@@ -222,7 +212,7 @@ def test_a_command_that_waits_as_pid_1_exits_with_the_code_of_its_signal(
     if "info" in line:
         tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
     process, inside = _start_contained(tiny, f"upsert-cli {line}", stdin=subprocess.PIPE)
-    _wait_for(lambda: _catches_signals(inside))
+    wait_until(lambda: _catches_signals(inside))
     os.kill(inside, number)
     _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 128 + number, errors
@@ -322,7 +312,7 @@ def test_a_segment_that_is_zeroed_during_a_load(tiny: Terminal, make_items: Item
     tiny.write("b.jsonl", make_items(5))
     tiny.type("upsert-cli categories run b.jsonl --task-id before")
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
-    _wait_for(lambda: _has_checkpoint(tiny))
+    wait_until(lambda: tiny.has_checkpoint("t"))
     segment = tiny.journal / "tasks-000000.json"
     segment.write_bytes(bytes(segment.stat().st_size))
     if not with_backup:

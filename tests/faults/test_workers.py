@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
 from upsert_cli.journal.journal import Journal
 
 WORKERS = 4
@@ -51,11 +51,8 @@ def test_each_task_is_done_once(tiny: Terminal, tasks: int) -> None:
     for log in logs:
         with log.open("w") as file:
             workers.append(tiny.start("upsert-cli work --json", stdout=file, stderr=subprocess.DEVNULL))
-    until = time.monotonic() + SECONDS
-    while not _is_at_work(logs[0]):
-        assert workers[0].poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_until(lambda: _is_at_work(logs[0]) or workers[0].poll() is not None)
+    assert workers[0].poll() is None
     os.killpg(workers[0].pid, signal.SIGKILL)
     assert [worker.wait(SECONDS) for worker in workers] == [-signal.SIGKILL, 0, 0, 0]
     tiny.type("upsert-cli work")  # should the others have ended before

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.support.forked import start_python
 
 BLOCK_ROWS = 1_000  # records read at once
 START_SECONDS = 60.0  # seconds for a server to come up on a busy machine
@@ -47,9 +49,11 @@ class ChromaServer:
 
     def start(self) -> None:
         """Starts it, again where it was killed, and waits until it answers."""
-        program = Path(sysconfig.get_path("scripts")) / "chroma"
-        self._process = subprocess.Popen(
-            [sys.executable, str(program), "run", "--path", str(self._folder), "--port", str(self.port)],
+        program = "from chromadb.cli.cli import app; app()"  # what the script `chroma` is
+        self._process = start_python(
+            [sys.executable, "-c", program, "run", "--path", str(self._folder), "--port", str(self.port)],
+            folder=self._folder,
+            environment=os.environ,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,

@@ -75,6 +75,8 @@ class Request:
     blocked: list[int]
     """The signals that are blocked in the new process."""
 
+    umask: int
+
     new_session: bool = False
     controlling_terminal: bool = False
     """Whether standard input is a terminal that is to control the new session."""
@@ -141,6 +143,7 @@ def take_over(request: Request, descriptors: list[int]) -> None:
     if request.controlling_terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(request.folder)
+    os.umask(request.umask)
     os.environ.clear()
     os.environ.update(request.environment)
     time.tzset()
@@ -158,6 +161,18 @@ def _open_streams() -> None:
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def blocked_signals() -> list[int]:
+    """Return the signals that a new process would inherit as blocked."""
+    return [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+
+
+def current_umask() -> int:
+    """Return the umask that a new process would inherit; it can only be read by setting it."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def keep_spare() -> Request | None:
@@ -197,7 +212,8 @@ def _use_spare(pid: int, connection: socket.socket) -> None:
             environment=dict(os.fsdecode(pair).split("=", 1) for pair in environment),
             folder=folder or os.getcwd(),  # noqa: PTH109
             descriptors=[number for _, number in given],
-            blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+            blocked=blocked_signals(),
+            umask=current_umask(),
         )
         socket.send_fds(connection, [request.encode()], [descriptor for descriptor, _ in given])
         connection.close()
@@ -260,7 +276,7 @@ def main(control: socket.socket) -> None:
     gc.collect()
     gc.freeze()
     request = Server(control).serve()
-    if request is not None and request.arguments[:2] == ["-m", "upsert_cli"]:
+    if request is not None:
         request = keep_spare() or request
     if request is not None:
         program.run(request.arguments)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.support.fork_server import Request
+from tests.support.fork_server import Request, blocked_signals, current_umask
 
 # What a program may find different from the server: nothing reads it before all is imported.
 READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_")
@@ -89,7 +88,8 @@ class ForkedProcess(subprocess.Popen[Any]):
             environment=env,
             folder=str(cwd),
             descriptors=[0, 1, 2],
-            blocked=[int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+            blocked=blocked_signals(),
+            umask=current_umask(),
             new_session=start_new_session or controlling_terminal,
             controlling_terminal=controlling_terminal,
         )
@@ -125,6 +125,7 @@ def start_python(
     *,
     folder: Path,
     environment: Mapping[str, str],
+    forks: bool = True,
     controlling_terminal: bool = False,
     **options: Any,
 ) -> subprocess.Popen[Any]:
@@ -134,11 +135,12 @@ def start_python(
         arguments: The program and its arguments.
         folder: The working folder.
         environment: All of it.
+        forks: Whether it may be forked.
         controlling_terminal: Whether standard input is a terminal that is to control the process.
         options: Of `Popen`.
     """
     options |= {"cwd": folder, "env": dict(environment)}
-    if sys.platform == "linux" and forker().can_run(arguments, environment):
+    if forks and sys.platform == "linux" and forker().can_run(arguments, environment):
         return ForkedProcess(arguments, controlling_terminal=controlling_terminal, **options)
     if controlling_terminal:
         options |= {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), "start_new_session": True}
@@ -146,10 +148,10 @@ def start_python(
 
 
 def run_python(
-    arguments: list[str], *, folder: Path, environment: Mapping[str, str], stdin: bytes = b""
+    arguments: list[str], *, folder: Path, environment: Mapping[str, str], stdin: bytes = b"", forks: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program as `subprocess.run` does, and wait for its end."""
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with start_python(arguments, folder=folder, environment=environment, **pipes) as process:
+    with start_python(arguments, folder=folder, environment=environment, forks=forks, **pipes) as process:
         output, errors = process.communicate(stdin)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)

@@ -107,6 +107,11 @@ class Proxy:
         """The calls that write records."""
         return [call for call in self.calls if call.is_write]
 
+    @property
+    def writing(self) -> int:
+        """How many writes are under way."""
+        return self._writes
+
     def take(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Fault | None:
         """Notes a request, and returns what is to be done to it."""
         with self._lock:

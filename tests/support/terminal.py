@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.forked import run_python, start_python
+from tests.support.waiting import wait_until
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 
@@ -26,6 +26,8 @@ class Terminal:
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
+    forks: bool = True
+    """Whether commands may be forked by a process that has imported everything; they look the same in all but /proc."""
 
     @property
     def journal(self) -> Path:
@@ -42,7 +44,9 @@ class Terminal:
     def type(self, line: str, *, expect: int | None = 0, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
         """Runs a command line as a user would, and checks its exit code."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        raw = run_python(self.arguments(line), folder=self.folder, environment=self.environment, stdin=given)
+        raw = run_python(
+            self.arguments(line), folder=self.folder, environment=self.environment, stdin=given, forks=self.forks
+        )
         done = subprocess.CompletedProcess(raw.args, raw.returncode, raw.stdout.decode(), raw.stderr.decode())
         if expect is not None:
             assert done.returncode == expect, f"{line}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -55,6 +59,7 @@ class Terminal:
             self.arguments(line),
             folder=self.folder,
             environment=self.environment,
+            forks=self.forks,
             text=True,
             start_new_session=True,
             **(streams | options),
@@ -69,13 +74,17 @@ class Terminal:
         """Waits for the next checkpoint of a task; by its file, since a short load is over before `info` is asked twice."""
         path = self.journal / "active" / f"{task_id}.progress"
         before = path.stat().st_mtime_ns if path.exists() else None
-        until = time.monotonic() + 120
-        while time.monotonic() < until:
+
+        def is_next() -> bool:
             with suppress(FileNotFoundError):
-                if path.stat().st_mtime_ns != before:
-                    return
-            time.sleep(0.005)
-        raise AssertionError("the task never came to its next checkpoint")
+                return path.stat().st_mtime_ns != before
+            return False
+
+        wait_until(is_next)
+
+    def has_checkpoint(self, task_id: str) -> bool:
+        """Check that a running task has come to its first checkpoint."""
+        return (self.journal / "active" / f"{task_id}.progress").exists()
 
     def halt_when(self, process: subprocess.Popen[str], task_id: str, come: Callable[[], bool] = lambda: True) -> None:
         """Halts a load at a checkpoint at which something holds, so that nothing goes on while a test looks or acts.

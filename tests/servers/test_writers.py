@@ -8,31 +8,27 @@ from typing import Any
 
 from tests.servers.test_servers import assert_same
 from tests.support.chroma_server import ChromaServer
-from tests.support.proxy import Call, Fault, Proxy
+from tests.support.proxy import Fault, Proxy
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
 Vectored = Callable[..., list[dict[str, Any]]]
-ROWS = 400
+ROWS, BATCH_ROWS = 400, 50
 
 
 def test_writes_overlap_and_a_crash_loses_nothing(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """While the first batch is on its way, the next ones are written, but none is settled before it; then all is there."""
+    """While one batch is on its way, the next ones are written, but none is committed before it; then all is there."""
     tiny.write("a.jsonl", vectored(ROWS))
     tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection one_writer")
-    first = "obj-00000"
-
-    def hold_the_first(call: Call) -> Fault | None:
-        return Fault(stall=600.0) if call.is_write and first in call.ids else None
-
-    proxy.plan = hold_the_first
-    line = f"upsert-cli run a.jsonl --task-id t --writers 3 --batch-size 50 --chroma {proxy.url} --collection writers"
-    process = tiny.start(line)
-    wait_until(lambda: len(proxy.writes) >= 3 and proxy.writing == 1)  # all that overtook the first have arrived
-    assert proxy.most_writes >= 2
-    assert tiny.info("t")["progress"]["rows"] == 0
+    # Not the first batch: its writer is the one that also compares, and without that no batch comes after it.
+    held = f"obj-{BATCH_ROWS:05}"
+    proxy.plan = lambda call: Fault(stall=600.0) if call.is_write and held in call.ids else None
+    where = f"--chroma {proxy.url} --collection writers"
+    process = tiny.start(f"upsert-cli run a.jsonl --task-id t --writers 3 --batch-size {BATCH_ROWS} {where}")
+    wait_until(lambda: len(proxy.writes) == 4 and proxy.writing == 1)  # one before it, and two after it
+    wait_until(lambda: tiny.info("t")["progress"]["rows"] == BATCH_ROWS)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     proxy.plan = lambda call: Fault(stall=0.2, passed_on=True) if call.is_write else None
@@ -40,7 +36,8 @@ def test_writes_overlap_and_a_crash_loses_nothing(
     counts = tiny.info("t")["counts"]
     assert (counts["read"], counts["failed"]) == (ROWS, 0)
     assert counts["inserted"] + counts["unchanged"] == ROWS
-    assert counts["unchanged"] >= 50
+    assert counts["unchanged"] == 2 * BATCH_ROWS
+    assert proxy.most_writes >= 2
     assert_same(shared_server.records("one_writer"), shared_server.records("writers"))
 
 

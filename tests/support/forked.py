@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -106,11 +107,11 @@ class ForkedProcess(subprocess.Popen[Any]):
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
         try:
-            status = int(self._reply.recv(REPLY_BYTES, socket.MSG_DONTWAIT if wait_flags else 0))
+            status = self._reply.recv(REPLY_BYTES, socket.MSG_DONTWAIT if wait_flags else 0)
         except BlockingIOError:
             return 0, 0
         self._reply.close()
-        return self.pid, status
+        return self.pid, int(status) if status else signal.SIGKILL  # the server is gone; nobody knows any more
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
         if self.returncode is None:

@@ -153,7 +153,7 @@ def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> Non
     )
     unwanted = (*HEAVY, "rich", *light)
     code = (
-        "import sys\nfrom upsert_cli.cli import cli\n"
+        "import sys\nfrom upsert_cli.cli.root import cli\n"
         f"try:\n    cli({line.split()!r}, prog_name='upsert-cli')\nexcept SystemExit:\n    pass\n"
         f"print([name for name in {unwanted!r} if name in sys.modules], file=sys.stderr)"
     )

@@ -17,7 +17,7 @@ from tests.support.terminal import Terminal
 from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.report.prometheus import Ending, write_metrics
+from upsert_cli.report.prometheus import LoadEnd, write_metrics
 
 ITEM = {"object_id": "a", "payload": {"text": "x"}}
 SAMPLE = re.compile(
@@ -37,10 +37,10 @@ def _samples(path: Path) -> dict[tuple[str, ...], float]:
     return samples
 
 
-def _ending(**fields: Any) -> Ending:
+def _ending(**fields: Any) -> LoadEnd:
     made: dict[str, Any] = {"collection": "default", "chroma": "/data/chroma", "exit_code": 0, "seconds": 2.5,
                             "moment": 1_000.0, "is_success": True, "rows": Counts(read=3, inserted=3).as_json()}  # fmt: skip
-    return Ending(**(made | fields))
+    return LoadEnd(**(made | fields))
 
 
 def test_loads_tell_how_they_ended(tiny: Terminal) -> None:
@@ -136,5 +136,5 @@ def test_loads_that_end_together_both_tell(tmp_path: Path) -> None:
 def test_a_task_is_a_success_when_it_is_done(code: int, success: bool) -> None:
     """Rejects are counted and make no failure; with --strict, or a --verify that found something, they do."""
     task = make_task(status=TaskStatus.DONE, finished_at="2026-11-25T03:00:00Z", seconds={"total": 7.0})
-    ending = Ending.of_task(task, exit_code=code, seconds=1.0)
+    ending = LoadEnd.of_task(task, exit_code=code, seconds=1.0)
     assert (ending.is_success, ending.seconds, ending.moment) == (success, 7.0, 1_795_575_600.0)

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from tests.support.terminal import SAMPLES, Terminal
-from upsert_cli.cli import cli
+from upsert_cli.cli.root import cli
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 SESSIONS = re.findall(r"```console\n(.*?)```", README, re.S)

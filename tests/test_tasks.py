@@ -151,7 +151,7 @@ def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None
     assert tiny.info("t")["status"] == "canceled"
     tiny.type("upsert-cli cancel t")
     errors = tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 32", expect=5).stderr
-    assert errors.splitlines()[-1] == "  to go on with it: upsert-cli restart t"
+    assert errors.splitlines()[-1] == "  to continue it: upsert-cli restart t"
     tiny.type("upsert-cli restart t")
     assert tiny.info("t")["status"] == "done"
     assert len(tiny.records()) == 2000

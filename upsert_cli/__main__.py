@@ -8,7 +8,7 @@ from upsert_cli.signals import end_at_once
 def main() -> None:
     """Run the command line; from the start, a signal ends the program without a traceback."""
     end_at_once()
-    from upsert_cli.cli import main as run  # takes much longer than setting the handlers
+    from upsert_cli.cli.root import main as run  # takes much longer than setting the handlers
 
     run()
 

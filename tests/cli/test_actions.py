@@ -75,11 +75,11 @@ def test_a_summary_is_markdown_in_which_data_is_text(monkeypatch: pytest.MonkeyP
         collection=HOSTILE,
         detail=HOSTILE,
         counts=Counts(read=1_234, inserted=1_222, failed=12),
+        failed_items=(make_reject(1) | {"source": HOSTILE, "detail": HOSTILE},),
     )
-    record = make_reject(1) | {"source": HOSTILE, "detail": HOSTILE}
     path = tmp_path / "summary.md"
     path.write_text("of a step before\n")
-    text = _written(path, monkeypatch, task, exit_code=3, seconds=2.0, detail=None, rejects=[record])
+    text = _written(path, monkeypatch, task, exit_code=3, seconds=2.0, detail=None)
     assert text.startswith("of a step before\n### ")
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert [line.count("|") for line in tables] == [8, 8, 8, 4, 4, 4]
@@ -93,7 +93,7 @@ def test_a_summary_is_markdown_in_which_data_is_text(monkeypatch: pytest.MonkeyP
 def test_a_summary_also_tells_of_a_load_that_came_to_no_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What failed before there was a task is told with its exit code and its reason."""
     path = tmp_path / "summary.md"
-    text = _written(path, monkeypatch, None, exit_code=4, seconds=0.1, detail="busy", rejects=[])
+    text = _written(path, monkeypatch, None, exit_code=4, seconds=0.1, detail="busy")
     assert "exit code 4" in text
     assert "busy" in text
 

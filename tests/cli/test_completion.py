@@ -15,7 +15,7 @@ import pytest
 from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
 from tests.test_layers import HEAVY
-from upsert_cli.cli import COMMANDS
+from upsert_cli.cli.root import COMMANDS
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
@@ -119,7 +119,7 @@ def test_a_tab_is_cheap(shell: Terminal, line: str) -> None:
     shell.env |= {"_UPSERT_CLI_COMPLETE": "fish_complete", "COMP_WORDS": line, "COMP_CWORD": ""}
     unwanted = (*HEAVY, "rich", "subprocess", "upsert_cli.sources.rows", "upsert_cli.load.run")
     code = (
-        "import sys\nfrom upsert_cli.cli import main\n"
+        "import sys\nfrom upsert_cli.cli.root import main\n"
         f"try:\n    main()\nfinally:\n    print([name for name in {unwanted!r} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from upsert_cli.cli import COMMANDS
 from upsert_cli.cli.manual import manual_page
+from upsert_cli.cli.root import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 

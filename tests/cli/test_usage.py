@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator
 
@@ -10,8 +9,8 @@ import click
 import pytest
 
 from tests.support.terminal import Terminal
-from upsert_cli.cli import COMMANDS, cli
 from upsert_cli.cli.options import Option
+from upsert_cli.cli.root import COMMANDS, cli
 
 WRONG = [
     "upsert-cli run a.jsonl --json --batch-size many",
@@ -111,9 +110,8 @@ def test_categories_run_takes_the_variables_of_run(terminal: Terminal) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
     """`--help` loads no command, and yet shows each one's own words."""
-    place, short_help = COMMANDS[name]
-    module, _, function = place.partition(":")
-    command = getattr(importlib.import_module(module), function)
+    _, short_help = COMMANDS[name]
+    command = cli.get_command(click.Context(cli), name)
     assert isinstance(command, click.Command)
     assert short_help.rstrip(".") == command.get_short_help_str(limit=1_000).rstrip(".")
 

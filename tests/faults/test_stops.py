@@ -230,7 +230,7 @@ _AT_THE_START = """
 import os, sys
 class Hook:
     def find_spec(self, name, *_):
-        if name == "upsert_cli.cli":
+        if name == "upsert_cli.cli.root":
             os.kill(os.getpid(), {number})
 sys.meta_path.insert(0, Hook())
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from upsert_cli.cli import main
+from upsert_cli.cli.root import main
 from upsert_cli.cluster import ray_workers
 from upsert_cli.cluster.ray_workers import Worker
 from upsert_cli.cluster.worker import Spec, UnitReceipt

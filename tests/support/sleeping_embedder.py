@@ -8,7 +8,7 @@ from typing import Any
 from zlib import crc32
 
 from upsert_cli import embedding
-from upsert_cli.cli import main
+from upsert_cli.cli.root import main
 from upsert_cli.cluster import ray_workers
 from upsert_cli.cluster.ray_workers import Worker
 from upsert_cli.cluster.worker import Spec

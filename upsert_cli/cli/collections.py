@@ -1,4 +1,4 @@
-"""The command that lists what a target holds: `collections`."""
+"""The command `collections`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from upsert_cli.text import safe_json
 from upsert_cli.verify.collections import CollectionSummary, collections_at
 
 _COLUMNS = (
-    Column(title="COLLECTION"),
-    Column(title="RECORDS", number=True),
-    Column(title="DIMENSION", number=True),
-    Column(title="TASK"),
-    Column(title="STATUS"),
-    Column(title="FINISHED", order=1, widths=(11, 5)),
-    Column(title="MODEL", order=2, widths=(18, 8), keep="end"),
+    Column("COLLECTION"),
+    Column("RECORDS", number=True),
+    Column("DIMENSION", number=True),
+    Column("TASK"),
+    Column("STATUS"),
+    Column("FINISHED", order=1, widths=(11, 5)),
+    Column("MODEL", order=2, widths=(18, 8), keep="end"),
 )
 
 
@@ -27,21 +27,21 @@ _COLUMNS = (
 @json_option("Print an array of collections.")
 @common_options
 def collections(session: Invocation, *, chroma: str, json: bool) -> None:
-    """List the collections of a target, and what was loaded last into each.
+    """List the collections of a target and the latest load into each.
 
-    The task is the newest of this journal. Takes no lock, so it answers while a load runs.
+    The task is the newest of this journal. Takes no lock, so it works during a load.
 
     \b
     upsert-cli collections --chroma ./chroma
     """
     found = collections_at(session.journal, chroma)
     if json:
-        click.echo(safe_json([one.as_json() for one in found]))
+        click.echo(safe_json([summary.as_json() for summary in found]))
         return
-    print_table(session.terminal, _COLUMNS, [_row(session, one) for one in found])
+    print_table(session.terminal, _COLUMNS, [_row(session, summary) for summary in found])
 
 
-def _row(session: Invocation, one: CollectionSummary) -> tuple[str, ...]:
-    task, running = (None, False) if one.task is None else session.journal.with_runner(one.task)
+def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
+    task, running = (None, False) if summary.task is None else session.journal.with_runner(summary.task)
     of_task = ("", "", "") if task is None else (task.id, state_of(task, running=running), task.finished_at or "")
-    return (one.name, str(one.records), str(one.dimension or ""), *of_task, one.model or "")
+    return (summary.name, str(summary.records), str(summary.dimension or ""), *of_task, summary.model or "")

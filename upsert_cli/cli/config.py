@@ -1,4 +1,4 @@
-"""The command that tells what is set: `config show`."""
+"""The command `config show`."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _ORIGINS = {
 }
 
 _COLUMNS = (
-    Column(title="SETTING"),
-    Column(title="VALUE", order=2, widths=(38, 24), keep="end"),
-    Column(title="ORIGIN", order=1, widths=(24, 12), keep="end"),
+    Column("SETTING"),
+    Column("VALUE", order=2, widths=(38, 24), keep="end"),
+    Column("ORIGIN", order=1, widths=(24, 12), keep="end"),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """A setting, its value, and where that comes from."""
+class ShownSetting:
+    """A setting, its value, and the origin of the value."""
 
     name: str
     """Command and key, such as `run.model`."""
@@ -45,44 +45,48 @@ class Shown:
     """The variable, or the table and the file."""
 
     otherwise: str = ""
-    """What a default does that is no value."""
+    """The effect of a default that is not a value."""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as plain data."""
+        """Return the setting as plain data."""
         return {"setting": self.name, "value": self.value, "origin": self.origin, "where": self.where}
 
     def as_row(self) -> tuple[str, str, str]:
-        """Returns it as a row of the table."""
+        """Return the row of the table."""
         shown = f"({self.otherwise})" if self.value in (None, []) and self.otherwise else _in_words(self.value)
         return self.name, shown, self.where or self.origin
 
 
 @click.group()
 def config() -> None:
-    """See the settings, and where they come from."""
+    """Show the settings and where they come from."""
 
 
 @config.command()
 @json_option("Print one JSON object.")
 @common_options
 def show(session: Invocation, *, json: bool) -> None:
-    """Show each setting, its value, and where that comes from.
+    """Show each setting, its value, and where the value comes from.
 
-    What is typed beats the environment, the environment beats the files. Files are the one of --config, or else
-    ./upsert-cli.toml and config.toml in the user's configuration folder, the former first. All of each file is checked.
+    The command line beats the environment, which beats the files: the one of --config, or else ./upsert-cli.toml and
+    then config.toml in the user's configuration folder. Checks each file as a whole.
     """
     ctx = click.get_current_context()
     files = [str(path) for path in configuration_of(ctx).files]
     settings = list(_all_settings(ctx))
     if json:
-        shown = {"files": files, "profile": ctx.params["profile"], "settings": [each.as_json() for each in settings]}
+        shown = {
+            "files": files,
+            "profile": ctx.params["profile"],
+            "settings": [setting.as_json() for setting in settings],
+        }
         click.echo(safe_json(shown))
         return
-    print_table(session.terminal, _COLUMNS, [each.as_row() for each in settings])
-    session.terminal.say(f"read: {', '.join(files)}" if files else "there is no file of settings")
+    print_table(session.terminal, _COLUMNS, [setting.as_row() for setting in settings])
+    session.terminal.info(f"read: {', '.join(files)}" if files else "there is no settings file")
 
 
-def _all_settings(ctx: click.Context) -> Iterator[Shown]:
+def _all_settings(ctx: click.Context) -> Iterator[ShownSetting]:
     for param in options_of(ctx.command):
         if isinstance(param, Option) and is_common(param):
             source = ctx.get_parameter_source(param.name) or ParameterSource.DEFAULT
@@ -92,7 +96,7 @@ def _all_settings(ctx: click.Context) -> Iterator[Shown]:
         yield from _of_group(root.command, root, ())
 
 
-def _of_group(group: click.Group, parent: click.Context, path: tuple[str, ...]) -> Iterator[Shown]:
+def _of_group(group: click.Group, parent: click.Context, path: tuple[str, ...]) -> Iterator[ShownSetting]:
     for name in group.list_commands(parent):
         command = group.get_command(parent, name)
         if command is None:
@@ -111,14 +115,14 @@ def _of_group(group: click.Group, parent: click.Context, path: tuple[str, ...]) 
                 yield _shown(param, ctx, ".".join((*path, name, key_of(param))), checked, source)
 
 
-def _shown(param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource) -> Shown:
+def _shown(param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource) -> ShownSetting:
     where = None
     if source is ParameterSource.ENVIRONMENT:
         where = param.variable_in_use(ctx)
     elif source is ParameterSource.DEFAULT_MAP and (setting := setting_of(param, ctx)) is not None:
         where = setting.location
     otherwise = param.show_default if isinstance(param.show_default, str) else ""
-    return Shown(name=name, value=_plain(value), origin=_ORIGINS[source], where=where, otherwise=otherwise)
+    return ShownSetting(name=name, value=_plain(value), origin=_ORIGINS[source], where=where, otherwise=otherwise)
 
 
 def _plain(value: Any) -> Any:
@@ -126,7 +130,9 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, str | Path):
         return in_message(str(value))
-    return value if isinstance(value, bool | int | float) else None  # click has a mark of its own for no value
+    return (
+        value if isinstance(value, bool | int | float) else None
+    )  # click marks missing values with an object of its own
 
 
 def _in_words(value: Any) -> str:

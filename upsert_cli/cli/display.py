@@ -1,4 +1,4 @@
-"""What people see of a running task: bars on a terminal, a line now and then in a log, nothing in a cron job."""
+"""The progress of a running task: bars on a terminal, a line now and then in a log, nothing in a cron job."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from upsert_cli.cli.frame import Frame
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
@@ -15,10 +16,12 @@ from upsert_cli.text import counts_line
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from upsert_cli.journal.task import Task
+
 PLAIN_SECONDS = 30.0  # seconds between two lines in a log
-SPEED_SECONDS = 60.0  # seconds that a rate is taken over; a batch takes up to 5
+SPEED_SECONDS = 60.0  # seconds over which a rate is measured; a batch takes up to 5
 SAMPLE_SECONDS = 0.5  # seconds between two samples of a rate
-REFRESHES = 8.0  # a second; a terminal over ssh stays usable
+REFRESHES = 8.0  # per second; a terminal over ssh stays usable
 SHOW_CURSOR = b"\x1b[?25h"
 
 Clock = Callable[[], float]
@@ -30,10 +33,10 @@ STAGE_BARS: Mapping[str, Bar] = {
     "embedded": lambda progress: (progress.embedded, progress.to_embed),
     "written": lambda progress: (progress.written, progress.to_write),
 }
-"""Of a task that this process runs: what is done, and of how much."""
+"""The bars of a task that this process runs; each returns how much is done, and of how much."""
 
 ROWS_BAR: Mapping[str, Bar] = {"rows": lambda progress: (progress.settled, progress.total)}
-"""Of a task that another process runs, of which no more is known."""
+"""The bar of a task that another process runs, whose stages are not known."""
 
 _OTHER_STAGES = {
     "starting": "opening the collection and the model",
@@ -48,19 +51,19 @@ class Display(Protocol):
     """A way to show progress."""
 
     def update(self, progress: Progress) -> None:
-        """Show how far the task is; called often."""
+        """Show the progress; called often."""
 
     def close(self) -> None:
-        """Leave the last state on the screen and give the terminal back."""
+        """Leave the last state on the screen and restore the terminal."""
 
 
 def open_display(terminal: Terminal, *, bars: Mapping[str, Bar] = STAGE_BARS, json: bool = False) -> Display:
     """Return the display that fits the terminal.
 
     Args:
-        terminal: Where it is shown.
+        terminal: The terminal to show progress on.
         bars: The bars by their names.
-        json: Whether events are printed, which draw no bars into each other on the same terminal.
+        json: Whether events are printed; on the same terminal, they rule out bars.
     """
     match terminal.progress_kind:
         case "bar" if not (json and sys.stdout.isatty()):
@@ -80,16 +83,20 @@ class Silence:
         """Show nothing."""
 
 
+def progress_of(task: Task) -> Progress:
+    """Return the progress of a task that another process runs."""
+    return Progress(total=task.total, settled=task.rows, counts=task.counts, stage="loading")
+
+
 class Speed:
-    """How fast a number has grown lately."""
+    """The recent growth of a number."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
-        """Know nothing yet."""
         self._clock = clock
         self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, done: int) -> None:
-        """Take a sample, where one is due."""
+        """Take a sample if it is time for one."""
         now = self._clock()
         if self._samples and now - self._samples[-1][0] < SAMPLE_SECONDS:
             return
@@ -98,7 +105,7 @@ class Speed:
             self._samples.popleft()
 
     def rate(self, done: int) -> float | None:
-        """Return how much is done a second, or None where that is not known yet."""
+        """Return the growth per second; None if it is not known yet."""
         if not self._samples:
             return None
         began, before = self._samples[0]
@@ -106,7 +113,7 @@ class Speed:
         return (done - before) / seconds if seconds > 0 and done > before else None
 
     def remaining(self, done: int, total: int | None) -> str:
-        """Return the remaining time as `1:02:03` or `0:35`; empty where it is not known."""
+        """Return the remaining time as `1:02:03` or `0:35`; empty if it is not known."""
         rate = self.rate(done)
         if total is None or rate is None:
             return ""
@@ -116,22 +123,21 @@ class Speed:
 
 
 class PlainLines:
-    """Writes a line every half a minute, for logs."""
+    """Writes a line every half minute, for logs; none for a short load."""
 
     def __init__(self, terminal: Terminal, clock: Clock = time.monotonic) -> None:
-        """Write the first line after `PLAIN_SECONDS`: a short load needs none."""
         self._terminal = terminal
         self._clock = clock
         self._speed = Speed(clock)
         self._next = clock() + PLAIN_SECONDS
 
     def update(self, progress: Progress) -> None:
-        """Write a line when the time has come."""
+        """Write a line if it is time for one."""
         if progress.stage == "loading":
             self._speed.add(progress.settled)
         if self._clock() >= self._next:
             self._next = self._clock() + PLAIN_SECONDS
-            self._terminal.say(self._line(progress))
+            self._terminal.info(self._line(progress))
 
     def _line(self, progress: Progress) -> str:
         done, total = progress.settled, progress.total
@@ -143,16 +149,13 @@ class PlainLines:
         return f"{_share(done, total)}, {rate:,.0f} rows/s{left}: {counts_line(progress.counts.as_json())}"
 
     def close(self) -> None:
-        """Leave the last line as it is; the summary follows."""
+        """Write nothing more; the summary follows."""
 
 
 class Bars:
-    """Shows a bar for each stage, with its rate and remaining time, and the counts."""
+    """Shows a bar for each stage, with its rate and remaining time, and the counts, until `close`."""
 
     def __init__(self, terminal: Terminal, bars: Mapping[str, Bar]) -> None:
-        """Take over the last lines of the terminal from the first update until `close`."""
-        from upsert_cli.cli.frame import Frame
-
         self._bars = bars
         self._speeds = {name: Speed() for name in bars}
         self._progress: Progress | None = None
@@ -165,17 +168,17 @@ class Bars:
         if progress.stage == "loading":
             for name, bar in self._bars.items():
                 self._speeds[name].add(bar(progress)[0])
-        if not began:  # by now `close` gives the cursor back, should Ctrl-C come in between
+        if not began:  # from here on `close` restores the cursor, even if Ctrl-C arrives while the frame starts
             self._frame.__enter__()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         if self._progress is not None and not self._closing:
             self._closing = True
             self._frame.__exit__()
 
     def _lines(self) -> Sequence[RenderableType]:
-        """Return the bars, and below them, until the end, the counts or what else takes long."""
+        """Return the bars, and below them, until the end, the counts or the current stage."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
@@ -193,7 +196,7 @@ class Bars:
             rate = self._speeds[name].rate(done)
             table.add_row(
                 Text(name),
-                # A bar without an end moves, as if there were more to come.
+                # A bar without a total keeps moving, which would be wrong at the end.
                 Text("") if total is None and self._closing else ProgressBar(total=total, completed=done),
                 Text(f"{done:,}" if total is None else f"{done:,}/{total:,}", style="progress.download"),
                 Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed"),
@@ -206,7 +209,7 @@ class Bars:
 
 
 def restore_cursor() -> None:
-    """Show the cursor again; fit for a signal handler, where rich's locks may be taken."""
+    """Show the cursor again; safe in a signal handler, where rich's locks may be held."""
     if sys.stderr.isatty():
         import os
 
@@ -214,7 +217,7 @@ def restore_cursor() -> None:
 
 
 def _share(done: int, total: int | None) -> str:
-    """Return how many rows are done, and what part of all that is."""
+    """Return how many rows are done, and the percentage."""
     if total is None:
         return f"{done:,} rows"
     percent = 100 * done // total if total else 100

@@ -14,20 +14,20 @@ Render = Callable[[int], Sequence["RenderableType"]]
 
 
 class Frame:
-    """Lines that are drawn over themselves until `close`, which leaves them as they are then.
+    """Lines that are drawn over themselves; on exit, the last ones stay.
 
-    Messages are printed above the frame. The cursor waits in an empty line below it, so what the terminal echoes, such
-    as `^C`, moves no line of the frame and is erased with the next one.
+    Messages are printed above the frame. The cursor waits in an empty line below it, so that characters that the
+    terminal echoes, such as `^C`, move no line of the frame and are erased with the next one.
     """
 
     def __init__(self, terminal: Terminal, render: Render, *, stderr: bool, refreshes: float | None = None) -> None:
-        """Draw nothing yet.
+        """Prepare a frame.
 
         Args:
-            terminal: Where the frame is.
-            render: Returns what is in the frame, from top to bottom; takes the cells of a line.
-            stderr: Whether it is drawn on stderr, or on stdout.
-            refreshes: How often a second it is drawn; None: only by `draw`.
+            terminal: The terminal to draw on.
+            render: Returns the lines of the frame, given the width of the terminal.
+            stderr: Whether to draw on stderr instead of stdout.
+            refreshes: How many times per second to draw; None to draw only when `draw` is called.
         """
         from rich.live import Live
 
@@ -45,7 +45,7 @@ class Frame:
         )
 
     def __enter__(self) -> Frame:
-        self._terminal.screen.print_above = self._print_above
+        self._terminal.print_above = self._print_above
         try:
             self._live.start(refresh=True)
         except BaseException:  # a signal during the first drawing would leave the cursor hidden
@@ -58,10 +58,10 @@ class Frame:
         try:
             self._live.stop()
         finally:
-            self._terminal.screen.print_above = None
+            self._terminal.print_above = None
 
     def draw(self) -> None:
-        """Draw the frame as it is now."""
+        """Draw the frame again."""
         self._live.refresh()
 
     def _lines(self) -> RenderableType:

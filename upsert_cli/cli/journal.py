@@ -1,4 +1,4 @@
-"""The commands that look after the journal: `journal check`, `journal repair`."""
+"""The commands `journal check` and `journal repair`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from upsert_cli.journal.segments import Damage
 from upsert_cli.owned_folders import Leftover
 from upsert_cli.text import safe, safe_json
 
-_COLUMNS = (Column(title="STATE"), Column(title="FILE"), Column(title="REASON"))  # a reason names the remedy
+_COLUMNS = (Column("STATE"), Column("FILE"), Column("REASON"))  # a reason names the remedy
 
 
 @click.group()
 def journal() -> None:
-    """Look after the journal of tasks."""
+    """Check and repair the journal of tasks."""
 
 
 @journal.command()
 @json_option("Print one JSON object.")
 @common_options
 def check(session: Invocation, *, json: bool) -> None:
-    """List the files of the journal that are damaged, or that were and are moved aside, and what is left of crashes.
+    """List damaged files of the journal, damaged files that were moved aside, and leftovers of crashes.
 
-    Exits with 1 while there is damage that `upsert-cli journal repair` has not dealt with. Leftovers are copies of
-    standard input without a task, and partial downloads in the model cache; `journal repair` removes them. Changes
-    nothing.
+    Exits with 1 as long as there is damage for `upsert-cli journal repair`. Leftovers are copies of standard input
+    without a task, and partial downloads in the model cache; `journal repair` removes them. Changes nothing.
     """
     found = damaged_files(session.journal)
     left = [*leftovers(session.journal), *leftovers_of_models()]
@@ -40,31 +39,31 @@ def check(session: Invocation, *, json: bool) -> None:
     elif found or left:
         complete = session.terminal.printed.complete
         rows = [(_state(damage), damage.path.name, complete(damage.reason)) for damage in found]
-        rows += [("leftover", _name_of(session, one), str(one)) for one in left]
+        rows += [("leftover", _name_of(session, leftover), str(leftover)) for leftover in left]
         print_table(session.terminal, _COLUMNS, rows)
     _conclude(session, found, remedy="`upsert-cli journal repair` saves what can be saved")
     if left:
-        size = sum(one.size for one in left)
-        session.terminal.say(f"leftovers of crashes hold {size:,} bytes; `upsert-cli journal repair` removes them")
+        size = sum(leftover.size for leftover in left)
+        session.terminal.info(f"leftovers of crashes hold {size:,} bytes; `upsert-cli journal repair` removes them")
 
 
 @journal.command()
 @json_option("Print one JSON object.")
 @common_options
 def repair(session: Invocation, *, json: bool) -> None:
-    """Restore what is damaged from the generation before, and save whole tasks out of damaged files.
+    """Restore damaged files from their previous generation, and save whole tasks out of damaged files.
 
-    Damaged files are moved aside and kept. What killed processes have left goes: copies of standard input without a
-    task, and partial downloads in the model cache. Tells each step in a line; works beside a running load.
+    Damaged files are moved aside and kept. Leftovers of killed processes are removed: copies of standard input without
+    a task, and partial downloads in the model cache. Prints a line for each step; works during a load.
     """
     steps = repair_journal(session.journal)
-    for one in leftovers_of_models():
-        one.remove()
-        steps.append(f"{one.path}: removed {one}")
+    for leftover in leftovers_of_models():
+        leftover.remove()
+        steps.append(f"{leftover.path}: removed {leftover}")
     found = damaged_files(session.journal)
     if json:
-        told = {"steps": [*map(session.terminal.printed.complete, steps)]}
-        click.echo(safe_json(_as_json(session, found, leftovers(session.journal)) | told))
+        done = {"steps": [*map(session.terminal.printed.complete, steps)]}
+        click.echo(safe_json(_as_json(session, found, leftovers(session.journal)) | done))
     else:
         for step in steps:
             click.echo(safe(session.terminal.printed.complete(step)))
@@ -75,9 +74,8 @@ def _conclude(session: Invocation, found: tuple[Damage, ...], *, remedy: str) ->
     left = sum(not damage.settled for damage in found)
     folder = session.journal.folder
     if left:
-        session.terminal.fail(f"the journal in {folder} has {left} damaged file{'s' * (left > 1)}; {remedy}")
-        click.get_current_context().exit(UpsertCliError.exit_code)
-    session.terminal.say(f"the journal in {folder} is sound")
+        raise UpsertCliError(message=f"the journal in {folder} has {left} damaged file{'s' * (left > 1)}; {remedy}")
+    session.terminal.info(f"the journal in {folder} is sound")
 
 
 def _as_json(session: Invocation, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:
@@ -89,14 +87,14 @@ def _as_json(session: Invocation, found: tuple[Damage, ...], left: Sequence[Left
         "journal": str(session.journal.folder),
         "sound": all(damage.settled for damage in found),
         "damaged": damaged,
-        "leftovers": [{"path": str(one.path), "bytes": one.size} for one in left],
+        "leftovers": [{"path": str(leftover.path), "bytes": leftover.size} for leftover in left],
     }
 
 
-def _name_of(session: Invocation, one: Leftover) -> str:
-    """Return a leftover's path, below the journal if it is there."""
-    folder = session.journal.folder
-    return str(one.path.relative_to(folder) if one.path.is_relative_to(folder) else one.path)
+def _name_of(session: Invocation, leftover: Leftover) -> str:
+    """Return the path of a leftover, relative to the journal if it is inside."""
+    folder, path = session.journal.folder, leftover.path
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def _state(damage: Damage) -> str:

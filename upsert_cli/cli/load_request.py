@@ -1,86 +1,107 @@
-"""The options of a load, as they were given -> the request that they make, where they go together."""
+"""Makes a load request from the options of `run`, and refuses options that contradict each other."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from upsert_cli.cli.json_command import report
-from upsert_cli.cli.mapping_options import mapping_given
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.errors import UsageFault
-from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, LoadOptions
-from upsert_cli.load.request import Kind, LoadRequest, read_mapping
+from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions
+from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
 
-_ELSEWHERE = ("json", "verify", "dry_run", "no_compare", "if_running", "wait_timeout", "metrics_file")
-"""What says how to go about a load, and nothing about what it does."""
+_REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
+_ORIGINS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
+_ENVIRONMENT, _UNSET = 1, len(_ORIGINS)  # ranks, the strongest origin first
 
 
-def request_of(kind: Kind, terminal: Terminal, **options: Any) -> LoadRequest:
-    """Returns what is asked for.
+def load_request(kind: Kind, terminal: Terminal, *, sources: tuple[str, ...], **options: Any) -> LoadRequest:
+    """Return the request for the options that say what to load.
 
     Raises:
-        UsageError: Two options do not go together.
-        UsageFault: The mapping cannot be understood.
+        UsageFault: The mapping is not understood.
     """
-    _check(**options)
+    request = {name: options.pop(name) for name in _REQUEST_OPTIONS}
+    given = _mapping_options(click.get_current_context(), options)
+    options |= read_mapping(options.pop("map_file"), given)
+    options |= {name: _absolute(options[name]) for name in ("model_path", "refs_root")}
     options["max_delete"] = options["max_delete"] or DEFAULT_MAX_DELETE
-    json = options["json"]
-    for name in _ELSEWHERE:
-        del options[name]
-    given = mapping_given(click.get_current_context(), options)
-    try:
-        mapping = read_mapping(options.pop("map_file"), given)
-    except UsageFault as error:
-        if json:
-            report(error, click.get_current_context())
-        raise
-    places: dict[str, Any] = {name: _absolute(options.pop(name)) for name in ("model_path", "refs_root")}
-    return LoadRequest(
-        kind=kind,
-        names=options.pop("sources"),
-        chroma=options.pop("chroma"),
-        collection=options.pop("collection"),
-        model=options.pop("model"),
-        task_id=options.pop("task_id"),
-        enqueue=options.pop("enqueue"),
-        options=LoadOptions(**mapping, **places, verbose=terminal.verbose, **options),
-    )
+    load = LoadOptions(**options, verbose=terminal.verbose)
+    return LoadRequest(kind=kind, names=sources, options=load, **request)
 
 
-def _check(
+def refuse_contradictions(options: dict[str, Any]) -> None:
+    """Refuse options of `run` that do not go together.
+
+    Raises:
+        UsageError: Two options contradict each other.
+    """
+    for message in (*_contradicting_tasks(**options), *_contradicting_chunks(**options)):
+        raise click.UsageError(message)
+
+
+def _contradicting_tasks(
     *,
     enqueue: bool,
     dry_run: bool,
     verify: bool,
-    engine: str,
-    workers: int | None,
-    num_gpus_per_worker: float | None,
     no_compare: bool,
     delete_missing: bool,
     max_delete: str | None,
+    **_: Any,
+) -> Iterator[str]:
+    if enqueue and (dry_run or verify):
+        yield "--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify."
+    if no_compare and not dry_run:
+        yield "--no-compare goes with --dry-run; a load always compares, unless --force writes all."
+    if max_delete is not None and not delete_missing:
+        yield "--max-delete goes with --delete-missing, without which nothing is deleted."
+    if no_compare and delete_missing:
+        yield "--delete-missing looks at the collection, which --no-compare leaves alone."
+
+
+def _contradicting_chunks(
+    *,
+    engine: str,
+    workers: int | None,
+    num_gpus_per_worker: float | None,
     split: bool,
     max_tokens: int | None,
     overlap: int,
     average: bool,
     **_: Any,
-) -> None:
-    if enqueue and (dry_run or verify):
-        raise click.UsageError("--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.")
+) -> Iterator[str]:
     if engine == "local" and (workers or num_gpus_per_worker):
-        raise click.UsageError("--workers and --num-gpus-per-worker go with --engine ray.")
-    if no_compare and not dry_run:
-        raise click.UsageError("--no-compare goes with --dry-run; a load always compares, unless --force writes all.")
-    if max_delete is not None and not delete_missing:
-        raise click.UsageError("--max-delete goes with --delete-missing, without which nothing is deleted.")
-    if no_compare and delete_missing:
-        raise click.UsageError("--delete-missing looks at the collection, which --no-compare leaves alone.")
+        yield "--workers and --num-gpus-per-worker go with --engine ray."
     if not split and (max_tokens is not None or overlap or average):
-        raise click.UsageError("--max-tokens, --overlap and --average go with --split.")
+        yield "--max-tokens, --overlap and --average go with --split."
     if max_tokens is not None and overlap >= max_tokens:
-        raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
+        yield f"--overlap {overlap} has to be less than --max-tokens {max_tokens}."
+
+
+def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
+    """Take the mapping out of the options, without values that a stronger origin contradicts.
+
+    A settings file gives way to a typed --map, and an option to its alternative from a stronger origin: `--id-from` in
+    a file to `--id-field` on the command line.
+    """
+    params = {"text_field" if name == "text_fields" else name: name for name in MAPPING}
+    given = {name: options.pop(param) for param, name in params.items() if param in options}
+    rank = {name: _rank(ctx, param) for param, name in params.items()}
+    weakest = _rank(ctx, "map_file") if options.get("map_file") is not None else _UNSET
+    return {
+        name: value
+        for name, value in given.items()
+        if rank[name] <= max(weakest, _ENVIRONMENT) and rank[name] <= rank.get(INSTEAD.get(name, ""), _UNSET)
+    }
+
+
+def _rank(ctx: click.Context, param: str) -> int:
+    source = ctx.get_parameter_source(param)
+    return _ORIGINS.index(source) if source in _ORIGINS else _UNSET
 
 
 def _absolute(path: Path | None) -> str | None:

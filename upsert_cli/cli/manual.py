@@ -1,4 +1,4 @@
-"""The help texts of all commands -> one manual page, which is made when a wheel is built (`setup.py`)."""
+"""The manual page, made from the help texts of all commands when a wheel is built (`setup.py`)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from functools import reduce
 import click
 
 from upsert_cli import __version__
-from upsert_cli.cli import cli
+from upsert_cli.cli.root import cli
 
-_VERBATIM = "\b"  # click's mark of a paragraph whose lines stay as they are
+_VERBATIM = "\b"  # click's mark of a paragraph whose lines are kept
 
 
 def manual_page() -> str:
-    """Returns the page in the language of man(7)."""
+    """Return the page in the language of man(7)."""
     return "".join(f"{line}\n" for line in _page())
 
 
@@ -41,7 +41,7 @@ def _page() -> Iterator[str]:
 
 
 def _commands(group: click.Group, ctx: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
-    """Yields every command that does something, each with its context."""
+    """Yield every command that is not a group, each with its context."""
     for name in group.list_commands(ctx):
         command = group.get_command(ctx, name)
         if command is None:
@@ -83,7 +83,7 @@ def _described(paragraphs: list[str]) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Returns text that has no meaning to roff: hyphens stay hyphens, so that an option can be copied."""
+    """Return text without meaning to roff; hyphens stay hyphens, so that options can be copied."""
     plain = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
     plain = re.sub(r"[^\x20-\x7e]", lambda match: f"\\[u{ord(match.group()):04X}]", plain)
     return f"\\&{plain}" if plain.startswith((".", "'")) else plain

@@ -1,4 +1,4 @@
-"""The commands about models: `models list`, `models fetch`, `models check`."""
+"""The commands `models list`, `models fetch` and `models check`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from typing import Any
 import click
 
 from upsert_cli import embedding
-from upsert_cli.cli.options import Invocation, common_options, json_option
+from upsert_cli.cli.options import Invocation, all_of, common_options, json_option
 from upsert_cli.cli.tables import Column, print_pairs, print_table
-from upsert_cli.cli.target_options import model_options
-from upsert_cli.context import Unattended
+from upsert_cli.cli.target_options import MODEL_OPTIONS
 from upsert_cli.embedding.embedder import PROBE_TEXT
 from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
 
 _COLUMNS = (
-    Column(title="NAME"),
-    Column(title="DIMENSION", number=True),
-    Column(title="MAX_TOKENS", number=True),
-    Column(title="SIZE_GB", number=True),
-    Column(title="CACHED"),
+    Column("NAME"),
+    Column("DIMENSION", number=True),
+    Column("MAX_TOKENS", number=True),
+    Column("SIZE_GB", number=True),
+    Column("CACHED"),
 )
 
 
 @click.group()
 def models() -> None:
-    """See, fetch and check embedding models."""
+    """List, fetch and check embedding models."""
 
 
 @models.command("list")
@@ -54,7 +53,7 @@ def list_all(session: Invocation, *, json: bool) -> None:
 
 
 @models.command()
-@model_options()
+@all_of(MODEL_OPTIONS)
 @json_option("Print the model as one JSON object.")
 @common_options
 def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
@@ -62,17 +61,17 @@ def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: 
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
     """
-    found = find_model(model, folder=model_path, offline=offline, context=Unattended(session.terminal.say))
+    found = find_model(model, folder=model_path, offline=offline, context=session.context)
     _show(found.as_json(), json=json)
 
 
 @models.command()
-@model_options()
+@all_of(MODEL_OPTIONS)
 @json_option("Print the model as one JSON object.")
 @common_options
 def check(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
-    """Load a model, embed a text, and say its dimension, limit, source and path."""
-    found = find_model(model, folder=model_path, offline=offline, context=Unattended(session.terminal.say))
+    """Load a model, embed a text, and show the model's dimension, limit, source and path."""
+    found = find_model(model, folder=model_path, offline=offline, context=session.context)
     require_resources()
     vector = embedding.load(found).embed([PROBE_TEXT])[0]
     _show(found.as_json() | {PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}, json=json)

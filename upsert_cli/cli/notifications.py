@@ -1,63 +1,53 @@
-"""Who watches loads from outside: the summary of a step of GitHub Actions, and Prometheus."""
+"""Notifies GitHub Actions and Prometheus how a load ended."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.task import Task
-from upsert_cli.load.request import LoadRequest
 from upsert_cli.report.github import append_summary
-from upsert_cli.report.prometheus import Ending, write_metrics
+from upsert_cli.report.prometheus import LoadEnd, write_metrics
 
-SUMMARY_REJECTS = 10  # rejects in the summary of a step
+if TYPE_CHECKING:
+    from upsert_cli.journal.task import Task
+    from upsert_cli.load.request import LoadRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifications:
-    """Those who are told how a load ended; that they cannot be told is said, and changes no exit code."""
+    """The recipients of a load's outcome. A failed notification is reported but never changes the exit code."""
 
     terminal: Terminal
     metrics: Path | None = None
     request: LoadRequest | None = None
-    """What the load would have filled, in case that there is no task at its end."""
+    """The request, which names the target if the load ends without a task."""
 
-    def ended(self, task: Task | None, *, exit_code: int, seconds: float, detail: str | None) -> None:
-        """Tells them.
+    def send(self, task: Task | None, *, exit_code: int, seconds: float, detail: str | None) -> None:
+        """Send the outcome of a load.
 
         Args:
-            task: As it is now; None where there is none.
-            exit_code: Of this process.
-            seconds: That it took.
-            detail: Why it failed, or, with exit code 0, why nothing was done.
+            task: The task at its end; None if there is none.
+            exit_code: The exit code of this process.
+            seconds: The duration.
+            detail: Why the load failed, or, with exit code 0, why nothing was done.
         """
-        rejects = task.failed_items[:SUMMARY_REJECTS] if task is not None else ()
         try:
-            append_summary(
-                task,
-                exit_code=exit_code,
-                seconds=seconds,
-                detail=detail,
-                rejects=rejects,
-                printed=self.terminal.printed,
-            )
+            append_summary(task, exit_code=exit_code, seconds=seconds, detail=detail, printed=self.terminal.printed)
         except OSError as error:
-            self.terminal.warn(f"the summary of the step cannot be written: {error}")
-        waits = task is not None and not task.status.is_final
-        if exit_code == 0 and (detail is not None or waits):
+            self.terminal.warning(f"the summary of the step cannot be written: {error}")
+        is_queued = task is not None and not task.status.is_final
+        if self.metrics is None or (exit_code == 0 and (detail is not None or is_queued)):
             return  # no load has ended
-        try:
-            self._measure(task, exit_code=exit_code, seconds=seconds)
-        except UpsertCliError as error:  # said also with -q, or nobody would ever learn of it
-            self.terminal.fail(str(error))
-
-    def _measure(self, task: Task | None, *, exit_code: int, seconds: float) -> None:
-        if self.metrics is None:
-            return
         if task is not None:
-            write_metrics(self.metrics, Ending.of_task(task, exit_code=exit_code, seconds=seconds))
+            end = LoadEnd.of_task(task, exit_code=exit_code, seconds=seconds)
         elif self.request is not None:
-            target = self.request.collection, str(self.request.chroma)
-            write_metrics(self.metrics, Ending.without_task(*target, exit_code=exit_code, seconds=seconds))
+            end = LoadEnd.of_request(self.request, exit_code=exit_code, seconds=seconds)
+        else:
+            return
+        try:
+            write_metrics(self.metrics, end)
+        except UpsertCliError as error:  # shown even with -q, or nobody would ever notice
+            self.terminal.error(str(error))

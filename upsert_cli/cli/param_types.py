@@ -1,42 +1,95 @@
-"""What is typed as the value of an option -> the one spelling that a task keeps, or why it can be none."""
+"""The types of options: text from the command line becomes the value that a task keeps, or a usage error."""
 
 from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from upsert_cli.errors import UsageFault
+from upsert_cli.journal.task_ids import LATEST, valid_task_id
 from upsert_cli.paths import expanded
-from upsert_cli.store.locations import canonical_target, names_folder
 
-ALL = 100.0  # percent
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+MAX_PERCENT = 100.0
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
-MAX_SCOPE = 128  # characters; each record holds them
+MAX_SCOPE = 128  # characters; every record of the scope stores them
+_AGE = re.compile(r"(\d{1,9})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Number(click.FloatRange):
-    """A number in a range, which `nan` is not, though it compares as if it were in any."""
+    """A number in a range; never `nan`, which compares as if it were in every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Returns the number, or fails for what is none or out of range."""
+        """Return the number."""
         number = float(super().convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)
         return number
 
 
-class ChromaPlace(click.ParamType[str]):
-    """A folder, a server's address, or the cloud, in the one spelling that a task keeps."""
+class TaskId(click.ParamType[str]):
+    """The id of an existing task, or a word for one; `Journal.resolve` looks it up."""
+
+    name = "task id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id."""
+        if not valid_task_id(value):
+            self.fail(f"{value!r} is no task id: up to 128 letters, digits, '.', '_' and '-', a letter or digit first")
+        return str(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer ids from the journal."""
+        from upsert_cli.cli.completion import task_ids
+
+        return task_ids(ctx, param, incomplete)
+
+
+class NewTaskId(TaskId):
+    """An id that a new task may get."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id."""
+        if value == LATEST:
+            self.fail(f"{LATEST!r} stands for the newest task, so no task can have it as its id")
+        return super().convert(value, param, ctx)
+
+
+class Moment(click.ParamType[str]):
+    """An age such as `90d`, or a date, in the local time zone unless it names another."""
+
+    name = "age|date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the moment in UTC, as the journal writes it."""
+        try:
+            if (age := _AGE.fullmatch(value)) is not None:
+                moment = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+            else:
+                moment = datetime.fromisoformat(value).astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is neither an age such as 30m, 2h, 90d or 4w nor a date such as 2026-11-24T18:00")
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")  # strftime does not pad years below 1000
+
+
+class ChromaTarget(click.ParamType[str]):
+    """A folder, the address of a server, or the cloud, in the spelling that a task keeps."""
 
     name = "folder|url|cloud"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the place, or fails for an address that cannot be one; its password, if any, is not repeated."""
-        if not value:  # for a path that is the current folder, for a user a shell variable that was not set
+        """Return the target; a password in a bad address is not repeated."""
+        from upsert_cli.store.locations import canonical_target
+
+        if not value:  # a path would take it for the current folder, but it is an unset variable of the shell
             self.fail("it is empty; name a folder or a server")
         try:
             return canonical_target(str(value))
@@ -45,41 +98,44 @@ class ChromaPlace(click.ParamType[str]):
 
     @staticmethod
     def below(folder: Path, value: str) -> str:
-        """Returns a folder as one below another, and any other place as it is."""
+        """Return a folder as one below another, and any other target unchanged."""
+        from upsert_cli.store.locations import names_folder
+
         return str(folder / expanded(Path(value))) if names_folder(value, below=folder) else value
 
 
 class Scope(click.ParamType[str]):
-    """The name of a scope, which each of its records holds."""
+    """The name of a scope, which each of its records stores."""
 
     name = "name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the name, or fails for one that nobody could type again."""
+        """Return the name."""
         if not value.strip() or not value.isprintable() or len(value) > MAX_SCOPE:
-            self.fail(f"{value!r} is no name of a scope: up to {MAX_SCOPE} characters that can be seen")
+            self.fail(f"{value!r} cannot be the name of a scope: use up to {MAX_SCOPE} printable characters")
         return str(value)
 
 
 class Share(click.ParamType[str]):
-    """A number of items, or a percentage of them."""
+    """A number of items, or a percentage."""
 
     name = "n|n%"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the text as it stands, once it is known to be a number or a percentage."""
-        if not re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value) or (value[-1] == "%" and float(value[:-1]) > ALL):
+        """Return the text unchanged."""
+        is_share = re.fullmatch(r"\d{1,12}|\d{1,3}(\.\d{1,6})?%", value)
+        if not is_share or (value[-1] == "%" and float(value[:-1]) > MAX_PERCENT):
             self.fail(f"{value!r} is neither a number of items such as 10 nor a percentage such as 5%")
         return str(value)
 
 
 class RayAddress(click.ParamType[str]):
-    """Where a Ray cluster is."""
+    """The address of a Ray cluster."""
 
     name = "auto|local|host:port"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Returns the address, or fails for what is none."""
+        """Return the address."""
         if not re.fullmatch(r"auto|local|[^\s:/]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", value):
             hint = "; run upsert-cli on a machine of the cluster instead" if value.startswith("ray://") else ""
             self.fail(f"{value!r} is neither auto, local, nor HOST:PORT of a cluster's head{hint}")

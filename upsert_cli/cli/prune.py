@@ -1,4 +1,4 @@
-"""The command that keeps the journal small: `prune`."""
+"""The command `prune`."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ from collections.abc import Sequence
 
 import click
 
-from upsert_cli.cli.dates import Moment
 from upsert_cli.cli.options import HOW_TO_REPEAT, Invocation, common_options, json_option, option
+from upsert_cli.cli.param_types import Moment
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.journal.prune import FINAL, OldTask, Wanted, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json
 
-_COLUMNS = (Column(title="ID"), Column(title="STATUS"), Column(title="UPDATED", widths=(11,)))
+_COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(11,)))
 
 
 @click.command()
-@option("--older-than", type=Moment(), metavar="AGE|DATE", help="Those last touched before that: 90d, 2026-08-01.")
-@option("--keep", type=click.IntRange(0), metavar="N", help="All but the newest N, of the states that are asked for.")
+@option(
+    "--older-than", type=Moment(), metavar="AGE|DATE", help="Only tasks that last changed before then: 90d, 2026-08-01."
+)
+@option("--keep", type=click.IntRange(0), metavar="N", help="Keep the newest N tasks in the given states.")
 @option(
     "--status",
     type=click.Choice([status.value for status in FINAL]),
     multiple=True,
-    show_default="each that is final",
-    help=f"Only those in this state. {HOW_TO_REPEAT}",
+    show_default="every final state",
+    help=f"Only tasks in this state. {HOW_TO_REPEAT}",
 )
-@option("--dry-run", is_flag=True, help="List the tasks that would go, and remove nothing.")
+@option("--dry-run", is_flag=True, help="List the tasks that would be removed, and remove nothing.")
 @json_option("Print one JSON object.")
 @common_options
 def prune(
     session: Invocation, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
 ) -> None:
-    """Remove old tasks from the journal; no collection is touched.
+    """Remove old tasks from the journal; collections stay as they are.
 
-    A task goes if it is all that is asked for. Its rejects, its checkpoint and what it kept of standard input go with
-    it, and its id is free again. A task that is running, pending or interrupted never goes.
+    Removes the tasks that match every condition, with their rejects, their checkpoints and their copies of standard
+    input; the ids are free again. A running, pending or interrupted task is never removed.
 
     \b
     upsert-cli prune --older-than 90d --keep 10000
     upsert-cli prune --older-than 30d --status failed --status refused --dry-run
     """
     if older_than is None and keep is None and not status:
-        raise click.UsageError("say what is to go: --older-than, --keep or --status.")
+        raise click.UsageError("name the tasks to remove: --older-than, --keep or --status.")
     statuses = tuple(map(TaskStatus, status)) or FINAL
     wanted = Wanted(statuses=statuses, before=older_than, keep=keep or 0)
     gone = prune_tasks(session.journal, wanted, dry_run=dry_run)
@@ -55,7 +57,7 @@ def prune(
     verb = "would go" if dry_run else "removed"
     each = ", ".join(f"{count:,} {name}" for name, count in _by_status(gone).items())
     tasks = f"{len(gone):,} task{'s' * (len(gone) != 1)} {verb}"
-    session.terminal.say(f"{tasks}: {each}" if each else tasks)
+    session.terminal.info(f"{tasks}: {each}" if each else tasks)
 
 
 def _as_json(gone: Sequence[OldTask], *, dry_run: bool) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The command that asks a collection: `query`."""
+"""The command `query`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import click
 
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option, typed_text
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.target_options import chroma_option, model_place
-from upsert_cli.cli.terminal import TerminalContext
+from upsert_cli.cli.target_options import chroma_option, model_files_options
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
@@ -21,37 +20,39 @@ from upsert_cli.verify.query import Nearest, Question, nearest
 
 MAX_RECORDS = 1_000
 
-_COLUMNS = (Column(title="ID"), Column(title="DISTANCE", number=True), Column(title="DOCUMENT", widths=(60, 20)))
+_COLUMNS = (Column("ID"), Column("DISTANCE", number=True), Column("DOCUMENT", widths=(60, 20)))
 
 
 class Filter(click.ParamType[dict[str, Any]]):
-    """A filter of Chroma's, as a JSON object; what it may say is Chroma's business."""
+    """A Chroma filter as a JSON object, whose content Chroma checks."""
 
     name = "json"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
-        """Returns the object, or fails for what is none."""
+        """Return the object."""
         try:
             given = stdlib_json.loads(value)
         except (ValueError, RecursionError) as error:
-            self.fail(f"{value!r} is no JSON ({error}); a filter looks like '{{\"year\": 2024}}'")
+            self.fail(f"{value!r} is not JSON ({error}); a filter looks like '{{\"year\": 2024}}'")
         if not isinstance(given, dict):
-            self.fail(f"{value!r} is no JSON object; a filter looks like '{{\"year\": 2024}}'")
+            self.fail(f"{value!r} is not a JSON object; a filter looks like '{{\"year\": 2024}}'")
         return given
 
 
 @click.command()
 @click.argument("text", metavar="TEXT", callback=lambda ctx, param, value: typed_text(value, ctx, param))
-@option("-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="How many records to find.")
+@option(
+    "-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="The number of records to find."
+)
 @chroma_option()
-@option("--collection", default="default", metavar="NAME", help="The collection to look in.")
+@option("--collection", default="default", metavar="NAME", help="The collection to search.")
 @option(
     "--where",
     type=Filter(),
     metavar="JSON",
-    help='Only among records whose metadata fit a filter of Chroma\'s, such as \'{"year": {"$gte": 2024}}\'.',
+    help='Search only records whose metadata match a Chroma filter, such as \'{"year": {"$gte": 2024}}\'.',
 )
-@all_of(model_place())
+@all_of(model_files_options())
 @json_option("Print the records as one JSON object, with documents and metadata.")
 @common_options
 def query(
@@ -68,8 +69,8 @@ def query(
 ) -> None:
     """Find the records that are nearest to a text.
 
-    The text is embedded by the model that filled the collection. Reads only, and works while a load runs. On a terminal
-    the start of each document is shown, in a pipe and with --json all of it.
+    The text is embedded with the model of the collection. Reads only, and works during a load. A terminal shows the
+    start of each document, a pipe and --json all of it.
 
     \b
     upsert-cli query 'bread without kneading'
@@ -78,9 +79,8 @@ def query(
     options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     require_resources()
     subject = Subject.of_collection(session.journal, chroma, collection, options)
-    terminal = session.terminal
     question = Question(text=text, rows=rows, where=where or None)
-    found = nearest(subject, question, context=TerminalContext(terminal))
+    found = nearest(subject, question, context=session.context)
     if json:
         click.echo(safe_json(found.as_json()))
     else:
@@ -91,9 +91,9 @@ def _show(session: Invocation, found: Nearest) -> None:
     rows = [(hit.id, f"{max(hit.distance, 0.0):.4f}", _document(hit.text or "")) for hit in found.hits]
     print_table(session.terminal, _COLUMNS, rows)
     if not rows:
-        session.terminal.say(f"none of the {found.records:,} records of {found.target.collection} fits --where")
+        session.terminal.info(f"none of the {found.records:,} records of {found.target.collection} matches --where")
 
 
 def _document(text: str) -> str:
-    """Return a document as its cell: whole in a pipe, with its white space collapsed on a terminal."""
+    """Return the cell of a document: whole in a pipe, on a single line on a terminal."""
     return " ".join(text.split()) if sys.stdout.isatty() else text

@@ -1,4 +1,4 @@
-"""The command that makes a page: `report`."""
+"""The command `report`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from upsert_cli.atomic import write_out
-from upsert_cli.cli.options import Invocation, TaskId, common_options, option
+from upsert_cli.cli.options import Invocation, common_options, option
+from upsert_cli.cli.param_types import TaskId
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.journal.timeline import read_timeline
@@ -21,16 +22,16 @@ from upsert_cli.report.page import render_page
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     required=True,
     metavar="FILE",
-    help="The page to write; - is standard output.",
+    help="The HTML page to write; - for standard output.",
 )
 @common_options
 def report(session: Invocation, *, task_id: str, html: Path) -> None:
-    """Write a page about one task, for a CI artifact or a mail.
+    """Write a page about one task, for a CI artifact or an email.
 
-    TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task.
+    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task.
 
-    It says what was loaded, from where and into what, draws how it went, and lists the rejected items in a table that
-    can be searched. It is one file that loads nothing from elsewhere. Takes no lock, so it works while a load runs.
+    The page shows the sources, the target and the course of the load, and lists the rejected items in a searchable
+    table. It is one file that loads nothing from elsewhere. Takes no lock, so it works during a load.
 
     \b
     upsert-cli report nightly-2026-11-24 --html report.html
@@ -54,4 +55,4 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
         raise UpsertCliError(
             message=f"{html} cannot be written ({reason}); make room or access, or name another file with --html"
         ) from error
-    session.terminal.say(f"the page of task {task_id} is in {html}")
+    session.terminal.info(f"the page of task {task_id} is in {html}")

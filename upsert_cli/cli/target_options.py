@@ -1,4 +1,4 @@
-"""The options that say which Chroma and which model are meant, for all commands that need one of them."""
+"""The options that choose a Chroma target and a model, for all commands that need one of them."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.options import Decorator, all_of, option
-from upsert_cli.cli.param_types import ChromaPlace
+from upsert_cli.cli.options import Decorator, option
+from upsert_cli.cli.param_types import ChromaTarget
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 
 
 def chroma_option(also: str = "") -> Decorator:
-    """Returns the option that says where Chroma is."""
+    """Return the option for the target; `also` ends its help."""
     return option(
         "--chroma",
-        type=ChromaPlace(),
+        type=ChromaTarget(),
         default="chroma",
         metavar="TARGET",
         help=f"A folder, http(s)://host:port[/tenant/database], or `cloud`{also}.",
     )
 
 
-def model_options() -> Decorator:
-    """Adds the choice of a model."""
-    return all_of(model_choices())
-
-
-def model_place(when: str = ", instead of looking for them") -> list[Decorator]:
-    """Returns the options that say where a model's files are; `when` ends the help of the folder."""
+def model_files_options(when: str = ", instead of searching for them") -> list[Decorator]:
+    """Return the options for the files of a model; `when` ends the help of the folder."""
     return [
         option(
             "--model-path",
@@ -36,15 +31,11 @@ def model_place(when: str = ", instead of looking for them") -> list[Decorator]:
             metavar="DIR",
             help=f"The folder with the model's files{when}.",
         ),
-        option("--offline", is_flag=True, help="Never look for the model in the network."),
+        option("--offline", is_flag=True, help="Never look for the model on the network."),
     ]
 
 
-def model_choices() -> list[Decorator]:
-    """Returns the options that choose a model."""
-    return [
-        option(
-            "--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed's (`models list`)."
-        ),
-        *model_place(),
-    ]
+MODEL_OPTIONS: tuple[Decorator, ...] = (
+    option("--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed (`models list`)."),
+    *model_files_options(),
+)

@@ -1,4 +1,4 @@
-"""The terminal: where messages, errors and progress go, and what it can show."""
+"""The terminal: messages, warnings, errors and progress go to stderr, in the form that it can show."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from upsert_cli.context import Unattended
 from upsert_cli.redaction import in_message
 from upsert_cli.report.github import Level, annotation, in_actions
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
@@ -26,17 +25,9 @@ ProgressChoice = Literal["auto", "bar", "plain", "none"]
 _COLORS: dict[Level, str] = {"warning": "yellow", "error": "red"}
 
 
-@dataclass(slots=True)
-class Screen:
-    """What is drawn at the bottom of the terminal, over itself."""
-
-    print_above: Callable[[str], None] | None = None
-    """Prints a line above it; None where nothing is drawn."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Terminal:
-    """What the user wants to see; stdout carries data only, everything else goes to stderr."""
+    """The user's wishes for stderr, and the messages that go there; stdout carries data only."""
 
     quiet: bool = False
     verbose: bool = False
@@ -44,41 +35,38 @@ class Terminal:
     progress: ProgressChoice = "auto"
     printed: PrintedCommands = AS_WRITTEN
     """Completes the commands in messages."""
-    screen: Screen = field(default_factory=Screen)
 
-    def say(self, message: str) -> None:
-        """Shows a message of the tool's own, unless only failures are wanted."""
+    print_above: Callable[[str], None] | None = None
+    """Prints a line above the frame that is drawn at the bottom of the terminal; None if there is no frame."""
+
+    def info(self, message: str) -> None:
+        """Show a message, unless the user only wants failures."""
         if not self.quiet:
-            self.show(message)
+            self.print(message)
 
-    def warn(self, message: str) -> None:
-        """Shows what the user should know although the work goes on."""
+    def warning(self, message: str) -> None:
+        """Show something that the user should know although the work continues."""
         if not self.quiet:
-            self._line("warning", message)
+            self._print_level("warning", message)
 
-    def fail(self, message: str, *, annotated: bool = True) -> None:
+    def error(self, message: str, *, annotated: bool = True) -> None:
         """Show an error, always; in GitHub Actions as an annotation, unless an earlier step has one for the cause."""
-        self._line("error", message, annotated=annotated)
+        self._print_level("error", message, annotated=annotated)
 
-    def show(self, message: str, *, accent: str = "", level: Level = "warning") -> None:
-        """Show a line on stderr, always; its part `accent` has the color of `level`."""
+    def print(self, message: str, *, accent: str = "", level: Level = "warning") -> None:
+        """Show a line, always; its part `accent` gets the color of `level`."""
         line = safe(in_message(self.printed.complete(message)))
         before, found, after = line.partition(accent) if accent and self.colored else (line, "", "")
         self._echo(before + (click.style(found, fg=_COLORS[level], bold=True) if found else "") + after)
 
-    def point_at(self, source: str, row: int, message: str, *, level: Level) -> None:
-        """Show what is wrong with a row, always; in GitHub Actions as an annotation of the file."""
-        if in_actions():
-            self._echo(annotation(level, f"{source}:{row}: {message}", source=source, row=row))
+    def print_row(self, source: str, row: int, problem: str, *, level: Level | None) -> None:
+        """Show the problem of a row, always; in GitHub Actions as an annotation of its file, if it has a level."""
+        if level is not None and in_actions():
+            self._echo(annotation(level, f"{source}:{row}: {problem}", source=source, row=row))
         else:
-            self.list_row(source, row, message)
+            self._echo(safe(in_message(f"  {source}:{row}: {problem}")))  # commands in text from files stay as they are
 
-    def list_row(self, source: str, row: int, message: str) -> None:
-        """Shows what is wrong with a row, always."""
-        # Of text from a file no command is completed.
-        self._echo(safe(in_message(f"  {source}:{row}: {message}")))
-
-    def _line(self, level: Level, message: str, *, annotated: bool = True) -> None:
+    def _print_level(self, level: Level, message: str, *, annotated: bool = True) -> None:
         message = self.printed.complete(message)
         if in_actions() and annotated:
             self._echo(annotation(level, message))
@@ -88,14 +76,14 @@ class Terminal:
 
     @property
     def colored(self) -> bool:
-        """Whether stderr gets colors; see https://no-color.org for the variable."""
+        """Whether stderr gets colors; https://no-color.org describes the variable."""
         if self.color != "auto":
             return self.color == "always"
         return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     @property
     def progress_kind(self) -> Literal["bar", "plain", "none"]:
-        """How progress is shown; bars only on a terminal, whatever FORCE_COLOR says."""
+        """How to show progress; bars only on a terminal, whatever FORCE_COLOR says."""
         if self.quiet or self.progress == "none":
             return "none"
         bars = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -104,7 +92,7 @@ class Terminal:
         return "bar" if self.progress == "bar" and bars else "plain"
 
     def console(self, *, stderr: bool) -> Console:
-        """Returns rich's console, with every decision that it would take from the environment taken here."""
+        """Return rich's console with everything decided here that it would otherwise take from the environment."""
         from rich.console import Console
 
         stream = sys.stderr if stderr else sys.stdout
@@ -119,25 +107,9 @@ class Terminal:
         )
 
     def _echo(self, line: str) -> None:
-        # A terminal that was closed, or a log that is full, must not change how the work ends.
+        # A closed terminal or a full log must not change how the work ends.
         with suppress(OSError):
-            if self.screen.print_above is not None:
-                self.screen.print_above(line)
+            if self.print_above is not None:
+                self.print_above(line)
             else:
                 click.echo(line, err=True, color=self.colored)
-
-
-class TerminalContext(Unattended):
-    """A context that shows messages; a signal ends the command itself."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        super().__init__()
-        self._terminal = terminal
-
-    def info(self, message: str) -> None:
-        """Show what takes long."""
-        self._terminal.say(message)
-
-    def warning(self, message: str) -> None:
-        """Show a warning."""
-        self._terminal.warn(message)

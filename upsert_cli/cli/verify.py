@@ -1,4 +1,4 @@
-"""The command that reads back: `verify`."""
+"""The command `verify`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.options import Invocation, TaskId, all_of, common_options, json_option, option
+from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
+from upsert_cli.cli.param_types import TaskId
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.target_options import chroma_option, model_place
-from upsert_cli.cli.terminal import TerminalContext
+from upsert_cli.cli.target_options import chroma_option, model_files_options
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import TaskStatus
@@ -22,15 +22,15 @@ from upsert_cli.verify.repair import repair as repair_subject
 from upsert_cli.verify.verification import Verification
 from upsert_cli.verify.verification import verify as verify_subject
 
-_COLUMNS = (Column(title="PROBLEM"), Column(title="ID"), Column(title="DETAIL", widths=(40, 20)))
+_COLUMNS = (Column("PROBLEM"), Column("ID"), Column("DETAIL", widths=(40, 20)))
 
 
 @click.command()
 @click.argument("task_id", type=TaskId(), metavar="[TASK_ID]", required=False)
-@chroma_option(", where no task is given")
-@option("--collection", default="default", metavar="NAME", help="The collection to read, where no task is given.")
-@option("--repair", is_flag=True, help="Write again what is missing, unreadable or different.")
-@all_of(model_place(", for a repair where no task is given"))
+@chroma_option(", if no task is given")
+@option("--collection", default="default", metavar="NAME", help="The collection to read, if no task is given.")
+@option("--repair", is_flag=True, help="Write missing, unreadable and different records again.")
+@all_of(model_files_options(", for a repair if no task is given"))
 @json_option("Print the outcome as one JSON object, also on failure.")
 @common_options
 def verify(
@@ -44,13 +44,13 @@ def verify(
     offline: bool,
     json: bool,
 ) -> None:
-    """Read every record back with its vector, and compare it with a task's sources.
+    """Read every record back with its vector and compare it with a task's sources.
 
-    TASK_ID is an id, a beginning that only one id has, or `latest` for the newest task.
+    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task.
 
     Exits with 0 if all is well, with 3 if records are missing, unreadable, different or not found by their own vector,
-    with 1 if the collection cannot be read at all. --repair writes those again, from the task's sources or from what
-    Chroma still holds; an index that cannot be read is moved aside, never deleted, and made anew.
+    with 1 if the collection cannot be read at all. --repair writes those again, from the task's sources or from the
+    documents that Chroma still holds; an unreadable index is moved aside, never deleted, and rebuilt.
 
     \b
     upsert-cli verify nightly-2026-11-24
@@ -65,7 +65,7 @@ def verify(
             subject = Subject.of_task(session.journal, task_id)
         else:
             subject = Subject.of_collection(session.journal, chroma, collection, options)
-        outcome = (repair_subject if repair else verify_subject)(subject, context=TerminalContext(session.terminal))
+        outcome = (repair_subject if repair else verify_subject)(subject, context=session.context)
     except UpsertCliError as error:
         if json:
             message = session.terminal.printed.complete(str(error))
@@ -76,30 +76,30 @@ def verify(
 
 
 def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
-    """Say before rows are reported as missing that their task has not loaded them yet."""
+    """Warn that the task has not loaded all rows yet, before rows are reported as missing."""
     task, running = session.journal.look_at(task_id)
     if running or task.status is TaskStatus.DONE:
         return
     died = task.has_died(running=running)
     what = f"the runner of task {task.id} died" if died else f"task {task.id} is {task.status}"
-    session.terminal.warn(f"{what}, so rows may be missing; {how_to_continue(task)}")
+    session.terminal.warning(f"{what}, so rows may be missing; {how_to_continue(task)}")
 
 
 def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
+    terminal = session.terminal
     if json:
         click.echo(safe_json(outcome.as_json()))
     elif outcome.found.wrong:
-        print_table(session.terminal, _COLUMNS, list(outcome.found.examples()))
-    if outcome.repaired is not None:
-        repaired = outcome.repaired
+        print_table(terminal, _COLUMNS, list(outcome.found.examples()))
+    if (repaired := outcome.repaired) is not None:
         for name in repaired.aside:
-            session.terminal.say(f"the damaged index is kept as {name}; remove it once all is well")
+            terminal.info(f"the damaged index is kept as {name}; remove it once all is well")
         for identifier in repaired.removed:
-            session.terminal.say(f"taken out of the queue that it blocked: {identifier}")
-        session.terminal.say(f"{repaired.written:,} records written again")
+            terminal.info(f"removed from the queue that it blocked: {identifier}")
+        terminal.info(f"{repaired.written:,} records written again")
     if not outcome.found.wrong:
-        session.terminal.say(outcome.summary())
+        terminal.info(outcome.summary())
         return
-    session.terminal.fail(outcome.summary())
+    terminal.error(outcome.summary())
     if outcome.repaired is None:
-        session.terminal.show(f"  to repair it: {session.terminal.printed.command(outcome.repair_command())}")
+        terminal.print(f"  to repair it: {terminal.printed.command(outcome.repair_command())}")

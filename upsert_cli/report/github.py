@@ -1,41 +1,44 @@
-"""GitHub Actions: messages -> annotations, and a task -> a Markdown summary of the step.
+"""GitHub Actions: annotations for messages, and a Markdown summary of the step for a task.
 
-Data is escaped twice over: `safe` takes away what a log would obey, and these functions what an annotation or Markdown
-would. https://docs.github.com/actions/reference/workflow-commands-for-github-actions has the rules.
+Data is escaped twice: `safe` removes what a log would obey, and these functions what an annotation or Markdown would.
+The rules are at https://docs.github.com/actions/reference/workflow-commands-for-github-actions.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from upsert_cli.journal.task import Task
 from upsert_cli.redaction import in_message
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.text import safe
 
-ANNOTATED_REJECTS = 9  # GitHub shows ten errors of a step, and one is for the error that ends it
-LINE_FORMATS = (".jsonl", ".ndjson")  # where a row is a line that the file can be opened at
+if TYPE_CHECKING:
+    from upsert_cli.journal.task import Task
+
+ANNOTATED_REJECTS = 9  # GitHub shows ten errors per step, and one is for the error that ends it
+SUMMARY_REJECTS = 10  # rejects in the summary of a step
+LINE_FORMATS = (".jsonl", ".ndjson")  # formats in which a row is a line, so that a link can point at it
 
 Level = Literal["error", "warning"]
 
 
 def in_actions() -> bool:
-    """Tells whether this process is a step of GitHub Actions."""
+    """Tell whether this process is a step of GitHub Actions."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def annotation(level: Level, message: str, *, source: str | None = None, row: int | None = None) -> str:
-    """Returns the line that makes the runner show a message beside the file that it is about.
+    """Return the line that makes the runner show a message next to its file.
 
     Args:
-        level: How grave it is.
+        level: The severity.
         message: One line.
         source: The file, as the user named it.
-        row: The row in it; the line that is pointed at, where rows are lines.
+        row: The row in the file.
     """
     properties: dict[str, str] = {}
     if source is not None:
@@ -52,10 +55,9 @@ def append_summary(
     exit_code: int,
     seconds: float,
     detail: str | None,
-    rejects: Sequence[Mapping[str, Any]],
     printed: PrintedCommands = AS_WRITTEN,
 ) -> None:
-    """Adds what became of a load to the summary of the step, where there is one.
+    """Append the outcome of a load to the summary of the step, if this is a step.
 
     Raises:
         OSError: It cannot be written.
@@ -63,54 +65,47 @@ def append_summary(
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not in_actions() or not path:
         return
-    lines = _summary(task, exit_code=exit_code, seconds=seconds, detail=detail, rejects=rejects, printed=printed)
+    mark = {0: "✅", 3: "⚠️"}.get(exit_code, "❌")
+    if task is None:
+        reason = _text(printed.complete(detail or "nothing was done"))
+        lines: Iterable[str] = (f"### {mark} upsert-cli: exit code {exit_code}", "", reason, "")
+    else:
+        spent = f"attempt {task.attempt} took {seconds:,.1f} s" if task.attempt > 1 else f"{seconds:,.1f} s"
+        outcome = f"{spent}, exit code {exit_code}"
+        lines = _task_summary(task, mark=mark, outcome=outcome, detail=detail or task.detail, printed=printed)
     with Path(path).open("a", encoding="utf-8") as file:
         file.write("".join(f"{line}\n" for line in lines))
 
 
-def _summary(
-    task: Task | None,
-    *,
-    exit_code: int,
-    seconds: float,
-    detail: str | None,
-    rejects: Sequence[Mapping[str, Any]],
-    printed: PrintedCommands,
+def _task_summary(
+    task: Task, *, mark: str, outcome: str, detail: str | None, printed: PrintedCommands
 ) -> Iterator[str]:
-    mark = {0: "✅", 3: "⚠️"}.get(exit_code, "❌")
-    if task is None:
-        yield from (
-            f"### {mark} upsert-cli: exit code {exit_code}",
-            "",
-            _text(printed.complete(detail or "nothing was done")),
-            "",
-        )
-        return
     yield from (f"### {mark} upsert-cli: task {_text(task.id)} {task.status.value}", "")
     sources = ", ".join(_text(source) for source in task.sources)
-    target = f"collection {_text(task.collection)} in {_text(task.chroma)}"
-    spent = f"attempt {task.attempt} took {seconds:,.1f} s" if task.attempt > 1 else f"{seconds:,.1f} s"
-    yield from (f"{sources} into {target}, {spent}, exit code {exit_code}", "")
-    if detail or task.detail:
-        yield from (_text(printed.complete(detail or task.detail or "")), "")
-    yield "| read | inserted | updated | unchanged | duplicate | rejected | truncated |"
-    yield "|---:|---:|---:|---:|---:|---:|---:|"
+    yield from (f"{sources} into collection {_text(task.collection)} in {_text(task.chroma)}, {outcome}", "")
+    if detail:
+        yield from (_text(printed.complete(detail)), "")
     counts = task.counts
     numbers = (counts.read, counts.inserted, counts.updated, counts.unchanged, counts.duplicate, counts.failed)
-    yield f"| {' | '.join(f'{number:,}' for number in (*numbers, counts.truncated))} |"
-    yield ""
-    if rejects:
-        yield from ("| row | stage | why |", "|---|---|---|")
-        for record in rejects:
-            place = _text(f"{record['source']}:{record['row']}")
-            yield f"| {place} | {_text(record['failure_stage'])} | {_text(record['detail'])} |"
+    yield "| read | inserted | updated | unchanged | duplicate | rejected | truncated |"
+    yield "|---:|---:|---:|---:|---:|---:|---:|"
+    yield from (f"| {' | '.join(f'{number:,}' for number in (*numbers, counts.truncated))} |", "")
+    if rejects := task.failed_items[:SUMMARY_REJECTS]:
+        yield from _rejects_table(rejects)
         more = counts.failed - len(rejects)
         yield from ("", f"{more:,} more; all of them:" if more > 0 else "All of them as JSONL:")
         yield from (_code(printed.command(f"upsert-cli info {task.id} --failed")), "")
 
 
+def _rejects_table(rejects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield from ("| row | stage | why |", "|---|---|---|")
+    for record in rejects:
+        row = _text(f"{record['source']}:{record['row']}")
+        yield f"| {row} | {_text(record['failure_stage'])} | {_text(record['detail'])} |"
+
+
 def _in_workspace(source: str) -> str:
-    """Returns a path as GitHub links it: from the root of the checkout on."""
+    """Return a path as GitHub links it, relative to the root of the checkout."""
     workspace = os.environ.get("GITHUB_WORKSPACE")
     if workspace:
         path, root = Path(source).absolute(), Path(workspace).absolute()
@@ -125,12 +120,12 @@ def _escaped(text: str, *, more: str = "") -> str:
 
 
 def _code(text: str) -> str:
-    """Return text as Markdown's code, between more backticks than it holds in a row."""
+    """Return text as Markdown code, between more backticks than it has in a row."""
     shown = safe(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     return f"{fence} {shown} {fence}" if "`" in shown else f"{fence}{shown}{fence}"
 
 
 def _text(text: str) -> str:
-    """Returns text that Markdown shows as it is: a character reference has no meaning in its grammar."""
+    """Return text that Markdown shows unchanged, since a character reference has no meaning in its grammar."""
     return re.sub(r"[!-/:-@\[-`{-~]", lambda match: f"&#{ord(match.group())};", safe(in_message(text)))

@@ -1,6 +1,6 @@
-"""The outcome of a load -> a file in Prometheus' text format, for the textfile collector of node_exporter.
+"""Prometheus metrics of loads, in a file for the textfile collector of node_exporter.
 
-One file may tell of many collections: a load replaces what is said about its own and leaves the others alone.
+One file may hold the metrics of many collections: a load replaces those of its own and keeps the others.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.atomic import write_out
 from upsert_cli.errors import LocksUnsupported, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.locks import lock_within
 
-LOCK_SECONDS = 5.0  # seconds to wait for another load that writes the same file, which takes milliseconds
+if TYPE_CHECKING:
+    from upsert_cli.load.request import LoadRequest
+
+LOCK_SECONDS = 5.0  # seconds to wait while another load writes the file, which takes milliseconds
 
 _PREFIX = "upsert_cli_"
 _RUN, _SUCCESS = f"{_PREFIX}last_run_timestamp_seconds", f"{_PREFIX}last_success_timestamp_seconds"
@@ -36,7 +39,7 @@ HELP = {
     _ROWS: "Rows that the last load read in all of its attempts, by what became of them.",
     _DELETED: "Records that the last load deleted.",
 }
-"""The metrics, each with the sentence that the file says about it; all are gauges."""
+"""The metrics with their help texts; all are gauges."""
 
 OUTCOMES = ("inserted", "updated", "unchanged", "duplicate", "failed")
 
@@ -45,12 +48,12 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 Samples: TypeAlias = dict[tuple[str, Labels], str]
-"""Values as they stand in a file, by name and labels."""
+"""Values as written in a file, by name and labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a load ended, for who watches it."""
+class LoadEnd:
+    """The end of a load."""
 
     collection: str
     chroma: str
@@ -61,11 +64,11 @@ class Ending:
 
     is_success: bool
     rows: Mapping[str, int] | None = None
-    """The task's counts; None where the load ended before there was a task."""
+    """The counts of the task; None if the load ended without a task."""
 
     @classmethod
-    def of_task(cls, task: Task, *, exit_code: int, seconds: float) -> Ending:
-        """Returns how a task ended; `seconds` counts where its record says nothing better."""
+    def of_task(cls, task: Task, *, exit_code: int, seconds: float) -> LoadEnd:
+        """Return the end of a task; `seconds` is used if its record has no duration."""
         ended = task.finished_at
         return cls(
             collection=task.collection,
@@ -78,11 +81,11 @@ class Ending:
         )
 
     @classmethod
-    def without_task(cls, collection: str, chroma: str, *, exit_code: int, seconds: float) -> Ending:
-        """Returns the end of a load that came to no task."""
+    def of_request(cls, request: LoadRequest, *, exit_code: int, seconds: float) -> LoadEnd:
+        """Return the end of a load without a task."""
         return cls(
-            collection=collection,
-            chroma=chroma,
+            collection=request.collection,
+            chroma=request.chroma,
             exit_code=exit_code,
             seconds=seconds,
             moment=time.time(),
@@ -90,15 +93,15 @@ class Ending:
         )
 
 
-def write_metrics(path: Path, ending: Ending) -> None:
-    """Tells in a file of metrics how a load ended; what the file says about other collections stays.
+def write_metrics(path: Path, end: LoadEnd) -> None:
+    """Write the end of a load to a file, and keep the metrics of other collections.
 
     Raises:
-        UpsertCliError: The file cannot be written, or holds something that is not ours.
+        UpsertCliError: The file cannot be written, or has metrics of other programs.
     """
     try:
         with _alone_in(path.absolute().parent):
-            samples = _merged(_read(path), ending)
+            samples = _merged(_read(path), end)
             if samples is not None:
                 write_out(path, _text(samples))
     except (LocksUnsupported, OSError, ValueError) as error:
@@ -108,23 +111,23 @@ def write_metrics(path: Path, ending: Ending) -> None:
         ) from error
 
 
-def _merged(samples: Samples, ending: Ending) -> Samples | None:
-    """Returns the samples with an ending, or None where they tell of a later one."""
-    target: Labels = (("chroma", ending.chroma), ("collection", ending.collection))
+def _merged(samples: Samples, end: LoadEnd) -> Samples | None:
+    """Return the samples with the end of a load, or None if they have a later one."""
+    target: Labels = (("chroma", end.chroma), ("collection", end.collection))
     before = float(samples.get((_RUN, target), "0"))
-    if time.time() >= before > ending.moment:
+    if time.time() >= before > end.moment:
         return None
     last_success = samples.get((_SUCCESS, target))
     kept = {key: value for key, value in samples.items() if not set(target) <= set(key[1])}
-    ours = {_RUN: ending.moment, _DURATION: ending.seconds, _CODE: ending.exit_code}
+    ours = {_RUN: end.moment, _DURATION: end.seconds, _CODE: end.exit_code}
     made = {(name, target): _number(value) for name, value in ours.items()}
-    if ending.is_success:
-        made[_SUCCESS, target] = _number(ending.moment)
+    if end.is_success:
+        made[_SUCCESS, target] = _number(end.moment)
     elif last_success is not None:
         made[_SUCCESS, target] = last_success
-    if ending.rows is not None:
-        made |= {(_ROWS, (*target, ("outcome", name))): _number(ending.rows[name]) for name in OUTCOMES}
-        made[_DELETED, target] = _number(ending.rows["deleted"])
+    if end.rows is not None:
+        made |= {(_ROWS, (*target, ("outcome", name))): _number(end.rows[name]) for name in OUTCOMES}
+        made[_DELETED, target] = _number(end.rows["deleted"])
     return kept | made
 
 
@@ -146,13 +149,13 @@ def _lines(samples: Samples) -> Iterator[str]:
 
 
 def _read(path: Path) -> Samples:
-    """Returns the samples in a file.
+    """Return the samples in a file.
 
     Raises:
-        ValueError: There is something else in it, which would be lost.
+        ValueError: The file has other content, which would be lost.
     """
     try:
-        # As it stands: a carriage return in a name ends no line.
+        # Not `splitlines`: a carriage return in a name does not end a line.
         lines = path.read_bytes().decode("utf-8").split("\n") if path.is_file() else []
     except UnicodeDecodeError as error:
         raise ValueError("it holds something else than metrics") from error

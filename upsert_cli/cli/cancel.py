@@ -1,0 +1,50 @@
+"""The command `cancel`."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from upsert_cli.cli.options import Invocation, common_options, json_option, option
+from upsert_cli.cli.param_types import Number, TaskId
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.task import TaskStatus
+from upsert_cli.journal.task_ids import resolve_task_id
+from upsert_cli.text import safe_json
+
+WAIT_STEP = 0.2  # seconds between two looks at the task
+
+
+@click.command()
+@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@option("--wait", type=Number(0), metavar="SECS", help="How long to wait until the runner has stopped.")
+@json_option("Print the task as one JSON object.")
+@common_options
+def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool) -> None:
+    """Stop a task, even if another process runs it.
+
+    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task. A running task stops within one batch,
+    at a checkpoint. `upsert-cli restart` continues it.
+    """
+    task_id = resolve_task_id(session.journal, task_id)
+    task = session.journal.request_cancel(task_id)
+    until = time.monotonic() + (wait or 0.0)
+    while task.status is not TaskStatus.CANCELED and time.monotonic() < until:
+        time.sleep(WAIT_STEP)
+        task = session.journal.find(task_id)
+    if json:
+        task, running = session.journal.with_runner(task)
+        click.echo(safe_json(session.task_json(task, running=running)))
+    if task.status is TaskStatus.CANCELED:
+        session.terminal.info(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
+    elif task.status.is_final:
+        raise UpsertCliError(message=f"task {task_id} came to its end before it could be canceled: it is {task.status}")
+    elif wait is not None:
+        raise UpsertCliError(
+            message=f"task {task_id} has not stopped within {wait:g} s; it will after the batch in flight"
+        )
+    else:
+        session.terminal.info(
+            f"task {task_id} will stop after the batch in flight; `upsert-cli info {task_id}` shows it"
+        )

@@ -1,0 +1,136 @@
+"""The command `info`: one task, now or until it has ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import closing
+
+import click
+
+from upsert_cli.cli.options import Invocation, common_options, json_option, option
+from upsert_cli.cli.param_types import TaskId
+from upsert_cli.cli.streams import require_stdout
+from upsert_cli.cli.tables import print_pairs
+from upsert_cli.cli.task_text import state_of
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
+from upsert_cli.journal.task_ids import resolve_task_id
+from upsert_cli.load.stop import EndedBySignal
+from upsert_cli.report.printed_commands import how_to_continue
+from upsert_cli.text import counts_line, safe_json, seconds_line
+
+FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
+
+
+@click.command()
+@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@json_option("Print the task as a JSON object; with --follow one per line, whenever the task has changed.")
+@option("--failed", is_flag=True, help="Print all rejected items as JSONL, to be corrected and loaded again.")
+@option("--follow", is_flag=True, help="Show the progress until the task has ended, whichever process runs it.")
+@option("--exit-status", is_flag=True, help="Exit with the code of the task.")
+@common_options
+def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> None:
+    """Show one task: state, progress, counts, rejected items.
+
+    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task. Takes no lock, so it works during a
+    load.
+    """
+    if follow and failed:
+        raise click.UsageError("--failed prints what was rejected so far, so it does not go with --follow.")
+    task_id = resolve_task_id(session.journal, task_id)
+    task, running = _follow(session, task_id, json=json) if follow else session.journal.look_at(task_id)
+    if failed:
+        require_stdout()  # even if there is nothing to print
+        for record in session.journal.rejects(task_id):
+            click.echo(safe_json(record))
+    elif json and not follow:
+        click.echo(safe_json(session.task_json(task, running=running)))
+    elif not json:
+        print_pairs(_described(session, task, running=running))
+    if exit_status:
+        died = task.has_died(running=running)
+        click.get_current_context().exit(UpsertCliError.exit_code if died else task.exit_code)
+
+
+def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, bool]:
+    """Show the progress of a task until it has ended, or its runner has died and no worker will continue it.
+
+    Returns:
+        The task, and whether a process runs it.
+    """
+    from upsert_cli.cli.display import ROWS_BAR, open_display, progress_of
+
+    shown: dict[str, object] = {}
+    waits = False
+    try:
+        with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
+            while True:
+                task, running = session.journal.look_at(task_id)
+                if json and (now := session.task_json(task, running=running)) != shown:
+                    shown = now
+                    click.echo(safe_json(shown))
+                if task.status is TaskStatus.PROCESSING:
+                    display.update(progress_of(task))
+                died = task.has_died(running=running)
+                if not (running or waits or task.status.is_final):
+                    _report_waiting(session, task, died=died)
+                if task.status.is_final or (died and not task.queued):
+                    return task, running
+                waits = waits or not running
+                sys.stdout.flush()
+                time.sleep(FOLLOW_SECONDS)
+    except EndedBySignal as error:
+        raise EndedBySignal(error.number, "while it was watching") from error
+
+
+def _report_waiting(session: Invocation, task: Task, *, died: bool) -> None:
+    """Say what a task that no process runs is waiting for."""
+    if died:
+        session.terminal.warning(f"the runner of task {task.id} died; {how_to_continue(task)}")
+    else:
+        session.terminal.info(f"task {task.id} waits to be run" + ("; `upsert-cli work` runs it" * task.queued))
+
+
+def _described(session: Invocation, task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+    complete = session.terminal.printed.complete
+    task = session.terminal.printed.in_task(task)
+    yield "task", task.id
+    yield "status", state_of(task, running=running)
+    if task.has_died(running=running):
+        yield "next", complete(how_to_continue(task))
+    if task.queued and not task.status.is_final:
+        yield "queued", complete("`upsert-cli work` runs it")
+    if task.detail is not None:
+        yield "detail", task.detail
+    yield "kind", task.kind
+    yield "sources", " ".join(task.sources)
+    yield "collection", f"{task.collection} in {task.chroma}"
+    yield "model", task.model
+    yield "rows", str(task.rows) if task.total is None else f"{task.rows} of {task.total}"
+    yield "counts", counts_line(task.counts.as_json())
+    for name in ("created_at", "started_at", "finished_at", "updated_at"):
+        if (moment := getattr(task, name)) is not None:
+            yield name.removesuffix("_at"), moment
+    yield from _attempts(task, running=running)
+    for record in task.failed_items:
+        yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
+
+
+def _attempts(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
+    yield "attempt", str(task.attempt)
+    if len(task.attempts) > 1:
+        for attempt in task.attempts:
+            is_running = running and attempt.attempt == task.attempt
+            yield f"attempt {attempt.attempt}", _attempt_line(attempt, is_running=is_running)
+    if task.seconds:
+        of_which = f" (attempt {task.attempt})" if task.attempt > 1 else ""
+        yield "seconds", seconds_line(task.seconds) + of_which
+
+
+def _attempt_line(attempt: Attempt, *, is_running: bool) -> str:
+    span = f"{attempt.started_at} to {attempt.finished_at}" if attempt.finished_at else f"since {attempt.started_at}"
+    because = f" ({attempt.detail})" if attempt.detail else ""
+    state = DIED if attempt.finished_at is None and not is_running else attempt.status
+    return f"{state}, {span}, then {counts_line(attempt.counts.as_json())}{because}"

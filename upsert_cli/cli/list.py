@@ -1,0 +1,131 @@
+"""The command `list`: the tasks, once or again and again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from upsert_cli.cli.options import HOW_TO_REPEAT, Invocation, common_options, json_option, option
+from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Moment, Number
+from upsert_cli.cli.tables import Column, print_table, table_lines
+from upsert_cli.cli.task_text import state_of
+from upsert_cli.journal.task import DIED, Task, TaskStatus
+from upsert_cli.load.stop import EndedBySignal
+from upsert_cli.report.printed_commands import how_to_continue
+from upsert_cli.text import safe_json
+
+MAX_LIMIT = 1_000_000
+DIED_NAMED = 5  # tasks that died whose next command is shown
+WATCH_SECONDS = 2.0  # seconds between two looks at the journal
+
+_COLUMNS = (
+    Column("ID"),
+    Column("STATUS"),
+    Column("CREATED", order=1, widths=(11, 5)),
+    Column("ROWS", number=True),
+    Column("REJECTED", number=True),
+    Column("COLLECTION", order=2, widths=(10, 6)),
+    Column("SOURCES", order=3, widths=(12, 8), keep="end"),
+)
+
+Found = Sequence[tuple[Task, bool]]
+"""Tasks, each with whether a process runs it."""
+
+
+@click.command("list")
+@option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Tasks to skip, the newest first.")
+@option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Tasks to show.")
+@option(
+    "--status",
+    type=click.Choice([*(status.value for status in TaskStatus), DIED]),
+    multiple=True,
+    help=f"Only tasks in this state; `died`: processing, but their runner is gone. {HOW_TO_REPEAT}",
+)
+@option("--since", type=Moment(), metavar="AGE|DATE", help="Only tasks created since then: 2h, 2026-11-24.")
+@option(
+    "--watch",
+    is_flag=False,
+    flag_value=WATCH_SECONDS,
+    type=Number(0.1, MAX_WATCH_SECONDS),
+    metavar="[SECS]",
+    help=f"Refresh every {WATCH_SECONDS:g} or SECS seconds, until a signal arrives.",
+)
+@json_option("Print an array of tasks; with --watch one per line.")
+@common_options
+def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
+    """List the tasks, newest first.
+
+    Takes no lock, so it works during a load.
+    """
+
+    def find() -> Found:
+        return [session.journal.with_runner(task) for task in session.journal.list(statuses=status, **which)]
+
+    if watch is not None:
+        _watch(session, find, json=json, seconds=watch)
+        return
+    tasks = find()
+    _show(session, tasks, json=json)
+    if not tasks:
+        is_narrowed = status or which["since"] or which["offset"]
+        which_tasks = "no tasks that match" if is_narrowed else "no tasks"
+        session.terminal.info(f"{which_tasks} in {session.journal.folder}")
+    _show_died(session, tasks)
+
+
+def _show(session: Invocation, tasks: Found, *, json: bool) -> None:
+    if json:
+        click.echo(safe_json([session.task_json(task, running=running) for task, running in tasks]))
+    else:
+        print_table(session.terminal, _COLUMNS, _rows(tasks))
+
+
+def _show_died(session: Invocation, tasks: Found) -> None:
+    """Show the commands that continue the tasks that died."""
+    died = [task for task, running in tasks if task.has_died(running=running)]
+    for task in died[:DIED_NAMED]:
+        session.terminal.info(f"the runner of task {task.id} died; {how_to_continue(task)}")
+    if (more := len(died) - DIED_NAMED) > 0:
+        session.terminal.info(f"{more:,} more died; `upsert-cli list --status died` lists them")
+
+
+def _watch(session: Invocation, find: Callable[[], Found], *, json: bool, seconds: float) -> None:
+    """Show the tasks every `seconds` until a signal arrives; on a terminal, each table replaces the previous one."""
+    try:
+        if json or not sys.stdout.isatty():
+            while True:
+                _show(session, find(), json=json)
+                sys.stdout.flush()
+                time.sleep(seconds)
+        from upsert_cli.cli.frame import Frame
+
+        tasks = find()
+        frame = Frame(session.terminal, lambda width: table_lines(_COLUMNS, _rows(tasks), width=width), stderr=False)
+        with frame:
+            while True:
+                frame.draw()
+                time.sleep(seconds)
+                tasks = find()
+    except EndedBySignal as error:
+        raise EndedBySignal(error.number, "while it was watching") from error
+
+
+def _rows(tasks: Found) -> list[tuple[str, ...]]:
+    return [_row(task, running=running) for task, running in tasks]
+
+
+def _row(task: Task, *, running: bool) -> tuple[str, ...]:
+    total = "" if task.total is None or task.total == task.rows else f"/{task.total}"
+    return (
+        task.id,
+        state_of(task, running=running),
+        task.created_at,
+        f"{task.rows}{total}",
+        str(task.counts.failed),
+        task.collection,
+        " ".join(task.sources),
+    )

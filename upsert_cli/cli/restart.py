@@ -1,0 +1,71 @@
+"""The command `restart`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from upsert_cli.cli.error_boundary import EventCommand
+from upsert_cli.cli.load_options import EVENTS_OPTION, METRICS_OPTION, limit_options
+from upsert_cli.cli.load_report import RunReport
+from upsert_cli.cli.notifications import Notifications
+from upsert_cli.cli.options import Invocation, all_of, common_options, option
+from upsert_cli.cli.param_types import TaskId
+from upsert_cli.cli.run import run_opened
+from upsert_cli.cli.streams import require_stdout
+from upsert_cli.journal.task_ids import resolve_task_id
+from upsert_cli.limits import require_resources
+
+_FAILED_ONLY_HELP = (
+    "Read only the rejected rows again, once a cause outside the sources is removed, such as a missing file that they "
+    "name. If the sources changed, use --from-start."
+)
+
+
+@click.command(cls=EventCommand)
+@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@option("--from-start", is_flag=True, help="Read the sources again from the first row.")
+@option("--failed-only", is_flag=True, help=_FAILED_ONLY_HELP)
+@all_of(limit_options("as before", "as before"))
+@option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`, and print its id.")
+@METRICS_OPTION
+@EVENTS_OPTION
+@common_options
+def restart(
+    session: Invocation,
+    *,
+    task_id: str,
+    from_start: bool,
+    failed_only: bool,
+    max_failures: str | None,
+    max_delete: str | None,
+    enqueue: bool,
+    metrics_file: Path | None,
+    **_: bool,
+) -> None:
+    """Set a task back to pending and continue it at its checkpoint.
+
+    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task. Works in every state, except while the
+    task is running. A source that changed since the checkpoint is refused; --from-start reads it again.
+    """
+    if enqueue and not session.terminal.quiet:
+        require_stdout()
+    if from_start and failed_only:
+        raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
+    from upsert_cli.load.open import restart_task
+
+    with RunReport(session, Notifications(terminal=session.terminal, metrics=metrics_file)) as report:
+        if not enqueue:
+            require_resources()
+        opened = restart_task(
+            session.journal,
+            resolve_task_id(session.journal, task_id),
+            from_start=from_start,
+            failed_only=failed_only,
+            max_failures=max_failures,
+            max_delete=max_delete,
+            enqueue=enqueue,
+        )
+        code = run_opened(session, opened, report)
+    click.get_current_context().exit(code)

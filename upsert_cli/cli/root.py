@@ -1,0 +1,128 @@
+"""The root of the command line: the commands, each loaded when it is used, and the start of the program."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from upsert_cli import __version__, telemetry
+from upsert_cli.cli.error_boundary import end_with, show_wrong_usage
+from upsert_cli.cli.streams import reliable_streams, stdout_fault
+from upsert_cli.cli.terminal import Terminal
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.limits import raise_file_limit
+from upsert_cli.load.stop import EndedBySignal, end_in_order
+from upsert_cli.paths import provide_home
+from upsert_cli.signals import die_by_signal, end_at_once
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+COMMANDS = {
+    "run": ("run:run", "Load items into the default collection, as a task."),
+    "categories": ("run:categories", "Work on the categories collection."),
+    "info": ("info:info", "Show one task: state, progress, counts, rejected items."),
+    "list": ("list:list_tasks", "List the tasks, newest first."),
+    "restart": ("restart:restart", "Set a task back to pending and continue it at its checkpoint."),
+    "cancel": ("cancel:cancel", "Stop a task, even if another process runs it."),
+    "work": ("work:work", "Run the tasks that `run --enqueue` created, oldest first."),
+    "verify": ("verify:verify", "Read every record back with its vector and compare it with a task's sources."),
+    "collections": ("collections:collections", "List the collections of a target and the latest load into each."),
+    "query": ("query:query", "Find the records that are nearest to a text."),
+    "report": ("report:report", "Write a page about one task, for a CI artifact or an email."),
+    "models": ("models:models", "List, fetch and check embedding models."),
+    "prune": ("prune:prune", "Remove old tasks from the journal; collections stay as they are."),
+    "config": ("config:config", "Show the settings and where they come from."),
+    "journal": ("journal:journal", "Check and repair the journal of tasks."),
+    "completion": ("completion:completion", "Print a script that completes commands, options, task ids and models."),
+}
+"""Module, command and help of each command, so that neither `list` nor `--help` has to load the others.
+
+A test compares the help with the command's own.
+"""
+
+
+class Root(click.Group):
+    """The root group, which loads a command when it is used and handles every error."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, the most used first."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"upsert_cli.cli.{module}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without loading any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands without loading any."""
+        from click.shell_completion import CompletionItem
+
+        fitting = [name for name in COMMANDS if name.startswith(incomplete)]
+        own_options = click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=COMMANDS[name][1]) for name in fitting] + own_options
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options of the group itself."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            show_wrong_usage(error, ctx)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; the error boundary handles every error."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click ends quietly if nobody reads stdout any more
+        except (Exception, EndedBySignal, KeyboardInterrupt) as error:  # noqa: BLE001  # the boundary
+            end_with(error, ctx)
+
+
+@click.group(
+    cls=Root,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "auto_envvar_prefix": "UPSERT_CLI",
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="upsert-cli")
+def cli() -> None:
+    """Load items into a Chroma vector collection in batches, as tasks that lose no row.
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items were rejected,
+    4 refused and nothing written, 5 canceled, 129/130/143 stopped by a signal.
+    """
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    telemetry.switch_off()
+    provide_home()
+    raise_file_limit()
+    try:
+        end_in_order()
+        with reliable_streams():
+            try:
+                cli(prog_name="upsert-cli")
+            except OSError as error:  # of --help and --version, which print before any command starts
+                Terminal().error(str(stdout_fault() or error))
+                sys.exit(UpsertCliError.exit_code)
+    except EndedBySignal as error:  # outside of any command
+        die_by_signal(error.number)
+    finally:
+        end_at_once()  # nothing is left to do but the interpreter's own shutdown

@@ -48,16 +48,7 @@ class Subject:
         Raises:
             UpsertCliError: The collection does not exist.
         """
-        info = _describe(journal, chroma, collection)
-        target = _target(
-            journal,
-            chroma,
-            collection,
-            model=model_named(info) or "",
-            dimension=info.dimension if info.stamped_dimension is None else info.stamped_dimension,
-            max_tokens=info.max_tokens,
-            retry_for=options.retry_for,
-        )
+        info, target = _describe(journal, chroma, collection, options)
         return cls(target=target, identity=None if info.model is None else _identity(target), options=options)
 
     @classmethod
@@ -78,22 +69,18 @@ class Subject:
                     f"be compared with the collection; `upsert-cli verify {_named(task.chroma, task.collection)}` "
                     f"checks what is stored without them"
                 )
-        info = _describe(journal, task.chroma, task.collection)
-        dimension, max_tokens = info.stamped_dimension, info.max_tokens
+        info, target = _describe(journal, task.chroma, task.collection, task.options)
         if info.model is None:  # not created by this tool: the hashes are those of the task's model
             model = model_of(task.model, task.options)
-            dimension, max_tokens = model.dimension, model.max_tokens
+            target = replace(
+                target,
+                model=model.name,
+                dimension=model.dimension,
+                max_tokens=model.max_tokens,
+                default_model=model.name == DEFAULT_MODEL,
+            )
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in _LATE_STAGES)
-        target = _target(
-            journal,
-            task.chroma,
-            task.collection,
-            model=task.model,
-            dimension=dimension,
-            max_tokens=max_tokens,
-            retry_for=task.options.retry_for,
-        )
         return cls(
             target=target,
             identity=_identity(target),
@@ -144,41 +131,30 @@ def _named(chroma: str, collection: str) -> str:
     return f"--collection {shlex.quote(collection)} --chroma {shlex.quote(chroma)}"
 
 
-def _describe(journal: Journal, chroma: str, collection: str) -> CollectionInfo:
-    info = location_at(chroma, collection, leases=journal.layout.servers).describe()
+def _describe(journal: Journal, chroma: str, collection: str, options: LoadOptions) -> tuple[CollectionInfo, Target]:
+    """Return what a collection says about itself, and the target to read every record with its vector."""
+    leases = journal.layout.servers
+    info = location_at(chroma, collection, leases=leases).describe()
     if info is None:
         raise UpsertCliError(
             message=f"there is no collection {collection} in {chroma}; --collection and --chroma name another one, "
             f"`upsert-cli run` creates it"
         )
-    return info
-
-
-def _identity(target: Target) -> str:
-    return identity_of(target.model, target.dimension, target.max_tokens)
-
-
-def _target(
-    journal: Journal,
-    chroma: str,
-    collection: str,
-    *,
-    model: str,
-    dimension: int | None,
-    max_tokens: int | None,
-    retry_for: float,
-) -> Target:
-    """Return a collection as a target that is opened as it is found, to read every record with its vector."""
-    return Target(
+    model = model_named(info) or ""
+    return info, Target(
         path=chroma,
         collection=collection,
         model=model,
-        dimension=dimension or 0,
-        max_tokens=max_tokens or 0,
+        dimension=info.stamped_dimension or info.dimension or 0,
+        max_tokens=info.max_tokens or 0,
         tool_version=__version__,
         default_model=model == DEFAULT_MODEL,
         as_found=True,
         examined=True,
-        leases=str(journal.layout.servers),
-        retry_for=retry_for,
+        leases=str(leases),
+        retry_for=options.retry_for,
     )
+
+
+def _identity(target: Target) -> str:
+    return identity_of(target.model, target.dimension, target.max_tokens)

@@ -1,4 +1,4 @@
-"""`--delete-missing`: afterwards the collection equals the file, whoever is killed, and never is more deleted than that."""
+"""`--delete-missing` makes the collection equal to the file, also after kills, and never deletes more than that."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ FEW_KILLS, MANY_KILLS = 3, 100
 
 
 def _equals(terminal: Terminal, *parts: Sequence[Item]) -> None:
-    """Checks that the collection holds the texts of just these items."""
+    """Check that the collection holds exactly the texts of these items."""
     wanted = {item["object_id"]: item["payload"]["text"] for part in parts for item in part}
     assert {one: record["document"] for one, record in terminal.records().items()} == wanted
 
 
 def test_the_collection_equals_the_file(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
-    """What the file no longer holds goes, 5 % as well as 50 %, and nothing of other loads; what is too much is refused."""
+    """Records that the file no longer holds are deleted, but not those of other loads; too many of them are refused."""
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     items = make_items(100)
     others = [item | {"object_id": f"other-{place}"} for place, item in enumerate(make_items(10, mark="other"))]
@@ -47,10 +47,10 @@ def test_the_collection_equals_the_file(tiny: Terminal, tiny_model: Path, make_i
     tiny.type("upsert-cli run a.jsonl")
     tiny.write("b.jsonl", others)
     tiny.type("upsert-cli run b.jsonl --scope b")
-    # Rows that are unchanged but for the scope get it without being embedded.
+    # Rows that differ only in their scope are not embedded again.
     tiny.type(f"{LINE} --task-id first")
     assert tiny.info("first")["counts"]["updated"] == 100
-    # What the other load has taken over is no longer this one's to delete.
+    # A record that the other load has taken over no longer belongs to this scope.
     tiny.write("b.jsonl", [*others, shared])
     tiny.type("upsert-cli run b.jsonl --scope b")
 
@@ -85,8 +85,8 @@ def test_the_collection_equals_the_file(tiny: Terminal, tiny_model: Path, make_i
     assert [path.suffix for path in (tiny.journal / "active").iterdir()] == []
 
 
-def test_nothing_is_deleted_as_long_as_a_row_is_rejected(tiny: Terminal, make_items: Items) -> None:
-    """A rejected row may stand for any record; once a retry has loaded it, what is missing goes."""
+def test_nothing_is_deleted_while_a_row_is_rejected(tiny: Terminal, make_items: Items) -> None:
+    """A rejected row may stand for any record; once a retry has loaded it, the missing records are deleted."""
     items = make_items(20)
     (tiny.folder / "refs").mkdir()
     tiny.write("a.jsonl", items)
@@ -113,8 +113,10 @@ def test_nothing_is_deleted_as_long_as_a_row_is_rejected(tiny: Terminal, make_it
         ("upsert-cli run a.jsonl --scope ' '", "'--scope'"),
     ],
 )
-def test_what_cannot_be_meant(terminal: Terminal, make_items: Items, line: str, says: str) -> None:
-    """Options that do not go together are one line, exit 2, and no task."""
+def test_options_that_contradict_each_other_are_refused(
+    terminal: Terminal, make_items: Items, line: str, says: str
+) -> None:
+    """Options that contradict each other cause one line, exit code 2, and no task."""
     terminal.write("a.jsonl", make_items(2))
     stdin = json.dumps(make_items(1)[0])
     done = terminal.type(line, expect=2, stdin=stdin)
@@ -127,7 +129,7 @@ def test_what_cannot_be_meant(terminal: Terminal, make_items: Items, line: str, 
 
 
 class _Held:
-    """A collection of which each id is in the scope `s`, but for those that begin with `not`."""
+    """A collection whose ids are in the scope `s`, except those that begin with `not`."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         self._ids = ids
@@ -145,8 +147,8 @@ def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[OrphanSearch,
     return search, [member.id for block in search.run(_Held(held)) for member in block]
 
 
-def test_the_search_finds_just_what_is_missing(tmp_path: Path) -> None:
-    """Through many blocks, with repeated and odd ids, members of the scope that no row names are found."""
+def test_the_search_finds_exactly_the_missing_records(tmp_path: Path) -> None:
+    """Records of the scope that no row names are found across many blocks, with repeated and odd ids."""
     ids = [f"id-{number}" for number in range(2500)]
     held = [*ids, "e\u0301", "not-mine", "gone", "\u00e9"]
     text = "".join(f'{{"object_id": {json.dumps(one)}}}\n' for one in [*ids[1:], ids[7], "e\u0301"])
@@ -156,7 +158,7 @@ def test_the_search_finds_just_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_row_without_an_id_makes_nothing_missing(tmp_path: Path) -> None:
-    """A row that cannot be read may stand for any record, so the search ends there."""
+    """A row that cannot be read may stand for any record, so the search finds nothing."""
     search, missing = _search(tmp_path, '{"object_id": "a"}\n{"object_id":\n', ["a", "b"])
     assert missing == []
     assert search.has_unreadable_row
@@ -168,7 +170,7 @@ def test_a_row_without_an_id_makes_nothing_missing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def before(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
-    """Returns a terminal with a collection loaded from a file with twice the rows that are to stay."""
+    """Return a terminal with a collection, half of whose records a later file lacks."""
     terminal = Terminal(tmp_path_factory.mktemp("before"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("a.jsonl", _items(KILL_ITEMS))
     terminal.type(f"{LINE} --scope s")
@@ -184,7 +186,7 @@ def _items(count: int, *, start: int = 0) -> list[Item]:
 
 @pytest.mark.parametrize("kills", [FEW_KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
 def test_kills_at_random_instants(before: Terminal, tmp_path: Path, kills: int) -> None:
-    """Whoever is killed, the load or its writer: restarted until done, the collection equals the file, and so do the counts."""
+    """However often the load or its child is killed, restarts end with the file's records and with right counts."""
     choose = random.Random(kills)
     done = 0
     while done < kills:
@@ -206,7 +208,7 @@ def test_kills_at_random_instants(before: Terminal, tmp_path: Path, kills: int) 
 
 
 def _killed(process: subprocess.Popen[str], choose: random.Random) -> int:
-    """Kills a load or its writer after a while, unless it ends before, and returns how it ended."""
+    """Kill a load or its child after a random time, unless it ends before, and return its exit code."""
     try:
         process.wait(choose.uniform(0.5, 4.0))
     except subprocess.TimeoutExpired:
@@ -215,13 +217,13 @@ def _killed(process: subprocess.Popen[str], choose: random.Random) -> int:
         try:
             os.kill(choose.choice(victims), signal.SIGKILL)
         except ProcessLookupError:
-            victims = []  # it came to its end in this moment
+            victims = []  # it ended in this moment
     process.communicate(timeout=120)
     return process.returncode
 
 
 def test_a_footer_that_contradicts_its_rows_deletes_nothing(tiny: Terminal, make_items: Items) -> None:
-    """A Parquet file that promises a row and holds none is damaged; it does not say that all records are to go."""
+    """A Parquet file that promises a row and holds none is damaged, so nothing is missing in it."""
     items = make_items(3)
     tiny.write("a.jsonl", items)
     tiny.type("upsert-cli run a.jsonl --scope s")
@@ -234,5 +236,5 @@ def test_a_footer_that_contradicts_its_rows_deletes_nothing(tiny: Terminal, make
     path.write_bytes(content.replace(b"\x16\x00\x19", b"\x16\x02\x19"))
     for line in ("run a.parquet --scope s", "run a.parquet --scope s --delete-missing --max-delete 100%"):
         error = tiny.type(f"upsert-cli {line}", expect=1).stderr
-        assert "a.parquet cannot be read (its footer promises 1 row, and its row groups hold 0)" in error
+        assert "a.parquet cannot be read (its footer promises 1 row, but its row groups hold 0)" in error
     _equals(tiny, items)

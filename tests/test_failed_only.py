@@ -1,4 +1,4 @@
-"""`restart --failed-only`: just the rejected rows are read again, and what becomes of them replaces what was counted."""
+"""`restart --failed-only` reads only the rejected rows again, and their new results replace the old counts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ROWS, EVERY = 240, 2
 
 
 @pytest.fixture
-def mended(tiny: Terminal, make_items: Items) -> Terminal:
-    """Returns a terminal with a done task of two files: in each every second row was rejected, all but a few by mistake."""
+def correctable(tiny: Terminal, make_items: Items) -> Terminal:
+    """Return a terminal with a done task of two files; most of their rejected rows, every second one, can be loaded now."""
     items = make_items(ROWS)
     for name, part in (("a.jsonl", items[: ROWS // 2]), ("b.jsonl", items[ROWS // 2 :])):
         for number, item in enumerate(part):
@@ -36,7 +36,7 @@ def mended(tiny: Terminal, make_items: Items) -> Terminal:
 
 
 def _change_task(terminal: Terminal, task_id: str, **options: Any) -> None:
-    """Stands for what makes a retry succeed: another version of the tool, or a model that works again."""
+    """Make a retry succeed, as another version of the tool or a model that works again would."""
     journal = Journal(terminal.journal)
     with journal.table.changing(task_id) as (file, record):
         file.update(record | {"options": record["options"] | options})
@@ -49,7 +49,7 @@ def _rejects(terminal: Terminal, task_id: str = "t") -> list[tuple[str, int]]:
 
 
 def _failing(identifier: str, text: str) -> dict[str, Any]:
-    """Returns an item that is rejected first and can be loaded later."""
+    """Return an item that is rejected first and can be loaded later."""
     return {"object_id": identifier, "payload": {"text": "", "body": text}}
 
 
@@ -61,7 +61,7 @@ def _snapshot(terminal: Terminal) -> tuple[dict[str, Any], list[tuple[str, int]]
     return terminal.info("t"), _rejects(terminal), terminal.records()
 
 
-def _halt_in_its_middle(terminal: Terminal, process: subprocess.Popen[str]) -> None:
+def _halt_halfway(terminal: Terminal, process: subprocess.Popen[str]) -> None:
     def is_there() -> bool:
         task = terminal.info("t")
         return bool(task["status"] == "processing" and task["counts"]["inserted"] > ROWS - ROWS // EVERY)
@@ -74,7 +74,7 @@ def _check_end(terminal: Terminal, *, attempts: int) -> None:
     bad = ROWS // 40
     assert (task["status"], task["attempt"]) == ("done", attempts)
     assert task["progress"] == {"rows": ROWS, "total": ROWS}
-    # What was written in the moment of a kill, before its checkpoint, is found unchanged by the next attempt.
+    # Rows written just before a kill, without a checkpoint, are unchanged for the next attempt.
     counts = task["counts"]
     written = {"inserted": counts["inserted"] + counts["unchanged"], "unchanged": 0}
     assert counts | written == {
@@ -86,79 +86,79 @@ def _check_end(terminal: Terminal, *, attempts: int) -> None:
     assert [path.name for path in (terminal.journal / "rejects").iterdir()] == ["t.jsonl"]
 
 
-def test_just_the_rejects_are_loaded(mended: Terminal) -> None:
-    """What can be loaded now is inserted, the rejects file holds only what fails again, and the counts still reconcile."""
-    assert len(_rejects(mended)) == ROWS // EVERY
-    output = mended.type("upsert-cli restart t --failed-only --json", expect=3).stdout
+def test_only_the_rejects_are_loaded(correctable: Terminal) -> None:
+    """Rows that can be loaded now are inserted, the rejects file keeps only the others, and the counts reconcile."""
+    assert len(_rejects(correctable)) == ROWS // EVERY
+    output = correctable.type("upsert-cli restart t --failed-only --json", expect=3).stdout
     events = [json.loads(line) for line in output.splitlines()]
     assert {event["total"] for event in events if event["type"] == "progress"} <= {ROWS // EVERY}
     assert sum(event["type"] == "reject" for event in events) == ROWS // 40
-    _check_end(mended, attempts=2)
-    assert len(mended.info("t")["failed_items"]) == ROWS // 40
-    mended.type("upsert-cli restart t --failed-only", expect=3)
-    _check_end(mended, attempts=3)
+    _check_end(correctable, attempts=2)
+    assert len(correctable.info("t")["failed_items"]) == ROWS // 40
+    correctable.type("upsert-cli restart t --failed-only", expect=3)
+    _check_end(correctable, attempts=3)
 
 
 @pytest.mark.parametrize("again", ["restart t", "restart t --failed-only"])
-def test_a_retry_that_is_killed_goes_on(mended: Terminal, again: str) -> None:
-    """After kill -9 in the middle, what is not yet retried still counts as rejected, and either restart completes it."""
-    process = mended.start("upsert-cli restart t --failed-only")
-    _halt_in_its_middle(mended, process)
+def test_a_killed_retry_is_continued(correctable: Terminal, again: str) -> None:
+    """After kill -9, rows that were not retried yet still count as rejected, and either kind of restart completes it."""
+    process = correctable.start("upsert-cli restart t --failed-only")
+    _halt_halfway(correctable, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
-    task = mended.info("t")
+    task = correctable.info("t")
     assert (task["status"], task["running"]) == ("processing", False)
     counts = task["counts"]
     assert counts["read"] == counts["inserted"] + counts["failed"] == ROWS
-    assert len(_rejects(mended)) == counts["failed"]
-    mended.type(f"upsert-cli {again}", expect=3)
-    _check_end(mended, attempts=3)
+    assert len(_rejects(correctable)) == counts["failed"]
+    correctable.type(f"upsert-cli {again}", expect=3)
+    _check_end(correctable, attempts=3)
 
 
-def test_a_crash_before_the_first_checkpoint_of_a_retry(mended: Terminal) -> None:
-    """The rejects were renamed and nothing else happened: none is lost, and the next retry takes them up."""
-    journal = Journal(mended.journal)
-    before = _rejects(mended)
+def test_a_crash_before_the_first_checkpoint_of_a_retry(correctable: Terminal) -> None:
+    """If the rejects were renamed and nothing else happened, none is lost and the next retry reads them."""
+    journal = Journal(correctable.journal)
+    before = _rejects(correctable)
     journal.files("t").rejects.rename(journal.files("t").retry)
-    assert _rejects(mended) == before
-    mended.type("upsert-cli restart t --failed-only", expect=3)
-    _check_end(mended, attempts=2)
+    assert _rejects(correctable) == before
+    correctable.type("upsert-cli restart t --failed-only", expect=3)
+    _check_end(correctable, attempts=2)
 
 
-def test_from_start_ends_a_retry(mended: Terminal) -> None:
-    """All rows are read again, and nothing of an interrupted retry is left."""
-    journal = Journal(mended.journal)
+def test_from_start_discards_a_retry(correctable: Terminal) -> None:
+    """`--from-start` reads all rows again, and nothing of an interrupted retry is left."""
+    journal = Journal(correctable.journal)
     journal.files("t").rejects.rename(journal.files("t").retry)
-    mended.type("upsert-cli restart t --from-start", expect=3)
-    task = mended.info("t")
+    correctable.type("upsert-cli restart t --from-start", expect=3)
+    task = correctable.info("t")
     assert (task["counts"]["read"], task["counts"]["failed"]) == (ROWS, ROWS - ROWS // EVERY + ROWS // 40)
     assert not journal.files("t").retry.exists()
 
 
-def test_what_is_refused(mended: Terminal, make_items: Items) -> None:
-    """Another source, lost rejects, rows that were never read, and a task that is being run; nothing is changed."""
-    before = _snapshot(mended)
-    path = mended.folder / "b.jsonl"
+def test_a_retry_that_is_not_possible_is_refused(correctable: Terminal, make_items: Items) -> None:
+    """A changed source, lost rejects, unread rows and a running task are refused, and nothing is changed."""
+    before = _snapshot(correctable)
+    path = correctable.folder / "b.jsonl"
     content = path.read_bytes()
     path.write_bytes(content + b"\n")
-    assert "b.jsonl changed" in mended.type("upsert-cli restart t --failed-only", expect=4).stderr
+    assert "b.jsonl changed" in correctable.type("upsert-cli restart t --failed-only", expect=4).stderr
     path.write_bytes(content)
-    with Journal(mended.journal).claim("t"):
-        assert "being run" in mended.type("upsert-cli restart t --failed-only", expect=4).stderr
-    assert "choose one" in mended.type("upsert-cli restart t --failed-only --from-start", expect=2).stderr
-    assert _snapshot(mended) == before
-    rejects = Journal(mended.journal).files("t").rejects
+    with Journal(correctable.journal).claim("t"):
+        assert "being run" in correctable.type("upsert-cli restart t --failed-only", expect=4).stderr
+    assert "choose one" in correctable.type("upsert-cli restart t --failed-only --from-start", expect=2).stderr
+    assert _snapshot(correctable) == before
+    rejects = Journal(correctable.journal).files("t").rejects
     rejects.write_bytes(rejects.read_bytes().partition(b"\n")[2])
-    assert "--from-start" in mended.type("upsert-cli restart t --failed-only", expect=1).stderr
-    mended.write("c.jsonl", [{"object_id": ""}, *make_items(400)])
-    mended.type("upsert-cli run c.jsonl --task-id c --batch-size 16 --max-failures 0", expect=1)
-    assert "not read yet" in mended.type("upsert-cli restart c --failed-only", expect=4).stderr
-    mended.type("upsert-cli run c.jsonl --task-id empty --model-path .", expect=1)
-    assert "not read yet" in mended.type("upsert-cli restart empty --failed-only", expect=4).stderr
+    assert "--from-start" in correctable.type("upsert-cli restart t --failed-only", expect=1).stderr
+    correctable.write("c.jsonl", [{"object_id": ""}, *make_items(400)])
+    correctable.type("upsert-cli run c.jsonl --task-id c --batch-size 16 --max-failures 0", expect=1)
+    assert "not read yet" in correctable.type("upsert-cli restart c --failed-only", expect=4).stderr
+    correctable.type("upsert-cli run c.jsonl --task-id empty --model-path .", expect=1)
+    assert "not read yet" in correctable.type("upsert-cli restart empty --failed-only", expect=4).stderr
 
 
-def test_nothing_to_do(tiny: Terminal, make_items: Items) -> None:
-    """A task without rejects is left as it is, with exit code 0."""
+def test_a_task_without_rejects_is_left_alone(tiny: Terminal, make_items: Items) -> None:
+    """A task without rejects is not changed, and the exit code is 0."""
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id t")
     before = tiny.info("t")
@@ -166,8 +166,8 @@ def test_nothing_to_do(tiny: Terminal, make_items: Items) -> None:
     assert tiny.info("t") == before
 
 
-def test_all_was_read_but_too_much_failed(tiny: Terminal, make_items: Items) -> None:
-    """A task that failed at its end for its many rejects can retry them, and is done once few enough are left."""
+def test_too_many_rejects_can_be_retried_once_all_is_read(tiny: Terminal, make_items: Items) -> None:
+    """A task that failed at its end for too many rejects can retry them, and is done once few enough are left."""
     items = make_items(10)
     for item in items[5:]:
         item["payload"] |= {"text": "", "body": item["payload"]["text"]}
@@ -182,7 +182,7 @@ def test_all_was_read_but_too_much_failed(tiny: Terminal, make_items: Items) -> 
 
 
 def test_a_retried_row_never_replaces_a_later_good_one(tiny: Terminal) -> None:
-    """The last row of an id wins, whichever attempt loaded it; one that came too late is counted as a duplicate."""
+    """The last row of an id wins, whichever attempt loaded it; an older one counts as a duplicate."""
     tiny.write("a.jsonl", [_failing("x", "x old"), _failing("y", "y old"), _loaded("z", "z old"), _failing("x", "x 2")])
     rest = [_failing("y", "y new"), _loaded("x", "x new"), _failing("z", "z new"), {"object_id": ""}, _failing("x", "")]
     tiny.write("b.jsonl", rest)
@@ -201,14 +201,14 @@ def test_a_retried_row_never_replaces_a_later_good_one(tiny: Terminal) -> None:
         assert counts["duplicate"] >= 2
 
 
-def test_a_retry_that_is_killed_still_knows_what_was_superseded(tiny: Terminal, make_items: Items) -> None:
-    """Of an id whose last row was good at first, nothing older is written before or after kill -9."""
+def test_a_killed_retry_still_knows_which_rows_are_superseded(tiny: Terminal, make_items: Items) -> None:
+    """If the last row of an id was good at first, no older row is written before or after kill -9."""
     items = make_items(ROWS)
     tiny.write("a.jsonl", [_failing(item["object_id"], "old") for item in items] + items[::2])
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 16", expect=3)
     _change_task(tiny, "t", text_fields=["body"])
     process = tiny.start("upsert-cli restart t --failed-only")
-    _halt_in_its_middle(tiny, process)
+    _halt_halfway(tiny, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     counts = tiny.info("t")["counts"]

@@ -1,4 +1,4 @@
-"""`info`, `list`, `restart`, `cancel`: what a user can do with tasks."""
+"""`info`, `list`, `restart`, `cancel`: the commands for tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Items = Callable[..., list[dict[str, Any]]]
 
 
 def test_list_pages_and_filters_newest_first(tiny: Terminal, make_items: Items) -> None:
-    """`list` is an array of tasks, the newest first, cut by offset and limit, filtered by status."""
+    """`list --json` is an array of tasks, the newest first, cut by offset and limit, and filtered by status."""
     tiny.write("a.jsonl", make_items(2))
     for name in ("one", "two", "three"):
         tiny.type(f"upsert-cli run a.jsonl --task-id {name}")
@@ -44,15 +44,15 @@ def test_tables_in_a_pipe_are_tab_separated_and_whole(tiny: Terminal, make_items
     assert row.endswith(f"{name}.jsonl")
 
 
-def test_looking_at_an_empty_journal_makes_none(terminal: Terminal) -> None:
-    """`list` and `info` answer without a journal, and leave no trace."""
+def test_looking_at_a_missing_journal_creates_none(terminal: Terminal) -> None:
+    """`list` and `info` answer without a journal, and create nothing."""
     assert json.loads(terminal.type("upsert-cli list --json").stdout) == []
     assert "nothing" in terminal.type("upsert-cli info nothing", expect=1).stderr
     assert not terminal.journal.exists()
 
 
 def test_an_empty_list_names_its_journal(tiny: Terminal, make_items: Items) -> None:
-    """On stderr, so that stdout is what it always is; a list that was narrowed says so."""
+    """An empty list names its journal on stderr, and says whether it was filtered; stdout stays as always."""
     tiny.env |= {"UPSERT_CLI_JOURNAL": "", "HOME": str(tiny.folder / "other"), "XDG_STATE_HOME": ""}
     bare = tiny.type("upsert-cli list")
     assert bare.stdout.startswith("ID\tSTATUS")
@@ -68,8 +68,8 @@ def test_an_empty_list_names_its_journal(tiny: Terminal, make_items: Items) -> N
     assert tiny.type("upsert-cli list --journal elsewhere").stderr == ""
 
 
-def test_a_killed_run_goes_on_and_ends_equal(tiny: Terminal, make_items: Items) -> None:
-    """After kill -9 of runner and writer a restart ends in the collection of an uninterrupted run."""
+def test_a_killed_run_is_continued_and_ends_equal(tiny: Terminal, make_items: Items) -> None:
+    """After kill -9 of a load and its child, a restart ends with the collection of an uninterrupted run."""
     tiny.write("a.jsonl", make_items(600))
     _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
     task = tiny.info("t")
@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_and_ends_equal(tiny: Terminal, make_items: Items) 
 
 
 def test_run_with_the_id_of_a_dead_task_takes_it_over(tiny: Terminal, make_items: Items) -> None:
-    """`run --task-id` means: make sure that it is done."""
+    """`run --task-id` continues a task whose process died."""
     tiny.write("a.jsonl", make_items(600))
     _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 32")
@@ -103,7 +103,7 @@ def test_run_with_the_id_of_a_dead_task_takes_it_over(tiny: Terminal, make_items
 
 
 def test_restart_refuses_a_source_that_changed(tiny: Terminal, make_items: Items) -> None:
-    """A checkpoint in a file that is another one now is worth nothing: the restart says what changed."""
+    """A restart refuses a file that changed since the checkpoint, and says what changed."""
     tiny.write("a.jsonl", make_items(600))
     _kill_in_the_middle(tiny, "upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.write("a.jsonl", make_items(601))
@@ -123,7 +123,7 @@ def test_restart_refuses_a_source_that_changed(tiny: Terminal, make_items: Items
 def test_a_signal_stops_at_a_checkpoint_and_really_kills(
     tiny: Terminal, make_items: Items, number: signal.Signals, code: int
 ) -> None:
-    """A signal ends the run after the write in flight; the process dies by it, and a restart completes the load."""
+    """A signal ends the run after the write in flight, the process dies by it, and a restart completes the load."""
     tiny.write("a.jsonl", make_items(600))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.wait_for_rows("t")
@@ -141,7 +141,7 @@ def test_a_signal_stops_at_a_checkpoint_and_really_kills(
 
 
 def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None:
-    """A running task stops for good when it is canceled elsewhere, and its runner exits with 5."""
+    """A running task stops for good when it is canceled elsewhere, and its process exits with 5."""
     tiny.write("a.jsonl", make_items(2000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.wait_for_rows("t")
@@ -161,7 +161,7 @@ def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None
 
 
 def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None:
-    """The same task started twice: one works, the other is refused, skips, or waits and finds it done."""
+    """Of two processes with the same task one works; the other is refused, skips, or waits and finds it done."""
     tiny.write("a.jsonl", make_items(3000))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     tiny.wait_for_rows("t")
@@ -176,7 +176,7 @@ def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None
 
 
 def test_a_folder_is_written_by_one_process(tiny: Terminal, make_items: Items) -> None:
-    """Two loads into one Chroma folder: the second is refused and says who holds it."""
+    """Of two loads into one Chroma folder the second is refused, and names the first."""
     tiny.write("a.jsonl", make_items(3000))
     tiny.write("b.jsonl", make_items(10, mark="other"))
     process = tiny.start("upsert-cli run a.jsonl --task-id first --batch-size 32")

@@ -1,4 +1,4 @@
-"""`verify`: whatever is wrong with a collection is found, and mended from the sources or from what Chroma still holds."""
+"""`verify` finds every fault of a collection; `--repair` corrects it from the sources or from the stored documents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.loading import a_target
 from tests.support.terminal import Terminal
 from upsert_cli.store.locations import location_of
@@ -28,7 +28,7 @@ FILES = ["header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index
 
 @pytest.fixture(scope="module")
 def loaded_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with items, a journal and the collection that they were loaded into; to be copied."""
+    """Return a folder with items, a journal and the collection that they were loaded into; to be copied."""
     terminal = Terminal(tmp_path_factory.mktemp("loaded"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     items = [
         {
@@ -44,7 +44,7 @@ def loaded_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture
 def loaded(loaded_folder: Path, tiny: Terminal, tiny_model: Path) -> Terminal:
-    """Returns a terminal whose collection holds the loaded items, and nothing of their sources."""
+    """Return a terminal whose collection holds the loaded items, but which lacks their sources."""
     for name in ("chroma", "journal"):
         shutil.copytree(loaded_folder / name, tiny.folder / name)
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
@@ -53,7 +53,7 @@ def loaded(loaded_folder: Path, tiny: Terminal, tiny_model: Path) -> Terminal:
 
 @pytest.fixture
 def fresh(tiny: Terminal, tiny_model: Path, make_items: Items) -> Terminal:
-    """Returns a terminal with a load of its own, the task `load` of `a.jsonl`."""
+    """Return a terminal with a load of its own, the task `load` of `a.jsonl`."""
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     tiny.write("a.jsonl", make_items(40))
     tiny.type("upsert-cli run a.jsonl --task-id load")
@@ -66,12 +66,10 @@ def _outcome(terminal: Terminal, line: str, *, expect: int = 0) -> dict[str, Any
 
 
 def _plain(terminal: Terminal, code: str) -> None:
-    """Runs some lines of plain chromadb on the collection, in a process of their own."""
+    """Run lines of plain chromadb on the collection, in a process of their own."""
     start = "import chromadb, math, sys\ncollection = chromadb.PersistentClient('chroma').get_collection('default')\n"
-    subprocess.run(
-        [sys.executable, "-c", start + code], cwd=terminal.folder, env=terminal.environment, check=True,
-        capture_output=True,
-    )  # fmt: skip
+    done = run_python([sys.executable, "-c", start + code], folder=terminal.folder, environment=terminal.environment)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def _index(terminal: Terminal) -> Path:
@@ -94,7 +92,7 @@ GOOD = {"missing": 0, "unreadable": 0, "different": 0, "unreachable": 0}
 
 
 def test_a_load_is_good(fresh: Terminal) -> None:
-    """A load that went well is verified, by its task and by its collection, and nothing is changed."""
+    """A good load is verified by its task and by its collection, and nothing is changed."""
     before = fresh.records(vectors=True)
     by_task = _outcome(fresh, "upsert-cli verify load --json")
     assert by_task["ok"]
@@ -123,27 +121,27 @@ def test_verify_after_the_load(tiny: Terminal, make_items: Items) -> None:
 
 
 def test_the_last_of_repeated_ids_is_expected(fresh: Terminal, make_items: Items) -> None:
-    """A row whose id comes again later, in another batch, is not called different."""
+    """A row whose id is repeated in a later batch is not reported as different."""
     items = make_items(700)
     again = items[0] | {"payload": {"text": "another text"}}
     back = items[1] | {"payload": {"text": "for a while"}}
     fresh.write("b.jsonl", [back, *items, again])
     fresh.type("upsert-cli run b.jsonl --task-id repeated")
     assert _outcome(fresh, "upsert-cli verify repeated --json")["ok"]
-    # By the first task's file, the row that was replaced since is different, and no other.
+    # Compared with the first task's file, only the row that was replaced since is different.
     outcome = _outcome(fresh, "upsert-cli verify load --json", expect=3)
     assert _ids(outcome, "different") == [items[0]["object_id"]]
 
 
 @pytest.mark.parametrize("line", ["upsert-cli verify", "upsert-cli verify --collection other"])
 def test_no_collection(terminal: Terminal, line: str) -> None:
-    """A collection that is not there cannot be read, and is not made."""
+    """A collection that does not exist cannot be read, and is not created."""
     assert "there is no collection" in terminal.type(line, expect=1).stderr
     assert not (terminal.folder / "chroma").exists()
 
 
 def test_a_source_that_changed_is_refused(fresh: Terminal, make_items: Items) -> None:
-    """A task is compared with what it loaded; of another file nothing can be said."""
+    """A task is compared with the file that it loaded, never with another one."""
     fresh.write("a.jsonl", make_items(41))
     assert "changed" in fresh.type("upsert-cli verify load", expect=4).stderr
 
@@ -179,7 +177,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
         for how in (_removed, _cut, _zeroed, _garbage)
     },
 }
-# Each takes a dozen processes that import Chroma, so that only the kinds that differ most are run every time.
+# Each takes a dozen processes, so only those that differ most are run every time.
 QUICK = {
     "folder removed",
     "data_level0.bin cut",
@@ -192,8 +190,8 @@ QUICK = {
 @pytest.mark.parametrize(
     "damage", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in DAMAGES]
 )
-def test_a_damaged_index_is_found_and_made_anew(loaded_folder: Path, loaded: Terminal, damage: str) -> None:
-    """Index files that were cut, zeroed or removed are found, by `run` too, and made anew without the source."""
+def test_a_damaged_index_is_found_and_rebuilt(loaded_folder: Path, loaded: Terminal, damage: str) -> None:
+    """Index files that were cut, zeroed or removed are found, also by `run`, and rebuilt without the source."""
     before = Terminal(loaded_folder).records(vectors=True)
     index = _index(loaded)
     DAMAGES[damage](index)
@@ -220,7 +218,7 @@ def test_a_damaged_index_is_found_and_made_anew(loaded_folder: Path, loaded: Ter
 
 
 POISONS = {
-    "a number in a list that is none": "{'a': [math.nan]}",
+    "NaN in a list": "{'a': [math.nan]}",
     "too many keys": "{f'key {number}': number for number in range(5_500)}",
     "too long a list": "{'a': list(range(6_000))}",
 }
@@ -229,8 +227,8 @@ POISONS = {
 @pytest.mark.parametrize(
     "poison", [*list(POISONS)[:1], *(pytest.param(one, marks=pytest.mark.slow) for one in list(POISONS)[1:])]
 )
-def test_a_poisoned_queue_is_mended(loaded: Terminal, poison: str) -> None:
-    """A row that blocks Chroma's queue for good is taken out; what is queued behind it is stored, nothing is lost."""
+def test_a_poisoned_queue_is_repaired(loaded: Terminal, poison: str) -> None:
+    """A row that blocks Chroma's queue for good is removed; the rows after it are stored, and nothing is lost."""
     before = loaded.records(vectors=True)
     _plain(
         loaded,
@@ -248,8 +246,8 @@ def test_a_poisoned_queue_is_mended(loaded: Terminal, poison: str) -> None:
     assert loaded.records(vectors=True) == before
 
 
-def test_a_repair_that_cannot_have_the_model_changes_nothing(loaded: Terminal) -> None:
-    """Without the model nothing could be made again, so the damaged index stays where it is."""
+def test_a_repair_without_the_model_changes_nothing(loaded: Terminal) -> None:
+    """Without the model no vector could be made again, so the damaged index stays where it is."""
     _zeroed(_index(loaded) / "data_level0.bin")
     before = sorted(path.name for path in (loaded.folder / "chroma").iterdir())
     empty = loaded.folder / "empty"
@@ -262,7 +260,7 @@ def test_a_repair_that_cannot_have_the_model_changes_nothing(loaded: Terminal) -
 
 
 def test_a_deleted_record_is_missing(fresh: Terminal) -> None:
-    """A record that somebody deleted is missing by the task, and is loaded again from its source."""
+    """A record that somebody deleted is reported as missing, and loaded again from its source."""
     before = fresh.records(vectors=True)
     _plain(fresh, "collection.delete(ids=['obj-00007'])")
     outcome = _outcome(fresh, "upsert-cli verify load --json", expect=3)
@@ -270,9 +268,9 @@ def test_a_deleted_record_is_missing(fresh: Terminal) -> None:
     assert _ids(outcome, "missing") == ["obj-00007"]
     assert "a.jsonl:8" in outcome["missing"]["first"][0]["detail"]
     assert "obj-00007" in fresh.type("upsert-cli verify load", expect=3).stdout
-    mended = _outcome(fresh, "upsert-cli verify load --repair --json")
-    assert mended["ok"]
-    assert mended["repaired"]["written"] == 1
+    repaired = _outcome(fresh, "upsert-cli verify load --repair --json")
+    assert repaired["ok"]
+    assert repaired["repaired"]["written"] == 1
     _assert_equal(fresh.records(vectors=True), before)
 
 
@@ -286,20 +284,20 @@ def test_a_deleted_record_is_missing(fresh: Terminal) -> None:
     ],
 )
 def test_a_changed_record_is_different(fresh: Terminal, change: str) -> None:
-    """A record that somebody changed is different, with and without its source, and becomes what it was."""
+    """A record that somebody changed is different, with and without its source, and is restored."""
     before = fresh.records(vectors=True)
     _plain(fresh, change)
     outcome = _outcome(fresh, "upsert-cli verify --json", expect=3)
     assert _counts(outcome) == GOOD | {"different": 1}
     assert _ids(outcome, "different") == ["obj-00007"]
-    mended = _outcome(fresh, "upsert-cli verify load --repair --json")
-    assert mended["ok"]
-    assert _counts(mended["repaired"]["before"]) == GOOD | {"different": 1}
+    repaired = _outcome(fresh, "upsert-cli verify load --repair --json")
+    assert repaired["ok"]
+    assert _counts(repaired["repaired"]["before"]) == GOOD | {"different": 1}
     _assert_equal(fresh.records(vectors=True), before)
 
 
 def test_without_the_source_a_changed_document_is_embedded_as_it_is(fresh: Terminal) -> None:
-    """Without a task, a document that somebody changed is taken as it stands, and its vector is made to fit it."""
+    """Without a task, a document that somebody changed is kept, and gets a vector that fits it."""
     _plain(fresh, "collection.update(ids=['obj-00007'], documents=['changed'], embeddings=[[1.0] * 384])")
     assert _outcome(fresh, REPAIR)["repaired"]["written"] == 1
     fresh.write("b.jsonl", [{"object_id": "same", "payload": {"text": "changed"}}])
@@ -311,7 +309,7 @@ def test_without_the_source_a_changed_document_is_embedded_as_it_is(fresh: Termi
 
 
 def test_a_vector_of_zeros_is_unreadable(fresh: Terminal) -> None:
-    """A record without a usable vector is found although Chroma lists it, and gets its vector back."""
+    """A record with a vector of zeros is found although Chroma lists it, and gets its vector back."""
     before = fresh.records(vectors=True)
     _plain(fresh, "collection.update(ids=['obj-00007'], embeddings=[[0.0] * 384])")
     outcome = _outcome(fresh, "upsert-cli verify --json", expect=3)
@@ -321,7 +319,7 @@ def test_a_vector_of_zeros_is_unreadable(fresh: Terminal) -> None:
 
 
 def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
-    """Records that the index has lost are found one by one among those that it has, and just they are written again."""
+    """Records that the index has lost are found one by one among the others, and only they are written again."""
     before = fresh.records(vectors=True)
     kept = sorted(before)[::2] + sorted(before)[1:13:2]
     target = a_target(fresh.folder)
@@ -338,8 +336,8 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
     _assert_equal(fresh.records(vectors=True), before)
 
 
-def test_records_that_no_query_comes_to_are_all_brought_back(tiny: Terminal, tiny_model: Path) -> None:
-    """Where a sample shows that the index has dropped records, a repair looks for each, and mends also those beside it."""
+def test_records_that_no_query_finds_are_all_restored(tiny: Terminal, tiny_model: Path) -> None:
+    """If a sample shows that the index has dropped records, a repair looks for every record, also outside the sample."""
     rows, lost = 500, 6
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     words = ["sand", "river", "stone", "lamp", "harvest", "engine", "violin", "winter", "copper", "garden"]
@@ -353,20 +351,20 @@ def test_records_that_no_query_comes_to_are_all_brought_back(tiny: Terminal, tin
     outcome = _outcome(tiny, "upsert-cli verify load --json", expect=3)
     sampled = outcome["unreachable"]["count"]
     assert 0 < sampled < lost
-    mended = _outcome(tiny, "upsert-cli verify load --repair --json")
-    assert mended["ok"]
-    assert mended["repaired"]["written"] == lost
-    assert _counts(mended["repaired"]["before"]) == GOOD | {"unreachable": sampled}
+    repaired = _outcome(tiny, "upsert-cli verify load --repair --json")
+    assert repaired["ok"]
+    assert repaired["repaired"]["written"] == lost
+    assert _counts(repaired["repaired"]["before"]) == GOOD | {"unreachable": sampled}
     _assert_equal(tiny.records(vectors=True), before)
 
 
 def _unlink(index: Path, count: int) -> None:
-    """Takes the links to `count` records, one loaded after the other, out of an index: no search comes to them then."""
+    """Remove the links to `count` consecutive records from an index, so that no search finds them."""
     header = struct.unpack_from("<iQQQQQQiI", (index / "header.bin").read_bytes())
     rows, row_bytes, label_at, entry = header[3], header[4], header[5], header[8]
     upper, place = (index / "link_lists.bin").read_bytes(), 0
     data = bytearray((index / "data_level0.bin").read_bytes())
-    numbers, is_low = [0] * rows, [False] * rows  # by label, which counts the records as they came
+    numbers, is_low = [0] * rows, [False] * rows  # by label, which counts the records in their order
     for number in range(rows):
         (label,) = struct.unpack_from("<Q", data, number * row_bytes + label_at)
         length = int.from_bytes(upper[place : place + 4], "little")
@@ -382,7 +380,7 @@ def _unlink(index: Path, count: int) -> None:
 
 
 def test_a_collection_of_others_is_read(fresh: Terminal) -> None:
-    """A collection that this tool did not make is read back as far as it can be told what it should hold."""
+    """A collection that another program created is checked as far as it is known what it should hold."""
     _plain(
         fresh,
         "other = chromadb.PersistentClient('chroma').create_collection('other', embedding_function=None)\n"
@@ -416,7 +414,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_index_that_is_older_than_its_records_is_found(fresh: Terminal, make_items: Items, change: str) -> None:
-    """Index files from before a load: no command goes on with them, `verify` names the rows, a repair mends them."""
+    """With index files from before a load every command fails, `verify` names the rows, and a repair restores them."""
     fresh.env["UPSERT_CLI_QUERY_MODEL_PATH"] = fresh.env["UPSERT_CLI_RUN_MODEL_PATH"]
     older = shutil.copytree(_index(fresh), fresh.folder / "older")
     if change == "as many rows as were deleted":
@@ -439,8 +437,8 @@ def test_an_index_that_is_older_than_its_records_is_found(fresh: Terminal, make_
 @pytest.mark.parametrize(
     "values", [[0.00019991099999927542], [1e308, -0.0, 5e-324], [1 / 7 * number for number in range(40)]]
 )
-def test_floats_that_chroma_rounds_are_no_difference(fresh: Terminal, values: list[float]) -> None:
-    """Floats come back with another last bit, alone or in a list: nothing differs, and a second load changes nothing."""
+def test_floats_that_chroma_rounds_are_not_different(fresh: Terminal, values: list[float]) -> None:
+    """Floats that come back with another last bit, alone or in a list, count as unchanged for `verify` and for a load."""
     payload = {"text": "hello", "first": values[0], "all": values, "in": {"deep": values[-1]}}
     fresh.write("floats.jsonl", [{"object_id": "a", "payload": payload}])
     fresh.type("upsert-cli run floats.jsonl --task-id floats --keep-lists --verify")

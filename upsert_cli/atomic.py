@@ -1,6 +1,6 @@
 """Files that are written whole or not at all: those that the user names, and the tool's own private ones.
 
-Private files belong to this user alone, whatever the umask, and are never opened through a symbolic link.
+Private files belong to this user alone, with any umask, and are never opened through a symbolic link.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 def write_out(path: Path, content: str) -> None:
-    """Replace a file that the user named, so that nobody ever reads half of it; write a pipe or a device as it is.
+    """Replace a file that the user named, so that nobody ever reads half of it; write a pipe or a device directly.
 
     Raises:
         OSError: It cannot be written; its previous content is intact.

@@ -1,4 +1,4 @@
-"""Folders that a process owns for as long as it lives, so that others can tell what a killed process left."""
+"""Folders that a process owns for as long as it lives, so that others recognize the leftovers of a killed one."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Checkpoint:
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
     rejects_bytes: int = 0
-    """Length of the rejects file; what lies beyond is from rows that will be read again."""
+    """Length of the rejects file; rejects after it are from rows that will be read again."""
 
     retried: int | None = None
     """Committed rows of the retry file; None in an attempt that reads all rows."""
@@ -45,7 +45,7 @@ class Checkpoint:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Checkpoint:
-        """Read what `as_json` returned, and ignore unknown keys, written by a newer version."""
+        """Make a checkpoint from its JSON, and ignore unknown keys, written by a newer version."""
         return cls(
             position=dict(value["position"]),
             rows=int(value["rows"]),

@@ -1,4 +1,4 @@
-"""The right to run a task, which one process has at a time, and what only its holder may do."""
+"""The claim of a task: the right to run it, which one process has at a time, and the operations of its holder."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Claim:
                 raise
             task = change()
         if status is TaskStatus.DONE:
-            with suppress(JournalUnwritable):  # the next attempt drops what is left of it
+            with suppress(JournalUnwritable):  # the next attempt drops the rest
                 self.drop_checkpoint()
         return task
 

@@ -1,6 +1,6 @@
-"""What is damaged in a journal, and its repair: segments, and the files that go with tasks.
+"""Damage to a journal and its repair: segments, and the files that go with tasks.
 
-What lies beyond a checkpoint is never judged: a kill leaves anything there, and the next attempt cuts it off.
+Bytes after a checkpoint are never judged: a kill leaves anything there, and the next attempt cuts it off.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TaskDamage(Damage):
     task_id: str
 
     cut_to: int | None = None
-    """The length in bytes that the file should have, if what follows can be dropped."""
+    """The length in bytes that the file should have, if the rest can be dropped."""
 
     is_useless: bool = False
     """Whether nothing in the file is of use any more."""
@@ -70,10 +70,10 @@ def damaged_files(journal: Journal) -> tuple[Damage, ...]:
 
 
 def repair_journal(journal: Journal) -> list[str]:
-    """Repair damage as far as possible without losing a good task, and return what was done, one line a step.
+    """Repair damage as far as possible without losing a good task, and return the steps, a line each.
 
     A damaged segment is moved aside and its previous generation restored; each task that is whole in the damaged file
-    is put back, unless the journal has it in that or a newer state. The next repair repeats what is interrupted.
+    is put back, unless the journal has it in that or a newer state. The next repair completes one that is interrupted.
 
     Raises:
         UpsertCliError: A newer version wrote the journal; nothing is touched.
@@ -96,7 +96,7 @@ def repair_journal(journal: Journal) -> list[str]:
 
 
 def leftovers(journal: Journal) -> list[Leftover]:
-    """Return what killed processes left of standard input; nothing while a damaged file may hold its task."""
+    """Return the copies of standard input that killed processes left; none while a damaged file may hold its task."""
     return [] if damaged_files(journal) else spool_leftovers(journal.layout.spool, is_kept=journal.table.is_taken)
 
 
@@ -104,7 +104,7 @@ def leftovers(journal: Journal) -> list[Leftover]:
 
 
 def whole_records(raw: bytes) -> Iterator[Record]:
-    """Yield the records of tasks that are whole in the bytes of a segment, whatever surrounds them."""
+    """Yield the records of tasks that are whole in the bytes of a damaged segment."""
     text = raw.decode("latin-1")  # one character a byte, so that nothing is lost or made up
     decoder = json.JSONDecoder()
     after = 0

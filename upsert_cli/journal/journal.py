@@ -1,4 +1,4 @@
-"""The journal of tasks: find, list, create, change, claim and cancel them; whole whoever is killed, at any time.
+"""The journal of tasks: find, list, create, change, claim and cancel them; no kill of a process damages it.
 
 Lock order, for those who hold more than one: target, task lease, allocation, segment. Reading takes no lock.
 """
@@ -36,7 +36,7 @@ class Journal:
         self.layout = Layout(self.folder)
         self.table = TaskTable(self.folder, warn=self._warn)
         self.warnings: list[str] = []
-        """What was found damaged, and what was done about it; one line each, for the caller to show."""
+        """Damage that was found, and how it was handled; a line each, for the caller to show."""
 
         self.owned: list[int] = []
         """Descriptors of the folders that this process owns until `close`."""
@@ -174,7 +174,7 @@ class Journal:
         return done
 
     def request_cancel(self, task_id: str) -> Task:
-        """Cancel a task that nobody runs, at once, or ask its runner to; return a canceled one as it is.
+        """Cancel a task that nobody runs, at once, or ask its runner to; return a canceled one unchanged.
 
         Raises:
             TaskNotFound: There is no task of this id.

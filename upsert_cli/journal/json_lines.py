@@ -38,7 +38,7 @@ class JsonLines:
                 descriptor = open_private(path, os.O_RDWR)
             except FileNotFoundError:
                 return cls(path, None, 0)
-            length = min(length, os.fstat(descriptor).st_size)  # never fill up with zeros what was lost
+            length = min(length, os.fstat(descriptor).st_size)  # never fill up lost bytes with zeros
             os.ftruncate(descriptor, length)
             return cls(path, descriptor, length)
 
@@ -91,7 +91,7 @@ class JsonLines:
         if self._descriptor is None:
             make_folder(self._path.parent)
             self._descriptor = open_private(self._path, os.O_RDWR | os.O_CREAT)
-        # Always at the length that is known to be good, over whatever an incomplete write left there.
+        # Always at the length that is known to be good, over the rest of an incomplete write.
         os.lseek(self._descriptor, self._length, os.SEEK_SET)
         write_all(self._descriptor, content)
 

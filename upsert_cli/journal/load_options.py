@@ -137,9 +137,9 @@ class LoadOptions:
 
         return Effort.fitting(self.device, threads=self.threads, budget=self.token_budget)
 
-    def exceeds_max_failures(self, failed: int, read: int, *, settled: int) -> bool:
-        """Check whether too many items were rejected; a percentage counts only from `settled` rows on."""
-        if self.max_failures is None or (self.max_failures.endswith("%") and read < max(settled, 1)):
+    def exceeds_max_failures(self, failed: int, read: int, *, from_row: int) -> bool:
+        """Check whether too many items were rejected; a percentage counts only from the `from_row`-th row on."""
+        if self.max_failures is None or (self.max_failures.endswith("%") and read < max(from_row, 1)):
             return False
         return _exceeds(self.max_failures, failed, read)
 
@@ -151,7 +151,7 @@ class LoadOptions:
         """Return the exit code of a load that reached the end of its sources."""
         if not counts.failed:
             return 0
-        too_many = self.exceeds_max_failures(counts.failed, counts.read, settled=0)
+        too_many = self.exceeds_max_failures(counts.failed, counts.read, from_row=0)
         return UpsertCliError.exit_code if self.strict or too_many else SOME_REJECTED
 
     def rows(self, sources: Sequence[Source]) -> Rows:
@@ -177,14 +177,14 @@ class LoadOptions:
         )
 
     def differing(self, other: LoadOptions) -> tuple[str, ...]:
-        """Return the names of the fields because of which a load with `other` would store other records."""
+        """Return the names of the fields that make a load with `other` store other records."""
         return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data for the journal.
 
         Options that were read from a journal keep the keys that they had there, so that a change of state neither drops
-        what a newer version wrote nor adds what an older one did not know.
+        keys of a newer version nor adds keys that an older one did not have.
         """
         options = {name: getattr(self, name) for name in _NAMES}
         if self.recorded is not None:
@@ -195,7 +195,7 @@ class LoadOptions:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> LoadOptions:
-        """Read what `as_json` returned; unknown keys, written by a newer version, are kept but have no effect."""
+        """Make options from their JSON; unknown keys, written by a newer version, are kept but have no effect."""
         known: dict[str, Any] = {name: value[name] for name in _NAMES if name in value}
         lists = {name: tuple(entry) for name, entry in known.items() if isinstance(entry, list)}
         return cls(**known | lists, recorded=dict(value))

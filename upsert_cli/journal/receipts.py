@@ -1,4 +1,4 @@
-"""The receipts of a task that is loaded in units: which units are done, and what became of their rows.
+"""The receipts of a task that is loaded in units: which units are done, and with which outcome.
 
 A receipt is added after the collection has acknowledged the whole unit, so a unit without one is loaded (again).
 Only the process that runs the task reads and writes them.
@@ -54,7 +54,7 @@ class Loaded(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What became of a unit."""
+    """The outcome of a unit."""
 
     unit: str
     """Its id."""

@@ -38,7 +38,7 @@ class RejectsFile(JsonLines):
         try:
             return valid_json(dict(value))
         except (RecursionError, TypeError, ValueError) as error:
-            # The fault of an item must not end the load, whatever it is.
+            # No fault of an item may end the load.
             bare = {"payload": None, "item_info": None, "detail": f"{value.get('detail')} (item left out: {error})"}
             return valid_json(dict(value) | bare)
 

@@ -39,7 +39,7 @@ class Damage:
 
 
 class Segment:
-    """A task file with its previous generation, its lock, and what to do when it is damaged."""
+    """A task file with its previous generation, its lock, and the way back from damage."""
 
     def __init__(self, folder: Path, number: int, *, warn: Callable[[str], None]) -> None:
         """Touch nothing.
@@ -47,7 +47,7 @@ class Segment:
         Args:
             folder: The journal's.
             number: Of the segment.
-            warn: Called with each damage that is found, and what is done about it.
+            warn: Called with each damage that is found, and how it is handled.
         """
         self.file = TaskFile(folder / f"tasks-{number:06}.json")
         self._folder = folder
@@ -80,8 +80,8 @@ class Segment:
             return otherwise
         except JournalDamaged as error:
             raise problem or error from None
-        what = f"damaged ({problem.reason})" if problem else "missing"
-        self._warn(f"{self.file.path} is {what}; reading its previous generation")
+        state = f"damaged ({problem.reason})" if problem else "missing"
+        self._warn(f"{self.file.path} is {state}; reading its previous generation")
         return answer
 
     @cached_property

@@ -44,7 +44,7 @@ def adopt_spool(journal: Journal, incoming: Path, task_id: str) -> Path:
 
 
 def spool_leftovers(spool: Path, *, is_kept: Callable[[str], bool]) -> list[Leftover]:
-    """Return what was spooled by processes that were killed before there was a task.
+    """Return the spools of processes that were killed before there was a task.
 
     Args:
         spool: The journal's folder of spools.

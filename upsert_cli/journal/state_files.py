@@ -1,4 +1,4 @@
-"""The journal's way with files: what the system refuses becomes an error that names the file and a remedy."""
+"""Access to the journal's files: errors of the system become errors that name the file and a remedy; short locks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCK_SECONDS = 30.0  # seconds to wait for a lock that is held for milliseconds;
 
 @contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn what the system says when `path` is written into an error that a user can act on."""
+    """Turn an error of the system while `path` is written into one that names the file and a remedy."""
     try:
         yield
     except OSError as error:
@@ -26,7 +26,7 @@ def writing_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading_from(path: Path) -> Iterator[None]:
-    """Turn what the system says when `path` is read into an error that a user can act on; let a missing file pass."""
+    """Turn an error of the system while `path` is read into one that names the file; let a missing file pass."""
     try:
         yield
     except FileNotFoundError:

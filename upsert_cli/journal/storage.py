@@ -36,8 +36,8 @@ Tables = dict[str, dict[str, Any]]
 class SegmentStorage(Storage):
     """A TinyDB storage in one file, which at any moment has all of the old or all of the new content.
 
-    What was read is kept until the path names another file. The old file stays open, since only that keeps the system
-    from giving its inode number to the next generation.
+    The parsed content is kept until the path names another file. The old file stays open, since only that keeps the
+    system from giving its inode number to the next generation.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,20 +61,20 @@ class SegmentStorage(Storage):
     def write(self, data: Tables) -> None:
         """Replace the file; only the holder of its lock may call this."""
         content = json.dumps({INDEX: {"1": _index_of(data)}} | data, check_circular=False).encode("ascii")
-        self.forget()
+        self.close()
         try:
             with writing_to(self._path), replacing(self._path, durable=True, backup=backup_of(self._path)) as new:
                 write_all(new, content)
                 self._keep(os.dup(new), data)
         except BaseException:
-            self.forget()
+            self.close()
             raise
 
     def may_hold(self, word: str, *, fold: bool = False, whole: bool = True) -> bool:
         """Look for an id or a status in the index, and parse the file if it is there, or if the file looks damaged.
 
         Args:
-            word: What to look for; with `fold`, in lower case.
+            word: The id or status; with `fold`, in lower case.
             fold: Whether to ignore case.
             whole: Whether the beginning of an id is not enough.
         """
@@ -88,18 +88,14 @@ class SegmentStorage(Storage):
         except FileNotFoundError:
             return None
 
-    def forget(self) -> None:
-        """Drop what was read; TinyDB changes it in place, so after an error it may differ from the file."""
+    def close(self) -> None:
+        """Drop the parsed content; TinyDB changes it in place, so after an error it may differ from the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor, self._identity, self._tables = None, (), {}
 
-    def close(self) -> None:
-        """Drop what was read."""
-        self.forget()
-
     def __del__(self) -> None:
-        self.forget()
+        self.close()
 
     def _is_current(self) -> bool:
         if self._descriptor is None:
@@ -108,7 +104,7 @@ class SegmentStorage(Storage):
             return self._identity == _identity(self._path.lstat())
 
     def _load(self, is_wanted: Callable[[int], bool] = lambda _: True) -> bool:
-        self.forget()
+        self.close()
         with reading_from(self._path):
             descriptor = open_private(self._path, os.O_RDONLY)
             try:
@@ -135,7 +131,7 @@ class TaskFile:
 
     @property
     def exists(self) -> bool:
-        """Whether the file is there, whatever it holds."""
+        """Whether the file is there, even if it is damaged."""
         return self._storage.size() is not None
 
     @property
@@ -201,7 +197,7 @@ class TaskFile:
         self._change(lambda table: table.remove(lambda record: record.get("id") in ids))
 
     def problem(self) -> str | None:
-        """Return what is wrong with the content, or None; a missing file is not wrong."""
+        """Return the reason why the file is damaged, or None; a missing file is not damaged."""
         try:
             self._storage.read()
         except JournalDamaged as error:
@@ -219,14 +215,14 @@ class TaskFile:
         return cast(SegmentStorage, self._database.storage)
 
     def _table(self) -> Table:
-        # No query cache: it would hide what other processes wrote.
+        # No query cache: it would hide the writes of other processes.
         return self._database.table(TABLE, cache_size=0)
 
     def _change(self, change: Callable[[Table], object]) -> None:
         try:
             change(self._table())
         except BaseException:
-            self._storage.forget()
+            self._storage.close()
             raise
 
 

@@ -17,7 +17,7 @@ from upsert_cli.journal.rejects import first_rejects
 from upsert_cli.redaction import in_message
 
 ATTEMPTS = 20  # earlier attempts that a task's record keeps, so that a segment stays small
-DIED = "died"  # what people call a task that is `processing` although no process runs it
+DIED = "died"  # shown for a task that is `processing` although no process runs it
 
 
 class TaskStatus(enum.StrEnum):
@@ -77,7 +77,7 @@ class Attempt:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Attempt:
-        """Read what `as_json` returned, and ignore unknown keys, written by a newer version."""
+        """Make an attempt from its JSON, and ignore unknown keys, written by a newer version."""
         return cls(**_known_fields(cls, value) | {"counts": Counts.from_json(value["counts"])})
 
 
@@ -215,7 +215,7 @@ class Task:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Task:
-        """Read what `as_record` returned, and ignore unknown keys, written by a newer version.
+        """Make a task from its record, and ignore unknown keys, written by a newer version.
 
         Raises:
             ValueError: The record is not that of a task.

@@ -13,7 +13,7 @@ from upsert_cli.errors import TaskNotFound, UsageFault
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal
 
-LATEST = "latest"  # what users type for the newest task, and so not a task id
+LATEST = "latest"  # stands for the newest task on the command line, and so is not a task id
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
 ID_SUFFIX = 4  # characters; a million ids a second, and `create` refuses one that is taken
 NAMED_CANDIDATES = 10  # ids that the message about an ambiguous prefix names

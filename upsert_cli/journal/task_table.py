@@ -35,7 +35,7 @@ class TaskTable:
         """Return the record of a task.
 
         Raises:
-            TaskNotFound: There is no task of this id in what can be read.
+            TaskNotFound: There is no task of this id in the readable segments.
         """
         unreadable = 0
         for number, thorough in self._search_order(task_id):

@@ -58,7 +58,7 @@ class Timeline:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Timeline:
-        """Read what `as_json` returned.
+        """Make a timeline from its JSON.
 
         Raises:
             ValueError: The value is not a timeline.

@@ -164,7 +164,7 @@ class Committer:
             UpsertCliError: More items were rejected than `--max-failures` allows.
         """
         counts = self.checkpoint.counts
-        if self._options.exceeds_max_failures(counts.failed, counts.read, settled=settled):
+        if self._options.exceeds_max_failures(counts.failed, counts.read, from_row=settled):
             restart = f"`upsert-cli restart {self._task.id}"
             raise UpsertCliError(
                 message=f"{counts.failed} of {counts.read} items were rejected, more than --max-failures "

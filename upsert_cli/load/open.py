@@ -259,7 +259,7 @@ def _refuse_unread(task: Task, claim: Claim) -> None:
     if task.status is TaskStatus.DONE or _is_read(task, claim):
         return
     state = DIED if task.has_died(running=False) else task.status.value  # this process has the claim
-    at_limit = task.options.exceeds_max_failures(task.counts.failed, task.counts.read, settled=0)
+    at_limit = task.options.exceeds_max_failures(task.counts.failed, task.counts.read, from_row=0)
     limit = " --max-failures 100%" if at_limit else ""
     raise Refusal(
         message=f"task {task.id} is {state} and has rows that were not read yet; "

@@ -7,18 +7,16 @@ import pickle
 import pytest
 
 from upsert_cli import errors
-from upsert_cli.errors import CollectionInUse, ItemError, SourceUnreadable, Stage, UpsertCliError
+from upsert_cli.errors import ItemError, SourceUnreadable, Stage, TargetInUse, UpsertCliError
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"path": "a", "holder": "b"}, {"path": "a", "holder": "b", "collection": "c", "row": 1}]
+    "given", [{}, {"path": "a", "collection": "c"}, {"path": "a", "holder": "b", "collection": "c", "row": 1}]
 )
 def test_an_error_has_its_fields_and_no_others(given: dict[str, str]) -> None:
     """One that is missing or unknown, its base's among them, is found where the error is made."""
-    with pytest.raises(
-        TypeError, match=r"CollectionInUse has the fields \['collection', 'holder', 'message', 'path'\]"
-    ):
-        CollectionInUse(**given)
+    with pytest.raises(TypeError, match=r"TargetInUse has the fields \['collection', 'holder', 'message', 'path'\]"):
+        TargetInUse(**given)
 
 
 def test_an_error_is_the_same_behind_the_pipe() -> None:

@@ -15,7 +15,6 @@ next. The core raises; only the command line's error boundary turns an error int
 from __future__ import annotations
 
 import enum
-import json
 import shlex
 import signal
 from typing import Any, dataclass_transform
@@ -297,68 +296,33 @@ class SourceChanged(Refusal):
 # -- collections that are read -----------------------------------------------------------------------------------------
 
 
-class ChromaNotFound(UpsertCliError):
-    """Raised when the collections of a folder are asked for that has none, nor ever had."""
-
-    path: str
-
-    def __str__(self) -> str:
-        return f"there is no Chroma in {self.path}; --chroma names another folder, `upsert-cli run` makes one"
-
-
-class BadFilter(UsageFault):
-    """Raised when Chroma does not understand the filter of a query."""
-
-    given: dict[str, Any]
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"--where {json.dumps(self.given)}: {self.reason}; it takes a filter of Chroma's on the metadata, "
-            f'such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
-        )
-
-
-def _repair_command(collection: str, path: str) -> str:
+def repair_command(collection: str, path: str) -> str:
+    """Return the command that repairs a collection."""
     return f"upsert-cli verify --repair --collection {shlex.quote(collection)} --chroma {shlex.quote(path)}"
 
 
 # -- collections that are written --------------------------------------------------------------------------------------
 
 
-class BadCollectionName(UsageFault):
-    """Raised when Chroma does not accept the name of a collection that is to be made."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name!r} cannot be the name of a collection: {self.reason}; choose another with --collection"
-
-
 class TargetInUse(Refusal):
-    """Raised when another upsert-cli has the folder."""
+    """Raised when another upsert-cli has the folder, or the collection on a server."""
 
     path: str
     holder: str
     """Who has it, in words: `pid 4242 on host since ...`."""
 
+    collection: str = ""
+    """On a server, where a lease covers one collection."""
+
     def __str__(self) -> str:
+        if self.collection:
+            return (
+                f"the collection {self.collection} of {self.path} is in use by {self.holder}; wait for it to end, "
+                f"or choose another --collection"
+            )
         return (
             f"{self.path} is in use by {self.holder}; wait for it to end, "
             f"or choose another folder with --chroma (two writers would destroy the index)"
-        )
-
-
-class CollectionInUse(TargetInUse):
-    """Raised when another upsert-cli of this journal loads into a collection on a server."""
-
-    collection: str
-
-    def __str__(self) -> str:
-        return (
-            f"the collection {self.collection} of {self.path} is in use by {self.holder}; wait for it to end, "
-            f"or choose another --collection"
         )
 
 
@@ -376,55 +340,6 @@ class TargetBusy(Refusal):
         )
 
 
-class TargetOpen(Refusal):
-    """Raised when another program has the folder's database or index open, such as an idle server."""
-
-    path: str
-    program: str
-    """Which: `pid 4242 (chroma)`."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path} is open in {self.program}, which may write its older index over what is loaded; nothing was "
-            f"written: stop it, then try again, or, if it is a Chroma server, load through it with "
-            f"--chroma http://HOST:PORT"
-        )
-
-
-class ModelMismatch(Refusal):
-    """Raised when a collection was made with another model, or with the same model used otherwise."""
-
-    path: str
-    collection: str
-    what: str
-    """What differs: `model`, `token limit`."""
-
-    had: str
-    asked: str
-
-    def __str__(self) -> str:
-        return (
-            f"the collection {self.collection} in {self.path} was made with the {self.what} {self.had}, not "
-            f"{self.asked}; load with that, or into another --collection"
-        )
-
-
-class DimensionMismatch(Refusal):
-    """Raised when a collection holds vectors of another length than the model gives."""
-
-    path: str
-    collection: str
-    had: int
-    asked: int
-    model: str
-
-    def __str__(self) -> str:
-        return (
-            f"the collection {self.collection} in {self.path} holds vectors of {self.had} numbers, and {self.model} "
-            f"gives {self.asked}; choose the --model it was made with, or another --collection"
-        )
-
-
 class TargetDamaged(UpsertCliError):
     """Raised when a collection's index cannot be read, or does not hold what it should."""
 
@@ -435,120 +350,11 @@ class TargetDamaged(UpsertCliError):
     def __str__(self) -> str:
         return (
             f"the collection {self.collection} in {self.path} is damaged ({self.detail}); its documents survive: "
-            f"`{_repair_command(self.collection, self.path)}` mends it"
-        )
-
-
-class TargetUnusable(UpsertCliError):
-    """Raised when the folder is there but Chroma cannot work with it."""
-
-    path: str
-    reason: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.path} cannot be used: {self.reason}; {self.remedy}"
-
-
-class DiskFull(UpsertCliError):
-    """Raised when there is not enough room to write on without a loss."""
-
-    path: str
-    free: int
-    """Bytes."""
-
-    needed: int
-    """Bytes, with a reserve: on a full disk Chroma loses index data without an error."""
-
-    def __str__(self) -> str:
-        what = f"has {self.free >> 20} MiB free and {self.needed >> 20} MiB are needed"
-        if self.free >= self.needed:
-            what = "takes no more, though its disk is not full: there is a quota, or there are too many files"
-        return f"{self.path} {what}; make room, then restart the task: all that was written is safe"
-
-
-class WriterDied(UpsertCliError):
-    """Raised when the process that writes to Chroma ends by itself, again and again."""
-
-    path: str
-    collection: str
-    how: str
-    """How it ended, such as `SIGSEGV`."""
-
-    def __str__(self) -> str:
-        return (
-            f"the process that writes the collection {self.collection} in {self.path} ended by {self.how} each time; "
-            f"the collection's index may be damaged: `{_repair_command(self.collection, self.path)}` checks and mends "
-            f"it (SIGKILL may also mean that memory ran out)"
+            f"`{repair_command(self.collection, self.path)}` mends it"
         )
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
-
-
-class BadServerAddress(UsageFault):
-    """Raised when what was typed as a server's address cannot be one."""
-
-    reason: str
-    """Never holds a password that the address has."""
-
-    def __str__(self) -> str:
-        return (
-            f"--chroma takes a folder, `cloud`, or a server such as http://localhost:8000 or "
-            f"https://host/tenant/database; {self.reason} (tokens come from UPSERT_CLI_CHROMA_TOKEN)"
-        )
-
-
-class ServerOrFolder(UsageFault):
-    """Raised when a target looks like a server's address without its scheme, and no folder has that name."""
-
-    typed: str
-    server: str
-    folder: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.typed} is neither a server's address nor a folder that exists; write {self.server} for the "
-            f"server, or {self.folder} for a new folder of that name"
-        )
-
-
-class BadAccess(UsageFault):
-    """Raised when the variable or the file that lets us into a server does not hold what it should."""
-
-    source: str
-    """The variable that was used, with the file if it names one."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.source} cannot be used: {self.reason}"
-
-
-class ServerUnreachable(UpsertCliError):
-    """Raised when nothing answers at a server's address, or nothing that we may trust."""
-
-    url: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.url} cannot be reached: {self.reason}; see whether the address is right (`chroma run` listens at "
-            f"port 8000), whether a server runs there, and which proxies and certificates the environment names"
-        )
-
-
-class NotAChromaServer(UpsertCliError):
-    """Raised when something answers that is no Chroma, or one that speaks another language."""
-
-    url: str
-    found: str
-    """What it is, as the end of a sentence: `a Chroma of version 0.5.3`."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.url} is {self.found}, and a Chroma server of version 1 is needed; see whether the address is right"
-        )
 
 
 class NotChromasAnswer(UpsertCliError):
@@ -565,91 +371,6 @@ class NotChromasAnswer(UpsertCliError):
         return (
             f"{self.url}: the answer to {self.request} is not Chroma's ({self.found}); see whether the address is "
             f"right and whether a proxy, gateway or login page answers in its place, then try again"
-        )
-
-
-class TokenRefused(UpsertCliError):
-    """Raised when a server does not let us in."""
-
-    url: str
-    status: int
-    sources: tuple[str, ...]
-    """Where the credentials came from: names of variables, with the files that they name."""
-
-    def __str__(self) -> str:
-        if self.sources:
-            return (
-                f"{self.url} refuses access ({self.status}) with the credentials of {' and '.join(self.sources)}; "
-                f"see whether they are right for this server"
-            )
-        return (
-            f"{self.url} refuses access ({self.status}); UPSERT_CLI_CHROMA_TOKEN, or the file that "
-            f"UPSERT_CLI_CHROMA_TOKEN_FILE names, has to hold a token for it (for the cloud also CHROMA_API_KEY)"
-        )
-
-
-class ProxyRefuses(UpsertCliError):
-    """Raised when a proxy on the way to a server does not let us through."""
-
-    url: str
-    variables: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (
-            f"the proxy on the way to {self.url} refuses access (407); see whether user and password in "
-            f"{' or '.join(self.variables) or 'HTTPS_PROXY'} are right, or name the host in NO_PROXY"
-        )
-
-
-class DatabaseNotFound(UpsertCliError):
-    """Raised when a server has no such tenant or database."""
-
-    url: str
-    tenant: str | None
-    database: str | None
-
-    def __str__(self) -> str:
-        if self.tenant is None or self.database is None:
-            return (
-                f"{self.url} does not say for which database the token is; name it as "
-                f"--chroma {self.url}/TENANT/DATABASE, or in CHROMA_TENANT and CHROMA_DATABASE"
-            )
-        return (
-            f"{self.url} has no database {self.database} of a tenant {self.tenant}; make it there, or name another as "
-            f"--chroma {self.url}/TENANT/DATABASE"
-        )
-
-
-class ServerFailing(UpsertCliError):
-    """Raised when a server that worked before fails for longer than the user wants to wait."""
-
-    url: str
-    reason: str
-    seconds: float
-    """For which it was tried again."""
-
-    pause: float = 0.0
-    """Seconds for which the server asks to be left alone."""
-
-    def __str__(self) -> str:
-        wish = f", and asks to be left alone for {self.pause:.0f} s" if self.pause else ""
-        return (
-            f"{self.url} has failed for {self.seconds:.0f} s: {self.reason}{wish}; all that it confirmed is "
-            f"checkpointed, so restart the task once it is well again, or allow more with --retry-for"
-        )
-
-
-class ServerRefuses(UpsertCliError):
-    """Raised when a server answers with an error that is no row's fault and that does not pass."""
-
-    url: str
-    collection: str
-    reason: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.url} fails on the collection {self.collection} ({self.reason}); its own log says more. Once it is "
-            f"mended, try again"
         )
 
 

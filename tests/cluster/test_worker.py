@@ -15,7 +15,7 @@ from upsert_cli import __version__
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.errors import ModelMismatch, SourceChanged
+from upsert_cli.errors import Refusal, SourceChanged
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.sources.source import Source
@@ -102,10 +102,10 @@ def test_errors_do_not_stay(tmp_path: Path, sources: list[Source], tiny_model: P
     runner.close()
     other = UnitRunner(_spec(tmp_path, sources, tiny_model, tokens=128))
     for _ in range(2):
-        assert isinstance(other.run(_only(sources)).error, ModelMismatch)
+        assert isinstance(other.run(_only(sources)).error, Refusal)
     other.prepare()
     (tmp_path / "chroma").rename(tmp_path / "moved")
-    assert isinstance(other.run(_only(sources)).error, ModelMismatch)  # which it met before there was a unit
+    assert isinstance(other.run(_only(sources)).error, Refusal)  # which it met before there was a unit
     assert other.run(_only(sources)).error is None
     other.close()
 

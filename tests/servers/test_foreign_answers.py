@@ -12,7 +12,7 @@ import pytest
 from tests.support.chroma_server import ChromaServer
 from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
-from upsert_cli.errors import NotChromasAnswer, ServerFailing, ServerUnreachable
+from upsert_cli.errors import NotChromasAnswer, UpsertCliError
 from upsert_cli.store.chroma import exchange, http_session
 from upsert_cli.store.chroma.answers import NotChromas, value_of
 from upsert_cli.store.chroma.credentials import Access
@@ -241,13 +241,13 @@ def test_a_request_as_a_whole_is_bounded(monkeypatch: pytest.MonkeyPatch, proxy:
     with HttpSession(proxy.url, Access(), retry_for=SILENCE, told=lambda _: None) as asking:
         asking.ask("GET", f"{proxy.url}/api/v2/version")
         proxy.plan = lambda _: Fault(drips=what)
-        with pytest.raises(ServerFailing, match="does not end" if what == "body" else "does not come"):
+        with pytest.raises(UpsertCliError, match="does not end" if what == "body" else "does not come"):
             asking.ask("GET", f"{proxy.url}{COLLECTION}/count")
         proxy.plan = lambda _: None
         assert asking.ask("GET", f"{proxy.url}/api/v2/version").value
     proxy.plan = lambda _: Fault(drips=what)
     first = HttpSession(proxy.url, Access(), retry_for=SILENCE, told=lambda _: None)
-    with first, pytest.raises(ServerUnreachable):
+    with first, pytest.raises(UpsertCliError, match="cannot be reached"):
         first.ask("GET", f"{proxy.url}/api/v2/version")
 
 

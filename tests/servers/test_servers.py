@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.terminal import SAMPLES, Terminal
-from upsert_cli.errors import BadServerAddress, ServerOrFolder
+from upsert_cli.errors import UsageFault
 from upsert_cli.store.chroma.address import canonical_target
 
 Items = Callable[..., list[dict[str, Any]]]
@@ -196,7 +196,7 @@ def test_a_place_has_one_spelling(typed: str, spelled: str) -> None:
 )
 def test_no_address(typed: str, says: str) -> None:
     """What cannot be an address is refused with the reason."""
-    with pytest.raises(BadServerAddress, match=says):
+    with pytest.raises(UsageFault, match=says):
         canonical_target(typed)
 
 
@@ -233,7 +233,7 @@ SERVERS_WITHOUT_SCHEME = {
 @pytest.mark.parametrize("typed", SERVERS_WITHOUT_SCHEME)
 def test_a_server_without_its_scheme_is_no_folder(typed: str) -> None:
     """A target that looks like a server's address is refused with both spellings, and no password."""
-    with pytest.raises(ServerOrFolder) as refused:
+    with pytest.raises(UsageFault) as refused:
         canonical_target(typed)
     server, folder = SERVERS_WITHOUT_SCHEME[typed]
     assert f"write {server} for the server, or {folder} for a new folder" in str(refused.value)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.loading import NOTHING, a_target, numbered, opened, some_rows
-from upsert_cli.errors import TargetBusy, TargetUnusable
+from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import DATABASE_NAME, describe, flushed_segments, is_flushed, list_collections
 
@@ -64,9 +64,8 @@ def test_what_is_no_database_is_unusable(loaded: Target) -> None:
     """Garbage is named as such; an empty file and other tables have no collections."""
     path = Path(loaded.path) / DATABASE_NAME
     path.write_bytes(b"garbage" * 1000)
-    with pytest.raises(TargetUnusable) as caught:
+    with pytest.raises(UpsertCliError, match=f"{path} cannot be used"):
         describe(path.parent, loaded.collection)
-    assert str(path) in str(caught.value)
     path.write_bytes(b"")
     assert describe(path.parent, loaded.collection) is None
     path.unlink()

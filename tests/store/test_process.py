@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -19,14 +20,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.loading import NOTHING, a_target, assert_holds, numbered, plain_client, read_back, some_rows
-from upsert_cli.errors import ModelMismatch, TargetBusy, TargetDamaged, TargetInUse, TargetUnusable, WriterDied
+from upsert_cli.context import Unattended
+from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store import child
 from upsert_cli.store.base import Target, Verdict, WriteBatch
 from upsert_cli.store.chroma.records import ChromaStore
 from upsert_cli.store.folder import LEASE_NAME
-from upsert_cli.store.process import CALL_ROWS, StoreProcess
-from upsert_cli.store.supervisor import StoreAbandoned
+from upsert_cli.store.process import CALL_ROWS, StoreAbandoned, StoreProcess
 
 
 @pytest.fixture
@@ -45,7 +46,22 @@ def running(writer: StoreProcess) -> Iterator[StoreProcess]:
 
 
 class Enough(Exception):
-    """Raised by a hook that wants to wait no longer."""
+    """Raised by a context that stops the run."""
+
+
+class StopLater(Unattended):
+    """A context that stops the run after a number of checks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checks = 0
+        self.stop_after = sys.maxsize
+
+    def check(self) -> None:
+        """Count the check."""
+        self.checks += 1
+        if self.checks > self.stop_after:
+            raise Enough
 
 
 def lease_of(target: Target) -> Path:
@@ -127,9 +143,8 @@ def test_errors_of_the_process_arrive_as_they_are(target: Target) -> None:
     with running(StoreProcess.start(target)) as writer:
         writer.opened()
     writer = StoreProcess.start(replace(target, model="maker/other"))
-    with pytest.raises(ModelMismatch) as caught:
+    with pytest.raises(Refusal, match="made with the model maker/small-model, not maker/other"):
         writer.opened()
-    assert (caught.value.had, caught.value.asked) == ("maker/small-model", "maker/other")
     wait_until(lambda: is_free(target))
 
 
@@ -168,7 +183,7 @@ def test_environment_cannot_redirect_or_break_it(
 def test_path_that_is_no_folder(target: Target) -> None:
     """A file where the folder should be is an error in words."""
     Path(target.path).write_text("not a folder")
-    with pytest.raises(TargetUnusable, match="choose another folder with --chroma"):
+    with pytest.raises(UpsertCliError, match="choose another folder with --chroma"):
         StoreProcess.start(target).opened()
 
 
@@ -177,7 +192,7 @@ def test_database_that_is_none(target: Target) -> None:
     Path(target.path).mkdir()
     path = Path(target.path) / "chroma.sqlite3"
     path.write_bytes(b"something else " * 1_000)
-    with pytest.raises(TargetUnusable, match="restore it from a backup"):
+    with pytest.raises(UpsertCliError, match="restore it from a backup"):
         StoreProcess.start(target).opened()
     assert path.read_bytes() == b"something else " * 1_000
 
@@ -331,20 +346,12 @@ def test_signals_to_the_group_do_not_reach_the_writer(target: Target, tmp_path: 
 
 def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
     """A hook that raises during a write ends the wait at once; the write is finished, and the folder becomes free."""
-    calls = 0
-
-    def wait() -> None:
-        nonlocal calls
-        calls += 1
-        if writing:
-            raise Enough
-
-    writing = False
-    writer = StoreProcess.start(target, wait=wait)
+    context = StopLater()
+    writer = StoreProcess.start(target, context=context)
     writer.opened()
-    assert calls > 0
+    assert context.checks > 0
     rows = some_rows(numbered(0, CALL_ROWS))
-    writing = True
+    context.stop_after = 0
     with pytest.raises(Enough):
         writer.write(rows, NOTHING)
     assert not is_free(target)
@@ -359,17 +366,13 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
 def test_wish_to_stop_is_heard_between_the_parts_of_a_write(target: Target) -> None:
     """A write of thousands of rows can be ended after each part; what was written by then is whole."""
     rows = some_rows(numbered(0, 5 * CALL_ROWS))
-    heard = 0
-
-    def between() -> None:
-        nonlocal heard
-        heard += 1
-        if heard == 2:
-            raise Enough
-
-    writer = StoreProcess.start(target)
-    with pytest.raises(Enough):
-        writer.write(rows, NOTHING, between=between)
+    context = StopLater()
+    writer = StoreProcess.start(target, context=context)
+    writer.opened()
+    with ThreadPoolExecutor() as pool:  # in the main thread, the context is checked during a part as well
+        context.checks, context.stop_after = 0, 1
+        with pytest.raises(Enough):
+            pool.submit(writer.write, rows, NOTHING).result()
     writer.abandon()
     wait_until(lambda: is_free(target))
     assert_holds(target, rows.take(range(2 * CALL_ROWS)))
@@ -490,9 +493,9 @@ def test_process_that_always_dies_blames_no_row(target: Target, monkeypatch: pyt
     """Where the process dies of whatever it is to do, that ends in an error with a remedy after a bounded time."""
     monkeypatch.setattr("upsert_cli.store.process.MAX_DEATHS", 5)
     writer = StoreProcess.start(target, serve=serve_nothing)
-    with pytest.raises(WriterDied, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
+    with pytest.raises(UpsertCliError, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
         writer.write(some_rows(numbered(0, 64)), NOTHING)
-    with pytest.raises(WriterDied):
+    with pytest.raises(UpsertCliError, match="ended by SIGKILL each time"):
         writer.compare(["a"], ["x.y"], [()])
     writer.abandon()
 
@@ -502,7 +505,7 @@ def serve_by_dying(_: Connection, start: child.Start) -> None:
     os.kill(os.getpid(), signal.Signals[str(start.task_id)])
 
 
-@pytest.mark.parametrize(("how", "error"), [("SIGSEGV", TargetDamaged), ("SIGKILL", WriterDied)])
+@pytest.mark.parametrize(("how", "error"), [("SIGSEGV", TargetDamaged), ("SIGKILL", UpsertCliError)])
 def test_process_that_dies_while_opening(target: Target, how: str, error: type[Exception]) -> None:
     """A crash while opening means a damaged collection, a kill does not; both are errors with a remedy."""
     with pytest.raises(error, match=rf"{how}.*verify --repair"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.loading import a_target
-from upsert_cli.errors import ModelMismatch
+from upsert_cli.errors import Refusal
 from upsert_cli.store.chroma.stamp import Described, check_model, stamp
 
 
@@ -42,7 +42,7 @@ def test_stored_function_of_the_same_model_is_evidence(name: str, config: dict[s
 )
 def test_stored_function_of_another_model_is_refused(name: str, config: dict[str, Any], tmp_path: Path) -> None:
     """A stored embedding function that is not of our model is refused, whatever the dimension."""
-    with pytest.raises(ModelMismatch, match="load with that, or into another --collection"):
+    with pytest.raises(Refusal, match="load with that, or into another --collection"):
         check_model(a_target(tmp_path), _described(name, **config))
 
 
@@ -58,5 +58,5 @@ def test_stamp_is_accepted_by_who_made_it(tmp_path: Path) -> None:
 def test_each_part_of_the_stamp_counts(key: str, tmp_path: Path) -> None:
     """Any difference in the stamp is refused, and the message says what it was and what it is."""
     target = a_target(tmp_path)
-    with pytest.raises(ModelMismatch, match="another"):
+    with pytest.raises(Refusal, match="another"):
         check_model(target, _described(metadata={**stamp(target), key: "another"}))

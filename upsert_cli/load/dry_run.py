@@ -130,7 +130,7 @@ def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: R
         yield _Empty()
         return
     target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
-    with StoreProcess.start(target, task_id=task.id, told=warn) as writer:
+    with StoreProcess.start(target, task_id=task.id, context=Unattended(warn)) as writer:
         for warning in writer.opened().warnings:
             warn(warning)
         yield writer

@@ -120,7 +120,7 @@ def restart_task(
         TaskRunning: Another process runs it.
         TargetInUse: Another task has the target's folder; like the next two, it leaves the task as it was.
         TargetBusy: Another program writes to it.
-        TargetOpen: Another program has its files open.
+        Refusal: Another program has its files open.
         SourceChanged: A source has changed since the checkpoint.
         Refusal: With `failed_only`, some rows were never read.
         UsageFault: A limit does not apply to the task.

@@ -119,6 +119,5 @@ def start_writer(
         rows=rows,
         verbose=task.options.verbose,
         lease_timeout=seconds,
-        wait=context.check,
-        told=context.info,
+        context=context,
     )

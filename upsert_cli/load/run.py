@@ -215,7 +215,7 @@ class _Attempt:
                 _, deletion = self._open(store)
                 rejects = stack.enter_context(self._committer.open_rejects())
                 count = self._options.writers - 1 if self._is_shared else 0
-                stores = [store, *(stack.enter_context(store.helper(told=self._context.info)) for _ in range(count))]
+                stores = [store, *(stack.enter_context(store.helper()) for _ in range(count))]
             except BaseException:
                 read.close()  # no other stage has it yet
                 raise

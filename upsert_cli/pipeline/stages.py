@@ -17,7 +17,7 @@ from upsert_cli.pipeline.embedded_batch import EmbeddedBatch, ItemCounter
 from upsert_cli.pipeline.outcomes import BatchOutcome, Outcomes
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import prefetch
-from upsert_cli.pipeline.write import WrittenBatch, delete_stale_chunks, write
+from upsert_cli.pipeline.write import WrittenBatch, write
 from upsert_cli.store.process import StoreProcess
 
 UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
@@ -78,7 +78,7 @@ class Stages:
             for first in written:
                 results = self._with_fallbacks(first, stores)
                 outcome = self._outcomes.of_written(results)
-                delete_stale_chunks(outcome.stale, stores[0], between=self._context.check)
+                stores[0].delete(outcome.stale)  # after all else is written, so that no item is ever missing
                 yield outcome
                 # The consumer has committed it, since it asks for the next one.
                 self._in_flight.leave(outcome.batch.number)
@@ -122,7 +122,7 @@ class Stages:
     def _write(
         self, batches: Iterator[EmbeddedBatch], stores: Sequence[StoreProcess]
     ) -> Generator[WrittenBatch, None, None]:
-        return write(batches, stores, between=self._context.check, stopping=self.stopping, wait=self._wait)
+        return write(batches, stores, stopping=self.stopping, wait=self._wait)
 
     def _with_fallbacks(self, first: WrittenBatch, stores: Sequence[StoreProcess]) -> list[WrittenBatch]:
         """Return a written batch followed by its fallbacks, each of which goes through the same stages."""

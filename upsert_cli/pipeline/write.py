@@ -18,8 +18,7 @@ from upsert_cli.pipeline.batches import Batch
 from upsert_cli.pipeline.embedded_batch import EmbeddedBatch
 from upsert_cli.pipeline.prefetch import STEP_SECONDS, StageStopped, prefetch
 from upsert_cli.sources.item import Reject
-from upsert_cli.store.base import RecordRef
-from upsert_cli.store.process import CALL_ROWS, StoreProcess
+from upsert_cli.store.process import StoreProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +43,6 @@ def write(
     batches: Iterator[EmbeddedBatch],
     stores: Sequence[StoreProcess],
     *,
-    between: Callable[[], None],
     stopping: threading.Event,
     wait: Callable[[], None],
 ) -> Generator[WrittenBatch, None, None]:
@@ -55,7 +53,6 @@ def write(
     Args:
         batches: In the order of their rows.
         stores: Processes that write to the same collection.
-        between: Called in any thread between two parts of a batch; may raise to leave the rest unwritten.
         stopping: Set by any thread to begin no further batch.
         wait: Called about every `STEP_SECONDS` in the waits of the calling thread; may raise to give up.
 
@@ -66,7 +63,7 @@ def write(
     pool = ThreadPoolExecutor(len(stores), thread_name_prefix="write")
     # Its own event, since batches that are being written at a stop are still yielded.
     begun = prefetch(
-        _begin(batches, stores, pool, between=between, stopping=stopping),
+        _begin(batches, stores, pool, stopping=stopping),
         depth=len(stores),
         stopping=threading.Event(),
         wait=wait,
@@ -90,7 +87,6 @@ def _begin(
     stores: Sequence[StoreProcess],
     pool: ThreadPoolExecutor,
     *,
-    between: Callable[[], None],
     stopping: threading.Event,
 ) -> Iterator[Future[WrittenBatch]]:
     """Begin to write each batch as soon as a store is free."""
@@ -100,7 +96,7 @@ def _begin(
 
     def write_next(embedded: EmbeddedBatch, store: StoreProcess) -> WrittenBatch:
         try:
-            return _write_batch(embedded, store, between)
+            return _write_batch(embedded, store)
         finally:
             free.put(store)
 
@@ -111,31 +107,15 @@ def _begin(
         yield pool.submit(write_next, embedded, store)
 
 
-def _write_batch(embedded: EmbeddedBatch, store: StoreProcess, between: Callable[[], None]) -> WrittenBatch:
+def _write_batch(embedded: EmbeddedBatch, store: StoreProcess) -> WrittenBatch:
     upserts, updates = embedded.upserts(), embedded.updates()
     if not upserts.ids and not updates.ids:
         return WrittenBatch(embedded=embedded)
     before = store.seconds["writing"]
-    reasons = dict(store.write(upserts, updates, between=between))
+    reasons = dict(store.write(upserts, updates))
     refused = [
         Reject.of(document.item, stage=Stage.UPSERT, detail=reasons[document.id])
         for document in reversed(embedded.batch.documents)  # of an item with several chunks the first one is reported
         if document.id in reasons
     ]
     return WrittenBatch(embedded=embedded, refused=refused, seconds=store.seconds["writing"] - before)
-
-
-def delete_stale_chunks(
-    stale: Sequence[RecordRef], store: StoreProcess, *, between: Callable[[], None] = lambda: None
-) -> None:
-    """Delete records that items no longer have, once all their other records are written, so no item is ever missing.
-
-    Args:
-        stale: The records.
-        store: Of the collection.
-        between: Called between parts of a large number; may raise to leave the rest, which the next load finds.
-    """
-    for start in range(0, len(stale), CALL_ROWS):
-        if start:
-            between()
-        store.delete(stale[start : start + CALL_ROWS])

@@ -1,7 +1,7 @@
-"""The writer's process: holds the folder's lease, opens the collection, and does what comes through the pipe.
+"""The child process of a store: takes the lease, opens the collection, and answers the calls from the pipe.
 
-It ends when its parent closes the pipe or dies, after the write in flight; signals do not reach it. So it is this
-process that holds the lease: a parent that was killed may leave a write running for a moment.
+It ends when its parent closes the pipe or dies, after the write in flight; signals do not reach it. So the child holds
+the lease: a parent that was killed may leave a write running for a moment.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 from upsert_cli.store.base import Leased, Store, Target
-from upsert_cli.store.folder import unusable
+from upsert_cli.store.folder import os_fault
 from upsert_cli.store.leasing import Ledger, await_orphan, take_lease
 from upsert_cli.store.locations import Location, Upkeep
-from upsert_cli.store.requests import Close, Request, Told
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
+METHODS = frozenset({"compare", "find_stale_chunks", "write", "delete", "fetch", "members", "check", "query"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +36,41 @@ class Start:
 
     target: Target
     location: Location
-    """Where it is, and what lets us in."""
+    """Where it is, with the credentials for a server."""
 
     task_id: str | None
     lease_timeout: float
     """Seconds to wait for another holder of the folder."""
 
     rows: int | None
-    """Rows that are going to be written at most, where that is known."""
+    """Rows that will be written at most, where that is known."""
 
     serve: Serve
     """What the process does; a function that can be imported."""
 
     parent: int = field(default_factory=os.getpid)
-    """The process that the writer works for."""
+    """The process that started the child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of one of the `METHODS` of a store, or `close`, which ends the process."""
+
+    method: str
+    args: tuple[Any, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A message for the user, while the answer is still to come."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of a request; before the first one, that the lease is taken, and then that the collection is open."""
+    """The result of a call; before the first one, that the lease is taken, and then that the collection is open."""
 
     value: object = None
     error: Exception | None = None
@@ -68,7 +84,7 @@ class ParentGone(Exception):
 
 
 def main() -> None:
-    """Serves the parent at the other end of the descriptor that is given as the only argument."""
+    """Serve the parent at the other end of the descriptor that is the only argument."""
     connection = Connection(int(sys.argv[1]))
     try:
         start: Start = connection.recv()
@@ -78,14 +94,14 @@ def main() -> None:
 
 
 def serve(connection: Connection, start: Start) -> None:
-    """Opens the collection and answers requests until the parent has no more."""
+    """Open the collection and answer calls until the parent closes it."""
     try:
         answer = _work(connection, start)
     except ParentGone:
         return
     except BaseException as error:  # noqa: BLE001  # the engine's panics are no Exception; all goes to the parent
         answer = Answer(error=_portable(error))
-    # Last of all, when the lease is free: a parent that has this answer may start the next writer.
+    # Last of all, when the lease is free: a parent that has this answer may start the next process.
     with suppress(ParentGone):
         _send(connection, answer)
 
@@ -121,14 +137,14 @@ def _work(connection: Connection, start: Start) -> Answer:
                 unclean=not ledger.was_clean,
                 rows=start.rows,
                 ledger=ledger,
-                notify=lambda message: _send(connection, Told(message=message)),
+                notify=lambda text: _send(connection, Notice(text=text)),
             )
         except BaseException:
             ledger.close(clean=ledger.was_clean)  # nothing was written
             raise
         try:
             _send(connection, Answer(value=opened))
-            _answer_requests(connection, store)
+            _answer_calls(connection, store)
         except BaseException:
             store.abandon()
             raise
@@ -143,7 +159,7 @@ def _is_empty(location: Location) -> bool:
 
 
 def _work_on_copy(connection: Connection, start: Start, copied: AbstractContextManager[Location]) -> Answer:
-    """Answer requests from a copy of a folder that cannot be written to, since Chroma only opens what it can write."""
+    """Answer calls from a copy of a folder that cannot be written to, since Chroma only opens what it can write."""
     if not start.target.beside_others:
         holder = await_orphan(start.location.holder, lambda: _check_parent(connection))
         if holder is not None:
@@ -153,18 +169,18 @@ def _work_on_copy(connection: Connection, start: Start, copied: AbstractContextM
 
 
 def _read(connection: Connection, start: Start, location: Location) -> Answer:
-    """Answer requests that only read."""
+    """Answer calls that only read."""
     store, opened = location.open(start.target)
     try:
         _send(connection, Answer(value=opened))
-        _answer_requests(connection, store)
+        _answer_calls(connection, store)
     finally:
         store.abandon()
     return Answer()
 
 
 def _await_writer(connection: Connection, upkeep: Upkeep) -> None:
-    """Waits for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
+    """Wait for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
     until = time.monotonic() + READ_SECONDS
     while True:
         try:
@@ -183,9 +199,9 @@ def _check_parent(connection: Connection) -> None:
 
 
 def _end_with(connection: Connection) -> None:
-    """Ends this process the moment that the pipe ends, also in the middle of a request.
+    """End this process as soon as the pipe ends, even in the middle of a call.
 
-    A server carries on with what it was sent, or does not; to wait for it would only keep the lease from the next load.
+    A server completes what it was sent, or does not; waiting for it would only keep the lease from the next load.
     """
 
     def watch() -> None:
@@ -197,28 +213,34 @@ def _end_with(connection: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _answer_requests(connection: Connection, store: Store) -> None:
+def _answer_calls(connection: Connection, store: Store) -> None:
     while True:
-        request = _receive(connection)
-        if isinstance(request, Close):
+        call = _receive(connection)
+        if call.method == "close":
             return
         try:
-            answer = Answer(value=request.carry_out(store))
+            answer = Answer(value=_carry_out(call, store))
         except BaseException as error:  # noqa: BLE001  # as above
             answer = Answer(error=_portable(error))
-        del request  # a batch's memory is not kept while waiting for the next one
+        del call  # a batch's memory is not kept while waiting for the next one
         _send(connection, answer)
 
 
+def _carry_out(call: Call, store: Store) -> object:
+    if call.method not in METHODS:
+        raise ValueError(f"{call.method} is not a method that a parent may call")
+    return getattr(store, call.method)(*call.args, **call.options)
+
+
 def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
-    told = False
+    notified = start.lease_timeout > 0  # the parent has reported it
 
     def check(other: Holder) -> None:
-        nonlocal told
+        nonlocal notified
         _check_parent(connection)
-        if not (told or start.lease_timeout):  # else the parent has said so
-            _send(connection, Told(message=f"waiting for the last write of {other}, whose command has died"))
-            told = True
+        if not notified:
+            _send(connection, Notice(text=f"waiting for the last write of {other}, whose command has died"))
+            notified = True
 
     path = start.location.lease_path()
     try:
@@ -226,28 +248,28 @@ def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
     except LeaseHeld as error:
         raise start.location.in_use(error.holder) from error
     except OSError as error:
-        raise unusable(path, error) from error
+        raise os_fault(path, error) from error
 
 
-def _receive(connection: Connection) -> Request:
+def _receive(connection: Connection) -> Call:
     try:
-        request: Request = connection.recv()
+        call: Call = connection.recv()
     except (EOFError, ConnectionError) as error:
         raise ParentGone from error
-    return request
+    return call
 
 
-def _send(connection: Connection, answer: Answer | Told) -> None:
+def _send(connection: Connection, message: Answer | Notice) -> None:
     try:
-        connection.send(answer)
+        connection.send(message)
     except OSError as error:
         raise ParentGone from error
 
 
 def _portable(error: BaseException) -> Exception:
-    """Returns an error that survives the pipe; one that is a bug carries its traceback as text."""
+    """Return an error that survives the pipe; one that is a bug carries its traceback as text."""
     if isinstance(error, UpsertCliError):
         return error
     if (limit := limit_reached(error)) is not None:
         return limit
-    return RuntimeError(f"the writer's process failed: {''.join(traceback.format_exception(error)).strip()}")
+    return RuntimeError(f"the child process of the store failed: {''.join(traceback.format_exception(error)).strip()}")

@@ -1,4 +1,4 @@
-"""A process of this program that answers requests through a pipe, and that no signal to its parent reaches.
+"""A child process that answers calls through a pipe, and that no signal to its parent reaches.
 
 It is spawned by hand, not by `multiprocessing`, which would import the parent's main module again, start one more
 process to track resources, and join the child at exit however long that takes.
@@ -12,17 +12,17 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO
 
+from upsert_cli.context import RunContext
 from upsert_cli.redaction import without_secrets
-from upsert_cli.store.child import Answer, Start
-from upsert_cli.store.requests import Request, Told
+from upsert_cli.store.child import Answer, Call, Notice, Start
 
-POLL_SECONDS = 0.05  # seconds; the longest that a waiting caller does not look around
+POLL_SECONDS = 0.05  # seconds between two checks for signals in a wait
 EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say
 BLOCKED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
@@ -38,7 +38,7 @@ class ProcessDied(Exception):
     """Raised when the process ended before it answered."""
 
     def __init__(self, status: int) -> None:
-        """Takes the status as `Popen` has it: negative for a signal."""
+        """Take the status as `Popen` has it: negative for a signal."""
         super().__init__(status)
         self.status = status
 
@@ -48,21 +48,27 @@ class ProcessDied(Exception):
         return f"exit code {self.status}"
 
 
+def check_in_main_thread(context: RunContext) -> None:
+    """Check for a stop in the main thread; other threads are ended by it, and must not abandon a write in flight."""
+    if threading.current_thread() is threading.main_thread():
+        context.check()
+
+
 class ChildProcess:
     """The process, from its start to its end."""
 
-    def __init__(self, start: Start, *, verbose: bool, told: Callable[[str], None]) -> None:
-        """Starts the process without waiting for anything; its first answer is to `start`.
+    def __init__(self, start: Start, *, verbose: bool, context: RunContext) -> None:
+        """Start the process without waiting for anything; its first answer is to `start`.
 
         Args:
-            start: What it is to do.
+            start: What it has to do.
             verbose: Whether it may write to standard error.
-            told: Hears what it says between its answers.
+            context: Checked in the waits of the main thread; told what the process reports between its answers.
         """
         ours, theirs = socket.socketpair()
         with theirs, _blocked_signals():
             self._popen = subprocess.Popen(
-                # -P: the working folder is the user's, and a `queue.py` in it is none of our business.
+                # -P: the working folder is the user's, and a `queue.py` in it must not be imported.
                 [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -72,45 +78,45 @@ class ChildProcess:
             )
         self.pid = self._popen.pid
         if self._popen.stderr is not None:
-            threading.Thread(target=_pass_on, args=(self._popen.stderr,), name="stderr", daemon=True).start()
+            threading.Thread(target=_forward, args=(self._popen.stderr,), name="stderr", daemon=True).start()
         self._connection = Connection(ours.detach())
         self._hung_up = False
-        self._told = told
+        self._context = context
         with suppress(OSError):  # if it is dead already, that shows when its answer is waited for
             self._connection.send(start)
 
-    def ask(self, request: Request, wait: Callable[[], None]) -> Answer:
-        """Sends a request, to a process that has answered all before, and waits for its answer.
+    def ask(self, call: Call) -> Answer:
+        """Send a call to a process that has answered all before, and wait for its answer.
 
         Raises:
-            Died: It ended.
-            BaseException: Whatever `wait` raised; an answer may still be on its way.
+            ProcessDied: It ended.
+            BaseException: Whatever the context raised; an answer may still be on its way.
         """
         try:
-            self._connection.send(request)
+            self._connection.send(call)
         except OSError as error:
-            raise self._death(wait) from error
-        return self.receive(wait)
+            raise self._death() from error
+        return self.receive()
 
-    def receive(self, wait: Callable[[], None]) -> Answer:
-        """Waits for an answer, and calls `wait` meanwhile."""
+    def receive(self) -> Answer:
+        """Wait for an answer; see `ask`."""
         while True:
             try:
                 while not self._connection.poll(POLL_SECONDS):
-                    wait()
-                answer: Answer | Told = self._connection.recv()
+                    check_in_main_thread(self._context)
+                message: Answer | Notice = self._connection.recv()
             except (EOFError, ConnectionError) as error:
-                raise self._death(wait) from error
-            if isinstance(answer, Answer):
-                return answer
-            self._told(answer.message)
+                raise self._death() from error
+            if isinstance(message, Answer):
+                return message
+            self._context.info(message.text)
 
-    def _death(self, wait: Callable[[], None]) -> ProcessDied:
+    def _death(self) -> ProcessDied:
         # A process that we hung up on may live for as long as its write takes.
-        return ProcessDied(0 if self._hung_up else self.join(wait))
+        return ProcessDied(0 if self._hung_up else self.join())
 
     def hang_up(self) -> None:
-        """Closes the pipe for both ends, also under the feet of a thread that waits for an answer."""
+        """Close the pipe for both ends, even while a thread waits for an answer."""
         self._hung_up = True
         with suppress(OSError):
             end = socket.socket(fileno=os.dup(self._connection.fileno()))
@@ -118,25 +124,25 @@ class ChildProcess:
                 end.shutdown(socket.SHUT_RDWR)
 
     def await_end(self, seconds: float) -> None:
-        """Waits until the process has ended, or until the time is over."""
+        """Wait until the process has ended, or until the time is over."""
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(seconds)
 
-    def join(self, wait: Callable[[], None]) -> int:
-        """Waits until the process has ended, and returns its status.
+    def join(self) -> int:
+        """Wait until the process has ended, and return its status.
 
         Raises:
-            TimeoutExpired: It does not.
+            TimeoutExpired: It does not end.
         """
         for _ in range(int(EXIT_SECONDS / POLL_SECONDS)):
             with suppress(subprocess.TimeoutExpired):
                 return self._popen.wait(POLL_SECONDS)
-            wait()
+            check_in_main_thread(self._context)
         raise subprocess.TimeoutExpired(self._popen.args, EXIT_SECONDS)
 
 
-def _pass_on(stderr: IO[bytes]) -> None:
-    """Write what the process says to our own standard error, without secrets."""
+def _forward(stderr: IO[bytes]) -> None:
+    """Copy the process's standard error to our own, without secrets."""
     with stderr:
         for line in stderr:
             with suppress(OSError, ValueError):  # ours is closed; the process must not block for that
@@ -145,7 +151,7 @@ def _pass_on(stderr: IO[bytes]) -> None:
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Blocks signals for what this thread starts meanwhile: a new process inherits what is blocked."""
+    """Block signals in this thread: a new process inherits what is blocked."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
         yield
@@ -159,6 +165,6 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.upper().startswith("CHROMA_") and name.upper() not in CHROMA_SETTINGS
     }
-    # The process finds what this one finds, wherever that was told where to look.
+    # The process finds what this one finds, however this one was told where to look.
     environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     return ALLOCATOR | environment

@@ -96,7 +96,7 @@ def _ask(
     # If merely reading would flush the index, no other process may write at the same time.
     alone = location.upkeep is not None and location.upkeep.reading_flushes()
     reader = replace(target, beside_others=not alone, reads_only=True, examined=False)
-    with StoreProcess.start(reader, wait=context.check, told=context.info) as store:
+    with StoreProcess.start(reader, context=context) as store:
         asked = vector()  # while the process opens the collection
         records = store.opened().count
         if not records:

@@ -20,7 +20,6 @@ from upsert_cli.pipeline.batches import Batch
 from upsert_cli.pipeline.compare import ComparedBatch, compare_documents, forced
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.pipeline.pace import MAX_ROWS
-from upsert_cli.pipeline.write import delete_stale_chunks
 from upsert_cli.sources.item import START, Item
 from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict, WriteBatch
 from upsert_cli.store.locations import location_of
@@ -103,7 +102,7 @@ class _Repairer:
             done = set(self._write(self._from_sources(wrong, store), store))
             for ids in _blocks(stale):
                 found = store.fetch(ids)
-                delete_stale_chunks([RecordRef(one.id, str(one.metadata.get(HASH_KEY))) for one in found], store)
+                store.delete([RecordRef(one.id, str(one.metadata.get(HASH_KEY))) for one in found])
             rest = (store.fetch(ids) for ids in _blocks(wrong - done))
             return len(done) + sum(1 for _ in self._write(self._from_store(rest), store))
 

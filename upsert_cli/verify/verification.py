@@ -197,7 +197,7 @@ def opened(subject: Subject, *, context: RunContext, reads_only: bool = False) -
     """Open the collection as it is, and close it at the end."""
     target = replace(subject.target, reads_only=reads_only)
     task_id = None if subject.task is None else subject.task.id
-    with StoreProcess.start(target, task_id=task_id, wait=context.check, told=context.info) as store:
+    with StoreProcess.start(target, task_id=task_id, context=context) as store:
         yield store
         store.close()
 

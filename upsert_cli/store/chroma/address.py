@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from upsert_cli.errors import BadCollectionName, BadServerAddress, ServerOrFolder
+from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.redaction import in_message
 
@@ -88,7 +88,7 @@ def canonical_target(typed: str) -> str:
     return str(address_of(_cloud_url() if typed == CLOUD else typed))
 
 
-def _ambiguous(typed: str) -> ServerOrFolder:
+def _ambiguous(typed: str) -> UsageFault:
     """Return the error that names both spellings, without a password or query that the address has."""
     shown = re.split(r"[?#]", typed, maxsplit=1)[0]
     found = _LOOKS_LIKE_SERVER.fullmatch(shown)
@@ -101,7 +101,18 @@ def _ambiguous(typed: str) -> ServerOrFolder:
     else:
         host = at if parts.get("host") else f"localhost{at}"
         server = f"{'https' if parts.get('port') in _HTTPS_PORTS else 'http'}://{host.rstrip('/')}"
-    return ServerOrFolder(server=server, folder=f"./{at}", typed=at)
+    return UsageFault(
+        message=f"{at} is neither a server's address nor a folder that exists; write {server} for the server, or "
+        f"./{at} for a new folder of that name"
+    )
+
+
+def _bad_address(reason: str) -> UsageFault:
+    """Return the error for what cannot be a target; the reason must not quote a password."""
+    return UsageFault(
+        message=f"--chroma takes a folder, `cloud`, or a server such as http://localhost:8000 or "
+        f"https://host/tenant/database; {reason} (tokens come from UPSERT_CLI_CHROMA_TOKEN)"
+    )
 
 
 def address_of(text: str) -> Address:
@@ -114,14 +125,14 @@ def address_of(text: str) -> Address:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise BadServerAddress(reason=str(error)) from error
+        raise _bad_address(str(error)) from error
     if parts.username is not None or parts.password is not None:
-        raise BadServerAddress(reason="it has a user or password in it, which would be kept and shown")
+        raise _bad_address("it has a user or password in it, which would be kept and shown")
     if parts.scheme not in _PORTS or not parts.hostname:
-        raise BadServerAddress(reason=f"{in_message(text)!r} has no host, or begins with neither http:// nor https://")
+        raise _bad_address(f"{in_message(text)!r} has no host, or begins with neither http:// nor https://")
     if parts.query or parts.fragment:
         before = re.split("[?#]", text, maxsplit=1)[0]
-        raise BadServerAddress(reason=f"a query or a fragment follows {before!r}; leave it out")
+        raise _bad_address(f"a query or a fragment follows {before!r}; leave it out")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     url = f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
     is_cloud = parts.hostname.endswith(CLOUD_DOMAIN) or url == _cloud_url()
@@ -134,7 +145,7 @@ def _names_in(path: str, text: str) -> tuple[str, str] | None:
     if not names:
         return None
     if len(names) != PARTS or any("/" in name or not name.isprintable() for name in names):
-        raise BadServerAddress(reason=f"the path of {in_message(text)!r} is not a tenant and a database")
+        raise _bad_address(f"the path of {in_message(text)!r} is not a tenant and a database")
     return names[0], names[1]
 
 
@@ -162,4 +173,11 @@ def require_collection_name(name: str) -> None:
     """
     if not _COLLECTION_NAME.fullmatch(name):
         reason = "3 to 512 of a-z, A-Z, 0-9, dot, hyphen and underscore, a letter or digit at both ends"
-        raise BadCollectionName(name=name, reason=f"{reason}, make a name")
+        raise bad_name(name, reason=f"{reason}, make a name")
+
+
+def bad_name(name: str, *, reason: str) -> UsageFault:
+    """Return the error for a name that Chroma does not accept."""
+    return UsageFault(
+        message=f"{name!r} cannot be the name of a collection: {reason}; choose another with --collection"
+    )

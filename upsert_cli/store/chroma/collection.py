@@ -6,12 +6,14 @@ import functools
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from upsert_cli.errors import BadCollectionName, TargetUnusable, UpsertCliError
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import patiently
 from upsert_cli.store.base import Target
+from upsert_cli.store.chroma.address import bad_name
 from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
 from upsert_cli.store.chroma.stamp import Described, check_model, stamp
+from upsert_cli.store.folder import unusable
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
@@ -146,7 +148,7 @@ class OpenCollection:
         except Exception as also:
             remedy = "try another version of chromadb, then restart the task"
             what = f"Chroma refuses any record: {reason(error)}"
-            raise TargetUnusable(path=self._target.path, reason=what, remedy=remedy) from also
+            raise unusable(self._target.path, reason=what, remedy=remedy) from also
 
     def flush(self) -> None:
         """Write all that is queued into the index files, so that the next reader opens at once.
@@ -222,7 +224,7 @@ class OpenCollection:
             if not is_bad_argument(error):
                 raise
             text = reason(error).removeprefix("Validation error: name: ")
-            raise BadCollectionName(name=self._target.collection, reason=text) from error
+            raise bad_name(self._target.collection, reason=text) from error
         return True
 
     def _raise_threshold(self, described: Described) -> None:

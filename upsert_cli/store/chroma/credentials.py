@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from upsert_cli.errors import BadAccess
+from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.redaction import remember
 from upsert_cli.store.chroma.address import Address
@@ -46,7 +46,7 @@ def access_to(address: Address) -> Access:
     """Collects the headers for a server.
 
     Raises:
-        BadAccess: A file of them cannot be read, or its content is no header.
+        UsageFault: A file of them cannot be read, or its content is no header.
     """
     headers: dict[str, str] = {}
     sources: list[str] = []
@@ -75,7 +75,7 @@ def _headers_in(given: _Given) -> dict[str, str]:
     for line in filter(str.strip, given.text.splitlines()):
         name, colon, value = line.partition(":")
         if not colon:
-            raise BadAccess(source=given.source, reason="a line of it is not of the form `Name: value`")
+            raise _unusable(given.source, "a line of it is not of the form `Name: value`")
         headers[_sound(name.strip(), given)] = _sound(value.strip(), given)
     return headers
 
@@ -92,11 +92,15 @@ def _given(name: str) -> _Given | None:
         return _Given(read_text(expanded(Path(path))), source)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise BadAccess(source=source, reason=reason) from error
+        raise _unusable(source, reason) from error
+
+
+def _unusable(source: str, reason: str) -> UsageFault:
+    return UsageFault(message=f"{source} cannot be used: {reason}")
 
 
 def _sound(value: str, given: _Given) -> str:
     """Returns a part of a header, or fails without quoting it."""
     if not value or not value.isascii() or not value.isprintable():
-        raise BadAccess(source=given.source, reason="it is empty, or has characters that no header can have")
+        raise _unusable(given.source, "it is empty, or has characters that no header can have")
     return value

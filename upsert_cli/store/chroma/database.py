@@ -9,9 +9,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.errors import ChromaNotFound, TargetBusy, TargetUnusable, UpsertCliError
+from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.base import CollectionInfo
 from upsert_cli.store.chroma.stamp import info_of
+from upsert_cli.store.folder import unusable
 
 DATABASE_NAME = "chroma.sqlite3"
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
@@ -32,7 +33,7 @@ def probe_writer(folder: Path) -> None:
 
     Raises:
         TargetBusy: Another program holds a write transaction.
-        TargetUnusable: The database may not be written, or is none.
+        UpsertCliError: The file may not be written, or is not a database.
     """
     path = folder / DATABASE_NAME
     if not path.exists():
@@ -89,13 +90,14 @@ def list_collections(folder: Path) -> list[tuple[CollectionInfo, int]]:
     """Return the collections of Chroma's default database in a folder by name, each with its number of records.
 
     Raises:
-        ChromaNotFound: There is no Chroma in the folder.
-        TargetBusy: Another program keeps it locked.
-        TargetUnusable: Its database cannot be read.
+        TargetBusy: Another program keeps the database locked.
+        UpsertCliError: There is no Chroma in the folder, or its database cannot be read.
     """
     path = folder / DATABASE_NAME
     if not path.is_file():
-        raise ChromaNotFound(path=str(folder))
+        raise UpsertCliError(
+            message=f"there is no Chroma in {folder}; --chroma names another folder, `upsert-cli run` makes one"
+        )
     try:
         rows = _read(path, _LISTED)
         pairs = _read(path, f"{_PAIRS}, collection_id FROM collection_metadata")
@@ -103,7 +105,7 @@ def list_collections(folder: Path) -> list[tuple[CollectionInfo, int]]:
         if error.sqlite_errorname != "SQLITE_ERROR":
             raise _meaning(folder, error) from error
         remedy = "use the version of chromadb that wrote it, or restore it from a backup"
-        raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
+        raise unusable(path, reason=str(error), remedy=remedy) from error
     return [
         (
             info_of(
@@ -156,7 +158,7 @@ def reading_flushes(folder: Path, collection: str) -> bool:
 
 def is_flushed(folder: Path, collection: str) -> bool | None:
     """Tells whether the index files hold all that the records' tables hold; None where it cannot be told."""
-    with suppress(TargetBusy, TargetUnusable):
+    with suppress(UpsertCliError):  # it is locked, or cannot be read
         return _is_flushed(folder, collection)
     return None
 
@@ -179,7 +181,7 @@ def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
 
     Raises:
         TargetBusy: Another program keeps it locked.
-        TargetUnusable: It cannot be read.
+        UpsertCliError: It cannot be read.
     """
     path = folder / DATABASE_NAME
     if not path.exists():
@@ -214,12 +216,12 @@ def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
     if error.sqlite_errorname.startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():
         what = "a program that was killed left a transaction to undo, and this user may not write to the folder"
         remedy = "read it once where it can be written, such as with `upsert-cli collections`, or read a copy of it"
-        return TargetUnusable(path=str(folder / DATABASE_NAME), reason=what, remedy=remedy)
+        return unusable(folder / DATABASE_NAME, reason=what, remedy=remedy)
     remedy = "restore it from a backup"
     if isinstance(error, sqlite3.OperationalError):
         remedy = "give this user access to it"
     remedy += ", or choose another folder with --chroma"
-    return TargetUnusable(path=str(folder / DATABASE_NAME), reason=str(error), remedy=remedy)
+    return unusable(folder / DATABASE_NAME, reason=str(error), remedy=remedy)
 
 
 def _connect(path: Path, *, mode: str, seconds: float = PROBE_SECONDS) -> sqlite3.Connection:

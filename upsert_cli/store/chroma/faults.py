@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from upsert_cli.errors import ServerRefuses, TargetDamaged, TargetUnusable, UpsertCliError
+from upsert_cli.errors import TargetDamaged, UpsertCliError
 from upsert_cli.limits import SET_CLOCK, limit_reached
 from upsert_cli.redaction import without_secrets
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.address import is_server
-from upsert_cli.store.folder import why_full
+from upsert_cli.store.folder import unusable, why_full
 
 DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's repeat the whole value
 
@@ -73,7 +73,7 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
         return limit
     if is_missing(error):
         remedy = "load it anew: a restart of its task with --from-start does that"
-        return TargetUnusable(path=target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
+        return unusable(target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
     return _of_a_server(error, target) if is_server(target.path) else _of_a_folder(error, target)
 
 
@@ -93,11 +93,19 @@ def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
     # chromadb raises a bare Exception with the server's words for an answer that it does not know; the session says
     # that a request is unacceptable, which here is no row's fault.
     if _kinds(error) & {"ChromaError", "Unacceptable"} or type(error) is Exception:
-        return ServerRefuses(url=target.path, collection=target.collection, reason=reason(error))
+        return server_fails(target.path, target.collection, reason(error))
     if isinstance(error, ValueError | TypeError | LookupError | AttributeError) and _is_raised_by_chromadb(error):
         found = f"its description of the collection cannot be used, {type(error).__name__}: {reason(error)}"
-        return ServerRefuses(url=target.path, collection=target.collection, reason=found)
+        return server_fails(target.path, target.collection, found)
     return None
+
+
+def server_fails(url: str, collection: str, reason: str) -> UpsertCliError:
+    """Return the error for a server's answer that is no row's fault and that does not pass."""
+    return UpsertCliError(
+        message=f"{url} fails on the collection {collection} ({reason}); its own log says more. Once the server is "
+        f"repaired, try again"
+    )
 
 
 def _is_raised_by_chromadb(error: BaseException) -> bool:
@@ -113,7 +121,7 @@ def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:
         return why_full(Path(target.path))
     for words, remedy in _REMEDIES:
         if _speaks_of(error, words):
-            return TargetUnusable(path=target.path, reason=reason(error), remedy=remedy)
+            return unusable(target.path, reason=reason(error), remedy=remedy)
     # The engine's own errors; a panic of its Rust code is a BaseException, and not of a class that can be imported.
     if _kinds(error) & {"ChromaError", "PanicException"}:
         return TargetDamaged(path=target.path, collection=target.collection, detail=reason(error))

@@ -13,14 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.errors import (
-    NotChromasAnswer,
-    ProxyRefuses,
-    ServerFailing,
-    ServerUnreachable,
-    TokenRefused,
-    UpsertCliError,
-)
+from upsert_cli.errors import NotChromasAnswer, UpsertCliError
 from upsert_cli.redaction import remember, without_secrets
 from upsert_cli.retry import patiently
 from upsert_cli.store.chroma.answers import NotChromas, error_in, message_in, value_of
@@ -131,9 +124,7 @@ class HttpSession:
         Raises:
             Unacceptable: It is too large, or makes no sense to the server.
             NotChromasAnswer: What answers is not Chroma.
-            TokenRefused: The server wants another token.
-            ServerUnreachable: There is no server at this address.
-            ServerFailing: The server did not recover in time.
+            UpsertCliError: There is no server at this address, it wants another token, or it did not recover in time.
         """
         began = time.monotonic()
         try:
@@ -155,10 +146,10 @@ class HttpSession:
             answer = self._connections.exchange(method, url, seconds=self._seconds(elapsed), **options)
         except NoAnswer as error:
             if str(error).startswith(str(_PROXY_REFUSES)):
-                raise ProxyRefuses(url=self._url, variables=proxy_variables()) from error
+                raise self._proxy_refuses() from error
             reason = _line(str(error))
             if error.is_permanent:
-                raise ServerUnreachable(url=self._url, reason=reason) from error
+                raise self._unreachable(reason) from error
             raise _Failed(reason, answered=False) from error
         except UnreadableAnswer as error:
             raise _Foreign(_line(str(error)), may_pass=False) from error
@@ -177,9 +168,9 @@ class HttpSession:
             said = _line(message_in(answer))
             raise _Failed(f"{status} {answer.reason}{said and f', {said}'}", pause=_asked_pause(answer))
         if status == _PROXY_REFUSES:
-            raise ProxyRefuses(url=self._url, variables=proxy_variables())
+            raise self._proxy_refuses()
         if status in _LOCKED_OUT:
-            raise TokenRefused(url=self._url, status=status, sources=self._access.sources)
+            raise self._locked_out(status)
         if status == _TOO_LARGE and (len(asked) >= SMALLEST_LIMIT or answer.content.startswith(_TOO_LARGE_WORDS)):
             raise Unacceptable("the server says that the request is too large (413)")
         try:
@@ -208,8 +199,35 @@ class HttpSession:
 
     def _given_up(self, error: _Failed, seconds: float) -> UpsertCliError:
         if not self._reached:
-            return ServerUnreachable(url=self._url, reason=str(error))
-        return ServerFailing(url=self._url, reason=str(error), seconds=seconds, pause=error.pause)
+            return self._unreachable(str(error))
+        wish = f", and asks to be left alone for {error.pause:.0f} s" if error.pause else ""
+        return UpsertCliError(
+            message=f"{self._url} has failed for {seconds:.0f} s: {error}{wish}; everything that it confirmed is "
+            f"checkpointed, so restart the task once it has recovered, or allow more time with --retry-for"
+        )
+
+    def _unreachable(self, reason: str) -> UpsertCliError:
+        return UpsertCliError(
+            message=f"{self._url} cannot be reached: {reason}; check that the address is right (`chroma run` listens "
+            f"at port 8000), that a server runs there, and which proxies and certificates the environment names"
+        )
+
+    def _locked_out(self, status: int) -> UpsertCliError:
+        if self._access.sources:
+            return UpsertCliError(
+                message=f"{self._url} refuses access ({status}) with the credentials of "
+                f"{' and '.join(self._access.sources)}; check that they are right for this server"
+            )
+        return UpsertCliError(
+            message=f"{self._url} refuses access ({status}); UPSERT_CLI_CHROMA_TOKEN, or the file that "
+            f"UPSERT_CLI_CHROMA_TOKEN_FILE names, has to hold a token for it (for the cloud also CHROMA_API_KEY)"
+        )
+
+    def _proxy_refuses(self) -> UpsertCliError:
+        return UpsertCliError(
+            message=f"the proxy on the way to {self._url} refuses access (407); check the user and password in "
+            f"{' or '.join(proxy_variables()) or 'HTTPS_PROXY'}, or name the host in NO_PROXY"
+        )
 
 
 def _line(said: str) -> str:

@@ -14,10 +14,10 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from upsert_cli.errors import TargetInUse, TargetUnusable
+from upsert_cli.errors import TargetInUse
 from upsert_cli.locks import Holder, LeaseHeld
 from upsert_cli.store.chroma.database import DATABASE_NAME, PROBE_SECONDS
-from upsert_cli.store.folder import LEASE_NAME, unusable
+from upsert_cli.store.folder import LEASE_NAME, os_fault, unusable
 from upsert_cli.store.leasing import take_lease
 
 # What the engine takes from its queue in one statement, six variables a value of the 32,766 that sqlite allows.
@@ -92,7 +92,7 @@ def _alone(folder: Path, require_alone: Callable[[], None]) -> Iterator[None]:
     except LeaseHeld as error:
         raise TargetInUse(path=str(folder), holder=str(error.holder)) from error
     except OSError as error:
-        raise unusable(folder, error) from error
+        raise os_fault(folder, error) from error
     try:
         lease.write(replace(Holder.this_process(), owed=lease.before.owed if lease.before else {}))
         require_alone()
@@ -109,6 +109,6 @@ def _database(folder: Path) -> Iterator[sqlite3.Connection]:
             yield database
     except sqlite3.Error as error:
         remedy = "restore it from a backup, or load it anew into another --collection"
-        raise TargetUnusable(path=str(path), reason=str(error), remedy=remedy) from error
+        raise unusable(path, reason=str(error), remedy=remedy) from error
     except OSError as error:
-        raise unusable(path, error) from error
+        raise os_fault(path, error) from error

@@ -16,7 +16,7 @@ from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_rows
 from upsert_cli.store.chroma.row_limits import NO_QUOTAS, Quotas
 from upsert_cli.store.chroma.upkeep import FolderUpkeep
-from upsert_cli.store.folder import LEASE_NAME, prepare_folder, unusable
+from upsert_cli.store.folder import LEASE_NAME, os_fault, prepare_folder
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.records import ChromaStore
@@ -66,7 +66,7 @@ class LocalFolder:
         try:
             os.chdir(self.path)  # chromadb reads the .env file of the working folder when it is imported
         except OSError as error:
-            raise unusable(self.path, error) from error
+            raise os_fault(self.path, error) from error
 
     def lease_path(self) -> Path:
         """Return a file in the folder itself, which every load sees, whatever its journal."""

@@ -7,6 +7,7 @@ the index lacks, it fails for all that are asked for together.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
 from upsert_cli.documents.hashing import HASH_KEY, is_chunk, stored_fault
 from upsert_cli.documents.metadata import SCOPE_KEY
-from upsert_cli.errors import BadFilter
+from upsert_cli.errors import UsageFault
 from upsert_cli.store.base import CheckedRecords, QueryHit, Record, RecordRef, RecordRefPage
 from upsert_cli.store.chroma.faults import is_data_fault, reason
 from upsert_cli.store.chroma.index_check import lost_vectors
@@ -73,7 +74,10 @@ def nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, 
     except Exception as error:
         if where is None or not is_data_fault(error):
             raise
-        raise BadFilter(given=where, reason=reason(error).rstrip(".")) from error
+        raise UsageFault(
+            message=f"--where {json.dumps(where)}: {reason(error).rstrip('.')}; it takes a filter of Chroma's on the "
+            f'metadata, such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
+        ) from error
     # One answer for each vector that was asked for.
     return [
         QueryHit(one, float(distance), text, dict(metadata or {}))

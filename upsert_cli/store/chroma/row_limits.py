@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from upsert_cli.errors import DimensionMismatch
 from upsert_cli.store.base import Target, WriteBatch
+from upsert_cli.store.chroma.stamp import dimension_mismatch
 
 # Some rows are not rejected but queued, and then fail at every later call on the collection, for good. The engine's
 # limits are 5,460 keys, some 6,000 values in all lists of a row, and 32,766 keys taken away; ours are far below.
@@ -82,7 +82,7 @@ def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, st
     """Returns what is wrong with rows, by their places.
 
     Raises:
-        DimensionMismatch: Their vectors are not of the collection's dimension.
+        Refusal: Their vectors are not of the collection's dimension.
     """
     texts = rows.texts if rows.vectors is not None else [""] * len(rows.ids)
     faults = {
@@ -94,13 +94,7 @@ def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, st
         import numpy as np
 
         if rows.vectors.shape[1] != target.dimension:
-            raise DimensionMismatch(
-                path=target.path,
-                collection=target.collection,
-                had=target.dimension,
-                asked=rows.vectors.shape[1],
-                model=target.model,
-            )
+            raise dimension_mismatch(target, had=target.dimension, asked=rows.vectors.shape[1])
         for place in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
             faults.setdefault(int(place), "its vector has a number that is not finite")
         for place in np.flatnonzero(~rows.vectors.any(axis=1)):

@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from upsert_cli.errors import (
-    CollectionInUse,
-    DatabaseNotFound,
-    NotAChromaServer,
-    NotChromasAnswer,
-    ServerRefuses,
-    TargetInUse,
-    TargetUnusable,
-)
+from upsert_cli.errors import NotChromasAnswer, TargetInUse, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.redaction import without_secrets
@@ -26,10 +18,10 @@ from upsert_cli.store.base import CollectionInfo, Opened, Target
 from upsert_cli.store.chroma.address import Address, address_of
 from upsert_cli.store.chroma.answers import message_in
 from upsert_cli.store.chroma.credentials import Access, access_to
-from upsert_cli.store.chroma.faults import understood
+from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.row_limits import CLOUD_QUOTAS, NO_QUOTAS, Quotas
 from upsert_cli.store.chroma.stamp import info_of
-from upsert_cli.store.folder import FOLDER_MODE
+from upsert_cli.store.folder import FOLDER_MODE, unusable
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.http_session import HttpSession, Reply
@@ -102,8 +94,8 @@ class Server:
             self.leases.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             os.chdir(self.leases)  # chromadb reads the .env file of the working folder when it is imported
         except OSError as error:
-            raise TargetUnusable(
-                path=str(error.filename or self.leases),
+            raise unusable(
+                error.filename or self.leases,
                 reason=error.strerror or type(error).__name__,
                 remedy="give this user access, or choose another folder with --journal",
             ) from error
@@ -115,7 +107,7 @@ class Server:
 
     def in_use(self, holder: Holder) -> TargetInUse:
         """Names the collection; the others of the server are free."""
-        return CollectionInUse(path=str(self.address), collection=self.collection, holder=str(holder))
+        return TargetInUse(path=str(self.address), collection=self.collection, holder=str(holder))
 
     def open(
         self,
@@ -162,10 +154,16 @@ class Server:
             tenant = tenant or identity.get("tenant")
             database = database or (databases[0] if len(databases) == 1 else None)
             if not tenant or not database:
-                raise DatabaseNotFound(url=self.address.url, tenant=None, database=None)
+                raise UpsertCliError(
+                    message=f"{self.address.url} does not say for which database the token is; name it as "
+                    f"--chroma {self.address.url}/TENANT/DATABASE, or in CHROMA_TENANT and CHROMA_DATABASE"
+                )
         reply = session.ask("GET", self._path("tenants", tenant, "databases", database))
         if reply.answer.status in (_GONE, _NO_NAME):
-            raise DatabaseNotFound(url=self.address.url, tenant=tenant, database=database)
+            raise UpsertCliError(
+                message=f"{self.address.url} has no database {database} of a tenant {tenant}; create it there, or name "
+                f"another as --chroma {self.address.url}/TENANT/DATABASE"
+            )
         self._good(reply)
         return tenant, database
 
@@ -185,18 +183,20 @@ class Server:
                 found = f"a Chroma of version {reply.value}"
                 break
             found = found or f"something else ({reply.answer.status} is its answer to {reply.answer.path})"
-        raise NotAChromaServer(url=self.address.url, found=found)
+        raise UpsertCliError(
+            message=f"{self.address.url} is {found}, and a Chroma server of version 1 is needed; check the address"
+        )
 
     def _good(self, reply: Reply) -> Any:
         """Return the value of an answer, or fail with the error that Chroma reports.
 
         Raises:
-            ServerRefuses: The answer is an error.
+            UpsertCliError: The answer is an error.
         """
         if reply.answer.is_good:
             return reply.value
         reason = without_secrets(f"{reply.answer.status}, {message_in(reply.answer)}")
-        raise ServerRefuses(url=self.address.url, collection=self.collection, reason=reason)
+        raise server_fails(self.address.url, self.collection, reason)
 
 
 def server_at(chroma: str, collection: str, *, leases: Path, retry_for: float) -> Server:

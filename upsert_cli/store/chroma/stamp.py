@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from upsert_cli.errors import DimensionMismatch, ModelMismatch
+from upsert_cli.errors import Refusal
 from upsert_cli.store.base import CollectionInfo, Target
 
 STAMP_MODEL = "upsert_cli_model"
@@ -87,22 +87,15 @@ def stamp(target: Target) -> dict[str, str | int]:
 
 
 def check_model(target: Target, described: Described) -> tuple[str, ...]:
-    """Refuses a collection that was made with another model, and returns what speaks for caution.
+    """Refuse a collection that was made with another model, and return warnings where that is not known.
 
     Raises:
-        ModelMismatch: Its stamp or its stored embedding function names another model.
-        DimensionMismatch: It holds vectors of another length.
+        Refusal: Its stamp or its stored embedding function names another model, or its vectors have another length.
     """
     if described.is_ours:
         _check_stamp(target, described.metadata)
     if described.dimension not in (None, target.dimension):
-        raise DimensionMismatch(
-            path=target.path,
-            collection=target.collection,
-            had=described.dimension or 0,
-            asked=target.dimension,
-            model=target.model,
-        )
+        raise dimension_mismatch(target, had=described.dimension or 0, asked=target.dimension)
     return () if described.is_ours else _check_stored_function(target, described)
 
 
@@ -140,5 +133,16 @@ def _short(model: str) -> str:
     return model.rpartition("/")[2].lower()
 
 
-def _mismatch(target: Target, *, what: str, had: str, asked: str) -> ModelMismatch:
-    return ModelMismatch(path=target.path, collection=target.collection, what=what, had=had, asked=asked)
+def dimension_mismatch(target: Target, *, had: int, asked: int) -> Refusal:
+    """Return the error for vectors that do not fit into a collection."""
+    return Refusal(
+        message=f"the collection {target.collection} in {target.path} holds vectors of {had} numbers, and "
+        f"{target.model} gives {asked}; choose the --model it was made with, or another --collection"
+    )
+
+
+def _mismatch(target: Target, *, what: str, had: str, asked: str) -> Refusal:
+    return Refusal(
+        message=f"the collection {target.collection} in {target.path} was made with the {what} {had}, not {asked}; "
+        f"load with that, or into another --collection"
+    )

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upsert_cli.errors import DiskFull, TargetBusy, TargetOpen
+from upsert_cli.errors import Refusal, TargetBusy
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma import database, index_repair
 from upsert_cli.store.chroma.database import DATABASE_NAME, flushed_segments
 from upsert_cli.store.chroma.index_check import check_files
 from upsert_cli.store.chroma.openers import Opener, find_openers
-from upsert_cli.store.folder import LEASE_NAME, RESERVE_BYTES, require_space, unusable
+from upsert_cli.store.folder import LEASE_NAME, RESERVE_BYTES, disk_full, os_fault, require_space
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.local import LocalFolder
@@ -51,7 +51,11 @@ class FolderUpkeep:
         openers = [opener for opener in find_openers(self.path) if opener.pid != parent]
         self.probe()
         if openers:
-            raise TargetOpen(path=str(self.path), program=_named(openers))
+            raise Refusal(
+                message=f"{self.path} is open in {_named(openers)}, which may write its older index over what is "
+                f"loaded; nothing was written: stop it, then try again, or, if it is a Chroma server, load through it "
+                f"with --chroma http://HOST:PORT"
+            )
 
     def reading_flushes(self) -> bool:
         """Ask the database how much is queued for the index."""
@@ -69,7 +73,7 @@ class FolderUpkeep:
         """Check that the disk has room for more rows and a reserve.
 
         Raises:
-            DiskFull: It has not.
+            UpsertCliError: It does not.
         """
         require_space(self.path, rows=rows)
 
@@ -98,9 +102,8 @@ class FolderUpkeep:
         """Copy into a temporary folder, change to it, and remove it in the end.
 
         Raises:
-            DiskFull: The temporary folder has no room for it.
             TargetBusy: Another program kept writing to it.
-            UpsertCliError: A file cannot be read.
+            UpsertCliError: The temporary folder has no room for it, or a file cannot be read.
         """
         from upsert_cli.store.chroma.local import LocalFolder
 
@@ -134,14 +137,14 @@ class FolderUpkeep:
         needed = sum(size for _, size, _ in stamps) + RESERVE_BYTES
         free = shutil.disk_usage(copy).free
         if free < needed:
-            raise DiskFull(path=str(copy.parent), free=free, needed=needed)
+            raise disk_full(copy.parent, free=free, needed=needed)
         try:
             for file, _, _ in stamps:
                 to = copy / file.relative_to(self.path)
                 to.parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, to)  # not its mode, which may be that of a read-only file
         except OSError as error:
-            raise unusable(self.path, error) from error
+            raise os_fault(self.path, error) from error
 
 
 def _named(openers: list[Opener]) -> str:

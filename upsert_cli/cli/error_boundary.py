@@ -31,7 +31,7 @@ class EventCommand(click.Command):
     """A command that prints events with --json, of which the last one is a summary, whatever goes wrong."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options, and keep what was typed: an error may need to know whether --json is among it."""
+        """Read the options, and keep the arguments, in which an error may have to look for --json."""
         ctx.meta[_TYPED] = ctx, list(args)
         return super().parse_args(ctx, args)
 
@@ -57,7 +57,7 @@ def end_with(error: BaseException, ctx: click.Context) -> NoReturn:
 
 
 def show_wrong_usage(error: click.UsageError, ctx: click.Context) -> NoReturn:
-    """Show in one line what is wrong with the typed command, and exit."""
+    """Show a usage error in one line, and exit."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:

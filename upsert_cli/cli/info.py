@@ -38,7 +38,7 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     load.
     """
     if follow and failed:
-        raise click.UsageError("--failed prints what was rejected so far, so it does not go with --follow.")
+        raise click.UsageError("--failed prints the items rejected so far, so it does not go with --follow.")
     task_id = resolve_task_id(session.journal, task_id)
     task, running = _follow(session, task_id, json=json) if follow else session.journal.look_at(task_id)
     if failed:
@@ -86,7 +86,7 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
 
 
 def _report_waiting(session: Invocation, task: Task, *, died: bool) -> None:
-    """Say what a task that no process runs is waiting for."""
+    """Report why no process runs a task."""
     if died:
         session.terminal.warning(f"the runner of task {task.id} died; {how_to_continue(task)}")
     else:

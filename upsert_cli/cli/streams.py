@@ -32,7 +32,7 @@ class _Output(io.FileIO):
 
 
 class _Masking(io.TextIOWrapper):
-    """A stream that masks secrets, also in what libraries log to stderr."""
+    """A stream that masks secrets, also from the log messages of libraries."""
 
     def write(self, text: str, /) -> int:
         super().write(without_secrets(text))

@@ -1,6 +1,6 @@
-"""The course of a task -> what a chart of it consists of: steps of speed, spans of work, and the ticks of its axes.
+"""Computes a chart of a task's course: steps of speed, spans of work and the ticks of the time axis.
 
-Everything is in percent of the chart's width or height, so that the page may draw it at any size.
+All positions are percentages of the chart's width or height, so that the page can draw it at any size.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from itertools import groupby, pairwise
 
 from upsert_cli.journal.timeline import Point, Timeline
 
-TIME_TICKS = 4  # at most so many steps along the time axis; more would run into each other on a phone
-MIN_WIDTH = 0.15  # percent; a shorter span would not be seen
-TENTH = 0.1  # seconds; of less, the first digit that is not 0 is shown
-TENTHS_MATTER = 10  # seconds from which on whole ones are shown
+TIME_TICKS = 4  # the most steps on the time axis; more labels would overlap on a phone
+MIN_WIDTH = 0.15  # percent; a narrower span would be invisible
+TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
+TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
 STAGES = ("opening", "loading", "reading", "comparing", "embedding", "writing", "flushing")
-"""The stages in the order in which an item passes them; any other comes after these."""
+"""The stages in the order in which an item passes them; other stages follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A stretch of time in which rows were settled at one speed."""
+    """A stretch of time in which rows were committed at one speed."""
 
     left: float
     width: float
     height: float
     rate: float
-    """Rows a second."""
+    """Rows per second."""
 
     rows: int
     seconds: float
@@ -44,7 +44,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """One stage, and when it was busy."""
+    """A stage and the spans in which it was busy."""
 
     stage: str
     seconds: float
@@ -61,19 +61,19 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """How a task went."""
+    """The chart of a task."""
 
     seconds: float
-    """All attempts, one after the other, without the time between them."""
+    """The duration of all attempts, without the time between them."""
 
     top: float
-    """Rows a second at the top of the chart."""
+    """Rows per second at the top of the chart."""
 
     steps: tuple[Step, ...]
     lanes: tuple[Lane, ...]
     ticks: tuple[Tick, ...]
     restarts: tuple[float, ...]
-    """Where each attempt but the first began."""
+    """The start of each attempt but the first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,19 +84,19 @@ class _Stretch:
 
 
 def draw(course: Timeline) -> Chart | None:
-    """Returns the chart of a course, or None where too little is known to draw one."""
+    """Return the chart of a course, or None if too little is known to draw one."""
     attempts = [list(points) for _, points in groupby(course.points, key=lambda point: point.attempt)]
     starts = [sum(points[-1].seconds for points in attempts[:number]) for number in range(len(attempts))]
     total = sum(points[-1].seconds for points in attempts)
     timed = list(zip(starts, attempts, strict=True))
-    settled = [stretch for start, points in timed for stretch in _settled(start, points)]
-    if not settled or total <= 0.0:
+    committed = [stretch for start, points in timed for stretch in _committed(start, points)]
+    if not committed or total <= 0.0:
         return None
-    top = _rounded_up(max(_rate(stretch) for stretch in settled))
+    top = _rounded_up(max(_rate(stretch) for stretch in committed))
     return Chart(
         seconds=total,
         top=top,
-        steps=tuple(_step(stretch, total=total, top=top) for stretch in settled),
+        steps=tuple(_step(stretch, total=total, top=top) for stretch in committed),
         lanes=tuple(_lanes(timed, total)),
         ticks=tuple(_ticks(total)),
         restarts=tuple(100.0 * start / total for start in starts[1:]),
@@ -104,7 +104,7 @@ def draw(course: Timeline) -> Chart | None:
 
 
 def in_words(seconds: float) -> str:
-    """Returns a length of time as a person says it: `0.8 s`, `2 min 5 s`, `1 h 20 min`."""
+    """Return a duration in words: `0.8 s`, `2 min 5 s`, `1 h 20 min`."""
     if 0.0 < seconds < TENTH:
         return f"{seconds:.1g} s"
     if seconds < TENTHS_MATTER:
@@ -115,8 +115,8 @@ def in_words(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
-def _settled(start: float, points: Sequence[Point]) -> Iterator[_Stretch]:
-    """Yields the stretches between the moments at which rows were settled; they are settled a batch at a time."""
+def _committed(start: float, points: Sequence[Point]) -> Iterator[_Stretch]:
+    """Yield the stretches between commits, which come a batch at a time."""
     last = points[0]
     for point in points[1:]:
         if point.written > last.written:
@@ -131,7 +131,7 @@ def _rate(stretch: _Stretch) -> float:
 def _step(stretch: _Stretch, *, total: float, top: float) -> Step:
     return Step(
         left=100.0 * stretch.begin / total,
-        width=max(100.0 * (stretch.end - stretch.begin) / total, MIN_WIDTH),
+        width=_width(stretch, total),
         height=100.0 * _rate(stretch) / top,
         rate=_rate(stretch),
         rows=stretch.rows,
@@ -146,18 +146,17 @@ def _lanes(timed: Sequence[tuple[float, Sequence[Point]]], total: float) -> Iter
         if seconds <= 0.0:
             continue
         busy = [stretch for start, points in timed for stretch in _busy(start, points, name)]
-        spans = (
-            Span(
-                left=100.0 * stretch.begin / total,
-                width=max(100.0 * (stretch.end - stretch.begin) / total, MIN_WIDTH),
-            )
-            for stretch in _joined(busy, gap=total * MIN_WIDTH / 100.0)
-        )
+        joined = _joined(busy, gap=total * MIN_WIDTH / 100.0)
+        spans = (Span(left=100.0 * stretch.begin / total, width=_width(stretch, total)) for stretch in joined)
         yield Lane(stage=name, seconds=seconds, spans=tuple(spans))
 
 
+def _width(stretch: _Stretch, total: float) -> float:
+    return max(100.0 * (stretch.end - stretch.begin) / total, MIN_WIDTH)
+
+
 def _busy(start: float, points: Sequence[Point], stage: str) -> Iterator[_Stretch]:
-    """Yields when a stage was busy: its seconds are counted at the end of each piece of work, so that lies before."""
+    """Yield when a stage was busy; its seconds are counted after the work, so the work lies before the point."""
     before = 0.0
     for point in points:
         spent = point.busy.get(stage, 0.0) - before
@@ -195,7 +194,7 @@ def _time_steps() -> Iterator[float]:
 
 
 def _rounded_up(rate: float) -> float:
-    """Returns the next number that begins with 1, 2, 3, 5 or 8 and goes on with zeros."""
+    """Return the next number that consists of 1, 2, 3, 5 or 8 and zeros."""
     size = 10.0 ** math.floor(math.log10(rate))
     bounds = [size * first for first in (1, 2, 3, 5, 8, 10)]
     return next((high for low, high in pairwise([0.0, *bounds]) if low < rate <= high), bounds[-1])

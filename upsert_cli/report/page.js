@@ -1,5 +1,5 @@
 "use strict";
-// Shows just the rejects that hold all the words, in any column, and are of the stage that is chosen.
+// Shows the rejects that contain all the words, in any column, and have the chosen stage.
 (() => {
   const form = document.getElementById("search");
   if (!form) return;
@@ -9,7 +9,7 @@
   const rows = Array.from(document.querySelectorAll("tbody tr"), (row) => ({
     row,
     stage: row.cells[2].textContent,
-    // Cell by cell, so that no word is found across two of them; of the last one the item alone.
+    // Cell by cell, so that no match spans two cells; of the last one only the item.
     text: Array.from(row.cells, (cell) => (cell.querySelector("details code") ?? cell).textContent.toLowerCase()).join("\n"),
   }));
 

@@ -1,7 +1,7 @@
-"""A task, its rejects and its course -> one HTML page that needs nothing beside itself.
+"""Renders a task, its rejects and its course as one self-contained HTML page.
 
-Whatever came from a file is text: it passes `safe`, and jinja2 escapes it. Besides, the page forbids itself (by a
-content security policy) every script and style but its own, and whatever would be loaded from elsewhere.
+Everything from files is text: it passes through `safe`, and jinja2 escapes it. In addition, the page's content security
+policy forbids all scripts and styles except its own, and loading anything from elsewhere.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from upsert_cli.text import safe, safe_json
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-PAGE_REJECTS = 1_000  # rejects on a page; a browser still searches them at once
+PAGE_REJECTS = 1_000  # rejects on a page; a browser searches that many without delay
 ITEM_CHARS = 2_000  # characters of a rejected item's JSON; the rejects file has all of it
 
 _OUTCOMES = (
@@ -42,24 +42,26 @@ _OUTCOMES = (
 class RejectRow:
     """A row of the table of rejects."""
 
-    place: str
-    """`a.jsonl:17`."""
+    location: str
+    """The file and the row, such as `a.jsonl:17`."""
 
     object_id: str
     stage: str
     detail: str
     item: str
-    """The item as JSON, or the row as it stood in its file."""
+    """The item as JSON, or the text of a row that is no item."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutcomeShare:
-    """What became of some of the rows."""
+    """The rows with one outcome."""
 
     kind: str
-    """As in the task's counts: `inserted`."""
+    """The key in the task's counts, such as `failed`."""
 
-    words: str
+    label: str
+    """The word for people, such as `rejected`."""
+
     rows: int
     share: float
     """Percent of the rows read."""
@@ -73,10 +75,10 @@ def render_page(
     course: Timeline,
     printed: PrintedCommands = AS_WRITTEN,
 ) -> str:
-    """Returns the page of a task as it is at this moment."""
+    """Return the page of a task in its present state."""
     shown = [_reject(record) for record in itertools.islice(rejects, PAGE_REJECTS)]
     chart = draw(course)
-    style, script = (_part(name) for name in ("page.css", "page.js"))
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -123,12 +125,12 @@ def _environment() -> Environment:
         "percent": lambda number: f"{number:.3f}",
         "seconds": in_words,
         "rate": lambda rate: f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",  # noqa: PLR2004  # below, a tenth matters
-        "own": Markup,  # our own style and script; nothing else may pass unescaped
+        "own": Markup,  # for our own style and script; nothing else may stay unescaped
     }
     return environment
 
 
-def _part(name: str) -> str:
+def _asset(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
@@ -142,7 +144,7 @@ def _reject(record: Mapping[str, Any]) -> RejectRow:
     item = {name: record[name] for name in ("payload", "item_info") if record.get(name) is not None}
     text = str(record["line"]) if record.get("line") is not None else safe_json(item) if item else ""
     return RejectRow(
-        place=f"{Path(source).name if '://' not in source else source}:{record['row']}",
+        location=f"{Path(source).name if '://' not in source else source}:{record['row']}",
         object_id=str(record.get("object_id") or ""),
         stage=str(record["failure_stage"]),
         detail=str(record["detail"]),
@@ -154,13 +156,13 @@ def _outcomes(task: Task) -> list[OutcomeShare]:
     counts = task.counts.as_json()
     read = max(1, counts["read"])
     return [
-        OutcomeShare(kind=name, words=words, rows=counts[name], share=100.0 * counts[name] / read)
-        for name, words in _OUTCOMES
+        OutcomeShare(kind=name, label=label, rows=counts[name], share=100.0 * counts[name] / read)
+        for name, label in _OUTCOMES
     ]
 
 
 def _options(task: Task) -> list[tuple[str, str]]:
-    """Returns the options that are not as a load has them by itself."""
+    """Return the options that differ from the defaults of a load."""
     usual = LoadOptions().as_json()
     given = ((name, value) for name, value in task.options.as_json().items() if value != usual.get(name))
     return [(name.replace("_", "-"), value if isinstance(value, str) else safe_json(value)) for name, value in given]

@@ -1,4 +1,4 @@
-"""The user's folders, where the system keeps them. A user may have no home folder, as in many containers."""
+"""The user's folders, where the system keeps them; a user may have no home folder, as in many containers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NO_HOME = "set HOME, or name the folders: --journal DIR, and UPSERT_CLI_MODEL_C
 
 
 def provide_home() -> None:
-    """Give the libraries a usable HOME: some cannot be imported without, and an empty one means the root folder."""
+    """Give the libraries a usable HOME: some cannot be imported without one, and an empty one means the root folder."""
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)
         if not _has_home():
@@ -21,21 +21,21 @@ def provide_home() -> None:
 
 
 def state_folder() -> Path | None:
-    """Return where the journal is if none is named; None without a home folder. It need not exist yet."""
-    import platformdirs  # 5 ms, which those who name their folders need not wait for
+    """Return the default folder of the journal, which need not exist yet; None without a home folder."""
+    import platformdirs  # 5 ms, only if no folder is named
 
     return _known(platformdirs.user_state_dir(_APP, appauthor=False))
 
 
 def user_config_folder() -> Path | None:
-    """Return where the user's own settings are; None without a home folder. It need not exist."""
+    """Return the folder of the user's own settings, which need not exist; None without a home folder."""
     import platformdirs
 
     return _known(platformdirs.user_config_dir(_APP, appauthor=False))
 
 
 def user_cache_folder() -> Path | None:
-    """Return where files are kept that can be fetched again; None without a home folder. It need not exist yet."""
+    """Return the folder of files that can be fetched again, which need not exist yet; None without a home folder."""
     import platformdirs
 
     return _known(platformdirs.user_cache_dir(_APP, appauthor=False))
@@ -66,4 +66,4 @@ def _known(path: str) -> Path | None:
 
 
 def _has_home() -> bool:
-    return os.path.expanduser("~") not in ("~", _NOWHERE)  # noqa: PTH111  # Path raises where there is none
+    return os.path.expanduser("~") not in ("~", _NOWHERE)  # noqa: PTH111  # Path raises without a home

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -16,7 +17,7 @@ import pytest
 
 from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
-from upsert_cli.errors import JournalUnreadable, JournalUnwritable, TaskNotFound, UpsertCliError
+from upsert_cli.errors import JournalUnreadable, JournalUnwritable, LocksUnsupported, TaskNotFound, UpsertCliError
 from upsert_cli.journal import state_files
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
@@ -277,6 +278,18 @@ def test_a_lock_that_is_never_released_ends_in_an_error(tmp_path: Path, monkeypa
         raise AssertionError("two processes hold one lock")
     with locked(path):
         assert path.exists()
+
+
+def test_a_file_system_without_locks_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without locks nothing is written, and the message says where the journal can be."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LocksUnsupported, match=r"allocation\.lock cannot be locked.*local disk.*--journal"):
+        journal.create(make_task())
+    assert journal.list() == []
 
 
 def test_a_file_system_without_hard_links_keeps_a_copy(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

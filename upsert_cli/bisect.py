@@ -1,4 +1,4 @@
-"""Finds the rows that make a call on many rows fail, by halving; all other rows go through."""
+"""Bisection: find the rows that make a call on many rows fail, so that all other rows go through."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def failing_rows(
     *,
     is_data_fault: Callable[[BaseException], bool],
 ) -> list[tuple[T, BaseException]]:
-    """Calls `call` on all rows, in parts where it has to be, and returns the rows that fail even alone.
+    """Call `call` on all rows, in halves if it fails, and return the rows that fail even alone.
 
-    A call that failed may still have done its work, so `call` has to be one that may be repeated. Of n rows, k bad
-    ones cost about 2 k log2(n) further calls. Where no row fails alone, though all of them did together, all are good.
+    A failed call may still have done its work, so `call` must be repeatable. Of n rows, k bad rows cost about
+    2 k log2(n) further calls. If all rows fail together but none fails alone, all are good.
 
     Args:
-        rows: Any number, none included.
-        call: Raises where one of the rows it was given, or their number, is at fault.
-        is_data_fault: Tells whether an error may be the fault of a row; any other is raised at once.
+        rows: Any number, including zero.
+        call: Raises if one of its rows, or their number, is at fault.
+        is_data_fault: Returns whether a row may have caused an error; any other error is raised at once.
 
     Returns:
-        Each failing row, in order, and what it failed with.
+        Each failing row, in order, with its error.
     """
     if not rows:
         return []
@@ -40,7 +40,7 @@ def failing_rows(
     if len(rows) == 1:
         return [(rows[0], fault)]
     middle = len(rows) // 2
-    # Outside of the except block, so that the errors of the parts do not drag a chain of all calls behind them.
+    # Outside the except block, so that the errors of the halves do not carry a chain of all calls.
     return [
         *failing_rows(rows[:middle], call, is_data_fault=is_data_fault),
         *failing_rows(rows[middle:], call, is_data_fault=is_data_fault),

@@ -1,4 +1,4 @@
-"""Calls that fail for a moment are made again: with back-off and jitter, for a time that has an end."""
+"""Retries of calls that fail for a reason that may pass, with back-off, jitter and a time limit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 FIRST_PAUSE = 0.1  # seconds; the pause before the second try is random and about this long
-RETRY_FOR = 300.0  # seconds; for which a request that a server fails on is made again, unless told otherwise
-LONGEST_PAUSE = 5.0  # seconds between two tries, unless the other side asks for more
+RETRY_FOR = 300.0  # seconds; default of how long a failed server request is retried
+LONGEST_PAUSE = 5.0  # seconds between two tries, unless the server asks for more
 
 _T = TypeVar("_T")
 
@@ -18,16 +18,16 @@ def patiently(
     is_passing: Callable[[BaseException], bool],
     seconds: float,
     asked_pause: Callable[[BaseException], float] = lambda _: 0.0,
-    told: Callable[[BaseException, float], None] = lambda *_: None,
+    before_pause: Callable[[BaseException, float], None] = lambda *_: None,
 ) -> _T:
-    """Calls until it works, until it fails for good, or until the time is over, and then raises the last error.
+    """Call until it works, fails for good, or the time is over; then raise the last error.
 
     Args:
-        call: May be made any number of times.
-        is_passing: Tells whether the same call may work a moment later.
-        seconds: From the first try to the last; a pause that would end later is not begun.
-        asked_pause: Seconds that the other side asks to be left alone, by an error.
-        told: Called before each pause with the error and the seconds of the pause.
+        call: A call that may be repeated.
+        is_passing: Returns whether the same call may work a moment later.
+        seconds: From the first try to the last; a pause that would end later does not begin.
+        asked_pause: Returns the seconds of pause that an error asks for.
+        before_pause: Called with the error and the seconds of each pause.
     """
     from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
@@ -40,7 +40,7 @@ def patiently(
         retry=retry_if_exception(is_passing),
         wait=pause,
         stop=stop_before_delay(seconds),
-        before_sleep=lambda state: told(_error_of(state), state.upcoming_sleep),
+        before_sleep=lambda state: before_pause(_error_of(state), state.upcoming_sleep),
         reraise=True,
     )
 

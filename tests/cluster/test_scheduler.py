@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.worker_standin import StandIns
-from upsert_cli.cluster.scheduler import Dispatch, Event, WorkerFailure
+from upsert_cli.cluster.scheduler import Event, Scheduler, WorkerFailure
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
@@ -43,8 +43,8 @@ def _run(unit: Unit) -> UnitReceipt:
     return UnitReceipt(unit=unit, counts=Counts(read=len(rows), inserted=len(rows)), ids=ids)
 
 
-def _dispatch(workers: StandIns, *, count: int = 3) -> Dispatch:
-    return Dispatch(workers, count=count, sources=[SOURCE], wait=lambda: None)
+def _dispatch(workers: StandIns, *, count: int = 3) -> Scheduler:
+    return Scheduler(workers, count=count, sources=[SOURCE], wait=lambda: None)
 
 
 @settings(max_examples=80, deadline=None)
@@ -209,4 +209,4 @@ def test_waiting_is_interrupted() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        list(Dispatch(_Idle(_run), count=1, sources=[SOURCE], wait=wait).run(iter([_unit(0, ROWS)])))
+        list(Scheduler(_Idle(_run), count=1, sources=[SOURCE], wait=wait).run(iter([_unit(0, ROWS)])))

@@ -15,7 +15,7 @@ import pytest
 from tests.support.terminal import Terminal
 from tests.support.worker_standin import StandIns
 from upsert_cli.cluster import unit_load
-from upsert_cli.cluster.scheduler import Dispatch
+from upsert_cli.cluster.scheduler import Scheduler
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
 from upsert_cli.context import Unattended
@@ -85,7 +85,7 @@ class _Load:
         with self.claim.receipts() as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
             load = UnitLoad(self.sources, committer, receipts, context=Unattended(), observer=_Silent())
-            load.run(lambda: Dispatch(workers, count=3, sources=self.sources, wait=lambda: None))
+            load.run(lambda: Scheduler(workers, count=3, sources=self.sources, wait=lambda: None))
         committer.check_complete()
         return committer
 

@@ -1,4 +1,4 @@
-"""A task -> loaded by the workers of a Ray cluster."""
+"""A load by the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from upsert_cli.cluster.ray_cluster import Crew, cluster
 from upsert_cli.cluster.ray_workers import RayWorkers
-from upsert_cli.cluster.scheduler import Dispatch
+from upsert_cli.cluster.scheduler import Scheduler
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec
 from upsert_cli.context import RunContext
@@ -32,14 +32,14 @@ def load_on_ray(
     context: RunContext,
     observer: Observer,
 ) -> None:
-    """Loads what of a task has no receipt yet; whatever ends it early ends all workers at once.
+    """Load all units of a task that have no receipt; an early end kills all workers.
 
     Args:
-        task: What is loaded.
-        target: The collection, which is there and fits the model.
+        task: The task.
+        target: The collection, which exists and fits the model.
         sources: Files that all workers see under the same path.
-        committer: What is settled so far.
-        receipts: Of the units that are done.
+        committer: Commits of the task.
+        receipts: Receipts of the units that are done.
         context: Checked in all waits; its progress counts the receipts.
         observer: Notified of rejects.
 
@@ -49,7 +49,7 @@ def load_on_ray(
     options = task.options
     with ExitStack() as stack:
 
-        def dispatch() -> Dispatch:
+        def start_scheduler() -> Scheduler:
             own = " of its own" if options.ray_address == "local" else f" at {options.ray_address}"
             context.info(f"joining a Ray cluster{own}")
             with context.progress.busy("opening"):
@@ -70,9 +70,9 @@ def load_on_ray(
                 secrets=tuple(name for name in SECRET_VARIABLES if os.environ.get(name)),
             )
             workers = stack.enter_context(RayWorkers(spec, threads=crew.threads, gpus=options.num_gpus_per_worker))
-            return Dispatch(workers, count=crew.count, sources=sources, wait=context.check)
+            return Scheduler(workers, count=crew.count, sources=sources, wait=context.check)
 
         load = UnitLoad(sources, committer, receipts, context=context, observer=observer)
-        load.run(dispatch)
+        load.run(start_scheduler)
         if (warning := load.ignored.warning()) is not None:
             context.warning(warning)

@@ -1,4 +1,4 @@
-"""A Ray cluster that this process is a member of: one that is there, or one for this load alone."""
+"""Membership in a Ray cluster: an existing one, or one for this load alone."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from typing import Any
 
 from upsert_cli.errors import UpsertCliError
 
-REASON_CHARACTERS = 300  # of what Ray says; the rest of it is advice
-STEP = 0.05  # seconds between two looks around while a cluster is joined
+REASON_CHARACTERS = 300  # characters of a message of Ray; the rest is advice
+STEP = 0.05  # seconds between two checks of the context while a cluster is joined
 ANSWER_SECONDS = 5.0  # seconds for a connection to a cluster's head; Ray itself would try for ever
-JOIN_SECONDS = 90.0  # seconds to join a cluster that is there; what is no head of Ray's would be asked for ever, too
+JOIN_SECONDS = 90.0  # seconds to join a cluster; Ray would ask a server that is no head of a cluster for ever
 LEAVE_SECONDS = 4.0  # seconds that leaving a cluster may take; its workers are dead by then
 TOKEN_BYTES = 32  # of the token of a cluster that is made for one load
 
 
 @contextmanager
 def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
-    """Joins a cluster, or makes one on this machine, for the time inside.
+    """Join a cluster, or start one on this machine, and leave it at the end.
 
     Args:
         address: `auto`, `local`, or `HOST:PORT`.
-        wait: Called while that takes its time; may raise to give up.
+        wait: Called while that takes time; may raise to give up.
 
     Raises:
         UpsertCliError: There is none, or it refuses the connection.
@@ -46,8 +46,8 @@ def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
 class _Membership(threading.Thread):
     """The thread that joins and leaves the cluster.
 
-    Ray's own processes end with the thread that started them, so it lives as long as they are needed. And Ray would set
-    a signal handler in the main thread, where ours belong.
+    Ray's own processes end with the thread that started them, so this thread lives as long as they are needed. In the
+    main thread, Ray would also replace our signal handlers.
     """
 
     def __init__(self, address: str) -> None:
@@ -58,18 +58,18 @@ class _Membership(threading.Thread):
         self._error: BaseException | None = None
 
     def _connect(self) -> None:
-        # Read by Ray when it is imported. It would report home, and leave a token in the home folder.
+        # Ray reads these when it is imported. It would report usage, and leave a token in the home folder.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if self._address == "local":
             os.environ["RAY_AUTH_MODE"] = "token"
-            # The same one for all clusters of this process: Ray reads it once.
+            # One token for all clusters of this process, since Ray reads it once.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(TOKEN_BYTES))
         import ray
         import ray._private.worker as ray_worker
 
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         _await_head(self._address)
-        # What the workers' machines say is ours to tell: Ray would print it to standard output.
+        # Ray would print the workers' output to standard output.
         ray_worker._worker_logs_enabled = False
         ray.init(
             address=self._address,
@@ -80,10 +80,10 @@ class _Membership(threading.Thread):
         )
 
     def run(self) -> None:
-        """Is the thread."""
+        """Join the cluster, then leave it when asked to."""
         try:
             self._connect()
-        except BaseException as error:  # noqa: BLE001  # handed over to the main thread, which raises it
+        except BaseException as error:  # noqa: BLE001  # raised in the main thread
             self._error = error
         self._joined.set()
         self._leaving.wait()
@@ -93,19 +93,19 @@ class _Membership(threading.Thread):
             ray.shutdown()
 
     def enter(self, wait: Callable[[], None]) -> None:
-        """Waits until the cluster is joined."""
+        """Wait until the cluster is joined."""
         self.start()
         until = time.monotonic() + JOIN_SECONDS
         while not self._joined.wait(STEP):
             wait()
             if self._address != "local" and time.monotonic() >= until:
-                reason = f"no answer that Ray understands within {JOIN_SECONDS:.0f} s"
+                reason = f"no valid answer of Ray within {JOIN_SECONDS:.0f} s"
                 raise self._unreachable(reason)
         if self._error is not None:
             raise self._unreachable(one_line(self._error)) from self._error
         handler = signal.getsignal(signal.SIGTERM)
         if handler is not None and threading.current_thread() is threading.main_thread():
-            # Ray's native part has put a handler before ours, which prints where in the code the signal came.
+            # Ray's native code has put a handler before ours, which prints a stack trace.
             signal.signal(signal.SIGTERM, handler)
 
     def _unreachable(self, reason: str) -> UpsertCliError:
@@ -116,16 +116,16 @@ class _Membership(threading.Thread):
         )
 
     def leave(self) -> None:
-        """Lets go of the cluster; one that was made for this ends."""
+        """Leave the cluster; one that was started for this load ends."""
         self._leaving.set()
         self.join(LEAVE_SECONDS)
 
 
 def _await_head(address: str) -> None:
-    """Makes sure that somebody answers where Ray is going to look for a cluster.
+    """Check that a server answers at the address where Ray will look for a cluster.
 
     Raises:
-        OSError: Nobody does.
+        OSError: None does.
     """
     from ray._private import services
 
@@ -137,23 +137,23 @@ def _await_head(address: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
-    """How many workers to ask a cluster for."""
+    """The workers to request from a cluster."""
 
     count: int
     threads: int
-    """Processors for each."""
+    """Processors of each worker."""
 
     room: int
-    """Workers that the cluster has room for as it is; others wait until it grows."""
+    """Workers that fit into the cluster now; others wait until it grows."""
 
     @classmethod
     def fitting(cls, *, workers: int | None, threads: int | None, gpus: float) -> Crew:
-        """Returns what fits the cluster that was joined.
+        """Return the workers that fit the cluster.
 
         Args:
-            workers: As many as the user wants; None: one a machine.
-            threads: As many as the user wants; None: what the machines have, in equal parts.
-            gpus: For each worker.
+            workers: Number that the user wants; None for one per machine.
+            threads: Number that the user wants; None for an equal share of the machines' processors.
+            gpus: GPUs of each worker.
         """
         import ray
 
@@ -170,5 +170,5 @@ class Crew:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns what Ray says without the line breaks, and not all of it."""
+    """Return the message of an error of Ray, shortened to one line."""
     return " ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__

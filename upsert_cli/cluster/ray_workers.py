@@ -1,4 +1,4 @@
-"""Workers that are actors of Ray, on whatever machine of the cluster."""
+"""Workers that are Ray actors on any machine of the cluster."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ from upsert_cli.sources.units import Unit
 
 
 class Worker:
-    """What runs in an actor."""
+    """The actor."""
 
     def __init__(self, spec: Spec) -> None:
-        """Touches nothing: what fails here would not be told."""
+        """Do nothing that can fail, since an error here would not be reported."""
         self._spec = spec
         self._runner = UnitRunner(spec)
 
     def version(self) -> str:
-        """Returns the version of this tool that is installed where the actor runs."""
+        """Return the version of this tool on the machine of the actor."""
         from upsert_cli import __version__
 
         return __version__
 
     def prepare(self) -> None:
-        """Gets ready for a unit."""
+        """Prepare for the first unit."""
         self._runner.prepare()
 
     def run(self, unit: Unit) -> UnitReceipt:
-        """Loads a unit."""
+        """Load a unit."""
         return self._runner.run(unit)
 
 
 class RayWorkers:
-    """Actors, each with at most one unit, so that nobody suffers from what another one's unit does."""
+    """Actors with at most one unit each, so that a unit that kills its worker harms no other unit."""
 
     def __init__(self, spec: Spec, *, threads: int, gpus: float) -> None:
-        """Starts nothing; a cluster is joined already.
+        """Start nothing yet; a cluster is joined already.
 
         Args:
-            spec: What the workers have to know.
-            threads: Processors for each.
-            gpus: GPUs for each.
+            spec: The task, for the workers.
+            threads: Processors of each worker.
+            gpus: GPUs of each worker.
         """
         import ray
 
         self._ray = ray
-        # No restarts and no retries by Ray: what died is told to whoever gives out the units, and counted there.
+        # Without restarts and retries by Ray: only the scheduler knows which units have a receipt, and which row kills
+        # a worker.
         options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
         self._actor = ray.remote(num_cpus=threads, num_gpus=gpus, **options)(Worker)
         self._spec = spec
@@ -62,7 +63,7 @@ class RayWorkers:
         self._next = 0
 
     def start(self) -> int:
-        """Asks for an actor."""
+        """Request an actor."""
         number, self._next = self._next, self._next + 1
         actor = self._actor.remote(self._spec)
         self._actors[number] = actor
@@ -71,18 +72,18 @@ class RayWorkers:
         return number
 
     def give(self, worker: int, unit: Unit) -> None:
-        """Gives a unit to an actor."""
+        """Give a unit to an actor."""
         self._pending[self._actors[worker].run.remote(unit)] = worker
 
     def events(self, seconds: float) -> Sequence[Event]:
-        """Waits for answers and deaths."""
+        """Wait for answers and deaths."""
         if not self._pending:
             return []
         done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=seconds, fetch_local=False)
-        events = [self._heard(answer, self._pending.pop(answer)) for answer in done]
+        events = [self._event(answer, self._pending.pop(answer)) for answer in done]
         return [event for event in events if event is not None]
 
-    def _heard(self, answer: Any, worker: int) -> Event | None:
+    def _event(self, answer: Any, worker: int) -> Event | None:
         from ray import exceptions
 
         try:
@@ -93,7 +94,7 @@ class RayWorkers:
             self._starting.discard(worker)
             self._preparing.discard(worker)
             with suppress(exceptions.RayError):
-                self._ray.kill(self._actors.pop(worker))  # one that only cannot be reached must not go on
+                self._ray.kill(self._actors.pop(worker))  # an actor that only cannot be reached must not continue
             return WorkerFailure(worker, one_line(error))
         except exceptions.RayError as error:
             raise _cluster_lost(error) from error
@@ -113,7 +114,7 @@ class RayWorkers:
         return Finished(worker, value)
 
     def stop(self) -> None:
-        """Ends all actors at once, in the middle of what they do."""
+        """Kill all actors, in the middle of their work."""
         from ray import exceptions
 
         for actor in self._actors.values():

@@ -1,6 +1,6 @@
-"""Units -> UnitReceipt, by workers that may die: what was on its way with one is given to another.
+"""The scheduler of units: gives the unit of a worker that dies to another worker.
 
-A unit with which worker after worker dies is halved until the row is found, so that one row costs no others.
+A unit that kills worker after worker is halved until the row is found, so that one row costs no other row.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from upsert_cli.sources.item import Reject
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit
 
-EVENT_SECONDS = 0.1  # seconds; the longest that the main thread waits before it looks around
-TRIES = 3  # workers that may die with a unit before it is suspected; machines go away for reasons of their own
+EVENT_SECONDS = 0.1  # seconds between two checks of the run's context
+TRIES = 3  # workers that may die with a unit before it is halved; machines go away for other reasons too
 TRIES_ALONE = 2  # workers that may die with a single row before it is blamed
 MAX_DEATHS = 40  # workers that may die with parts of a unit; a row is found after some 16
 MAX_FAILED_STARTS = 5  # workers that die before they are ready, one after the other, before the load ends
@@ -35,7 +35,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A worker is through with its unit."""
+    """A worker has finished its unit."""
 
     worker: int
     receipt: UnitReceipt
@@ -43,7 +43,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFailure:
-    """A worker is no more, whatever it was at."""
+    """A worker has died."""
 
     worker: int
     reason: str
@@ -54,21 +54,21 @@ Event: TypeAlias = Ready | Finished | WorkerFailure
 
 
 class Workers(Protocol):
-    """Processes anywhere, each of which has at most one unit at a time."""
+    """Worker processes, each with at most one unit at a time."""
 
     def start(self) -> int:
-        """Asks for a worker and returns its number; `Ready` says when it is there."""
+        """Request a worker and return its number; `Ready` follows when it has started."""
 
     def give(self, worker: int, unit: Unit) -> None:
-        """Gives a unit to a worker that has none."""
+        """Give a unit to an idle worker."""
 
     def events(self, seconds: float) -> Sequence[Event]:
-        """Waits for something to happen, but no longer than this."""
+        """Wait for events, at most this long."""
 
 
 @dataclass(slots=True)
 class _Suspect:
-    """A unit with which workers died, and what came of its parts."""
+    """A unit that workers died with, and the receipts of its parts."""
 
     unit: Unit
     deaths: int = 0
@@ -78,7 +78,7 @@ class _Suspect:
     receipts: list[UnitReceipt] = field(default_factory=list)
 
     def sum(self) -> UnitReceipt:
-        """Returns the receipt of the whole unit."""
+        """Return the receipt of the whole unit."""
         merged = UnitReceipt(unit=self.unit)
         for one in sorted(self.receipts, key=lambda receipt: receipt.unit.after):
             seconds = Counter(merged.seconds)
@@ -89,7 +89,7 @@ class _Suspect:
                 converted=merged.converted + one.converted,
                 rejects=merged.rejects + one.rejects,
                 ignored=merged.ignored + one.ignored,
-                # Apart: parts are loaded side by side, so that of an id in several of them any may be the last.
+                # Kept apart: parts are loaded at the same time, so any of them may have written an id last.
                 ids=[*merged.ids, *one.ids],
                 seconds=dict(seconds),
                 worker=one.worker,
@@ -100,7 +100,7 @@ class _Suspect:
 
 
 class _Todo:
-    """Units that nobody has: first those that come back, then those that were never given away."""
+    """Units that no worker has: returned units first, then new ones."""
 
     def __init__(self, units: Iterator[Unit]) -> None:
         self.again: deque[Unit] = deque(itertools.islice(units, 1))
@@ -116,17 +116,17 @@ class _Todo:
         return bool(self.again)
 
 
-class Dispatch:
-    """Gives units to workers until all are done."""
+class Scheduler:
+    """A scheduler that gives units to workers until all are done."""
 
     def __init__(self, workers: Workers, *, count: int, sources: Sequence[Source], wait: Callable[[], None]) -> None:
-        """Starts nothing yet.
+        """Start nothing yet.
 
         Args:
-            workers: Who does the work.
-            count: Workers to have at the same time.
-            sources: Of the units, for the rejects of rows that nobody survives.
-            wait: Called every `EVENT_SECONDS` or so; may raise to give up.
+            workers: Starts and watches the workers.
+            count: Number of workers at the same time.
+            sources: Sources of the units, named in the rejects of rows that kill workers.
+            wait: Called about every `EVENT_SECONDS`; may raise to give up.
         """
         self._workers = workers
         self._count = count
@@ -142,9 +142,9 @@ class Dispatch:
         self._is_ending = False
 
     def run(self, units: Iterator[Unit]) -> Iterator[UnitReceipt]:
-        """Yields the receipts of units, in the order in which they come.
+        """Yield the receipts of units in the order of their arrival.
 
-        After a receipt with an error no more units are given out, but those that workers have are finished.
+        After a receipt with an error no further unit begins, and the units in progress are finished.
 
         Raises:
             UpsertCliError: No worker starts, or workers die with a unit whose number of rows is unknown.
@@ -160,7 +160,7 @@ class Dispatch:
             while todo and not self._is_ending and self._crew_size() < self._count:
                 self._starting.add(self._workers.start())
             for event in self._workers.events(EVENT_SECONDS):
-                receipt = self._heard(event)
+                receipt = self._handle(event)
                 if receipt is not None:
                     if receipt.error is not None:
                         self._is_ending = True
@@ -172,7 +172,7 @@ class Dispatch:
     def _crew_size(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy)
 
-    def _heard(self, event: Event) -> UnitReceipt | None:
+    def _handle(self, event: Event) -> UnitReceipt | None:
         match event:
             case Ready():
                 self._starting.remove(event.worker)
@@ -181,9 +181,9 @@ class Dispatch:
             case Finished():
                 unit = self._busy.pop(event.worker)
                 self._idle.append(event.worker)
-                return self._settled(unit, event.receipt)
+                return self._finish(unit, event.receipt)
             case WorkerFailure() if event.worker in self._busy:
-                return self._suspected(self._busy.pop(event.worker), event.reason)
+                return self._retry_or_halve(self._busy.pop(event.worker), event.reason)
             case WorkerFailure():
                 self._idle = [worker for worker in self._idle if worker != event.worker]
                 if event.worker in self._starting:
@@ -197,7 +197,7 @@ class Dispatch:
                         )
         return None
 
-    def _settled(self, unit: Unit, receipt: UnitReceipt) -> UnitReceipt | None:
+    def _finish(self, unit: Unit, receipt: UnitReceipt) -> UnitReceipt | None:
         suspect = self._suspects.pop(unit.id, None)
         if receipt.error is not None:  # it ends the load
             return receipt if suspect is None else UnitReceipt(unit=unit, error=receipt.error)
@@ -207,7 +207,7 @@ class Dispatch:
         suspect.parts -= 1
         return suspect.sum() if suspect.parts == 0 else None
 
-    def _suspected(self, unit: Unit, reason: str) -> UnitReceipt | None:
+    def _retry_or_halve(self, unit: Unit, reason: str) -> UnitReceipt | None:
         suspect = self._suspects.setdefault(unit.id, _Suspect(unit))
         suspect.deaths += 1
         self._tries[unit.id] += 1
@@ -222,11 +222,11 @@ class Dispatch:
                 self._suspects[half.id] = suspect
                 self._again.appendleft(half)
         else:
-            return self._settled(unit, self._blamed(unit, suspect.deaths, reason))
+            return self._finish(unit, self._reject_rows(unit, suspect.deaths, reason))
         return None
 
-    def _blamed(self, unit: Unit, deaths: int, reason: str) -> UnitReceipt:
-        """Returns the receipt by which the rows of a unit are rejected, unread: to read them may be what kills."""
+    def _reject_rows(self, unit: Unit, deaths: int, reason: str) -> UnitReceipt:
+        """Return a receipt that rejects the rows of a unit unread, since reading them may be what kills a worker."""
         source = self._sources[unit.start.source].name
         if unit.end is None:
             raise UpsertCliError(

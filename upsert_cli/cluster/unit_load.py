@@ -1,7 +1,7 @@
-"""A task's sources -> all of them loaded in units: hands these out, and writes down in the journal what came of them.
+"""A load in units: gives the units of a task's sources to workers, and saves their receipts in the journal.
 
-A unit is done once its receipt is in the journal, which it gets after the collection has acknowledged all of it; so a
-load that goes on does what has no receipt. Only this process writes to the journal.
+A unit is done when its receipt is in the journal, after the store has acknowledged all of its records. A restart loads
+the units without a receipt. Only this process writes to the journal.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from upsert_cli.cluster.scheduler import Dispatch
+from upsert_cli.cluster.scheduler import Scheduler
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.context import RunContext
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
@@ -35,12 +35,12 @@ class UnitLoad:
         context: RunContext,
         observer: Observer,
     ) -> None:
-        """Reads nothing yet.
+        """Read nothing yet.
 
         Args:
-            sources: What is to be loaded.
-            committer: What is settled so far; brought up to date by the receipts.
-            receipts: Of the units that are done.
+            sources: Sources of the task.
+            committer: Brought up to date by the receipts.
+            receipts: Receipts of the units that are done.
             context: Its progress counts the receipts.
             observer: Notified of rejects.
         """
@@ -53,18 +53,18 @@ class UnitLoad:
         self._broken: SourceUnreadable | None = None
         self.ignored = NOTHING_IGNORED  # fields of the rows that were read
 
-    def run(self, dispatch: Callable[[], Dispatch]) -> None:
-        """Loads what has no receipt yet.
+    def run(self, dispatch: Callable[[], Scheduler]) -> None:
+        """Load the units without a receipt.
 
         Args:
-            dispatch: Returns who gives units to workers; only called where there is something to do.
+            dispatch: Returns the scheduler of the workers; called only if there is a unit to load.
 
         Raises:
-            SourceUnreadable: A source broke off; every row before that is settled.
-            UpsertCliError: A worker met with another fault that belongs to no item.
+            SourceUnreadable: A source broke off; every row before that is committed.
+            UpsertCliError: A worker met another error that belongs to no item.
         """
         committer, receipts = self._committer, self._receipts
-        committer.go_on_from(receipts.total(), receipts.rejects())
+        committer.restore(receipts.total(), receipts.rejects())
         progress = self._progress
         progress.read = progress.embedding_passed = progress.settled = committer.rows
         progress.counts = committer.checkpoint.counts
@@ -75,17 +75,17 @@ class UnitLoad:
             crew = dispatch()
             with committer.open_rejects() as rejects:
                 for receipt in crew.run(itertools.chain([first], todo)):
-                    self._settle(receipt, rejects)
+                    self._commit(receipt, rejects)
         self._progress.stage = "repeats"
         repeats = self._repeats()
         first = next(repeats, None)
         if first is not None:
             for receipt in (crew or dispatch()).run(itertools.chain([first], repeats)):
                 self._check_repeat(receipt)
-        # Until now in the order in which they came; a retry needs them in that of the rows.
+        # So far in the order of their arrival; a retry needs the order of the rows.
         total = receipts.total()
         exact = replace(total, counts=total.counts + receipts.correction())
-        committer.go_on_from(exact, receipts.rejects())
+        committer.restore(exact, receipts.rejects())
         self._progress.counts = committer.checkpoint.counts
         if self._broken is not None:
             raise self._broken
@@ -101,7 +101,7 @@ class UnitLoad:
         except SourceUnreadable as error:
             self._broken = self._broken or error
 
-    def _settle(self, done: UnitReceipt, rejects: RejectsFile) -> None:
+    def _commit(self, done: UnitReceipt, rejects: RejectsFile) -> None:
         if isinstance(done.error, SourceUnreadable):
             self._broken = self._broken or done.error
             if not done.counts.read:
@@ -139,10 +139,10 @@ class UnitLoad:
         progress.written += counts.inserted + counts.updated
         progress.counts = self._committer.checkpoint.counts
 
-    # -- ids that come again ----------------------------------------------------------------------------------------
+    # -- repeated ids -----------------------------------------------------------------------------------------------
 
     def _repeats(self) -> Iterator[Unit]:
-        """Yields the last row of each id that several units loaded: no matter which of them wrote last, it wins."""
+        """Yield the last row of each id that several units loaded, so that it wins whichever unit was written last."""
         for body, places in itertools.groupby(self._receipts.repeated(), key=lambda found: found[0]):
             unit = Unit.from_json(body["unit"])
             while rows := tuple(row for _, row in itertools.islice(places, UNIT_ROWS)):
@@ -151,7 +151,7 @@ class UnitLoad:
     def _check_repeat(self, done: UnitReceipt) -> None:
         if done.error is not None:
             raise done.error
-        # Counted it is already: nothing but the order of writing was open.
+        # The row is counted already; only the order of writing was open.
         if done.rejects:
             record = done.rejects[0]
             raise UpsertCliError(

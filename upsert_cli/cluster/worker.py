@@ -1,4 +1,4 @@
-"""Unit -> UnitReceipt: what a worker does with a unit, by the stages of a load on one machine."""
+"""The worker of a cluster: loads units through the same stages as a local load, and returns their receipts."""
 
 from __future__ import annotations
 
@@ -33,44 +33,44 @@ from upsert_cli.sources.units import UNIT_ROWS, Unit
 from upsert_cli.store.base import Target
 from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
 
-OPEN_WORTH = 32 * UNIT_ROWS  # rows after which a unit without a known end is left to be gone on with; some minutes
+OPEN_UNIT_ROWS = 32 * UNIT_ROWS  # rows after which a unit without a known end is split; some minutes of work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """All that a worker has to know of a task: plain data, which may be written down anywhere."""
+    """Everything that a worker needs to know of a task, as plain data without secrets."""
 
     task_id: str
     target: Target
     model: str
     options: dict[str, Any]
-    """As `Options.as_json` returns them."""
+    """The result of `LoadOptions.as_json`."""
 
     sources: tuple[dict[str, Any], ...]
-    """As `Source.as_json` returns them; each has to be there for all workers, under the same path."""
+    """Results of `Source.as_json`; all workers must see each file under the same path."""
 
     secrets: tuple[str, ...] = ()
-    """Names of the environment variables, never their values, that let a worker in where this process is let in."""
+    """Names, never values, of the environment variables that hold the credentials of the target."""
 
     version: str = __version__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitReceipt:
-    """What became of a unit, once the collection has acknowledged all of it; or why nobody can tell."""
+    """The outcome of a unit whose records the store has acknowledged, or the error that ended it."""
 
     unit: Unit
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
     embedded: int = 0
-    """Items whose text was embedded."""
+    """Number of items with an embedded text."""
 
     rejects: tuple[dict[str, Any], ...] = ()
     """In the order of their rows."""
 
     ignored: IgnoredFields = NOTHING_IGNORED
     ids: Sequence[tuple[bytes, Loaded]] = ()
-    """A digest of the id of each item that was loaded, once for each part of the unit that was loaded by itself."""
+    """A digest of the id of each loaded item, once for each part of the unit that was loaded separately."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy."""
@@ -79,18 +79,17 @@ class UnitReceipt:
     """`host:pid`."""
 
     rest: Unit | None = None
-    """What is still to be done of the unit: its end was not known, or its source broke off."""
+    """The part of the unit that is left: its end was not known, or its source broke off."""
 
     error: Exception | None = None
-    """The fault of no item. If the source broke off, the rows before `rest` are written and counted; after any other
-    error rows of the unit may be written, and all of it has to be loaded again."""
+    """An error that belongs to no item. If the source broke off, the rows before `rest` are written and counted; after
+    any other error some rows may be written, and the whole unit has to be loaded again."""
 
 
 class UnitRunner:
-    """Loads units, one after the other; keeps the model loaded and the collection open between them."""
+    """A loader of units, one after the other, which keeps the model loaded and the collection open between them."""
 
     def __init__(self, spec: Spec) -> None:
-        """Opens and loads nothing yet."""
         self._spec = spec
         self._options = LoadOptions.from_json(spec.options)
         self._sources = [Source.from_json(value, retry_for=self._options.retry_for) for value in spec.sources]
@@ -103,25 +102,25 @@ class UnitRunner:
         self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
 
     def prepare(self) -> None:
-        """Opens and loads what the first unit would have to wait for, so that no unit waits with a slow machine."""
+        """Open the collection and load the model, so that no unit waits for a slow machine."""
         try:
             model, writer = self._ready()
-            if self._options.force or not writer.opened().count:  # else all may be unchanged
+            if self._options.force or not writer.opened().count:  # otherwise all rows may be unchanged
                 self._load(model)
-        except Exception as error:  # noqa: BLE001  # the receipt of the first unit tells it
+        except Exception as error:  # noqa: BLE001  # reported in the receipt of the first unit
             self._hang_up()
             self._fault = error
 
     def run(self, unit: Unit) -> UnitReceipt:
-        """Loads a unit; whatever goes wrong is told by its receipt."""
+        """Load a unit; its receipt reports any error."""
         try:
             return self._run(unit)
-        except Exception as error:  # noqa: BLE001  # whoever gets the receipt raises it
+        except Exception as error:  # noqa: BLE001  # the receiver of the receipt raises it
             self._hang_up()
             return UnitReceipt(unit=unit, worker=_here(), error=_portable(error))
 
     def close(self) -> None:
-        """Closes the collection, in order; the next unit opens it again."""
+        """Close the collection; the next unit opens it again."""
         if self._writer is not None:
             writer, self._writer = self._writer, None
             writer.close()
@@ -153,7 +152,7 @@ class UnitRunner:
                 for outcome in outcomes:
                     tally.add(outcome)
                     after = outcome.batch.after
-                    if unit.end is None and tally.counts.read >= OPEN_WORTH:
+                    if unit.end is None and tally.counts.read >= OPEN_UNIT_ROWS:
                         rest = after
                         break
             except SourceUnreadable as error:
@@ -175,7 +174,7 @@ class UnitRunner:
         )
 
     def _check_unchanged(self, index: int) -> None:
-        """Looks closely at a file once, and then whether its size and time of change are still the same."""
+        """Check the fingerprint of a file once, and later only its size and modification time."""
         source = self._sources[index]
         now = _touched(source)
         if now is None or self._unchanged.get(index) != now:
@@ -194,7 +193,7 @@ class UnitRunner:
         if self._model is None:
             self._model = model_of(spec.model, self._options)
         if self._writer is None:
-            # The lease on the collection is with the process that runs the task; workers do not keep each other out.
+            # The process that runs the task holds the lease on the collection; workers do not exclude each other.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
             self._writer = StoreProcess.start(target, task_id=spec.task_id)
             self._writer.opened()
@@ -208,7 +207,7 @@ class UnitRunner:
 
 @dataclass(slots=True)
 class _UnitTally:
-    """The sum over the batches of a unit."""
+    """The sum of the batches of a unit."""
 
     counts: Counts = field(default_factory=Counts)
     converted: int = 0
@@ -243,7 +242,7 @@ def _here() -> str:
 
 
 def _portable(error: Exception) -> Exception:
-    """Returns an error that survives the way back; one that is a bug carries its traceback as text."""
+    """Return an error that can be pickled; an unexpected one carries its traceback as text."""
     if isinstance(error, UpsertCliError):
         return error
     return RuntimeError(f"a worker failed at {_here()}: {''.join(traceback.format_exception(error)).strip()}")

@@ -1,4 +1,4 @@
-"""Embedded batches become settled ones: what was written is counted, rejects are appended, the checkpoint is saved."""
+"""Commits: count the rows of a written batch, append its rejects, and save the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.retry_rejects import Rejected
 from upsert_cli.sources.item import START
 
-PERCENT_ROWS = 100  # rows before `--max-failures N%` is looked at; before that a percentage says little
+PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage of fewer says little
 
 
 class Committer:
-    """What one attempt at a task has settled so far; the journal learns of a batch only once Chroma has it."""
+    """The commits of one attempt at a task; a batch is committed only after the store has acknowledged it."""
 
     def __init__(self, claim: Claim, task: Task) -> None:
-        """Goes on where the last attempt left off."""
+        """Continue at the checkpoint of the last attempt."""
         self.checkpoint = claim.checkpoint() or Checkpoint(position=START.as_json())
         self._claim = claim
         self._task = task
@@ -37,36 +37,36 @@ class Committer:
 
     @property
     def is_retry(self) -> bool:
-        """Tells whether this attempt reads the rejected rows of the one before alone."""
+        """Return whether this attempt reads only the rejected rows of the attempt before."""
         return self.checkpoint.retried is not None
 
     @property
     def has_advanced(self) -> bool:
-        """Tells whether this attempt has settled a row."""
+        """Return whether this attempt has committed a row."""
         return self.checkpoint.rows > self._rows_at_start
 
     @property
     def has_list(self) -> bool:
-        """Tells whether it is known what is to be deleted in the end."""
+        """Return whether the list of records to delete is complete."""
         missing = self.checkpoint.missing
         return missing is not None and (missing == 0 or self.missing_path.exists())
 
     @property
     def rows(self) -> int:
-        """Returns the rows of this reading that are settled."""
+        """Return the number of committed rows, of the rejects in a retry and of all rows otherwise."""
         return self.checkpoint.rows if self.checkpoint.retried is None else self.checkpoint.retried
 
     def total(self) -> int | None:
-        """Returns the rows that there are to settle, where that is known."""
+        """Return the number of rows to commit, or None if unknown."""
         return RejectsFile.count(self._files.retry) if self.is_retry else self._task.total
 
     def left(self) -> int | None:
-        """Returns the rows that are still to be settled, where that is known."""
+        """Return the number of rows left to commit, or None if unknown."""
         total = self.total()
         return None if total is None else max(0, total - self.rows)
 
     def rows_to_retry(self) -> Iterator[tuple[str, int]] | None:
-        """Returns source and row of the rejects that are still to be retried, or None to read every row.
+        """Return source and row of the rejects left to retry, or None to read every row.
 
         Raises:
             UpsertCliError: They are not there any more.
@@ -80,11 +80,11 @@ class Committer:
         return ((record["source"], record["row"]) for record in left)
 
     def rejects_to_retry(self) -> Iterator[Rejected]:
-        """Yields all rejects that this attempt retries, also those that are settled already."""
+        """Yield all rejects that this attempt retries, including committed ones."""
         return map(Rejected.from_json, RejectsFile.read(self._files.retry))
 
     def open_rejects(self) -> RejectsFile:
-        """Opens the rejects file at the checkpoint; what lies beyond is from rows that are read again."""
+        """Open the rejects file at the checkpoint; later records belong to rows that are read again."""
         return RejectsFile.open_at(self._files.rejects, self.checkpoint.rejects_bytes)
 
     def commit(self, outcome: BatchOutcome, rejects: RejectsFile) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ class Committer:
         Returns:
             The batch's records in the rejects file.
         """
-        # In the order of the rows, by which a retry finds them again.
+        # In the order of the rows, in which a retry reads them.
         failed = sorted(outcome.rejects, key=lambda reject: (self._places[reject.source], reject.row))
         records = [reject.as_json() for reject in failed]
         checkpoint = replace(
@@ -107,31 +107,31 @@ class Committer:
         return records
 
     def listed(self, missing: int) -> None:
-        """Checkpoints that the list of records to delete has so many of them."""
+        """Commit the length of the list of records to delete."""
         self._save(replace(self.checkpoint, missing=missing, unlisted=0))
 
-    def deleted(self, settled: int, *, changed: int) -> None:
-        """Checkpoints that so many more records of the list are settled, of which some changed and were left."""
+    def deleted(self, records: int, *, changed: int) -> None:
+        """Commit the next records of the list, of which some had changed and were kept."""
         before = self.checkpoint
-        counts = before.counts + Counts(deleted=settled - changed)
-        self._save(replace(before, unlisted=before.unlisted + settled, counts=counts))
+        counts = before.counts + Counts(deleted=records - changed)
+        self._save(replace(before, unlisted=before.unlisted + records, counts=counts))
 
     def _save(self, checkpoint: Checkpoint) -> None:
         self._claim.save(checkpoint)
         self.checkpoint = checkpoint
 
-    def go_on_from(self, total: Total, rejects: Iterable[list[dict[str, Any]]]) -> None:
-        """Makes checkpoint and rejects what the receipts of units say, which are ahead of both after a crash.
+    def restore(self, total: Total, rejects: Iterable[list[dict[str, Any]]]) -> None:
+        """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash.
 
         Args:
             total: The sum of the receipts.
-            rejects: All of theirs, in the order of their rows.
+            rejects: Their rejects, in the order of the rows.
         """
         RejectsFile.rewrite(self._files.rejects, rejects)
         self._save_units(total.counts, total.converted, total.rejects_bytes)
 
     def commit_unit(self, receipt: Receipt, rejects: RejectsFile) -> None:
-        """Checkpoints a unit whose receipt is kept."""
+        """Commit a unit whose receipt is saved."""
         before = self.checkpoint
         length = rejects.append(receipt.rejects)
         self._save_units(before.counts + receipt.counts, before.converted + receipt.converted, length)
@@ -141,7 +141,7 @@ class Committer:
         self._save(
             replace(
                 before,
-                position=START.as_json(),  # where to go on is for the receipts to say
+                position=START.as_json(),  # the receipts tell where to continue
                 rows=counts.read,
                 counts=replace(counts, deleted=before.counts.deleted),
                 converted=converted,
@@ -153,18 +153,18 @@ class Committer:
         before = self.checkpoint
         if before.retried is None:
             return {"rows": before.rows + rows, "counts": before.counts + counts}
-        # These rows were read and counted as failed before; what has become of them takes the place of that.
+        # These rows are counted as failed already; their new outcome replaces that.
         again = replace(counts, read=0, failed=counts.failed - rows)
         return {"rows": before.rows, "counts": before.counts + again, "retried": before.retried + rows}
 
-    def check_failures(self, *, settled: int = PERCENT_ROWS) -> None:
-        """Ends a load that rejects more than the user allows.
+    def check_failures(self, *, least_rows: int = PERCENT_ROWS) -> None:
+        """End a load that rejects more rows than the user allows.
 
         Raises:
             UpsertCliError: More items were rejected than `--max-failures` allows.
         """
         counts = self.checkpoint.counts
-        if self._options.exceeds_max_failures(counts.failed, counts.read, from_row=settled):
+        if self._options.exceeds_max_failures(counts.failed, counts.read, from_row=least_rows):
             restart = f"`upsert-cli restart {self._task.id}"
             raise UpsertCliError(
                 message=f"{counts.failed} of {counts.read} items were rejected, more than --max-failures "
@@ -174,7 +174,7 @@ class Committer:
             )
 
     def check_complete(self) -> None:
-        """Makes sure, before a task is called done, that every row read ended as exactly one thing.
+        """Check, before a task is done, that every row read has exactly one outcome.
 
         Raises:
             UpsertCliError: The counts do not add up, or the rejects file does not hold the rejects that they count.
@@ -193,7 +193,7 @@ class Committer:
     def finish(
         self, status: TaskStatus, detail: str | None, *, seconds: dict[str, float], stopped_by: str | None = None
     ) -> Task:
-        """Writes how the attempt ended into the task's record."""
+        """Write the end of the attempt into the task's record."""
         return self._claim.finish(
             status,
             detail=detail,
@@ -206,8 +206,8 @@ class Committer:
 
     def _first_rejects(self) -> tuple[dict[str, Any], ...]:
         try:
-            # By what is known here: the journal may have lost the task's record, and gets it back only by `finish`.
+            # From the checkpoint here: the journal may have lost the task's record, which `finish` restores.
             known = known_rejects(self._files, checkpoint=self.checkpoint, count=self.checkpoint.counts.failed)
             return tuple(itertools.islice(known, FAILED_ITEMS))
         except (JournalDamaged, JournalUnreadable):
-            return ()  # `check_complete` and `journal check` say so; the record must not be lost for it
+            return ()  # `check_complete` and `journal check` report it; the record must not be lost for that

@@ -21,7 +21,7 @@ from upsert_cli.journal.task import Task
 from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import OrphanDeletion, SearchableStore
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import model_of, place_of_task, recipe_of, sources_of, target_of
+from upsert_cli.load.resources import location_of_task, model_of, recipe_of, sources_of, target_of
 from upsert_cli.pipeline.batches import Batch, read_batches
 from upsert_cli.pipeline.compare import ComparableStore, ComparedBatch, InFlight, compare
 from upsert_cli.pipeline.embed import embed
@@ -126,7 +126,7 @@ def _compared(batches: Iterator[Batch], collection: ComparableStore, *, average:
 @contextmanager
 def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: Report) -> Iterator[_DryRunBatch]:
     """Opens what a load would be compared with; a collection that is not there yet holds nothing."""
-    if model is None or place_of_task(journal, task).describe() is None:
+    if model is None or location_of_task(journal, task).describe() is None:
         yield _Empty()
         return
     target = replace(target_of(journal, task, model), as_found=True, reads_only=True)

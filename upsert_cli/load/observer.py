@@ -10,22 +10,22 @@ from upsert_cli.journal.task import Task
 
 
 class Observer(Protocol):
-    """Who wants to know what a running task does; called by the main thread only."""
+    """An observer of a running task; called by the main thread only."""
 
     def started(self, task: Task) -> None:
-        """The task is being processed from now on."""
+        """Called when the task begins to be processed."""
 
     def progressed(self, progress: Progress) -> None:
-        """A tenth of a second has passed, or a batch was settled."""
+        """Called after each batch, and about ten times a second."""
 
     def rejected(self, records: Sequence[dict[str, Any]]) -> None:
-        """Items went into the rejects file."""
+        """Called with new records of the rejects file."""
 
     def info(self, message: str) -> None:
-        """A step that takes long begins."""
+        """Called before a step that takes long."""
 
     def warning(self, message: str) -> None:
-        """Something that the user should know although the work goes on."""
+        """Called with a message for the user that does not stop the load."""
 
     def killed(self) -> None:
-        """A second signal: the process ends at once. Called inside a signal handler."""
+        """Called in a signal handler at a second signal, before the process dies."""

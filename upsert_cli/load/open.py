@@ -16,7 +16,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import DIED, Task, TaskStatus
 from upsert_cli.load.create import drafted, read_again, refuse_other_load
 from upsert_cli.load.request import IfRunning, LoadRequest
-from upsert_cli.load.resources import place_of_task, sources_of
+from upsert_cli.load.resources import location_of_task, sources_of
 from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.item import START, Position
 from upsert_cli.store.locations import Location
@@ -69,7 +69,7 @@ def open_task(
         UsageFault: A source does not exist, or its first rows do not fit the options.
     """
     with drafted(journal, request, stdin) as draft:
-        place = place_of_task(journal, draft.task)  # also checks the credentials, before there is a task
+        place = location_of_task(journal, draft.task)  # also checks the credentials, before there is a task
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 refuse_other_load(existing, draft.task)
@@ -131,7 +131,7 @@ def restart_task(
         task = journal.find(task_id)
         wanted = replace(task, options=_with_limits(task, max_failures, max_delete), queued=enqueue)
         if not enqueue:
-            _require_target(place_of_task(journal, task), task)
+            _require_target(location_of_task(journal, task), task)
         if failed_only and not task.counts.failed:
             _refuse_unread(task, claim)
             return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
@@ -184,7 +184,7 @@ def _resume(
             if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
                 continue
             skips = if_running == "skip" and not draft.queued
-            if skips and (error := in_use(place_of_task(journal, task), task)) is not None:
+            if skips and (error := in_use(location_of_task(journal, task), task)) is not None:
                 return OpenedTask(task=task, skipped=str(error))
             # The options store the same records, but those that say how to load are the new ones.
             wanted = replace(task, inputs=_signed_again(task, draft), options=draft.options, queued=draft.queued)

@@ -14,7 +14,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.open import in_use
-from upsert_cli.load.resources import place_of_task
+from upsert_cli.load.resources import location_of_task
 from upsert_cli.load.run import UnitLoader, run_task
 from upsert_cli.load.stop import EndedBySignal
 
@@ -120,7 +120,7 @@ def _next_task(journal: Journal, *, watch: float | None, context: RunContext) ->
 def _holder(journal: Journal, task: Task) -> str | None:
     """Return in words who else has the target of a task; running the task waits for the write of a dead runner."""
     try:
-        place = place_of_task(journal, task)
+        place = location_of_task(journal, task)
     except UpsertCliError:
         return None  # such as a missing token: running the task reports it and ends the task
     error = in_use(place, task)

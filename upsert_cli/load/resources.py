@@ -28,7 +28,7 @@ from upsert_cli.store.process import StoreProcess
 
 
 def model_of(name: str, options: LoadOptions, *, report: Callable[[str], None] | None = None) -> Model:
-    """Finds a model where the options of a load say that it may be; see `find_model`."""
+    """Find a model as the options of a load say; see `find_model`."""
     return find_model(name, folder=options.model_folder, offline=options.offline, context=Unattended(report))
 
 
@@ -48,14 +48,14 @@ def sources_of(task: Task) -> list[Source]:
     return [Source.from_json(value, retry_for=retry_for) for value in task.inputs]
 
 
-def place_of_task(journal: Journal, task: Task) -> Location:
-    """Returns where the collection of a task is."""
+def location_of_task(journal: Journal, task: Task) -> Location:
+    """Return the location of a task's collection."""
     retry_for = task.options.retry_for
     return location_at(task.chroma, task.collection, leases=journal.layout.servers, retry_for=retry_for)
 
 
 def recipe_of(options: LoadOptions, model: Model) -> Recipe:
-    """Returns how documents are made of items for a model, by its own tokenizer where texts are split.
+    """Return the recipe that makes documents of items; texts are split with the tokenizer of the model.
 
     Raises:
         Refusal: A chunk is to have more tokens than the model reads.
@@ -73,7 +73,7 @@ def recipe_of(options: LoadOptions, model: Model) -> Recipe:
 
 
 def target_of(journal: Journal, task: Task, model: Model) -> Target:
-    """Returns what a task writes to."""
+    """Return the collection that a task writes to."""
     return Target(
         path=task.chroma,
         collection=task.collection,
@@ -87,7 +87,7 @@ def target_of(journal: Journal, task: Task, model: Model) -> Target:
     )
 
 
-def start_writer(
+def start_store(
     journal: Journal,
     task: Task,
     model: Model,
@@ -96,19 +96,19 @@ def start_writer(
     wait_until: float,
     context: RunContext,
 ) -> StoreProcess:
-    """Starts the process that writes to a task's collection.
+    """Start the process that writes to a task's collection.
 
     Args:
         journal: Where the task is kept.
-        task: What is loaded.
-        model: What it is embedded with.
-        rows: How many there are left to load; None: not known.
+        task: The task.
+        model: The model that embeds its texts.
+        rows: Number of rows left to load; None if unknown.
         wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
         context: Checked in the waits of the main thread.
     """
-    holder = place_of_task(journal, task).holder()
+    holder = location_of_task(journal, task).holder()
     is_other = holder is not None and holder.task_id not in (None, task.id)
-    # For this task's own dead runner in any case; that another one's has died is seen once the lease is asked for.
+    # A dead runner of this task is always waited for; a dead runner of another task is seen when the lease is taken.
     least = ENDING_SECONDS if task.attempt > 1 and not is_other else 0.0
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:

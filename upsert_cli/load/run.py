@@ -32,10 +32,10 @@ from upsert_cli.load.observer import Observer
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.resources import (
     find_model_patiently,
-    place_of_task,
+    location_of_task,
     recipe_of,
     sources_of,
-    start_writer,
+    start_store,
     target_of,
 )
 from upsert_cli.load.stop import Stopping
@@ -161,7 +161,7 @@ class _Attempt:
             self._committer.rows, total=self._committer.total(), counts=self._committer.checkpoint.counts
         )
         self._began = time.monotonic()
-        self._is_shared = place_of_task(journal, task).is_shared
+        self._is_shared = location_of_task(journal, task).is_shared
         self._timeline = TimelineRecorder(claim, task)
         self._context = LoadContext(stopping, observer, self._timeline, self._progress, is_shared=self._is_shared)
         self._ignored = NOTHING_IGNORED
@@ -174,7 +174,7 @@ class _Attempt:
         model = find_model_patiently(self._task, self._options, context=self._context)
         recipe = recipe_of(self._options, model)  # which may refuse the options, before a store starts
         with self._progress.busy("opening"):
-            store = start_writer(
+            store = start_store(
                 self._journal,
                 self._task,
                 model,
@@ -194,7 +194,7 @@ class _Attempt:
                 store.close()
         if (warning := self._ignored.warning()) is not None:
             self._context.warning(warning)
-        self._committer.check_failures(settled=0)
+        self._committer.check_failures(least_rows=0)
         self._check_sources()
         self._committer.check_complete()
 

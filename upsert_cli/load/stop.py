@@ -1,4 +1,4 @@
-"""What ends a running task early: a signal, or somebody's wish to cancel it."""
+"""Stopping a running task early: by a signal, or by a cancel from another process."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from types import FrameType
 from upsert_cli.errors import Canceled, Interrupted, UpsertCliError
 from upsert_cli.signals import SIGNAL_BASE, SIGNALS, deadly_handler, die_by_signal
 
-CANCEL_POLL_SECONDS = 0.25  # seconds between two looks at the cancel flag, which costs a stat
+CANCEL_POLL_SECONDS = 0.25  # seconds between two checks of the cancel flag, which cost a stat
 
 
 class Stopping:
-    """Why the task should stop, if it should; asked by the main thread in all its waits."""
+    """The reason for which a task has to stop, if there is one; the main thread checks it in all its waits."""
 
     def __init__(
         self, task_id: str, *, queued: bool, cancel_requested: Callable[[], bool], kill: Callable[[], None]
     ) -> None:
-        """Watches nothing before `signals` is entered.
+        """Watch no signals until `signals` is entered.
 
         Args:
-            task_id: For the messages.
-            queued: Whether the task is a worker's, and goes back to the queue at a signal.
-            cancel_requested: Looks at the flag in the journal.
-            kill: Called at a second signal, before the process dies by it; leaves the terminal usable.
+            task_id: Named in the messages.
+            queued: The task belongs to a worker and returns to the queue at a signal.
+            cancel_requested: Reads the cancel flag in the journal.
+            kill: Called at a second signal, before the process dies by it, to leave the terminal usable.
         """
         self.reason: UpsertCliError | None = None
         self._task_id = task_id
@@ -38,17 +38,17 @@ class Stopping:
         self._wanted_since: float | None = None
 
     def check(self) -> None:
-        """Raises the reason to stop, if there is one.
+        """Raise the reason to stop, if there is one.
 
         Raises:
-            Interrupted: A signal came.
-            Canceled: Another process asked for it.
+            Interrupted: A signal arrived.
+            Canceled: Another process canceled the task.
         """
         if self.is_wanted() and self.reason is not None:
             raise self.reason
 
     def is_wanted(self) -> bool:
-        """Tells whether there is a reason to stop."""
+        """Return whether there is a reason to stop."""
         if self.reason is None and time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + CANCEL_POLL_SECONDS
             if self._cancel_requested():
@@ -56,7 +56,7 @@ class Stopping:
         return self.reason is not None
 
     def has_waited(self, seconds: float) -> bool:
-        """Tells whether there has been a reason to stop for so long, since this was first asked for."""
+        """Return whether `seconds` have passed since this was first asked with a reason to stop."""
         if not self.is_wanted():
             return False
         self._wanted_since = self._wanted_since or time.monotonic()
@@ -64,7 +64,7 @@ class Stopping:
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """Takes the first signal as a wish to stop soon, and the second as one to stop at once."""
+        """Stop the task soon at the first signal, and kill the process at the second."""
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set handlers; an embedding program keeps its own
             return

@@ -1,7 +1,7 @@
-"""Sources and rejected rows -> which of these a later good row has superseded, so that a retry does not bring it back.
+"""Rejected rows that a later good row has superseded, so that a retry does not bring them back.
 
-A retry reads only the rows that were rejected, and so out of their order: a later row of the same id may be in the
-collection since long. One pass over the sources before the retry finds the last such row of each id.
+A retry reads only the rejected rows, out of their order: a later row of the same id may already be in the collection.
+One pass over the sources before the retry finds the last good row of each id.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from upsert_cli.sources.rows import Rows
 BLOCK_ROWS = 1_000  # ids looked up in one transaction; more gain nothing
 
 Superseded: TypeAlias = Callable[[Item], bool]
-"""Tells whether a good row of the same id, which is not retried itself, stands behind this one."""
+"""Return whether a later good row has the same id and is not retried itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """A row that was rejected before and is to be read again."""
+    """A rejected row that is read again."""
 
     source: str
     row: int
     object_id: object
-    """Anything where the row has no valid id."""
+    """Any JSON value if the row has no valid id."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Rejected:
-        """Reads what `Reject.as_json` wrote."""
+        """Read a record of the rejects file."""
         return cls(source=value["source"], row=value["row"], object_id=value["object_id"])
 
 
 def nothing_superseded(_: Item) -> bool:
-    """Is the answer where all rows are read in their order."""
+    """Return False, which is right if all rows are read in their order."""
     return False
 
 
@@ -48,12 +48,12 @@ def nothing_superseded(_: Item) -> bool:
 def superseded_by_later_rows(
     rows: Rows, *, rejected: Callable[[], Iterable[Rejected]], stopping: threading.Event
 ) -> Iterator[Superseded]:
-    """Yields what tells of a retried row whether it came too late; reads the sources for that, unless no id is known.
+    """Yield a function that tells whether a retried row is superseded; reads the sources unless no id is known.
 
     Args:
         rows: The sources of the retry; all of their rows are read.
-        rejected: Returns all rows of the retry, those as well that are settled, in the order of the sources.
-        stopping: Set by anyone to end the pass early.
+        rejected: Returns all rows of the retry, including committed ones, in the order of the sources.
+        stopping: Set by any thread to end the pass early.
 
     Raises:
         UpsertCliError: The temporary folder has no room for the ids.
@@ -73,7 +73,7 @@ def superseded_by_later_rows(
 
 
 class _Ids:
-    """The last place of each of some ids, in a database that belongs to nobody else."""
+    """The last row of each id in a set, kept in a temporary database."""
 
     def __init__(self) -> None:
         self._database = scratch_database()
@@ -81,16 +81,16 @@ class _Ids:
         self.known = 0
 
     def expect(self, ids: Iterable[str]) -> None:
-        """Says which ids are of interest."""
+        """Add ids to the set."""
         self.known += self._run("INSERT OR IGNORE INTO ids VALUES (?, -1, 0)", ((digest_of(each),) for each in ids))
 
     def seen(self, places: Iterable[tuple[str, int, int]]) -> None:
-        """Says where ids stand, in the order of the rows; those of no interest are passed over."""
+        """Record the rows of ids, in their order; ids outside the set are skipped."""
         rows = ((source, row, digest_of(each)) for each, source, row in places)
         self._run("UPDATE ids SET source = ?, row = ? WHERE id = ?", rows)
 
     def last(self, identifier: str) -> tuple[int, int]:
-        """Returns source and row of the last place of an id; what is before all rows where it has none."""
+        """Return source and row of the last row of an id; a value before all rows if it has none."""
         with scratch():
             found = self._database.execute("SELECT source, row FROM ids WHERE id = ?", (digest_of(identifier),))
             source, row = found.fetchone() or (-1, 0)
@@ -105,7 +105,7 @@ class _Ids:
 
 
 def _others(rows: Iterator[Item | Reject], rejected: Iterable[Rejected]) -> Iterator[Item | None]:
-    """Yields the rows that are not retried; None in place of others, so that whoever waits may end it in time."""
+    """Yield the items that are not retried, and None for each other row, so that the consumer can stop in time."""
     retried = iter(rejected)
     following = next(retried, None)
     for row in rows:

@@ -133,7 +133,7 @@ class HttpSession:
                 is_passing=lambda error: self._is_passing(error, time.monotonic() - began),
                 seconds=self._retry_for,
                 asked_pause=lambda error: getattr(error, "pause", 0.0),
-                told=self._tell,
+                before_pause=self._tell,
             )
         except _Failed as error:
             raise self._given_up(error, time.monotonic() - began) from error

@@ -1,4 +1,4 @@
-"""`completion SHELL`: what bash, zsh and fish offer, and what that costs."""
+"""`completion SHELL`: what bash, zsh and fish offer, and how much CPU that takes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ complete --do-complete "$LINE" | string replace --regex '\\t.*' ''
 
 @pytest.fixture
 def shell(terminal: Terminal) -> Terminal:
-    """Returns a terminal with tasks in every state, and our command on its path."""
+    """Return a terminal with tasks in every state and with our command on its path."""
     journal = Journal(terminal.journal)
     for status in TaskStatus:
         journal.create(make_task(f"{status}-1", status=status, collection="articles", model="BAAI/bge-small-en"))
@@ -69,21 +69,21 @@ def _offered(terminal: Terminal, shell: str, line: str) -> list[str]:
 
 @pytest.mark.parametrize("shell_name", SHELLS)
 def test_a_shell_offers_what_fits(shell: Terminal, shell_name: str) -> None:
-    """The script that is printed makes the shell itself offer commands and task ids, and leaves files to it."""
+    """With the printed script, the shell offers commands and task ids, and completes files itself."""
     assert "info" in _offered(shell, shell_name, "upsert-cli in")
     offered = _offered(shell, shell_name, "upsert-cli cancel ")
     assert sorted(name for name in offered if name) == ["pending-1", "processing-1"]
 
 
 def _asked(terminal: Terminal, line: str) -> list[str]:
-    """Returns what our command answers to fish, whose way of asking is the simplest."""
+    """Return our command's answer to fish, which has the simplest protocol."""
     word = line.rpartition(" ")[2]
     terminal.env |= {"_UPSERT_CLI_COMPLETE": "fish_complete", "COMP_WORDS": line, "COMP_CWORD": word}
     return [answer.partition(",")[2] for answer in terminal.type("upsert-cli").stdout.splitlines()]
 
 
 def test_what_is_offered_comes_from_the_journal(shell: Terminal) -> None:
-    """Ids with their state, statuses, collections and models; a name that a shell would obey is not offered."""
+    """Ids with their state, statuses, collections and models are offered, but no name that a shell would interpret."""
     assert "failed-1\tfailed: 0 rows into articles" in _asked(shell, "upsert-cli info fail")
     assert _asked(shell, "upsert-cli info proc") == ["processing-1\tdied: 0 rows into articles"]
     assert _asked(shell, "upsert-cli info la") == ["latest\tthe newest task: hostile"]
@@ -99,8 +99,8 @@ def test_what_is_offered_comes_from_the_journal(shell: Terminal) -> None:
     assert not any(_asked(shell, f"upsert-cli info --journal {shell.folder / 'none'} "))
 
 
-def test_a_damaged_journal_offers_nothing_and_says_nothing(shell: Terminal) -> None:
-    """A message in the middle of what is being typed would help nobody; `journal check` is for that."""
+def test_a_damaged_journal_offers_nothing_and_prints_nothing(shell: Terminal) -> None:
+    """A message would appear in the middle of the typed line; `journal check` reports the damage."""
     (shell.journal / "meta.json").write_text('{"format": 99}')
     shell.env |= {"_UPSERT_CLI_COMPLETE": "fish_complete", "COMP_WORDS": "upsert-cli info ", "COMP_CWORD": ""}
     done = shell.type("upsert-cli")
@@ -109,7 +109,7 @@ def test_a_damaged_journal_offers_nothing_and_says_nothing(shell: Terminal) -> N
 
 @pytest.mark.parametrize("line", ["upsert-cli info ", "upsert-cli run --model "])
 def test_a_tab_is_cheap(shell: Terminal, line: str) -> None:
-    """With 2,000 tasks in the journal a Tab loads nothing heavy, and costs a small multiple of starting Python with click."""
+    """With 2,000 tasks in the journal, a Tab loads nothing heavy and takes a small multiple of starting Python with click."""
     journal = Journal(shell.journal)
     records = [make_task(f"old-{number:05d}", status=TaskStatus.DONE).as_record() for number in range(2_000)]
     for begin in range(0, len(records), 500):
@@ -140,6 +140,6 @@ def _cpu(arguments: list[str], terminal: Terminal) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def test_a_script_is_for_a_shell_that_there_is(terminal: Terminal) -> None:
-    """Another shell is a usage error that names those that there are."""
+def test_an_unknown_shell_is_a_usage_error(terminal: Terminal) -> None:
+    """The error lists the known shells."""
     assert "'bash', 'zsh', 'fish'" in terminal.type("upsert-cli completion tcsh", expect=2).stderr

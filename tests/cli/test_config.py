@@ -1,4 +1,4 @@
-"""Files of settings: what beats what, what is refused, and that `config show` tells where each setting comes from."""
+"""Settings files: precedence, errors, and `config show`, which names the origin of each setting."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _shown(terminal: Terminal, options: str = "") -> dict[str, tuple[Any, str]]:
     return {each["setting"]: (each["value"], each["where"] or each["origin"]) for each in shown["settings"]}
 
 
-def test_what_is_typed_beats_the_environment_and_that_the_files(terminal: Terminal) -> None:
-    """Option, variable, profile, file of the folder, file of the user, default: each beats what comes after it."""
+def test_options_beat_the_environment_which_beats_files(terminal: Terminal) -> None:
+    """Option, variable, profile, file of the folder, file of the user, default: each beats the following ones."""
     home = terminal.folder / "home"
     terminal.env["HOME"] = str(home)
     user = _file(
@@ -69,7 +69,7 @@ def test_what_is_typed_beats_the_environment_and_that_the_files(terminal: Termin
 
 
 def test_settings_are_options(tiny: Terminal, make_items: Items) -> None:
-    """A load goes by a file: mapping, collection, flags; `categories run` shares all but collection and task id."""
+    """A file sets mapping, collection and flags of a load; `categories run` shares all but collection and task id."""
     tiny.write("a.jsonl", [{"key": "k", "title": "t", "body": "b", "n": 1}])
     _file(
         tiny,
@@ -85,8 +85,8 @@ def test_settings_are_options(tiny: Terminal, make_items: Items) -> None:
     assert (tiny.info("two")["collection"], tiny.info("two")["counts"]["inserted"]) == ("categories", 1)
 
 
-def test_a_mapping_that_is_typed_beats_the_file_of_settings(tiny: Terminal) -> None:
-    """`--map` on the command line is stronger than the settings, an option stronger than `--map`."""
+def test_a_typed_map_file_beats_the_settings_file(tiny: Terminal) -> None:
+    """`--map` on the command line beats the settings, and an option beats `--map`."""
     tiny.write("a.jsonl", [{"key": "k", "other": "o", "title": "t", "body": "b"}])
     _file(tiny, '[run]\nid-field = "key"\ntext-field = "title"\n')
     _file(tiny, 'id-field = "other"\ntext-field = "body"\n', "map.toml")
@@ -115,16 +115,16 @@ def test_a_mapping_that_is_typed_beats_the_file_of_settings(tiny: Terminal) -> N
         ("[run]\nbatchsize = 3\n", "config show", "did you mean `batch-size`?"),
     ],
 )  # fmt: skip
-def test_what_a_file_must_not_say(terminal: Terminal, text: str, line: str, said: str) -> None:
-    """A key that is none, or a value of a wrong kind: exit 2, and one line with the file, the table and the nearest."""
+def test_unknown_keys_and_wrong_values_are_refused(terminal: Terminal, text: str, line: str, said: str) -> None:
+    """The exit code is 2, and one line names the file, the table and the most similar key."""
     path = _file(terminal, text)
     done = terminal.type(f"upsert-cli {line}", expect=2)
     assert said.format(path) in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_what_concerns_other_commands_keeps_nobody_from_working(terminal: Terminal) -> None:
-    """`list` works beside a table of `run` that `run` refuses, with events if they were asked for."""
+def test_errors_in_the_table_of_another_command_are_ignored(terminal: Terminal) -> None:
+    """`list` works although the table of `run` has an error, for which `run` fails."""
     _file(terminal, "[run]\nbatchsize = 3\n")
     terminal.type("upsert-cli list")
     done = terminal.type("upsert-cli run a.jsonl --json", expect=2)
@@ -132,7 +132,7 @@ def test_what_concerns_other_commands_keeps_nobody_from_working(terminal: Termin
 
 
 def test_a_file_that_others_may_write_is_refused(terminal: Terminal) -> None:
-    """What was found, not named, has to belong to this user or root and be closed to everybody else's writing."""
+    """A file that was found, not named, must belong to this user or root and not be writable by others."""
     path = _file(terminal, "quiet = true\n")
     path.chmod(0o666)
     assert f"{path} is not used because everybody may write to it" in terminal.type("upsert-cli list", expect=2).stderr
@@ -145,7 +145,7 @@ def test_a_file_that_others_may_write_is_refused(terminal: Terminal) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
 def test_a_file_of_another_user_is_refused(terminal: Terminal) -> None:
-    """A file, or a link to one, of somebody who is neither this user nor root is never gone by."""
+    """A file, or a link to one, that belongs to neither this user nor root is never used."""
     path = _file(terminal, "quiet = true\n")
     os.chown(path, 65_534, 65_534)
     assert "it belongs to another user" in terminal.type("upsert-cli list", expect=2).stderr

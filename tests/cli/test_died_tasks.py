@@ -1,4 +1,4 @@
-"""A task whose runner was killed: when it was last updated, that it died, and what continues it."""
+"""Tasks whose runner was killed: their state, their last update, and the command that continues them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Items = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def died(terminal: Terminal) -> Terminal:
-    """Return a terminal with one task that died after 30 rows, one that died of a worker, and one that is done."""
+    """Return a terminal with a task that died after 30 rows, one whose worker died, and one that is done."""
     journal = Journal(terminal.journal)
     for name, queued in (("n", False), ("q", True)):
         journal.create(make_task(name, queued=queued))
@@ -45,8 +45,8 @@ def died(terminal: Terminal) -> Terminal:
         ("upsert-cli report n --html -", 0),
     ],
 )
-def test_a_died_task_is_shown_with_what_continues_it(died: Terminal, line: str, code: int) -> None:
-    """Wherever people look at it, they read `died` and the command."""
+def test_a_died_task_is_shown_with_the_command_that_continues_it(died: Terminal, line: str, code: int) -> None:
+    """Every output for people says `died` and names the command."""
     done = died.type(line, expect=code)
     assert "died" in done.stdout
     assert "processing" not in done.stdout
@@ -54,7 +54,7 @@ def test_a_died_task_is_shown_with_what_continues_it(died: Terminal, line: str, 
 
 
 def test_json_keeps_the_state_of_a_died_task(died: Terminal) -> None:
-    """For programs it is `processing` and not running, and was updated at its last checkpoint."""
+    """JSON says `processing` and not running, and its last update is its last checkpoint."""
     followed = json.loads(died.type("upsert-cli info n --follow --json").stdout.splitlines()[-1])
     listed = {task["id"]: task for task in json.loads(died.type("upsert-cli list --json").stdout)}
     for task in (died.info("n"), followed, listed["n"]):
@@ -62,8 +62,8 @@ def test_json_keeps_the_state_of_a_died_task(died: Terminal) -> None:
         assert task["updated_at"] > MOMENT
 
 
-def test_a_died_task_of_the_queue_is_for_the_next_worker(died: Terminal) -> None:
-    """A restart would take it from the queue, so the command is `work`."""
+def test_a_died_queued_task_is_left_to_the_next_worker(died: Terminal) -> None:
+    """A restart would take it out of the queue, so the command is `work`."""
     assert "next\t`upsert-cli work` continues it" in died.type("upsert-cli info q").stdout
 
 
@@ -78,12 +78,12 @@ def test_a_died_task_of_the_queue_is_for_the_next_worker(died: Terminal) -> None
     ],
 )
 def test_died_tasks_can_be_listed(died: Terminal, options: str, ids: list[str]) -> None:
-    """`died` is a state like the others, and several states may be asked for."""
+    """`--status died` works like the other states, also together with them."""
     assert [task["id"] for task in json.loads(died.type(f"upsert-cli list --json {options}").stdout)] == ids
 
 
 def test_a_running_task_is_not_listed_as_died(died: Terminal) -> None:
-    """It has the same record, so its lease decides."""
+    """The record is the same, so the lease decides."""
     journal = Journal(died.journal)
     journal.create(make_task("live"))
     claim = start(journal, "live")
@@ -94,7 +94,7 @@ def test_a_running_task_is_not_listed_as_died(died: Terminal) -> None:
 
 
 def test_many_died_tasks_are_counted(terminal: Terminal) -> None:
-    """A list of a thousand says what continues the newest of them, and how to list the others."""
+    """Of a thousand died tasks, the list names the commands for the newest, and how to list the others."""
     journal = Journal(terminal.journal)
     for number in range(7):
         journal.create(make_task(f"t{number}"))
@@ -105,8 +105,8 @@ def test_many_died_tasks_are_counted(terminal: Terminal) -> None:
     assert terminal.type("upsert-cli list -q").stderr == ""
 
 
-def test_a_killed_load_tells_when_it_was_updated_and_verify_what_is_missing(tiny: Terminal, make_items: Items) -> None:
-    """The last checkpoint is the last update, while it runs and after; `verify` advises the restart, not a repair."""
+def test_verify_advises_to_restart_a_killed_load(tiny: Terminal, make_items: Items) -> None:
+    """The last checkpoint is the last update, during the load and after; `verify` advises a restart, not a repair."""
     tiny.write("a.jsonl", make_items(600))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     seen: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def test_a_killed_load_tells_when_it_was_updated_and_verify_what_is_missing(tiny
 
 
 def test_a_checkpoint_without_a_time_is_read(died: Terminal) -> None:
-    """Older versions wrote none; the record's own time stands then."""
+    """Older versions wrote no time; the time of the record is used then."""
     path = died.journal / "active" / "n.progress"
     checkpoint = read_checkpoint(path)
     assert checkpoint is not None

@@ -1,4 +1,4 @@
-"""What people see of a running task: bars that count what was done, one clean frame at the end, and lines in a log."""
+"""The progress of a running task: bars with counts, one clean frame at the end, and lines in a log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INTERRUPTED = -signal.SIGINT
 
 
 def _bars(lines: list[str]) -> dict[str, str]:
-    """Returns the amounts that stand at the bars, each of which stands once."""
+    """Return the amounts next to the bars, each of which is drawn once."""
     found = [(line.split()[0], match[1]) for line in lines if (match := re.search(r"━ +([\d,/]+)", line))]
     assert len(found) == len(dict(found)), lines
     return dict(found)
@@ -38,7 +38,7 @@ def _bars(lines: list[str]) -> dict[str, str]:
 
 
 def test_rejected_items_are_neither_embedded_nor_written(tiny: Terminal) -> None:
-    """Of a file with nothing but rejects all is read and nothing else done; no step stays open, no query is advised."""
+    """A file of rejects is read, nothing else is done, no bar stays open, and no query is suggested."""
     tiny.write("a.jsonl", [{"object_id": f"x{n}", "payload": {"text": ""}} for n in range(30)])
     with Screen(tiny, "upsert-cli run a.jsonl", columns=100) as screen:
         lines = screen.finish(expect=3)
@@ -51,7 +51,7 @@ def test_rejected_items_are_neither_embedded_nor_written(tiny: Terminal) -> None
 
 
 def test_bars_count_what_was_embedded_and_what_was_written(tiny: Terminal) -> None:
-    """Unchanged, repeated and rejected rows are only read; metadata and own vectors are written without being embedded."""
+    """Unchanged, repeated and rejected rows are only read; changed metadata and own vectors are written but not embedded."""
     same = [{"object_id": f"same{n}", "payload": {"text": "same"}} for n in range(4)]
     tiny.write("a.jsonl", [*same, {"object_id": "meta", "payload": {"text": "m", "n": 1}}])
     tiny.type("upsert-cli run a.jsonl -q")
@@ -71,7 +71,7 @@ def test_bars_count_what_was_embedded_and_what_was_written(tiny: Terminal) -> No
 
 
 def test_a_split_item_is_one_item(tiny: Terminal) -> None:
-    """An item counts once, however many chunks it has, also one that is longer than a batch."""
+    """An item counts once, however many chunks it has, even if it is longer than a batch."""
     texts = ["short", " ".join(f"word{n}." for n in range(400))]
     tiny.write("a.jsonl", [{"object_id": f"i{n}", "payload": {"text": text}} for n, text in enumerate(texts)])
     lines = shown(tiny, "upsert-cli run a.jsonl --split --max-tokens 16 --batch-size 4", columns=100)
@@ -79,7 +79,7 @@ def test_a_split_item_is_one_item(tiny: Terminal) -> None:
 
 
 def test_the_severity_is_the_color_of_the_rejects(tiny: Terminal) -> None:
-    """The rejected count is yellow where the load is done and red where --strict fails it; zero has no color."""
+    """The count of rejects is yellow if the load is done and red if --strict fails it; zero has no color."""
     tiny.write("bad.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
     tiny.write("good.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     for line, expect, color in (
@@ -92,7 +92,7 @@ def test_the_severity_is_the_color_of_the_rejects(tiny: Terminal) -> None:
 
 
 def test_a_load_of_unknown_length_ends_without_a_moving_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nobody knows how many rows there are, the last frame has the amounts, and no bar that seems to go on."""
+    """If the number of rows is unknown, the last frame has the amounts but no moving bar."""
     progress = Progress(total=None)
     bars = Bars(Output(), STAGE_BARS)
     bars.update(progress)
@@ -119,10 +119,8 @@ def test_a_load_of_unknown_length_ends_without_a_moving_bar(capsys: pytest.Captu
         ("--collection articles", {"UPSERT_CLI_QUERY_COLLECTION": "articles"}, []),
     ],
 )
-def test_the_advice_is_a_query_that_works(
-    tiny: Terminal, options: str, variables: dict[str, str], advised: list[str]
-) -> None:
-    """A load ends with a `query` that finds its records, with the options that `query` does not have by itself."""
+def test_the_suggested_query_works(tiny: Terminal, options: str, variables: dict[str, str], advised: list[str]) -> None:
+    """A load ends with a `query` that finds its records, with the options that differ from the defaults of `query`."""
     tiny.env |= variables | {"UPSERT_CLI_QUERY_MODEL_PATH": tiny.env["UPSERT_CLI_RUN_MODEL_PATH"]}
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     *_, line = tiny.type(f"upsert-cli run a.jsonl {options}").stderr.splitlines()
@@ -134,8 +132,8 @@ def test_the_advice_is_a_query_that_works(
     assert "\na\t" in tiny.type(line.strip()).stdout
 
 
-def test_the_advice_names_the_folder_of_the_model(tiny: Terminal) -> None:
-    """A model that was loaded from a folder is needed again for a query."""
+def test_the_suggested_query_names_the_model_folder(tiny: Terminal) -> None:
+    """A query needs the model from the same folder."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     *_, line = tiny.type("upsert-cli run a.jsonl").stderr.splitlines()
     assert f"--model-path {tiny.env['UPSERT_CLI_RUN_MODEL_PATH']}" in line
@@ -143,7 +141,7 @@ def test_the_advice_names_the_folder_of_the_model(tiny: Terminal) -> None:
 
 
 def test_records_of_earlier_loads_can_be_queried(tiny: Terminal) -> None:
-    """Where a load adds nothing to a collection that has records, the query is still advised."""
+    """If a load adds nothing to a collection with records, the query is still suggested."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     tiny.write("bad.jsonl", [{"object_id": "b", "payload": {"text": ""}}])
     tiny.type("upsert-cli run a.jsonl -q")
@@ -155,7 +153,7 @@ def test_records_of_earlier_loads_can_be_queried(tiny: Terminal) -> None:
 
 @pytest.mark.parametrize("columns", [80, 120])
 def test_an_interrupted_load_leaves_one_frame(terminal: Terminal, columns: int) -> None:
-    """After Ctrl-C each bar stands once, nothing of what the terminal echoed does, and the message stands above."""
+    """After Ctrl-C each bar is drawn once, echoed characters are gone, and the message is above."""
     items = ({"object_id": f"i{n}", "payload": {"text": f"hello number {n}"}} for n in range(60_000))
     terminal.write("a.jsonl", items)
     with Screen(terminal, "upsert-cli run a.jsonl --task-id t", columns=columns) as screen:
@@ -171,7 +169,7 @@ def test_an_interrupted_load_leaves_one_frame(terminal: Terminal, columns: int) 
 
 
 def test_keys_and_messages_do_not_disturb_the_frame(terminal: Terminal) -> None:
-    """Also what is typed meanwhile is gone with the next frame."""
+    """Characters typed during a load vanish with the next frame."""
     journal = Journal(terminal.journal)
     journal.create(make_task("one", total=100))
     claim = start(journal, "one")
@@ -192,7 +190,7 @@ def test_keys_and_messages_do_not_disturb_the_frame(terminal: Terminal) -> None:
 
 
 def test_events_and_bars_do_not_share_a_terminal(tiny: Terminal, make_items: Items) -> None:
-    """With --json on a terminal there are no bars between the events; with its output elsewhere there are."""
+    """With --json on a terminal there are no bars between the events; if stdout is elsewhere, there are bars."""
     tiny.write("a.jsonl", make_items(20))
     lines = shown(tiny, "upsert-cli run a.jsonl --json", columns=10_000)
     assert not any("━" in line for line in lines)
@@ -206,7 +204,7 @@ def test_events_and_bars_do_not_share_a_terminal(tiny: Terminal, make_items: Ite
 
 
 def _lines_of(capsys: pytest.CaptureFixture[str], progress: Progress, steps: Sequence[Callable[[], None]]) -> list[str]:
-    """Returns the lines in the log of a task that takes one of the steps each second."""
+    """Return the log lines of a task that takes one step per second."""
     now = 0.0
     display = PlainLines(Output(progress="plain"), clock=lambda: now)
     for step in steps:
@@ -221,7 +219,7 @@ def _lines_of(capsys: pytest.CaptureFixture[str], progress: Progress, steps: Seq
 def test_a_line_shows_rows_percent_rate_and_remaining_time(
     capsys: pytest.CaptureFixture[str], total: int | None
 ) -> None:
-    """Every half a minute a line says how far the task is, how fast it is, and, where that is known, how long it takes."""
+    """Every half minute a line shows the progress, the speed and, if known, the remaining time."""
     progress = Progress.at(1_000, total=total, counts=Counts(read=1_000, inserted=1_000))
     progress.stage = "loading"
 
@@ -239,12 +237,12 @@ def test_a_line_shows_rows_percent_rate_and_remaining_time(
         assert second.startswith("4,000 of 10,000 rows (40%), 50 rows/s, 2:00 left: ")
 
 
-def test_a_line_names_what_takes_long(capsys: pytest.CaptureFixture[str]) -> None:
-    """Before and after the rows a line says what is done instead, and the rate leaves out the time before."""
+def test_a_line_names_the_current_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before and after the rows a line names the stage, and the rate ignores the time before."""
     progress = Progress.at(0, total=3_600, counts=Counts())
 
     def idle() -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def step() -> None:
         progress.stage = "loading"
@@ -261,7 +259,7 @@ def test_a_line_names_what_takes_long(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_speed_is_that_of_the_last_minute() -> None:
-    """A rate follows a change of speed; without progress there is none, and no remaining time."""
+    """A rate follows a change of speed; without progress there is no rate and no remaining time."""
     now = 0.0
     speed = Speed(clock=lambda: now)
     assert (speed.rate(0), speed.remaining(0, 10)) == (None, "")
@@ -277,6 +275,6 @@ def test_a_speed_is_that_of_the_last_minute() -> None:
 
 
 def test_the_help_names_the_option_for_logs(terminal: Terminal) -> None:
-    """The help of --progress says which choice is for a log."""
+    """The help of --progress names the choice for logs."""
     text = " ".join(terminal.type("upsert-cli run --help").stdout.split())
     assert "plain: such lines in any log" in text

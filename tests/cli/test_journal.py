@@ -1,4 +1,4 @@
-"""`journal check` and `journal repair`: damage is named, moved aside, and all that is whole is saved."""
+"""`journal check` and `journal repair`: damage is reported and moved aside, and every whole task is saved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SAVED = {"truncated": {"a0"}, "zeroed": set(), "garbage": set(), "garbage in fro
 
 @pytest.fixture
 def segments(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Returns a terminal with a journal of three segments: tasks a0 a1, b0 b1 and c0 c1, each of two states."""
+    """Return a terminal with a journal of three segments: tasks a0 a1, b0 b1 and c0 c1, each of two states."""
     monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
     journal = Journal(terminal.journal)
     for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
@@ -61,8 +61,8 @@ def _check(terminal: Terminal, *, expect: int) -> dict[str, Any]:
     return value
 
 
-def test_a_sound_journal_and_none_at_all(segments: Terminal, tmp_path: Path) -> None:
-    """Both are sound; looking after a journal that there is not makes none."""
+def test_a_sound_journal_and_a_missing_one_are_sound(segments: Terminal, tmp_path: Path) -> None:
+    """Checking or repairing a missing journal does not create it."""
     assert _check(segments, expect=0)["damaged"] == []
     assert "sound" in segments.type("upsert-cli journal repair").stderr
     nothing = tmp_path / "nothing"
@@ -72,8 +72,8 @@ def test_a_sound_journal_and_none_at_all(segments: Terminal, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_has_no_generation_before_is_named_and_salvaged(segments: Terminal, kind: str) -> None:
-    """The others are listed with a warning, whole tasks are put back, the damaged bytes are kept, and a second repair rests."""
+def test_a_damaged_segment_without_a_backup_is_salvaged(segments: Terminal, kind: str) -> None:
+    """The other tasks are listed with a warning, whole tasks are restored, the damaged bytes are kept, and a second repair does nothing."""
     left = _damage(_segment(segments, 0), kind)
     _segment(segments, 0, ".bak").unlink()
     before = segments.type("upsert-cli list --json")
@@ -97,8 +97,8 @@ def test_what_has_no_generation_before_is_named_and_salvaged(segments: Terminal,
     assert _listed(segments) == listed
 
 
-def test_the_generation_before_is_restored_and_brought_to_what_can_be_saved(segments: Terminal) -> None:
-    """No task is there twice, and a state that only the damaged file has is not lost if its time tells that it is newer."""
+def test_the_backup_is_restored_and_updated_from_the_damaged_file(segments: Terminal) -> None:
+    """No task appears twice, and a newer state that only the damaged file has is kept."""
     path = _segment(segments, 0)
     changed = path.read_bytes().replace(b'"updated_at": "2026-', b'"updated_at": "2036-')
     path.write_bytes(changed[: len(changed) * 9 // 10])
@@ -112,7 +112,7 @@ def test_the_generation_before_is_restored_and_brought_to_what_can_be_saved(segm
 
 
 def test_both_generations_are_damaged(segments: Terminal) -> None:
-    """What one of them lost the other may have, and never is there an empty segment in their place."""
+    """A task that one file lost may be in the other, and an empty segment never replaces them."""
     _damage(_segment(segments, 2), "truncated")
     _damage(_segment(segments, 2, ".bak"), "zeroed")
     assert len(_check(segments, expect=1)["damaged"]) == 2
@@ -125,8 +125,8 @@ def test_both_generations_are_damaged(segments: Terminal) -> None:
     assert not _segment(segments, 1).exists()
 
 
-def test_a_damaged_generation_before_is_dealt_with_too(segments: Terminal) -> None:
-    """The good file stays as it is."""
+def test_a_damaged_backup_is_repaired_too(segments: Terminal) -> None:
+    """The good file stays unchanged."""
     good = _segment(segments, 0).read_bytes()
     _damage(_segment(segments, 0, ".bak"), "garbage")
     _check(segments, expect=1)
@@ -136,7 +136,7 @@ def test_a_damaged_generation_before_is_dealt_with_too(segments: Terminal) -> No
 
 
 def test_a_damaged_only_segment_never_becomes_an_empty_journal(terminal: Terminal) -> None:
-    """A lost task is told as lost: by list, by info, and by what stays in the folder."""
+    """`list`, `info` and the files in the folder all show that a task was lost."""
     reach(Journal(terminal.journal), TaskStatus.PENDING)
     _damage(_segment(terminal, 0), "zeroed")
     _segment(terminal, 0, ".bak").unlink()
@@ -147,8 +147,8 @@ def test_a_damaged_only_segment_never_becomes_an_empty_journal(terminal: Termina
     assert len(_check(terminal, expect=0)["damaged"]) == 1
 
 
-def test_a_format_that_is_unreadable(segments: Terminal) -> None:
-    """It is named, and mended."""
+def test_an_unreadable_format_file_is_repaired(segments: Terminal) -> None:
+    """`journal check` names it."""
     meta = segments.journal / "meta.json"
     meta.write_bytes(bytes(10))
     _check(segments, expect=1)
@@ -158,7 +158,7 @@ def test_a_format_that_is_unreadable(segments: Terminal) -> None:
 
 
 def test_a_newer_format_is_refused_by_every_command(segments: Terminal) -> None:
-    """Nothing is read from it and nothing written, and the message says what to do."""
+    """Nothing is read or written, and the message says what to do."""
     (segments.journal / "meta.json").write_text('{"format": 7}')
     segments.write("a.jsonl", [{"object_id": "a", "payload": {"text": "a"}}])
     before = {path: path.read_bytes() for path in segments.folder.rglob("*") if path.is_file()}
@@ -173,7 +173,7 @@ def test_a_newer_format_is_refused_by_every_command(segments: Terminal) -> None:
 
 
 def test_a_record_inside_a_record_is_no_task(terminal: Terminal) -> None:
-    """What a user's payload looks like never becomes a task, and a torn string never a record."""
+    """A payload that looks like a record never becomes a task, and a truncated string never becomes a record."""
     inner = make_task("inner").as_record()
     outer = make_task("outer", failed_items=({"payload": inner},)).as_record()
     raw = json.dumps({"tasks": {"1": outer}}).encode()
@@ -193,7 +193,7 @@ def _wait_for_folder(spool: Path) -> Path:
 
 
 def _start_reading(terminal: Terminal, options: str = "") -> tuple[subprocess.Popen[str], Path]:
-    """Starts a load whose standard input does not end, and returns the folder that it is copied into."""
+    """Start a load whose standard input does not end, and return the folder that it is copied into."""
     process = terminal.start(f"upsert-cli run - {options}", stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write('{"object_id": "a", "payload": {"text": "x"}}\n')
@@ -202,7 +202,7 @@ def _start_reading(terminal: Terminal, options: str = "") -> tuple[subprocess.Po
 
 
 def test_leftovers_of_crashes_are_listed_and_removed(terminal: Terminal) -> None:
-    """What a killed process has left is listed with its size, is no damage, and goes with a repair."""
+    """Leftovers of a killed process are listed with their size, are not damage, and a repair removes them."""
     process, folder = _start_reading(terminal)
     process.kill()
     process.wait()
@@ -228,7 +228,7 @@ def test_leftovers_of_crashes_are_listed_and_removed(terminal: Terminal) -> None
     assert [path for path in cache.rglob("*") if path.is_file()] == []
 
 
-def test_what_a_living_process_owns_is_no_leftover(terminal: Terminal) -> None:
+def test_files_of_a_living_process_are_not_leftovers(terminal: Terminal) -> None:
     """A load that reads standard input, and a model that is being fetched, are neither listed nor disturbed."""
     process, _ = _start_reading(terminal, "--enqueue --task-id t")
     cache = terminal.folder / "models"
@@ -247,7 +247,7 @@ def test_what_a_living_process_owns_is_no_leftover(terminal: Terminal) -> None:
 
 
 def test_leftovers_are_kept_while_the_journal_is_damaged(segments: Terminal) -> None:
-    """A spool whose task may be in a damaged file stays."""
+    """A copy of standard input stays if its task may be in a damaged file."""
     spool = segments.journal / "spool" / "a0"
     spool.mkdir()
     _damage(_segment(segments, 0), "zeroed")

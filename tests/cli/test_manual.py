@@ -1,4 +1,4 @@
-"""The manual page: made of the help texts, sound to its readers, and in the wheel."""
+"""The manual page, which is made from the help texts, has no errors, and is in the wheel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the page as a file."""
+    """Return the page as a file."""
     path = tmp_path_factory.mktemp("man") / "upsert-cli.1"
     path.write_text(manual_page(), encoding="ascii")
     return path
@@ -35,7 +35,7 @@ def _shown(page: Path) -> str:
 
 
 def test_the_manual_is_sound(page: Path) -> None:
-    """Mandoc finds nothing to warn about."""
+    """Mandoc has no warnings."""
     if shutil.which("mandoc") is None:
         pytest.skip("needs mandoc, which .ci/run installs")
     done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", page], capture_output=True, text=True, check=False)
@@ -43,7 +43,7 @@ def test_the_manual_is_sound(page: Path) -> None:
 
 
 def test_the_manual_has_every_command_with_its_options_and_examples(page: Path) -> None:
-    """Commands, options with their variables, exit codes and examples are there as `--help` has them; common ones once."""
+    """The page has the commands, options with their variables, exit codes and examples of `--help`, and common options once."""
     shown = _shown(page)
     for name in COMMANDS:
         assert re.search(rf"^ +upsert-cli {name}\b", shown, re.M), name
@@ -56,7 +56,7 @@ def test_the_manual_has_every_command_with_its_options_and_examples(page: Path) 
 
 
 def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
-    """A wheel has the page where `man` finds it, and the parts of the page of `report` and the schemas in the package."""
+    """A wheel has the page where `man` finds it, and the files of the report's page and the schemas in the package."""
     source = tmp_path / "source"
     shutil.copytree(ROOT / "upsert_cli", source / "upsert_cli", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):

@@ -1,4 +1,4 @@
-"""What goes where: data to stdout, everything else to stderr, nothing that a log or a pipe would choke on."""
+"""Output: data goes to stdout, everything else to stderr, and logs and pipes get plain text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _events(text: str) -> list[dict[str, Any]]:
 
 
 def test_quiet_success_prints_nothing(tiny: Terminal, make_items: Items) -> None:
-    """With -q a load that went well prints not one byte, also when there was nothing to do."""
+    """With -q a successful load prints nothing, also if there was nothing to do."""
     tiny.write("a.jsonl", make_items(5))
     for _ in range(2):
         done = tiny.type("upsert-cli run a.jsonl --task-id t -q")
@@ -36,7 +36,7 @@ def test_quiet_success_prints_nothing(tiny: Terminal, make_items: Items) -> None
 
 
 def test_quiet_failure_prints_a_complete_report(tiny: Terminal, make_items: Items) -> None:
-    """With -q a load that failed says which task, the counts, the first ten rejects and how to restart."""
+    """With -q a failed load names the task, the counts, the first ten rejects and the restart command."""
     tiny.write("a.jsonl", [*make_items(5), *[{"object_id": ""}] * 12])
     done = tiny.type("upsert-cli run a.jsonl --task-id t -q --max-failures 3", expect=1)
     assert done.stdout == ""
@@ -48,7 +48,7 @@ def test_quiet_failure_prints_a_complete_report(tiny: Terminal, make_items: Item
 
 
 def test_quiet_rejects_are_a_complete_report(tiny: Terminal, make_items: Items) -> None:
-    """With -q a load that is done but for some rejects says which task, the counts, ten rejects and what to do."""
+    """With -q a load with rejects names the task, the counts, ten rejects and the next command."""
     tiny.write("a.jsonl", [*make_items(2), *[{"object_id": ""}] * 12])
     done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
     first, *described, where, again = done.stderr.splitlines()
@@ -62,7 +62,7 @@ REPORTED = ["exit code", "sources", "target", "model", "host", "created", "start
 
 
 def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Terminal) -> None:
-    """A mail of the second night says as much as that of the first: nobody who reads it saw the command."""
+    """The email of the second night says as much as the first, since its reader did not see the command."""
     tiny.write("a.jsonl", [{"object_id": str(number), "payload": {"text": ""}} for number in range(12)])
     for begins in ("task t done: 0 inserted", "task t is done already: 0 inserted"):
         done = tiny.type("upsert-cli run a.jsonl --task-id t -q", expect=3)
@@ -85,10 +85,8 @@ def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Termi
         ("upsert-cli run a.jsonl --task-id t -q --max-failures 0", 1, "restart t --from-start"),
     ],
 )
-def test_a_quiet_report_of_a_failure_names_load_and_remedy_each_time(
-    tiny: Terminal, first: str, code: int, remedy: str
-) -> None:
-    """Whatever the reason is for which a task does not end with 0."""
+def test_a_quiet_report_of_a_failure_names_load_and_remedy(tiny: Terminal, first: str, code: int, remedy: str) -> None:
+    """The report is complete for every exit code other than 0."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
     for _ in range(2):
         said = tiny.type(first, expect=code).stderr
@@ -97,7 +95,7 @@ def test_a_quiet_report_of_a_failure_names_load_and_remedy_each_time(
 
 
 def test_a_quiet_report_of_a_canceled_task_says_how_to_continue(tiny: Terminal, make_items: Items) -> None:
-    """It stays canceled, so each mail says so."""
+    """The task stays canceled, so every email says so."""
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id t --enqueue -q")
     tiny.type("upsert-cli cancel t")
@@ -108,8 +106,8 @@ def test_a_quiet_report_of_a_canceled_task_says_how_to_continue(tiny: Terminal, 
         assert said.endswith("upsert-cli restart t\n")
 
 
-def test_a_summary_says_for_which_rows_its_time_is(tiny: Terminal, make_items: Items) -> None:
-    """Of a load that was interrupted, the counts are the task's and the seconds those of the last attempt."""
+def test_a_summary_names_the_rows_of_its_duration(tiny: Terminal, make_items: Items) -> None:
+    """After an interruption, the counts are those of the task and the seconds those of the last attempt."""
     tiny.write("a.jsonl", make_items(600))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
     tiny.halt_when(process, "t")
@@ -126,7 +124,7 @@ def test_a_summary_says_for_which_rows_its_time_is(tiny: Terminal, make_items: I
 
 
 def test_a_substituted_process_keeps_its_name(tiny: Terminal) -> None:
-    """What the shell passes for `<(...)` is named as it was given, in the first line and in rejects."""
+    """The path that the shell passes for `<(...)` appears unchanged in the first line and in rejects."""
     command = " ".join(map(shlex.quote, tiny.arguments("upsert-cli run")))
     done = tiny.type(f"bash -c {shlex.quote(f'{command} <(echo none)')}", expect=3)
     first, _, reject, *_ = done.stderr.splitlines()
@@ -134,7 +132,7 @@ def test_a_substituted_process_keeps_its_name(tiny: Terminal) -> None:
     assert re.match(r"  /dev/fd/\d+:1: on_reading: not JSON", reject)
 
 
-def test_json_is_one_object_a_line_and_a_summary_last(tiny: Terminal, make_items: Items) -> None:
+def test_json_is_one_object_per_line_and_a_summary_last(tiny: Terminal, make_items: Items) -> None:
     """`run --json` begins with the task, ends with the summary, and every line parses."""
     tiny.write("a.jsonl", [*make_items(5), {"object_id": NASTY, "payload": {"text": ""}}])
     events = _events(tiny.type("upsert-cli run a.jsonl --json", expect=3).stdout)
@@ -154,7 +152,7 @@ def test_json_is_one_object_a_line_and_a_summary_last(tiny: Terminal, make_items
     ],
 )
 def test_json_ends_with_a_summary_also_on_failure(tiny: Terminal, line: str, code: int) -> None:
-    """Whatever fails, the last line is a summary with the exit code, and the line before it the error."""
+    """The last line is a summary with the exit code, and the line before it the error."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}, {"object_id": ""}])
     events = _events(tiny.type(line, expect=code).stdout)
     assert [event["type"] for event in events[-2:]] == ["error", "summary"]
@@ -163,7 +161,7 @@ def test_json_ends_with_a_summary_also_on_failure(tiny: Terminal, line: str, cod
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_json_ends_with_a_summary_also_when_stopped_early(tiny: Terminal, number: signal.Signals) -> None:
-    """A signal that comes while standard input is read, before there is a task, is an error with a summary too."""
+    """A signal that arrives while standard input is read, before the task exists, is an error with a summary too."""
     process = tiny.start("upsert-cli run - --json", stdin=subprocess.PIPE)
     while not list(tiny.journal.glob("spool/.incoming-*/*")):
         assert process.poll() is None
@@ -180,7 +178,7 @@ def test_json_ends_with_a_summary_also_when_stopped_early(tiny: Terminal, number
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "NO_COLOR", "CI"])
 def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) -> None:
-    """Whatever the environment wishes, a pipe gets no color, no bar, no cursor movement."""
+    """Whatever the environment says, a pipe gets no color, no bar and no cursor movement."""
     tiny.env |= {name: "1", "TERM": "xterm-256color"}
     tiny.write("a.jsonl", [*make_items(3), {"object_id": ""}])
     done = tiny.type("upsert-cli run a.jsonl", expect=3)
@@ -190,7 +188,7 @@ def test_a_pipe_gets_no_escapes(tiny: Terminal, make_items: Items, name: str) ->
 
 
 def test_every_command_keeps_to_its_streams(tiny: Terminal, make_items: Items) -> None:
-    """In a pipe, whatever the environment wishes: data on stdout without an escape, and with -q not one byte on stderr."""
+    """In a pipe, data goes to stdout without escapes, and with -q nothing goes to stderr, whatever the environment says."""
     tiny.env |= {"FORCE_COLOR": "1", "TERM": "xterm-256color", "CI": "true", "GITHUB_ACTIONS": "true"}
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id t -q")
@@ -240,7 +238,7 @@ def test_stdout_may_be_closed_early(tiny: Terminal, make_items: Items) -> None:
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("line", ["--help", "list", "models list --json"])
 def test_a_disk_that_takes_no_output(terminal: Terminal, line: str, unbuffered: str) -> None:
-    """Data that cannot be printed is an error of one line with exit code 1, whichever command it is of."""
+    """If data cannot be printed, every command fails with exit code 1 and one line."""
     terminal.env["PYTHONUNBUFFERED"] = unbuffered
     with Path("/dev/full").open("w") as full:
         process = terminal.start(f"upsert-cli {line}", stdout=full)
@@ -251,10 +249,8 @@ def test_a_disk_that_takes_no_output(terminal: Terminal, line: str, unbuffered: 
 
 
 @pytest.mark.parametrize("output", ["a reader that left", "/dev/full"])
-def test_the_exit_code_is_that_of_the_load_whatever_becomes_of_its_events(
-    tiny: Terminal, make_items: Items, output: str
-) -> None:
-    """With --json, events that nobody takes are told as a warning, and the exit code is true all the same."""
+def test_unwritable_events_do_not_change_the_exit_code(tiny: Terminal, make_items: Items, output: str) -> None:
+    """With --json, unwritable events cause a warning, and the exit code is still that of the load."""
     tiny.write("a.jsonl", [*make_items(5), {"object_id": ""}])
     end = os.open("/dev/full", os.O_WRONLY)
     if output != "/dev/full":
@@ -271,7 +267,7 @@ def test_the_exit_code_is_that_of_the_load_whatever_becomes_of_its_events(
 
 
 def test_cron_needs_no_home_and_no_terminal(tiny: Terminal, make_items: Items) -> None:
-    """With an empty environment a load works, and its state is where --journal says."""
+    """With an empty environment a load works, and its journal is where --journal says."""
     tiny.write("a.jsonl", make_items(2))
     arguments = tiny.arguments(
         f"upsert-cli run a.jsonl --journal {tiny.journal} --model-path {tiny.env['UPSERT_CLI_RUN_MODEL_PATH']} -q"

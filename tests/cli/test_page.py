@@ -1,4 +1,4 @@
-"""`report TASK_ID --html FILE`: what the page says, and that nothing in it can be more than text."""
+"""`report TASK_ID --html FILE`: the content of the page, in which data is never more than text."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def _course(*written: int, attempt: int = 1) -> tuple[Point, ...]:
     )
 
 
-def test_a_page_tells_of_a_load(tiny: Terminal, make_items: Items) -> None:
-    """From the command line: the page of a real load names sources, target, counts and every reject, and draws its course."""
+def test_a_page_describes_a_load(tiny: Terminal, make_items: Items) -> None:
+    """The page of a real load names sources, target, counts and every reject, and has a chart."""
     tiny.write("a.jsonl", [*make_items(150), {"object_id": "bad & <worse>", "payload": {"text": ""}}])
     tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 50", expect=3)
     done = tiny.type("upsert-cli report t --html out.html")
@@ -90,7 +90,7 @@ def test_a_page_tells_of_a_load(tiny: Terminal, make_items: Items) -> None:
 
 
 def test_a_page_that_cannot_be_written_or_made_is_an_error(terminal: Terminal) -> None:
-    """What is missing is said, and no half of a page is left."""
+    """The error names what is missing, and no partial page is left."""
     assert "missing" in terminal.type("upsert-cli report missing --html a.html", expect=1).stderr
     assert "--html" in terminal.type("upsert-cli report missing", expect=2).stderr
     assert list(terminal.folder.iterdir()) == []
@@ -116,7 +116,7 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
 
 
 def test_only_options_that_were_given_are_shown() -> None:
-    """What every load has by itself would hide what this one was told."""
+    """Defaults would hide the options of this load."""
     options = LoadOptions(force=True, text_fields=("title", "body"))
     page = render_page(_task(options=options), running=False, rejects=[], course=Timeline())
     shown = re.findall(r"<dt>([\w-]+)</dt>\s*<dd><code>", page)
@@ -124,7 +124,7 @@ def test_only_options_that_were_given_are_shown() -> None:
 
 
 def test_the_rejects_of_a_page_are_bounded() -> None:
-    """A page of a load that rejected everything can still be opened, and says that there are more."""
+    """A page of a load that rejected everything can still be opened, and says that there are more rejects."""
     failed = 3 * PAGE_REJECTS
     rejects = (_reject(row, payload={"text": "x" * 100_000}) for row in range(1, failed + 1))
     page = render_page(
@@ -145,14 +145,14 @@ def test_the_rejects_of_a_page_are_bounded() -> None:
         (TaskStatus.DONE, False, "done"),
     ],
 )
-def test_a_page_can_be_made_in_every_state(status: TaskStatus, running: bool, told: str) -> None:
-    """A task that has not begun, runs, or died has a page too."""
+def test_a_task_in_any_state_has_a_page(status: TaskStatus, running: bool, told: str) -> None:
+    """A task that has not started, runs or died has a page too."""
     page = render_page(_task(status=status), running=running, rejects=[], course=Timeline())
     assert re.search(rf'class="state \w+">{told}</span>', page)
 
 
-def test_a_chart_shows_when_rows_were_settled_and_stages_were_busy() -> None:
-    """Speed is rows by the time between two settlements; attempts follow each other without the pause between them."""
+def test_a_chart_shows_commits_and_busy_stages() -> None:
+    """Speed is rows by the time between two commits; attempts follow each other without the pause between them."""
     chart = draw(Timeline(points=_course(0, 0, 100, 100, 150) + _course(150, 250, attempt=2)))
     assert chart is not None
     assert [(step.rows, step.rate) for step in chart.steps] == [(100, 50.0), (50, 25.0), (100, 100.0)]
@@ -179,14 +179,14 @@ def test_a_chart_shows_when_rows_were_settled_and_stages_were_busy() -> None:
         (4_860, "1 h 21 min"),
     ],
 )
-def test_lengths_of_time_are_told_in_words(seconds: float, words: str) -> None:
-    """A length of time has as many digits as matter."""
+def test_durations_in_words(seconds: float, words: str) -> None:
+    """A duration has only significant digits."""
     assert in_words(seconds) == words
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    """Returns Debian's Chromium, without a batch."""
+    """Return Debian's Chromium without a window."""
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs Debian's packages chromium and chromium-driver, which .ci/run installs")
     options = webdriver.ChromeOptions()
@@ -213,7 +213,7 @@ def _look(browser: webdriver.Chrome, path: Path, *, width: int, scheme: str) -> 
 
 
 def test_a_page_works_in_a_browser_from_a_file(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    """In Chromium, on a phone and a desk, in light and dark: nothing sticks out, no script of others runs, the search works."""
+    """In Chromium, on phone and desktop, light and dark, nothing overflows, no foreign script runs, and the search works."""
     rejects = [
         *[_reject(row) for row in range(1, 30)],
         _reject(30, object_id=HOSTILE, detail=HOSTILE, failure_stage="on_upsert", source=HOSTILE * 9),

@@ -1,4 +1,4 @@
-"""Every command that is printed as a next step works when pasted: it repeats the options that say where to look."""
+"""Every printed command works when pasted: it repeats the options that choose the journal and the settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRINTED = re.compile(
 
 @pytest.fixture
 def typed(tiny: Terminal) -> Terminal:
-    """Return a terminal with a file of settings, in which no variable names a journal."""
+    """Return a terminal with a settings file, and no variable that names a journal."""
     (tiny.folder / "set.toml").write_text("[profile.night.run]\nbatch-size = 7\n")
     tiny.env["UPSERT_CLI_JOURNAL"] = ""
     tiny.write("bad.jsonl", [BAD, GOOD])
@@ -58,8 +58,8 @@ SESSION = [
 ]
 
 
-def test_each_printed_command_carries_the_options_that_were_typed_and_works(typed: Terminal) -> None:
-    """In messages, events, tables and pages, of every command; what is pasted finds the same task."""
+def test_each_printed_command_repeats_the_typed_options_and_works(typed: Terminal) -> None:
+    """In messages, events, tables and pages, the pasted command finds the same task."""
     for line, code, expected, ends in SESSION:
         if line.startswith("verify"):
             typed.write("bad.jsonl", [BAD, GOOD, GOOD])
@@ -70,7 +70,7 @@ def test_each_printed_command_carries_the_options_that_were_typed_and_works(type
         typed.type(pasted, expect=ends)
 
 
-def test_a_printed_command_repeats_nothing_that_the_environment_sets(tiny: Terminal) -> None:
+def test_a_printed_command_does_not_repeat_the_environment(tiny: Terminal) -> None:
     """A variable still holds when the command is pasted."""
     tiny.write("bad.jsonl", [BAD])
     assert _commands(tiny.type("upsert-cli run bad.jsonl --task-id t -q", expect=3).stderr)[0] == (
@@ -78,8 +78,8 @@ def test_a_printed_command_repeats_nothing_that_the_environment_sets(tiny: Termi
     )
 
 
-def test_the_summary_of_a_step_carries_the_options_that_were_typed(typed: Terminal, tmp_path: Path) -> None:
-    """It is read on a page, far from the command."""
+def test_the_summary_of_a_step_repeats_the_typed_options(typed: Terminal, tmp_path: Path) -> None:
+    """The summary is read far from the command."""
     typed.env |= {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
     typed.type(f"upsert-cli run bad.jsonl --task-id t {TYPED}", expect=3)
     assert _carry_all(_commands((tmp_path / "summary.md").read_text()))
@@ -102,12 +102,12 @@ def test_the_summary_of_a_step_carries_the_options_that_were_typed(typed: Termin
     ],
 )
 def test_only_commands_between_backticks_are_completed(text: str, shown: str) -> None:
-    """Words that only mention the program, and help, stay as they are."""
+    """Mere mentions of the program, and `--help`, stay unchanged."""
     assert PrintedCommands((("--journal", "a b"),)).complete(text) == shown
 
 
 def test_text_of_a_file_is_not_completed(typed: Terminal) -> None:
-    """What looks like a command in a row is data."""
+    """Text in a row that looks like a command is data."""
     lure = "`upsert-cli info t`"
     (typed.folder / "lure.jsonl").write_text(json.dumps({"object_id": lure, "payload": {"text": ""}}) + "\n")
     line = f"upsert-cli run lure.jsonl --task-id lure --json {TYPED}"
@@ -117,7 +117,7 @@ def test_text_of_a_file_is_not_completed(typed: Terminal) -> None:
 
 
 def test_every_command_in_a_message_is_completed() -> None:
-    """It stands between backticks or passes `command`; help and docstrings show examples without."""
+    """Every command is between backticks or passed to `command`, except in help and docstrings."""
     package = Path(upsert_cli.__file__).parent
     loose = re.compile(
         r"(?<![`\w])(?<!\| )upsert-cli (run|info|list|restart|cancel|work|verify|query|report|prune|journal) "
@@ -149,7 +149,7 @@ def test_every_command_in_a_message_is_completed() -> None:
 
 
 def test_a_completed_command_is_quoted_for_the_shell() -> None:
-    """Whatever the names of folders and profiles are."""
+    """Names of folders and profiles may contain any characters."""
     odd = PrintedCommands((("--journal", "it's; a $(journal)"), ("--profile", "p q")))
     assert shlex.split(odd.command("upsert-cli info t")) == [
         *("upsert-cli", "info", "t", "--journal", "it's; a $(journal)"),

@@ -1,4 +1,4 @@
-"""`prune`: what is asked for goes, and is told; what is not understood is refused."""
+"""`prune`: the matching tasks are removed and reported; bad conditions are refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _journal(terminal: Terminal) -> Journal:
     return journal
 
 
-def test_what_goes_is_told(terminal: Terminal) -> None:
-    """--dry-run lists and removes nothing; then the same tasks go, and stay gone; stdout is data alone."""
+def test_removed_tasks_are_listed_first_by_a_dry_run(terminal: Terminal) -> None:
+    """--dry-run lists the tasks and removes nothing; then the same tasks are removed; stdout has only data."""
     journal = _journal(terminal)
     would = terminal.type("upsert-cli prune --older-than 4w --dry-run")
     assert [line.split("\t")[0] for line in would.stdout.splitlines()] == ["ID", "old-1", "old-0"]
@@ -34,8 +34,8 @@ def test_what_goes_is_told(terminal: Terminal) -> None:
     assert [task.id for task in journal.list()] == ["new", "old-2"]
 
 
-def test_an_empty_journal_is_left_alone(terminal: Terminal) -> None:
-    """Where there is no journal none is made."""
+def test_a_missing_journal_is_not_created(terminal: Terminal) -> None:
+    """`prune` without a journal does nothing."""
     assert terminal.type("upsert-cli prune --keep 0").stderr == "0 tasks removed\n"
     assert not terminal.journal.exists()
 
@@ -43,8 +43,8 @@ def test_an_empty_journal_is_left_alone(terminal: Terminal) -> None:
 @pytest.mark.parametrize(
     "options", ["", "--older-than soon", "--older-than 5y", "--older-than 999999999w", "--keep -1", "--status pending"]
 )
-def test_what_is_not_understood_removes_nothing(terminal: Terminal, options: str) -> None:
-    """Without anything to go by, or with what is no age, number or final state: exit 2, and nothing is gone."""
+def test_bad_conditions_remove_nothing(terminal: Terminal, options: str) -> None:
+    """Without a condition, or with a bad age, number or state, the exit code is 2 and nothing is removed."""
     journal = _journal(terminal)
     terminal.type(f"upsert-cli prune {options}", expect=2)
     assert len(journal.list()) == 4

@@ -1,4 +1,4 @@
-"""`upsert_cli/schema` describes every JSON output, field by field, and each output is as it says."""
+"""`upsert_cli/schema` describes every JSON output field by field, and every output matches it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ITEM = {"object_id": "a", "payload": {"text": "x", "year": 2024}, "item_info": {
 
 
 def _closed(schema: Any, *, root: bool = True) -> Any:
-    """Returns a schema that takes no field which it does not describe; where parts are put together, only as a whole."""
+    """Return a schema that refuses undescribed fields; composed schemas are closed as a whole."""
     if isinstance(schema, list):
         return [_closed(each, root=root) for each in schema]
     if not isinstance(schema, dict):
@@ -58,15 +58,15 @@ def _events(output: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-def test_each_schema_is_one(name: str) -> None:
-    """Each file is a valid schema that closes every object only in tests: a new field is no break for who reads them."""
+def test_each_schema_is_valid(name: str) -> None:
+    """Each file is a valid schema that is closed only in tests, so that a new field breaks no reader."""
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
     assert "additionalProperties" not in json.dumps(SCHEMAS[name]).replace('"additionalProperties": {', "")
     assert SCHEMAS[name]["title"]
 
 
-def test_a_field_that_is_not_described_is_noticed() -> None:
-    """The check of this file would see a new, a missing and a mistyped field, at the top and inside."""
+def test_an_undescribed_field_fails_the_check() -> None:
+    """The check in this file detects a new, a missing and a mistyped field, at the top and inside."""
     good = {"type": "error", "message": "m", "exit_code": 1}
     _check("events.json", good)
     for bad in (
@@ -85,8 +85,8 @@ def test_a_field_that_is_not_described_is_noticed() -> None:
         _check("counts.json", counts | {"new": 0})
 
 
-def test_the_output_of_loads_and_of_what_looks_at_them_is_as_described(tiny: Terminal) -> None:
-    """Events, tasks, rejects, verification, query and the journal, of loads that go well, reject, fail and do nothing."""
+def test_output_about_loads_matches_the_schemas(tiny: Terminal) -> None:
+    """Events, tasks, rejects, verification, query and the journal, for loads that succeed, reject, fail and do nothing."""
     tiny.write("a.jsonl", [ITEM, {"object_id": 7, "payload": 3}, ITEM | {"object_id": "b"}])
     (tiny.folder / "b.jsonl").write_text("not JSON\n")
     seen = _events(tiny.type("upsert-cli run a.jsonl b.jsonl --json --task-id t --verify", expect=3).stdout)
@@ -120,8 +120,8 @@ def test_the_output_of_loads_and_of_what_looks_at_them_is_as_described(tiny: Ter
     _check("config.json", json.loads(tiny.type("upsert-cli config show --json").stdout))
 
 
-def test_the_output_about_models_is_as_described(terminal: Terminal) -> None:
-    """`models list`, and `models check`, which also has what `models fetch` prints."""
+def test_output_about_models_matches_the_schemas(terminal: Terminal) -> None:
+    """`models list`, and `models check`, which includes the output of `models fetch`."""
     _check("models.json", json.loads(terminal.type("upsert-cli models list --json").stdout))
     model = json.loads(terminal.type("upsert-cli models check --json --offline").stdout)
     _check("model.json", model)

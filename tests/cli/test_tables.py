@@ -52,13 +52,13 @@ def _lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int)
     ],
 )
 def test_columns_are_shortened_in_their_order(width: int, cells: tuple[str, ...]) -> None:
-    """A table takes no more from a column than is needed, the first in order first, and marks what is left out."""
+    """Columns are shortened no more than needed, the first in order first, with a mark."""
     *_, line = _lines(COLUMNS, [ROW], width)
     assert tuple(line.split()) == cells
 
 
 def test_a_row_that_is_too_wide_takes_several_lines() -> None:
-    """Where a whole id leaves no room for the rest, the rest follows below it."""
+    """If a whole id leaves no room for the other cells, they follow below it."""
     header, more, first, second = _lines(COLUMNS, [(LONG_ID, *ROW[1:])], 80)
     assert (header, first) == ("ID", LONG_ID)
     assert more.split() == ["CREATED", "ROWS", "COLLECTION", "SOURCES"]
@@ -70,7 +70,7 @@ def test_a_row_that_is_too_wide_takes_several_lines() -> None:
     width=st.integers(20, 250),
 )
 def test_ids_and_numbers_are_whole_at_any_width(rows: list[tuple[str, ...]], width: int) -> None:
-    """Whatever the cells hold, ids and numbers are whole, no line is too wide but for them, and markup is only text."""
+    """Ids and numbers are whole, only they make a line too wide, and markup is plain text, whatever the cells contain."""
     lines = _lines(COLUMNS, rows, width)
     for row in rows:
         for cell in (row[0], row[2]):
@@ -82,7 +82,7 @@ def test_ids_and_numbers_are_whole_at_any_width(rows: list[tuple[str, ...]], wid
 
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_a_list_keeps_ids_and_numbers(terminal: Terminal, columns: int) -> None:
-    """`list` shows id, status, rows and rejects whole at every width, each task on a line; a pipe gets all of it."""
+    """`list` shows id, status, rows and rejects whole at every width, one task per line; a pipe gets every cell whole."""
     journal = Journal(terminal.journal)
     source = "/home/ann/a folder/a-rather-ordinary-file-name.jsonl"
     common = {"total": 3000, "collection": "articles-production", "sources": (source,)}
@@ -131,7 +131,7 @@ def test_every_table_is_aligned_on_a_terminal_and_whole_in_a_pipe(tiny: Terminal
 
 
 def test_a_query_shows_whole_ids_and_the_documents(tiny: Terminal) -> None:
-    """A long id is whole, and the document beside or below it is shortened with a mark; its markup is only text."""
+    """A long id is whole, and the document next to it or below is shortened with a mark; its markup is plain text."""
     text = "hello [red]to[/red]\n\tyou " + "and more " * 40
     tiny.write("k.jsonl", [{"object_id": LONG_ID, "payload": {"text": text}}])
     tiny.type("upsert-cli run k.jsonl -q")
@@ -145,7 +145,7 @@ def test_a_query_shows_whole_ids_and_the_documents(tiny: Terminal) -> None:
 
 
 def test_damage_is_a_table_with_whole_reasons(terminal: Terminal) -> None:
-    """`journal check` and `verify` use the same tables; a reason of damage names a remedy and is never shortened."""
+    """`journal check` never shortens the reason of damage, since it names a remedy."""
     journal = Journal(terminal.journal)
     journal.create(make_task("t", status=TaskStatus.DONE))
     (terminal.journal / "tasks-000000.json").write_bytes(b"damaged")
@@ -157,8 +157,8 @@ def test_damage_is_a_table_with_whole_reasons(terminal: Terminal) -> None:
     assert reason.replace(" ", "") in text
 
 
-def test_what_verify_finds_is_a_table(tiny: Terminal) -> None:
-    """`verify` lists what is wrong with whole ids, aligned on a terminal and tab-separated in a pipe."""
+def test_findings_of_verify_are_a_table(tiny: Terminal) -> None:
+    """`verify` lists problems with whole ids, aligned on a terminal and tab-separated in a pipe."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     tiny.type("upsert-cli run a.jsonl -q")
     tiny.write("b.jsonl", [{"object_id": f"{LONG_ID}-{n}", "payload": {"text": "y"}} for n in range(2)])

@@ -1,4 +1,4 @@
-"""What may be typed as TASK_ID: an id, a beginning that only one id has, or `latest`."""
+"""TASK_ID may be an id, a unique beginning of one, or `latest`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Items = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture
 def journal(terminal: Terminal) -> Journal:
-    """Return a journal with ids that begin alike, the oldest first."""
+    """Return a journal with ids that share a beginning, the oldest first."""
     journal = Journal(terminal.journal)
     for name in ("nightly", "nightly-1", "nightly-2", "other-x9"):
         journal.create(make_task(name, status=TaskStatus.FAILED))
@@ -39,13 +39,13 @@ def journal(terminal: Terminal) -> Journal:
         ("latest", "other-x9"),
     ],
 )
-def test_a_beginning_that_one_id_has_is_enough(terminal: Terminal, journal: Journal, typed: str, meant: str) -> None:
-    """In every form that stands for one task."""
+def test_a_unique_beginning_of_an_id_is_enough(terminal: Terminal, journal: Journal, typed: str, meant: str) -> None:
+    """Every unambiguous form finds its task."""
     assert resolve_task_id(journal, typed) == terminal.info(typed)["id"] == meant
 
 
 def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal: Journal) -> None:
-    """The newest first; the command does nothing."""
+    """The newest is first, and the command does nothing."""
     said = terminal.type("upsert-cli cancel night", expect=2).stderr
     assert "'night' is the beginning of 3 task ids: nightly-2, nightly-1, nightly;" in said
     for number in range(12):
@@ -58,17 +58,17 @@ def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal
 
 @pytest.mark.parametrize("line", ["info", "restart", "cancel", "verify", "report --html -"])
 @pytest.mark.parametrize(("typed", "code"), [("night", 2), ("unknown", 1)])
-def test_each_command_refuses_what_stands_for_no_task(
+def test_each_command_refuses_unknown_and_ambiguous_ids(
     terminal: Terminal, journal: Journal, line: str, typed: str, code: int
 ) -> None:
-    """With the exit code of a usage error where there are several, and of an unknown task where there is none."""
+    """The exit code is 2 for an ambiguous id, and 1 for an unknown one."""
     assert journal.folder.exists()
     command, *options = line.split(" ", 1)
     terminal.type(f"upsert-cli {command} {typed} {' '.join(options)}", expect=code)
 
 
 def test_events_of_an_ambiguous_restart_end_with_a_summary(terminal: Terminal, journal: Journal) -> None:
-    """The id is looked up where errors become events."""
+    """The id is looked up inside the report, which turns errors into events."""
     assert journal.folder.exists()
     events = [
         json.loads(line) for line in terminal.type("upsert-cli restart night --json", expect=2).stdout.splitlines()
@@ -78,7 +78,7 @@ def test_events_of_an_ambiguous_restart_end_with_a_summary(terminal: Terminal, j
 
 
 def test_latest_is_the_newest_task_for_every_command(tiny: Terminal, make_items: Items) -> None:
-    """The word and a beginning mean the same task to whatever takes a TASK_ID."""
+    """The word and a beginning mean the same task to every command."""
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --task-id first -q")
     tiny.type("upsert-cli run a.jsonl --task-id second -q")
@@ -93,8 +93,8 @@ def test_latest_is_the_newest_task_for_every_command(tiny: Terminal, make_items:
 
 
 @pytest.mark.parametrize("given", ["option", "variable", "file"])
-def test_no_task_can_get_the_word_as_its_id(terminal: Terminal, given: str) -> None:
-    """However the id is set."""
+def test_no_new_task_can_be_called_latest(terminal: Terminal, given: str) -> None:
+    """Neither an option nor a variable can set it."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     if given == "variable":
         terminal.env["UPSERT_CLI_RUN_TASK_ID"] = "latest"
@@ -106,21 +106,21 @@ def test_no_task_can_get_the_word_as_its_id(terminal: Terminal, given: str) -> N
 
 
 def test_an_older_task_of_that_id_is_still_found(terminal: Terminal, journal: Journal) -> None:
-    """Versions before allowed the id; the exact id wins over the word."""
+    """Earlier versions allowed the id `latest`; the exact id beats the word."""
     journal.create(make_task("latest", status=TaskStatus.DONE))
     journal.create(make_task("newer"))
     assert terminal.info("latest")["id"] == "latest"
 
 
-def test_no_task_stands_for_anything_in_an_empty_journal(terminal: Terminal) -> None:
-    """Nor is a journal made."""
+def test_latest_finds_nothing_in_an_empty_journal(terminal: Terminal) -> None:
+    """The command creates no journal."""
     for typed in ("latest", "a"):
         assert f"there is no task '{typed}'" in terminal.type(f"upsert-cli info {typed}", expect=1).stderr
     assert not terminal.journal.exists()
 
 
 def test_a_beginning_is_found_in_any_file_of_the_journal(tmp_path: Path) -> None:
-    """Only the files that may hold it are parsed; where a damaged file may hold the very id, nothing is guessed."""
+    """Only segments that may contain it are parsed; if a damaged segment may, nothing is guessed."""
     journal = Journal(tmp_path)
     journal.create(make_task("old-one"))
     for number in range(1, 7):

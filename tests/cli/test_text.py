@@ -1,4 +1,4 @@
-"""What comes from a file, an id or a path is only ever shown, never obeyed."""
+"""Text from a file, an id or a path is only shown, never interpreted."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ def test_no_control_character_is_left(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=[])))
 def test_any_text_stays_on_one_harmless_line(text: str) -> None:
-    """Whatever the text, nothing that could act on a terminal is left, in plain output and in JSON."""
+    """No text can act on a terminal, neither in plain output nor in JSON."""
     assert _controls(safe(text)) == []
     assert _controls(safe_json({"text": text})) == []
 
 
 @given(st.text())
 def test_json_still_means_the_same(text: str) -> None:
-    """Escaping in JSON changes how a text is written, not what it is."""
+    """Escaping in JSON changes the spelling of a text, not its value."""
     assert json.loads(safe_json({"text": text})) == {"text": text}
 
 
 @pytest.mark.parametrize("text", ["plain", "[bold]not markup[/bold]", "naïve 中文 🎉", "a\u00a0b\u3000c"])
 def test_harmless_text_is_left_alone(text: str) -> None:
-    """Letters of all languages, emoji, wide spaces and brackets are shown as they are."""
+    """Letters of all languages, emoji, wide spaces and brackets are shown unchanged."""
     assert safe(text) == text
 
 
 @pytest.mark.parametrize("text", ["::error::x", "  ::stop-commands::x", "\t::x"])
 def test_no_line_is_a_workflow_command(text: str) -> None:
-    """A text at the start of a line does not begin a command of a CI system; elsewhere colons are colons."""
+    """Text at the start of a line cannot begin a command of a CI system; elsewhere colons stay."""
     assert not safe(text).lstrip().startswith("::")
     assert safe(f"a{text.strip()}") == f"a{text.strip()}"
 
 
-def test_a_cell_breaks_no_table() -> None:
-    """A tab or line break in a cell is no new cell and no new row."""
+def test_a_cell_cannot_break_a_table() -> None:
+    """A tab or line break in a cell starts no new cell or row."""
     table = tab_separated([("a\tb", "c\nd"), ("e", 1)])
     assert [line.count("\t") for line in table.split("\n")] == [1, 1]

@@ -1,4 +1,4 @@
-"""What is typed wrong: one line, the option or the variable that it came from, and the events that were asked for."""
+"""Usage errors: one line, the option or variable with the bad value, and the events that --json promises."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_events_end_with_a_summary_also_for_what_is_typed_wrong(terminal: Terminal, line: str) -> None:
-    """With --json the error and the summary are printed as for any other failure, and the error once for people."""
+def test_usage_errors_end_the_events_with_a_summary(terminal: Terminal, line: str) -> None:
+    """With --json, error and summary are printed as for any other failure, and the error once on stderr."""
     done = terminal.type(line, expect=2)
     events = [json.loads(text) for text in done.stdout.splitlines()]
     assert [event["type"] for event in events] == ["error", "summary"]
@@ -36,8 +36,8 @@ def test_events_end_with_a_summary_also_for_what_is_typed_wrong(terminal: Termin
     assert "--help`" in shown
 
 
-def test_events_may_be_asked_for_by_the_environment(terminal: Terminal) -> None:
-    """UPSERT_CLI_RUN_JSON counts as --json also where the options cannot be read, for both commands that load."""
+def test_a_variable_can_turn_events_on(terminal: Terminal) -> None:
+    """UPSERT_CLI_RUN_JSON counts as --json even if other options cannot be parsed, for both commands that load."""
     terminal.env["UPSERT_CLI_RUN_JSON"] = "yes"
     for command in ("run", "categories run"):
         done = terminal.type(f"upsert-cli {command} a.jsonl --threads 0", expect=2)
@@ -57,8 +57,8 @@ def test_events_may_be_asked_for_by_the_environment(terminal: Terminal) -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["upsert-cli.toml", "elsewhere.toml"])
-def test_events_may_be_asked_for_by_a_file(terminal: Terminal, line: str, where: str) -> None:
-    """`json = true` in a file of settings counts as --json also where an option, or another setting, cannot be meant."""
+def test_a_settings_file_can_turn_events_on(terminal: Terminal, line: str, where: str) -> None:
+    """`json = true` in a settings file counts as --json even if an option or another setting is wrong."""
     (terminal.folder / where).write_text("[run]\njson = true\n[profile.loud.run]\nlowd = 1\n")
     named = f" --config {where}" if where == "elsewhere.toml" else ""
     done = terminal.type(f"upsert-cli {line}{named}", expect=2)
@@ -80,13 +80,13 @@ def test_events_may_be_asked_for_by_a_file(terminal: Terminal, line: str, where:
     ],
 )
 def test_a_bad_variable_is_named(terminal: Terminal, variable: str, line: str) -> None:
-    """A value that nobody typed is found by the name of the variable it stands in."""
+    """The error names the variable that holds the bad value."""
     terminal.env[variable] = "none at all"
     assert f"environment variable {variable}" in terminal.type(line, expect=2).stderr
 
 
 def test_a_bad_option_is_not_blamed_on_a_variable(terminal: Terminal) -> None:
-    """What was typed beats the environment, and is what the error speaks of."""
+    """A typed value beats the environment, so the error is about the option."""
     terminal.env["UPSERT_CLI_PROGRESS"] = "none"
     shown = terminal.type("upsert-cli list --progress wild", expect=2).stderr
     assert "'--progress'" in shown
@@ -94,7 +94,7 @@ def test_a_bad_option_is_not_blamed_on_a_variable(terminal: Terminal) -> None:
 
 
 def test_categories_run_takes_the_variables_of_run(terminal: Terminal) -> None:
-    """Its own variable comes first; the collection and the task id, which would be wrong for it, are not shared."""
+    """Its own variable comes first; the collection and the task id are not shared."""
     terminal.env |= {
         "UPSERT_CLI_RUN_MODEL": "of-run",
         "UPSERT_CLI_RUN_COLLECTION": "articles",
@@ -108,8 +108,8 @@ def test_categories_run_takes_the_variables_of_run(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
-    """`--help` loads no command, and yet shows each one's own words."""
+def test_the_list_of_commands_has_their_own_help(name: str) -> None:
+    """`--help` loads no command, yet shows the help of each."""
     _, short_help = COMMANDS[name]
     command = cli.get_command(click.Context(cli), name)
     assert isinstance(command, click.Command)
@@ -117,8 +117,8 @@ def test_the_list_of_commands_says_what_the_commands_say(name: str) -> None:
 
 
 @pytest.mark.parametrize("option", ["--chroma", "--journal", "--model-path"])
-def test_an_empty_name_is_no_folder(terminal: Terminal, option: str) -> None:
-    """A shell variable that was not set is refused, and never stands for the folder that one is in."""
+def test_an_empty_folder_name_is_refused(terminal: Terminal, option: str) -> None:
+    """An unset shell variable is refused, and never means the current folder."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     errors = terminal.type(f"upsert-cli run a.jsonl {option} ''", expect=2).stderr
     assert f"'{option}'" in errors
@@ -130,7 +130,7 @@ def test_an_empty_name_is_no_folder(terminal: Terminal, option: str) -> None:
 
 
 def _texts_loaded(terminal: Terminal, line: str) -> list[str]:
-    """Returns the documents that a load of one row would store, by way of the task that is queued for it."""
+    """Return the text fields of a load, read from its queued task."""
     terminal.type(f"upsert-cli {line} --id-field id --enqueue --task-id t")
     (task,) = json.loads((terminal.journal / "tasks-000000.json").read_text())["tasks"].values()
     return list(task["options"]["text_fields"])
@@ -151,16 +151,16 @@ def _texts_loaded(terminal: Terminal, line: str) -> list[str]:
         ("--text-field title", "full text", ["title"]),
     ],
 )
-def test_a_list_is_given_in_one_form(terminal: Terminal, typed: str, variable: str, fields: list[str]) -> None:
-    """Commas and repetition divide what is typed, commas and line breaks a variable, and blanks nothing."""
+def test_lists_are_split_at_commas_and_lines(terminal: Terminal, typed: str, variable: str, fields: list[str]) -> None:
+    """Options are split at commas and may be repeated, variables are split at commas and lines, and blanks split nothing."""
     (terminal.folder / "t.csv").write_text('id,title,body,full text,"last, first"\n1,t,b,f,l\n')
     terminal.env["UPSERT_CLI_RUN_TEXT_FIELD"] = variable
     assert _texts_loaded(terminal, f"run t.csv {typed}") == fields
 
 
 @pytest.mark.parametrize("line", ["run t.csv", "categories run t.csv"])
-def test_metadata_fields_take_the_same_form(terminal: Terminal, line: str) -> None:
-    """What is repeated adds, and a variable may hold a name with a blank, also for `categories run`."""
+def test_metadata_fields_are_split_like_text_fields(terminal: Terminal, line: str) -> None:
+    """Repeated options add up, and a variable may hold a name with a blank, also for `categories run`."""
     (terminal.folder / "t.csv").write_text("id,text,full name,b,c\n1,t,f,b,c\n")
     terminal.env["UPSERT_CLI_RUN_METADATA_FIELDS"] = "full name\nb"
     for number, (typed, fields) in enumerate(
@@ -171,8 +171,8 @@ def test_metadata_fields_take_the_same_form(terminal: Terminal, line: str) -> No
         assert next(task for task in tasks if task["id"] == f"t{number}")["options"]["metadata_fields"] == fields
 
 
-def test_states_are_given_in_the_same_form(terminal: Terminal) -> None:
-    """--status takes commas and repetition, its variable also lines, and a word that is no state is refused."""
+def test_states_are_split_in_the_same_way(terminal: Terminal) -> None:
+    """--status takes commas and repetition, its variable also lines, and an unknown state is refused."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     for task_id in "abc":
         terminal.type(f"upsert-cli run a.jsonl --enqueue --task-id {task_id}")
@@ -204,8 +204,8 @@ ALL_COMMANDS = dict(_commands(cli, click.Context(cli)))
 
 
 @pytest.mark.parametrize("name", ALL_COMMANDS)
-def test_a_single_value_is_never_replaced_in_silence(name: str) -> None:
-    """An option of one value that is given twice with different values is refused; the same value twice is not."""
+def test_a_repeated_single_value_is_never_replaced_silently(name: str) -> None:
+    """A single-value option with two different values is refused; the same value twice is not."""
     command = ALL_COMMANDS[name]
     singles = [param for param in command.params if isinstance(param, Option) and not (param.is_flag or param.multiple)]
     assert singles
@@ -230,7 +230,7 @@ def test_a_single_value_is_never_replaced_in_silence(name: str) -> None:
      "query hello -n 1 -n 2", "list --watch --watch 5", "list --journal a --journal b", "list --config a --config b"],
 )  # fmt: skip
 def test_an_option_given_twice_is_named(terminal: Terminal, line: str) -> None:
-    """One line says which option has two values, and nothing is made."""
+    """One line names the option with two values, and nothing is created."""
     done = terminal.type(f"upsert-cli {line}", expect=2)
     (error,) = done.stderr.splitlines()
     assert "is given 2 times, with different values; give it once" in error

@@ -1,4 +1,4 @@
-"""What looks like a number or a name and is none is refused before there is a task."""
+"""Bad numbers and names are refused before a task exists."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.support.terminal import Terminal
         "run a.jsonl --collection a..b- --enqueue",
     ],
 )
-def test_it_is_wrong_usage(terminal: Terminal, line: str) -> None:
-    """Exit 2, one line that names the value or its option, and neither a task nor a folder."""
+def test_a_bad_value_is_a_usage_error(terminal: Terminal, line: str) -> None:
+    """The exit code is 2, one line names the value or the option, and neither a task nor a folder is created."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
     done = terminal.type(f"upsert-cli {line}", expect=2)
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""In GitHub Actions, GitLab and Jenkins: annotations, the summary of the step, and that data commands nothing."""
+"""GitHub Actions, GitLab and Jenkins: annotations, the summary of the step, and data that never acts as a command."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _written(path: Path, monkeypatch: pytest.MonkeyPatch, *args: Any, **kwargs: 
 
 
 def test_an_annotation_points_at_the_line_of_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A file of the checkout is named from its root on, with the line where rows are lines; all is escaped as GitHub demands."""
+    """An annotation names a file relative to the checkout, and the line if rows are lines; everything is escaped by GitHub's rules."""
     monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert annotation("error", "why", source="data/a.jsonl", row=7) == "::error file=data/a.jsonl,line=7::why"
@@ -46,8 +46,8 @@ def test_an_annotation_points_at_the_line_of_a_file(monkeypatch: pytest.MonkeyPa
 
 
 @given(message=st.text(), source=st.text(min_size=1))
-def test_an_annotation_is_one_command_whatever_it_is_about(message: str, source: str) -> None:
-    """Nothing in a message or a name ends the command, adds a property or begins another command."""
+def test_text_cannot_break_out_of_an_annotation(message: str, source: str) -> None:
+    """No message and no name ends the command, adds a property or starts another command."""
     line = annotation("error", message, source=source, row=1)
     assert "\n" not in line
     assert "\r" not in line
@@ -60,15 +60,15 @@ def test_an_annotation_is_one_command_whatever_it_is_about(message: str, source:
 @pytest.mark.parametrize(
     "text", ["##[error]x", "a ##[group]b", "##vso[task.x]y", "###[command]", "##teamcity[m]", "\\##[x"]
 )
-def test_old_commands_are_obeyed_nowhere(text: str) -> None:
+def test_old_runner_commands_are_escaped_everywhere(text: str) -> None:
     """Older runners, Azure and TeamCity look for `##` anywhere in a line, so it is escaped, also in JSON."""
     for shown in (safe(text), safe_json({"a": text})):
         assert not re.search(r"##\w*\[", shown)
     assert safe("a # b ## c [d]") == "a # b ## c [d]"
 
 
-def test_a_summary_is_markdown_in_which_data_is_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Counts and rejects are tables with their columns, whatever the names and messages hold."""
+def test_data_in_a_summary_is_plain_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Counts and rejects keep their table columns whatever characters names and messages contain."""
     task = make_task(
         status=TaskStatus.DONE,
         sources=(HOSTILE,),
@@ -90,8 +90,8 @@ def test_a_summary_is_markdown_in_which_data_is_text(monkeypatch: pytest.MonkeyP
     assert "11 more" in text
 
 
-def test_a_summary_also_tells_of_a_load_that_came_to_no_task(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What failed before there was a task is told with its exit code and its reason."""
+def test_a_load_without_a_task_has_a_summary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A load that fails before its task exists is summarized with its exit code and reason."""
     path = tmp_path / "summary.md"
     text = _written(path, monkeypatch, None, exit_code=4, seconds=0.1, detail="busy")
     assert "exit code 4" in text
@@ -99,7 +99,7 @@ def test_a_summary_also_tells_of_a_load_that_came_to_no_task(monkeypatch: pytest
 
 
 def test_a_step_is_annotated_and_summarized(tiny: Terminal, tmp_path: Path) -> None:
-    """Rejects and the error that ends the step are annotations, ten at most; all that a step printed before is there as well."""
+    """Rejects and the final error are annotations, at most ten; the rest of the output is unchanged."""
     tiny.env |= {"GITHUB_ACTIONS": "true", "GITHUB_WORKSPACE": str(tiny.folder), "CI": "true"}
     tiny.env["GITHUB_STEP_SUMMARY"] = str(tmp_path / "summary.md")
     tiny.write("a.jsonl", [{"object_id": "::error::x", "payload": {"text": ""}}, *[{"object_id": "##[error]"}] * 14])
@@ -122,7 +122,7 @@ def _inputs(value: str, inputs: dict[str, str]) -> str:
 
 
 def test_the_composite_action_of_the_readme_works(tiny: Terminal, tmp_path: Path) -> None:
-    """Each step of the README's example runs as GitHub would run it; the page is made although the load had rejects."""
+    """Each step of the README's example runs as GitHub would run it; the page is written although the load had rejects."""
     (action,) = [example for example in EXAMPLES if "runs" in example]
     assert action["runs"]["using"] == "composite"
     (tiny.folder / "data").symlink_to(SAMPLES)
@@ -150,7 +150,7 @@ def test_the_composite_action_of_the_readme_works(tiny: Terminal, tmp_path: Path
 
 @pytest.mark.parametrize("system", [{"GITLAB_CI": "true"}, {"JENKINS_URL": "http://ci/"}])
 def test_other_systems_need_nothing_special(tiny: Terminal, system: dict[str, str]) -> None:
-    """The script of the README's GitLab job runs as it stands, prints no command and no escape, and leaves its artifact."""
+    """The script of the README's GitLab job runs unchanged, prints no command and no escape, and leaves its artifact."""
     (job,) = [example["load"] for example in EXAMPLES if "load" in example]
     (tiny.folder / "data").mkdir()
     tiny.write("data/a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
@@ -179,8 +179,8 @@ def test_other_systems_need_nothing_special(tiny: Terminal, system: dict[str, st
         ("--max-failures 1", 1, "error"),
     ],
 )
-def test_rejects_are_annotated_by_the_result(tiny: Terminal, options: str, code: int, level: str) -> None:
-    """Rejects are warnings where the load is done with exit code 3, and errors where it failed or --strict makes it 1."""
+def test_the_result_sets_the_level_of_annotations(tiny: Terminal, options: str, code: int, level: str) -> None:
+    """Rejects are warnings if the load exits with 3, and errors if it failed or --strict makes it exit with 1."""
     tiny.env["GITHUB_ACTIONS"] = "true"
     good = {"object_id": "a", "payload": {"text": "x"}}
     tiny.write("a.jsonl", [good, *[{"object_id": f"bad{n}", "payload": {"text": ""}} for n in range(2)]])
@@ -204,8 +204,8 @@ def test_a_worker_annotates_each_task_by_its_result(tiny: Terminal) -> None:
 
 
 @pytest.mark.parametrize("line", ["report gone --html r.html", "info gone", "info gone --exit-status", "verify gone"])
-def test_a_task_that_was_never_made_gets_no_second_annotation(terminal: Terminal, line: str) -> None:
-    """The step that was to make it has one, with the cause; the later step says it in its log alone."""
+def test_a_task_that_was_never_created_gets_one_annotation(terminal: Terminal, line: str) -> None:
+    """The failed load has the annotation with the cause; a later step only logs that the task is missing."""
     terminal.env["GITHUB_ACTIONS"] = "true"
     first = terminal.type("upsert-cli run no-such.jsonl --task-id gone", expect=2).stderr
     second = terminal.type(f"upsert-cli {line}", expect=1).stderr
@@ -214,7 +214,7 @@ def test_a_task_that_was_never_made_gets_no_second_annotation(terminal: Terminal
 
 
 def test_a_command_that_acts_on_a_missing_task_has_an_annotation(terminal: Terminal) -> None:
-    """It may be the only step, and then nothing else says what is wrong."""
+    """It may be the only step, so that nothing else would report the error."""
     terminal.env["GITHUB_ACTIONS"] = "true"
     for command in ("restart", "cancel"):
         said = terminal.type(f"upsert-cli {command} gone", expect=1).stderr

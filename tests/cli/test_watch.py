@@ -1,4 +1,4 @@
-"""Looking at tasks while others run them: `list --since`, `list --watch`, `info --follow`, and the attempts."""
+"""Watching tasks that other processes run: `list --since`, `list --watch`, `info --follow`, and the attempts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[Any]:
 
 
 def test_since_an_age_or_a_date(terminal: Terminal) -> None:
-    """`--since` takes an age, a date, a date with its zone; a date without one is of the local time."""
+    """`--since` takes an age or a date; a date without a zone is in local time."""
     journal = Journal(terminal.journal)
     journal.create(make_task("old", created_at="2026-01-01T00:30:00Z"))
     journal.create(make_task("today", created_at=_ago(hours=3)))
@@ -57,7 +57,7 @@ def test_since_an_age_or_a_date(terminal: Terminal) -> None:
 
 
 def test_since_reads_no_more_than_it_has_to(tmp_path: Path) -> None:
-    """A task that is out of order is found all the same; far behind the last one nothing is read any more."""
+    """A task that is slightly out of order is found; segments far behind the last match are not read."""
     journal = Journal(tmp_path)
     journal.create(make_task("first"))
     for number in range(1, 5):
@@ -73,7 +73,7 @@ def test_since_reads_no_more_than_it_has_to(tmp_path: Path) -> None:
 
 
 def test_a_list_that_is_watched_in_a_pipe(terminal: Terminal) -> None:
-    """`list --watch --json` prints an array a line, sees what comes, and ends by the signal that is sent."""
+    """`list --watch --json` prints one array per line, shows new tasks, and dies by the signal sent."""
     journal = Journal(terminal.journal)
     journal.create(make_task("one"))
     process = terminal.start("upsert-cli list --watch 0.1 --json")
@@ -87,8 +87,8 @@ def test_a_list_that_is_watched_in_a_pipe(terminal: Terminal) -> None:
     assert errors.startswith("error: stopped by SIGTERM while it was watching")
 
 
-def test_what_is_watched_on_a_terminal(terminal: Terminal) -> None:
-    """On a terminal a list is drawn over itself and a followed task has a bar; Ctrl-C gives the cursor back."""
+def test_watching_on_a_terminal_replaces_the_frame(terminal: Terminal) -> None:
+    """On a terminal a list is drawn over itself and a followed task has a bar; Ctrl-C restores the cursor."""
     journal = Journal(terminal.journal)
     journal.create(make_task("one", total=100))
     claim = start(journal, "one")
@@ -113,7 +113,7 @@ def test_what_is_watched_on_a_terminal(terminal: Terminal) -> None:
 
 
 def test_a_task_is_followed_to_its_end(terminal: Terminal) -> None:
-    """`info --follow --json` prints a line at each change, from pending to the end, and exits as the task did."""
+    """`info --follow --json` prints a line at each change until the end, and exits with the code of the task."""
     journal = Journal(terminal.journal)
     journal.create(make_task("t", total=100))
     process = terminal.start("upsert-cli info t --follow --json --exit-status")
@@ -131,7 +131,7 @@ def test_a_task_is_followed_to_its_end(terminal: Terminal) -> None:
 
 
 def test_following_ends_with_a_dead_runner(terminal: Terminal) -> None:
-    """Where nobody will go on with a task, following it ends, and --exit-status says that it failed."""
+    """If no worker will continue a task, following ends, and --exit-status reports a failure."""
     journal = Journal(terminal.journal)
     journal.create(make_task("t"))
     die(start(journal))
@@ -144,7 +144,7 @@ def test_following_ends_with_a_dead_runner(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("status", [TaskStatus.FAILED, TaskStatus.PROCESSING])
-def test_attempts_are_told(terminal: Terminal, status: TaskStatus) -> None:
+def test_each_attempt_is_shown(terminal: Terminal, status: TaskStatus) -> None:
     """A task that was run again shows each attempt with its start, its end, its counts and its seconds."""
     journal = Journal(terminal.journal)
     journal.create(make_task("t"))

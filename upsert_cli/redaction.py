@@ -101,9 +101,11 @@ def in_message(text: str) -> str:
     return re.sub(_QUERY, r"\g<address>", without_secrets(text))
 
 
-def error_line(error: BaseException) -> str:
-    """Return an error's class and message on one line, masked as in a message before it is shortened."""
-    return " ".join(in_message(f"{type(error).__name__}: {error}").split())[:REASON_CHARACTERS]
+def error_line(error: BaseException, *, with_class: bool = False) -> str:
+    """Return an error's message on one line, masked before it is shortened; its class too, or if it has no message."""
+    name = type(error).__name__
+    text = f"{name}: {error}" if with_class else str(error).strip() or name
+    return " ".join(in_message(text).split())[:REASON_CHARACTERS]
 
 
 def _secrets() -> Iterator[str]:

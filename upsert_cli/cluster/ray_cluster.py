@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.redaction import error_line
 
-REASON_CHARACTERS = 300  # characters of a message of Ray; the rest is advice
 STEP = 0.05  # seconds between two checks of the context while a cluster is joined
 ANSWER_SECONDS = 5.0  # seconds for a connection to a cluster's head; Ray itself would try for ever
 JOIN_SECONDS = 90.0  # seconds to join a cluster; Ray would ask a server that is no head of a cluster for ever
@@ -102,7 +102,7 @@ class _Membership(threading.Thread):
                 reason = f"no valid answer of Ray within {JOIN_SECONDS:.0f} s"
                 raise self._unreachable(reason)
         if self._error is not None:
-            raise self._unreachable(one_line(self._error)) from self._error
+            raise self._unreachable(error_line(self._error)) from self._error
         handler = signal.getsignal(signal.SIGTERM)
         if handler is not None and threading.current_thread() is threading.main_thread():
             # Ray's native code has put a handler before ours, which prints a stack trace.
@@ -167,8 +167,3 @@ class Crew:
             fitting = int(machine["CPU"]) // threads
             room += min(fitting, int(machine.get("GPU", 0) / gpus)) if gpus else fitting
         return cls(count=count, threads=threads, room=room)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the message of an error of Ray, shortened to one line."""
-    return " ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__

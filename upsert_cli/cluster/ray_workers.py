@@ -7,10 +7,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from upsert_cli.cluster.ray_cluster import one_line
 from upsert_cli.cluster.scheduler import Event, Finished, Ready, WorkerFailure
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.redaction import error_line
 from upsert_cli.sources.units import Unit
 
 
@@ -95,7 +95,7 @@ class RayWorkers:
             self._preparing.discard(worker)
             with suppress(exceptions.RayError):
                 self._ray.kill(self._actors.pop(worker))  # an actor that only cannot be reached must not continue
-            return WorkerFailure(worker, one_line(error))
+            return WorkerFailure(worker, error_line(error))
         except exceptions.RayError as error:
             raise _cluster_lost(error) from error
         if worker in self._starting:
@@ -131,6 +131,6 @@ class RayWorkers:
 
 def _cluster_lost(error: BaseException) -> UpsertCliError:
     return UpsertCliError(
-        message=f"the Ray cluster was lost: {one_line(error)}; finished units are kept, so restart the task once the "
+        message=f"the Ray cluster was lost: {error_line(error)}; finished units are kept, so restart the task once the "
         f"cluster is back"
     )

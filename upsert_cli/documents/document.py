@@ -165,7 +165,11 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
     texts = _with_last(iter([text]) if vector is not None else splitter.chunks(text))
     first, is_only = next(texts)
     if not is_only and (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
-        raise ItemError(stage=Stage.SPLITTING, detail=_too_much_metadata(size))
+        detail = (
+            f"the text has several chunks, and its metadata, which each of them repeats, has {size} bytes as JSON; "
+            f"{MAX_CHUNK_METADATA} are allowed; --metadata-fields takes less"
+        )
+        raise ItemError(stage=Stage.SPLITTING, detail=detail)
 
     def document(chunk: Chunk, chunk_text: str, mean_of: str | None) -> Document:
         number = chunk.number
@@ -194,13 +198,6 @@ def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
         yield known, False
         known = following
     yield known, True
-
-
-def _too_much_metadata(size: int) -> str:
-    return (
-        f"the text has several chunks, and its metadata, which each of them repeats, has {size} bytes as JSON; "
-        f"{MAX_CHUNK_METADATA} are allowed; --metadata-fields takes less"
-    )
 
 
 def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -237,10 +234,15 @@ def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:
 def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], int]:
     """Return the flat metadata of an item, without a hash, and how many values had to be changed for it."""
     metadata: dict[str, Value] = {}
+    converted = 0
     if recipe.metadata_fields is None:
         converted = flatten(payload, metadata, keep_lists=recipe.keep_lists)
-    else:
-        converted = _flatten_chosen(payload, recipe.metadata_fields, metadata, keep_lists=recipe.keep_lists)
+    for name in recipe.metadata_fields or ():
+        if (value := field_at(payload, name)) is not None:
+            # Each by itself, since one path may lead into what another one leads to.
+            chosen: dict[str, Value] = {}
+            converted += flatten({name: value}, chosen, keep_lists=recipe.keep_lists)
+            metadata |= chosen
     if item.item_info:
         converted += flatten(item.item_info, metadata, prefix="item_info.", keep_lists=recipe.keep_lists)
     if recipe.scope is not None:
@@ -248,16 +250,3 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
     if len(metadata) >= MAX_KEYS:
         raise ItemError(stage=Stage.READING, detail=f"{len(metadata)} metadata keys, {MAX_KEYS - 1} are allowed")
     return metadata, converted
-
-
-def _flatten_chosen(
-    payload: dict[str, Any], names: tuple[str, ...], into: dict[str, Value], *, keep_lists: bool
-) -> int:
-    converted = 0
-    for name in names:
-        if (value := field_at(payload, name)) is not None:
-            # Each by itself, since one path may lead into what another one leads to.
-            chosen: dict[str, Value] = {}
-            converted += flatten({name: value}, chosen, keep_lists=keep_lists)
-            into |= chosen
-    return converted

@@ -1,4 +1,4 @@
-"""The ONNX graph of a BERT encoder, out of standard operators and a checkpoint's weights."""
+"""The ONNX graph of a BERT encoder, built from standard operators and a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     Tensors: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 OPSET = 17  # the first with LayerNormalization
-IR_VERSION = 8  # the file format of opset 17's time, so that older onnxruntimes read it
-MASKED = -10_000.0  # added to the score of a padded place; its softmax is then zero in float32
+IR_VERSION = 8  # the file format of that opset's time, which older onnxruntimes read
+MASKED = -10_000.0  # added to the score of padding, whose softmax is then zero in float32
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "last_hidden_state"
 
 
 def build_bert_graph(tensors: Tensors, config: Mapping[str, Any]) -> onnx.ModelProto:
-    """Builds the graph of a BERT encoder.
+    """Build the graph of a BERT encoder.
 
     Args:
-        tensors: The weights, under the names that they have in a checkpoint of BertModel.
-        config: The checkpoint's config.json: how many layers and heads there are, and how wide they are.
+        tensors: The weights, by their names in a checkpoint of BertModel.
+        config: The checkpoint's config.json, with the numbers of layers and heads and their width.
 
     Returns:
         A model from `input_ids`, `attention_mask` and `token_type_ids`, int64 of shape (batch, sequence), to
@@ -50,10 +50,10 @@ def build_bert_graph(tensors: Tensors, config: Mapping[str, Any]) -> onnx.ModelP
 
 
 class _Graph:
-    """The nodes and constants of the encoder; each method adds some and returns the name of what they give.
+    """The nodes and constants of the encoder; each method adds some and returns the name of their output.
 
-    Between the attentions the tokens of all texts lie in one matrix, so that a dense layer is one Gemm. MatMul and Add
-    in three dimensions, one Gemm for query, key and value, and onnxruntime's own fused Attention cost the same to 2 %:
+    Between the attentions, the tokens of all texts are one matrix, so that a dense layer is one Gemm. MatMul and Add in
+    three dimensions, one Gemm for query, key and value, and onnxruntime's own fused Attention cost the same within 2 %:
     nine tenths of the time are matrix products.
     """
 
@@ -68,7 +68,7 @@ class _Graph:
         self._epsilon = float(config["layer_norm_eps"])
 
     def build(self) -> None:
-        """Adds all that lies between the inputs and the output."""
+        """Add everything between the inputs and the output."""
         shape = self._node("Shape", "input_ids")
         heads = self._integers("heads", self._heads, self._hidden // self._heads)
         by_head = self._node("Concat", shape, heads, axis=0)
@@ -89,10 +89,10 @@ class _Graph:
     def _embed(self) -> str:
         words = self._node("Gather", self._weight("embeddings.word_embeddings.weight"), "input_ids")
         types = self._node("Gather", self._weight("embeddings.token_type_embeddings.weight"), "token_type_ids")
-        # A Slice of the table: Range and Gather are fused by onnxruntime into an operator that then fails.
+        # Not Range and Gather, which onnxruntime fuses into an operator that then fails.
         begin, end = self._integers("begin", 0), self._node("Shape", "input_ids", start=1, end=2)
-        places = self._node("Slice", self._weight("embeddings.position_embeddings.weight"), begin, end, begin)
-        total = self._node("Add", self._node("Add", words, types), places)
+        positions = self._node("Slice", self._weight("embeddings.position_embeddings.weight"), begin, end, begin)
+        total = self._node("Add", self._node("Add", words, types), positions)
         return self._normalize(self._as_matrix(total), "embeddings.LayerNorm")
 
     def _layer(self, tokens: str, name: str, *, by_head: str, mask: str) -> str:
@@ -104,11 +104,11 @@ class _Graph:
         return self._normalize(self._node("Add", outer, tokens), f"{name}.output.LayerNorm")
 
     def _attend(self, tokens: str, name: str, *, by_head: str, mask: str) -> str:
-        def heads(part: str, *order: int, scale: float = 1.0) -> str:
-            split = self._node("Reshape", self._dense(tokens, f"{name}.{part}", scale=scale), by_head)
+        def heads(role: str, *order: int, scale: float = 1.0) -> str:
+            split = self._node("Reshape", self._dense(tokens, f"{name}.{role}", scale=scale), by_head)
             return self._node("Transpose", split, perm=order)
 
-        # The scores' scale costs nothing in the weights of the query.
+        # Scaling the weights of the query costs nothing per text, unlike scaling the scores.
         query = heads("query", 0, 2, 1, 3, scale=(self._hidden // self._heads) ** -0.5)
         key, value = heads("key", 0, 2, 3, 1), heads("value", 0, 2, 1, 3)
         scores = self._node("Add", self._node("MatMul", query, key), mask)
@@ -116,7 +116,7 @@ class _Graph:
         return self._as_matrix(self._node("Transpose", mixed, perm=(0, 2, 1, 3)))
 
     def _gelu(self, x: str) -> str:
-        # In the form that onnxruntime recognises, and computes in one pass.
+        # In the form that onnxruntime recognises and computes in one pass.
         root = self._number("root_of_two", 2**0.5)
         bell = self._node("Add", self._node("Erf", self._node("Div", x, root)), self._number("one", 1.0))
         return self._node("Mul", self._node("Mul", x, bell), self._number("half", 0.5))

@@ -84,7 +84,7 @@ def dry_run_load(
         options = draft.task.options
         model = None
         if compare:
-            model = model_of(draft.task.model, options, report=report)
+            model = model_of(draft.task.model, options, context=Unattended(report))
         sources = sources_of(draft.task)
         batches = read_batches(
             options.rows(sources),

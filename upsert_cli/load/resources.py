@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 
 from upsert_cli import __version__
-from upsert_cli.context import RunContext, Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -27,16 +27,16 @@ from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
 
 
-def model_of(name: str, options: LoadOptions, *, report: Callable[[str], None] | None = None) -> Model:
+def model_of(name: str, options: LoadOptions, *, context: RunContext | None = None) -> Model:
     """Find a model as the options of a load say; see `find_model`."""
-    return find_model(name, folder=options.model_folder, offline=options.offline, context=Unattended(report))
+    return find_model(name, folder=options.model_folder, offline=options.offline, context=context)
 
 
 def find_model_patiently(task: Task, options: LoadOptions, *, context: RunContext) -> Model:
     """Find the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
 
     def find() -> Iterator[Model]:
-        yield model_of(task.model, options, report=context.info)
+        yield model_of(task.model, options, context=context)
 
     with closing(prefetch(find(), stopping=threading.Event(), wait=context.check)) as found:
         return next(found)

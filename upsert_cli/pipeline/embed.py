@@ -171,7 +171,7 @@ class _Texts:
             self._check_model(*failing[0])
         for text, error in failing:
             for place in self._places[text]:
-                self._failed[place] = error_line(error)
+                self._failed[place] = error_line(error, with_class=True)
 
     def _check_model(self, accused: str, error: BaseException) -> None:
         """Raise unless a harmless text as long as the accused one gets a vector; otherwise no text is to blame."""
@@ -217,7 +217,7 @@ def _blames_a_text(error: BaseException) -> bool:
 
 
 def _model_failed(error: BaseException) -> UpsertCliError:
+    reason = error_line(error, with_class=True)
     return UpsertCliError(
-        message=f"the model fails on every text ({error_line(error)}); check whether memory is short, then restart the "
-        f"task"
+        message=f"the model fails on every text ({reason}); check whether memory is short, then restart the task"
     )

@@ -9,11 +9,12 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from upsert_cli.errors import ItemError
+from upsert_cli.redaction import error_line
 from upsert_cli.sources.compression import native_file
 from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import rows_at_once
-from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, one_line, values_of
+from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
 from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.unreadable import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
 
@@ -105,7 +106,7 @@ def _opened(path: FilePath, *, int96_unit: Literal["s"] | None = None) -> Iterat
         finally:
             file.close(force=True)
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for names of columns
-        raise OSError(one_line(error)) from error
+        raise OSError(error_line(error)) from error
 
 
 def _open(path: FilePath, *, int96_unit: Literal["s"] | None) -> pq.ParquetFile:
@@ -121,7 +122,7 @@ def _open(path: FilePath, *, int96_unit: Literal["s"] | None) -> pq.ParquetFile:
             coerce_int96_timestamp_unit=int96_unit,
         )
     except pa.ArrowNotImplementedError as error:  # a limit of the reader, not damage
-        raise Unsuitable(one_line(error), "write it again with types that pyarrow reads") from error
+        raise Unsuitable(error_line(error), "write it again with types that pyarrow reads") from error
 
 
 def _check_totals(footer: pq.FileMetaData) -> None:

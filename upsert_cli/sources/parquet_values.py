@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from upsert_cli.redaction import error_line
 from upsert_cli.sources.json_text import Pairs, as_text, as_utf8
 from upsert_cli.sources.parquet_times import dates, durations, times_of_day, timestamps
 
@@ -47,12 +48,7 @@ def values_of(name: str, convert: Convert, column: Column) -> list[Any]:
     except UnreadableValue as error:
         raise UnreadableValue((name, *error.path), error.reason) from error
     except Exception as error:  # pyarrow and Python raise errors of many kinds
-        raise UnreadableValue((name,), one_line(error)) from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message in one line of bounded length."""
-    return " ".join(str(error).split())[:300]
+        raise UnreadableValue((name,), error_line(error)) from error
 
 
 def converter(kind: pa.DataType) -> Convert:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from upsert_cli import __version__
-from upsert_cli.context import RunContext, Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, identity_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
@@ -114,7 +114,7 @@ class Subject:
                 message=f"the collection {target.collection} in {target.path} does not say which model made its "
                 f"vectors, so no vector was made; load it again into a collection of this tool's own"
             )
-        return model_of(target.model, self.options, report=(context or Unattended()).info)
+        return model_of(target.model, self.options, context=context)
 
     @property
     def as_arguments(self) -> str:

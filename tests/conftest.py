@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.items import Items, make_some_items
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
@@ -23,7 +23,7 @@ MODEL_CACHE = cache_folder()
 
 @pytest.fixture(autouse=True, scope="session")
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Makes it impossible to write to the developer's home."""
+    """Make it impossible to write to the developer's home."""
     home = tmp_path_factory.mktemp("home")
     patch = pytest.MonkeyPatch()
     for name in [name for name in os.environ if name.startswith(("UPSERT_CLI_", "XDG_", "CHROMA_", "HF_"))]:
@@ -42,25 +42,25 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def model() -> Model:
-    """Returns the default model, fetched if this machine does not have it yet."""
+    """Return the default model, fetched if this machine does not have it yet."""
     return find_model(DEFAULT_MODEL)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder of a one-layer encoder with random weights and the real tokenizer: for speed alone."""
+    """Return the folder of a one-layer encoder with random weights and the real tokenizer: for speed alone."""
     return build_tiny_model(model, tmp_path_factory.mktemp("tiny-model"))
 
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
-    """Returns a terminal in an empty folder."""
+    """Return a terminal in an empty folder."""
     return Terminal(tmp_path)
 
 
 @pytest.fixture
 def tiny(terminal: Terminal, tiny_model: Path) -> Terminal:
-    """Returns a terminal whose loads use the tiny model."""
+    """Return a terminal whose loads use the tiny model."""
     terminal.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(tiny_model)
     terminal.env["UPSERT_CLI_CATEGORIES_RUN_MODEL_PATH"] = str(tiny_model)
     return terminal
@@ -68,24 +68,13 @@ def tiny(terminal: Terminal, tiny_model: Path) -> Terminal:
 
 @pytest.fixture(scope="session")
 def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns the options for another model of the same dimension."""
+    """Return the options for another model of the same dimension."""
     folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("other-model"), dirs_exist_ok=True)
     (folder / "model.onnx").rename(folder / "model_optimized.onnx")
     return f"--model sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2 --model-path {folder}"
 
 
 @pytest.fixture
-def make_items() -> Callable[..., list[dict[str, Any]]]:
-    """Returns a maker of `count` items with texts of mixed length."""
-
-    def make(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
-        return [
-            {
-                "object_id": f"obj-{number:05d}",
-                "payload": {"text": f"{mark} text {number} " + "and more of it " * (number % 17), "number": number},
-                "item_info": {"origin": "test"},
-            }
-            for number in range(count)
-        ]
-
-    return make
+def make_items() -> Items:
+    """Return a maker of items: `make_items(count, mark="first")`."""
+    return make_some_items

@@ -16,7 +16,7 @@ from upsert_cli.store.folder import LEASE_NAME
 
 @pytest.fixture
 def loaded(tiny: Terminal) -> Terminal:
-    """Returns a terminal with two collections, and a task that was refused."""
+    """Return a terminal with two collections, and a task that was refused."""
     vector = [1.0] * 384  # of the items' own, so that no model has to be loaded
     payloads = ({"text": f"text {number}", "vector": [*vector[1:], number]} for number in range(5))
     tiny.write("a.jsonl", [{"object_id": str(number), "payload": one} for number, one in enumerate(payloads)])

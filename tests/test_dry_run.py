@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 
 def _summary(terminal: Terminal, line: str, *, expect: int) -> dict[str, Any]:

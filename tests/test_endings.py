@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
-
-Items = Callable[..., list[dict[str, Any]]]
 
 
 def _item(identifier: str, text: str) -> dict[str, Any]:

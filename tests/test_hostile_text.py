@@ -51,7 +51,7 @@ def _run(terminal: Terminal, arguments: list[str], *, cwd: Path | None = None) -
 
 
 def _in_a_terminal(terminal: Terminal, arguments: list[str], *, cwd: Path) -> bytes:
-    """Runs a command that has a terminal for stdout and stderr, and returns what it wrote but for its own colors."""
+    """Run a command that has a terminal for stdout and stderr, and return what it wrote but for its own colors."""
     ours, theirs = pty.openpty()
     environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": "1"}
     process = start_python(
@@ -71,7 +71,7 @@ def _in_a_terminal(terminal: Terminal, arguments: list[str], *, cwd: Path) -> by
 
 @pytest.fixture
 def hostile(tiny: Terminal) -> Terminal:
-    """Returns a terminal in a folder, with a file, a journal and a Chroma folder of hostile names."""
+    """Return a terminal in a folder, with a file, a journal and a Chroma folder of hostile names."""
     tiny.folder = tiny.folder / f"folder {NAME}"[:80]
     tiny.folder.mkdir()
     tiny.env["UPSERT_CLI_JOURNAL"] = str(tiny.folder / "state \x1b[31m\n::error::")

@@ -26,7 +26,7 @@ SAMPLE = re.compile(
 
 
 def _samples(path: Path) -> dict[tuple[str, ...], float]:
-    """Reads a file as Prometheus does: by name without the prefix, collection and outcome."""
+    """Read a file as Prometheus does: by name without the prefix, collection and outcome."""
     samples = {}
     for line in path.read_text().splitlines():
         if not line.startswith("#"):

@@ -13,16 +13,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
-
-Items = Callable[..., list[dict[str, Any]]]
 
 LOAD = "upsert-cli run a.jsonl --task-id first --batch-size 16"
 SECONDS = 60.0  # seconds after which a test gives up; nothing here takes more than a few
@@ -37,7 +36,7 @@ class Busy(NamedTuple):
 
 @pytest.fixture
 def busy(tiny: Terminal, make_items: Items) -> Iterator[Busy]:
-    """Returns a terminal beside a load that is halted in its middle, and which then ends well."""
+    """Return a terminal beside a load that is halted in its middle, and which then ends well."""
     tiny.write("a.jsonl", make_items(200))
     tiny.write("b.jsonl", make_items(10, mark="other"))
     process = tiny.start(LOAD)
@@ -53,7 +52,7 @@ def busy(tiny: Terminal, make_items: Items) -> Iterator[Busy]:
 
 @contextmanager
 def _held(terminal: Terminal, task_id: str | None = "other") -> Iterator[None]:
-    """Holds the folder's lease, as a load does."""
+    """Hold the folder's lease, as a load does."""
     folder = terminal.folder / "chroma"
     folder.mkdir(exist_ok=True)
     with Lease.take(folder / LEASE_NAME, Holder.this_process(task_id)):
@@ -163,7 +162,7 @@ with Lease.take(Path(sys.argv[1]), Holder.this_process("of-the-dead")):
 
 @contextmanager
 def _held_by_an_orphan(terminal: Terminal) -> Iterator[Callable[[], None]]:
-    """Holds the folder's lease by a process whose parent was killed, and yields what ends it."""
+    """Hold the folder's lease by a process whose parent was killed, and yield what ends it."""
     start = "import subprocess, sys\nsubprocess.run([sys.executable, '-c', *sys.argv[1:]])"
     command = [sys.executable, "-c", start, ORPHAN, str(terminal.folder / "chroma" / LEASE_NAME)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:

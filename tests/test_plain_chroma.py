@@ -23,7 +23,7 @@ print(json.dumps(collection.query(query_texts=sys.argv[2:], n_results=3)["ids"])
 
 @pytest.fixture
 def home_with_chromas_model(terminal: Terminal, model: Model) -> Path:
-    """Returns a home in which Chroma finds the model of its default function, as after its own download."""
+    """Return a home in which Chroma finds the model of its default function, as after its own download."""
     home = terminal.folder / "home"
     place = home / ".cache" / "chroma" / "onnx_models" / "all-MiniLM-L6-v2" / "onnx"
     place.mkdir(parents=True)

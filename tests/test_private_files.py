@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 UNTOUCHED = '{"format": 1}\n'
 
@@ -72,7 +69,7 @@ REPLACED = {
 
 @pytest.fixture
 def victim(tiny: Terminal) -> Path:
-    """Returns a file that is to stay as it is, in a folder with a task t that has a reject."""
+    """Return a file that is to stay as it is, in a folder with a task t that has a reject."""
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}, {"object_id": ""}])
     tiny.type("upsert-cli run a.jsonl --task-id t", expect=3)
     path = tiny.folder / "victim"

@@ -23,7 +23,7 @@ HOSTILE = "\x1b[31mred\x1b]52;c;aGk=\x07 two\nlines [bold]and\tmore[/bold] "
 
 @pytest.fixture(scope="module")
 def loaded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
-    """Returns a terminal with a collection of 40 records, one of them with a hostile document."""
+    """Return a terminal with a collection of 40 records, one of them with a hostile document."""
     variables = {f"UPSERT_CLI_{name}_MODEL_PATH": str(tiny_model) for name in ("RUN", "QUERY", "VERIFY")}
     terminal = Terminal(tmp_path_factory.mktemp("loaded"), variables)
     hostile = {"object_id": "evil\x1b[2J", "payload": {"text": HOSTILE + "and on " * 60, "number": 1000}}
@@ -38,7 +38,7 @@ def _item(number: int, *, mark: str = "first") -> dict[str, Any]:
 
 
 def _plain(terminal: Terminal, code: str) -> None:
-    """Runs some lines of plain chromadb in the folder of the collections, in a process of their own."""
+    """Run some lines of plain chromadb in the folder of the collections, in a process of their own."""
     start = "import chromadb\nclient = chromadb.PersistentClient('chroma')\n"
     subprocess.run([sys.executable, "-c", start + code], cwd=terminal.folder, env=terminal.environment, check=True)
 
@@ -161,7 +161,7 @@ def test_errors_say_what_to_do(odd_folder: Path, tiny: Terminal, tiny_model: Pat
 
 @pytest.fixture(scope="module")
 def odd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a Chroma folder made by others: an empty collection, one of another dimension, one without a function."""
+    """Return a Chroma folder made by others: an empty collection, one of another dimension, one without a function."""
     folder = tmp_path_factory.mktemp("odd")
     code = (
         "client.create_collection('empty')\nclient.create_collection('default').add(ids=['a'], embeddings=[[1.0] * 384])\n"

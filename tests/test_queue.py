@@ -6,9 +6,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 from upsert_cli.journal.journal import Journal
@@ -16,7 +15,6 @@ from upsert_cli.journal.task import TaskStatus
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
-Items = Callable[..., list[dict[str, Any]]]
 SECONDS = 120.0  # seconds after which a test gives up
 
 
@@ -143,8 +141,8 @@ def test_what_run_left_is_not_queued(tiny: Terminal, make_items: Items) -> None:
     assert [attempt["status"] for attempt in tiny.info("t")["attempts"]] == ["processing", "done"]
 
 
-def test_damage_is_told_while_a_worker_works(terminal: Terminal, make_items: Items) -> None:
-    """What is found damaged in the journal is told after the task during which it was found, and once."""
+def test_a_worker_reports_damage_once_after_the_task(terminal: Terminal, make_items: Items) -> None:
+    """Damage found in the journal is reported once, after the task during which it was found."""
     source = terminal.write("a.jsonl", make_items(3))
     terminal.type("upsert-cli run a.jsonl --enqueue --task-id t")
     (terminal.journal / "tasks-000001.json").write_text("damaged")

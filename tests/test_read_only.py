@@ -6,15 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 READING = {
     "upsert-cli verify t": 0,
@@ -37,7 +34,7 @@ made.modify(configuration={"hnsw": {"sync_threshold": 2}})
 
 @pytest.fixture
 def loaded(tiny: Terminal, tiny_model: Path, make_items: Items) -> Terminal:
-    """Returns a terminal with a load, and temporary files of its own."""
+    """Return a terminal with a load, and temporary files of its own."""
     for command in ("VERIFY", "QUERY"):
         tiny.env[f"UPSERT_CLI_{command}_MODEL_PATH"] = str(tiny_model)
     tiny.env["TMPDIR"] = str(tiny.folder / "temporary")

@@ -39,7 +39,7 @@ def _commands(group: click.Group, ctx: click.Context) -> Iterator[click.Command]
 
 
 def _examples() -> list[str]:
-    """Returns the lines of the README that are no session, and those of the help texts."""
+    """Return the lines of the README that are no session, and those of the help texts."""
     helps = [command.help or "" for command in _commands(cli, click.Context(cli))]
     lines = re.findall(r"^ *(upsert-cli .*)$", "\n".join([README, *helps]), re.M)
     return sorted({re.split(r"  #| [<|] ", line)[0] for line in lines})

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 COMMAND = re.compile(r"`(upsert-cli [^`]+)`")
 
@@ -92,8 +89,8 @@ def test_a_limit_that_is_of_no_use_to_a_task_is_a_usage_error(tiny: Terminal, ma
 def test_the_help_of_failed_only_says_when_it_applies(terminal: Terminal) -> None:
     """It does not help where the source itself was corrected."""
     help_text = " ".join(terminal.type("upsert-cli restart --help").stdout.split())
-    assert "once a cause outside the sources is gone" in help_text
-    assert "sources that changed need --from-start" in help_text
+    assert "once a cause outside the sources is removed" in help_text
+    assert "If the sources changed, use --from-start" in help_text
 
 
 @pytest.mark.parametrize("line", ["verify d", "verify d --repair", "verify d --json"])

@@ -34,7 +34,7 @@ EXPECTED |= {"unreadable": "one"}
 
 @pytest.fixture
 def repeating(tiny: Terminal, tiny_model: Path) -> Terminal:
-    """Returns a terminal with a file in which ids come again, and with a model that chokes on some of their texts."""
+    """Return a terminal with a file in which ids come again, and with a model that chokes on some of their texts."""
     rows = [
         {"object_id": one, "payload": {"text": texts[turn], "turn": turn}}
         for turn in range(4)
@@ -59,7 +59,7 @@ def _texts(terminal: Terminal, suffix: str = "") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("size", [64, 1])
-def test_the_last_good_row_wins_whatever_the_windows(repeating: Terminal, size: int) -> None:
+def test_the_last_good_row_wins_whatever_the_batch_size(repeating: Terminal, size: int) -> None:
     """All rows in one batch or each in its own: the same collection, the bad rows that were tried are rejects."""
     repeating.type(f"upsert-cli run a.jsonl --task-id t --batch-size {size}", expect=3)
     assert _texts(repeating) == EXPECTED
@@ -119,7 +119,7 @@ def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
     }
 
 
-def test_items_of_parts_take_each_others_place_as_a_whole(repeating: Terminal) -> None:
+def test_split_items_replace_each_other_as_a_whole(repeating: Terminal) -> None:
     """With --split no part of the bad row stays beside those of the one that took its place."""
     rows: list[dict[str, Any]] = [
         {"object_id": "a", "payload": {"text": "short and good"}},
@@ -136,7 +136,7 @@ def test_items_of_parts_take_each_others_place_as_a_whole(repeating: Terminal) -
     assert json.loads(repeating.type("upsert-cli verify t --json").stdout)["ok"]
 
 
-def test_a_rehearsal_chooses_as_the_load_does(repeating: Terminal) -> None:
+def test_a_dry_run_chooses_the_rows_that_the_load_does(repeating: Terminal) -> None:
     """Where the id of all rows is taken by another item, each row is a reject, in --dry-run and in the load."""
     repeating.write("parts.jsonl", [{"object_id": "a", "payload": {"text": "good " * 40}}])
     repeating.type("upsert-cli run parts.jsonl --split --max-tokens 16")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import SAMPLES, Terminal
-
-Items = Callable[..., list[dict[str, Any]]]
 
 EXAMPLE = {"object_id": "obj-1", "payload": {"text": "deep learning paper"}}
 
@@ -322,7 +320,7 @@ def _item(identifier: str, text: str) -> dict[str, Any]:
 
 
 def _unloadable_copy(terminal: Terminal) -> Any:
-    """Copies the tiny model with a graph that nothing can load: whoever tries to embed fails."""
+    """Copy the tiny model with a graph that nothing can load: whoever tries to embed fails."""
     import shutil
     from pathlib import Path
 

@@ -27,13 +27,13 @@ def _blocks(language: str) -> list[str]:
 
 
 def _here(command: str, terminal: Terminal) -> str:
-    """Returns a command of the README with the folders of this test."""
+    """Return a command of the README with the folders of this test."""
     tool = shlex.join([sys.executable, "-m", "upsert_cli"])
     return command.replace("/opt/upsert-cli/bin/upsert-cli", tool).replace("/srv/articles", str(terminal.folder))
 
 
 def _run(command: list[str], terminal: Terminal, env: dict[str, str]) -> tuple[int, str]:
-    """Runs a command with nothing but `env`, in a session of its own, and returns its exit code and all that it printed."""
+    """Run a command with nothing but `env`, in a session of its own, and return its exit code and all that it printed."""
     env = BARE | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ} | env
     env["UPSERT_CLI_RUN_MODEL_PATH"] = terminal.env["UPSERT_CLI_RUN_MODEL_PATH"]
     done = subprocess.run(

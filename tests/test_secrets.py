@@ -15,15 +15,13 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from upsert_cli.redaction import in_message, without_secrets
 from upsert_cli.store.chroma.faults import DETAIL_CHARACTERS, reason
-
-Items = Callable[..., list[dict[str, Any]]]
 
 MARKER = "m4rker/of+a=secret"
 ENCODED = "m4rker%2Fof%2Ba%3Dsecret"
@@ -58,7 +56,7 @@ def _command_lines() -> str:
 
 @pytest.fixture
 def secretive(tiny: Terminal, make_items: Items) -> Terminal:
-    """Returns a terminal whose environment is full of secrets, with a file of good and bad items."""
+    """Return a terminal whose environment is full of secrets, with a file of good and bad items."""
     tiny.env |= SECRETS
     tiny.write("a.jsonl", [*make_items(40), {"object_id": ""}, {"object_id": "b", "payload": {"text": ""}}])
     return tiny
@@ -104,7 +102,7 @@ def test_no_process_has_a_secret_on_its_command_line(secretive: Terminal) -> Non
 
 @pytest.fixture
 def unwilling() -> Iterator[str]:
-    """Yields host and port of a server, or of a proxy, that refuses whatever it is asked."""
+    """Yield host and port of a server, or of a proxy, that refuses whatever it is asked."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _refuse(self) -> None:
@@ -113,7 +111,7 @@ def unwilling() -> Iterator[str]:
         do_GET = do_HEAD = do_POST = do_CONNECT = _refuse
 
         def log_message(self, *_: object) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -19,7 +19,7 @@ def _page(name: str, rows: int = 5) -> bytes:
 
 @pytest.fixture
 def web() -> Iterator[WebServer]:
-    """Returns a web server of three pages with one path, and one file that is open by a signature."""
+    """Return a web server of three pages with one path, and one file that is open by a signature."""
     with web_server() as server:
         server.files |= {f"/a.jsonl?page={n}": _page(f"p{n}") for n in (1, 2, 3)}
         server.files["/b.jsonl"] = _page("b")

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.web_servers import web_server
 
-Items = Callable[..., list[dict[str, Any]]]
 Broken = tuple[str, int]
 """The sources of a load, and how many of their rows can be read."""
 

@@ -28,7 +28,7 @@ def _item(object_id: str, sentences: Iterable[int], **payload: Any) -> dict[str,
 
 
 def _of(records: Records, object_id: str) -> list[str]:
-    """Returns the texts of an item's parts in their order, and checks that there is none beyond."""
+    """Return the texts of an item's parts in their order, and check that there is none beyond."""
     parts = {
         record["metadata"]["part"]: record["document"]
         for record in records.values()
@@ -39,7 +39,7 @@ def _of(records: Records, object_id: str) -> list[str]:
 
 
 def _check(terminal: Terminal, items: list[dict[str, Any]], *, average: bool = True) -> Records:
-    """Checks that a collection holds these items as parts, and nothing else."""
+    """Check that a collection holds the chunks of these items, and nothing else."""
     records = terminal.records(vectors=True)
     expected: set[str] = set()
     for item in {item["object_id"]: item for item in items}.values():
@@ -56,7 +56,7 @@ def _check(terminal: Terminal, items: list[dict[str, Any]], *, average: bool = T
     return records
 
 
-def test_an_edit_rewrites_what_changed_and_leaves_no_stale_part(tiny: Terminal) -> None:
+def test_an_edit_rewrites_what_changed_and_leaves_no_stale_chunk(tiny: Terminal) -> None:
     """Counts are of items; an unchanged one costs nothing, a shorter one loses its tail, and verify agrees."""
     first = [_item("long", range(60)), _item("short", [1]), _item("short#0", [2]), _item("grows", range(3))]
     tiny.write("a.jsonl", first)
@@ -124,7 +124,7 @@ def test_long_items_and_repeated_ids(tiny: Terminal) -> None:
     _check(tiny, items)
 
 
-def test_verify_finds_and_mends_parts(tiny: Terminal) -> None:
+def test_verify_finds_and_repairs_chunks(tiny: Terminal) -> None:
     """Parts that are gone, changed or too many are found; all is well again after --repair, the means too."""
     items = [_item("x", range(50)), _item("y", range(5))]
     tiny.write("a.jsonl", items)
@@ -168,7 +168,7 @@ def test_options_that_do_not_fit(tiny: Terminal) -> None:
     assert "stands for another load" in tiny.type("upsert-cli run a.jsonl --task-id t", expect=4).stderr
 
 
-def test_cut_texts_are_said_once_with_the_option(tiny: Terminal) -> None:
+def test_truncated_texts_are_reported_once_with_the_option(tiny: Terminal) -> None:
     """Without --split, a text beyond the model's limit is counted, and the option is named."""
     tiny.write("a.jsonl", [_item("a", range(90)), _item("b", range(90, 180)), _item("c", [1])])
     done = tiny.type("upsert-cli run a.jsonl --task-id t").stderr

@@ -49,7 +49,7 @@ MEASURES: dict[str, MEASURE] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measures what was asked for."""
+    """Measure what was asked for."""
     options = _parser().parse_args(arguments)
     rows = _rows(options)
     if options.growth and find_spec("matplotlib") is None:
@@ -75,7 +75,7 @@ def _measured(bench: Bench, names: list[str]) -> Iterator[Result]:
 
 
 def _rows(options: argparse.Namespace) -> list[str]:
-    """Returns the names of what to measure; `S5` stands for all that begin so."""
+    """Return the names of what to measure; `S5` stands for all that begin so."""
     if options.growth:
         return list(growth.MEASURES)
     usual = constants.MEASURES if options.constants else MEASURES.keys() - constants.MEASURES.keys() - set(ON_REQUEST)

@@ -60,22 +60,22 @@ class Bench:
     # -- what is measured -----------------------------------------------------------------------------------------
 
     def command(self, *arguments: str, journal: str = "journal") -> list[str]:
-        """Returns a command line of ours."""
+        """Return a command line of ours."""
         return python("-m", "upsert_cli", *arguments, "--journal", str(self.folder / journal))
 
     def load(self, source: Path, chroma: Path | str, *options: str, tiny: bool = False, memory: bool = False) -> Cost:
-        """Runs `run` on a file and returns what it cost; the last line of its output is the summary."""
+        """Run `run` on a file and returns what it cost; the last line of its output is the summary."""
         model = ["--model-path", str(self.tiny_model if tiny else self.model)]
         return cost_of(
             self.command("run", str(source), "--chroma", str(chroma), *model, "--json", *options), memory=memory
         )
 
     def first_load(self) -> Cost:
-        """Returns what `run` costs with the real model and an empty collection; measured at the first call."""
+        """Return what `run` costs with the real model and an empty collection; measured at the first call."""
         return self.once("run", lambda: self.load(self.source(self.sizes.texts), self.fresh("run"), memory=True))
 
     def once(self, name: str, measure: Callable[[], Cost]) -> Cost:
-        """Returns what is measured at the first call, and kept for the rows that share it."""
+        """Return what is measured at the first call, and kept for the rows that share it."""
         if name not in self._costs:
             self.say(f"measuring {name}")
             self._costs[name] = measure()
@@ -83,19 +83,19 @@ class Bench:
 
     @staticmethod
     def task_of(cost: Cost) -> dict[str, Any]:
-        """Returns the task that a load ended with."""
+        """Return the task that a load ended with."""
         task: dict[str, Any] = json.loads(cost.out.splitlines()[-1])
         return task
 
     # -- what is measured with ------------------------------------------------------------------------------------
 
     def source(self, count: int, *, revision: int = 0, changed: int = 0) -> Path:
-        """Returns a JSONL file of items, made at the first call."""
+        """Return a JSONL file of items, made at the first call."""
         name = f"items-{count}-{revision}-{changed}.jsonl"
         return self.made(name, lambda path: write_jsonl(path, items(count, revision=revision, changed=changed)))
 
     def parquet(self, count: int) -> Path:
-        """Returns the same items as Parquet, made at the first call."""
+        """Return the same items as Parquet, made at the first call."""
         lines = self.source(count)
         arguments = ("-m", "tests.bench.fat", str(lines))
         return self.made(
@@ -103,23 +103,23 @@ class Bench:
         )
 
     def loaded(self, count: int) -> Path:
-        """Returns a copy of a collection that the tiny model filled; the real one takes it for its own, by its name."""
+        """Return a copy of a collection that the tiny model filled; the real one takes it for its own, by its name."""
         master = self.made(f"loaded-{count}", lambda path: self.load(self.source(count), path, tiny=True))
         return self.copy_of(master)
 
     def copy_of(self, master: Path) -> Path:
-        """Returns a folder with the same content, to be changed."""
+        """Return a folder with the same content, to be changed."""
         copy = self.fresh("copy")
         shutil.copytree(master, copy)
         return copy
 
     def fresh(self, name: str) -> Path:
-        """Returns a path that does not exist yet."""
+        """Return a path that does not exist yet."""
         number = sum(1 for _ in self.folder.glob(f"{name}-*"))
         return self.folder / f"{name}-{number}"
 
     def made(self, name: str, make: Callable[[Path], object]) -> Path:
-        """Returns what is made at the first call, and kept for the others."""
+        """Return what is made at the first call, and kept for the others."""
         path = self.folder / name
         if name not in self._made:
             self.say(f"making {name}")
@@ -155,7 +155,7 @@ def _make_tiny_model(path: Path) -> None:
 
 
 def _lay_out_for_chroma(model: Path, home: Path) -> None:
-    """Puts the model where Chroma's own function looks for it, as after its own download."""
+    """Put the model where Chroma's own function looks for it, as after its own download."""
     place = home / ".cache" / "chroma" / "onnx_models" / "all-MiniLM-L6-v2" / "onnx"
     place.mkdir(parents=True)
     for path in model.resolve().iterdir():

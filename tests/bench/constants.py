@@ -35,39 +35,39 @@ INDEXES: dict[str, dict[str, int]] = {
 
 
 def budgets(bench: Bench) -> Iterator[Result]:
-    """Measures padded tokens a micro-batch."""
+    """Measure padded tokens a micro-batch."""
     for budget in BUDGETS:
         found = _embed(bench, budget=budget)
         yield _of_embedding("tokens", f"{budget:,} padded tokens a micro-batch", found, chosen=budget == TOKEN_BUDGET)
 
 
 def threads(bench: Bench) -> Iterator[Result]:
-    """Measures threads that share the session; the package takes as many as there are processors."""
+    """Measure threads that share the session; the package takes as many as there are processors."""
     for count in THREADS:
         yield _of_embedding("threads", f"{count} threads", _embed(bench, threads=count))
 
 
 def windows(bench: Bench) -> Iterator[Result]:
-    """Measures rows a batch, by which texts of one length find each other."""
+    """Measure rows a batch, by which texts of one length find each other."""
     for rows in WINDOWS:
         found = _embed(bench, window=rows)
         yield _of_embedding("window", f"{rows:,} rows a window", found, chosen=rows == MAX_ROWS)
 
 
 def batches(bench: Bench) -> Iterator[Result]:
-    """Measures rows a write."""
+    """Measure rows a write."""
     for rows in BATCHES:
         yield _of_writing("batch", f"{rows:,} rows a write", _write(bench, batch=rows), chosen=rows == WRITE_ROWS)
 
 
 def arrays(bench: Bench) -> Iterator[Result]:
-    """Measures what vectors are handed over as."""
+    """Measure what vectors are handed over as."""
     for array in ARRAYS:
         yield _of_writing("array", f"vectors as {array}", _write(bench, array=array), chosen=array == "ndarray")
 
 
 def indexes(bench: Bench) -> Iterator[Result]:
-    """Measures settings of the index."""
+    """Measure settings of the index."""
     for name, index in INDEXES.items():
         chosen = index == {"sync_threshold": LOAD_THRESHOLD}
         yield _of_writing("index", f"index {name}", _write(bench, index=index), chosen=chosen)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def write_parquet(source: Path, target: Path, *, fat_rows: int, fat_bytes: int, group: int | None = None) -> None:
-    """Writes the items of a JSONL file, and then fat ones, into row groups of `group` rows (None: a single one)."""
+    """Write the items of a JSONL file, and then fat ones, into row groups of `group` rows (None: a single one)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -19,7 +19,7 @@ NEW_ROWS = 2_000  # rows that are written before the end, so that there is somet
 
 
 def flushing(bench: Bench) -> Iterator[Result]:
-    """Measures the close of a load with and without the flush, and the first query of the next client."""
+    """Measure the close of a load with and without the flush, and the first query of the next client."""
     rows = bench.sizes.large
     large_load(bench, rows)
     found = {}

@@ -14,7 +14,7 @@ PLOT = Path(__file__).parent / "growth.png"
 
 
 def growth(bench: Bench) -> Iterator[Result]:
-    """Measures CPU and memory at growing numbers of rows."""
+    """Measure CPU and memory at growing numbers of rows."""
     points = []
     for part in PARTS:
         rows = max(1, bench.sizes.large // part)

@@ -32,7 +32,7 @@ MEMORY = 60  # MB
 
 
 def long_history(bench: Bench) -> Iterator[Result]:
-    """Measures each command in both journals, in turns."""
+    """Measure each command in both journals, in turns."""
     tasks = bench.sizes.tasks
     bench.say(f"making a journal of {tasks:,} tasks")
     _write_journal(bench.folder / "journal-long", tasks)
@@ -70,7 +70,7 @@ def _kept(seen: list[Cost], run: Callable[[], Cost]) -> float:
 
 
 def _write_journal(folder: Path, tasks: int) -> None:
-    """Writes whole segments at once; one task after the other would take minutes."""
+    """Write whole segments at once; one task after the other would take minutes."""
     journal = Journal(folder)
     journal.create(make_task("first"))  # makes the folder what it has to be
     done = make_task(

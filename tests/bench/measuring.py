@@ -49,7 +49,7 @@ class CommandFailed(Exception):
 
 
 def python(*arguments: str) -> list[str]:
-    """Returns the command line of this Python."""
+    """Return the command line of this Python."""
     return [sys.executable, *arguments]
 
 
@@ -61,7 +61,7 @@ def cost_of(
     memory: bool = False,
     expect: int = 0,
 ) -> Cost:
-    """Runs a command to its end and returns what it cost.
+    """Run a command to its end and returns what it cost.
 
     Args:
         command: With its arguments.
@@ -102,13 +102,13 @@ def cost_of(
 
 
 def interleaved(times: int, *runs: Callable[[], float]) -> list[float]:
-    """Makes each measurement several times, in turns, and returns the median of each: a busy minute hits all alike."""
+    """Make each measurement several times, in turns, and return the median of each: a busy minute hits all alike."""
     found = [[run() for run in runs] for _ in range(times)]
     return [statistics.median(column) for column in zip(*found, strict=True)]
 
 
 def _drained(process: subprocess.Popen[str]) -> Callable[[], tuple[str, str]]:
-    """Reads both pipes in threads, so that a command that says much does not wait for ever."""
+    """Read both pipes in threads, so that a command that says much does not wait for ever."""
     found = {"out": "", "err": ""}
 
     def drain(name: str) -> None:
@@ -159,7 +159,7 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def _kilobytes(pid: int, file: str, name: str) -> int:
-    """Returns a figure of /proc in bytes; 0 for a process that is gone."""
+    """Return a figure of /proc in bytes; 0 for a process that is gone."""
     with suppress(OSError):
         if found := re.search(rf"^{name}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE):
             return int(found[1]) * 1024

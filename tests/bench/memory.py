@@ -57,7 +57,7 @@ def a_million_rows(bench: Bench) -> Iterator[Result]:
 
 
 def large_load(bench: Bench, rows: int) -> Cost:
-    """Returns what a first load through the tiny model costs; measured at the first call."""
+    """Return what a first load through the tiny model costs; measured at the first call."""
 
     def load() -> Cost:
         cost = bench.load(bench.source(rows), chroma := bench.fresh("large"), tiny=True, memory=True)
@@ -82,7 +82,7 @@ def _result(what: str, cost: Cost, *, rows: int, more: float = 0.0, row: str = "
 
 
 def _weight_of_the_model(bench: Bench) -> float:
-    """Returns how many MB the real model takes more than the tiny one, for the same texts."""
+    """Return how many MB the real model takes more than the tiny one, for the same texts."""
     rows = min(bench.sizes.texts, bench.sizes.large // 10)
     tiny = bench.load(bench.source(rows), bench.fresh("weight"), tiny=True, memory=True)
     real = bench.load(bench.source(rows), bench.fresh("weight"), memory=True)

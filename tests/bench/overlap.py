@@ -13,7 +13,7 @@ EDGES = ("opening", "loading", "flushing")  # before the first batch and after t
 
 
 def stages(bench: Bench) -> Iterator[Result]:
-    """Shows the busy and idle time of each stage, of a load with the real model and one with the tiny one."""
+    """Show the busy and idle time of each stage, of a load with the real model and one with the tiny one."""
     rows = bench.sizes.large
     tiny = large_load(bench, rows)
     for name, cost in (("real model", bench.first_load()), (f"tiny model, {rows:,} rows", tiny)):

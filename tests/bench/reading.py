@@ -21,7 +21,7 @@ ROWS = 5  # times as many rows as elsewhere, since reading is fast
 
 
 def reading(bench: Bench) -> Iterator[Result]:
-    """Measures JSONL and Parquet."""
+    """Measure JSONL and Parquet."""
     rows = ROWS * bench.sizes.rows
     for path, library in ((bench.source(rows), "orjson"), (bench.parquet(rows), "pyarrow")):
         runs = (partial(_seconds, "documents", path), partial(_seconds, library, path))

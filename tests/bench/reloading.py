@@ -84,13 +84,13 @@ def other_metadata(bench: Bench) -> Iterator[Result]:
 
 
 def _first_load(bench: Bench) -> float:
-    """Returns the CPU seconds an item of a first load with the real model, without start-up."""
+    """Return the CPU seconds an item of a first load with the real model, without start-up."""
     start = bench.once("run of one row", lambda: bench.load(bench.source(1), bench.fresh("one"))).cpu
     return max(bench.first_load().cpu - start, 1e-9) / bench.sizes.texts
 
 
 def _reload_and_start(bench: Bench) -> tuple[float, float]:
-    """Returns the CPU seconds of loading all rows again, and of loading one of them again."""
+    """Return the CPU seconds of loading all rows again, and of loading one of them again."""
     rows = bench.sizes.rows
 
     def load(source: Path) -> float:
@@ -104,7 +104,7 @@ def _reload_and_start(bench: Bench) -> tuple[float, float]:
 
 
 def _only_changed(bench: Bench, rows: int, count: int) -> Path:
-    """Returns a file with just the rows that differ from those of the plain file."""
+    """Return a file with just the rows that differ from those of the plain file."""
 
     def write(path: Path) -> None:
         with bench.source(rows).open() as before, bench.source(rows, changed=count).open() as after:

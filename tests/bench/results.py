@@ -30,13 +30,13 @@ class Result:
     """All that was measured on the way, by its name and unit: `run_cpu_s`."""
 
     def cells(self) -> tuple[str, ...]:
-        """Returns the line of the table."""
+        """Return the line of the table."""
         met = {True: "yes", False: "NO", None: "-"}[self.met]
         return (self.row, self.what, self.figure, self.reach, met)
 
 
 def at_most(row: str, what: str, figure: float, limit: float, *, unit: str, **raw: float) -> Result:
-    """Returns the result of a figure that should be small."""
+    """Return the result of a figure that should be small."""
     return Result(
         row=row,
         what=what,
@@ -48,7 +48,7 @@ def at_most(row: str, what: str, figure: float, limit: float, *, unit: str, **ra
 
 
 def at_least(row: str, what: str, figure: float, limit: float, *, unit: str, **raw: float) -> Result:
-    """Returns the result of a figure that should be large."""
+    """Return the result of a figure that should be large."""
     return Result(
         row=row,
         what=what,
@@ -60,17 +60,17 @@ def at_least(row: str, what: str, figure: float, limit: float, *, unit: str, **r
 
 
 def shown(row: str, what: str, figure: str, **raw: float) -> Result:
-    """Returns the result of a figure of which nothing is asked."""
+    """Return the result of a figure of which nothing is asked."""
     return Result(row=row, what=what, figure=figure, reach="", met=None, raw=raw)
 
 
 def short(number: float) -> str:
-    """Returns a number with three digits that matter."""
+    """Return a number with three digits that matter."""
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 def as_table(results: Iterable[Result]) -> str:
-    """Returns the results as a table that is Markdown as well."""
+    """Return the results as a table that is Markdown as well."""
     lines = [HEADER, *(result.cells() for result in results)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(HEADER))]
     padded = [
@@ -80,5 +80,5 @@ def as_table(results: Iterable[Result]) -> str:
 
 
 def as_json(results: Iterable[Result]) -> str:
-    """Returns the results as one JSON array, raw figures included."""
+    """Return the results as one JSON array, raw figures included."""
     return json.dumps([asdict(result) for result in results], indent=2)

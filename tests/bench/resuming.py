@@ -32,7 +32,7 @@ _CALL = re.compile(r"(?:^|\s)(read|pread64|lseek|mmap)\((\d*)(?:<([^>]*)>)?,?(.*
 
 
 def resuming(bench: Bench) -> Iterator[Result]:
-    """Measures JSONL and Parquet."""
+    """Measure JSONL and Parquet."""
     if shutil.which("strace") is None:
         yield shown("S8", "bytes that a restart reads before its row", "strace is not installed")
         return
@@ -64,7 +64,7 @@ def resuming(bench: Bench) -> Iterator[Result]:
 
 
 def _stop_half_way(bench: Bench, source: Path) -> int:
-    """Loads until half of the rows are settled, and returns the byte at which the next row, or its group, begins."""
+    """Load until half of the rows are settled, and return the byte at which the next row, or its group, begins."""
     names = ["run", str(source), "--task-id", source.name, "--chroma", str(bench.fresh("resume"))]
     options = ["--model-path", str(bench.tiny_model), "--batch-size", str(GROUP_ROWS), "-q"]
     with subprocess.Popen(bench.command(*names, *options), stderr=subprocess.DEVNULL) as process:
@@ -77,7 +77,7 @@ def _stop_half_way(bench: Bench, source: Path) -> int:
 
 
 def _position(bench: Bench, source: Path) -> dict[str, Any]:
-    """Returns where the checkpoint stands, from its file: what is asked for is where the next row is, in bytes."""
+    """Return where the checkpoint stands, from its file: what is asked for is where the next row is, in bytes."""
     from upsert_cli.journal.checkpoint import read_checkpoint
 
     checkpoint = read_checkpoint(bench.folder / "journal" / "active" / f"{source.name}.progress")
@@ -95,7 +95,7 @@ def _group_start(source: Path, row: int) -> int:
 
 
 def _reads(log: Path, source: Path) -> Iterator[tuple[int, int]]:
-    """Yields where each read of the source began, and how many bytes it got."""
+    """Yield where each read of the source began, and how many bytes it got."""
     at: dict[tuple[str, str], int] = {}
     with log.open(errors="replace") as lines:
         for line in lines:

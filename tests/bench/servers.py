@@ -41,7 +41,7 @@ def _far_away(call: Call) -> Fault | None:
 
 
 def _seconds(bench: Bench, source: Path, url: str, count: int) -> float:
-    """Returns the wall seconds of a load without its start-up."""
+    """Return the wall seconds of a load without its start-up."""
     options = ("--collection", f"writers-{count}", "--writers", str(count), "--batch-size", str(WINDOW))
     cost = bench.load(source, url, *options)
     seconds = bench.task_of(cost)["seconds"]

@@ -18,7 +18,7 @@ HEAVY = ("chromadb", "fastembed", "onnxruntime", "pyarrow", "numpy")
 
 
 def start_up(bench: Bench) -> Iterator[Result]:
-    """Measures each command of which much is asked."""
+    """Measure each command of which much is asked."""
     _write_journal(bench.folder / "journal-start", canceled=TURNS * bench.sizes.times)
     commands = {
         "--help": python("-m", "upsert_cli", "--help"),

@@ -28,7 +28,7 @@ NEAREST = 10
 
 
 def embed(*, source: str, model: str, budget: int, threads: int, window: int) -> dict[str, float]:
-    """Embeds a file with the package's own stages, under another budget of tokens, threads and rows a batch."""
+    """Embed a file with the package's own stages, under another budget of tokens, threads and rows a batch."""
     from upsert_cli import embedding
     from upsert_cli.documents.document import Recipe
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -66,7 +66,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
 
 
 def write(*, rows: int, batch: int, array: str, index: dict[str, Any]) -> dict[str, float]:
-    """Fills a collection and asks it: CPU of writing, the slowest call, and how many of the nearest it finds."""
+    """Fill a collection and asks it: CPU of writing, the slowest call, and how many of the nearest it finds."""
     import chromadb
 
     given = _clustered(rows)
@@ -97,7 +97,7 @@ def _shaped(embed: Vectors, array: str) -> object:
 
 
 def _recall(collection: Any, given: Vectors) -> float:
-    """Returns the share of the nearest that queries near to some of the rows find."""
+    """Return the share of the nearest that queries near to some of the rows find."""
     import numpy as np
 
     noise = np.random.default_rng(1).normal(0, 0.02, DIMENSION).astype(np.float32)

@@ -20,7 +20,7 @@ Item = dict[str, Any]
 
 
 def texts(count: int) -> Iterator[str]:
-    """Yields `count` texts; once all are used, they come again with a number, so that no two are the same."""
+    """Yield `count` texts; once all are used, they come again with a number, so that no two are the same."""
     used = []
     for text in itertools.islice(docstrings(), count):
         used.append(text)
@@ -30,7 +30,7 @@ def texts(count: int) -> Iterator[str]:
 
 
 def docstrings() -> Iterator[str]:
-    """Yields the docstrings of this Python's standard library, each once, file by file in the order of their hashes."""
+    """Yield the docstrings of this Python's standard library, each once, file by file in the order of their hashes."""
     root = Path(sysconfig.get_paths()["stdlib"])
     names = [path.relative_to(root) for path in root.rglob("*.py")]
     kept = [name for name in names if LEFT_OUT.isdisjoint(name.parts)]
@@ -43,7 +43,7 @@ def docstrings() -> Iterator[str]:
 
 
 def items(count: int, *, revision: int = 0, changed: int = 0) -> Iterator[Item]:
-    """Yields items for `run`.
+    """Yield items for `run`.
 
     Args:
         count: Items.
@@ -65,7 +65,7 @@ def items(count: int, *, revision: int = 0, changed: int = 0) -> Iterator[Item]:
 
 
 def write_jsonl(path: Path, rows: Iterator[Item]) -> Path:
-    """Writes items as JSONL and returns the path."""
+    """Write items as JSONL and returns the path."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     return path

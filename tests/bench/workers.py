@@ -20,7 +20,7 @@ WORKERS = (1, 2, 4)
 
 
 def cost(bench: Bench) -> Iterator[Result]:
-    """Loads the same files into a server by each engine."""
+    """Load the same files into a server by each engine."""
     with ChromaServer.started() as server, Raylets.started(1, processors=2) as raylets:
         tiny = ("-m", "upsert_cli", "run", "--model-path", str(bench.tiny_model))
         ours, _ = _load(bench, server, "local", *tiny)
@@ -37,7 +37,7 @@ def cost(bench: Bench) -> Iterator[Result]:
 
 
 def scaling(bench: Bench) -> Iterator[Result]:
-    """Loads the same files by more and more workers that only wait."""
+    """Load the same files by more and more workers that only wait."""
     with ChromaServer.started() as server, Raylets.started(1, processors=max(WORKERS)) as raylets:
         sleeping = ("-m", "tests.support.sleeping_embedder", "run", "--model-path", str(bench.tiny_model))
         alone = 0.0
@@ -67,7 +67,7 @@ def _shards(folder: Path, rows: int) -> None:
 
 
 def _load(bench: Bench, server: ChromaServer, name: str, *arguments: str) -> tuple[float, float]:
-    """Loads the files and returns rows a second once the first are settled, and the seconds until then."""
+    """Load the files and returns rows a second once the first are settled, and the seconds until then."""
     bench.say(f"loading {name}")
     sources = bench.made("shards", lambda folder: _shards(folder, _rows(bench)))
     journal = bench.folder / "journal-ray"

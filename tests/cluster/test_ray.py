@@ -27,7 +27,7 @@ Records = dict[str, dict[str, Any]]
 
 
 def _shards(terminal: Terminal, rows: int, *, shards: int = SHARDS) -> str:
-    """Writes texts of mixed length into some files, with ids that come again in other files, and returns their glob."""
+    """Write texts of mixed length into some files, with ids that come again in other files, and return their glob."""
     items = [
         {
             "object_id": f"obj-{row % (rows * 9 // 10):06d}",
@@ -44,7 +44,7 @@ def _shards(terminal: Terminal, rows: int, *, shards: int = SHARDS) -> str:
 
 
 def _same(one: Records, other: Records) -> None:
-    """Compares two collections; vectors to the last digits that length-ordered batches leave equal."""
+    """Compare two collections; vectors to the last digits that length-ordered batches leave equal."""
     assert one.keys() == other.keys()
     for identifier, record in one.items():
         twin = other[identifier]
@@ -116,7 +116,7 @@ def test_no_cluster(tiny: Terminal, shared_server: ChromaServer) -> None:
 
 @pytest.fixture(scope="module")
 def raylets() -> Iterator[Raylets]:
-    """Yields a cluster of two raylets for all tests that need one."""
+    """Yield a cluster of two raylets for all tests that need one."""
     with Raylets.started(2) as cluster:
         yield cluster
 
@@ -194,7 +194,7 @@ class _Case:
         self.line = f"{load} --task-id ray --engine ray --ray-address {raylets.address}"
 
     def start(self) -> subprocess.Popen[str]:
-        """Starts the load and waits until a third of its units is done."""
+        """Start the load and wait until a third of its units is done."""
         process = self.terminal.start(self.line)
         self.wait_for(ROWS // 3, process)
         return process
@@ -216,7 +216,7 @@ class _Case:
         return int(json.loads(text.partition(" ")[2])["rows"])
 
     def check(self) -> None:
-        """Checks that nothing is lost, doubled or different, and that the counts tell of each row once."""
+        """Check that nothing is lost, doubled or different, and that the counts tell of each row once."""
         _same(self.server.records("default"), self.local)
         task = self.terminal.info("ray")
         counts = task["counts"]
@@ -226,7 +226,7 @@ class _Case:
 
 @pytest.fixture
 def case(tiny: Terminal, server: ChromaServer, raylets: Raylets) -> _Case:
-    """Returns a load on two raylets."""
+    """Return a load on two raylets."""
     return _Case(tiny, server, raylets)
 
 

@@ -55,7 +55,7 @@ def _dispatch(workers: StandIns, *, count: int = 3) -> Scheduler:
     count=st.integers(1, 4),
     chance=st.randoms(use_true_random=False),
 )
-def test_each_row_is_settled_once(
+def test_each_row_is_committed_once(
     sizes: list[int], deadly: set[int], accidents: int, count: int, chance: Random
 ) -> None:
     """Just the rows that kill are rejected, all others are loaded, and each unit has one receipt with all of its rows."""

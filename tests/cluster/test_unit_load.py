@@ -96,7 +96,7 @@ def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _write(terminal: Terminal, rows: int) -> list[dict[str, Any]]:
-    """Writes two files in which ids come again in other units, with other texts and other keys, among bad rows."""
+    """Write two files in which ids come again in other units, with other texts and other keys, among bad rows."""
     items = [
         {"object_id": f"obj-{row % 37:02d}", "payload": {"text": f"text {row}", f"key-{row % 5}": row}}
         for row in range(rows)

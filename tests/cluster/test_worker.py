@@ -27,7 +27,7 @@ MARKER = "marker-of-a-secret"
 
 @pytest.fixture
 def sources(tmp_path: Path) -> list[Source]:
-    """Returns a file with one good row and two bad ones."""
+    """Return a file with one good row and two bad ones."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"object_id": "a", "payload": {"text": "hello"}}\n{"object_id": 3}\nno json\n')
     return sources_of(path)

@@ -63,7 +63,7 @@ print(written, failed, flush=True)
 def foreign(
     terminal: Terminal, collection: str, what: str, *, begin: Callable[[], object] = lambda: None
 ) -> Iterator[list[int]]:
-    """Runs a foreign program meanwhile; afterwards the list says how many rows it wrote, and how often it failed.
+    """Run a foreign program at the same time; afterwards the list says how many rows it wrote, and how often it failed.
 
     Args:
         terminal: Whose folder it opens.
@@ -102,7 +102,7 @@ def _items(mark: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """Returns the collection after a load that nobody disturbs."""
+    """Return the collection after a load that nobody disturbs."""
     terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("a.jsonl", _items("second"))
     terminal.type(LINE)
@@ -111,7 +111,7 @@ def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Coll
 
 @pytest.fixture
 def loaded(tiny: Terminal, tiny_model: Path) -> Terminal:
-    """Returns a terminal with a load behind it, and one to come that replaces every text."""
+    """Return a terminal with a load behind it, and one to come that replaces every text."""
     tiny.env["UPSERT_CLI_VERIFY_MODEL_PATH"] = str(tiny_model)
     tiny.write("a.jsonl", _items("first"))
     tiny.type("upsert-cli run a.jsonl --task-id first")
@@ -120,13 +120,13 @@ def loaded(tiny: Terminal, tiny_model: Path) -> Terminal:
 
 
 def _start_and_wait(terminal: Terminal, started: list[subprocess.Popen[str]]) -> None:
-    """Starts the load, and waits for its first checkpoint."""
+    """Start the load, and wait for its first checkpoint."""
     started.append(terminal.start(LINE))
     wait_until(lambda: terminal.has_checkpoint("t"))
 
 
 def _settle(terminal: Terminal, code: int, errors: str) -> None:
-    """Checks that an exit code is the truth; after an error, does what its message says."""
+    """Check that an exit code is the truth; after an error, do what its message says."""
     assert "Traceback" not in errors
     if code == 0:
         assert terminal.info("t")["status"] == "done"
@@ -150,7 +150,7 @@ def _assert_whole(terminal: Terminal, expected: Collection, *, others: int = 0) 
 
 
 def _assert_verified(terminal: Terminal) -> None:
-    """Checks that every record is there as it should be, and that all of them are found, if need be after a repair.
+    """Check that every record is there as it should be, and that all of them are found, if need be after a repair.
 
     Chroma's index, left to itself too, drops about one in 700 records when all of these texts are replaced, whose
     vectors are close to each other: no query comes to such a record. `verify` says so, and a repair brings it back.

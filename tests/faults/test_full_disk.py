@@ -42,17 +42,17 @@ class Disk:
     path: Path
 
     def fill(self, *, leave: int) -> None:
-        """Takes all space but some bytes."""
+        """Take all space but some bytes."""
         free = os.statvfs(self.path)
         with (self.path / "filler").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - leave)
 
     def clear(self) -> None:
-        """Gives it back."""
+        """Give it back."""
         (self.path / "filler").unlink()
 
     def grow(self, size: int) -> None:
-        """Makes the disk larger, to so many MiB."""
+        """Make the disk larger, to so many MiB."""
         _mount("-o", f"remount,size={size}m,nr_inodes=10000", str(self.path))
 
 
@@ -64,7 +64,7 @@ def _mount(*arguments: str) -> None:
 
 @pytest.fixture
 def make_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
-    """Returns a maker of a small disk."""
+    """Return a maker of a small disk."""
     path = tmp_path / "disk"
     path.mkdir()
 
@@ -78,7 +78,7 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
 
 @contextmanager
 def halted(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Stops a process and what it started for a while."""
+    """Stop a process and what it started for a while."""
     os.killpg(process.pid, signal.SIGSTOP)
     try:
         yield
@@ -95,7 +95,7 @@ def _items(first: int, count: int, mark: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def loaded(tiny: Terminal, make_disk: Callable[..., Disk]) -> tuple[Terminal, Disk]:
-    """Returns a terminal with a load that went well into a disk, and a second one to come that replaces half of it."""
+    """Return a terminal with a load that went well into a disk, and a second one to come that replaces half of it."""
     disk = make_disk()
     tiny.env |= {"UPSERT_CLI_RUN_CHROMA": str(disk.path / "chroma")}
     tiny.env |= {"UPSERT_CLI_VERIFY_CHROMA": str(disk.path / "chroma")}
@@ -108,7 +108,7 @@ def loaded(tiny: Terminal, make_disk: Callable[..., Disk]) -> tuple[Terminal, Di
 
 @pytest.fixture(scope="module")
 def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """Returns the collection after both loads on a disk with room."""
+    """Return the collection after both loads on a disk with room."""
     terminal = Terminal(tmp_path_factory.mktemp("expected"), {"UPSERT_CLI_RUN_MODEL_PATH": str(tiny_model)})
     terminal.write("old.jsonl", _items(0, ROWS, "old"))
     terminal.write("new.jsonl", _items(ROWS // 2, ROWS, "new"))
@@ -118,7 +118,7 @@ def expected(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Coll
 
 
 def _assert_full(errors: str, path: Path) -> None:
-    """Checks that the message names the path and what to do, in one line."""
+    """Check that the message names the path and what to do, in one line."""
     (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
     assert str(path) in line
     assert "make room" in line
@@ -178,7 +178,7 @@ def test_full_at_the_flush(loaded: tuple[Terminal, Disk]) -> None:
 
 
 def serve_without_a_reserve(connection: Connection, start: child.Start) -> None:
-    """Serves as ever, but does not look at the space that is left."""
+    """Serve as usual, but do not look at the space that is left."""
     folder.RESERVE_BYTES = -SIZE * MIB
     child.serve(connection, start)
 

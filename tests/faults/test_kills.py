@@ -41,7 +41,7 @@ class Undisturbed:
 
 @pytest.fixture(scope="module")
 def items() -> list[dict[str, Any]]:
-    """Returns items of mixed length, some ids repeated, a few rows bad."""
+    """Return items of mixed length, some ids repeated, a few rows bad."""
     made: list[dict[str, Any]] = [
         {
             "object_id": f"obj-{number % (ITEMS - 20):05d}",
@@ -137,7 +137,7 @@ def test_a_second_signal_ends_it_at_once(tiny: Terminal, items: list[dict[str, A
 
 
 def _kill_somebody(process: subprocess.Popen[str], choose: random.Random, seconds: float) -> None:
-    """Kills the whole group, the runner or its writer with -9 after a while, and waits for the end of all."""
+    """Kill the whole group, the runner or its writer with -9 after a while, and wait for the end of all."""
     try:
         process.wait(choose.uniform(0, seconds))
     except subprocess.TimeoutExpired:

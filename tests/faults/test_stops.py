@@ -20,14 +20,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from tests.support.waiting import wait_until
 from upsert_cli.journal.journal import Journal
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
-
-Items = Callable[..., list[dict[str, Any]]]
 
 FEW, MANY = 1_600, 5_000  # rows of one batch; the larger number is run before a release
 SECONDS = 120.0  # seconds after which a test gives up
@@ -39,7 +38,7 @@ def _writer_of(process: subprocess.Popen[str]) -> int:
 
 
 def _stored(terminal: Terminal) -> int:
-    """Returns how many records Chroma's database lists, and takes no lock for that."""
+    """Return how many records Chroma's database lists, and takes no lock for that."""
     path = terminal.folder / "chroma" / "chroma.sqlite3"
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
@@ -53,7 +52,7 @@ def _stored(terminal: Terminal) -> int:
 
 
 @pytest.mark.parametrize("rows", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_cancel_is_heard_within_a_large_window(tiny: Terminal, make_items: Items, rows: int) -> None:
+def test_cancel_stops_a_load_within_a_large_batch(tiny: Terminal, make_items: Items, rows: int) -> None:
     """Also where one batch has thousands of rows, a cancel from elsewhere is heard while it is being written."""
     tiny.write("a.jsonl", make_items(rows))
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size {rows}")
@@ -61,7 +60,7 @@ def test_cancel_is_heard_within_a_large_window(tiny: Terminal, make_items: Items
     began = time.monotonic()
     Journal(tiny.journal).request_cancel("t")
     process.communicate(timeout=SECONDS)
-    print(f"{rows} rows in a window: canceled after {time.monotonic() - began:.2f} s")
+    print(f"{rows} rows in a batch: canceled after {time.monotonic() - began:.2f} s")
     assert process.returncode == 5
     task = tiny.info("t")
     assert (task["status"], task["progress"]["rows"]) == ("canceled", 0)
@@ -164,7 +163,7 @@ containers = pytest.mark.skipif(
 
 
 def _start_contained(terminal: Terminal, line: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
-    """Starts a command as PID 1 of a namespace, and returns `unshare` and the process id seen from outside."""
+    """Start a command as PID 1 of a namespace, and return `unshare` and the process id seen from outside."""
     process = terminal.start(f"{CONTAINER} {shlex.join(terminal.arguments(line))}", **options)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_until(lambda: children.read_text() != "")
@@ -220,7 +219,7 @@ def test_a_command_that_waits_as_pid_1_exits_with_the_code_of_its_signal(
 
 
 def _catches_signals(pid: int) -> bool:
-    """Tells whether a process has handlers for all signals that end it, so that none is dropped."""
+    """Tell whether a process has handlers for all signals that end it, so that none is dropped."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = int(status.split("SigCgt:")[1].split()[0], 16)
     return all(caught >> (number - 1) & 1 for number in ENDING)
@@ -256,7 +255,7 @@ def test_a_signal_in_the_first_or_last_moment_ends_the_program(
 
 
 def _other_model(tiny_model: Path, folder: Path, change: Callable[[Any], None]) -> Path:
-    """Returns a copy of the tiny model with another graph."""
+    """Return a copy of the tiny model with another graph."""
     import onnx
 
     shutil.copytree(tiny_model, folder)

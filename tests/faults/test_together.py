@@ -28,7 +28,7 @@ class Ended:
 
 
 def _together(terminal: Terminal, *lines: str) -> list[Ended]:
-    """Starts commands at the same moment and waits for their ends."""
+    """Start commands at the same moment, and wait for their ends."""
     ended: list[Ended | None] = [None] * len(lines)
     began = time.monotonic()
     processes = [terminal.start(line, stdout=subprocess.DEVNULL) for line in lines]
@@ -66,7 +66,7 @@ def _line(name: str, *, same: bool, if_running: str) -> str:
 
 
 def _assert_whole(terminal: Terminal, names: set[str]) -> None:
-    """Checks that the collection holds the rows of some sources, each with its vector, and nothing else."""
+    """Check that the collection holds the rows of some sources, each with its vector, and nothing else."""
     assert set(terminal.records(vectors=True)) == {f"{name}-{row}" for name in names for row in range(ROWS)}
 
 

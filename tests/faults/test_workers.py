@@ -23,7 +23,7 @@ SECONDS = 3_600.0  # seconds after which a test gives up
 
 
 def _events(path: Path) -> list[dict[str, Any]]:
-    """Returns the events that a worker has written; the last line may be torn."""
+    """Return the events that a worker has written; the last line may be torn."""
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 

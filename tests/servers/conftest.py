@@ -16,28 +16,28 @@ DIMENSION = 384  # of the default model
 
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[ChromaServer]:
-    """Yields a server that is started once; each test has collections of its own names in it."""
+    """Yield a server that is started once; each test has collections of its own names in it."""
     with ChromaServer.started() as server:
         yield server
 
 
 @pytest.fixture
 def server() -> Iterator[ChromaServer]:
-    """Yields a server of the test's own, which may be killed."""
+    """Yield a server of the test's own, which may be killed."""
     with ChromaServer.started() as server:
         yield server
 
 
 @pytest.fixture
 def proxy(shared_server: ChromaServer) -> Iterator[Proxy]:
-    """Yields a proxy before the shared server."""
+    """Yield a proxy before the shared server."""
     with Proxy(shared_server.port).running() as proxy:
         yield proxy
 
 
 @pytest.fixture
 def vectored() -> Callable[..., list[dict[str, Any]]]:
-    """Returns a maker of items that bring their own vectors: no model has to be loaded for them."""
+    """Return a maker of items that bring their own vectors: no model has to be loaded for them."""
 
     def make(count: int, *, mark: str = "first", **payload: Any) -> list[dict[str, Any]]:
         vectors = np.random.default_rng(len(mark)).standard_normal((count, DIMENSION)).round(3)

@@ -21,7 +21,7 @@ CLOUD_ROWS = 300  # in one write and in one answer
 
 
 def guard(call: Call) -> Fault | None:
-    """Lets in whoever has the token, and repeats it to whoever has not."""
+    """Let in whoever has the token, and repeat it to everybody else."""
     if call.headers.get("X-Chroma-Token") == MARKER:
         return None
     return Fault(status=401, message=f"not {call.headers}")

@@ -29,7 +29,7 @@ KINDS = (
 
 @pytest.fixture
 def loaded(tiny: Terminal, shared_server: ChromaServer, vectored: Vectored) -> dict[str, dict[str, Any]]:
-    """Returns what an undisturbed load of `a.jsonl` makes."""
+    """Return what an undisturbed load of `a.jsonl` makes."""
     tiny.write("a.jsonl", vectored(600))
     tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection undisturbed --task-id whole --force")
     return shared_server.records("undisturbed")

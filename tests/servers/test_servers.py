@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,16 @@ import numpy as np
 import pytest
 
 from tests.support.chroma_server import ChromaServer, free_port
+from tests.support.items import Items
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import UsageFault
 from upsert_cli.store.chroma.address import canonical_target
 
-Items = Callable[..., list[dict[str, Any]]]
 SAME = 1e-6  # between two numbers of a vector that went two ways
 
 
 def assert_same(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
-    """Compares two collections record by record."""
+    """Compare two collections record by record."""
     assert one.keys() == other.keys()
     for identifier, record in one.items():
         assert {**record, "vector": None} == {**other[identifier], "vector": None}

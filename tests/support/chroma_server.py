@@ -37,7 +37,7 @@ class ChromaServer:
     @classmethod
     @contextmanager
     def started(cls) -> Iterator[ChromaServer]:
-        """Yields a server that listens, and ends it."""
+        """Yield a server that listens, and end it."""
         folder = Path(tempfile.mkdtemp(prefix="chroma-server-"))
         server = cls(folder)
         try:
@@ -48,7 +48,7 @@ class ChromaServer:
             shutil.rmtree(folder, ignore_errors=True)
 
     def start(self) -> None:
-        """Starts it, again where it was killed, and waits until it answers."""
+        """Start the server, or start it again after a kill, and wait until it answers."""
         program = "from chromadb.cli.cli import app; app()"  # what the script `chroma` is
         self._process = start_python(
             [sys.executable, "-c", program, "run", "--path", str(self._folder), "--port", str(self.port)],
@@ -70,14 +70,14 @@ class ChromaServer:
                 return
 
     def kill(self) -> None:
-        """Kills it as a crash would."""
+        """Kill it as a crash would."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def records(self, collection: str, *, database: str = "default_database") -> dict[str, dict[str, Any]]:
-        """Reads a collection back with vectors: id -> document, metadata, vector."""
+        """Read a collection back with vectors: id -> document, metadata, vector."""
         place = f"tenants/default_tenant/databases/{database}/collections"
         place += "/" + self.ask("GET", f"{place}/{collection}")["id"]
         found: dict[str, dict[str, Any]] = {}
@@ -92,14 +92,14 @@ class ChromaServer:
         return found
 
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Asks the server's own interface."""
+        """Ask the server's own interface."""
         answer = httpx.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=60.0, trust_env=False)
         answer.raise_for_status()
         return answer.json()
 
 
 def free_port() -> int:
-    """Returns a port at which nobody listens."""
+    """Return a port at which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -20,12 +20,12 @@ class DeadlyWorker(Worker):
     """Dies as a crash in native code would let it."""
 
     def __init__(self, spec: Spec) -> None:
-        """Remembers the sources, to look for the text."""
+        """Remember the sources, to look for the text."""
         super().__init__(spec)
         self._sources = [Source.from_json(value) for value in spec.sources]
 
     def run(self, unit: Unit) -> UnitReceipt:
-        """Loads a unit, if there is nothing deadly in it."""
+        """Load a unit, if there is nothing deadly in it."""
         for row, _ in Rows(sources=self._sources).of(unit):
             if DEADLY in str(row.payload):
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -21,7 +21,7 @@ NOTHING = WriteBatch(ids=[], texts=[], metadatas=[], vectors=None)
 
 
 def a_target(folder: Path, **changes: Any) -> Target:
-    """Returns a collection in `folder`, made by a small model."""
+    """Return a collection in `folder`, made by a small model."""
     facts: dict[str, Any] = {
         "path": str(folder / "chroma"),
         "collection": "default",
@@ -35,7 +35,7 @@ def a_target(folder: Path, **changes: Any) -> Target:
 
 
 def some_rows(ids: Sequence[str], *, mark: str = "first", dimension: int = DIMENSION, **metadata: Any) -> WriteBatch:
-    """Returns a good row for each id; its vector follows from the id and the mark."""
+    """Return a good row for each id; its vector follows from the id and the mark."""
     vectors = [np.random.default_rng([*f"{mark} {one}".encode()]).standard_normal(dimension) for one in ids]
     return WriteBatch(
         ids=list(ids),
@@ -46,13 +46,13 @@ def some_rows(ids: Sequence[str], *, mark: str = "first", dimension: int = DIMEN
 
 
 def numbered(start: int, stop: int) -> list[str]:
-    """Returns the ids of some rows."""
+    """Return the ids of some rows."""
     return [f"id-{number:06}" for number in range(start, stop)]
 
 
 @contextmanager
 def plain_client(target: Target) -> Iterator[ClientAPI]:
-    """Opens a folder as any user of chromadb would."""
+    """Open a folder as any user of chromadb would."""
     import chromadb
     from chromadb.config import Settings
 
@@ -85,7 +85,7 @@ def opened(target: Target, *, flush: bool = True, **options: Any) -> Iterator[tu
 
 
 def read_back(target: Target) -> dict[str, dict[str, Any]]:
-    """Returns all records of the collection: id -> document, metadata and vector."""
+    """Return all records of the collection: id -> document, metadata and vector."""
     with plain_client(target) as client:
         collection = client.get_collection(target.collection)
         got = collection.get(include=["documents", "metadatas", "embeddings"])
@@ -102,7 +102,7 @@ def read_back(target: Target) -> dict[str, dict[str, Any]]:
 
 
 def assert_holds(target: Target, *parts: WriteBatch) -> None:
-    """Checks that the collection holds just these rows, vectors included; later parts replace earlier ones."""
+    """Check that the collection holds just these rows, vectors included; later parts replace earlier ones."""
     found = read_back(target)
     wanted: dict[str, tuple[str, dict[str, Any], Any]] = {}
     for part in parts:

@@ -94,7 +94,7 @@ class Proxy:
 
     @contextmanager
     def running(self) -> Iterator[Proxy]:
-        """Serves while it is entered."""
+        """Serve while it is entered."""
         threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield self
@@ -113,7 +113,7 @@ class Proxy:
         return self._writes
 
     def take(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Fault | None:
-        """Notes a request, and returns what is to be done to it."""
+        """Record a request, and return what is to be done to it."""
         with self._lock:
             call = Call(number=len(self.calls) + 1, method=method, path=path, headers=headers, body=body)
             self.calls.append(call)
@@ -124,7 +124,7 @@ class Proxy:
             return fault
 
     def answered(self, path: str) -> None:
-        """Notes that a request is over."""
+        """Record that a request is over."""
         with self._lock:
             self._writes -= path.endswith(WRITES)
 
@@ -191,7 +191,7 @@ def _handler(proxy: Proxy) -> type[http.server.BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PUT = do_DELETE = _pass_on
 
         def log_message(self, *_: Any) -> None:
-            """Says nothing."""
+            """Log nothing."""
 
         def finish(self) -> None:
             with suppress(OSError, ValueError):  # after a reset

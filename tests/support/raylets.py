@@ -28,7 +28,7 @@ class Raylets:
     @classmethod
     @contextmanager
     def started(cls, count: int, *, processors: int = 1) -> Iterator[Raylets]:
-        """Yields a cluster of so many raylets, each with as many processors as it is told, and ends it."""
+        """Yield a cluster of so many raylets, each with so many processors, and end it."""
         # All processes of the cluster are known by it, also to those who look for them.
         os.environ |= {
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -50,16 +50,16 @@ class Raylets:
         return str(self._cluster.address)
 
     def have(self, count: int) -> None:
-        """Starts the raylets that are missing."""
+        """Start the raylets that are missing."""
         while len(self._nodes) < count:
             self._nodes.append(self._cluster.add_node(num_cpus=self._processors))
 
     def kill_one(self) -> None:
-        """Kills a raylet, and with it its workers."""
+        """Kill a raylet, and with it its workers."""
         self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
 
     def kill_worker(self) -> None:
-        """Kills an actor that is at work."""
+        """Kill an actor that is at work."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until:
             for pid in self._workers():

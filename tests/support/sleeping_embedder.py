@@ -21,16 +21,16 @@ class SleepingEmbedder:
     """Vectors that mean nothing, after a time."""
 
     def __init__(self, model: Model, **_: Any) -> None:
-        """Has the dimension of a model."""
+        """Have the dimension of a model."""
         self.dimension = model.dimension
         self.max_tokens = model.max_tokens
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Counts nothing, so that all texts are of one length."""
+        """Count nothing, so that all texts are of one length."""
         return [32] * len(texts)
 
     def embed(self, texts: list[str]) -> Any:
-        """Sleeps, and returns a vector for each text."""
+        """Sleep, and return a vector for each text."""
         import numpy as np
 
         time.sleep(TEXT_SECONDS * len(texts))
@@ -42,7 +42,7 @@ class SleepingWorker(Worker):
     """Loads units with vectors that it waited for."""
 
     def __init__(self, spec: Spec) -> None:
-        """Has no model loaded."""
+        """Have no model loaded."""
         super().__init__(spec)
         vars(embedding)["load"] = SleepingEmbedder
 

@@ -42,7 +42,7 @@ class Terminal:
         return [sys.executable, "-m", "upsert_cli", *words[1:]] if words[0] == "upsert-cli" else words
 
     def type(self, line: str, *, expect: int | None = 0, stdin: str | bytes = b"") -> subprocess.CompletedProcess[str]:
-        """Runs a command line as a user would, and checks its exit code."""
+        """Run a command line as a user would, and check its exit code."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
         raw = run_python(
             self.arguments(line), folder=self.folder, environment=self.environment, stdin=given, forks=self.forks
@@ -53,7 +53,7 @@ class Terminal:
         return done
 
     def start(self, line: str, **options: Any) -> subprocess.Popen[str]:
-        """Starts a command without waiting for it, in a process group of its own."""
+        """Start a command without waiting for it, in a process group of its own."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return start_python(
             self.arguments(line),
@@ -66,12 +66,12 @@ class Terminal:
         )
 
     def info(self, task_id: str) -> dict[str, Any]:
-        """Returns a task as `info --json` prints it."""
+        """Return a task as `info --json` prints it."""
         value: dict[str, Any] = json.loads(self.type(f"upsert-cli info {task_id} --json").stdout)
         return value
 
     def wait_for_rows(self, task_id: str) -> None:
-        """Waits for the next checkpoint of a task; by its file, since a short load is over before `info` is asked twice."""
+        """Wait for the next checkpoint of a task; by its file, since a short load is over before `info` is asked twice."""
         path = self.journal / "active" / f"{task_id}.progress"
         before = path.stat().st_mtime_ns if path.exists() else None
 
@@ -87,7 +87,7 @@ class Terminal:
         return (self.journal / "active" / f"{task_id}.progress").exists()
 
     def halt_when(self, process: subprocess.Popen[str], task_id: str, come: Callable[[], bool] = lambda: True) -> None:
-        """Halts a load at a checkpoint at which something holds, so that nothing goes on while a test looks or acts.
+        """Halt a load at a checkpoint at which something holds, so that nothing goes on while a test looks or acts.
 
         Args:
             process: Of `start`; `go_on` lets it go on.
@@ -103,24 +103,24 @@ class Terminal:
         raise AssertionError(f"it ended before that: {process.communicate()}")
 
     def go_on(self, process: subprocess.Popen[str]) -> None:
-        """Lets a halted load go on."""
+        """Let a halted load go on."""
         os.killpg(process.pid, signal.SIGCONT)
 
     def only_task(self) -> dict[str, Any]:
-        """Returns the one task of the journal."""
+        """Return the one task of the journal."""
         tasks = json.loads(self.type("upsert-cli list --json").stdout)
         assert len(tasks) == 1
         value: dict[str, Any] = tasks[0]
         return value
 
     def write(self, name: str, items: Iterable[dict[str, Any]]) -> Path:
-        """Writes items as JSONL."""
+        """Write items as JSONL."""
         path = self.folder / name
         path.write_text("".join(json.dumps(item) + "\n" for item in items))
         return path
 
     def records(self, collection: str = "default", *, vectors: bool = False) -> dict[str, dict[str, Any]]:
-        """Reads a collection back with nothing but chromadb, in a process of its own: id -> document and metadata."""
+        """Read a collection back with nothing but chromadb, in a process of its own: id -> document and metadata."""
         program = [sys.executable, "-c", _READ_BACK, str(self.folder / "chroma"), collection, "1" if vectors else ""]
         done = run_python(program, folder=self.folder, environment=self.environment)
         assert done.returncode == 0, done.stderr.decode()
@@ -146,7 +146,7 @@ print(json.dumps(found))
 
 
 def read_drawn(descriptor: int) -> bytes:
-    """Returns all that is drawn on a pseudo-terminal until nobody has its other end any more."""
+    """Return all that is drawn on a pseudo-terminal until nobody has its other end any more."""
     drawn = b""
     while True:
         try:

@@ -92,12 +92,12 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(web.pause)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def web_server() -> Iterator[WebServer]:
-    """Runs a web server on this machine."""
+    """Run a web server on this machine."""
     web = WebServer()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"behaviour": web}))
     web.address = f"http://127.0.0.1:{server.server_port}"
@@ -127,7 +127,7 @@ class Bucket:
         }
 
     def put(self, key: str, content: bytes = b"") -> None:
-        """Stores an object; without a key, makes the bucket."""
+        """Store an object; without a key, makes the bucket."""
         headers = {
             "Content-Type": "application/octet-stream",
             "Authorization": "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request, "
@@ -140,7 +140,7 @@ class Bucket:
 
 @contextmanager
 def bucket() -> Iterator[Bucket]:
-    """Runs an S3 server with one bucket, `bucket`."""
+    """Run an S3 server with one bucket, `bucket`."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -160,7 +160,7 @@ Respond = Callable[[str | None], Iterable[bytes]]
 
 @contextmanager
 def raw_server(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Runs a server that sends exactly what it is given; yields its address."""
+    """Run a server that sends exactly what it is given; yield its address."""
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
@@ -187,6 +187,6 @@ def raw_server(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterat
 
 
 def answer(status: int, body: bytes = b"", **headers: str | int) -> bytes:
-    """Returns an answer as it is sent; an underscore in the name of a header is a hyphen."""
+    """Return an answer as it is sent; an underscore in the name of a header is a hyphen."""
     lines = [f"HTTP/1.1 {status} X", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -14,7 +14,7 @@ class StandIns:
     """Workers that run one after the other; the last one that got a unit is the first to be through with it."""
 
     def __init__(self, run: Callable[[Unit], UnitReceipt], *, dies: Callable[[Unit], bool] = lambda _: False) -> None:
-        """Takes what a worker does, and what it does not survive."""
+        """Take what a worker does, and what it does not survive."""
         self._run = run
         self._dies = dies
         self._events: deque[Event] = deque()
@@ -23,17 +23,17 @@ class StandIns:
         self.runs: list[Unit] = []
 
     def start(self) -> int:
-        """Starts a worker."""
+        """Start a worker."""
         self.started += 1
         self._events.append(Ready(self.started))
         return self.started
 
     def give(self, worker: int, unit: Unit) -> None:
-        """Gives it a unit."""
+        """Give it a unit."""
         self._given.append((worker, unit))
 
     def events(self, seconds: float) -> Sequence[Event]:  # noqa: ARG002
-        """Returns one thing that happens."""
+        """Return one thing that happens."""
         if self._events:
             return [self._events.popleft()]
         if not self._given:

@@ -109,7 +109,7 @@ def test_restart_refuses_a_source_that_changed(tiny: Terminal, make_items: Items
     tiny.write("a.jsonl", make_items(601))
     said = tiny.type("upsert-cli restart t", expect=4).stderr
     assert "size" in said
-    assert "`upsert-cli restart t --from-start` reads it anew" in said
+    assert "`upsert-cli restart t --from-start` reads it again" in said
     (tiny.folder / "a.jsonl").rename(tiny.folder / "b.jsonl")
     said = tiny.type("upsert-cli restart t", expect=4).stderr
     assert "a.jsonl cannot be read any more (No such file or directory); put it back" in said

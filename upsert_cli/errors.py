@@ -248,7 +248,7 @@ class LocksUnsupported(UpsertCliError):
 
 
 class SourceUnreadable(UpsertCliError):
-    """Raised when a source cannot be opened, or not be read to its end."""
+    """Raised when a source cannot be opened or cannot be read to its end."""
 
     name: str
     reason: str
@@ -256,7 +256,7 @@ class SourceUnreadable(UpsertCliError):
     """The last row that could be read."""
 
     remedy: str | None = None
-    """How to load it, if it is sound; None: it is not."""
+    """How to load the file if it is sound, or None if it is damaged."""
 
     def __str__(self) -> str:
         if self.name == "-":
@@ -264,19 +264,19 @@ class SourceUnreadable(UpsertCliError):
         where = f"{self.name} cannot be read beyond row {self.row}" if self.row else f"{self.name} cannot be read"
         if self.remedy is not None:
             return f"{where}: {self.reason}; {self.remedy}"
-        remedy = "see that it can be reached" if "://" in self.name else "mend the file"
+        remedy = "check that it can be reached" if "://" in self.name else "repair the file"
         return f"{where} ({self.reason}); {remedy} or leave it out, then load again"
 
 
 class SourceChanged(Refusal):
-    """Raised when a source is no longer what a checkpoint was made for."""
+    """Raised when a source changed since a checkpoint, so that the checkpoint is not valid for it."""
 
     name: str
     how: str
     """Such as `size 120 -> 180 bytes`."""
 
     task_id: str | None = None
-    """None where whoever reads the file knows of no task."""
+    """None if the reader of the file does not know the task."""
 
     is_gone: bool = False
     """It cannot be read at all."""
@@ -288,8 +288,8 @@ class SourceChanged(Refusal):
         if self.task_id is not None:
             again = f"`upsert-cli restart {self.task_id} --from-start`"
         return (
-            f"{self.name} changed since the task was last run ({self.how}), so its checkpoint means nothing; "
-            f"{again} reads it anew"
+            f"{self.name} changed since the task was last run ({self.how}), so its checkpoint is no longer valid; "
+            f"{again} reads it again"
         )
 
 

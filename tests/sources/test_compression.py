@@ -153,7 +153,7 @@ def test_a_zstd_frame_that_needs_too_much_is_named(
         rows_of(path)
     message = str(caught.value)
     assert re.search(said.replace("|", r"\|").format(re.escape(f"'{path}'")), message), message
-    assert "mend" not in message
+    assert "repair" not in message
 
 
 def test_the_largest_window_is_read(tmp_path: Path) -> None:

@@ -198,10 +198,10 @@ def test_generated_ids(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "a.jsonl",
         b'{"text": "x", "n": 1}', b'{"n": 1, "text": "x"}', b"", b'{"text": "y"}',
-        b'{"object_id": "mended", "payload": {"text": "z"}, "detail": "was bad"}',
+        b'{"object_id": "corrected", "payload": {"text": "z"}, "detail": "was bad"}',
     )  # fmt: skip
     by_row = [item(row) for row in _rows(path, id_from="row")]
-    assert [row.object_id for row in by_row] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:4", "mended"]
+    assert [row.object_id for row in by_row] == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:4", "corrected"]
     assert [row.payload for row in by_row] == [
         {"text": "x", "n": 1},
         {"text": "x", "n": 1},
@@ -209,7 +209,7 @@ def test_generated_ids(tmp_path: Path) -> None:
         {"text": "z"},
     ]
     by_hash = [item(row).object_id for row in _rows(path, id_from="hash")]
-    assert by_hash == [by_hash[0], by_hash[0], by_hash[2], "mended"]
+    assert by_hash == [by_hash[0], by_hash[0], by_hash[2], "corrected"]
     assert len(set(by_hash)) == 3
     assert by_hash[0] == "3f297db8c93598077bad35da01d31577"  # the same tomorrow
 
@@ -219,9 +219,9 @@ def test_rejects_ignore_the_mapping(tmp_path: Path) -> None:
     bad = write_lines(tmp_path / "a.jsonl", b'{"id": 1.5, "title": "x"}')
     record = reject(_rows(bad, id_field="id")[0]).as_json()
     assert record["payload"] == {"title": "x"}
-    mended = write_lines(tmp_path / "b.jsonl", json.dumps(record | {"object_id": "1.5"}).encode())
+    corrected = write_lines(tmp_path / "b.jsonl", json.dumps(record | {"object_id": "1.5"}).encode())
     for ids in ({}, {"id_field": "id"}, {"id_from": "row"}, {"id_from": "hash"}):
-        assert item(_rows(mended, **ids)[0])[:3] == ("1.5", {"title": "x"}, None)
+        assert item(_rows(corrected, **ids)[0])[:3] == ("1.5", {"title": "x"}, None)
 
 
 # -- a mapping that does not fit ------------------------------------------------------------------------------------

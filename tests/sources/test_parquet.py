@@ -473,7 +473,7 @@ def test_a_type_that_pyarrow_does_not_read_is_not_called_damage(tmp_path: Path) 
     path.write_bytes(path.read_bytes().replace(schema, wide))
     with pytest.raises(SourceUnreadable, match="more than 64 bits") as caught:
         rows_of(path)
-    assert "mend" not in str(caught.value)
+    assert "repair" not in str(caught.value)
     assert "write it again with types that pyarrow reads" in str(caught.value)
 
 

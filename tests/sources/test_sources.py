@@ -530,7 +530,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str, content: byt
         sources_of(path)
     message = str(caught.value)
     assert re.search(f"{name} cannot be read: it is .*{said}", message), message
-    assert "mend" not in message
+    assert "repair" not in message
     if (command := re.search(r"`(python -c .*)`", message)) is not None:
         subprocess.run([sys.executable, *shlex.split(command[1])[1:]], cwd=tmp_path, check=True)
         assert pq.read_table(tmp_path / "data.parquet").to_pydict() == {"object_id": ["a"]}

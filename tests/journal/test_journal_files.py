@@ -18,13 +18,13 @@ import pytest
 from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable, LocksUnsupported, TaskNotFound, UpsertCliError
-from upsert_cli.journal import state_files
+from upsert_cli.journal import file_access
 from upsert_cli.journal.damage import damaged_files
+from upsert_cli.journal.file_access import locked
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
-from upsert_cli.journal.state_files import locked
 from upsert_cli.journal.task import TaskStatus
 
 PENDING, PROCESSING, DONE = TaskStatus.PENDING, TaskStatus.PROCESSING, TaskStatus.DONE
@@ -272,7 +272,7 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
 
 def test_a_lock_that_is_never_released_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspended process does not make others hang forever; they name the file that it keeps locked."""
-    monkeypatch.setattr(state_files, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(file_access, "LOCK_SECONDS", 0.1)
     path = tmp_path / "locks" / "a.lock"
     with locked(path), pytest.raises(UpsertCliError, match=r"a\.lock locked for 0 seconds; look for"), locked(path):
         raise AssertionError("two processes hold one lock")

@@ -40,7 +40,7 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     if follow and failed:
         raise click.UsageError("--failed prints the items rejected so far, so it does not go with --follow.")
     task_id = resolve_task_id(session.journal, task_id)
-    task, running = _follow(session, task_id, json=json) if follow else session.journal.look_at(task_id)
+    task, running = _follow(session, task_id, json=json) if follow else session.journal.find_with_runner(task_id)
     if failed:
         require_stdout()  # even if there is nothing to print
         for record in session.journal.rejects(task_id):
@@ -67,7 +67,7 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
     try:
         with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
             while True:
-                task, running = session.journal.look_at(task_id)
+                task, running = session.journal.find_with_runner(task_id)
                 if json and (now := session.task_json(task, running=running)) != shown:
                     shown = now
                     click.echo(safe_json(shown))

@@ -37,7 +37,7 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
     upsert-cli report nightly-2026-11-24 --html report.html
     """
     task_id = resolve_task_id(session.journal, task_id)
-    task, running = session.journal.look_at(task_id)
+    task, running = session.journal.find_with_runner(task_id)
     page = render_page(
         task,
         running=running,

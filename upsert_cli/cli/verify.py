@@ -77,7 +77,7 @@ def verify(
 
 def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
     """Warn that the task has not loaded all rows yet, before rows are reported as missing."""
-    task, running = session.journal.look_at(task_id)
+    task, running = session.journal.find_with_runner(task_id)
     if running or task.status is TaskStatus.DONE:
         return
     died = task.has_died(running=running)

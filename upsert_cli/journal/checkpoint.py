@@ -11,7 +11,7 @@ from typing import Any
 
 from upsert_cli.atomic import read_whole, replace_file
 from upsert_cli.counts import Counts
-from upsert_cli.journal.state_files import reading_from, writing_to
+from upsert_cli.journal.file_access import reading_from, writing_to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,8 +20,8 @@ from upsert_cli.errors import (
     WrongStatus,
 )
 from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from upsert_cli.journal.file_access import writing_to
 from upsert_cli.journal.rejects import RejectsFile, rejects_lost
-from upsert_cli.journal.state_files import writing_to
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
 from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
+from upsert_cli.journal.file_access import reading_from, writing_to
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.journal.segments import SALVAGED, Damage, moved_aside, number_of
 from upsert_cli.journal.spool import spool_leftovers
-from upsert_cli.journal.state_files import reading_from, writing_to
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.journal.task_ids import valid_task_id

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 from upsert_cli.errors import JournalDamaged, TaskExists, TaskRunning, WrongStatus
 from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
 from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.file_access import locked, reading_from, writing_to
 from upsert_cli.journal.layout import FORMAT, Layout, TaskFiles
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
-from upsert_cli.journal.state_files import locked, reading_from, writing_to
 from upsert_cli.journal.storage import SEGMENT_TASKS, Record
 from upsert_cli.journal.task import DIED, Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
@@ -63,8 +63,8 @@ class Journal:
         self.check_format()
         return self._current(self._recorded(task_id))
 
-    def look_at(self, task_id: str) -> tuple[Task, bool]:
-        """Return a task like `find`, and whether a process runs it at the same moment."""
+    def find_with_runner(self, task_id: str) -> tuple[Task, bool]:
+        """Return a task like `find`, and whether a process runs it at that moment."""
         return self.with_runner(self.find(task_id))
 
     def with_runner(self, task: Task) -> tuple[Task, bool]:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from upsert_cli.atomic import make_folder, open_private, replacing, write_all
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.state_files import reading_from, writing_to
+from upsert_cli.journal.file_access import reading_from, writing_to
 
 _T = TypeVar("_T")
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from upsert_cli.atomic import make_folder, move_aside, read_whole, replace_file
 from upsert_cli.errors import UpsertCliError, UsageFault
-from upsert_cli.journal.state_files import reading_from
+from upsert_cli.journal.file_access import reading_from
 from upsert_cli.journal.task_ids import valid_task_id
 
 FORMAT = 1

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import read_whole, replace_file, sync
+from upsert_cli.journal.file_access import locked, reading_from, writing_to
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.segments import segment_numbers
-from upsert_cli.journal.state_files import locked, reading_from, writing_to
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.journal.task_ids import valid_task_id

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from upsert_cli.atomic import make_folder, open_private
 from upsert_cli.counts import Counts
 from upsert_cli.errors import JournalUnwritable
+from upsert_cli.journal.file_access import writing_to
 from upsert_cli.journal.json_lines import valid_json
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.state_files import writing_to
 
 if TYPE_CHECKING:
     import sqlite3

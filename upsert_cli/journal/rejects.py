@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.checkpoint import Checkpoint
+from upsert_cli.journal.file_access import writing_to
 from upsert_cli.journal.json_lines import JsonLines, file_size, read_json_lines, valid_json
-from upsert_cli.journal.state_files import writing_to
 
 if TYPE_CHECKING:
     from upsert_cli.journal.layout import TaskFiles

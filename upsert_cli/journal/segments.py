@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from upsert_cli.atomic import keep_backup, move_aside, sync
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.state_files import locked, reading_from, writing_to
+from upsert_cli.journal.file_access import locked, reading_from, writing_to
 from upsert_cli.journal.storage import TaskFile, backup_of
 
 RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import make_folder
-from upsert_cli.journal.state_files import writing_to
+from upsert_cli.journal.file_access import writing_to
 from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
 
 if TYPE_CHECKING:

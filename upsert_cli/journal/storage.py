@@ -16,7 +16,7 @@ from tinydb.table import Document, Table
 
 from upsert_cli.atomic import open_private, replacing, write_all
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.state_files import reading_from, writing_to
+from upsert_cli.journal.file_access import reading_from, writing_to
 
 TABLE = "tasks"
 SEGMENT_TASKS = 500  # tasks in a file at most

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.atomic import make_folder, read_whole, replace_file
-from upsert_cli.journal.state_files import reading_from, writing_to
+from upsert_cli.journal.file_access import reading_from, writing_to
 
 MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart 800 pixels wide shows no more
 FIRST_SPACING = 0.25  # seconds between two points, doubled whenever there are too many

@@ -85,8 +85,7 @@ def _dry_run(session: Invocation, request: LoadRequest, *, compare: bool) -> NoR
             request,
             stdin=sys.stdin.buffer,
             compare=compare,
-            report=session.terminal.info,
-            warn=session.terminal.warning,
+            context=session.context,
         )
         code = request.options.done_code(outcome.counts) if outcome.broken is None else outcome.broken.exit_code
         report.dry_run_finished(outcome, exit_code=code)

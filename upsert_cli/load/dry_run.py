@@ -1,15 +1,15 @@
-"""A load that is rehearsed: everything is read, checked and compared, and nothing is written."""
+"""A dry run: everything is read, checked and compared, and nothing is written."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol
 
 from upsert_cli import embedding
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
@@ -33,18 +33,16 @@ from upsert_cli.store.process import StoreProcess
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
 
-Report = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRunResult:
-    """What a load would do."""
+    """The results that a load would have."""
 
     counts: Counts
-    """Without a comparison every good row counts as new; an id that comes again in a later batch counts again."""
+    """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""
 
     rejects: tuple[dict[str, Any], ...]
-    """The first ones, in the shape of `failed_items`."""
+    """The first rejects, in the shape of `failed_items`."""
 
     compared: bool
 
@@ -52,39 +50,38 @@ class DryRunResult:
     """The ids of the first records that the load would delete; all of them are in the counts."""
 
     tokens: int
-    """Tokens to embed, those beyond the model's limit left out."""
+    """Tokens to embed, without those beyond the model's limit."""
 
     embed_seconds: float | None
-    """How long embedding them would take, by a probe; None without a comparison."""
+    """Estimated seconds to embed them, by a probe; None without a comparison."""
 
     broken: SourceUnreadable | None
-    """Why the load would fail after the rows that were counted; None: it would not."""
+    """The error that the load would end with after the counted rows, if any."""
 
 
 def dry_run_load(
-    journal: Journal, request: LoadRequest, *, stdin: BinaryIO, compare: bool, report: Report, warn: Report
+    journal: Journal, request: LoadRequest, *, stdin: BinaryIO, compare: bool, context: RunContext
 ) -> DryRunResult:
-    """Reads all items of a load and tells what would become of them.
+    """Read all items of a load and return the results that it would have.
 
     Args:
-        journal: Where standard input is kept meanwhile; it gets no task.
+        journal: The journal, which keeps standard input for a while and gets no task.
         request: The load.
         stdin: Read to its end where a source is `-`.
-        compare: Whether to ask the collection and the model; without, neither has to be there.
-        report: Told what takes long.
-        warn: Told what the load would warn of.
+        compare: Use the collection and the model; otherwise neither has to exist.
+        context: Reports long steps, and the warnings of the load.
 
     Raises:
-        Refusal: The load would be refused, for another model say.
+        Refusal: The load would be refused, for example for another model.
         UpsertCliError: It would fail.
     """
     with drafted(journal, request, stdin) as draft:
         for note in draft.notes:
-            report(note)
+            context.info(note)
         options = draft.task.options
         model = None
         if compare:
-            model = model_of(draft.task.model, options, context=Unattended(report))
+            model = model_of(draft.task.model, options, context=context)
         sources = sources_of(draft.task)
         batches = read_batches(
             options.rows(sources),
@@ -93,69 +90,73 @@ def dry_run_load(
         )
         tally = _DryRunTally(model, options)
         broken: SourceUnreadable | None = None
-        with _collection_of(journal, draft.task, model, warn=warn) as collection:
+        with _open(journal, draft.task, model, context=context) as store:
             try:
                 if options.delete_missing:
                     deletion = OrphanDeletion(task=draft.task, sources=sources, is_dry_run=True)
-                    for block in deletion.find(collection, context=Unattended()):
+                    for block in deletion.find(store, context=context):
                         tally.add_missing(block)
             except SourceUnreadable:
                 tally.forget_missing()
             try:
-                for plan in _compared(batches, collection, average=options.average):
-                    tally.add(plan)
+                for batch in _compare(batches, store, average=options.average):
+                    tally.add(batch)
             except SourceUnreadable as error:
                 broken = error
                 tally.forget_missing()
     if (warning := tally.ignored.warning()) is not None:
-        warn(warning)
+        context.warning(warning)
     return tally.result(broken)
 
 
-def _compared(batches: Iterator[Batch], collection: ComparableStore, *, average: bool) -> Iterator[ComparedBatch]:
+def _compare(batches: Iterator[Batch], store: _DryRunStore, *, average: bool) -> Iterator[ComparedBatch]:
     in_flight = InFlight()
-    plans = compare(batches, collection, in_flight=in_flight, force=False, average=average, stopping=threading.Event())
-    for plan in plans:
-        in_flight.leave(plan.batch.number)
-        yield plan
-        instead = plan.batch.fallback(())
-        if instead is not None:
-            yield from _compared(iter([instead]), collection, average=average)
+    for compared in compare(
+        batches, store, in_flight=in_flight, force=False, average=average, stopping=threading.Event()
+    ):
+        in_flight.leave(compared.batch.number)
+        yield compared
+        if (fallback := compared.batch.fallback(())) is not None:
+            yield from _compare(iter([fallback]), store, average=average)
 
 
 @contextmanager
-def _collection_of(journal: Journal, task: Task, model: Model | None, *, warn: Report) -> Iterator[_DryRunBatch]:
-    """Opens what a load would be compared with; a collection that is not there yet holds nothing."""
+def _open(journal: Journal, task: Task, model: Model | None, *, context: RunContext) -> Iterator[_DryRunStore]:
+    """Open the collection for reading; without a model, or if it does not exist, it is empty."""
     if model is None or location_of_task(journal, task).describe() is None:
-        yield _Empty()
+        yield _EmptyStore()
         return
     target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
-    with StoreProcess.start(target, task_id=task.id, context=Unattended(warn)) as writer:
-        for warning in writer.opened().warnings:
-            warn(warning)
-        yield writer
-        writer.close()
+    with StoreProcess.start(target, task_id=task.id, context=context) as store:
+        for warning in store.opened().warnings:
+            context.warning(warning)
+        yield store
+        store.close()
 
 
-class _DryRunBatch(ComparableStore, SearchableStore, Protocol):
-    """What a rehearsal asks of a collection."""
+class _DryRunStore(ComparableStore, SearchableStore, Protocol):
+    """A collection that is only compared and searched."""
 
 
-class _Empty:
+class _EmptyStore:
     """A collection without records."""
 
     def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:  # noqa: ARG002
         return RecordRefPage(rows=0, members=[])
 
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:  # noqa: ARG002
-        return Comparison(verdicts=[Verdict.NEW] * len(ids), stale_keys=[()] * len(ids))
+        return _all_new(len(ids))
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:  # noqa: ARG002
         return {}
 
 
+def _all_new(rows: int) -> Comparison:
+    return Comparison(verdicts=[Verdict.NEW] * rows, stale_keys=[()] * rows)
+
+
 class _DryRunTally:
-    """What was seen so far, and the model once a text needs it."""
+    """The results so far; the model is loaded when the first text needs it."""
 
     def __init__(self, model: Model | None, options: LoadOptions) -> None:
         self._model = model
@@ -169,63 +170,58 @@ class _DryRunTally:
         self._tokens = 0
         self._token_seconds = 0.0
 
-    def add_missing(self, members: Sequence[RecordRef]) -> None:
-        self._counts += Counts(deleted=len(members))
-        self._missing += [member.id for member in members[: FAILED_ITEMS - len(self._missing)]]
+    def add_missing(self, records: Sequence[RecordRef]) -> None:
+        self._counts += Counts(deleted=len(records))
+        self._missing += [record.id for record in records[: FAILED_ITEMS - len(self._missing)]]
 
     def forget_missing(self) -> None:
-        """Forgets what is missing: a load whose source breaks off deletes nothing."""
+        """Forget the records to delete, since a load whose source breaks off deletes nothing."""
         self._counts = replace(self._counts, deleted=0)
         self._missing.clear()
 
-    def add(self, plan: ComparedBatch) -> None:
-        lengths = self._lengths(plan)
+    def add(self, compared: ComparedBatch) -> None:
+        lengths = self._lengths(compared)
         limit = self._model.max_tokens if self._model is not None else 0
         self._tokens += sum(min(length, limit) for length in lengths)
         truncated = sum(length > limit for length in lengths)
-        outcome = self._outcomes.of(plan.batch, plan.comparison, truncated=truncated)
-        self.ignored += plan.batch.ignored
+        outcome = self._outcomes.of(compared.batch, compared.comparison, truncated=truncated)
+        self.ignored += compared.batch.ignored
         room = FAILED_ITEMS - len(self._rejects)
         self._rejects += [reject.as_json() for reject in outcome.rejects[:room]]
         self._counts += outcome.counts
 
-    def _lengths(self, plan: ComparedBatch) -> list[int]:
-        """Counts the tokens of the texts that would be embedded; the first of them also tell the speed."""
-        changed = (
-            row for row, verdict in enumerate(plan.comparison.verdicts) if verdict in (Verdict.NEW, Verdict.TEXT)
-        )
-        documents = plan.batch.documents
-        rows = [row for row in changed if documents[row].vector is None and not documents[row].is_average]
-        if self._model is None or not rows:
+    def _lengths(self, compared: ComparedBatch) -> list[int]:
+        """Count the tokens of each text to embed; the first texts are embedded to measure the speed."""
+        if self._model is None:
             return []
-        texts = [plan.batch.documents[row].text for row in rows]
+        documents = [
+            document
+            for document, verdict in zip(compared.batch.documents, compared.comparison.verdicts, strict=True)
+            if verdict in (Verdict.NEW, Verdict.TEXT) and document.vector is None and not document.is_average
+        ]
+        if not documents:
+            return []
+        texts = [document.text for document in documents]
         if self._embedder is not None:
             return self._embedder.count(texts)
-        model = self._model
-        embedder = self._embedder = embedding.load(model, device=self._options.device)
+        embedder = self._embedder = embedding.load(self._model, device=self._options.device)
         lengths = embedder.count(texts)
-        probed = sum(min(length, model.max_tokens) for length in lengths[:PROBE_ROWS])
-        self._token_seconds = self._probe(embedder, plan, rows[:PROBE_ROWS]) / max(1, probed)
+        probed = sum(min(length, self._model.max_tokens) for length in lengths[:PROBE_ROWS])
+        probe = replace(compared.batch, documents=tuple(documents[:PROBE_ROWS]))
+        self._token_seconds = self._embed_seconds(embedder, probe) / max(1, probed)
         return lengths
 
-    def _probe(self, embedder: Embedder, plan: ComparedBatch, rows: list[int]) -> float:
-        """Embeds a few texts, and returns how many seconds that took."""
-        documents = tuple(plan.batch.documents[row] for row in rows)
-        comparison = Comparison(verdicts=[Verdict.NEW] * len(rows), stale_keys=[()] * len(rows))
-        probe = ComparedBatch(batch=replace(plan.batch, documents=documents), comparison=comparison)
-        embedded = embed(
-            iter([probe]),
-            load=lambda: embedder,
-            effort=self._options.effort,
-            stopping=threading.Event(),
-        )
+    def _embed_seconds(self, embedder: Embedder, batch: Batch) -> float:
+        """Embed a batch and return how long that took."""
+        probe = ComparedBatch(batch=batch, comparison=_all_new(len(batch.documents)))
+        embedded = embed(iter([probe]), load=lambda: embedder, effort=self._options.effort, stopping=threading.Event())
         return sum(one.seconds for one in embedded)
 
     def result(self, broken: SourceUnreadable | None) -> DryRunResult:
-        spoilt = self._counts.failed > 0  # then the load deletes nothing
+        keeps_all = self._counts.failed > 0  # a load with rejects deletes nothing
         return DryRunResult(
-            counts=replace(self._counts, deleted=0) if spoilt else self._counts,
-            to_delete=() if spoilt else tuple(self._missing),
+            counts=replace(self._counts, deleted=0) if keeps_all else self._counts,
+            to_delete=() if keeps_all else tuple(self._missing),
             rejects=tuple(self._rejects),
             compared=self._model is not None,
             tokens=self._tokens,

@@ -1,4 +1,4 @@
-"""In files of every kind, also hostile ones, each good row becomes an item, each other one a reject with its row."""
+"""JSONL, also hostile: each good line becomes an item, each other one a reject with its file and row."""
 
 from __future__ import annotations
 

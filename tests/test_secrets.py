@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.items import Items
 from tests.support.terminal import Terminal
-from upsert_cli.redaction import in_message, without_secrets
+from upsert_cli.redaction import error_line, in_message, without_secrets
 from upsert_cli.store.chroma.faults import DETAIL_CHARACTERS, reason
 
 MARKER = "m4rker/of+a=secret"
@@ -260,6 +260,15 @@ def test_libraries_that_write_to_stderr_show_no_secret(terminal: Terminal) -> No
 def test_a_message_shows_no_query_of_an_address(said: str, shown: str) -> None:
     """Whatever quotes the address, and also where its scheme is misspelled; what is no query stays."""
     assert in_message(said) == shown
+
+
+def test_the_line_of_an_error_is_masked_before_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part of a secret is left where a long message ends; an error without a message is named by its class."""
+    monkeypatch.setenv("SERVICE_TOKEN", "S3CRET" * 100)
+    line = error_line(ValueError(f"first\nsecond {'x' * 400} {'S3CRET' * 100}"))
+    assert line.startswith("first second xxx") and "S3" not in line
+    assert error_line(ValueError("first"), with_class=True) == "ValueError: first"
+    assert error_line(MemoryError()) == "MemoryError"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
 
     Args:
         metadata: As the store returns it.
-        digits: From `check_digits` for what was stored; ignored if their number does not fit.
+        digits: From `check_digits` for the metadata before it was stored; ignored if their number does not fit.
     """
     left = iter(digits)
     if len(digits) != sum(1 for _ in _floats(metadata)) or not set(digits) <= set(_DIGITS):
@@ -40,7 +40,7 @@ def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
 
 
 def guesses(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield what a record without digits may have held: each float as it is, or one of its two neighbors.
+    """Yield the values that a record without digits may have held: each float itself, or one of its two neighbors.
 
     Yields nothing if there are too many combinations.
     """

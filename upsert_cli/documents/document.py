@@ -1,7 +1,7 @@
-"""Item -> Document: the text to embed, flat metadata that Chroma stores as it is, and a hash of both.
+"""Item -> Document: the text to embed, flat metadata that Chroma stores unchanged, and a hash of both.
 
-With a splitter an item becomes several documents, its chunks. Whatever Chroma would reject, change silently or be
-damaged by is found here, row by row, before any call is made.
+With a splitter an item becomes several documents, its chunks. Rows that Chroma would refuse, silently change or be
+damaged by are rejected here, one by one, before any call is made.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item, field_at, without_field
 from upsert_cli.sources.json_text import canonical
 
-MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of what every chunk of an item repeats
+MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of the metadata that every chunk of an item repeats
 NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How documents are made of items. What it changes in a record shows in the record's hash; nothing else does."""
+    """How documents are made of items; anything that it changes in a record changes the record's hash."""
 
     text_fields: tuple[str, ...] = ("text",)
     """Dotted paths in the payload; their texts are joined by line breaks."""
 
     template: str | None = None
-    """Such as `title: {title}\\n{body}`; makes the text, whatever the text fields are."""
+    """Such as `title: {title}\\n{body}`; takes precedence over the text fields."""
 
     metadata_fields: tuple[str, ...] | None = None
     """Dotted paths in the payload of what becomes metadata; None: all of it."""
@@ -86,7 +86,7 @@ class Document(NamedTuple):
     """The flat payload, `upsert_scope` if there is one, and `upsert_hash`."""
 
     upsert_hash: str
-    """Two hashes in hex, `<text>.<metadata>`; the one that differs tells what has to be written."""
+    """Two hashes in hex, `<text>.<metadata>`; the one that differs decides how the record is written."""
 
     item: Item
 
@@ -210,7 +210,7 @@ def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
 
 
 def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, array[float] | None]:
-    """Return what may become metadata of an item's payload, the item's text, and its own vector, if any."""
+    """Return the payload that may become metadata, the text of the item, and its own vector, if any."""
     payload = item.payload or {}
     vector = None
     if VECTOR_FIELD in payload or recipe.vector_field is not None:
@@ -239,7 +239,7 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
         converted = flatten(payload, metadata, keep_lists=recipe.keep_lists)
     for name in recipe.metadata_fields or ():
         if (value := field_at(payload, name)) is not None:
-            # Each by itself, since one path may lead into what another one leads to.
+            # Separately, since one path may lead into the value of another.
             chosen: dict[str, Value] = {}
             converted += flatten({name: value}, chosen, keep_lists=recipe.keep_lists)
             metadata |= chosen

@@ -1,4 +1,4 @@
-"""The hash that a record carries in its metadata; the half that differs tells what has to be written.
+"""The hash that a record carries in its metadata; the half that differs decides how the record is written.
 
 Two halves in hex, `<text>.<metadata>`. If an item brings its own vector, the first half is `<text>+<vector>`; for the
 mean of an item's chunks it is `<text>+<hash of the whole text>`. A chunk's hash ends with `#`. When it is stored, `~`
@@ -19,7 +19,7 @@ from upsert_cli.sources.json_text import canonical
 
 HASH_KEY = "upsert_hash"
 HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of
-MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; what a line of JSONL can hold
+MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; the limit of a line of JSONL
 CHUNK_MARK = "#"  # at the end; tells a chunk from an item whose own id looks like a chunk's
 FLOAT_MARK = "~"  # before the check digits of the floats
 OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not the model's
@@ -51,7 +51,7 @@ def chunk_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: s
         text: The document.
         metadata: Without the hash.
         identity: The model's.
-        mean_of: What the mean of all chunks depends on; None for a chunk with a text of its own.
+        mean_of: The inputs of the mean of all chunks; None for a chunk with a text of its own.
 
     Raises:
         ItemError: It is too large to be stored.
@@ -61,7 +61,7 @@ def chunk_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: s
 
 
 def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Return a record's metadata as it is stored: with a check digit in its hash for each float, if there are any."""
+    """Return a record's metadata for the store: with a check digit in its hash for each float, if there are any."""
     hashed, digits = metadata.get(HASH_KEY), check_digits(metadata)
     if not digits or not isinstance(hashed, str):
         return metadata
@@ -123,7 +123,7 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
 
 
 def _may_be_rounded(metadata: dict[str, Any], text: str, of_metadata: str) -> bool:
-    """Check that a record without check digits may differ from its hash only by what Chroma rounded."""
+    """Check that a record without check digits may differ from its hash only by Chroma's rounding."""
     tried = [of_metadata in _metadata_hashes(guess, text) for guess in guesses(metadata)]
     return any(tried) or not tried  # with too many floats to try all, the hash tells nothing
 
@@ -154,7 +154,7 @@ def _text_hash(text: str, identity: str) -> str:
 
 
 def _metadata_hash(metadata: dict[str, Any], text: str, field: str) -> str:
-    """Hash what the text's hash does not cover: if a key holds the text, its name is hashed instead of its value."""
+    """Hash the rest of a record after its text: if a key holds the text, its name is hashed instead of its value."""
     if metadata.get(field) == text:
         metadata = metadata.copy()
         del metadata[field]

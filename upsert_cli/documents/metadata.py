@@ -1,4 +1,4 @@
-"""Payload -> flat metadata that Chroma stores as it is; what it would refuse, change or fail on is found here."""
+"""Payload -> flat metadata that Chroma stores unchanged; values that it would refuse or fail on are found here."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ MAX_LIST = 1_000  # values in all lists of a record; some 6,000 break Chroma's q
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1  # beyond, Chroma silently stores floats
 RESERVED_PREFIX = "chroma:"  # keys that Chroma silently drops
 SHOWN_KEY = 80  # characters of a key in a message
+_ALWAYS_KEPT = frozenset([str, bool])
 
 
 def scope_of(sources: Iterable[str]) -> str:
@@ -47,7 +48,7 @@ def flatten(
 
     Args:
         values: The payload, or an object in it.
-        into: Receives the values; what it holds is never replaced.
+        into: Receives the values; its own are never replaced.
         prefix: Of all keys.
         keep_lists: Keep lists of one scalar kind as lists.
 
@@ -63,8 +64,7 @@ def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_l
         kind = type(value)
         key = prefix + name
         if (
-            kind is str
-            or kind is bool
+            kind in _ALWAYS_KEPT
             or (kind is int and MIN_INTEGER <= value <= MAX_INTEGER)
             or (kind is float and isfinite(value))
             or (kind is list and keep_lists and _stays_a_list(value, into))
@@ -90,7 +90,7 @@ def shown(key: str) -> str:
 
 
 def _stays_a_list(values: list[Any], kept: dict[str, Value]) -> bool:
-    """Check that Chroma can hold a list as it is, together with the lists that are kept already."""
+    """Check that Chroma can hold a list unchanged, together with the lists that are kept already."""
     kinds = set(map(type, values))
     if len(kinds) != 1 or len(values) + sum(len(one) for one in kept.values() if type(one) is list) > MAX_LIST:
         return False

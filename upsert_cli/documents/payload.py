@@ -1,4 +1,4 @@
-"""What a payload says for the record: the text to embed, from fields or a template, and a vector of its own."""
+"""The text to embed, from fields of a payload or a template, and the vector that a payload may bring."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
 VECTOR_FIELD = "vector"  # of the payload, where a list is a vector without an option
 
 _TOKEN = re.compile(r"\{\{|\}\}|\{(?P<path>[^{}]*)\}|\\[nt\\]|[{}]")
-_ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}  # a shell passes a typed backslash-n as it is
+_ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}  # a shell passes a typed \n unchanged
 _MAY_HOLD_BYTES = frozenset([bytes, list, dict])
 _NUMBERS = frozenset([int, float])
 
@@ -30,7 +30,7 @@ class TemplatePart(NamedTuple):
 
 @lru_cache(maxsize=16)
 def parse_template(template: str) -> tuple[TemplatePart, ...]:
-    """Parse a template, in which a field is only ever a path of keys, whatever Python's format strings allow.
+    """Parse a template, in which a field is only ever a path of keys, unlike in Python's format strings.
 
     Raises:
         UsageFault: A brace has no partner, or the template names no field.
@@ -124,7 +124,7 @@ def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) ->
     """Return the vector that an item brings, as 32-bit floats; None for an item that is to be embedded.
 
     Args:
-        payload: What may hold it.
+        payload: May hold it.
         field: Its dotted path, where it may also be JSON text; None: the usual field, if that is a list.
         dimension: Numbers in the collection's vectors; 0: any.
 
@@ -141,21 +141,20 @@ def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) ->
         _reject(f"{name} is {'not only numbers' if type(value) is list else kind_of(value)}, not a vector")
     if not value or (dimension and len(value) != dimension):
         _reject(f"{name} has {len(value)} numbers, and the collection's vectors have {dimension or 'some'}")
-    vector = _as_floats(value)
-    if vector is None:
-        _reject(f"{name} has a number that is not finite as 32 bits")
-    if not any(vector):
-        _reject(f"{name} is all zeros, so no other vector is close to it")
-    return vector
+    return _as_floats(value, name)
 
 
-def _as_floats(numbers: list[int | float]) -> array[float] | None:
-    """Return numbers as 32-bit floats; None if one of them is not finite then."""
+def _as_floats(numbers: list[int | float], name: str) -> array[float]:
     try:
         floats = array("f", numbers)
+        is_finite = math.isfinite(sum(floats))
     except OverflowError:
-        return None
-    return floats if math.isfinite(sum(floats)) else None
+        is_finite = False
+    if not is_finite:
+        _reject(f"{name} has a number that is not finite as 32 bits")
+    if not any(floats):
+        _reject(f"{name} is all zeros, so no other vector is close to it")
+    return floats
 
 
 def _reject(detail: str) -> NoReturn:

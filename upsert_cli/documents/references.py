@@ -130,5 +130,5 @@ def _why(error: OSError | UnicodeEncodeError) -> str:
     return f"cannot be read: {error.strerror}"
 
 
-def _fault(path: str, what: str) -> ItemError:
-    return ItemError(stage=Stage.DOWNLOADING, detail=f"the text's file {path[:SHOWN_PATH]!r} {what}")
+def _fault(path: str, problem: str) -> ItemError:
+    return ItemError(stage=Stage.DOWNLOADING, detail=f"the text's file {path[:SHOWN_PATH]!r} {problem}")

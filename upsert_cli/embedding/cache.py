@@ -20,7 +20,7 @@ STAGING_PREFIX = ".fetch-"
 MODEL_PREFIX = "models--"
 PARTIAL_SUFFIX = ".incomplete"  # of a file that the hub's client has not finished downloading
 HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
-STALE_SECONDS = 24 * 3600  # no fetch takes that long; what is older was left by a killed one
+STALE_SECONDS = 24 * 3600  # no fetch takes that long, so an older folder was left by a killed one
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network reports
 
 
@@ -95,7 +95,7 @@ def _sweep(cache: Path) -> None:
 
 
 def leftovers() -> list[Leftover]:
-    """Return what killed processes have left of models that they were fetching."""
+    """Return the unfinished files of models that killed processes were fetching."""
     cache = _known_cache_folder()
     if cache is None or not cache.is_dir():
         return []
@@ -113,7 +113,7 @@ def publish(made: Path, target: Path, *, files: Collection[str]) -> None:
     Args:
         made: A folder, or a link relative to the parent of `target`.
         target: From `cached_model`.
-        files: What makes the model complete.
+        files: Names of all files of a complete model.
     """
     if not made.is_symlink():
         for path in (*made.iterdir(), made):

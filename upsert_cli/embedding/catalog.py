@@ -45,7 +45,7 @@ DEFAULT_ENTRY = ModelEntry(
 
 
 def find_entry(name: str) -> ModelEntry:
-    """Return the model of a name, whatever the case of its letters.
+    """Return the model of a name, in any case of letters.
 
     Raises:
         UsageFault: fastembed has no model of that name.

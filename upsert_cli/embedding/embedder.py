@@ -94,7 +94,7 @@ class Effort:
 
     @classmethod
     def fitting(cls, device: Device, *, threads: int | None = None, budget: int | None = None) -> Effort:
-        """Return what suits a device best, except for what the user chose."""
+        """Return the best values for a device, or the ones that the user chose."""
         if device == "cuda":  # one call at a time keeps a GPU busy; more only share its memory
             return cls(threads=threads or 1, budget=budget or CUDA_TOKEN_BUDGET)
         return cls(threads=threads or _usable_processors(), budget=budget or TOKEN_BUDGET)
@@ -114,7 +114,7 @@ class Loader:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Start loading in a thread; `embedder` raises what goes wrong there."""
+        """Start loading in a thread; `embedder` raises an error from there."""
         from concurrent.futures import ThreadPoolExecutor  # 3 ms, which every command would pay
 
         pool = ThreadPoolExecutor(1, thread_name_prefix="load")

@@ -22,7 +22,7 @@ Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index
 
 
 def identity_of(name: str, dimension: int, max_tokens: int) -> str:
-    """Return what two vectors must have in common to be comparable, as part of each record's hash."""
+    """Return the identity of a model, which comparable vectors share, and which is part of each record's hash."""
     return f"{name}|{dimension}|{max_tokens}"
 
 
@@ -38,13 +38,13 @@ class Model:
     """Tokens of a text that the model reads, special tokens included; the rest is truncated."""
 
     folder: Path
-    """What fastembed loads, as its `specific_model_path`."""
+    """fastembed's `specific_model_path`."""
 
     source: Origin
 
     @property
     def identity(self) -> str:
-        """Return what two vectors must have in common to be comparable."""
+        """Return the model's identity, which comparable vectors share."""
         return identity_of(self.name, self.dimension, self.max_tokens)
 
     @property

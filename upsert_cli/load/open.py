@@ -19,7 +19,6 @@ from upsert_cli.load.request import IfRunning, LoadRequest
 from upsert_cli.load.resources import location_of_task, sources_of
 from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.item import START, Position
-from upsert_cli.store.locations import Location
 
 WAIT_STEP = 0.5  # seconds between two tries while another process runs the task
 
@@ -69,14 +68,14 @@ def open_task(
         UsageFault: A source does not exist, or its first rows do not fit the options.
     """
     with drafted(journal, request, stdin) as draft:
-        place = location_of_task(journal, draft.task)  # also checks the credentials, before there is a task
+        location_of_task(journal, draft.task)  # checks the credentials, before there is a task
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 refuse_other_load(existing, draft.task)
                 return _resume(
                     journal, existing, draft.task, if_running=if_running, wait_until=wait_until, context=context
                 )
-            if if_running == "skip" and not request.enqueue and (error := in_use(place, draft.task)) is not None:
+            if if_running == "skip" and not request.enqueue and (error := in_use(journal, draft.task)) is not None:
                 return OpenedTask(task=None, skipped=str(error))
             try:
                 task = draft.create()
@@ -120,9 +119,8 @@ def restart_task(
         TaskRunning: Another process runs it.
         TargetInUse: Another task has the target's folder; like the next two, it leaves the task as it was.
         TargetBusy: Another program writes to it.
-        Refusal: Another program has its files open.
+        Refusal: Another program has its files open; or, with `failed_only`, some rows were never read.
         SourceChanged: A source has changed since the checkpoint.
-        Refusal: With `failed_only`, some rows were never read.
         UsageFault: A limit does not apply to the task.
     """
     journal.find(task_id)
@@ -131,7 +129,7 @@ def restart_task(
         task = journal.find(task_id)
         wanted = replace(task, options=_with_limits(task, max_failures, max_delete), queued=enqueue)
         if not enqueue:
-            _require_target(location_of_task(journal, task), task)
+            _require_target(journal, task)
         if failed_only and not task.counts.failed:
             _refuse_unread(task, claim)
             return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
@@ -139,10 +137,11 @@ def restart_task(
         return _ready(ready, claim, held)
 
 
-def in_use(place: Location, task: Task) -> TargetInUse | None:
+def in_use(journal: Journal, task: Task) -> TargetInUse | None:
     """Return the error if another process holds a task's target; the load waits for the last write of a dead one."""
-    holder = place.holder()
-    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else place.in_use(holder)
+    location = location_of_task(journal, task)
+    holder = location.holder()
+    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else location.in_use(holder)
 
 
 def _find(journal: Journal, task_id: str) -> Task | None:
@@ -184,7 +183,7 @@ def _resume(
             if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
                 continue
             skips = if_running == "skip" and not draft.queued
-            if skips and (error := in_use(location_of_task(journal, task), task)) is not None:
+            if skips and (error := in_use(journal, task)) is not None:
                 return OpenedTask(task=task, skipped=str(error))
             # The options store the same records, but those that say how to load are the new ones.
             wanted = replace(task, inputs=_signed_again(task, draft), options=draft.options, queued=draft.queued)
@@ -245,13 +244,14 @@ def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -
     )
 
 
-def _require_target(place: Location, task: Task) -> None:
+def _require_target(journal: Journal, task: Task) -> None:
     """Check before a task is set back that it could run, so that a done task does not end as refused."""
-    if (error := in_use(place, task)) is not None:
+    if (error := in_use(journal, task)) is not None:
         raise error
+    location = location_of_task(journal, task)
     # A holder is a dead runner whose last write is in flight; the load waits for it.
-    if place.upkeep is not None and place.holder() is None:
-        place.upkeep.require_alone()
+    if location.upkeep is not None and location.holder() is None:
+        location.upkeep.require_alone()
 
 
 def _refuse_unread(task: Task, claim: Claim) -> None:

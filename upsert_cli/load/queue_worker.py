@@ -8,13 +8,21 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 
 from upsert_cli.context import RunContext
-from upsert_cli.errors import SOME_REJECTED, Canceled, Interrupted, Refusal, TaskNotFound, TaskRunning, UpsertCliError
+from upsert_cli.errors import (
+    SOME_REJECTED,
+    Canceled,
+    Interrupted,
+    Refusal,
+    TargetInUse,
+    TaskNotFound,
+    TaskRunning,
+    UpsertCliError,
+)
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.open import in_use
-from upsert_cli.load.resources import location_of_task
 from upsert_cli.load.run import UnitLoader, run_task
 from upsert_cli.load.stop import EndedBySignal
 
@@ -105,8 +113,8 @@ def _next_task(journal: Journal, *, watch: float | None, context: RunContext) ->
     while True:
         blocked: str | None = None
         for task in journal.waiting():
-            if (holder := _holder(journal, task)) is not None:
-                blocked = blocked or f"task {task.id} waits: {holder}"
+            if (error := _in_use(journal, task)) is not None:
+                blocked = blocked or f"task {task.id} waits: {error}"
             elif (claim := _claim(journal, task)) is not None:
                 return journal.find(task.id), claim
         if blocked is None and watch is None:
@@ -117,14 +125,11 @@ def _next_task(journal: Journal, *, watch: float | None, context: RunContext) ->
         time.sleep(BLOCKED_SECONDS if blocked is not None or watch is None else watch)
 
 
-def _holder(journal: Journal, task: Task) -> str | None:
-    """Return in words who else has the target of a task; running the task waits for the write of a dead runner."""
+def _in_use(journal: Journal, task: Task) -> TargetInUse | None:
     try:
-        place = location_of_task(journal, task)
+        return in_use(journal, task)
     except UpsertCliError:
         return None  # such as a missing token: running the task reports it and ends the task
-    error = in_use(place, task)
-    return None if error is None else str(error)
 
 
 def _claim(journal: Journal, task: Task) -> Claim | None:

@@ -1,4 +1,4 @@
-"""What is asked of Chroma's database without Chroma: an answer, or why there is none, and never "nothing" for "unknown"."""
+"""Chroma's database without Chroma: an answer or an error, and never "nothing" for "unknown"."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> Target:
-    """Returns a collection with some rows, whose index is flushed."""
+    """Return a collection with some rows and a flushed index."""
     target = a_target(tmp_path)
     with opened(target) as (store, _):
         store.write(some_rows(numbered(0, 20)), NOTHING)
@@ -38,7 +38,7 @@ def loaded(tmp_path: Path) -> Target:
 
 
 def test_a_writer_that_was_killed_hides_nothing(loaded: Target) -> None:
-    """What it left half done is undone by whoever asks first, and the collection is found as it was before."""
+    """The first reader undoes its transaction, and finds the collection as it was before."""
     folder = Path(loaded.path)
     before, segments = describe(folder, loaded.collection), flushed_segments(folder, loaded.collection)
     assert before is not None
@@ -51,7 +51,7 @@ def test_a_writer_that_was_killed_hides_nothing(loaded: Target) -> None:
 
 
 def test_a_database_that_is_locked_is_busy(loaded: Target) -> None:
-    """A collection is not called missing because somebody writes at this moment."""
+    """A collection is not reported missing because another program is writing."""
     folder = Path(loaded.path)
     with closing(sqlite3.connect(folder / DATABASE_NAME, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -60,8 +60,8 @@ def test_a_database_that_is_locked_is_busy(loaded: Target) -> None:
         assert is_flushed(folder, "any") is None
 
 
-def test_what_is_no_database_is_unusable(loaded: Target) -> None:
-    """Garbage is named as such; an empty file and other tables have no collections."""
+def test_a_file_that_is_not_a_database_is_unusable(loaded: Target) -> None:
+    """Garbage is an error that names the file; an empty or missing file has no collections."""
     path = Path(loaded.path) / DATABASE_NAME
     path.write_bytes(b"garbage" * 1000)
     with pytest.raises(UpsertCliError, match=f"{path} cannot be used"):

@@ -1,4 +1,4 @@
-"""The rows of an index against the records: whatever Chroma does by itself, a sound collection is not called damaged."""
+"""The rows of an index against the records: no sound collection is called damaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _vectors(rows: int) -> np.ndarray:
     return np.random.default_rng(rows).standard_normal((rows, DIMENSION)).astype(np.float32)
 
 
-def test_a_collection_of_another_program_is_sound_whatever_it_did(tmp_path: Path) -> None:
+def test_a_collection_of_another_program_is_sound(tmp_path: Path) -> None:
     """Never flushed, half flushed, with rows deleted, replaced and added again, or with none left: not damaged."""
     target, folder = a_target(tmp_path), tmp_path / "chroma"
     first, second = numbered(0, 130), numbered(130, 170)
@@ -63,7 +63,7 @@ def test_deleted_rows_do_not_hide_lost_ones(tmp_path: Path) -> None:
 
 
 def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
-    """A file that names a function is read as plain data or not at all, and one that is none says nothing."""
+    """A pickle that names a function is read as plain data or not at all, and garbage gives no ids."""
 
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:

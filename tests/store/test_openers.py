@@ -1,4 +1,4 @@
-"""Which programs have a Chroma folder open: found by their files, and only those that keep them open."""
+"""The programs that have a Chroma folder open: found by their files, if they keep them open."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _holding(
 
 
 @pytest.mark.parametrize("name", ["chroma.sqlite3", "segment/data_level0.bin"])
-def test_who_has_a_file_open_is_found(folder: Path, name: str) -> None:
+def test_a_process_with_an_open_file_is_found(folder: Path, name: str) -> None:
     """A process that has the database or an index file open is named, by whatever name it came to the file."""
     assert find_openers(folder) == []
     link = folder / "other-name"
@@ -58,8 +58,8 @@ def test_who_has_a_file_open_is_found(folder: Path, name: str) -> None:
     assert find_openers(folder) == []
 
 
-def test_a_file_that_is_closed_in_a_moment_is_no_matter(folder: Path) -> None:
-    """A program that only copies a file, or looks into it, keeps nobody away."""
+def test_a_file_that_is_soon_closed_does_not_count(folder: Path) -> None:
+    """A program that only copies a file, or reads it for a moment, is not an opener."""
     with _holding(folder / "chroma.sqlite3", seconds=0.5):
         assert find_openers(folder, patience=60.0) == []
 

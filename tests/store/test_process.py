@@ -1,4 +1,4 @@
-"""The writer's process: it keeps others out, survives signals, and its death loses nothing."""
+"""A store in a child process: it keeps others out, survives signals, and its death loses nothing."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ from upsert_cli.context import Unattended
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store import child
-from upsert_cli.store.base import Target, Verdict, WriteBatch
+from upsert_cli.store.base import Leased, Opened, Target, Verdict, WriteBatch
+from upsert_cli.store.child import Call, Start
 from upsert_cli.store.chroma.records import ChromaStore
 from upsert_cli.store.folder import LEASE_NAME
+from upsert_cli.store.locations import location_of
 from upsert_cli.store.process import CALL_ROWS, StoreAbandoned, StoreProcess
+from upsert_cli.store.spawn import ChildProcess
 
 
 @pytest.fixture
@@ -88,8 +91,8 @@ def later(action: Callable[[], object], *, seconds: float) -> threading.Timer:
 # -- what it is for ------------------------------------------------------------------------------------------------
 
 
-def test_a_load_through_the_pipe(target: Target) -> None:
-    """What goes through the pipe arrives, and the folder is free and its end a clean one after closing."""
+def test_rows_arrive_through_the_pipe(target: Target) -> None:
+    """Rows arrive through the pipe; after closing, the folder is free and marked as clean."""
     rows = some_rows(numbered(0, 600))
     with running(StoreProcess.start(target, task_id="some-task")) as writer:
         assert writer.opened().created
@@ -108,7 +111,7 @@ def test_a_load_through_the_pipe(target: Target) -> None:
     assert_holds(target, rows)
 
 
-def test_large_windows_pass(target: Target) -> None:
+def test_large_batches_go_through_the_pipe(target: Target) -> None:
     """A batch far larger than the pipe's buffers goes through, and so does its long list of refusals."""
     rows = some_rows(numbered(0, 1_024))
     batch = replace(rows, texts=[f"{text} {'x' * 8_192}" for text in rows.texts])
@@ -138,8 +141,8 @@ def test_threads_take_turns(target: Target) -> None:
     assert answers == {number: [Verdict.UNCHANGED, Verdict.NEW] * (number + 1) for number in range(4)}
 
 
-def test_errors_of_the_process_arrive_as_they_are(target: Target) -> None:
-    """A refusal on the other side of the pipe is the same error on this one."""
+def test_errors_cross_the_pipe(target: Target) -> None:
+    """A refusal in the child is the same error in the parent."""
     with running(StoreProcess.start(target)) as writer:
         writer.opened()
     writer = StoreProcess.start(replace(target, model="maker/other"))
@@ -148,8 +151,8 @@ def test_errors_of_the_process_arrive_as_they_are(target: Target) -> None:
     wait_until(lambda: is_free(target))
 
 
-def test_folder_and_files_are_private(target: Target) -> None:
-    """Whatever the umask, a folder that we make and all in it belong to the user alone."""
+def test_new_folders_and_files_are_private(target: Target) -> None:
+    """With any umask, a folder that the tool creates and everything in it belong to the user alone."""
     before = os.umask(0)
     try:
         with running(StoreProcess.start(target)) as writer:
@@ -162,10 +165,10 @@ def test_folder_and_files_are_private(target: Target) -> None:
     assert {oct(path.stat().st_mode & 0o777) for path in found if path.is_file()} == {"0o600"}
 
 
-def test_environment_cannot_redirect_or_break_it(
+def test_the_environment_cannot_redirect_or_break_the_child(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Variables and a .env file that chromadb would choke on or follow are not seen by the process."""
+    """The child does not see variables and a .env file that chromadb would follow or fail on."""
     for name in ("CHROMA_API_IMPL", "MIGRATIONS", "IS_PERSISTENT", "CHROMA_DB_IMPL"):
         monkeypatch.setenv(name, "nonsense")
     (tmp_path / ".env").write_text("MIGRATIONS=nonsense\nPERSIST_DIRECTORY=elsewhere\n")
@@ -180,15 +183,15 @@ def test_environment_cannot_redirect_or_break_it(
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_path_that_is_no_folder(target: Target) -> None:
-    """A file where the folder should be is an error in words."""
+def test_a_file_instead_of_a_folder_is_refused(target: Target) -> None:
+    """A file at the path of the folder is an error with a remedy."""
     Path(target.path).write_text("not a folder")
     with pytest.raises(UpsertCliError, match="choose another folder with --chroma"):
         StoreProcess.start(target).opened()
 
 
-def test_database_that_is_none(target: Target) -> None:
-    """A database file with something else in it is an error in words, and stays as it is."""
+def test_a_file_that_is_not_a_database_is_refused(target: Target) -> None:
+    """A database file with other content is an error with a remedy, and stays as it is."""
     Path(target.path).mkdir()
     path = Path(target.path) / "chroma.sqlite3"
     path.write_bytes(b"something else " * 1_000)
@@ -197,11 +200,26 @@ def test_database_that_is_none(target: Target) -> None:
     assert path.read_bytes() == b"something else " * 1_000
 
 
+def test_only_the_methods_of_a_store_can_be_called(target: Target) -> None:
+    """A call of anything else is an error, and the child continues."""
+    start = Start(
+        target=target, location=location_of(target), task_id=None, lease_timeout=0.0, rows=None, serve=child.serve
+    )
+    process = ChildProcess(start, verbose=False, context=Unattended())
+    assert isinstance(process.receive().value, Leased)
+    assert isinstance(process.receive().value, Opened)
+    for name in ("abandon", "__init__", "_write"):
+        assert f"{name} is not a method that a parent may call" in str(process.ask(Call(name)).error)
+    assert process.ask(Call("fetch", (), {"rows": 10})).value == []
+    process.ask(Call("close"))
+    process.join()
+
+
 # -- others who want the folder ------------------------------------------------------------------------------------
 
 
-def test_second_writer_is_refused_and_told_who_has_it(target: Target) -> None:
-    """While one writer has a folder another is refused, whatever the collection, and learns of the first."""
+def test_a_second_writer_is_refused_by_the_name_of_the_first(target: Target) -> None:
+    """While one process has a folder, another is refused for any collection, and its error names the holder."""
     with running(StoreProcess.start(target, task_id="the-first")) as first:
         first.opened()
         with pytest.raises(TargetInUse, match=rf"in use by pid {first.pid} on .* \(task the-first\) since 20"):
@@ -209,8 +227,8 @@ def test_second_writer_is_refused_and_told_who_has_it(target: Target) -> None:
         assert first.write(some_rows(["a"]), NOTHING) == []
 
 
-def test_second_writer_waits_if_asked_to(target: Target) -> None:
-    """A writer that may wait for the folder gets it when the first lets go."""
+def test_a_second_writer_may_wait(target: Target) -> None:
+    """A process that may wait for the folder gets it when the first one closes."""
     first = StoreProcess.start(target)
     first.opened()
     second = StoreProcess.start(target, lease_timeout=60.0)
@@ -219,8 +237,8 @@ def test_second_writer_waits_if_asked_to(target: Target) -> None:
     second.close()
 
 
-def test_folder_of_a_killed_writer_is_free(target: Target) -> None:
-    """A writer that is killed with -9 leaves a free folder, and what it acknowledged is there."""
+def test_the_folder_of_a_killed_writer_is_free(target: Target) -> None:
+    """A process that is killed with -9 leaves a free folder, which holds every row that it acknowledged."""
     writer = StoreProcess.start(target)
     rows = some_rows(numbered(0, 300))
     writer.write(rows, NOTHING)
@@ -234,8 +252,8 @@ def test_folder_of_a_killed_writer_is_free(target: Target) -> None:
     assert_holds(target, rows)
 
 
-def test_foreign_writer_is_found_at_once(target: Target) -> None:
-    """A program that holds a write transaction is refused in words, where Chroma would wait for a quarter of an hour."""
+def test_a_foreign_writer_is_found_at_once(target: Target) -> None:
+    """A program with a write transaction is an error at once; Chroma would wait for a quarter of an hour."""
     with running(StoreProcess.start(target)) as writer:
         writer.opened()
     foreign = sqlite3.connect(Path(target.path) / "chroma.sqlite3", isolation_level=None)
@@ -265,7 +283,7 @@ while opened >= 0:
 """
 
 
-def test_reader_beside_a_load_does_no_harm(target: Target) -> None:
+def test_a_reader_during_a_load_does_no_harm(target: Target) -> None:
     """A process that opens, counts and queries the collection over and over during a load leaves it intact."""
     rows = some_rows(numbered(0, 6_000))
     with running(StoreProcess.start(target)) as writer:
@@ -316,8 +334,8 @@ def _parent(folder: Path) -> tuple[subprocess.Popen[str], int]:
     return process, int(process.stdout.readline())
 
 
-def test_writer_outlives_a_killed_parent_by_one_write(target: Target, tmp_path: Path) -> None:
-    """When its parent is killed with -9 the process finishes the write in flight, lets go of the folder, and is gone."""
+def test_the_child_outlives_a_killed_parent_by_one_write(target: Target, tmp_path: Path) -> None:
+    """When its parent is killed with -9, the child finishes the write in flight, frees the folder, and ends."""
     parent, pid = _parent(tmp_path)
     time.sleep(0.1)  # into the first part of the first write
     parent.kill()
@@ -330,8 +348,8 @@ def test_writer_outlives_a_killed_parent_by_one_write(target: Target, tmp_path: 
     assert_holds(target, some_rows(numbered(0, writer.opened().count)))
 
 
-def test_signals_to_the_group_do_not_reach_the_writer(target: Target, tmp_path: Path) -> None:
-    """Ctrl-C and its like, which go to the whole group, leave a write and the closing flush alone."""
+def test_signals_to_the_group_do_not_reach_the_child(target: Target, tmp_path: Path) -> None:
+    """Ctrl-C and other signals to the whole group do not disturb a write or the closing flush."""
     parent, pid = _parent(tmp_path)
     while parent.poll() is None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -344,8 +362,8 @@ def test_signals_to_the_group_do_not_reach_the_writer(target: Target, tmp_path: 
     assert pid > 0
 
 
-def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
-    """A hook that raises during a write ends the wait at once; the write is finished, and the folder becomes free."""
+def test_an_abandoned_child_finishes_its_write(target: Target) -> None:
+    """A context that raises during a write ends the wait at once; the child finishes the write and frees the folder."""
     context = StopLater()
     writer = StoreProcess.start(target, context=context)
     writer.opened()
@@ -363,8 +381,8 @@ def test_abandoned_writer_finishes_what_it_is_at(target: Target) -> None:
         assert second.opened().unclean
 
 
-def test_wish_to_stop_is_heard_between_the_parts_of_a_write(target: Target) -> None:
-    """A write of thousands of rows can be ended after each part; what was written by then is whole."""
+def test_a_stop_takes_effect_between_the_parts_of_a_write(target: Target) -> None:
+    """A write of thousands of rows can be stopped after each part; the parts before it are written whole."""
     rows = some_rows(numbered(0, 5 * CALL_ROWS))
     context = StopLater()
     writer = StoreProcess.start(target, context=context)
@@ -378,8 +396,8 @@ def test_wish_to_stop_is_heard_between_the_parts_of_a_write(target: Target) -> N
     assert_holds(target, rows.take(range(2 * CALL_ROWS)))
 
 
-def test_abandoning_frees_a_thread_that_waits(target: Target) -> None:
-    """A thread that waits for an answer is not left behind when the main thread gives up."""
+def test_abandoning_frees_a_waiting_thread(target: Target) -> None:
+    """A thread that waits for an answer gets an error when the main thread abandons the store."""
     writer = StoreProcess.start(target)
     writer.opened()
     raised: list[BaseException] = []
@@ -400,8 +418,8 @@ def test_abandoning_frees_a_thread_that_waits(target: Target) -> None:
     wait_until(lambda: is_free(target))
 
 
-def test_writer_that_waits_for_the_folder_ends_with_its_parent(target: Target) -> None:
-    """A process that waits for the folder notices that nobody wants it any more."""
+def test_a_child_that_waits_for_the_folder_ends_when_abandoned(target: Target) -> None:
+    """A child that waits for the lease notices that its pipe was closed."""
     Path(target.path).mkdir()
     with Lease.take(lease_of(target), Holder.this_process()):
         writer = StoreProcess.start(target, lease_timeout=600.0)
@@ -417,8 +435,8 @@ def _is_gone(pid: int) -> bool:
     return with_zombie[0] == pid
 
 
-def test_foreign_threshold_survives_the_writers_death(target: Target) -> None:
-    """Somebody else's collection gets its own threshold back by the next load, if the writer was killed."""
+def test_a_foreign_threshold_survives_the_childs_death(target: Target) -> None:
+    """The next load restores the threshold of somebody else's collection if the child was killed."""
     Path(target.path).mkdir()
     with plain_client(target) as client:
         client.create_collection("default", embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
@@ -441,8 +459,8 @@ def test_foreign_threshold_survives_the_writers_death(target: Target) -> None:
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.4])
-def test_write_survives_the_death_of_its_process(target: Target, delay: float) -> None:
-    """A process that is killed with -9 in the middle of a write is started again, and every row is written."""
+def test_a_write_survives_the_death_of_the_child(target: Target, delay: float) -> None:
+    """A child that is killed with -9 during a write is started again, and every row is written."""
     rows = some_rows(numbered(0, 2_000))
     with running(StoreProcess.start(target)) as writer:
         writer.opened()
@@ -457,7 +475,7 @@ def test_write_survives_the_death_of_its_process(target: Target, delay: float) -
 
 
 def serve_deadly_rows(connection: Connection, start: child.Start) -> None:
-    """Serves as ever, but ends by a segmentation fault when it is to write certain rows."""
+    """Serve as usual, but end in a segmentation fault instead of writing certain rows."""
     real = ChromaStore.write
 
     def write(self: ChromaStore, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
@@ -469,8 +487,8 @@ def serve_deadly_rows(connection: Connection, start: child.Start) -> None:
     child.serve(connection, start)
 
 
-def test_row_that_ends_the_process_is_found(target: Target) -> None:
-    """One row on which the process dies is refused with what it died of, and all others are written."""
+def test_a_row_that_kills_the_child_is_found(target: Target) -> None:
+    """A row that kills the child is refused with the signal, and all others are written."""
     rows = some_rows(numbered(0, 4))
     ids = ["id-000000", "id-000001", "deadly", "id-000002", "id-000003"]
     batch = some_rows(ids)
@@ -484,13 +502,13 @@ def test_row_that_ends_the_process_is_found(target: Target) -> None:
 
 
 def serve_nothing(connection: Connection, start: child.Start) -> None:
-    """Dies of each request."""
+    """Die of each call."""
     ChromaStore.write = ChromaStore.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
     child.serve(connection, start)
 
 
-def test_process_that_always_dies_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the process dies of whatever it is to do, that ends in an error with a remedy after a bounded time."""
+def test_a_child_that_always_dies_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that dies of every call is an error with a remedy after a bounded number of deaths."""
     monkeypatch.setattr("upsert_cli.store.process.MAX_DEATHS", 5)
     writer = StoreProcess.start(target, serve=serve_nothing)
     with pytest.raises(UpsertCliError, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
@@ -501,19 +519,19 @@ def test_process_that_always_dies_blames_no_row(target: Target, monkeypatch: pyt
 
 
 def serve_by_dying(_: Connection, start: child.Start) -> None:
-    """Dies before it opens anything, of the signal that its task is named after."""
+    """Die before anything is opened, by the signal that is the name of the task."""
     os.kill(os.getpid(), signal.Signals[str(start.task_id)])
 
 
 @pytest.mark.parametrize(("how", "error"), [("SIGSEGV", TargetDamaged), ("SIGKILL", UpsertCliError)])
-def test_process_that_dies_while_opening(target: Target, how: str, error: type[Exception]) -> None:
+def test_a_child_that_dies_while_opening(target: Target, how: str, error: type[Exception]) -> None:
     """A crash while opening means a damaged collection, a kill does not; both are errors with a remedy."""
     with pytest.raises(error, match=rf"{how}.*verify --repair"):
         StoreProcess.start(target, task_id=how, serve=serve_by_dying).opened()
 
 
-def test_index_that_ends_the_process_is_an_error_message(target: Target) -> None:
-    """Index files by which Chroma ends in a segmentation fault are a damaged collection to us."""
+def test_an_index_that_kills_the_child_is_an_error(target: Target) -> None:
+    """Index files that make Chroma end in a segmentation fault are reported as a damaged collection."""
     with running(StoreProcess.start(target)) as writer:
         writer.write(some_rows(numbered(0, 1_000)), NOTHING)
     (links,) = Path(target.path).glob("*/link_lists.bin")
@@ -524,8 +542,8 @@ def test_index_that_ends_the_process_is_an_error_message(target: Target) -> None
     wait_until(lambda: is_free(target))
 
 
-def test_index_that_is_damaged_after_a_kill_is_found(target: Target) -> None:
-    """After an unclean end the newest vectors are looked at, wherever the damage is among them."""
+def test_damage_after_an_unclean_end_is_found(target: Target) -> None:
+    """After an unclean end all of the newest vectors are checked."""
     writer = StoreProcess.start(target)
     writer.write(some_rows(numbered(0, 1_000)), NOTHING)
     writer.close()
@@ -535,6 +553,6 @@ def test_index_that_is_damaged_after_a_kill_is_found(target: Target) -> None:
     lengths.write_bytes(content)
     shutil.copy(lengths, lengths.with_suffix(".kept"))
     with Lease.take(lease_of(target), Holder.this_process()):
-        pass  # whoever had it last did not say that all was in order
+        pass  # a holder that did not end in order
     with pytest.raises(TargetDamaged, match="10 have a vector of zeros"):
         StoreProcess.start(target).opened()

@@ -1,4 +1,4 @@
-"""Records, by the real Chroma: what is written is what any client reads, and no row can harm another."""
+"""The store in the real Chroma: any client reads the records, and no row can harm another."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def load(target: Target, rows: WriteBatch) -> list[tuple[str, str]]:
 
 
 def make_foreign(target: Target, rows: WriteBatch | None, **options: Any) -> None:
-    """Makes a collection as somebody else would."""
+    """Create a collection as another program would."""
     prepare_folder(Path(target.path))
     with plain_client(target) as client:
         made = client.create_collection(target.collection, **options)
@@ -65,8 +65,8 @@ def settings_of(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:
 # -- what is written -----------------------------------------------------------------------------------------------
 
 
-def test_any_client_reads_what_was_written(target: Target) -> None:
-    """Documents, metadata and vectors of more than one call are read back by nothing but chromadb."""
+def test_any_client_reads_the_records(target: Target) -> None:
+    """Documents, metadata and vectors of more than one call are read back with chromadb alone."""
     rows = some_rows(numbered(0, 1_100), number=7, share=0.5, flag=True)
     with opened(target) as (records, facts):
         assert (facts.created, facts.count, facts.max_batch, facts.unclean) == (True, 0, 512, False)
@@ -76,8 +76,8 @@ def test_any_client_reads_what_was_written(target: Target) -> None:
         assert (facts.created, facts.count, facts.warnings) == (False, 1_100, ())
 
 
-def test_collection_is_made_as_loads_need_it(target: Target) -> None:
-    """A new collection is measured by cosine, flushes seldom, and says which model it is for."""
+def test_a_new_collection_has_the_settings_of_a_load(target: Target) -> None:
+    """A new collection uses cosine, flushes seldom, and names its model."""
     load(target, some_rows(["a"]))
     configuration, metadata = settings_of(target)
     assert configuration["hnsw"]["space"] == "cosine"
@@ -92,14 +92,14 @@ def test_collection_is_made_as_loads_need_it(target: Target) -> None:
 
 
 def test_default_model_lets_clients_query_by_text(target: Target) -> None:
-    """A collection for the default model remembers Chroma's own function, and making it fetches no model."""
+    """A collection for the default model stores Chroma's own function, and creating it fetches no model."""
     load(replace(target, default_model=True), some_rows(["a"]))
     assert settings_of(target)[0]["embedding_function"]["name"] == "default"
     assert not (Path.home() / ".cache" / "chroma").exists()
 
 
 def test_upsert_replaces_a_record(target: Target) -> None:
-    """Text, vector and metadata are replaced, and a key that is given as None is gone."""
+    """Text, vector and metadata are replaced, and a key with the value None is removed."""
     load(target, some_rows(["a", "b"], old=1))
     after = some_rows(["a"], mark="second", new=2)
     load(target, replace(after, metadatas=[{**after.metadatas[0], "old": None}]))
@@ -107,7 +107,7 @@ def test_upsert_replaces_a_record(target: Target) -> None:
 
 
 def test_update_leaves_text_and_vector(target: Target) -> None:
-    """A metadata-only update changes, adds and takes away keys, and nothing else."""
+    """A metadata-only update changes, adds and removes keys, and nothing else."""
     before = some_rows(["a", "b"], old=1)
     load(target, before)
     with opened(target) as (records, _):
@@ -117,8 +117,8 @@ def test_update_leaves_text_and_vector(target: Target) -> None:
     assert_holds(target, after)
 
 
-def test_comparison_tells_what_has_to_be_done(target: Target) -> None:
-    """New, other text, other metadata only and unchanged are told apart, and so are the keys that have to go."""
+def test_a_comparison_tells_the_verdicts_apart(target: Target) -> None:
+    """New, other text, other metadata and unchanged are told apart; the keys to remove are named."""
     rows = some_rows(["text", "metadata", "same", "foreign"], gone=1)
     del rows.metadatas[3]["upsert_hash"]
     load(target, rows)
@@ -143,8 +143,8 @@ def test_comparison_tells_what_has_to_be_done(target: Target) -> None:
     ]  # fmt: skip
 
 
-def test_comparison_of_many_rows(target: Target) -> None:
-    """More ids than one call takes are compared, in the order in which they are asked for."""
+def test_a_comparison_of_many_rows_keeps_their_order(target: Target) -> None:
+    """More ids than fit into one call are compared, and the verdicts are in their order."""
     load(target, some_rows(numbered(0, 2_500)))
     asked = [one for pair in zip(numbered(0, 2_500)[::-1], numbered(5_000, 7_500), strict=True) for one in pair]
     with opened(target) as (records, _):
@@ -189,7 +189,7 @@ BAD_METADATA: dict[str, dict[Any, Any]] = {
 
 
 def _bad(kind: str) -> WriteBatch:
-    """Returns a row that is bad in one way."""
+    """Return a row that is bad in one way."""
     row = some_rows(["bad"])
     assert row.vectors is not None
     if kind in BAD_METADATA:
@@ -207,7 +207,7 @@ def _bad(kind: str) -> WriteBatch:
 
 
 def _with(rows: WriteBatch, other: WriteBatch, *, place: int) -> WriteBatch:
-    """Returns rows with one more among them."""
+    """Return rows with another one among them."""
     assert rows.vectors is not None
     assert other.vectors is not None
     return WriteBatch(
@@ -224,8 +224,8 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bad_row_costs_no_other(target: Target, kind: str) -> None:
-    """Of a batch with one bad row just that is refused, with a reason in one line, and the collection stays good."""
+def test_a_bad_row_costs_no_other(target: Target, kind: str) -> None:
+    """Only the bad row of a batch is refused, with one line of reason, and the collection stays sound."""
     good = some_rows(numbered(0, 40))
     bad = _bad(kind)
     later = some_rows(["later"])
@@ -239,7 +239,7 @@ def test_bad_row_costs_no_other(target: Target, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in BAD_METADATA if not kind.startswith("no-")])
-def test_bad_update_costs_no_other(target: Target, kind: str) -> None:
+def test_a_bad_update_costs_no_other(target: Target, kind: str) -> None:
     """Bad metadata is refused in an update as well, and the record stays as it is."""
     before = some_rows(["bad", "good"])
     update = WriteBatch(ids=["bad", "good"], texts=[], metadatas=[BAD_METADATA[kind], {"new": 1}], vectors=None)
@@ -254,8 +254,8 @@ REJECTED_BY_CHROMA = ["nested", "key-dollar", "surrogate", "surrogate-id", "empt
 
 
 @pytest.mark.parametrize("kind", REJECTED_BY_CHROMA)
-def test_row_that_only_chroma_rejects_is_found(target: Target, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that passes our own look and is rejected by Chroma is found by halving."""
+def test_a_row_that_only_chroma_rejects_is_found(target: Target, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that passes our own check and is rejected by Chroma is found by bisecting."""
     monkeypatch.setattr(records_module, "row_faults", lambda *_: {})
     good = some_rows(numbered(0, 600))
     bad = _bad(kind)
@@ -266,7 +266,7 @@ def test_row_that_only_chroma_rejects_is_found(target: Target, kind: str, monkey
     assert_holds(target, good)
 
 
-def test_all_kinds_in_one_window(target: Target) -> None:
+def test_all_kinds_of_bad_rows_in_one_batch(target: Target) -> None:
     """A batch with every kind of bad row among good ones refuses these, and writes all others."""
     good = some_rows(numbered(0, 200))
     batch = good
@@ -278,8 +278,8 @@ def test_all_kinds_in_one_window(target: Target) -> None:
     assert_holds(target, good)
 
 
-def test_batch_of_bad_rows_alone_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every row of a batch is at fault, each is rejected, and the look whether that can be leaves no trace."""
+def test_a_batch_of_only_bad_rows_is_rejected(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If every row of a batch is bad, each is rejected, and the check with a harmless record leaves no trace."""
     monkeypatch.setattr(records_module, "row_faults", lambda *_: {})
     bad = replace(some_rows(numbered(0, 20)), metadatas=[{"a": {}}] * 20)
     good = some_rows(numbered(20, 40))
@@ -291,7 +291,7 @@ def test_batch_of_bad_rows_alone_is_rejected(target: Target, monkeypatch: pytest
 
 
 def test_chroma_that_refuses_any_row_blames_none(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Chroma refuses a harmless record just as well, the load stops at once with cause and remedy."""
+    """If Chroma refuses a harmless record too, the load stops at once with cause and remedy."""
     from chromadb.api.models.Collection import Collection
 
     def refuse(*_: object, **__: object) -> None:
@@ -322,7 +322,7 @@ def test_vectors_of_another_length_are_no_rows_fault(target: Target) -> None:
     ids=lambda change: next(iter(change)),
 )
 def test_other_model_is_refused(target: Target, change: dict[str, Any]) -> None:
-    """A collection that says it is for another model, dimension or token limit is refused, and stays as it is."""
+    """A collection with the stamp of another model, dimension or token limit is refused and not changed."""
     load(target, rows := some_rows(["a"]))
     with (
         pytest.raises(Refusal, match="load with that, or into another --collection"),
@@ -339,7 +339,7 @@ def test_newer_version_of_the_tool_may_go_on(target: Target) -> None:
 
 
 def test_foreign_collection_without_evidence_is_warned_of(target: Target) -> None:
-    """A collection that does not say by which model it was made is loaded with a warning, unless it is empty."""
+    """A collection that names no model is loaded with a warning, unless it is empty."""
     make_foreign(target, None, embedding_function=None)
     with opened(target) as (_, facts):
         assert facts.warnings == ()
@@ -350,14 +350,14 @@ def test_foreign_collection_without_evidence_is_warned_of(target: Target) -> Non
 
 
 def test_foreign_collection_of_another_dimension_is_refused(target: Target) -> None:
-    """Vectors of another length are evidence enough."""
+    """Vectors of another length are reason enough to refuse."""
     make_foreign(target, some_rows(["a"], dimension=5), embedding_function=None)
     with pytest.raises(Refusal, match="holds vectors of 5 numbers"), opened(target):
         pass
 
 
 def test_foreign_collection_may_hold_zeros(target: Target) -> None:
-    """A vector of zeros, which others may have reasons for, is no damage in their collections."""
+    """A vector of zeros is not damage in a collection that another program made."""
     rows = some_rows(numbered(0, 20))
     assert rows.vectors is not None
     rows.vectors[3:9] = 0
@@ -367,7 +367,7 @@ def test_foreign_collection_may_hold_zeros(target: Target) -> None:
 
 
 def test_foreign_collection_with_the_default_function(target: Target) -> None:
-    """A collection that remembers Chroma's default function takes the default model and no other."""
+    """A collection with Chroma's default function accepts the default model and no other."""
     make_foreign(target, some_rows(["a"]))
     with opened(replace(target, default_model=True)) as (_, facts):
         assert facts.warnings == ()
@@ -377,7 +377,7 @@ def test_foreign_collection_with_the_default_function(target: Target) -> None:
 
 @pytest.mark.parametrize("name", ["a", "-bad-", "two words", "x" * 513])
 def test_bad_name_is_a_fault_of_usage(target: Target, name: str) -> None:
-    """A name that Chroma does not accept is refused in words."""
+    """A name that Chroma does not accept is a usage error with a remedy."""
     with pytest.raises(UsageFault, match="choose another with --collection"), opened(replace(target, collection=name)):
         pass
 
@@ -387,7 +387,7 @@ def test_bad_name_is_a_fault_of_usage(target: Target, name: str) -> None:
 
 @pytest.mark.parametrize("rows", [1, 700])
 def test_closing_flushes_the_index(target: Target, rows: int) -> None:
-    """After a load nothing is queued for the next reader; before its end, it is."""
+    """After closing, nothing is queued for the next reader; before, it is."""
     with opened(target) as (records, _):
         records.write(some_rows(numbered(0, rows)), NOTHING)
         assert is_flushed(Path(target.path), target.collection) is False
@@ -399,7 +399,7 @@ def test_closing_flushes_the_index(target: Target, rows: int) -> None:
 def test_flush_of_few_rows_costs_next_to_nothing(
     target: Target, monkeypatch: pytest.MonkeyPatch, expected: int, written: int, changes: int
 ) -> None:
-    """Where it is known how few rows come, the last of them flushes the index, or a few changes of nothing do."""
+    """If few rows are expected, the last of them flushes the index, or a few updates without a change do."""
     from chromadb.api.models.Collection import Collection
 
     made: list[int] = []
@@ -418,8 +418,8 @@ def test_flush_of_few_rows_costs_next_to_nothing(
     assert_holds(target, rows)
 
 
-def test_much_that_is_queued_is_flushed_in_between(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows that are large do not wait for the threshold: the engine reads all that is queued at each write."""
+def test_a_long_queue_is_flushed_during_the_load(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large rows do not wait for the threshold, since the engine reads the whole queue at each write."""
     monkeypatch.setattr(collection_module, "QUEUE_SIZE", 100_000)
     flushed: list[bool | None] = []
     rows = some_rows(numbered(0, 60), blob="x" * 5_000)
@@ -432,7 +432,7 @@ def test_much_that_is_queued_is_flushed_in_between(target: Target, monkeypatch: 
 
 
 def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
-    """After a load that did not flush, no reader finds a threshold at which it would do that beside the next load."""
+    """After a load that did not flush, no reader finds a threshold at which it would flush during the next load."""
     records, _ = open_store(target)
     records.write(some_rows(numbered(0, 400)), NOTHING)
     records.abandon()
@@ -442,7 +442,7 @@ def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
     assert '"sync_threshold":10000' in schema
 
 
-def test_looking_alone_flushes_nothing(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_comparing_alone_flushes_nothing(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load that finds everything unchanged does not touch the index."""
     load(target, some_rows(["a"]))
     monkeypatch.setattr(collection_module.OpenCollection, "flush", lambda _: pytest.fail("flushed"))
@@ -451,7 +451,7 @@ def test_looking_alone_flushes_nothing(target: Target, monkeypatch: pytest.Monke
 
 
 def test_abandoned_load_is_flushed_by_the_next(target: Target) -> None:
-    """What an abandoned load left in the queue is in the index after the next one, though that writes nothing."""
+    """The next load flushes the queue of an abandoned one, even if it writes nothing itself."""
     records, _ = open_store(target)
     records.write(rows := some_rows(numbered(0, 30)), NOTHING)
     records.abandon()
@@ -464,7 +464,7 @@ def test_abandoned_load_is_flushed_by_the_next(target: Target) -> None:
 
 @pytest.mark.parametrize("ending", ["close", "abandon"])
 def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: str) -> None:
-    """Somebody else's collection flushes seldom during the load only, and the debt is noted before it is made."""
+    """Somebody else's threshold is raised only during the load, and noted before it is changed."""
     make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
     notes: list[tuple[int | None, int]] = []
 
@@ -484,8 +484,8 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
     assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 345
 
 
-def test_debt_of_a_writer_that_died_is_paid(target: Target) -> None:
-    """A threshold that could not be put back is put back by the next load."""
+def test_the_threshold_that_a_dead_writer_left_is_restored(target: Target) -> None:
+    """A threshold that could not be restored is restored by the next load."""
     make_foreign(target, None, embedding_function=None, configuration={"hnsw": {"sync_threshold": 10_000}})
     path, holder = Path(target.path) / LEASE_NAME, Holder.this_process()
     with Lease.take(path, holder) as lease:
@@ -509,7 +509,7 @@ def test_readers_do_not_flush_during_a_load(target: Target) -> None:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with a collection of 300 rows that was closed in order."""
+    """Return a folder with a collection of 300 rows that was closed in order."""
     folder = tmp_path_factory.mktemp("loaded")
     load(a_target(folder), some_rows(numbered(0, 300)))
     return folder
@@ -541,7 +541,7 @@ def _remove(name: str) -> Callable[[Path], None]:
 
 
 def _poison(folder: Path) -> None:
-    """Queues a row that the engine can never get out of its queue."""
+    """Queue a row that the engine can never apply."""
     poison = np.ones((1, DIMENSION), dtype=np.float32)
     with plain_client(a_target(folder)) as client, pytest.raises(Exception, match="compaction"):
         client.get_collection("default").upsert(ids=["poison"], embeddings=poison, metadatas=[{"a": [math.nan]}])
@@ -562,7 +562,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("unclean", [False, True])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_found_on_opening(loaded: Path, tmp_path: Path, damage: str, unclean: bool) -> None:
-    """Index files that are gone, cut or zeroed, and a poisoned queue, are found, with the command that mends them."""
+    """Index files that are gone, cut or zeroed, and a poisoned queue, are found, with the command that repairs them."""
     shutil.copytree(loaded, tmp_path, dirs_exist_ok=True)
     DAMAGES[damage](tmp_path)
     with pytest.raises(TargetDamaged, match=r"`upsert-cli verify --repair --collection default --chroma /"):
@@ -571,7 +571,7 @@ def test_damage_is_found_on_opening(loaded: Path, tmp_path: Path, damage: str, u
 
 @pytest.mark.parametrize("count", [0, 1, 15, 33, 700])
 def test_sound_collections_pass(target: Target, count: int) -> None:
-    """A collection of any size that is sound passes the closer look, also one whose vectors are all equal."""
+    """A sound collection of any size passes the closer check, even if all its vectors are equal."""
     rows = some_rows(numbered(0, count))
     assert rows.vectors is not None
     load(target, rows)
@@ -585,7 +585,7 @@ def test_sound_collections_pass(target: Target, count: int) -> None:
 
 
 def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no room for the rows and a reserve, nothing is written, and the load goes on once there is."""
+    """Without room for the rows and a reserve, nothing is written; with room, the load continues."""
     usage = shutil.disk_usage(target.path.removesuffix("/chroma"))
     with opened(target) as (records, _):
         with monkeypatch.context() as full:
@@ -609,8 +609,8 @@ def test_all_links_are_followed_after_an_unclean_end(target: Target, monkeypatch
 
 
 @pytest.mark.parametrize("method", ["get", "count", "upsert", "update", "modify"])
-def test_passing_lock_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    """Every call that finds the database locked is repeated, also those that flush the index and close."""
+def test_a_locked_database_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Every call that finds the database locked is retried, also those that flush the index and close."""
     from chromadb.api.models.Collection import Collection
     from chromadb.errors import InternalError
 
@@ -632,8 +632,8 @@ def test_passing_lock_is_waited_for(target: Target, monkeypatch: pytest.MonkeyPa
     assert_holds(target, rows)
 
 
-def test_panic_of_the_engine_is_a_fault_of_the_collection(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A panic of Chroma's Rust code, which is no Exception, blames no row."""
+def test_a_panic_of_the_engine_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panic of Chroma's Rust code, which is not an Exception, means a damaged collection."""
     from chromadb.api.models.Collection import Collection
 
     class PanicException(BaseException):  # named as pyo3 names it, which cannot be imported
@@ -648,8 +648,8 @@ def test_panic_of_the_engine_is_a_fault_of_the_collection(target: Target, monkey
             records.write(some_rows(["a"]), NOTHING)
 
 
-def test_collection_that_is_deleted_meanwhile(target: Target) -> None:
-    """A collection that somebody deletes during the load is named as such, and blames no row."""
+def test_a_collection_that_is_deleted_during_a_load(target: Target) -> None:
+    """A collection that somebody deletes during the load is reported as gone, and no row is blamed."""
     records, _ = open_store(target)
     with plain_client(target) as client:
         client.delete_collection(target.collection)
@@ -658,10 +658,10 @@ def test_collection_that_is_deleted_meanwhile(target: Target) -> None:
     records.abandon()
 
 
-def test_settings_of_the_environment_are_not_heeded(
+def test_the_environment_does_not_redirect_chroma(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither variables nor a .env file that are meant for another Chroma redirect this one."""
+    """Variables and a .env file for another Chroma do not redirect this one."""
     import chromadb  # noqa: F401  # what its own import makes of them is the writer's to prevent
 
     for name, value in {"PERSIST_DIRECTORY": "elsewhere", "CHROMA_API_IMPL": "no.such.Thing"}.items():

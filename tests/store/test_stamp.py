@@ -1,4 +1,4 @@
-"""Whether a collection may be written is decided by what it says of itself, and by nothing else."""
+"""Only a collection's own stamp and settings decide whether a load may write to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _described(name: str | None = None, metadata: dict[str, Any] | None = None, 
     ],
 )
 def test_stored_function_of_the_same_model_is_evidence(name: str, config: dict[str, Any], tmp_path: Path) -> None:
-    """A stored embedding function with the same model, with or without its maker, is no reason for a warning."""
+    """A stored embedding function with the same model, with or without its maker, causes no warning."""
     assert check_model(a_target(tmp_path), _described(name, **config)) == ()
 
 
@@ -46,7 +46,7 @@ def test_stored_function_of_another_model_is_refused(name: str, config: dict[str
         check_model(a_target(tmp_path), _described(name, **config))
 
 
-def test_stamp_is_accepted_by_who_made_it(tmp_path: Path) -> None:
+def test_a_stamp_is_accepted_by_its_maker(tmp_path: Path) -> None:
     """The stamp of a target matches that target, also beside metadata of others and in part."""
     target = a_target(tmp_path)
     full = stamp(target)

@@ -1,4 +1,4 @@
-"""What the tests of records and of the writer share: targets, rows, and a look by nothing but chromadb."""
+"""Targets, rows and stores for tests, and a look at a collection with chromadb alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING = WriteBatch(ids=[], texts=[], metadatas=[], vectors=None)
 
 
 def a_target(folder: Path, **changes: Any) -> Target:
-    """Return a collection in `folder`, made by a small model."""
+    """Return a target in `folder`, made by a small model."""
     facts: dict[str, Any] = {
         "path": str(folder / "chroma"),
         "collection": "default",
@@ -102,7 +102,7 @@ def read_back(target: Target) -> dict[str, dict[str, Any]]:
 
 
 def assert_holds(target: Target, *parts: WriteBatch) -> None:
-    """Check that the collection holds just these rows, vectors included; later parts replace earlier ones."""
+    """Check that the collection holds exactly these rows, vectors included; later parts replace earlier ones."""
     found = read_back(target)
     wanted: dict[str, tuple[str, dict[str, Any], Any]] = {}
     for part in parts:

@@ -1,6 +1,6 @@
-"""What is typed as `--chroma` -> where that is, in one spelling: a folder, a server's address, or the cloud.
+"""Targets as users type them: a folder, a server's address, or the cloud; each has one canonical spelling.
 
-The spelling is what a task keeps, so that a restart goes to the same place; it holds no password and no token.
+A task keeps that spelling, so that a restart goes to the same target; it holds no password and no token.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ CLOUD_URL = "https://api.trychroma.com"
 CLOUD_DOMAIN = ".trychroma.com"
 DEFAULT_TENANT = "default_tenant"
 DEFAULT_DATABASE = "default_database"
-PARTS = 2  # of the path: tenant and database
+PARTS = 2  # parts of an address's path: tenant and database
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-# What nobody calls a folder: a host with a port, an address that lacks a slash or its scheme, the machine itself.
+# Names that are unlikely for a folder: a host with a port, an address without a slash or its scheme, this machine.
 _LOOKS_LIKE_SERVER = re.compile(
     r"(?P<scheme>https?):?/*(?<=[:/])(?P<rest>[^/].*)"
     r"|(?:[^/\s]*@)?(?P<host>\[[\da-f:.%]+\]|[^\s/:@\[\]]*):(?P<port>\d{1,5})(?:[/?#].*)?"
@@ -38,13 +38,13 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where a server is, and which of its databases is meant."""
+    """The address of a server, and one of its databases."""
 
     url: str
     """Scheme, host and port: `http://localhost:8000`."""
 
     tenant: str | None = None
-    """None where the server is to tell which one the token is for, as the cloud does."""
+    """None if the server tells which one the token is for, as the cloud does."""
 
     database: str | None = None
 
@@ -53,7 +53,7 @@ class Address:
 
     @property
     def is_default(self) -> bool:
-        """Whether it is the database that a server has from the start."""
+        """Whether it is the database that every server has."""
         return (self.tenant, self.database) == (DEFAULT_TENANT, DEFAULT_DATABASE)
 
     def __str__(self) -> str:
@@ -62,24 +62,23 @@ class Address:
         return f"{self.url}/{quote(self.tenant, safe='')}/{quote(self.database, safe='')}"
 
 
-def is_server(place: str) -> bool:
-    """Tells whether the spelling of a place is a server's."""
-    return _IS_URL.match(place) is not None
+def is_server(chroma: str) -> bool:
+    """Tell whether a canonical target is a server's."""
+    return _IS_URL.match(chroma) is not None
 
 
 def names_folder(typed: str, *, below: Path = Path()) -> bool:
-    """Tell whether a target that is typed is a folder's; one that looks like a server's is if the folder exists."""
+    """Tell whether a typed target is a folder; one that looks like a server is a folder if that exists."""
     if typed == CLOUD or is_server(typed):
         return False
     return _LOOKS_LIKE_SERVER.fullmatch(typed) is None or (below / typed).is_dir()
 
 
 def canonical_target(typed: str) -> str:
-    """Returns the one spelling of what was typed: an absolute path, or a server's address with what it leaves open.
+    """Return the one spelling of a typed target: an absolute path, or a server's address with its defaults.
 
     Raises:
-        BadServerAddress: It is meant to be a server's, and cannot be one.
-        ServerOrFolder: It looks like a server's without a scheme, and there is no folder of that name.
+        UsageFault: It is not a valid address, or looks like one without a scheme and no folder has that name.
     """
     if typed != CLOUD and not is_server(typed):
         if not names_folder(typed):
@@ -116,10 +115,10 @@ def _bad_address(reason: str) -> UsageFault:
 
 
 def address_of(text: str) -> Address:
-    """Takes a server's address apart; tenant and database may come from the environment where it has none.
+    """Parse a server's address; tenant and database may come from the environment.
 
     Raises:
-        BadServerAddress: It cannot be one.
+        UsageFault: It is not valid.
     """
     try:
         parts = urlsplit(text)
@@ -156,20 +155,20 @@ def _names_from_environment(*, is_cloud: bool) -> tuple[str | None, str | None]:
 
 
 def _variable(name: str, *, is_cloud: bool) -> str | None:
-    # The variables of Chroma's own tools speak of its cloud, and say nothing about another server.
+    # The variables of Chroma's own tools are for its cloud, not for other servers.
     return os.environ.get(f"UPSERT_CLI_{name}") or (os.environ.get(name) if is_cloud else None)
 
 
 def _cloud_url() -> str:
-    """Returns where the cloud is: some of its regions have addresses of their own."""
+    """Return the address of the cloud: some of its regions have their own."""
     return os.environ.get("UPSERT_CLI_CHROMA_CLOUD_URL", "").rstrip("/") or CLOUD_URL
 
 
 def require_collection_name(name: str) -> None:
-    """Makes sure that Chroma takes a name for a collection, by the rule of chromadb 1.5; servers may be narrower.
+    """Check that Chroma accepts a collection's name, by the rule of chromadb 1.5; servers may be stricter.
 
     Raises:
-        BadCollectionName: It does not.
+        UsageFault: It does not.
     """
     if not _COLLECTION_NAME.fullmatch(name):
         reason = "3 to 512 of a-z, A-Z, 0-9, dot, hyphen and underscore, a letter or digit at both ends"

@@ -1,7 +1,7 @@
-"""Tells whether an answer has the form that Chroma gives to its request.
+"""The forms of Chroma's answers, by which an answer from something else is recognized.
 
-Gateways, login pages and caches answer in Chroma's place. An answer that is not Chroma's confirms no write, and says
-nothing about a row, so each is checked before anything is made of it.
+Gateways, login pages and caches may answer instead of Chroma. Such an answer confirms no write and says nothing about a
+row, so each answer is checked before it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUOTED_CHARACTERS = 120  # characters of an answer that are shown
 _PREFIX = "/api/v2/"
-_DATABASE = 4  # parts of the path of a database: tenants, its name, databases, its name
+_DATABASE = 4  # parts of the path of a database: `tenants`, a name, `databases`, a name
 _COLLECTION = 6
 _REDIRECTS = range(300, 400)
 
@@ -29,7 +29,7 @@ Check: TypeAlias = Callable[[Any, Mapping[str, Any]], bool]
 
 
 class NotChromas(ValueError):
-    """Raised for an answer that Chroma would not give; says what it is instead, as the end of a sentence."""
+    """Raised for an answer that Chroma would not give; its text describes the answer, as the end of a sentence."""
 
     def __init__(self, found: str, *, may_pass: bool) -> None:
         """Take what was found, and whether the same request may get an answer of Chroma's a moment later."""
@@ -63,7 +63,7 @@ def value_of(answer: ServerAnswer, asked: bytes) -> Any:
 
 def error_in(value: Any) -> tuple[str, str] | None:
     """Return name and message of an error in Chroma's own format; None for anything else."""
-    # Gateways have more fields, or a phrase such as `Bad Request` in place of the name of a class.
+    # Gateways have more fields, or a phrase such as `Bad Request` instead of the name of a class.
     if not isinstance(value, dict) or value.keys() != {"error", "message"}:
         return None
     name, message = value["error"], value["message"]
@@ -73,7 +73,7 @@ def error_in(value: Any) -> tuple[str, str] | None:
 
 
 def message_in(answer: ServerAnswer) -> str:
-    """Return what an answer says about a failure, or "": a page for a browser says nothing."""
+    """Return the message of a failure in an answer, or "" for a page for a browser."""
     with suppress(ValueError):
         value = parse_plain(answer.content)
         if isinstance(value, dict):
@@ -82,7 +82,7 @@ def message_in(answer: ServerAnswer) -> str:
 
 
 def described(answer: ServerAnswer) -> str:
-    """Return what an answer is that Chroma would not give, as the end of a sentence."""
+    """Return a description of an answer that Chroma would not give, as the end of a sentence."""
     status = f"{answer.status} {answer.reason}".rstrip()
     if answer.status in _REDIRECTS:
         where = answer.headers.get("Location", "").partition("?")[0]
@@ -108,7 +108,7 @@ def _asked(body: bytes) -> Mapping[str, Any]:
 
 
 def _check_of(method: str, path: str) -> Check:
-    """Return the check of the answers to a request; those that nothing is made of may be any JSON."""
+    """Return the check for the answers to a request; an answer that is not used may be any JSON."""
     parts = path.partition(_PREFIX)[2].split("/")
     if parts[0] != "tenants" or len(parts) < _DATABASE:
         return _CHECKS.get((method, "/".join(parts)), _anything)
@@ -162,7 +162,7 @@ def _is_database(value: Any, _: Mapping[str, Any]) -> bool:
 
 
 def _is_collection(value: Any) -> bool:
-    """Tell whether a value describes a collection as far as anything is made of it."""
+    """Tell whether a value describes a collection in the parts that are used."""
     return (
         isinstance(value, dict)
         and _is_uuid(value.get("id"))
@@ -196,7 +196,7 @@ def _is_collections(value: Any, _: Mapping[str, Any]) -> bool:
 
 
 def _is_records(value: Any, asked: Mapping[str, Any]) -> bool:
-    """Tell whether an answer has the columns that were asked for, of no other records than were asked for."""
+    """Tell whether an answer has the requested columns, and no other records than those requested."""
     if not isinstance(value, dict) or not _is_texts(ids := value.get("ids")) or len(set(ids)) != len(ids):
         return False
     wanted, limit = asked.get("ids"), asked.get("limit")
@@ -206,7 +206,7 @@ def _is_records(value: Any, asked: Mapping[str, Any]) -> bool:
 
 
 def _is_nearest(value: Any, asked: Mapping[str, Any]) -> bool:
-    """Tell whether an answer has, for each vector that was asked for, the columns of at most so many records."""
+    """Tell whether an answer has the requested columns for each vector, of at most `n_results` records."""
     if not isinstance(value, dict) or not isinstance(groups := value.get("ids"), list):
         return False
     if len(groups) != len(asked.get("query_embeddings") or groups):
@@ -217,8 +217,8 @@ def _is_nearest(value: Any, asked: Mapping[str, Any]) -> bool:
     return all(
         _is_texts(ids)
         and len(ids) <= asked.get("n_results", len(ids))
-        and _has_columns({name: column[place] for name, column in columns.items() if column}, asked, len(ids))
-        for place, ids in enumerate(groups)
+        and _has_columns({name: column[group] for name, column in columns.items() if column}, asked, len(ids))
+        for group, ids in enumerate(groups)
     )
 
 

@@ -1,7 +1,4 @@
-"""Where Chroma is -> a client that is connected to it.
-
-The only module that imports chromadb.
-"""
+"""A client of Chroma for a folder or a server; the only module that imports chromadb."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def connect_folder(path: str) -> Client:
-    """Opens the Chroma in a folder."""
+    """Open the Chroma in a folder."""
     with lean_imports():
         import chromadb
         from chromadb.config import Settings
@@ -29,23 +26,23 @@ def connect_folder(path: str) -> Client:
 
 
 def connect_server(session: HttpSession, url: str, *, tenant: str, database: str) -> Client:
-    """Connects to a Chroma server through a session of ours."""
+    """Connect to a Chroma server through a session of ours."""
     with lean_imports():
         import chromadb.api.client
         from chromadb.auth import UserIdentity
         from chromadb.config import Settings
 
     class PatientClient(chromadb.api.client.Client):
-        """Asks everything through our session, from the first question on."""
+        """A client that sends every request through our session, from the first one on."""
 
         def get_user_identity(self) -> UserIdentity:
-            """Is what the constructor asks before anything else; who we are is known, so no request is made."""
+            """Replace the session, since the constructor calls this first; the identity needs no request."""
             self._server._session.close()  # type: ignore[attr-defined]  # there is no other way
             self._server._session = session  # type: ignore[attr-defined]
             return UserIdentity(user_id="", tenant=tenant, databases=[database])
 
         def _validate_tenant_database(self, tenant: str, database: str) -> None:
-            """Is left out: that they are there was asked before, and this would ask through a session of its own."""
+            """Skip the check, which was done before, and which would use a session of its own."""
 
     settings = Settings.model_construct(
         anonymized_telemetry=False,

@@ -119,7 +119,7 @@ class OpenCollection:
         """Keep the queue in bounds and readers away from it; called after each write.
 
         A process that merely reads loads the index with the threshold that it finds, puts what is queued into it, and
-        writes the files, beside us, if that was as much. Our engine has its own threshold by then.
+        writes the files while we do, if that was enough. Our engine has its own threshold by then.
 
         Args:
             rows: Rows that were written.

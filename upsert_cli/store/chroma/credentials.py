@@ -1,6 +1,6 @@
-"""What a server wants to see before it lets anybody in: tokens and headers, from the environment or from files.
+"""The credentials for a server: tokens and headers, from the environment or from files.
 
-Never from a flag, which the process list would show; and kept out of the journal, since nothing here is part of a task.
+Never from a flag, which the process list would show. The journal has none of them, since they are not part of a task.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SECRET_VARIABLES = tuple(name + ending for name in (TOKEN, CLOUD_TOKEN, HEADERS)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The headers that let a request in."""
+    """The headers with credentials."""
 
     headers: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -35,7 +35,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What a variable, or the file that it names, holds."""
+    """The content of a variable, or of the file that it names."""
 
     text: str = field(repr=False)
     source: str
@@ -43,14 +43,14 @@ class _Given:
 
 
 def access_to(address: Address) -> Access:
-    """Collects the headers for a server.
+    """Return the headers for a server.
 
     Raises:
-        UsageFault: A file of them cannot be read, or its content is no header.
+        UsageFault: A file cannot be read, or a value is not valid in a header.
     """
     headers: dict[str, str] = {}
     sources: list[str] = []
-    # The key of the cloud is for the cloud: another server has no business with it.
+    # The key of the cloud must not be sent to another server.
     names = (TOKEN, CLOUD_TOKEN) if address.is_cloud else (TOKEN,)
     if (given := next(filter(None, map(_given, names)), None)) is not None:
         token = _sound(given.text.strip(), given)
@@ -81,7 +81,7 @@ def _headers_in(given: _Given) -> dict[str, str]:
 
 
 def _given(name: str) -> _Given | None:
-    """Return what a variable holds, or the file that its counterpart names; None if neither is set."""
+    """Return the content of a variable, or of the file that its counterpart names; None if neither is set."""
     if value := os.environ.get(name):
         return _Given(value, name)
     path = os.environ.get(name + FILE)
@@ -100,7 +100,7 @@ def _unusable(source: str, reason: str) -> UsageFault:
 
 
 def _sound(value: str, given: _Given) -> str:
-    """Returns a part of a header, or fails without quoting it."""
+    """Return a part of a header, or fail without quoting it."""
     if not value or not value.isascii() or not value.isprintable():
         raise _unusable(given.source, "it is empty, or has characters that no header can have")
     return value

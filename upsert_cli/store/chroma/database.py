@@ -1,4 +1,4 @@
-"""What stdlib sqlite3 can tell of Chroma's database while Chroma itself would wait, crash or say nothing."""
+"""Chroma's database, read with sqlite3 where Chroma itself would wait, crash or say nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from upsert_cli.store.folder import unusable
 DATABASE_NAME = "chroma.sqlite3"
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
 READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction
-_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # what a reader hears where a killed writer is to be undone
+_NEEDS_WRITING = (
+    "SQLITE_READONLY",
+    "SQLITE_CANTOPEN",
+)  # errors if a transaction has to be undone
 
 _PAIRS = "SELECT key, COALESCE(str_value, int_value, float_value, bool_value)"
 _LISTED = (
@@ -29,7 +32,7 @@ _LISTED = (
 
 
 def probe_writer(folder: Path) -> None:
-    """Makes sure that no other program writes to the database at this moment.
+    """Check that no other program writes to the database at this moment.
 
     Raises:
         TargetBusy: Another program holds a write transaction.
@@ -47,7 +50,7 @@ def probe_writer(folder: Path) -> None:
 
 
 def flushed_segments(folder: Path, collection: str) -> list[str]:
-    """Returns the vector segments of a collection whose index files were written at least once."""
+    """Return the vector segments of a collection whose index files were written at least once."""
     rows = _ask(
         folder,
         "SELECT s.id FROM segments s "
@@ -127,7 +130,7 @@ def _parsed(configuration: str | None) -> object:
 
 
 def _stored(configuration: str | None, key: str) -> list[Any]:
-    """Returns the values of a key in a stored configuration, wherever it stands."""
+    """Return the values of a key in a stored configuration, at any depth."""
     found: list[Any] = []
 
     def look(value: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def _stored(configuration: str | None, key: str) -> list[Any]:
 
 
 def reading_flushes(folder: Path, collection: str) -> bool:
-    """Tells whether merely reading a collection would write its index files, since too much is queued for them."""
+    """Tell whether merely reading a collection would write its index files, since too much is queued for them."""
     rows = _ask(
         folder,
         "SELECT c.config_json_str, c.schema_str, (SELECT COUNT(*) FROM embeddings_queue q "
@@ -157,7 +160,7 @@ def reading_flushes(folder: Path, collection: str) -> bool:
 
 
 def is_flushed(folder: Path, collection: str) -> bool | None:
-    """Tells whether the index files hold all that the records' tables hold; None where it cannot be told."""
+    """Tell whether the index files hold all records; None if the database is locked or does not tell."""
     with suppress(UpsertCliError):  # it is locked, or cannot be read
         return _is_flushed(folder, collection)
     return None
@@ -177,7 +180,7 @@ def _is_flushed(folder: Path, collection: str) -> bool | None:
 
 
 def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
-    """Returns nothing where the database is missing, or is of a version of Chroma that has other tables.
+    """Return the rows of a query; none if the database is missing, or a version of Chroma with other tables wrote it.
 
     Raises:
         TargetBusy: Another program keeps it locked.
@@ -200,7 +203,7 @@ def _read(path: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
     except sqlite3.Error as error:
         if not error.sqlite_errorname.startswith(_NEEDS_WRITING):
             raise
-    # Whoever was killed in a transaction left what has to be undone before anything can be read.
+    # A program that was killed left a transaction, which has to be undone before anything can be read.
     return _rows(path, query, values, mode="rw")
 
 
@@ -210,7 +213,7 @@ def _rows(path: Path, query: str, values: tuple[str | int, ...], *, mode: str) -
 
 
 def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
-    """Returns what a user can do about a database that does not open."""
+    """Return the error that tells a user what to do about a database that does not open."""
     if "locked" in str(error):
         return TargetBusy(path=str(folder))
     if error.sqlite_errorname.startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():

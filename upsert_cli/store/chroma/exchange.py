@@ -1,7 +1,4 @@
-"""Sends one request to a server and reads its whole answer, within a time and a size.
-
-The only module that imports httpx.
-"""
+"""One request to a server and its whole answer, within limits of time and size; the only module that imports httpx."""
 
 from __future__ import annotations
 
@@ -33,18 +30,18 @@ class NoAnswer(Exception):
 
 
 class UnreadableAnswer(Exception):
-    """Raised when an answer is larger than any of Chroma's, or packed in a way that it does not use."""
+    """Raised when an answer is larger than any of Chroma's, or compressed in a way that it does not use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAnswer:
-    """What a server answered."""
+    """A server's answer."""
 
     method: str
     path: str
     status: int
     reason: str
-    """The status in words."""
+    """The phrase that came with the status."""
 
     headers: Mapping[str, str]
     content: bytes
@@ -85,7 +82,7 @@ class Connections:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What is sent with each request."""
+        """The headers of each request."""
         return self._client.headers
 
     def close(self) -> None:
@@ -103,7 +100,7 @@ class Connections:
 
         Raises:
             NoAnswer: The server cannot be reached, or does not answer in time.
-            UnreadableAnswer: The answer is none that Chroma sends.
+            UnreadableAnswer: Chroma does not send such an answer.
         """
         begun = False  # whether any of the answer is there
         with self._deadline(seconds) as expired:

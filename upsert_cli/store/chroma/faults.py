@@ -1,4 +1,4 @@
-"""What Chroma means by an error: a row at fault, something that passes, or what a user can do about it."""
+"""The meaning of Chroma's errors: a row is at fault, the error is transient, or the user has to act."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ _REMEDIES = (
 
 
 def is_data_fault(error: BaseException) -> bool:
-    """Tells whether a call failed for one of its rows, or for their number."""
+    """Tell whether a call failed because of one of its rows, or of their number."""
     if not isinstance(error, ValueError | TypeError | OverflowError) and type(error).__name__ not in _DATA_FAULTS:
         return False
     return not _speaks_of(error, _COLLECTION_WORDS)
 
 
 def is_missing(error: BaseException) -> bool:
-    """Tells whether there is no collection of that name."""
+    """Tell whether the collection does not exist."""
     return "NotFoundError" in _kinds(error)
 
 
 def is_bad_argument(error: BaseException) -> bool:
-    """Tells whether Chroma does not accept what it was given."""
+    """Tell whether Chroma does not accept an argument."""
     return "InvalidArgumentError" in _kinds(error)
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tells whether the same call may work a moment later."""
+    """Tell whether the same call may work a moment later."""
     return _speaks_of(error, _LOCK_WORDS)
 
 
 def reason(error: BaseException) -> str:
-    """Returns an error's message as one line of plain text without secrets."""
+    """Return an error's message as one line of plain text without secrets."""
     text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
     for call in (" in upsert.", " in update."):
         text = text.removesuffix(call)
@@ -66,13 +66,13 @@ def reason(error: BaseException) -> str:
 
 
 def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
-    """Returns what a user can do about an error of Chroma that is no row's fault; None if it is a bug."""
+    """Return the error that tells a user what to do about one of Chroma's; None if it is a bug."""
     if isinstance(error, UpsertCliError):
         return error
     if (limit := limit_reached(error, by_words=True)) is not None:
         return limit
     if is_missing(error):
-        remedy = "load it anew: a restart of its task with --from-start does that"
+        remedy = "load it again: restart its task with --from-start"
         return unusable(target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
     return _of_a_server(error, target) if is_server(target.path) else _of_a_folder(error, target)
 
@@ -83,10 +83,10 @@ def understood(target: Target) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        meant = meaning(error, target)
-        if meant is None or meant is error:
+        known = meaning(error, target)
+        if known is None or known is error:
             raise
-        raise meant from error
+        raise known from error
 
 
 def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
@@ -129,7 +129,7 @@ def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:
 
 
 def _kinds(error: BaseException) -> set[str]:
-    """Returns the names of an error's classes: Chroma's cannot be imported without Chroma, or not at all."""
+    """Return the names of an error's classes: Chroma's own can be imported only with Chroma, or not at all."""
     return {kind.__name__ for kind in type(error).__mro__}
 
 

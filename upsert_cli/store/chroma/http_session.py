@@ -1,7 +1,7 @@
-"""A request to a Chroma server -> Chroma's answer, however often it takes to get one, or an error that says what to do.
+"""Requests to a Chroma server, retried until Chroma answers or an error can say what to do.
 
-chromadb's own session waits for ever, tries once, hides what the server said, and takes any answer for Chroma's. This
-one takes its place inside of chromadb's client. Whatever we ask for may be asked for again: a write is an upsert by id.
+chromadb's own session waits forever, tries once, hides the server's message, and takes any answer for Chroma's. This
+one replaces it inside chromadb's client. Every request may be repeated: a write is an upsert by id.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONGEST_SILENCE = 60.0  # seconds to wait for an answer to begin or go on; a ser
 SHORTEST_SILENCE = 5.0  # seconds of the same where patience is short
 SILENCES = 5  # that many fit into the time for which a request is tried again
 TRIES = 2  # that many fit into the same time, if the whole of an answer never comes
-FOREIGN_SECONDS = 30.0  # seconds until a gateway that answers in Chroma's place is taken to stay there
+FOREIGN_SECONDS = 30.0  # seconds until a gateway that answers instead of Chroma is taken to stay there
 TELL_SECONDS = 5.0  # seconds between two messages about a server that keeps failing
 DETAIL_CHARACTERS = 300  # characters of what a server said
 SMALLEST_LIMIT = 64 << 10  # bytes; no server or gateway calls less than that too large
@@ -42,11 +42,9 @@ _TOO_LARGE_WORDS = b"Payload too large"  # Chroma's own, in no format
 _UNPROCESSABLE = {_TOO_LARGE, 422}
 _DATA_ERRORS = {"ChromaError", "InvalidArgumentError", "QuotaError", "BatchSizeExceededError"}
 
-Told = Callable[[str], None]
-
 
 class Unacceptable(ValueError):
-    """Raised when the server will not take a request for what is in it: fewer or other rows may pass."""
+    """Raised when the server refuses a request because of its content: fewer or other rows may pass."""
 
 
 class _Failed(Exception):
@@ -59,7 +57,7 @@ class _Failed(Exception):
 
 
 class _Foreign(Exception):
-    """Raised when somebody else answered in Chroma's place."""
+    """Raised when something other than Chroma answered."""
 
     def __init__(self, found: str, *, may_pass: bool) -> None:
         super().__init__(found)
@@ -79,14 +77,14 @@ class Reply:
 class HttpSession:
     """Requests to one server, in the interface that chromadb's client expects."""
 
-    def __init__(self, url: str, access: Access, *, retry_for: float, told: Told) -> None:
+    def __init__(self, url: str, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
         """Connect to nothing yet.
 
         Args:
             url: Of the server, for messages.
-            access: The headers that let us in.
-            retry_for: Seconds for which a request that fails is made again.
-            told: Called with a message before a pause.
+            access: The headers with credentials.
+            retry_for: How long to keep retrying a failed request, in seconds.
+            notify: Called with a message before a pause.
         """
         remember(access.headers.values())  # this process may be another than the one that read them
         self._silence = min(LONGEST_SILENCE, max(SHORTEST_SILENCE, retry_for / SILENCES))
@@ -94,7 +92,7 @@ class HttpSession:
         self._url = url
         self._access = access
         self._retry_for = retry_for
-        self._told = told
+        self._notify = notify
         self._reached = False
         self._recognized = False  # whether an answer of Chroma's has come
         self._next_message = 0.0
@@ -185,17 +183,17 @@ class HttpSession:
 
     def _is_passing(self, error: BaseException, seconds: float) -> bool:
         if isinstance(error, _Foreign):
-            # An address that never answered as Chroma does is wrong; a gateway may answer while Chroma is replaced.
+            # An address that never answered as Chroma does is wrong; a gateway may answer while Chroma restarts.
             return self._recognized and error.may_pass and seconds < FOREIGN_SECONDS
         if not isinstance(error, _Failed):
             return False
-        # What never answered is more likely a wrong address than a server that is being started.
+        # An address that never answered is more likely wrong than a server that is starting.
         return error.answered or self._reached or seconds < FIRST_SECONDS
 
     def _tell(self, error: BaseException, pause: float) -> None:
         if time.monotonic() >= self._next_message:
             self._next_message = time.monotonic() + TELL_SECONDS
-            self._told(f"{self._url}: {error}; trying again in {pause:.1f} s")
+            self._notify(f"{self._url}: {error}; trying again in {pause:.1f} s")
 
     def _given_up(self, error: _Failed, seconds: float) -> UpsertCliError:
         if not self._reached:
@@ -231,7 +229,7 @@ class HttpSession:
 
 
 def _line(said: str) -> str:
-    """Return what was said as one short line without secrets, which are masked before any of it is cut off."""
+    """Return a message as one short line without secrets, which are masked before the line is cut."""
     text = " ".join(without_secrets(said).split())
     return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
 

@@ -1,4 +1,4 @@
-"""What is damaged beyond reading -> put aside, so that Chroma opens the rest: by sqlite and renames, without Chroma.
+"""Repair by sqlite and renames, without Chroma: an unreadable index is put aside, so that Chroma opens the rest.
 
 Ids, documents and metadata are in Chroma's database; only the vectors are in the index files, and can be made again.
 """
@@ -20,7 +20,7 @@ from upsert_cli.store.chroma.database import DATABASE_NAME, PROBE_SECONDS
 from upsert_cli.store.folder import LEASE_NAME, os_fault, unusable
 from upsert_cli.store.leasing import take_lease
 
-# What the engine takes from its queue in one statement, six variables a value of the 32,766 that sqlite allows.
+# Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.
 QUEUE_KEYS = 5_460
 QUEUE_REMOVED = 32_766
 
@@ -37,10 +37,10 @@ _SEGMENTS = (
 
 
 def take_poison(folder: Path, collection: str, require_alone: Callable[[], None]) -> list[str]:
-    """Takes the rows out of the collection's queue that the engine can never work off, and returns their ids.
+    """Remove the rows from the collection's queue that the engine can never apply, and return their ids.
 
-    Such a row was never stored: all that the collection lists is left as it is. `require_alone` makes sure that no
-    other program has the files open.
+    Such a row was never stored, so everything that the collection lists stays. `require_alone` checks that no other
+    program has the files open.
     """
     with _alone(folder, require_alone), _database(folder) as database:
         poison = [
@@ -53,9 +53,9 @@ def take_poison(folder: Path, collection: str, require_alone: Callable[[], None]
 
 
 def put_index_aside(folder: Path, collection: str, require_alone: Callable[[], None]) -> list[str]:
-    """Renames the folders of the collection's index, and returns their new names; nothing is deleted.
+    """Rename the folders of the collection's index, and return their new names; nothing is deleted.
 
-    `require_alone` makes sure that no other program has the files open.
+    `require_alone` checks that no other program has the files open.
     """
     moved: list[str] = []
     with _alone(folder, require_alone), _database(folder) as database:
@@ -77,7 +77,7 @@ def _is_poison(metadata: str | None) -> bool:
     lists = [value for value in values.values() if isinstance(value, list)]
     removed = sum(value is None for value in values.values())
     return (
-        any(part is None for value in lists for part in value)  # the queue's word for a number that is not finite
+        any(part is None for value in lists for part in value)  # how the queue stores a number that is not finite
         or len(values) - removed > QUEUE_KEYS
         or sum(map(len, lists)) > QUEUE_KEYS
         or removed > QUEUE_REMOVED
@@ -108,7 +108,7 @@ def _database(folder: Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(path, timeout=PROBE_SECONDS)) as database, database:
             yield database
     except sqlite3.Error as error:
-        remedy = "restore it from a backup, or load it anew into another --collection"
+        remedy = "restore it from a backup, or load it again into another --collection"
         raise unusable(path, reason=str(error), remedy=remedy) from error
     except OSError as error:
         raise os_fault(path, error) from error

@@ -41,7 +41,7 @@ class LocalFolder:
         return FolderUpkeep(path=self.path, collection=self.collection)
 
     def holder(self) -> Holder | None:
-        """Return who has the folder; an unreadable lock file is reported by whoever takes the lease."""
+        """Return who has the folder; an unreadable lock file is reported when the lease is taken."""
         try:
             return Lease.peek(self.lease_path())
         except (OSError, LocksUnsupported):
@@ -69,7 +69,7 @@ class LocalFolder:
             raise os_fault(self.path, error) from error
 
     def lease_path(self) -> Path:
-        """Return a file in the folder itself, which every load sees, whatever its journal."""
+        """Return a file in the folder itself, which every load sees, with any journal."""
         return self.path / LEASE_NAME
 
     def open(

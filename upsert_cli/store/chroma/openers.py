@@ -43,11 +43,11 @@ class Opener(NamedTuple):
 def find_openers(folder: Path, *, patience: float = MOMENT_SECONDS) -> list[Opener]:
     """Return the processes of other programs that have a folder's database or index files open.
 
-    Processes of other users, or of other containers, may not be visible: they are not found.
+    Processes of other users or containers may not be visible, and are then not found.
 
     Args:
         folder: Where the database is.
-        patience: How many seconds a process may take to close the files; one that does is not returned.
+        patience: Seconds that a process may take to close the files; one that does is not returned.
     """
     paths = list(_files(folder))
     look: Callable[[list[Path], Collection[int] | None], list[Opener]] = _look_in_proc if _PROC.is_dir() else _ask_lsof

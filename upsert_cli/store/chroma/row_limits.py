@@ -14,17 +14,17 @@ from upsert_cli.store.base import Target, WriteBatch
 from upsert_cli.store.chroma.stamp import dimension_mismatch
 
 # Some rows are not rejected but queued, and then fail at every later call on the collection, for good. The engine's
-# limits are 5,460 keys, some 6,000 values in all lists of a row, and 32,766 keys taken away; ours are far below.
+# limits are 5,460 keys, some 6,000 values in all lists of a row, and 32,766 removed keys; ours are far below.
 MAX_KEYS = 1_000
 MAX_LIST_VALUES = 1_000
 MAX_REMOVED_KEYS = 10_000
-INT64 = range(-(2**63), 2**63)  # Chroma turns larger integers into floats, in silence
+INT64 = range(-(2**63), 2**63)  # Chroma turns larger integers into floats silently
 KEY_CHARACTERS = 60  # characters of a key in a reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotas:
-    """What a place takes at most; None: no limit of its own."""
+    """The limits of a location; None for no limit of its own."""
 
     rows: int | None = None
     """Records in one write, and in one answer."""
@@ -38,11 +38,11 @@ class Quotas:
     value_bytes: int | None = None
 
     def most_rows(self, rows: int) -> int:
-        """Returns `rows`, or what is allowed of it."""
+        """Return `rows`, or the limit if that is less."""
         return rows if self.rows is None else min(rows, self.rows)
 
     def fault(self, identifier: str, text: str, metadata: Mapping[str, Any]) -> str | None:
-        """Returns by what a row would be refused, in one line; None if it is good."""
+        """Return one line of reason why a row would be refused; None if it is good."""
         values = {key: value for key, value in metadata.items() if value is not None}
         found = [
             _over("the id has", _bytes(identifier), "bytes", self.id_bytes),
@@ -79,15 +79,15 @@ def _bytes(text: str) -> int:
 
 
 def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, str]:
-    """Returns what is wrong with rows, by their places.
+    """Return the faults of rows by their index.
 
     Raises:
         Refusal: Their vectors are not of the collection's dimension.
     """
     texts = rows.texts if rows.vectors is not None else [""] * len(rows.ids)
     faults = {
-        place: fault
-        for place, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
+        number: fault
+        for number, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
         if (fault := row_fault(*row) or quotas.fault(*row)) is not None
     }
     if rows.vectors is not None and len(rows.ids):
@@ -95,15 +95,15 @@ def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, st
 
         if rows.vectors.shape[1] != target.dimension:
             raise dimension_mismatch(target, had=target.dimension, asked=rows.vectors.shape[1])
-        for place in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
-            faults.setdefault(int(place), "its vector has a number that is not finite")
-        for place in np.flatnonzero(~rows.vectors.any(axis=1)):
-            faults.setdefault(int(place), "its vector is all zeros, which no other is near to")
+        for number in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
+            faults.setdefault(int(number), "its vector has a number that is not finite")
+        for number in np.flatnonzero(~rows.vectors.any(axis=1)):
+            faults.setdefault(int(number), "its vector is all zeros, which no other is near to")
     return faults
 
 
 def row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
-    """Returns why Chroma would reject a row, be poisoned by it or change it in silence, in one line; None if good.
+    """Return one line of reason why Chroma would reject a row, be poisoned by it or change it; None if it is good.
 
     Args:
         identifier: The id.
@@ -119,7 +119,7 @@ def row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
 
 
 def string_fault(what: str, value: Any) -> str | None:
-    """Returns why something cannot be stored as text, in one line; None if it can."""
+    """Return one line of reason why a value cannot be stored as text; None if it can."""
     if not isinstance(value, str):
         return f"{what} is of type {type(value).__name__}, not a string"
     if not value.isascii():

@@ -1,4 +1,4 @@
-"""A Chroma server as the place of a collection: it looks after its own files, and others may be at it meanwhile."""
+"""A Chroma server as the location of a collection: it looks after its own files, and others may use it too."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from upsert_cli.store.chroma.records import ChromaStore
     from upsert_cli.store.leasing import Ledger
 
-MAJOR_VERSION = "1"  # of Chroma; what came before has other paths, and other answers
+MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
 LISTED = 100  # collections a request
 _GONE = 404
-_NO_NAME = 400  # what no tenant and no database can be called
+_NO_NAME = 400  # the status for a name that no tenant or database can have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Server:
     address: Address
     collection: str
     leases: Path
-    """Absolute; what happens there is seen by loads with the same journal alone."""
+    """Absolute; only loads with the same journal see the leases there."""
 
     access: Access
     retry_for: float
@@ -53,15 +53,15 @@ class Server:
 
     @property
     def quotas(self) -> Quotas:
-        """Are those of the cloud; another server has none of its own but for the size of a request."""
+        """The quotas of the cloud; another server only limits the size of a request."""
         return CLOUD_QUOTAS if self.address.is_cloud else NO_QUOTAS
 
     def holder(self) -> Holder | None:
-        """Returns who has the collection, of those with the same journal."""
+        """Return which load with the same journal has the collection."""
         try:
             return Lease.peek(self.lease_path())
         except OSError:
-            return None  # whoever takes the lease finds out why, and says so
+            return None  # taking the lease fails for the same reason, and reports it
 
     def describe(self) -> CollectionInfo | None:
         """Ask the server for the collection."""
@@ -78,18 +78,18 @@ class Server:
         found: list[tuple[CollectionInfo, int]] = []
         with self._session(lambda _: None) as session:
             tenant, database = self._database(session)
-            place = self._path("tenants", tenant, "databases", database, "collections")
+            path = self._path("tenants", tenant, "databases", database, "collections")
             while True:
-                part = self._good(session.ask("GET", place, params={"limit": LISTED, "offset": len(found)}))
+                part = self._good(session.ask("GET", path, params={"limit": LISTED, "offset": len(found)}))
                 for one in part:
-                    count = session.ask("GET", f"{place}/{one['id']}/count")
+                    count = session.ask("GET", f"{path}/{one['id']}/count")
                     if count.answer.status != _GONE:  # it was deleted since
                         found.append((_info(one), int(self._good(count))))
                 if len(part) < LISTED:
                     return sorted(found, key=lambda one: one[0].name)
 
     def enter(self) -> None:
-        """Makes the folder of the leases and moves into it."""
+        """Create the folder of the leases, and change to it."""
         try:
             self.leases.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             os.chdir(self.leases)  # chromadb reads the .env file of the working folder when it is imported
@@ -101,12 +101,12 @@ class Server:
             ) from error
 
     def lease_path(self) -> Path:
-        """Returns a file in the journal's folder."""
+        """Return a file in the journal's folder."""
         digest = hashlib.sha256(f"{self.address}\n{self.collection}".encode(errors="surrogatepass")).hexdigest()
         return self.leases / f"{digest[:DIGEST_CHARACTERS]}.lease"
 
     def in_use(self, holder: Holder) -> TargetInUse:
-        """Names the collection; the others of the server are free."""
+        """Name the collection; the others of the server are free."""
         return TargetInUse(path=str(self.address), collection=self.collection, holder=str(holder))
 
     def open(
@@ -129,23 +129,23 @@ class Server:
         return ChromaStore.open(target, self, client, unclean=False, rows=rows, ledger=ledger)
 
     def configuration(self, sync_threshold: int) -> dict[str, Any]:
-        """Returns cosine; the cloud has an index of another kind, which needs no flushing."""
+        """Return the settings of a new collection; the cloud has another kind of index, which needs no flushing."""
         hnsw = {"space": "cosine"} | ({} if self.address.is_cloud else {"sync_threshold": sync_threshold})
         return {"hnsw": hnsw}
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    def _session(self, told: Callable[[str], None]) -> HttpSession:
+    def _session(self, notify: Callable[[str], None]) -> HttpSession:
         with lean_imports():
             from upsert_cli.store.chroma.http_session import HttpSession
 
-        return HttpSession(self.address.url, self.access, retry_for=self.retry_for, told=told)
+        return HttpSession(self.address.url, self.access, retry_for=self.retry_for, notify=notify)
 
     def _path(self, *parts: str) -> str:
         return "/".join((self.address.url, "api", "v2", *(quote(part, safe="") for part in parts)))
 
     def _database(self, session: HttpSession) -> tuple[str, str]:
-        """Returns tenant and database, once it is known that they are there and that the server is one of ours."""
+        """Return tenant and database, after checking that they exist and that it is a Chroma server of version 1."""
         self._check_version(session)
         tenant, database = self.address.tenant, self.address.database
         if tenant is None or database is None:

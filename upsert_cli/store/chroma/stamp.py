@@ -1,4 +1,4 @@
-"""What a collection says about the model that made it, and whether ours may write to it."""
+"""The stamp by which a collection names the model that made it, and the check that ours may write to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEFAULT_FUNCTIONS = ("default", "onnx_mini_lm_l6_v2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """What is known of a collection that exists."""
+    """The facts about an existing collection."""
 
     metadata: Mapping[str, Any]
     dimension: int | None
@@ -35,7 +35,7 @@ class Described:
 
     @property
     def sync_threshold(self) -> int | None:
-        """Rows after which Chroma writes the index files; None where it has another kind of index."""
+        """Rows after which Chroma writes the index files; None for another kind of index."""
         value = (self.configuration.get("hnsw") or {}).get("sync_threshold")
         return value if isinstance(value, int) else None
 
@@ -77,7 +77,7 @@ def _function_in(*configurations: object) -> str:
 
 
 def stamp(target: Target) -> dict[str, str | int]:
-    """Returns the metadata that says how a collection is made."""
+    """Return the metadata that names the model of a new collection."""
     return {
         STAMP_MODEL: target.model,
         STAMP_DIMENSION: target.dimension,
@@ -129,7 +129,7 @@ def _check_stored_function(target: Target, described: Described) -> tuple[str, .
 
 
 def _short(model: str) -> str:
-    """Returns a model's name without its maker, since sentence-transformers are named with and without."""
+    """Return a model's name without its maker, since sentence-transformers are named with and without it."""
     return model.rpartition("/")[2].lower()
 
 

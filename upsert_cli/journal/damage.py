@@ -218,9 +218,9 @@ def _judge(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Itera
 
 
 def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[TaskDamage]:
-    counted = task.counts.failed if checkpoint is None else checkpoint.counts.failed
-    length = None if checkpoint is None else checkpoint.rejects_bytes
-    waits_from = None if checkpoint is None else checkpoint.retried
+    counted, length, waits_from = task.counts.failed, None, None
+    if checkpoint is not None:
+        counted, length, waits_from = checkpoint.counts.failed, checkpoint.rejects_bytes, checkpoint.retried
     if waits_from is None and counted and not files.rejects.exists() and files.retry.exists():
         waits_from, length = 0, 0  # the files were renamed, and then came a crash
     try:

@@ -1,15 +1,16 @@
 """Every error that a user can cause, as a tree, each with its exit code.
 
     UpsertCliError            1   the tool could not work, or the task failed
-    ├── UsageFault            2   what was typed cannot be meant
-    ├── Refusal               4   nothing was written, and on purpose
-    ├── Canceled              5   somebody else stopped the task
+    ├── UsageFault            2   the command line is wrong
+    ├── Refusal               4   nothing was written, on purpose
+    ├── Canceled              5   another process canceled the task
     └── Interrupted     128 + n   a signal stopped the task, after a checkpoint
 
     ItemError                 -   one item cannot be loaded; it is rejected and its neighbours go on
 
-An error is named for the situation, carries its data, and its text is one line: what happened, where, and what to do
-next. The core raises; only the command line's error boundary turns an error into a message and an exit code.
+The text of an error is one line: what happened, where, and what to do next. Raise a kind with `message=`, written where
+it is raised; a class of its own is for an error that some code catches. The core raises; only the error boundary of the
+command line turns an error into a message and an exit code.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ SOME_REJECTED = 3  # exit code of a task that is done, but not with every item; 
 
 
 @dataclass_transform(kw_only_default=True, eq_default=False)
-class Situation(Exception):
-    """What can be raised with data: the annotated names of a kind are its fields, given by name, as in a dataclass.
+class ErrorWithFields(Exception):
+    """An exception with fields: the annotated names of a class, given by keyword as in a dataclass.
 
-    Not made by `dataclass` itself, which compiles code for each of some ninety kinds whenever a command starts.
+    Not a `dataclass`, which would compile code for each class whenever a command starts.
     """
 
     def __init__(self, **data: Any) -> None:
-        known = {name for kind in type(self).__mro__ if issubclass(kind, Situation) for name in kind.__annotations__}
+        known = {
+            name for kind in type(self).__mro__ if issubclass(kind, ErrorWithFields) for name in kind.__annotations__
+        }
         missing = {name for name in known if not hasattr(type(self), name)} - set(data)
         if wrong := sorted(missing | (set(data) - known)):
             raise TypeError(f"{type(self).__name__} has the fields {sorted(known)}; missing or unknown: {wrong}")
@@ -44,21 +47,18 @@ class Situation(Exception):
         return f"{type(self).__qualname__}({fields})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions with keyword-only fields do not survive pickling by themselves, and some cross the writer's pipe.
+        # Exceptions with keyword-only fields do not survive pickling by themselves, and some cross a pipe.
         return _restore, (type(self), vars(self))
 
 
-def _restore(kind: type[Situation], data: dict[str, Any]) -> Situation:
+def _restore(kind: type[ErrorWithFields], data: dict[str, Any]) -> ErrorWithFields:
     error = kind.__new__(kind)
     vars(error).update(data)
     return error
 
 
-class UpsertCliError(Situation):
-    """Root of all errors that the user can fix; anything else that escapes is a bug.
-
-    Raise a kind with `message=` where nobody catches the error; a class of its own is for those that somebody catches.
-    """
+class UpsertCliError(ErrorWithFields):
+    """The root of all errors that the user can fix; any other exception that escapes is a bug."""
 
     exit_code = 1
     message: str = ""
@@ -69,19 +69,19 @@ class UpsertCliError(Situation):
 
 
 class UsageFault(UpsertCliError):
-    """Root of the errors in what was typed."""
+    """Raised when the command line is wrong."""
 
     exit_code = 2
 
 
 class Refusal(UpsertCliError):
-    """Root of the cases in which the tool writes nothing, on purpose."""
+    """Raised when the tool writes nothing, on purpose."""
 
     exit_code = 4
 
 
 class Stage(enum.StrEnum):
-    """Where on its way an item was lost; the `failure_stage` of a reject."""
+    """The stage at which an item was rejected; the `failure_stage` of a reject."""
 
     READING = "on_reading"
     DOWNLOADING = "on_downloading"
@@ -91,7 +91,7 @@ class Stage(enum.StrEnum):
     OTHER = "other"
 
 
-class ItemError(Situation):
+class ItemError(ErrorWithFields):
     """Raised when one item cannot be loaded, and only that one."""
 
     stage: Stage = Stage.READING
@@ -106,7 +106,7 @@ class ItemError(Situation):
 
 
 class Canceled(UpsertCliError):
-    """Raised when somebody asked for the running task to be canceled."""
+    """Raised when another process canceled the running task."""
 
     exit_code = 5
     task_id: str
@@ -116,15 +116,15 @@ class Canceled(UpsertCliError):
 
 
 class Interrupted(UpsertCliError):
-    """Raised when a signal stopped the task; what was written is checkpointed."""
+    """Raised when a signal stopped the task; its written batches are committed."""
 
     task_id: str
     signal_number: int
     done: bool = False
-    """The signal came when there was nothing left to stop."""
+    """The signal arrived after the end of the load."""
 
     queued: bool = False
-    """The task goes back to the queue, where any worker goes on with it."""
+    """The task returns to the queue, and any worker continues it."""
 
     def __str__(self) -> str:
         name = signal.Signals(self.signal_number).name
@@ -146,15 +146,15 @@ class TaskNotFound(UpsertCliError):
     """Folder of the journal that was searched."""
 
     unreadable: int = 0
-    """Files of the journal that could not be searched, being damaged."""
+    """Number of damaged files that could not be searched."""
 
     def __str__(self) -> str:
         if self.unreadable:
             return (
-                f"there is no task {self.task_id!r} in what can be read of {self.journal}; `upsert-cli journal check` "
+                f"there is no task {self.task_id!r} in the readable part of {self.journal}; `upsert-cli journal check` "
                 f"lists its damaged files ({self.unreadable})"
             )
-        return f"there is no task {self.task_id!r} in {self.journal}; `upsert-cli list` shows those that there are"
+        return f"there is no task {self.task_id!r} in {self.journal}; `upsert-cli list` shows all tasks"
 
 
 class TaskExists(Refusal):
@@ -167,11 +167,11 @@ class TaskExists(Refusal):
 
 
 class TaskRunning(Refusal):
-    """Raised when a task is claimed that another process runs."""
+    """Raised when a task that another process runs is claimed."""
 
     task_id: str
     holder: object
-    """Who runs it, in words: `pid 4242 on host since ...`."""
+    """The process that runs it, as `pid 4242 on host since ...`."""
 
     def __str__(self) -> str:
         return (
@@ -181,12 +181,12 @@ class TaskRunning(Refusal):
 
 
 class WrongStatus(UpsertCliError):
-    """Raised when a task is not, or no longer, in a state that allows what was asked."""
+    """Raised when the status of a task does not allow an operation."""
 
     task_id: str
     status: str
     wanted: tuple[str, ...]
-    """The states that would have allowed it."""
+    """The statuses that allow it."""
 
     def __str__(self) -> str:
         return (
@@ -196,11 +196,11 @@ class WrongStatus(UpsertCliError):
 
 
 class JournalUnwritable(UpsertCliError):
-    """Raised when the journal cannot be written; what was in it before is whole."""
+    """Raised when the journal cannot be written; its earlier content is intact."""
 
     path: str
     reason: str
-    """What the system says, such as `No space left on device`."""
+    """The message of the system, such as `No space left on device`."""
 
     def __str__(self) -> str:
         return (
@@ -210,7 +210,7 @@ class JournalUnwritable(UpsertCliError):
 
 
 class JournalUnreadable(UpsertCliError):
-    """Raised when a file of the journal is there but may not or cannot be read."""
+    """Raised when a file of the journal exists but cannot be read."""
 
     path: str
     reason: str
@@ -223,17 +223,17 @@ class JournalUnreadable(UpsertCliError):
 
 
 class JournalDamaged(UpsertCliError):
-    """Raised when a file of the journal does not hold what it should, and there is no good copy of it."""
+    """Raised when a file of the journal is damaged and has no intact copy."""
 
     path: str
     reason: str
 
     def __str__(self) -> str:
-        return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists what is lost"
+        return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists the damage"
 
 
 class LocksUnsupported(UpsertCliError):
-    """Raised when the system or the file system has no locks that end with their holder."""
+    """Raised when the file system has no locks that end with the process that holds them."""
 
     path: str
 
@@ -293,7 +293,7 @@ class SourceChanged(Refusal):
         )
 
 
-# -- collections that are read -----------------------------------------------------------------------------------------
+# -- collections -------------------------------------------------------------------------------------------------------
 
 
 def repair_command(collection: str, path: str) -> str:
@@ -301,15 +301,12 @@ def repair_command(collection: str, path: str) -> str:
     return f"upsert-cli verify --repair --collection {shlex.quote(collection)} --chroma {shlex.quote(path)}"
 
 
-# -- collections that are written --------------------------------------------------------------------------------------
-
-
 class TargetInUse(Refusal):
-    """Raised when another upsert-cli has the folder, or the collection on a server."""
+    """Raised when another upsert-cli holds the lease of the folder, or of the collection on a server."""
 
     path: str
     holder: str
-    """Who has it, in words: `pid 4242 on host since ...`."""
+    """The process that has it, as `pid 4242 on host since ...`."""
 
     collection: str = ""
     """On a server, where a lease covers one collection."""
@@ -331,7 +328,7 @@ class TargetBusy(Refusal):
 
     path: str
     program: str = ""
-    """Which, where that can be seen: `pid 4242 (python3)`."""
+    """The program if known, as `pid 4242 (python3)`."""
 
     def __str__(self) -> str:
         return (
@@ -341,7 +338,7 @@ class TargetBusy(Refusal):
 
 
 class TargetDamaged(UpsertCliError):
-    """Raised when a collection's index cannot be read, or does not hold what it should."""
+    """Raised when a collection's index cannot be read or lacks records."""
 
     path: str
     collection: str
@@ -350,27 +347,24 @@ class TargetDamaged(UpsertCliError):
     def __str__(self) -> str:
         return (
             f"the collection {self.collection} in {self.path} is damaged ({self.detail}); its documents survive: "
-            f"`{repair_command(self.collection, self.path)}` mends it"
+            f"`{repair_command(self.collection, self.path)}` repairs it"
         )
 
 
-# -- servers -----------------------------------------------------------------------------------------------------------
-
-
 class NotChromasAnswer(UpsertCliError):
-    """Raised when what answers a request, or stands in between, is not Chroma: nothing is known to be written."""
+    """Raised when an answer does not come from Chroma, so that nothing is known to be written."""
 
     url: str
     request: str
     """Method and path."""
 
     found: str
-    """What the answer is, such as `200 OK with a page for a browser`."""
+    """A description of the answer, such as `200 OK with a page for a browser`."""
 
     def __str__(self) -> str:
         return (
-            f"{self.url}: the answer to {self.request} is not Chroma's ({self.found}); see whether the address is "
-            f"right and whether a proxy, gateway or login page answers in its place, then try again"
+            f"{self.url}: the answer to {self.request} is not Chroma's ({self.found}); check the address, and "
+            f"whether a proxy, gateway or login page answers in its place, then try again"
         )
 
 

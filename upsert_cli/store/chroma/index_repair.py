@@ -1,6 +1,6 @@
 """Repair by sqlite and renames, without Chroma: an unreadable index is put aside, so that Chroma opens the rest.
 
-Ids, documents and metadata are in Chroma's database; only the vectors are in the index files, and can be computed again.
+Ids, documents and metadata are in Chroma's database; only the vectors are in the index files, and can be made again.
 """
 
 from __future__ import annotations

@@ -61,9 +61,10 @@ def write(
         UpsertCliError: A batch could not be written; the batches before it are yielded.
     """
     pool = ThreadPoolExecutor(len(stores), thread_name_prefix="write")
+    room = threading.Semaphore(len(stores))  # for batches that are begun and not yet yielded
     # Its own event, since batches that are being written at a stop are still yielded.
     begun = prefetch(
-        _begin(batches, stores, pool, stopping=stopping),
+        _begin(batches, stores, pool, room=room, stopping=stopping),
         depth=len(stores),
         stopping=threading.Event(),
         wait=wait,
@@ -73,11 +74,14 @@ def write(
             while not future.done():
                 wait_for([future], timeout=STEP_SECONDS)
                 wait()
-            yield future.result()
+            written = future.result()
+            room.release()
+            yield written
     except BaseException:
         stopping.set()  # else closing `begun` would wait for the stages before this one
         raise
     finally:
+        room.release()  # for the thread that may wait for it, which then sees the stop
         begun.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -87,9 +91,10 @@ def _begin(
     stores: Sequence[StoreProcess],
     pool: ThreadPoolExecutor,
     *,
+    room: threading.Semaphore,
     stopping: threading.Event,
 ) -> Iterator[Future[WrittenBatch]]:
-    """Begin to write each batch as soon as a store is free."""
+    """Begin to write each batch as soon as a store is free and there is room."""
     free: SimpleQueue[StoreProcess] = SimpleQueue()
     for store in stores:
         free.put(store)
@@ -101,6 +106,7 @@ def _begin(
             free.put(store)
 
     for embedded in batches:
+        room.acquire()
         store = free.get()
         if stopping.is_set():
             raise StageStopped

@@ -1,4 +1,4 @@
-"""`run --enqueue` and `work`: what is queued is run, the oldest first, whoever dies meanwhile."""
+"""`run --enqueue` and `work`: queued tasks are run, the oldest first, even if workers die."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _statuses(terminal: Terminal) -> dict[str, str]:
     return {task.id: task.status.value for task in Journal(terminal.journal).list()}
 
 
-def test_what_is_enqueued_is_run_the_oldest_first(tiny: Terminal, make_items: Items) -> None:
+def test_queued_tasks_are_run_the_oldest_first(tiny: Terminal, make_items: Items) -> None:
     """`run --enqueue` prints an id and loads nothing; `work` runs all, with standard input as it was, and then ends."""
     tiny.write("a.jsonl", make_items(3))
     tiny.write("b.jsonl", [{"object_id": "b", "payload": {"text": "b"}}, {"object_id": ""}])
@@ -43,7 +43,7 @@ def test_what_is_enqueued_is_run_the_oldest_first(tiny: Terminal, make_items: It
 
 
 def test_an_id_is_queued_once(tiny: Terminal, make_items: Items) -> None:
-    """Under an id that waits already nothing more is queued; another load is refused; done, it is not queued again."""
+    """A waiting or done task is not queued again under its id, and another load is refused."""
     tiny.write("a.jsonl", make_items(2))
     tiny.write("b.jsonl", make_items(3))
     for _ in range(2):
@@ -56,7 +56,7 @@ def test_an_id_is_queued_once(tiny: Terminal, make_items: Items) -> None:
 
 
 def test_the_gravest_of_several_ends_is_the_exit_code(tiny: Terminal, make_items: Items) -> None:
-    """A task that fails or is refused keeps nobody else from being run; --once runs one, --max-tasks so many."""
+    """A task that fails or is refused does not stop the others; --once runs one task, --max-tasks N runs N."""
     tiny.write("a.jsonl", [*make_items(2), {"object_id": ""}])
     changing = tiny.write("b.jsonl", make_items(2))
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id fails --max-failures 0")
@@ -78,7 +78,7 @@ def test_the_gravest_of_several_ends_is_the_exit_code(tiny: Terminal, make_items
 
 
 def test_a_task_whose_worker_ends_is_taken_over(tiny: Terminal, make_items: Items) -> None:
-    """Kill -9 leaves a task in the queue, SIGTERM gives it back; each next worker goes on at the checkpoint."""
+    """A task stays in the queue after kill -9 and SIGTERM; each next worker continues at the checkpoint."""
     tiny.write("a.jsonl", make_items(600))
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id t --batch-size 32")
     rows = []
@@ -105,8 +105,8 @@ def test_a_task_whose_worker_ends_is_taken_over(tiny: Terminal, make_items: Item
     assert len(tiny.records()) == 600
 
 
-def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal, make_items: Items) -> None:
-    """Of two tasks that one comes first whose folder is free, then the other; a worker that watches ends by a signal."""
+def test_a_worker_waits_for_a_folder_in_use_and_runs_other_tasks_first(tiny: Terminal, make_items: Items) -> None:
+    """A worker runs the task whose folder is free, then the other one; a worker that watches ends by a signal."""
     tiny.write("a.jsonl", make_items(2))
     (tiny.folder / "busy").mkdir()
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id waits --chroma busy")
@@ -126,8 +126,8 @@ def test_a_folder_in_use_is_waited_for_and_other_tasks_come_first(tiny: Terminal
     assert "stopped by SIGTERM while no task was run, after 2" in errors
 
 
-def test_what_run_left_is_not_queued(tiny: Terminal, make_items: Items) -> None:
-    """A worker leaves alone what a dead `run` left; `restart --enqueue` queues it, unless a process runs it."""
+def test_a_task_that_was_not_queued_is_left_alone(tiny: Terminal, make_items: Items) -> None:
+    """A worker does not take the task of a dead `run`; `restart --enqueue` queues it, unless a process runs it."""
     tiny.write("a.jsonl", make_items(3))
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
     journal = Journal(tiny.journal)

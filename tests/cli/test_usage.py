@@ -36,6 +36,15 @@ def test_usage_errors_end_the_events_with_a_summary(terminal: Terminal, line: st
     assert "--help`" in shown
 
 
+@pytest.mark.parametrize("line", ["run a.jsonl", "restart t", "work"])
+def test_a_journal_that_cannot_be_opened_ends_the_events_with_a_summary(terminal: Terminal, line: str) -> None:
+    """The promise of --json also holds for an error between the options and the report of a load."""
+    done = terminal.type(f"upsert-cli {line} --json --journal '~no-such-user/journal'", expect=2)
+    error, summary = [json.loads(text) for text in done.stdout.splitlines()]
+    assert (error["type"], summary["type"], summary["id"]) == ("error", "summary", None)
+    assert "there is no user no-such-user" in error["message"]
+
+
 def test_a_variable_can_turn_events_on(terminal: Terminal) -> None:
     """UPSERT_CLI_RUN_JSON counts as --json even if other options cannot be parsed, for both commands that load."""
     terminal.env["UPSERT_CLI_RUN_JSON"] = "yes"

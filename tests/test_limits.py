@@ -7,14 +7,11 @@ import json
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from tests.support.terminal import Terminal
-from upsert_cli import embedding
-from upsert_cli.embedding.models import Model, find_model
-from upsert_cli.errors import JournalUnwritable, UpsertCliError
+from upsert_cli.errors import JournalUnwritable
 from upsert_cli.limits import limit_reached
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.faults import meaning
@@ -128,18 +125,3 @@ def test_the_reason_of_a_failure_is_found_in_its_causes(error: Exception, by_wor
     for each in (error, wrapped):
         found = limit_reached(each, by_words=by_words)
         assert (found is None) if named is None else named in str(found)
-
-
-@pytest.mark.parametrize("cached", [False, True])
-def test_a_model_that_cannot_be_loaded(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: bool
-) -> None:
-    """The remedy is to remove a folder that was fetched, never one that the user names, even inside the cache."""
-    monkeypatch.setenv("UPSERT_CLI_MODEL_CACHE", str(tmp_path))
-    folder = tmp_path / ("models--sentence-transformers--all-MiniLM-L6-v2" if cached else "mine")
-    shutil.copytree(model.folder, folder)
-    (folder / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(UpsertCliError) as caught:
-        embedding.load(find_model(model.name, folder=None if cached else folder))
-    assert ("remove the folder" in str(caught.value)) is cached
-    assert ("--model-path" in str(caught.value)) is not cached

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import pytest
 from tests.support.terminal import SAMPLES
 from upsert_cli import embedding
 from upsert_cli.documents.document import Recipe
-from upsert_cli.embedding.embedder import Effort, Embedder, Loader
+from upsert_cli.embedding.embedder import Effort, Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.pipeline.batches import Batch, read_batches
@@ -82,38 +79,6 @@ def test_cut_texts_are_counted_by_the_tokenizer(embedder: Embedder, tmp_path: Pa
     assert embedded.truncated == 2
     assert embedded.vectors is not None
     np.testing.assert_allclose(embedded.vectors[1], embedded.vectors[2], atol=1e-5)
-
-
-def test_only_the_beginning_of_an_endless_text_is_tokenized(embedder: Embedder, model: Model) -> None:
-    """Its vector is that of the whole all the same, wherever a word is cut, and 7 MB of text take no memory to speak of."""
-    from fastembed import TextEmbedding
-
-    own = TextEmbedding(model.name, specific_model_path=str(model.folder))
-    word = "pneumonoultramicroscopicsilicovolcanoconiosis"
-    texts = [f"{'x' * shift} " + f"{word} and {'y' * 150}, " * 400 for shift in range(1, 60, 7)]
-    texts += ["\u4e2d\u6587" * 20_000, " \n" * 30_000 + "late words " * 300, "z" * 50_000]
-    for text in texts:
-        np.testing.assert_allclose(embedder.embed([text]), list(own.embed([text])), atol=1e-5)
-
-    program = "\n".join(
-        [
-            "import resource, sys",
-            "from pathlib import Path",
-            "from upsert_cli import embedding",
-            "from upsert_cli.embedding.models import find_model",
-            f"embedder = embedding.load(find_model({model.name!r}, folder=Path({str(model.folder)!r})))",
-            "text = 'word and more ' * (int(sys.argv[1]) // 14)",
-            "print(embedder.count([text]), embedder.embed([text]).shape)",
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
-        ]
-    )
-
-    def peak(characters: int) -> int:
-        command = [sys.executable, "-c", program, str(characters)]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return int(out.splitlines()[-1])
-
-    assert peak(7_000_000) - peak(10_000) < 100_000  # KiB; it was 800,000
 
 
 def test_what_is_unchanged_loads_no_model(tmp_path: Path) -> None:
@@ -210,34 +175,3 @@ def test_items_with_a_vector_of_their_own_are_not_embedded(tmp_path: Path) -> No
     }
     assert not any(text.startswith("own") for text in fake.embedded)
     assert [reject.object_id for reject in embedded.rejects] == ["2"]
-
-
-def test_a_broken_model_file_is_an_error_of_one_line(model: Model, tmp_path: Path) -> None:
-    """A graph that cannot be loaded is named with its folder and the remedy."""
-    for path in model.folder.glob("*.json"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "model.onnx").write_bytes(b"broken")
-    with pytest.raises(UpsertCliError) as caught:
-        embedding.load(replace(model, folder=tmp_path))
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_model_that_was_begun_early_is_loaded_once() -> None:
-    """Whoever needs it waits for the thread that loads it, and hears what went wrong there."""
-    made: list[str] = []
-
-    def load() -> Embedder:
-        made.append(threading.current_thread().name)
-        raise UpsertCliError(message="it is a test")
-
-    loader = Loader(load)
-    loader.begin()
-    for _ in range(2):
-        with pytest.raises(UpsertCliError, match="it is a test"):
-            loader.embedder()
-    assert len(made) == 1
-    assert made[0].startswith("load")
-    with pytest.raises(UpsertCliError):
-        Loader(load).embedder()
-    assert made[1:] == [threading.current_thread().name]

@@ -29,7 +29,8 @@ from upsert_cli.store.child import Call, Start
 from upsert_cli.store.chroma.records import ChromaStore
 from upsert_cli.store.folder import LEASE_NAME
 from upsert_cli.store.locations import location_of
-from upsert_cli.store.process import CALL_ROWS, StoreAbandoned, StoreProcess
+from upsert_cli.store.process import CALL_ROWS, StoreProcess
+from upsert_cli.store.restarting import StoreAbandoned
 from upsert_cli.store.spawn import ChildProcess
 
 

@@ -31,7 +31,8 @@ from upsert_cli.sources.remote import RemoteFile
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import UNIT_ROWS, Unit
 from upsert_cli.store.base import Target
-from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
+from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.restarting import LAST_WRITE_SECONDS
 
 OPEN_UNIT_ROWS = 32 * UNIT_ROWS  # rows after which a unit without a known end is split; some minutes of work
 

@@ -13,7 +13,7 @@ from upsert_cli.errors import Interrupted
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.stop import Stopping
 from upsert_cli.load.timeline_recorder import TimelineRecorder
-from upsert_cli.store.process import LAST_WRITE_SECONDS
+from upsert_cli.store.restarting import LAST_WRITE_SECONDS
 
 SHOW_SECONDS = 0.1  # seconds between two updates of the progress
 

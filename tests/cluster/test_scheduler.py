@@ -72,9 +72,9 @@ def test_each_row_is_committed_once(
     receipts = list(_dispatch(workers, count=count).run(iter(units)))
     assert sorted(receipt.unit.id for receipt in receipts) == sorted(unit.id for unit in units)
     total = sum(sizes)
-    settled = [one.row for receipt in receipts for _, one in receipt.ids]
+    counted = [one.row for receipt in receipts for _, one in receipt.ids]
     rejected = [record["row"] for receipt in receipts for record in receipt.rejects]
-    assert sorted(settled + rejected) == list(range(1, total + 1))
+    assert sorted(counted + rejected) == list(range(1, total + 1))
     expected = {row for row in deadly if row <= total}
     assert expected <= set(rejected)
     if not accidents:

@@ -168,8 +168,8 @@ def _assert_equal(terminal: Terminal, expected: Records) -> None:
     counts = task["counts"]
     assert task["status"] == "done"
     assert counts["read"] == ITEMS
-    settled = counts["inserted"] + counts["updated"] + counts["unchanged"] + counts["duplicate"] + counts["failed"]
-    assert settled == ITEMS
+    counted = counts["inserted"] + counts["updated"] + counts["unchanged"] + counts["duplicate"] + counts["failed"]
+    assert counted == ITEMS
     rejects = terminal.type("upsert-cli info t --failed").stdout.splitlines()
     assert [json.loads(line)["row"] for line in rejects] == list(range(38, ITEMS + 1, 97))
     found = terminal.records(vectors=True)

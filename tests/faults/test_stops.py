@@ -302,7 +302,7 @@ def test_a_model_of_another_dimension_writes_nothing(tiny: Terminal, tiny_model:
     assert tiny.records() == {}
 
 
-# -- a journal that is damaged meanwhile --------------------------------------------------------------------------
+# -- a journal that is damaged during a load --------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -117,8 +117,8 @@ def test_an_interrupted_load_goes_on(tiny: Terminal, shared_server: ChromaServer
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == -signal.SIGINT
-    settled = tiny.info("t")["progress"]["rows"]
-    assert 0 < settled < 3_000
+    committed = tiny.info("t")["progress"]["rows"]
+    assert 0 < committed < 3_000
     tiny.type("upsert-cli restart t")
     assert tiny.info("t")["counts"]["read"] == 3_000
     assert len(shared_server.records("stopped")) == 3_000

@@ -1,4 +1,4 @@
-"""Several writers to one collection on a server: batches overlap, and what is settled stays in the order of the rows."""
+"""Several writers to one collection on a server: batches overlap, and are committed in the order of the rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_writes_overlap_and_a_crash_loses_nothing(
 def test_a_signal_ends_all_writers(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
-    """A stop while several writes are on their way settles what arrives, and `restart` goes on from there."""
+    """A stop while several writes are on their way commits what arrives, and `restart` goes on from there."""
     tiny.write("a.jsonl", vectored(ROWS))
     proxy.plan = lambda call: Fault(stall=0.3, passed_on=True) if call.is_write else None
     line = f"upsert-cli run a.jsonl --task-id t --writers 3 --batch-size 20 --chroma {proxy.url} --collection stopped_three"

@@ -86,6 +86,11 @@ class Terminal:
         """Check that a running task has come to its first checkpoint."""
         return (self.journal / "active" / f"{task_id}.progress").exists()
 
+    def wait_for_line(self, process: subprocess.Popen[str], text: str) -> None:
+        """Wait until a command has written a line with a text to standard error, and drop the lines up to it."""
+        assert process.stderr is not None
+        assert any(text in line for line in process.stderr), f"it ended without: {text}"
+
     def halt_when(self, process: subprocess.Popen[str], task_id: str, come: Callable[[], bool] = lambda: True) -> None:
         """Halt a load at a checkpoint at which something holds, so that nothing goes on while a test looks or acts.
 

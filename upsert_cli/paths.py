@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from upsert_cli.errors import UpsertCliError, UsageFault
 
 _APP = "upsert-cli"
+_SUPPORT = "~/Library/Application Support"
+_BASES = {
+    "STATE": _SUPPORT if sys.platform == "darwin" else "~/.local/state",
+    "CONFIG": _SUPPORT if sys.platform == "darwin" else "~/.config",
+    "CACHE": "~/Library/Caches" if sys.platform == "darwin" else "~/.cache",
+}
+"""The user's folders where no variable names them; not by platformdirs, whose import is a tenth of `list`'s start."""
+
 _NOWHERE = "/nonexistent"  # the home that Debian gives to users without one; nothing can be made there
 _NO_HOME = "set HOME, or name the folders: --journal DIR, and UPSERT_CLI_MODEL_CACHE for the models"
 
@@ -22,23 +31,17 @@ def provide_home() -> None:
 
 def state_folder() -> Path | None:
     """Return the default folder of the journal, which need not exist yet; None without a home folder."""
-    import platformdirs  # 5 ms, only if no folder is named
-
-    return _known(platformdirs.user_state_dir(_APP, appauthor=False))
+    return _user_folder("STATE")
 
 
 def user_config_folder() -> Path | None:
     """Return the folder of the user's own settings, which need not exist; None without a home folder."""
-    import platformdirs
-
-    return _known(platformdirs.user_config_dir(_APP, appauthor=False))
+    return _user_folder("CONFIG")
 
 
 def user_cache_folder() -> Path | None:
     """Return the folder of files that can be fetched again, which need not exist yet; None without a home folder."""
-    import platformdirs
-
-    return _known(platformdirs.user_cache_dir(_APP, appauthor=False))
+    return _user_folder("CACHE")
 
 
 def expanded(path: Path) -> Path:
@@ -61,8 +64,11 @@ def no_home(what: str) -> UpsertCliError:
     return UpsertCliError(message=f"there is no home folder for {what}: {_NO_HOME}")
 
 
-def _known(path: str) -> Path | None:
-    return None if path.startswith("~") or (path.startswith(_NOWHERE) and not _has_home()) else Path(path)
+def _user_folder(kind: str) -> Path | None:
+    """Return our folder of a kind by the XDG base directory specification, which ignores relative paths."""
+    given = os.environ.get(f"XDG_{kind}_HOME", "")
+    base = given if os.path.isabs(given) else os.path.expanduser(_BASES[kind])  # noqa: PTH111, PTH117  # see _has_home
+    return None if base.startswith("~") or (base.startswith(_NOWHERE) and not _has_home()) else Path(base, _APP)
 
 
 def _has_home() -> bool:

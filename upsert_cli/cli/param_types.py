@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_PERCENT = 100.0
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
 MAX_SCOPE = 128  # characters; every record of the scope stores them
-_AGE = re.compile(r"(\d{1,9})([smhdw])")
+_AGE = r"(\d{1,9})([smhdw])"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -71,7 +71,7 @@ class Moment(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the moment in UTC, as the journal writes it."""
         try:
-            if (age := _AGE.fullmatch(value)) is not None:
+            if (age := re.fullmatch(_AGE, value)) is not None:
                 moment = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
             else:
                 moment = datetime.fromisoformat(value).astimezone(UTC)

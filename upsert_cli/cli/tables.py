@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
@@ -19,12 +18,10 @@ GAP = 2  # spaces between two columns
 INDENT = 2  # spaces before the lines of a row that continue it
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table; ids and numbers are always shown whole, so they have no `widths`."""
 
     title: str
-    _: KW_ONLY
     number: bool = False
     """Whether its cells are aligned to the right."""
 

@@ -25,7 +25,7 @@ ProgressChoice = Literal["auto", "bar", "plain", "none"]
 _COLORS: dict[Level, str] = {"warning": "yellow", "error": "red"}
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Terminal:
     """The user's wishes for stderr, and the messages that go there; stdout carries data only."""
 

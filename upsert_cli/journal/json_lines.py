@@ -17,8 +17,8 @@ from upsert_cli.journal.file_access import reading_from, writing_to
 
 _T = TypeVar("_T")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# In JSON text: an escaped backslash, a pair of surrogates, or (as group 1) a lone surrogate.
-_ESCAPED_SURROGATE = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})")
+# In JSON text: an escaped backslash, a pair of surrogates, or (as group 1) a lone surrogate. Compiled when used.
+_ESCAPED_SURROGATE = r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})"
 
 
 class JsonLines:
@@ -144,7 +144,9 @@ def valid_json(value: object) -> str:
     """Return JSON on one line of ASCII, in which lone surrogates became U+FFFD."""
     text = json.dumps(value, allow_nan=False)
     # On the text rather than the value, so that the depth of a value costs no recursion of ours.
-    return _ESCAPED_SURROGATE.sub(lambda match: r"\ufffd" if match[1] else match[0], text) if r"\ud" in text else text
+    if r"\ud" not in text:
+        return text
+    return re.sub(_ESCAPED_SURROGATE, lambda match: r"\ufffd" if match[1] else match[0], text)
 
 
 def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:

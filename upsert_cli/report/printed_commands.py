@@ -22,7 +22,7 @@ CARRIED = {"journal": "--journal", "config": "--config", "profile": "--profile"}
 """The options that a printed command has to repeat, by parameter: they choose the journal and the settings."""
 
 # A quoted path may have a backtick, and another program may feed ours; a mere mention of ours has no word after it.
-_PRINTED = re.compile(r"`((?:[^`'\"]*\| )?upsert-cli [a-z](?:[^`'\"]|'[^']*'|\"[^\"]*\")*)`")
+_PRINTED = r"`((?:[^`'\"]*\| )?upsert-cli [a-z](?:[^`'\"]|'[^']*'|\"[^\"]*\")*)`"  # compiled by `re` when used
 _TYPED = f"{__name__}.typed"
 
 
@@ -51,7 +51,7 @@ class PrintedCommands:
 
     def complete(self, text: str) -> str:
         """Return one of our messages with each command between backticks completed."""
-        return _PRINTED.sub(lambda found: f"`{self.command(found[1])}`", text) if self.options else text
+        return re.sub(_PRINTED, lambda found: f"`{self.command(found[1])}`", text) if self.options else text
 
     def in_task(self, task: Task) -> Task:
         """Return a task with the commands in its details completed, but not those in rejects, which quote files."""

@@ -71,6 +71,7 @@ def write(
     )
     try:
         for future in begun:
+            wait()  # also where batches follow each other without a pause, as those without a change do
             while not future.done():
                 wait_for([future], timeout=STEP_SECONDS)
                 wait()

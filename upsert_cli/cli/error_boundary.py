@@ -11,7 +11,7 @@ import click
 
 from upsert_cli.cli.events import Events
 from upsert_cli.cli.settings import CHOICE_OF_FILE, setting_unchecked
-from upsert_cli.cli.streams import flush_streams, stdout_fault
+from upsert_cli.cli.streams import flush_streams, is_writable, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError, UsageFault
 from upsert_cli.limits import limit_reached
@@ -93,7 +93,7 @@ def _print_final_events(message: str, exit_code: int, ctx: click.Context) -> Non
         return
     session: Invocation | None = ctx.find_root().obj
     events = Events(_terminal(ctx), wanted=_wants_json(*typed)) if session is None else session.events
-    if not events.has_summary:
+    if not events.has_summary and is_writable():
         events.error(message, exit_code=exit_code)
         events.summary(None, exit_code=exit_code, seconds=0.0, detail=message)
 

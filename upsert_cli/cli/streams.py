@@ -75,9 +75,14 @@ def require_stdout() -> None:
     Raises:
         UpsertCliError: It is closed, or only open for reading.
     """
-    output = _output()
-    if output is not None and fcntl.fcntl(output.fileno(), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+    if not is_writable():
         raise _unwritable(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+
+
+def is_writable() -> bool:
+    """Tell whether stdout is open for writing."""
+    output = _output()
+    return output is None or fcntl.fcntl(output.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def flush_streams() -> None:

@@ -19,12 +19,12 @@ class Progress:
     """Rows of all sources, where that is known."""
 
     read: int = 0
-    """Rows that were read, in all attempts; the same goes for `embedding_passed` and `settled`."""
+    """Rows that were read, in all attempts; the same goes for `embedding_passed` and `committed`."""
 
     embedding_passed: int = 0
     """Rows that were embedded, or needed no vector."""
 
-    settled: int = 0
+    committed: int = 0
     """Rows that are written, or needed no writing, and committed."""
 
     embedded: int = 0
@@ -41,7 +41,7 @@ class Progress:
     @classmethod
     def at(cls, rows: int, *, total: int | None, counts: Counts) -> Progress:
         """Return the progress of an attempt that goes on after `rows` rows."""
-        return cls(total=total, read=rows, embedding_passed=rows, settled=rows, counts=counts)
+        return cls(total=total, read=rows, embedding_passed=rows, committed=rows, counts=counts)
 
     @property
     def to_embed(self) -> int | None:
@@ -51,7 +51,7 @@ class Progress:
     @property
     def to_write(self) -> int | None:
         """Return the items that this attempt writes, as far as is known: each row that is left may be one."""
-        return None if self.total is None else self.written + max(0, self.total - self.settled)
+        return None if self.total is None else self.written + max(0, self.total - self.committed)
 
     @contextmanager
     def busy(self, name: str) -> Iterator[None]:

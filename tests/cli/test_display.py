@@ -224,7 +224,7 @@ def test_a_line_shows_rows_percent_rate_and_remaining_time(
     progress.stage = "loading"
 
     def step() -> None:
-        progress.settled += 50
+        progress.committed += 50
         progress.counts += Counts(read=50, inserted=40, failed=10)
 
     first, second = _lines_of(capsys, progress, [step] * int(2 * PLAIN_SECONDS))
@@ -246,10 +246,10 @@ def test_a_line_names_the_current_stage(capsys: pytest.CaptureFixture[str]) -> N
 
     def step() -> None:
         progress.stage = "loading"
-        progress.settled += 1
+        progress.committed += 1
 
     def flush() -> None:
-        progress.stage, progress.settled = "flushing", 3_600
+        progress.stage, progress.committed = "flushing", 3_600
 
     waiting, loading = [idle] * int(PLAIN_SECONDS), [step] * int(PLAIN_SECONDS)
     opening, going, flushing = _lines_of(capsys, progress, [*waiting, *loading, flush, *waiting])

@@ -203,12 +203,12 @@ class _Case:
         until = time.monotonic() + 300
         while time.monotonic() < until:
             assert process.poll() is None, process.communicate()
-            if self._settled() >= rows:
+            if self._done() >= rows:
                 return
             time.sleep(0.1)
         raise AssertionError("the load does not come on")
 
-    def _settled(self) -> int:
+    def _done(self) -> int:
         try:
             text = (self.terminal.journal / "active" / "ray.progress").read_text()
         except FileNotFoundError:

@@ -125,7 +125,7 @@ def _start_and_wait(terminal: Terminal, started: list[subprocess.Popen[str]]) ->
     wait_until(lambda: terminal.has_checkpoint("t"))
 
 
-def _settle(terminal: Terminal, code: int, errors: str) -> None:
+def _finish(terminal: Terminal, code: int, errors: str) -> None:
     """Check that an exit code is the truth; after an error, do what its message says."""
     assert "Traceback" not in errors
     if code == 0:
@@ -233,7 +233,7 @@ def test_a_program_that_opens_the_folder_midway(loaded: Terminal, expected: Coll
     with foreign(loaded, "default", what, begin=start) as told:
         _, errors = started[0].communicate(timeout=120)
     code = started[0].returncode
-    _settle(loaded, code, errors)
+    _finish(loaded, code, errors)
     if what == "read":
         _assert_whole(loaded, expected)
         return

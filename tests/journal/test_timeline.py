@@ -59,7 +59,7 @@ def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) ->
         progress = Progress.at(begins_at, total=100, counts=Counts())
         warnings = []
         for rows in range(begins_at, ends_at + 1, 10):
-            progress.settled = rows
+            progress.committed = rows
             warnings.append(recorder.add(progress))
         time.sleep(0.002)
         progress.add("flushing", 0.001)

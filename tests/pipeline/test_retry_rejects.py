@@ -40,19 +40,19 @@ class Load:
     def attempt(self, number: int, *, batches: int | None) -> None:
         """Reads what is left of the task; `batches`: after so many it is killed, and goes on where it was."""
         before, self.rejected = self.rejected, []
-        start, settled = START, 0
-        while (killed := self._part(number, before, start, settled, batches=batches)) is not None:
-            start, settled = killed if number == 0 else (START, killed[1])
+        start, done = START, 0
+        while (killed := self._part(number, before, start, done, batches=batches)) is not None:
+            start, done = killed if number == 0 else (START, killed[1])
             batches = None
 
     def _part(
-        self, number: int, before: list[dict[str, Any]], start: Position, settled: int, *, batches: int | None
+        self, number: int, before: list[dict[str, Any]], start: Position, done: int, *, batches: int | None
     ) -> tuple[Position, int] | None:
         stream = read_batches(
             Rows(
                 sources=self.sources,
                 start=start,
-                only=None if number == 0 else [(each["source"], each["row"]) for each in before[settled:]],
+                only=None if number == 0 else [(each["source"], each["row"]) for each in before[done:]],
             ),
             recipe=Recipe(text_fields=(f"t{number}",), identity="test"),
             pace=Pace(3),
@@ -60,12 +60,12 @@ class Load:
         )
         for place, batch in enumerate(stream):
             if place == batches:
-                return start, settled
+                return start, done
             assert batch.read == len(batch.documents) + len(batch.rejects) + batch.duplicate
             self.collection |= {one.id: (one.item.source, one.item.row) for one in batch.documents}
             self.rejected += [reject.as_json() for reject in batch.rejects]
-            start, settled = batch.after, settled + batch.read
-        assert number == 0 or settled == len(before)
+            start, done = batch.after, done + batch.read
+        assert number == 0 or done == len(before)
         return None
 
 

@@ -35,7 +35,7 @@ STAGE_BARS: Mapping[str, Bar] = {
 }
 """The bars of a task that this process runs; each returns how much is done, and of how much."""
 
-ROWS_BAR: Mapping[str, Bar] = {"rows": lambda progress: (progress.settled, progress.total)}
+ROWS_BAR: Mapping[str, Bar] = {"rows": lambda progress: (progress.committed, progress.total)}
 """The bar of a task that another process runs, whose stages are not known."""
 
 _OTHER_STAGES = {
@@ -85,7 +85,7 @@ class Silence:
 
 def progress_of(task: Task) -> Progress:
     """Return the progress of a task that another process runs."""
-    return Progress(total=task.total, settled=task.rows, counts=task.counts, stage="loading")
+    return Progress(total=task.total, committed=task.rows, counts=task.counts, stage="loading")
 
 
 class Speed:
@@ -134,13 +134,13 @@ class PlainLines:
     def update(self, progress: Progress) -> None:
         """Write a line if it is time for one."""
         if progress.stage == "loading":
-            self._speed.add(progress.settled)
+            self._speed.add(progress.committed)
         if self._clock() >= self._next:
             self._next = self._clock() + PLAIN_SECONDS
             self._terminal.info(self._line(progress))
 
     def _line(self, progress: Progress) -> str:
-        done, total = progress.settled, progress.total
+        done, total = progress.committed, progress.total
         if progress.stage != "loading":
             return f"{_share(done, total)}: {_OTHER_STAGES[progress.stage]}"
         rate = self._speed.rate(done) or 0.0

@@ -89,7 +89,7 @@ class RunReport:
         self._display.update(progress)
         if self._events.wanted and time.monotonic() >= self._next_event:
             self._next_event = time.monotonic() + EVENT_SECONDS
-            rows = {"rows": progress.settled, "total": progress.total}
+            rows = {"rows": progress.committed, "total": progress.total}
             done = {"read": progress.read, "embedded": progress.embedded, "counts": progress.counts.as_json()}
             self._events.emit("progress", rows | done)
 

@@ -66,7 +66,7 @@ class UnitLoad:
         committer, receipts = self._committer, self._receipts
         committer.restore(receipts.total(), receipts.rejects())
         progress = self._progress
-        progress.read = progress.embedding_passed = progress.settled = committer.rows
+        progress.read = progress.embedding_passed = progress.committed = committer.rows
         progress.counts = committer.checkpoint.counts
         todo = self._without_receipt()
         first = next(todo, None)
@@ -134,7 +134,7 @@ class UnitLoad:
         progress, counts = self._progress, done.counts
         progress.read += counts.read
         progress.embedding_passed += counts.read
-        progress.settled += counts.read
+        progress.committed += counts.read
         progress.embedded += done.embedded
         progress.written += counts.inserted + counts.updated
         progress.counts = self._committer.checkpoint.counts

@@ -265,7 +265,7 @@ class _Attempt:
         records = self._committer.commit(outcome, rejects)
         progress, counts = self._progress, outcome.counts
         progress.written += counts.inserted + counts.updated
-        progress.settled += counts.read
+        progress.committed += counts.read
         progress.counts = self._committer.checkpoint.counts
         self._ignored += outcome.batch.ignored
         if records:

@@ -30,7 +30,7 @@ class TimelineRecorder:
             self._is_begun = True
             try:
                 # Without committed rows the sources are read from their start, whatever was before.
-                self._timeline = read_timeline(self._claim.files.timeline) if progress.settled else Timeline()
+                self._timeline = read_timeline(self._claim.files.timeline) if progress.committed else Timeline()
             except JournalUnreadable as error:
                 return _lost(error)
         now = time.monotonic()
@@ -56,7 +56,7 @@ class TimelineRecorder:
                 seconds=round(time.monotonic() - self._began, 3),
                 read=progress.read,
                 embedded=progress.embedding_passed,
-                written=progress.settled,
+                written=progress.committed,
                 # A copy at once, since the threads of the stages may add a name.
                 busy={name: round(seconds, 3) for name, seconds in progress.seconds.copy().items()},
             )

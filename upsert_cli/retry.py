@@ -12,7 +12,7 @@ LONGEST_PAUSE = 5.0  # seconds between two tries, unless the server asks for mor
 _T = TypeVar("_T")
 
 
-def patiently(
+def call_with_retries(
     call: Callable[[], _T],
     *,
     is_passing: Callable[[BaseException], bool],

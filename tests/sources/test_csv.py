@@ -9,11 +9,10 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 
-from tests.support.reading import fuzz, item, read, reject, rows_of, sources_of
+from tests.support.reading import fuzz, item, read, reject, rows_of, sources_of, write_file
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.sources.item import MAX_ROW, Item, Reject
 
@@ -21,20 +20,10 @@ cells = st.lists(st.sampled_from(["a", "é", '"', ",", ";", "\t", "\n", "\r\n", 
 ends = st.sampled_from(["\n", "\r\n"])
 quotings = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 FORMATS = {
-    f"a.{name}{ending}": (delimiter, compression)
+    f"a.{name}{ending}": delimiter
     for name, delimiter in {"csv": ",", "tsv": "\t"}.items()
-    for ending, compression in {"": None, ".gz": "gzip", ".zst": "zstd"}.items()
+    for ending in ("", ".gz", ".zst")
 }
-
-
-def _written(path: Path, text: str, compression: str | None = None) -> Path:
-    data = text.encode()
-    if compression is None:
-        path.write_bytes(data)
-    else:
-        with pa.output_stream(path, compression=compression) as file:
-            file.write(data)
-    return path
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -46,13 +35,13 @@ def test_rows_equal_those_of_the_standard_library(
     tmp_path: Path, name: str, table: list[tuple[str, str]], style: tuple[str, Any, str]
 ) -> None:
     """A file is read as by the standard library's reader, and so is the rest of it from any row on."""
-    delimiter, compression = FORMATS[name]
+    delimiter = FORMATS[name]
     end, quoting, mark = style
     text = io.StringIO(newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting)
     writer.writerow(["object_id", "text", "more"])
     writer.writerows((f"i{number}", *row) for number, row in enumerate(table))
-    path = _written(tmp_path / name, mark + text.getvalue(), compression)
+    path = write_file(tmp_path / name, (mark + text.getvalue()).encode())
     rows = read(path)
     expected = csv.DictReader(io.StringIO(text.getvalue(), newline=""), delimiter=delimiter)
     assert [{"object_id": one.object_id} | (one.payload or {}) for one in map(item, (row for row, _ in rows))] == [
@@ -147,7 +136,7 @@ def test_open_quotes_cost_bounded_time(tmp_path: Path) -> None:
 )
 def test_headers_and_delimiters(tmp_path: Path, text: str, payload: dict[str, Any]) -> None:
     """Columns without a name get one, the header shows its delimiter, and no name is special."""
-    assert item(rows_of(_written(tmp_path / "a.csv", text), id_field="id")[0])[:3] == ("1", payload, None)
+    assert item(rows_of(write_file(tmp_path / "a.csv", text.encode()), id_field="id")[0])[:3] == ("1", payload, None)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +165,7 @@ def test_an_unusable_header_is_named(tmp_path: Path, content: bytes, reason: str
 def test_a_table_without_rows(tmp_path: Path) -> None:
     """An empty file, and one that is only a header, have no rows."""
     for text in ("", "\n\n", "id,text", "id,text\n"):
-        path = _written(tmp_path / "a.csv", text)
+        path = write_file(tmp_path / "a.csv", text.encode())
         assert rows_of(path) == []
         assert [source.total for source in sources_of(path)] == [0]
 
@@ -197,5 +186,5 @@ def test_a_separator_line_for_excel_is_refused(tmp_path: Path, line: str, ending
 
 def test_tsv_has_no_other_delimiter(tmp_path: Path) -> None:
     """In a file named as TSV no other delimiter is looked for."""
-    path = _written(tmp_path / "a.tsv", "id,text\n1,x\n")
+    path = write_file(tmp_path / "a.tsv", b"id,text\n1,x\n")
     assert item(rows_of(path, id_field="id,text")[0])[:2] == ("1,x", {})

@@ -35,6 +35,17 @@ payloads = st.dictionaries(st.text(), values)
 """Any JSON object, with integers beyond 64 bits."""
 
 
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a file, compressed as its suffix says, and return its path."""
+    kind = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+    if kind is None:
+        path.write_bytes(content)
+    else:
+        with pa.output_stream(path, compression=kind) as file:
+            file.write(content)
+    return path
+
+
 def fuzz(
     *, few: int = FEW, **strategies: st.SearchStrategy[Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from upsert_cli.cluster.ray_cluster import Crew, cluster
+from upsert_cli.cluster.ray_cluster import WorkerPlan, cluster
 from upsert_cli.cluster.ray_workers import RayWorkers
 from upsert_cli.cluster.scheduler import Scheduler
 from upsert_cli.cluster.unit_load import UnitLoad
@@ -54,23 +54,25 @@ def load_on_ray(
             context.info(f"joining a Ray cluster{own}")
             with context.progress.busy("opening"):
                 stack.enter_context(cluster(options.ray_address, wait=context.check))
-                crew = Crew.fitting(workers=options.workers, threads=options.threads, gpus=options.num_gpus_per_worker)
-            context.info(f"loading by {crew.count} workers with {crew.threads} threads each")
-            if crew.room < crew.count:
-                rest = "the others" if crew.room else "all of them"
+                plan = WorkerPlan.fitting(
+                    workers=options.workers, threads=options.threads, gpus=options.num_gpus_per_worker
+                )
+            context.info(f"loading by {plan.count} workers with {plan.threads} threads each")
+            if plan.room < plan.count:
+                rest = "the others" if plan.room else "all of them"
                 context.warning(
-                    f"the cluster has room for {crew.room} of {crew.count} workers; {rest} wait until it grows"
+                    f"the cluster has room for {plan.room} of {plan.count} workers; {rest} wait until it grows"
                 )
             spec = Spec(
                 task_id=task.id,
                 target=target,
                 model=task.model,
-                options=replace(options, threads=crew.threads, verbose=False).as_json(),
+                options=replace(options, threads=plan.threads, verbose=False).as_json(),
                 sources=tuple(source.as_json() for source in sources),
                 secrets=tuple(name for name in SECRET_VARIABLES if os.environ.get(name)),
             )
-            workers = stack.enter_context(RayWorkers(spec, threads=crew.threads, gpus=options.num_gpus_per_worker))
-            return Scheduler(workers, count=crew.count, sources=sources, wait=context.check)
+            workers = stack.enter_context(RayWorkers(spec, threads=plan.threads, gpus=options.num_gpus_per_worker))
+            return Scheduler(workers, count=plan.count, sources=sources, wait=context.check)
 
         load = UnitLoad(sources, committer, receipts, context=context, observer=observer)
         load.run(start_scheduler)

@@ -136,7 +136,7 @@ def _await_head(address: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
+class WorkerPlan:
     """The workers to request from a cluster."""
 
     count: int
@@ -147,7 +147,7 @@ class Crew:
     """Workers that fit into the cluster now; others wait until it grows."""
 
     @classmethod
-    def fitting(cls, *, workers: int | None, threads: int | None, gpus: float) -> Crew:
+    def fitting(cls, *, workers: int | None, threads: int | None, gpus: float) -> WorkerPlan:
         """Return the workers that fit the cluster.
 
         Args:

@@ -157,7 +157,7 @@ class Scheduler:
                 worker, unit = self._idle.pop(), todo.take()
                 self._busy[worker] = unit
                 self._workers.give(worker, unit)
-            while todo and not self._is_ending and self._crew_size() < self._count:
+            while todo and not self._is_ending and self._worker_count() < self._count:
                 self._starting.add(self._workers.start())
             for event in self._workers.events(EVENT_SECONDS):
                 receipt = self._handle(event)
@@ -169,7 +169,7 @@ class Scheduler:
                     yield receipt
             self._wait()
 
-    def _crew_size(self) -> int:
+    def _worker_count(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy)
 
     def _handle(self, event: Event) -> UnitReceipt | None:

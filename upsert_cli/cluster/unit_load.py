@@ -53,11 +53,11 @@ class UnitLoad:
         self._broken: SourceUnreadable | None = None
         self.ignored = NOTHING_IGNORED  # fields of the rows that were read
 
-    def run(self, dispatch: Callable[[], Scheduler]) -> None:
+    def run(self, start_scheduler: Callable[[], Scheduler]) -> None:
         """Load the units without a receipt.
 
         Args:
-            dispatch: Returns the scheduler of the workers; called only if there is a unit to load.
+            start_scheduler: Returns the scheduler of the workers; called only if there is a unit to load.
 
         Raises:
             SourceUnreadable: A source broke off; every row before that is committed.
@@ -70,17 +70,17 @@ class UnitLoad:
         progress.counts = committer.checkpoint.counts
         todo = self._without_receipt()
         first = next(todo, None)
-        crew = None
+        scheduler = None
         if first is not None:
-            crew = dispatch()
+            scheduler = start_scheduler()
             with committer.open_rejects() as rejects:
-                for receipt in crew.run(itertools.chain([first], todo)):
+                for receipt in scheduler.run(itertools.chain([first], todo)):
                     self._commit(receipt, rejects)
         self._progress.stage = "repeats"
         repeats = self._repeats()
         first = next(repeats, None)
         if first is not None:
-            for receipt in (crew or dispatch()).run(itertools.chain([first], repeats)):
+            for receipt in (scheduler or start_scheduler()).run(itertools.chain([first], repeats)):
                 self._check_repeat(receipt)
         # So far in the order of their arrival; a retry needs the order of the rows.
         total = receipts.total()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import SimpleQueue
 
 from upsert_cli.context import Progress
@@ -47,7 +48,7 @@ class LoadContext:
         self._writing = False
         self._next_show = 0.0
         self._announced = False
-        self._messages: SimpleQueue[str] = SimpleQueue()
+        self._messages: SimpleQueue[Callable[[], None]] = SimpleQueue()  # of other threads
 
     @property
     def has_to_stop(self) -> bool:
@@ -98,7 +99,7 @@ class LoadContext:
             self._next_show = time.monotonic() + SHOW_SECONDS
             self.show_now()
             while not self._messages.empty():
-                self._observer.info(self._messages.get())
+                self._messages.get()()
 
     def show_now(self) -> None:
         """Show the progress even if it was shown a moment ago."""
@@ -108,12 +109,15 @@ class LoadContext:
         self._observer.progressed(self.progress)
 
     def info(self, message: str) -> None:
-        """Show a message, or leave it to the main thread."""
-        if threading.current_thread() is threading.main_thread():
-            self._observer.info(message)
-        else:
-            self._messages.put(message)
+        """Show a message, in the main thread."""
+        self._in_main_thread(partial(self._observer.info, message))
 
     def warning(self, message: str) -> None:
-        """Show a warning; called by the main thread."""
-        self._observer.warning(message)
+        """Show a warning, in the main thread."""
+        self._in_main_thread(partial(self._observer.warning, message))
+
+    def _in_main_thread(self, show: Callable[[], None]) -> None:
+        if threading.current_thread() is threading.main_thread():
+            show()
+        else:
+            self._messages.put(show)

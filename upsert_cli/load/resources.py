@@ -32,7 +32,7 @@ def model_of(name: str, options: LoadOptions, *, context: RunContext | None = No
     return find_model(name, folder=options.model_folder, offline=options.offline, context=context)
 
 
-def find_model_patiently(task: Task, options: LoadOptions, *, context: RunContext) -> Model:
+def find_model_in_thread(task: Task, options: LoadOptions, *, context: RunContext) -> Model:
     """Find the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
 
     def find() -> Iterator[Model]:

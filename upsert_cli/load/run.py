@@ -31,7 +31,7 @@ from upsert_cli.load.load_context import LoadContext
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.resources import (
-    find_model_patiently,
+    find_model_in_thread,
     location_of_task,
     recipe_of,
     sources_of,
@@ -171,7 +171,7 @@ class _Attempt:
         only = self._committer.rows_to_retry()
         for source in self._sources:
             source.check_unchanged(task_id=self._task.id)
-        model = find_model_patiently(self._task, self._options, context=self._context)
+        model = find_model_in_thread(self._task, self._options, context=self._context)
         recipe = recipe_of(self._options, model)  # which may refuse the options, before a store starts
         with self._progress.busy("opening"):
             store = start_store(

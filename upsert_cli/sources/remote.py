@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias, TypeVar, cast
 
-from upsert_cli.retry import RETRY_FOR, patiently
+from upsert_cli.retry import RETRY_FOR, call_with_retries
 from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of
 
 if TYPE_CHECKING:
@@ -148,4 +148,4 @@ class _RemoteStream(io.RawIOBase):
 
 def retry_transient(call: Callable[[], _T], *, seconds: float) -> _T:
     """Call, and repeat the call for some time while it raises `TransientError`."""
-    return patiently(call, is_passing=lambda error: isinstance(error, TransientError), seconds=seconds)
+    return call_with_retries(call, is_passing=lambda error: isinstance(error, TransientError), seconds=seconds)

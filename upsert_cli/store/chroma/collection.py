@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.retry import patiently
+from upsert_cli.retry import call_with_retries
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.address import bad_name
 from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, is_passing, reason, understood
@@ -38,7 +38,7 @@ QUEUE_SIZE = 32 << 20
 QUEUE_SIZE_A_ROW = 1 << 10
 
 # Another program may keep the database locked for a while.
-retrying_locks = functools.partial(patiently, is_passing=is_passing, seconds=RETRY_SECONDS)
+retrying_locks = functools.partial(call_with_retries, is_passing=is_passing, seconds=RETRY_SECONDS)
 
 
 class OpenCollection:

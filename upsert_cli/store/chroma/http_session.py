@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
 from upsert_cli.redaction import remember, without_secrets
-from upsert_cli.retry import patiently
+from upsert_cli.retry import call_with_retries
 from upsert_cli.store.chroma.answers import NotChromas, error_in, message_in, value_of
 from upsert_cli.store.chroma.credentials import Access, proxy_variables
 from upsert_cli.store.chroma.exchange import Connections, NoAnswer, ServerAnswer, UnreadableAnswer
@@ -126,7 +126,7 @@ class HttpSession:
         """
         began = time.monotonic()
         try:
-            return patiently(
+            return call_with_retries(
                 lambda: self._try(method.upper(), str(url), time.monotonic() - began, options),
                 is_passing=lambda error: self._is_passing(error, time.monotonic() - began),
                 seconds=self._retry_for,

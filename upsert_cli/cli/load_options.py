@@ -16,6 +16,7 @@ from upsert_cli.sources.formats import SUFFIXES
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is slightly higher, and batches above 1,024 gain nothing
 MAX_THREADS = 256
+MAX_LIMIT = 10**15  # rows; no file has as many, and all counters of rows hold it
 MAX_WORKERS = 10_000
 MAX_GPUS = 1_024.0
 MAX_TOKEN_BUDGET = 1 << 20
@@ -256,6 +257,13 @@ def load_options(collection: str) -> Decorator:
             ),
             chroma_option(),
             option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
+            option(
+                "--limit",
+                type=click.IntRange(1, MAX_LIMIT),
+                metavar="N",
+                show_default="no limit",
+                help="Read only the first N rows of the sources.",
+            ),
             *MODEL_OPTIONS,
             *_EMBEDDING_OPTIONS,
             *_LONG_TEXT_OPTIONS,

@@ -51,6 +51,7 @@ def _contradicting_tasks(
     no_compare: bool,
     delete_missing: bool,
     max_delete: str | None,
+    limit: int | None,
     **_: Any,
 ) -> Iterator[str]:
     if enqueue and (dry_run or verify):
@@ -59,6 +60,11 @@ def _contradicting_tasks(
         yield "--no-compare goes with --dry-run; a load always compares, unless --force writes all."
     if max_delete is not None and not delete_missing:
         yield "--max-delete goes with --delete-missing, without which nothing is deleted."
+    if limit is not None and delete_missing:
+        yield (
+            "--delete-missing deletes what the sources do not hold, and --limit leaves part of them unread; "
+            "choose one of them."
+        )
     if no_compare and delete_missing:
         yield "--delete-missing looks at the collection, which --no-compare leaves alone."
 

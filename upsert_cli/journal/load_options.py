@@ -34,6 +34,7 @@ MAPPING = {
 
 # The options that decide what is stored; the others only decide how to do it.
 RESULT_FIELDS = MAPPING | {
+    "limit": "--limit",
     "model_path": "--model-path",
     "refs_root": "--refs-root",
     "engine": "--engine",
@@ -62,6 +63,9 @@ class LoadOptions:
     metadata_fields: tuple[str, ...] | None = None
     vector_field: str | None = None
     keep_lists: bool = False
+    limit: int | None = None
+    """The most rows to read, over all sources; None for all of them."""
+
     refs_root: str | None = None
     """Absolute."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from upsert_cli.counts import Counts
 from upsert_cli.documents.chunking import require_splitter
@@ -50,7 +50,7 @@ class Draft:
         """Find, spool and fingerprint the sources, and check their first rows."""
         request = self._request
         found = _find(request.names, request.options, report=self.notes.append)
-        self._sources = [self._fingerprint(file, number) for number, file in enumerate(found)]
+        self._sources = _first_sources(enumerate(found), self._fingerprint, limit=request.options.limit)
         _check_first_rows(self._sources, request.options)
         now = utc_now()
         self.task = Task(
@@ -91,9 +91,10 @@ class Draft:
         if self._incoming is not None:
             shutil.rmtree(self._incoming, ignore_errors=True)
 
-    def _fingerprint(self, found: FoundFile, number: int) -> Source:
+    def _fingerprint(self, numbered: tuple[int, FoundFile], limit: int | None) -> Source:
+        number, found = numbered
         if not found.needs_spool:
-            return Source.of(found)
+            return Source.of(found, limit=limit)
         if self._incoming is None:
             self._incoming = incoming_folder(self._journal)
         path = self._incoming / f"{number}.{found.format}"
@@ -102,7 +103,7 @@ class Draft:
         else:
             with found.path.open("rb") as stream:
                 spool(stream, path, name=found.name)
-        return Source.of(replace(found, path=path))
+        return Source.of(replace(found, path=path), limit=limit)
 
     def _with_scope(self, options: LoadOptions) -> LoadOptions:
         """Return the options with the scope of the sources, if records are to be deleted and none is named."""
@@ -157,16 +158,52 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     names = [typed.get(name, name) for name in task.sources if name not in spooled]
     files = {file.path: file for file in _find(names, task.options)} if names else {}
     shown = {source.path: source.name for source in sources}  # as it was typed, where that is known
-    found: list[Source] = []
-    for name in task.sources:  # in the order in which they were named, since the last row of an id wins
-        if name in spooled:
-            found.append(spooled[name])
-        else:
-            again = _find([typed.get(name, name)], task.options)
-            own = [file for file in again if files.pop(file.path, None) is not None]
-            found += [Source.of(replace(file, name=shown.get(file.path, file.name))) for file in own]
+
+    def in_order() -> Iterator[FoundFile | Source]:
+        for name in task.sources:  # in the order in which they were named, since the last row of an id wins
+            if name in spooled:
+                yield spooled[name]
+                continue
+            for file in _find([typed.get(name, name)], task.options):
+                # A stream that was not spooled is after the limit, and cannot be read now.
+                if files.pop(file.path, None) is not None and not file.needs_spool:
+                    yield replace(file, name=shown.get(file.path, file.name))
+
+    found = _first_sources(in_order(), _read_now, limit=task.options.limit)
     _check_first_rows(found, task.options)
     return {**_inputs(found), "rows": 0, "counts": Counts(), "converted": 0, "failed_items": ()}
+
+
+def _read_now(file: FoundFile | Source, limit: int | None) -> Source:
+    if isinstance(file, FoundFile):
+        return Source.of(file, limit=limit)
+    return file if limit is None else file.first(limit)
+
+
+_File = TypeVar("_File")
+
+
+def _first_sources(
+    files: Iterable[_File], source_of: Callable[[_File, int | None], Source], *, limit: int | None
+) -> list[Source]:
+    """Return the sources of files up to a limit of rows; the files after it are not even opened.
+
+    Args:
+        files: In the order in which they are read.
+        source_of: Returns the source of a file with so many of its first rows, or with all of them.
+        limit: The most rows of all sources together, or None.
+    """
+    sources: list[Source] = []
+    for file in files:
+        source = source_of(file, limit)
+        sources.append(source)
+        if limit is not None:
+            if source.total is None:  # it breaks off, and the load ends there
+                break
+            limit -= source.total
+            if limit == 0:
+                break
+    return sources
 
 
 def _find(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from upsert_cli.errors import SourceChanged, Stage
-from upsert_cli.sources.formats import format_named
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.item_mapping import IdFrom, ItemMaker, item_maker
 from upsert_cli.sources.source import Source
@@ -30,7 +29,7 @@ class Rows:
     """The rows of some files, from a position on; nothing is read before they are iterated."""
 
     sources: Sequence[Source]
-    """Read one after the other."""
+    """Read one after the other, each up to its `end`."""
 
     id_field: str | None = None
     """Dotted path of the field that holds the id, in files that are not in item form."""
@@ -90,7 +89,7 @@ class Rows:
         for source in self.sources:
             make = self._maker(source)
             try:
-                for row, value, _, text in format_named(source.format).read(source.path, row=0, offset=0):
+                for row, value, _, text in source.read():
                     any_row = True
                     yield value, make(value, row, text)
             except OSError as error:
@@ -105,7 +104,7 @@ class Rows:
             _, row, begin = start if index == start.source else (index, 0, 0)
             make = self._maker(source)
             try:
-                rows = format_named(source.format).read(source.path, row=row, offset=begin)
+                rows = source.read(row=row, offset=begin)
                 for row, value, offset, text in rows:
                     yield make(value, row, text), Position(index, row, offset)
             except OSError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import select
 import stat
@@ -22,8 +23,9 @@ from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.find import FoundFile, not_found
 from upsert_cli.sources.folders import valid_unicode
 from upsert_cli.sources.formats import format_named
+from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import FilePath, RemoteFile
-from upsert_cli.sources.unreadable import not_loadable, why_unreadable
+from upsert_cli.sources.unreadable import Unsuitable, not_loadable, why_unreadable
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
 CHUNK = 1 << 20  # bytes read at once
@@ -95,32 +97,80 @@ class Source:
     fingerprint: Fingerprint
 
     total: int | None
-    """Rows."""
+    """Rows to read."""
+
+    end: int | None = None
+    """The number of the last row to read; None for all rows of the file."""
 
     spooled: bool = False
     """`path` is our own copy of a stream that could be read only once."""
 
     @classmethod
-    def of(cls, found: FoundFile) -> Source:
+    def of(cls, found: FoundFile, *, limit: int | None = None) -> Source:
         """Return the source for a file that was found, with its fingerprint and its number of rows.
+
+        Args:
+            found: The file.
+            limit: The most rows to read; None for all of them.
 
         Raises:
             UsageFault: It is an address at which there is nothing, or the file has to be converted first.
             SourceUnreadable: It cannot be read, is damaged, or is a pipe that was not spooled.
         """
         try:
-            return cls(
+            source = cls(
                 name=found.name,
                 path=found.path,
                 format=found.format,
                 fingerprint=Fingerprint.of(found.path, whole=found.needs_spool),
-                total=format_named(found.format).count(found.path),
+                total=format_named(found.format).count(found.path) if limit is None else None,
                 spooled=found.needs_spool,
             )
+            return source if limit is None else source._first(limit)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
                 raise not_found(found.name) from error
             raise not_loadable(found.name, error) from error
+
+    def first(self, limit: int) -> Source:
+        """Return the source with its first `limit` rows.
+
+        Raises:
+            SourceUnreadable: It cannot be read.
+        """
+        try:
+            return self._first(limit)
+        except OSError as error:
+            raise not_loadable(self.name, error) from error
+
+    def _first(self, limit: int) -> Source:
+        rows, last = 0, 0
+        try:
+            for row in itertools.islice(format_named(self.format).read(self.path, row=0, offset=0), limit):
+                rows, last = rows + 1, row.number
+        except OSError as error:
+            if not rows or isinstance(error, Unsuitable):
+                raise
+            return replace(self, total=None, end=None)  # loading the rows before the break reports it
+        return replace(self, total=rows, end=last if rows == limit else None)
+
+    def read(self, *, row: int = 0, offset: int = 0) -> Iterator[Row]:
+        """Yield the rows after the first `row` ones, up to `end`; `offset` came with the last of those.
+
+        Raises:
+            OSError: The file cannot be opened or read any further.
+        """
+        if self.end is None:
+            return format_named(self.format).read(self.path, row=row, offset=offset)
+        return self._read_to_end(self.end, row, offset)
+
+    def _read_to_end(self, end: int, row: int, offset: int) -> Iterator[Row]:
+        if row >= end:
+            return
+        for each in format_named(self.format).read(self.path, row=row, offset=offset):
+            yield each
+            if each.number >= end:  # the rows after it may not even be readable
+                return
 
     def change(self) -> str | None:
         """Return how the file differs now, in one phrase, or None."""
@@ -155,6 +205,8 @@ class Source:
     def as_json(self) -> dict[str, Any]:
         """Return the source as plain data in valid Unicode, for the journal."""
         value = asdict(replace(self, path=Path())) | {"path": valid_unicode(str(self.path))}
+        if self.end is None:
+            del value["end"]
         # A path may be any bytes, but the journal holds only text.
         return value if value["path"] == str(self.path) else value | {"path_bytes": os.fsencode(str(self.path)).hex()}
 
@@ -174,6 +226,7 @@ class Source:
             format=value["format"],
             fingerprint=Fingerprint(**value["fingerprint"]),
             total=value["total"],
+            end=value.get("end"),
             spooled=value.get("spooled", False),
         )
 

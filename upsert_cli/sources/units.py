@@ -99,8 +99,11 @@ def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = 
             yield Unit(digest=digest, start=begin, after=0, end=None)
             continue
         try:
-            for row, offset in boundaries:
+            for boundary, offset in boundaries:
+                row = boundary if source.end is None else min(boundary, source.end)
                 yield Unit(digest=digest, start=begin, after=begin.row, end=row)
+                if row == source.end:
+                    break
                 begin = Position(index, row, offset)
         except OSError as error:
             raise unreadable(source.name, error, row=begin.row) from error

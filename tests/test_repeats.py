@@ -11,8 +11,9 @@ import pytest
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from upsert_cli.counts import Counts
-from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.outcomes import BatchOutcome, LoadedItem
+from upsert_cli.journal.receipts import Loaded
+from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.sources.item import START
 
 BAD = "horse"  # the word of which the model of these tests makes no number
@@ -103,20 +104,19 @@ def test_loading_again_changes_nothing(repeating: Terminal) -> None:
 def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
     """Parts of the refused row may be there by then, so the row before is compared with them and looks changed."""
     loaded = {
-        "a": LoadedItem(1, "updated"),
-        "b": LoadedItem(2, "unchanged"),
-        "c": LoadedItem(3, "inserted"),
-        "d": LoadedItem(4, "updated"),
+        "a": Loaded(1, inserted=False, unchanged=False),
+        "b": Loaded(2, inserted=False, unchanged=True),
+        "c": Loaded(3, inserted=True, unchanged=False),
+        "d": Loaded(4, inserted=False, unchanged=False),
     }
     counts = Counts(inserted=1, updated=2, unchanged=1, truncated=2)
-    batch = Batch(number=0, documents=(), rejects=(), read=0, duplicate=0, after=START)
+    batch = Batch(number=0, read=0, after=START)
     outcome = BatchOutcome(
         batch=batch, counts=counts, converted=0, rejects=(), loaded=loaded, stale=()
     ).counting_as_new({"a", "b", "c", "x"})
     assert outcome.counts == Counts(inserted=3, updated=1, truncated=2)
-    assert outcome.loaded == {one: LoadedItem(row, "inserted") for one, row in (("a", 1), ("b", 2), ("c", 3))} | {
-        "d": loaded["d"]
-    }
+    new = {one: Loaded(row, inserted=True, unchanged=False) for one, row in (("a", 1), ("b", 2), ("c", 3))}
+    assert outcome.loaded == new | {"d": loaded["d"]}
 
 
 def test_split_items_replace_each_other_as_a_whole(repeating: Terminal) -> None:

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,6 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.embedding.models import find_model
     from upsert_cli.pipeline import embed
     from upsert_cli.pipeline.batches import read_batches
-    from upsert_cli.pipeline.compare import ComparedBatch
     from upsert_cli.pipeline.pace import Pace
     from upsert_cli.sources.find import find_files
     from upsert_cli.sources.rows import Rows
@@ -47,8 +47,8 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     sources = [Source.of(found) for found in find_files([source])]
     batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (
-        ComparedBatch(
-            batch=each,
+        replace(
+            each,
             comparison=Comparison(verdicts=[Verdict.NEW] * len(each.documents), stale_keys=[()] * len(each.documents)),
         )
         for each in batches
@@ -58,7 +58,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
         plans, load=lambda: embedder, effort=Effort(threads=threads, budget=budget), stopping=threading.Event()
     )
     for embedded in stage:
-        rows += len(embedded.rows)
+        rows += len(embedded.vectors)
     return {
         "cpu_ms_a_text": (time.process_time() - began[0]) / rows * 1e3,
         "wall_ms_a_text": (time.monotonic() - began[1]) / rows * 1e3,

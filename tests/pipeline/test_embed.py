@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Effort, Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Stage, UpsertCliError
-from upsert_cli.pipeline.batches import Batch, read_batches
-from upsert_cli.pipeline.compare import ComparedBatch
+from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.embed import embed
-from upsert_cli.pipeline.embedded_batch import EmbeddedBatch
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
@@ -46,13 +46,11 @@ def _written(folder: Path, texts: list[str]) -> Path:
     return path
 
 
-def _embed(
-    batches: list[Batch], load: Callable[[], Embedder], *, verdict: Verdict = Verdict.NEW
-) -> list[EmbeddedBatch]:
-    def plans() -> Iterator[ComparedBatch]:
+def _embed(batches: list[Batch], load: Callable[[], Embedder], *, verdict: Verdict = Verdict.NEW) -> list[Batch]:
+    def plans() -> Iterator[Batch]:
         for batch in batches:
             rows = len(batch.documents)
-            yield ComparedBatch(batch=batch, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
+            yield replace(batch, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
 
     return list(embed(plans(), load=load, effort=Effort(threads=2, budget=512), stopping=threading.Event()))
 
@@ -63,8 +61,7 @@ def test_vectors_are_fastembeds_own(embedder: Embedder, model: Model) -> None:
 
     batch = _batches(SAMPLES / "articles.jsonl", 60)[0]
     (embedded,) = _embed([batch], lambda: embedder)
-    assert embedded.rows == tuple(range(60))
-    assert embedded.vectors is not None
+    assert embedded.vectors.keys() == set(range(60))
     own = TextEmbedding(model.name, specific_model_path=str(model.folder))
     for row in range(0, 60, 7):
         expected = next(iter(own.embed([batch.documents[row].text])))
@@ -77,7 +74,6 @@ def test_cut_texts_are_counted_by_the_tokenizer(embedder: Embedder, tmp_path: Pa
     texts = ["a " * (limit - 2), "a " * (limit - 1), "a " * 100_000, " " * 100_000 + "a", "short"]
     (embedded,) = _embed(_batches(_written(tmp_path, texts), 10), lambda: embedder)
     assert embedded.truncated == 2
-    assert embedded.vectors is not None
     np.testing.assert_allclose(embedded.vectors[1], embedded.vectors[2], atol=1e-5)
 
 
@@ -90,8 +86,8 @@ def test_what_is_unchanged_loads_no_model(tmp_path: Path) -> None:
     batches = _batches(_written(tmp_path, ["a", "b"]), 10)
     for verdict in (Verdict.UNCHANGED, Verdict.METADATA):
         (embedded,) = _embed(batches, load, verdict=verdict)
-        assert embedded.rows == ()
-        assert embedded.vectors is None
+        assert not embedded.vectors
+        assert embedded.upserts().vectors is None
 
 
 class _Fake:
@@ -121,12 +117,11 @@ def test_a_text_that_cannot_be_embedded_costs_just_its_row(tmp_path: Path) -> No
     """The failing text is found by halving and rejected with its stage; its neighbours are embedded."""
     fake = _Fake(lambda text: text == "text 13")
     (embedded,) = _embed(_batches(_written(tmp_path, [f"text {row}" for row in range(40)]), 64), lambda: fake)
-    (reject,) = embedded.rejects
+    (reject,) = embedded.failed.values()
     assert (reject.row, reject.stage) == (14, Stage.INFERENCE)
     assert "MatMul" in reject.detail
-    assert embedded.rows == tuple(row for row in range(40) if row != 13)
-    assert embedded.vectors is not None
-    assert embedded.vectors.shape == (39, 3)
+    assert embedded.vectors.keys() == set(range(40)) - {13}
+    assert {vector.shape for vector in embedded.vectors.values()} == {(3,)}
 
 
 def test_a_model_that_fails_on_every_text_blames_none(tmp_path: Path) -> None:
@@ -140,8 +135,8 @@ def test_a_repeated_text_is_embedded_once(tmp_path: Path) -> None:
     fake = _Fake(lambda _: False)
     (embedded,) = _embed(_batches(_written(tmp_path, ["same", "other", "same"]), 10), lambda: fake)
     assert sorted(fake.embedded) == ["other", "same"]
-    assert embedded.vectors is not None
-    assert embedded.vectors.any(axis=1).all()
+    assert len(embedded.vectors) == 3
+    assert all(vector.any() for vector in embedded.vectors.values())
 
 
 def test_items_with_a_vector_of_their_own_are_not_embedded(tmp_path: Path) -> None:
@@ -160,9 +155,10 @@ def test_items_with_a_vector_of_their_own_are_not_embedded(tmp_path: Path) -> No
     write(own)
     for verdict in (Verdict.NEW, Verdict.TEXT):
         (embedded,) = _embed(_batches(path, 10), load, verdict=verdict)
-        assert embedded.vectors is not None
-        assert embedded.vectors.dtype == np.float32
-        assert embedded.vectors.tolist() == [one["vector"] for one in own]
+        vectors = embedded.upserts().vectors
+        assert vectors is not None
+        assert vectors.dtype == np.float32
+        assert vectors.tolist() == [one["vector"] for one in own]
     write([{"text": "text 0"}, own[1], {"text": "text 2"}, own[2]])
     fake = _Fake(lambda text: text == "text 2")
     (embedded,) = _embed(_batches(path, 10), lambda: fake)
@@ -174,4 +170,4 @@ def test_items_with_a_vector_of_their_own_are_not_embedded(tmp_path: Path) -> No
         "3": own[2]["vector"],
     }
     assert not any(text.startswith("own") for text in fake.embedded)
-    assert [reject.object_id for reject in embedded.rejects] == ["2"]
+    assert [*embedded.failed] == ["2"]

@@ -20,7 +20,7 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import StageStopped
-from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
+from upsert_cli.pipeline.retry_rejects import superseded_by_later_rows
 from upsert_cli.sources.item import START, Item, Position
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
@@ -70,9 +70,7 @@ class Load:
 
 
 def _superseding(sources: list[Source], rejected: list[dict[str, Any]]) -> Any:
-    return superseded_by_later_rows(
-        Rows(sources=sources), rejected=lambda: map(Rejected.from_json, rejected), stopping=threading.Event()
-    )
+    return superseded_by_later_rows(Rows(sources=sources), rejected=lambda: rejected, stopping=threading.Event())
 
 
 def _line(identifier: str, good_from: int) -> bytes:
@@ -150,8 +148,8 @@ def test_the_pass_can_be_ended(many: tuple[list[Source], Any]) -> None:
     sources, rejected = many
     ending = threading.Event()
 
-    def asked() -> Iterator[Rejected]:
-        yield from map(Rejected.from_json, rejected)
+    def asked() -> Iterator[dict[str, Any]]:
+        yield from rejected
         ending.set()
 
     with (

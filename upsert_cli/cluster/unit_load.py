@@ -18,7 +18,7 @@ from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.rejects import RejectsFile
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.observer import Observer
-from upsert_cli.pipeline.ignored import NOTHING_IGNORED
+from upsert_cli.pipeline.batch import NOTHING_IGNORED
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import UNIT_ROWS, Unit, plan_units
 

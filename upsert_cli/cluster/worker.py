@@ -20,9 +20,9 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.load.resources import model_of, recipe_of
+from upsert_cli.pipeline.batch import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.id_set import digest_of
-from upsert_cli.pipeline.ignored import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.stages import Stages
@@ -221,11 +221,7 @@ class _UnitTally:
         self.converted += outcome.converted
         self.ignored += outcome.batch.ignored
         self.rejects += [reject.as_json() for reject in outcome.rejects]
-        loaded = {
-            digest_of(object_id): Loaded(one.row, one.counted_as == "inserted", one.counted_as == "unchanged")
-            for object_id, one in outcome.loaded.items()
-        }
-        follow(self.ids, loaded)
+        follow(self.ids, {digest_of(object_id): one for object_id, one in outcome.loaded.items()})
 
 
 def _touched(source: Source) -> tuple[int, int] | None:

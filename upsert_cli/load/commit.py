@@ -15,7 +15,6 @@ from upsert_cli.journal.receipts import Receipt, Total
 from upsert_cli.journal.rejects import FAILED_ITEMS, RejectsFile, known_rejects, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.pipeline.outcomes import BatchOutcome
-from upsert_cli.pipeline.retry_rejects import Rejected
 from upsert_cli.sources.item import START
 
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage of fewer says little
@@ -79,9 +78,9 @@ class Committer:
         left = itertools.islice(rejects, self.checkpoint.retried, None)
         return ((record["source"], record["row"]) for record in left)
 
-    def rejects_to_retry(self) -> Iterator[Rejected]:
-        """Yield all rejects that this attempt retries, including committed ones."""
-        return map(Rejected.from_json, RejectsFile.read(self._files.retry))
+    def rejects_to_retry(self) -> Iterator[dict[str, Any]]:
+        """Yield the records of all rejects that this attempt retries, including committed ones."""
+        return RejectsFile.read(self._files.retry)
 
     def open_rejects(self) -> RejectsFile:
         """Open the rejects file at the checkpoint; later records belong to rows that are read again."""

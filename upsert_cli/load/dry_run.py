@@ -22,10 +22,10 @@ from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import OrphanDeletion, SearchableStore
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import location_of_task, model_of, recipe_of, sources_of, target_of
-from upsert_cli.pipeline.batches import Batch, read_batches
-from upsert_cli.pipeline.compare import ComparableStore, ComparedBatch, InFlight, compare
-from upsert_cli.pipeline.embed import embed
-from upsert_cli.pipeline.ignored import NOTHING_IGNORED
+from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
+from upsert_cli.pipeline.batches import read_batches
+from upsert_cli.pipeline.compare import ComparableStore, InFlight, compare
+from upsert_cli.pipeline.embed import WITH_VECTOR, embed
 from upsert_cli.pipeline.outcomes import Outcomes
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
 from upsert_cli.store.base import Comparison, RecordRef, RecordRefPage, Verdict
@@ -109,14 +109,14 @@ def dry_run_load(
     return tally.result(broken)
 
 
-def _compare(batches: Iterator[Batch], store: _DryRunStore, *, average: bool) -> Iterator[ComparedBatch]:
+def _compare(batches: Iterator[Batch], store: _DryRunStore, *, average: bool) -> Iterator[Batch]:
     in_flight = InFlight()
     for compared in compare(
         batches, store, in_flight=in_flight, force=False, average=average, stopping=threading.Event()
     ):
-        in_flight.leave(compared.batch.number)
+        in_flight.leave(compared.number)
         yield compared
-        if (fallback := compared.batch.fallback(())) is not None:
+        if (fallback := compared.fallback()) is not None:
             yield from _compare(iter([fallback]), store, average=average)
 
 
@@ -179,25 +179,28 @@ class _DryRunTally:
         self._counts = replace(self._counts, deleted=0)
         self._missing.clear()
 
-    def add(self, compared: ComparedBatch) -> None:
-        lengths = self._lengths(compared)
+    def add(self, batch: Batch) -> None:
+        lengths = self._lengths(batch)
         limit = self._model.max_tokens if self._model is not None else 0
         self._tokens += sum(min(length, limit) for length in lengths)
         truncated = sum(length > limit for length in lengths)
-        outcome = self._outcomes.of(compared.batch, compared.comparison, truncated=truncated)
-        self.ignored += compared.batch.ignored
+        outcome = self._outcomes.of(replace(batch, truncated=truncated))
+        self.ignored += batch.ignored
         room = FAILED_ITEMS - len(self._rejects)
         self._rejects += [reject.as_json() for reject in outcome.rejects[:room]]
         self._counts += outcome.counts
 
-    def _lengths(self, compared: ComparedBatch) -> list[int]:
+    def _lengths(self, batch: Batch) -> list[int]:
         """Count the tokens of each text to embed; the first texts are embedded to measure the speed."""
         if self._model is None:
             return []
         documents = [
             document
-            for document, verdict in zip(compared.batch.documents, compared.comparison.verdicts, strict=True)
-            if verdict in (Verdict.NEW, Verdict.TEXT) and document.vector is None and not document.is_average
+            for document, verdict in zip(batch.documents, batch.comparison.verdicts, strict=True)
+            if verdict in WITH_VECTOR
+            and document.vector is None
+            and not document.is_average
+            and document.item.object_id not in batch.failed
         ]
         if not documents:
             return []
@@ -207,15 +210,15 @@ class _DryRunTally:
         embedder = self._embedder = embedding.load(self._model, device=self._options.device)
         lengths = embedder.count(texts)
         probed = sum(min(length, self._model.max_tokens) for length in lengths[:PROBE_ROWS])
-        probe = replace(compared.batch, documents=tuple(documents[:PROBE_ROWS]))
-        self._token_seconds = self._embed_seconds(embedder, probe) / max(1, probed)
+        probe = tuple(documents[:PROBE_ROWS])
+        batch = replace(batch, documents=probe, comparison=_all_new(len(probe)))
+        self._token_seconds = self._embed_seconds(embedder, batch) / max(1, probed)
         return lengths
 
     def _embed_seconds(self, embedder: Embedder, batch: Batch) -> float:
         """Embed a batch and return how long that took."""
-        probe = ComparedBatch(batch=batch, comparison=_all_new(len(batch.documents)))
-        embedded = embed(iter([probe]), load=lambda: embedder, effort=self._options.effort, stopping=threading.Event())
-        return sum(one.seconds for one in embedded)
+        embedded = embed(iter([batch]), load=lambda: embedder, effort=self._options.effort, stopping=threading.Event())
+        return sum(one.embedding_seconds for one in embedded)
 
     def result(self, broken: SourceUnreadable | None) -> DryRunResult:
         keeps_all = self._counts.failed > 0  # a load with rejects deletes nothing

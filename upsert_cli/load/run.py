@@ -40,8 +40,8 @@ from upsert_cli.load.resources import (
 )
 from upsert_cli.load.stop import Stopping
 from upsert_cli.load.timeline_recorder import TimelineRecorder
-from upsert_cli.pipeline.batches import Batch, read_batches
-from upsert_cli.pipeline.ignored import NOTHING_IGNORED
+from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
+from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.retry_rejects import superseded_by_later_rows

@@ -7,77 +7,19 @@ with more chunks than fit has batches of its own, and its row is committed with 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from upsert_cli.documents.document import Document, Recipe, make_document, size_of, split_item
 from upsert_cli.errors import ItemError, UpsertCliError
-from upsert_cli.pipeline.ignored import NOTHING_IGNORED, IgnoredFields
+from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch, IgnoredFields
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.retry_rejects import Superseded, nothing_superseded
 from upsert_cli.sources.item import Item, Position, Reject
 from upsert_cli.sources.rows import Rows, RowStream
 
 MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a batch; about seven batches are in memory at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """A run of consecutive rows, each of them checked; only the last row of a repeated id is left."""
-
-    number: int
-    """Counts from 0 in one attempt."""
-
-    documents: tuple[Document, ...] = ()
-    """One for each id, in the order of their rows; the average of an item comes before its chunks."""
-
-    rejects: tuple[Reject, ...] = ()
-
-    read: int
-    """Rows: items + `len(rejects)` + `duplicate`; 0 if the chunks of an item continue in the next batch."""
-
-    duplicate: int = 0
-    """Rows that a later row with the same id replaced, in this batch or in an earlier attempt."""
-
-    after: Position
-    """Where to continue once this batch is committed."""
-
-    goes_on: bool = False
-    """The chunks of its item continue in the next batch, with which the row is committed."""
-
-    ignored: IgnoredFields = NOTHING_IGNORED
-
-    earlier: Mapping[str, tuple[Sequence[Document], ...]] = field(default_factory=dict)
-    """By id, the items that a later row of this batch replaced, in the order of their rows."""
-
-    @property
-    def rows(self) -> int:
-        """Return the number of records to write or of rows read, the larger of both."""
-        return max(self.read, len(self.documents))
-
-    def fallback(self, refused: Collection[str]) -> Batch | None:
-        """Return a batch with the previous row of each rejected id, or None.
-
-        These rows were counted as duplicates, so that the counts of both batches together are those of all rows.
-
-        Args:
-            refused: Ids of items that could not be embedded or written; items that were removed from the batch since
-                are found here.
-        """
-        here = {document.item.object_id for document in self.documents}.difference(refused)
-        chosen = [object_id for object_id in self.earlier if object_id not in here]
-        if not chosen:
-            return None
-        return Batch(
-            number=self.number,
-            documents=tuple(itertools.chain.from_iterable(self.earlier[one][-1] for one in chosen)),
-            read=0,
-            duplicate=-len(chosen),
-            after=self.after,
-            earlier={one: self.earlier[one][:-1] for one in chosen if self.earlier[one][:-1]},
-        )
 
 
 def read_batches(
@@ -98,8 +40,8 @@ def read_batches(
     numbers = itertools.count()
     with superseded or nullcontext(nothing_superseded) as is_superseded:
         builder = _BatchBuilder(recipe, is_superseded, after=rows.start)
-        unbroken = _UnbrokenRows(iter(rows))
-        for row, after in unbroken:
+        errors: list[UpsertCliError] = []
+        for row, after in _until_error(iter(rows), errors):
             long = builder.add(row, room=pace.rows)
             if long is None:
                 builder.after = after
@@ -112,25 +54,16 @@ def read_batches(
             builder = _BatchBuilder(recipe, is_superseded, after=after)
         if builder.read:
             yield builder.build(next(numbers))
-        unbroken.check()
+        if errors:
+            raise errors[0]
 
 
-class _UnbrokenRows:
-    """The rows up to an error of their source, which is raised only after the batch of the rows before it."""
-
-    def __init__(self, rows: RowStream) -> None:
-        self._rows = rows
-        self._error: UpsertCliError | None = None
-
-    def __iter__(self) -> RowStream:
-        try:
-            yield from self._rows
-        except UpsertCliError as error:
-            self._error = error
-
-    def check(self) -> None:
-        if self._error is not None:
-            raise self._error
+def _until_error(rows: RowStream, errors: list[UpsertCliError]) -> RowStream:
+    """Yield the rows up to an error of their source, which is kept for the time after the batch of these rows."""
+    try:
+        yield from rows
+    except UpsertCliError as error:
+        errors.append(error)
 
 
 class _BatchBuilder:

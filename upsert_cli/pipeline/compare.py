@@ -1,4 +1,4 @@
-"""Batches -> compared batches: what the collection already holds, and so what has to be embedded and written.
+"""Batches -> compared batches: which records the collection already holds, and so which ones to embed and write.
 
 An item whose record would take the place of another item's record is rejected here.
 """
@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from upsert_cli.documents.document import Document
 from upsert_cli.errors import Stage
-from upsert_cli.pipeline.batches import Batch
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import STEP_SECONDS, StageStopped
 from upsert_cli.sources.item import Reject
 from upsert_cli.store.base import Comparison, RecordRef, Verdict
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedBatch:
-    """A batch and what the collection already holds of it."""
-
-    batch: Batch
-    comparison: Comparison
 
 
 class ComparableStore(Protocol):
@@ -77,7 +69,7 @@ def compare(
     force: bool,
     average: bool = False,
     stopping: threading.Event,
-) -> Iterator[ComparedBatch]:
+) -> Iterator[Batch]:
     """Yield each batch with its comparison.
 
     Args:
@@ -88,23 +80,17 @@ def compare(
         average: Items that are split also have the average of their chunks as a record.
         stopping: Ends the wait for a batch in flight.
     """
-    taken: Reject | None = None  # of an item whose chunks continue in the next batch
+    taken: dict[str, Reject] = {}
     for batch in batches:
         # An item that is still on its way to the collection would be compared with a record that it will replace.
         in_flight.enter(batch, stopping)
-        if taken is not None:
-            late = () if batch.goes_on else batch.rejects or (taken,)
-            batch = replace(batch, documents=(), rejects=late)  # noqa: PLW2901  # nothing of it is written
         comparison = compare_documents(batch.documents, store)
-        compared = ComparedBatch(batch=batch, comparison=forced(comparison) if force else comparison)
-        rejects = _rejects_of_taken(compared)
-        if rejects:
-            compared = _without(compared, rejects)
-        taken = next(iter(rejects.values()), taken) if batch.goes_on else None
-        stale = store.find_stale_chunks(present_chunks(compared.batch.documents), average=average)
-        if stale:
-            compared = replace(compared, comparison=replace(compared.comparison, stale_chunks=stale))
-        yield compared
+        taken = _rejects_of_taken(batch.documents, comparison.verdicts) | taken
+        kept = [document for document in batch.documents if document.item.object_id not in taken]
+        stale = store.find_stale_chunks(present_chunks(kept), average=average)
+        comparison = replace(forced(comparison) if force else comparison, stale_chunks=stale)
+        yield replace(batch, comparison=comparison, failed=taken)
+        taken = taken if batch.goes_on else {}
 
 
 def compare_documents(documents: Sequence[Document], store: ComparableStore) -> Comparison:
@@ -129,27 +115,13 @@ def forced(comparison: Comparison) -> Comparison:
     return replace(comparison, verdicts=verdicts)
 
 
-def _rejects_of_taken(compared: ComparedBatch) -> dict[str, Reject]:
+def _rejects_of_taken(documents: Sequence[Document], verdicts: Sequence[Verdict]) -> dict[str, Reject]:
     """Return a reject, by item, for each item with a record whose id belongs to another item."""
     rejects: dict[str, Reject] = {}
-    for document, verdict in zip(compared.batch.documents, compared.comparison.verdicts, strict=True):
+    for document, verdict in zip(documents, verdicts, strict=True):
         if verdict is Verdict.TAKEN:
             owner = "a chunk of another item" if document.chunk is None else "another item, which is not split"
             detail = f"the record {document.id} in the collection is {owner}; load one of them under another id"
             stage = Stage.UPSERT if document.chunk is None else Stage.SPLITTING
             rejects.setdefault(document.item.object_id, Reject.of(document.item, stage=stage, detail=detail))
     return rejects
-
-
-def _without(compared: ComparedBatch, rejects: Mapping[str, Reject]) -> ComparedBatch:
-    """Return a batch without rejected items; a reject is added with the last chunk of its item."""
-    batch, comparison = compared.batch, compared.comparison
-    kept = [row for row, document in enumerate(batch.documents) if document.item.object_id not in rejects]
-    added = () if batch.goes_on else tuple(rejects.values())
-    return ComparedBatch(
-        batch=replace(batch, documents=tuple(batch.documents[row] for row in kept), rejects=(*batch.rejects, *added)),
-        comparison=Comparison(
-            verdicts=[comparison.verdicts[row] for row in kept],
-            stale_keys=[comparison.stale_keys[row] for row in kept],
-        ),
-    )

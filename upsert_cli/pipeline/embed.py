@@ -19,25 +19,26 @@ from upsert_cli.documents.document import Document
 from upsert_cli.embedding.embedder import PROBE_TEXT, Effort, Embedder, check_vectors
 from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.limits import limit_reached
-from upsert_cli.pipeline.averages import Averages
-from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.compare import ComparedBatch
-from upsert_cli.pipeline.embedded_batch import EmbeddedBatch
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.redaction import error_line
 from upsert_cli.sources.item import Reject
-from upsert_cli.store.base import Comparison, Verdict
+from upsert_cli.store.base import Verdict
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Vectors: TypeAlias = NDArray[np.float32]
+    from upsert_cli.pipeline.batch import Vector
+
+    Sum: TypeAlias = NDArray[np.float64]
+
+WITH_VECTOR = (Verdict.NEW, Verdict.TEXT)  # verdicts on records that are written with their vectors
 
 
 def embed(
-    batches: Iterator[ComparedBatch], *, load: Callable[[], Embedder], effort: Effort, stopping: threading.Event
-) -> Iterator[EmbeddedBatch]:
+    batches: Iterator[Batch], *, load: Callable[[], Embedder], effort: Effort, stopping: threading.Event
+) -> Iterator[Batch]:
     """Yield each batch with the vectors of its new and changed texts.
 
     Args:
@@ -50,91 +51,101 @@ def embed(
         EmbedderUnusable: The model cannot be loaded.
         UpsertCliError: The model fails on any text, for example for lack of memory.
     """
-    averages = Averages()
+    sums: dict[str, Sum] = {}
     with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:
-        for compared in batches:
-            batch = compared.batch
-            due = averages.wanted(batch, compared.comparison)
-            rows = tuple(_rows_to_embed(compared, due))
-            asked = tuple(row for row in rows if batch.documents[row].vector is None)
-            embedded = EmbeddedBatch(batch=batch, comparison=compared.comparison)
+        for batch in batches:
+            averages = _averages_to_write(batch)
+            rows = list(_rows_to_embed(batch, averages))
+            asked = [row for row in rows if batch.documents[row].vector is None]
+            embedded = batch
             if asked:
                 embedder = load()
                 began = time.monotonic()
-                texts = _Texts(batch, asked, embedder, stopping)
+                texts = _Texts({batch.documents[row].text: None for row in asked}, embedder, stopping)
                 texts.embed(pool, effort)
                 if stopping.is_set():
                     raise StageStopped
-                embedded = texts.result(compared.comparison, seconds=time.monotonic() - began)
-            embedded = _with_own_vectors(embedded, [row for row in rows if batch.documents[row].vector is not None])
-            if due:
-                embedded = _with_averages(embedded, due, averages)
-            yield _whole_items(embedded) if embedded.rejects else embedded
+                embedded = replace(texts.added_to(batch, asked), embedding_seconds=time.monotonic() - began)
+            vectors = {**embedded.vectors, **_own_vectors(batch, rows)}
+            if averages:
+                vectors = _with_averages(batch, vectors, averages, sums)
+            if embedded.failed:  # an item is loaded with all of its chunks or not at all
+                items = {row: batch.documents[row].item.object_id for row in vectors}
+                vectors = {row: vector for row, vector in vectors.items() if items[row] not in embedded.failed}
+            yield replace(embedded, vectors=vectors)
 
 
-def _rows_to_embed(compared: ComparedBatch, due: Mapping[str, int]) -> Iterator[int]:
-    """Yield the indexes of documents whose vectors are needed: all chunks of an item whose average is due."""
-    for row, (document, verdict) in enumerate(zip(compared.batch.documents, compared.comparison.verdicts, strict=True)):
-        if not document.is_average and (verdict in (Verdict.NEW, Verdict.TEXT) or document.item.object_id in due):
+def _averages_to_write(batch: Batch) -> dict[str, int]:
+    """Return, by item, the index in the batch of each average that has to be written."""
+    return {
+        document.item.object_id: row
+        for row, document in enumerate(batch.documents)
+        if document.is_average and _needs_vector(batch, row)
+    }
+
+
+def _rows_to_embed(batch: Batch, averages: Mapping[str, int]) -> Iterator[int]:
+    """Yield the indexes of documents whose vectors are needed: all chunks of an item whose average is written."""
+    for row, document in enumerate(batch.documents):
+        if not document.is_average and (document.item.object_id in averages or _needs_vector(batch, row)):
             yield row
 
 
-def _with_own_vectors(embedded: EmbeddedBatch, rows: Sequence[int]) -> EmbeddedBatch:
-    """Add the documents that have a vector of their own."""
-    if not rows:
-        return embedded
+def _needs_vector(batch: Batch, row: int) -> bool:
+    return batch.comparison.verdicts[row] in WITH_VECTOR and batch.documents[row].item.object_id not in batch.failed
+
+
+def _own_vectors(batch: Batch, rows: Sequence[int]) -> dict[int, Vector]:
+    """Return the vectors that items brought, by index."""
+    own = [(row, vector) for row in rows if (vector := batch.documents[row].vector) is not None]
+    if not own:
+        return {}
     import numpy as np
 
-    own = np.stack([np.asarray(embedded.batch.documents[row].vector, dtype=np.float32) for row in rows])
-    vectors = own if embedded.vectors is None else np.concatenate([embedded.vectors, own])
-    return replace(embedded, rows=(*embedded.rows, *rows), vectors=vectors)
+    return {row: np.asarray(vector, dtype=np.float32) for row, vector in own}
 
 
-def _with_averages(embedded: EmbeddedBatch, wanted: Mapping[str, int], averages: Averages) -> EmbeddedBatch:
-    """Add the averages that are due, and remove chunks that were embedded only for them."""
+def _with_averages(
+    batch: Batch, vectors: Mapping[int, Vector], averages: Mapping[str, int], sums: dict[str, Sum]
+) -> dict[int, Vector]:
+    """Add the normalised averages of the chunks' vectors, and remove vectors that were needed only for them.
+
+    Args:
+        batch: All chunks of its items, unless an item continues in the next batch.
+        vectors: By index; an item with a chunk without a vector gets no average.
+        averages: By item, the index of each average to write.
+        sums: The sums of the vectors of items that continue in the next batch.
+    """
     import numpy as np
 
-    vectors = {} if embedded.vectors is None else dict(zip(embedded.rows, embedded.vectors, strict=True))
-    due = averages.add(embedded.batch, wanted, vectors)
-    verdicts = embedded.comparison.verdicts
-    written = {row: vectors[row] for row in embedded.rows if verdicts[row] in (Verdict.NEW, Verdict.TEXT)} | due
-    return replace(embedded, rows=tuple(written), vectors=np.stack(list(written.values())) if written else None)
-
-
-def _whole_items(embedded: EmbeddedBatch) -> EmbeddedBatch:
-    """Remove all chunks of an item if one of them could not be embedded; the item is rejected once."""
-    failed = {(reject.source, reject.row): reject for reject in reversed(embedded.rejects)}
-    documents = embedded.batch.documents
-    kept = [
-        place
-        for place, row in enumerate(embedded.rows)
-        if (documents[row].item.source, documents[row].item.row) not in failed
-    ]
-    return replace(
-        embedded,
-        rows=tuple(embedded.rows[place] for place in kept),
-        vectors=None if embedded.vectors is None else embedded.vectors[kept],
-        rejects=tuple(reversed(failed.values())),
-    )
+    due: dict[int, Vector] = {}
+    for row, document in enumerate(batch.documents):
+        object_id = document.item.object_id
+        if object_id not in averages or document.is_average:
+            continue
+        before = sums.pop(object_id, None)
+        if document.is_first_chunk:
+            before = np.zeros(1)
+        if row not in vectors or before is None:
+            continue
+        total = before + vectors[row]
+        if document.is_last_chunk:
+            length = float(np.linalg.norm(total))
+            due[averages[object_id]] = (total / length if length else total).astype(np.float32)
+        else:
+            sums[object_id] = total
+    return {row: vector for row, vector in vectors.items() if _needs_vector(batch, row)} | due
 
 
 class _Texts:
-    """The texts of one batch and their vectors."""
+    """The different texts of one batch, and their vectors."""
 
-    def __init__(self, batch: Batch, rows: tuple[int, ...], embedder: Embedder, stopping: threading.Event) -> None:
-        import numpy as np
-
-        self._batch = batch
-        self._rows = rows
+    def __init__(self, texts: Mapping[str, None], embedder: Embedder, stopping: threading.Event) -> None:
         self._embedder = embedder
         self._stopping = stopping
-        # A text that occurs in the batch more than once is embedded once.
-        self._places: dict[str, list[int]] = {}
-        for place, row in enumerate(rows):
-            self._places.setdefault(batch.documents[row].text, []).append(place)
-        self._lengths = dict(zip(self._places, embedder.count(list(self._places)), strict=True))
-        self._vectors = np.zeros((len(rows), embedder.dimension), dtype=np.float32)
-        self._failed: dict[int, str] = {}
+        self._lengths = dict(zip(texts, embedder.count(list(texts)), strict=True))
+        self._vectors: dict[str, Vector] = {}
+        self._failed: dict[str, str] = {}
 
     def embed(self, pool: ThreadPoolExecutor, effort: Effort) -> None:
         """Embed all texts in micro-batches, the longest texts first, so that no thread is left alone with them."""
@@ -155,7 +166,7 @@ class _Texts:
     def _micro_batches(self, budget: int) -> Iterator[list[str]]:
         micro_batch: list[str] = []
         longest = 0
-        for text in sorted(self._places, key=self._lengths.__getitem__, reverse=True):
+        for text in sorted(self._lengths, key=self._lengths.__getitem__, reverse=True):
             if not micro_batch:
                 longest = min(self._lengths[text], self._embedder.max_tokens)
             micro_batch.append(text)
@@ -169,9 +180,7 @@ class _Texts:
         failing = failing_rows(micro_batch, self._store, is_data_fault=_blames_a_text)
         if failing:
             self._check_model(*failing[0])
-        for text, error in failing:
-            for place in self._places[text]:
-                self._failed[place] = error_line(error, with_class=True)
+        self._failed |= {text: error_line(error, with_class=True) for text, error in failing}
 
     def _check_model(self, accused: str, error: BaseException) -> None:
         """Raise unless a harmless text as long as the accused one gets a vector; otherwise no text is to blame."""
@@ -181,29 +190,25 @@ class _Texts:
         except Exception as also:  # noqa: BLE001  # any error on a harmless text is the model's
             raise limit_reached(also, by_words=True) or _model_failed(also) from error
 
-    def _vectors_of(self, texts: list[str]) -> Vectors:
+    def _vectors_of(self, texts: list[str]) -> NDArray[np.float32]:
         return check_vectors(self._embedder.embed(texts), texts=len(texts), dimension=self._embedder.dimension)
 
     def _store(self, texts: Sequence[str]) -> None:
-        for text, vector in zip(texts, self._vectors_of(list(texts)), strict=True):
-            for place in self._places[text]:
-                self._vectors[place] = vector
+        self._vectors.update(zip(texts, self._vectors_of(list(texts)), strict=True))
 
-    def result(self, comparison: Comparison, *, seconds: float) -> EmbeddedBatch:
-        good = [place for place in range(len(self._rows)) if place not in self._failed]
+    def added_to(self, batch: Batch, rows: Sequence[int]) -> Batch:
+        """Return a batch with the vectors of some rows, or a reject for each item with a text that has none."""
+        vectors: dict[int, Vector] = {}
+        failed = dict(batch.failed)
+        for row in rows:
+            document = batch.documents[row]
+            if (detail := self._failed.get(document.text)) is None:
+                vectors[row] = self._vectors[document.text]
+            else:
+                failed.setdefault(document.item.object_id, _reject(document, detail))
         limit = self._embedder.max_tokens
-        return EmbeddedBatch(
-            batch=self._batch,
-            comparison=comparison,
-            rows=tuple(self._rows[place] for place in good),
-            vectors=self._vectors[good] if self._failed else self._vectors,
-            truncated=sum(self._lengths[self._batch.documents[self._rows[place]].text] > limit for place in good),
-            rejects=tuple(
-                _reject(self._batch.documents[self._rows[place]], detail)
-                for place, detail in sorted(self._failed.items())
-            ),
-            seconds=seconds,
-        )
+        truncated = sum(self._lengths[batch.documents[row].text] > limit for row in vectors)
+        return replace(batch, vectors=vectors, failed=failed, truncated=truncated)
 
 
 def _reject(document: Document, detail: str) -> Reject:

@@ -1,6 +1,6 @@
-"""Sets of ids that may not fit into memory: private databases that spill to the temporary folder.
+"""Ids that may not fit into memory: a private database, which spills to the temporary folder.
 
-Such a database uses a few megabytes of memory and disappears with the process.
+It uses a few megabytes of memory and disappears with the process.
 """
 
 from __future__ import annotations
@@ -15,23 +15,43 @@ from upsert_cli.errors import UpsertCliError
 DIGEST_BYTES = 16  # of a digest in place of an id; two of 10 million ids share one in 10^24 tasks
 
 
-def scratch_database() -> sqlite3.Connection:
-    """Open a private database that threads may use one after the other."""
-    database = sqlite3.connect("", check_same_thread=False)
-    database.execute("PRAGMA journal_mode = OFF")  # it is never rolled back
-    return database
+class IdSet:
+    """A set of ids that only grows, each with the last row that was recorded for it."""
 
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False)  # used by one thread after the other
+        self._database.execute("PRAGMA journal_mode = OFF")  # it is never rolled back
+        self._database.execute("CREATE TABLE ids (id BLOB PRIMARY KEY, source INTEGER, row INTEGER) WITHOUT ROWID")
 
-@contextmanager
-def scratch() -> Iterator[None]:
-    """Turn an error of a scratch database into one that the user can act on."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise UpsertCliError(
-            message=f"the temporary folder ($TMPDIR, or else /var/tmp) cannot be used ({error}); make room there or "
-            f"set TMPDIR to another folder, then restart the task"
-        ) from error
+    def add(self, ids: Iterable[str]) -> int:
+        """Add ids, and return the number of those that are new."""
+        return self._run("INSERT OR IGNORE INTO ids VALUES (?, -1, 0)", ((digest_of(each),) for each in ids))
+
+    def __contains__(self, identifier: str) -> bool:
+        return self._place(identifier) is not None
+
+    def record(self, places: Iterable[tuple[str, int, int]]) -> None:
+        """Record the index of the source and the row of ids, in their order; ids outside the set are skipped."""
+        rows = ((source, row, digest_of(each)) for each, source, row in places)
+        self._run("UPDATE ids SET source = ?, row = ? WHERE id = ?", rows)
+
+    def last(self, identifier: str) -> tuple[int, int]:
+        """Return source and row of the last row of an id; a value before all rows if it has none."""
+        return self._place(identifier) or (-1, 0)
+
+    def close(self) -> None:
+        """Discard the ids."""
+        self._database.close()
+
+    def _place(self, identifier: str) -> tuple[int, int] | None:
+        with _scratch():
+            found = self._database.execute("SELECT source, row FROM ids WHERE id = ?", (digest_of(identifier),))
+            place: tuple[int, int] | None = found.fetchone()
+            return place
+
+    def _run(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
+        with _scratch(), self._database:
+            return self._database.executemany(statement, rows).rowcount
 
 
 def digest_of(identifier: str) -> bytes:
@@ -40,23 +60,13 @@ def digest_of(identifier: str) -> bytes:
     return blake2b(identifier.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
-class IdSet:
-    """A set of ids that only grows."""
-
-    def __init__(self) -> None:
-        self._database = scratch_database()
-        self._database.execute("CREATE TABLE ids (id BLOB PRIMARY KEY) WITHOUT ROWID")
-
-    def add(self, ids: Iterable[str]) -> None:
-        """Add ids; known ids change nothing."""
-        with scratch(), self._database:
-            self._database.executemany("INSERT OR IGNORE INTO ids VALUES (?)", ((digest_of(each),) for each in ids))
-
-    def __contains__(self, identifier: str) -> bool:
-        with scratch():
-            found = self._database.execute("SELECT 1 FROM ids WHERE id = ?", (digest_of(identifier),))
-            return found.fetchone() is not None
-
-    def close(self) -> None:
-        """Discard the ids."""
-        self._database.close()
+@contextmanager
+def _scratch() -> Iterator[None]:
+    """Turn an error of the database into one that the user can act on."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise UpsertCliError(
+            message=f"the temporary folder ($TMPDIR, or else /var/tmp) cannot be used ({error}); make room there or "
+            f"set TMPDIR to another folder, then restart the task"
+        ) from error

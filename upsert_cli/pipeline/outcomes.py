@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from upsert_cli.counts import Counts
 from upsert_cli.documents.document import Document
-from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.write import WrittenBatch
+from upsert_cli.journal.receipts import Loaded
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.sources.item import Reject
-from upsert_cli.store.base import Comparison, RecordRef, Verdict
-
-
-class LoadedItem(NamedTuple):
-    """An item that was loaded."""
-
-    row: int
-    """Its last row."""
-
-    counted_as: str
-    """`inserted`, `updated` or `unchanged`."""
+from upsert_cli.store.base import RecordRef, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +27,7 @@ class BatchOutcome:
 
     rejects: Sequence[Reject]
 
-    loaded: Mapping[str, LoadedItem]
+    loaded: Mapping[str, Loaded]
     """By id."""
 
     stale: Sequence[RecordRef]
@@ -46,9 +35,9 @@ class BatchOutcome:
 
     def counting_as_new(self, ids: Set[str]) -> BatchOutcome:
         """Return the same result with the loaded items of `ids` counted as inserted."""
-        old = Counter(one.counted_as for object_id, one in self.loaded.items() if object_id in ids)
-        new = {object_id: LoadedItem(self.loaded[object_id].row, "inserted") for object_id in ids & self.loaded.keys()}
-        counts = self.counts + Counts(**{name: -rows for name, rows in old.items()}) + Counts(inserted=len(new))
+        old = {object_id: one for object_id, one in self.loaded.items() if object_id in ids}
+        new = {object_id: Loaded(one.row, inserted=True, unchanged=False) for object_id, one in old.items()}
+        counts = self.counts + Counts(**{name: -rows for name, rows in _counted(old).items()}) + Counts(**_counted(new))
         return replace(self, counts=counts, loaded={**self.loaded, **new})
 
     def plus(self, other: BatchOutcome) -> BatchOutcome:
@@ -78,19 +67,10 @@ class _ItemResult:
             self.converted += document.converted
         self.reject = self.reject or reject
 
-    def counted_as(self, *, has_stale_chunks: bool) -> str:
-        """Return the count of an item that was not rejected."""
-        if has_stale_chunks or len(self.verdicts) > 1:
-            return "updated"
-        return _COUNTED_AS[next(iter(self.verdicts))]
-
-
-_COUNTED_AS = {
-    Verdict.NEW: "inserted",
-    Verdict.TEXT: "updated",
-    Verdict.METADATA: "updated",
-    Verdict.UNCHANGED: "unchanged",
-}
+    def loaded(self, *, has_stale_chunks: bool) -> Loaded:
+        """Return the outcome of an item that was not rejected; it is updated unless all its records agree."""
+        verdict = None if has_stale_chunks or len(self.verdicts) > 1 else next(iter(self.verdicts))
+        return Loaded(self.row, inserted=verdict is Verdict.NEW, unchanged=verdict is Verdict.UNCHANGED)
 
 
 class Outcomes:
@@ -99,58 +79,48 @@ class Outcomes:
     def __init__(self) -> None:
         self._unfinished: dict[str, _ItemResult] = {}
 
-    def of_written(self, written: Sequence[WrittenBatch]) -> BatchOutcome:
+    def of_written(self, written: Sequence[Batch]) -> BatchOutcome:
         """Return the result of a batch and its fallbacks together."""
-        first, *fallbacks = [
-            self.of(
-                one.embedded.batch,
-                one.embedded.comparison,
-                refused=(*one.embedded.rejects, *one.refused),
-                truncated=one.embedded.truncated,
-            )
-            for one in written
-        ]
+        first, *fallbacks = map(self.of, written)
         # Some chunks of an item may be written before another is refused: the fallback row finds them there.
-        new = written[0].embedded.new_ids()
+        new = written[0].new_ids()
         return functools.reduce(BatchOutcome.plus, [one.counting_as_new(new) for one in fallbacks], first)
 
-    def of(
-        self, batch: Batch, comparison: Comparison, *, refused: Iterable[Reject] = (), truncated: int = 0
-    ) -> BatchOutcome:
-        """Return the result of a batch.
-
-        Args:
-            batch: Batches come one after the other, none left out.
-            comparison: Of its documents.
-            refused: One reject for each document that could not be embedded or written.
-            truncated: Texts that were cut.
-        """
-        results = self._results(batch, comparison.verdicts, {(one.source, one.row): one for one in refused})
+    def of(self, batch: Batch) -> BatchOutcome:
+        """Return the result of the next batch; none may be left out."""
+        results = self._results(batch)
         self._unfinished = results if batch.goes_on else {}
         done = {} if batch.goes_on else results
-        kept = [one for one in done if done[one].reject is None]
-        stale = {one: comparison.stale_chunks[one] for one in kept if one in comparison.stale_chunks}
         rejects = [*batch.rejects, *(result.reject for result in done.values() if result.reject is not None)]
-        loaded = {one: LoadedItem(done[one].row, done[one].counted_as(has_stale_chunks=one in stale)) for one in kept}
-        counted = Counter(one.counted_as for one in loaded.values())
+        kept = {object_id: result for object_id, result in done.items() if result.reject is None}
+        stale = {one: records for one, records in batch.comparison.stale_chunks.items() if one in kept}
+        loaded = {one: result.loaded(has_stale_chunks=one in stale) for one, result in kept.items()}
         return BatchOutcome(
             batch=batch,
             counts=Counts(
-                read=batch.read, duplicate=batch.duplicate, failed=len(rejects), truncated=truncated, **counted
+                read=batch.read,
+                duplicate=batch.duplicate,
+                failed=len(rejects),
+                truncated=batch.truncated,
+                **_counted(loaded),
             ),
-            converted=sum(done[one].converted for one in kept),
+            converted=sum(result.converted for result in kept.values()),
             rejects=rejects,
             loaded=loaded,
             stale=[record for records in stale.values() for record in records],
         )
 
-    def _results(
-        self, batch: Batch, verdicts: Sequence[Verdict], refused: Mapping[tuple[str, int], Reject]
-    ) -> dict[str, _ItemResult]:
+    def _results(self, batch: Batch) -> dict[str, _ItemResult]:
         results: dict[str, _ItemResult] = {}
-        for document, verdict in zip(batch.documents, verdicts, strict=True):
+        for document, verdict in zip(batch.documents, batch.comparison.verdicts, strict=True):
             object_id = document.item.object_id
             if object_id not in results:
                 results[object_id] = self._unfinished.get(object_id) or _ItemResult(document.item.row)
-            results[object_id].add(document, verdict, refused.get((document.item.source, document.item.row)))
+            results[object_id].add(document, verdict, batch.failed.get(object_id))
         return results
+
+
+def _counted(loaded: Mapping[str, Loaded]) -> Counter[str]:
+    """Return the number of items by the name of their count."""
+    names = ("inserted" if one.inserted else "unchanged" if one.unchanged else "updated" for one in loaded.values())
+    return Counter(names)

@@ -10,10 +10,9 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from upsert_cli.pipeline.id_set import digest_of, scratch, scratch_database
+from upsert_cli.pipeline.id_set import IdSet
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.sources.item import Item, Reject
 from upsert_cli.sources.rows import Rows
@@ -24,21 +23,6 @@ Superseded: TypeAlias = Callable[[Item], bool]
 """Return whether a later good row has the same id and is not retried itself."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejected:
-    """A rejected row that is read again."""
-
-    source: str
-    row: int
-    object_id: object
-    """Any JSON value if the row has no valid id."""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Rejected:
-        """Read a record of the rejects file."""
-        return cls(source=value["source"], row=value["row"], object_id=value["object_id"])
-
-
 def nothing_superseded(_: Item) -> bool:
     """Return False, which is right if all rows are read in their order."""
     return False
@@ -46,13 +30,14 @@ def nothing_superseded(_: Item) -> bool:
 
 @contextmanager
 def superseded_by_later_rows(
-    rows: Rows, *, rejected: Callable[[], Iterable[Rejected]], stopping: threading.Event
+    rows: Rows, *, rejected: Callable[[], Iterable[Mapping[str, Any]]], stopping: threading.Event
 ) -> Iterator[Superseded]:
     """Yield a function that tells whether a retried row is superseded; reads the sources unless no id is known.
 
     Args:
         rows: The sources of the retry; all of their rows are read.
-        rejected: Returns all rows of the retry, including committed ones, in the order of the sources.
+        rejected: Returns the records in the rejects file of all rows of the retry, including committed ones, in the
+            order of the sources; an `object_id` may be any JSON value.
         stopping: Set by any thread to end the pass early.
 
     Raises:
@@ -61,61 +46,23 @@ def superseded_by_later_rows(
         StageStopped: `stopping` was set.
     """
     places = {source.name: place for place, source in enumerate(rows.sources)}
-    with closing(_Ids()) as ids:
-        ids.expect(each.object_id for each in rejected() if isinstance(each.object_id, str))
-        if ids.known:
-            everything = (row for row, _ in rows.all())
-            for block in _blocks(_others(everything, rejected())):
+    with closing(IdSet()) as ids:
+        if ids.add(each["object_id"] for each in rejected() if isinstance(each["object_id"], str)):
+            others = _others((row for row, _ in rows.all()), rejected())
+            while block := list(itertools.islice(others, BLOCK_ROWS)):
                 if stopping.is_set():
                     raise StageStopped
-                ids.seen((row.object_id, places[row.source], row.row) for row in block if row is not None)
+                ids.record((row.object_id, places[row.source], row.row) for row in block if row is not None)
         yield lambda item: ids.last(item.object_id) > (places[item.source], item.row)
 
 
-class _Ids:
-    """The last row of each id in a set, kept in a temporary database."""
-
-    def __init__(self) -> None:
-        self._database = scratch_database()
-        self._database.execute("CREATE TABLE ids (id BLOB PRIMARY KEY, source INTEGER, row INTEGER) WITHOUT ROWID")
-        self.known = 0
-
-    def expect(self, ids: Iterable[str]) -> None:
-        """Add ids to the set."""
-        self.known += self._run("INSERT OR IGNORE INTO ids VALUES (?, -1, 0)", ((digest_of(each),) for each in ids))
-
-    def seen(self, places: Iterable[tuple[str, int, int]]) -> None:
-        """Record the rows of ids, in their order; ids outside the set are skipped."""
-        rows = ((source, row, digest_of(each)) for each, source, row in places)
-        self._run("UPDATE ids SET source = ?, row = ? WHERE id = ?", rows)
-
-    def last(self, identifier: str) -> tuple[int, int]:
-        """Return source and row of the last row of an id; a value before all rows if it has none."""
-        with scratch():
-            found = self._database.execute("SELECT source, row FROM ids WHERE id = ?", (digest_of(identifier),))
-            source, row = found.fetchone() or (-1, 0)
-        return source, row
-
-    def close(self) -> None:
-        self._database.close()
-
-    def _run(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
-        with scratch(), self._database:
-            return self._database.executemany(statement, rows).rowcount
-
-
-def _others(rows: Iterator[Item | Reject], rejected: Iterable[Rejected]) -> Iterator[Item | None]:
+def _others(rows: Iterator[Item | Reject], rejected: Iterable[Mapping[str, Any]]) -> Iterator[Item | None]:
     """Yield the items that are not retried, and None for each other row, so that the consumer can stop in time."""
     retried = iter(rejected)
     following = next(retried, None)
     for row in rows:
-        if following is not None and (row.source, row.row) == (following.source, following.row):
+        if following is not None and (row.source, row.row) == (following["source"], following["row"]):
             following = next(retried, None)
             yield None
         else:
             yield row if isinstance(row, Item) else None
-
-
-def _blocks(rows: Iterator[Item | None]) -> Iterator[list[Item | None]]:
-    while block := list(itertools.islice(rows, BLOCK_ROWS)):
-        yield block

@@ -10,14 +10,13 @@ from contextlib import closing
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.compare import ComparedBatch, InFlight, compare
+from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.compare import InFlight, compare
 from upsert_cli.pipeline.embed import embed
-from upsert_cli.pipeline.embedded_batch import EmbeddedBatch, ItemCounter
 from upsert_cli.pipeline.outcomes import BatchOutcome, Outcomes
 from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import prefetch
-from upsert_cli.pipeline.write import WrittenBatch, write
+from upsert_cli.pipeline.write import write
 from upsert_cli.store.process import StoreProcess
 
 UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
@@ -82,7 +81,7 @@ class Stages:
                 yield outcome
                 # The consumer has committed it, since it asks for the next one.
                 self._in_flight.leave(outcome.batch.number)
-                self.pace.learn("writing", outcome.batch.rows, sum(one.seconds for one in results))
+                self.pace.learn("writing", outcome.batch.rows, sum(one.writing_seconds for one in results))
 
     def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         progress = self._context.progress
@@ -96,7 +95,7 @@ class Stages:
             progress.read += batch.read
             yield batch
 
-    def _compare(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[ComparedBatch]:
+    def _compare(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[Batch]:
         options = self._options
         return compare(
             batches,
@@ -107,29 +106,31 @@ class Stages:
             stopping=self.stopping,
         )
 
-    def _embed(self, batches: Iterator[ComparedBatch]) -> Iterator[EmbeddedBatch]:
+    def _embed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return embed(batches, load=self._load, effort=self._options.effort, stopping=self.stopping)
 
-    def _counted(self, batches: Iterator[EmbeddedBatch]) -> Iterator[EmbeddedBatch]:
-        progress, items = self._context.progress, ItemCounter()
-        for embedded in batches:
-            progress.embedded += items.count(embedded)
-            progress.embedding_passed += embedded.batch.read
-            progress.add("embedding", embedded.seconds)
-            self.pace.learn("embedding", embedded.batch.rows, embedded.seconds)
-            yield embedded
+    def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        progress = self._context.progress
+        items: set[str] = set()
+        for batch in batches:
+            items |= batch.embedded_items()
+            if not batch.goes_on:  # an item longer than a batch counts with its last batch
+                progress.embedded += len(items)
+                items.clear()
+            progress.embedding_passed += batch.read
+            progress.add("embedding", batch.embedding_seconds)
+            self.pace.learn("embedding", batch.rows, batch.embedding_seconds)
+            yield batch
 
-    def _write(
-        self, batches: Iterator[EmbeddedBatch], stores: Sequence[StoreProcess]
-    ) -> Generator[WrittenBatch, None, None]:
+    def _write(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[Batch, None, None]:
         return write(batches, stores, stopping=self.stopping, wait=self._wait)
 
-    def _with_fallbacks(self, first: WrittenBatch, stores: Sequence[StoreProcess]) -> list[WrittenBatch]:
+    def _with_fallbacks(self, first: Batch, stores: Sequence[StoreProcess]) -> list[Batch]:
         """Return a written batch followed by its fallbacks, each of which goes through the same stages."""
         results = [first]
         while (fallback := results[-1].fallback()) is not None:
             embedded = self._embed(self._compare(iter([fallback]), stores[0]))
             results += self._write(embedded, stores)
-        again = [one.embedded.embedded_items() for one in results[1:]]
-        self._context.progress.embedded += len(set().union(*again) - first.embedded.embedded_items())
+        again = [one.embedded_items() for one in results[1:]]
+        self._context.progress.embedded += len(set().union(*again) - first.embedded_items())
         return results

@@ -10,42 +10,23 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass
+from dataclasses import replace
 from queue import SimpleQueue
 
 from upsert_cli.errors import Stage
-from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.embedded_batch import EmbeddedBatch
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import STEP_SECONDS, StageStopped, prefetch
 from upsert_cli.sources.item import Reject
 from upsert_cli.store.process import StoreProcess
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenBatch:
-    """A batch that the store has acknowledged."""
-
-    embedded: EmbeddedBatch
-
-    refused: Sequence[Reject] = ()
-    """Items that the store rejected."""
-
-    seconds: float = 0.0
-    """Wall seconds that writing took."""
-
-    def fallback(self) -> Batch | None:
-        """Return a batch with the previous row of each id that was not loaded, or None."""
-        rejects = (*self.embedded.rejects, *self.refused)
-        return self.embedded.batch.fallback({str(reject.object_id) for reject in rejects})
-
-
 def write(
-    batches: Iterator[EmbeddedBatch],
+    batches: Iterator[Batch],
     stores: Sequence[StoreProcess],
     *,
     stopping: threading.Event,
     wait: Callable[[], None],
-) -> Generator[WrittenBatch, None, None]:
+) -> Generator[Batch, None, None]:
     """Write batches, one per store at the same time, and yield each one once it is written.
 
     At a stop no further batch begins, and those in flight are still yielded.
@@ -88,19 +69,19 @@ def write(
 
 
 def _begin(
-    batches: Iterator[EmbeddedBatch],
+    batches: Iterator[Batch],
     stores: Sequence[StoreProcess],
     pool: ThreadPoolExecutor,
     *,
     room: threading.Semaphore,
     stopping: threading.Event,
-) -> Iterator[Future[WrittenBatch]]:
+) -> Iterator[Future[Batch]]:
     """Begin to write each batch as soon as a store is free and there is room."""
     free: SimpleQueue[StoreProcess] = SimpleQueue()
     for store in stores:
         free.put(store)
 
-    def write_next(embedded: EmbeddedBatch, store: StoreProcess) -> WrittenBatch:
+    def write_next(embedded: Batch, store: StoreProcess) -> Batch:
         try:
             return _write_batch(embedded, store)
         finally:
@@ -114,15 +95,15 @@ def _begin(
         yield pool.submit(write_next, embedded, store)
 
 
-def _write_batch(embedded: EmbeddedBatch, store: StoreProcess) -> WrittenBatch:
-    upserts, updates = embedded.upserts(), embedded.updates()
+def _write_batch(batch: Batch, store: StoreProcess) -> Batch:
+    upserts, updates = batch.upserts(), batch.updates()
     if not upserts.ids and not updates.ids:
-        return WrittenBatch(embedded=embedded)
+        return batch
     before = store.seconds["writing"]
     reasons = dict(store.write(upserts, updates))
-    refused = [
-        Reject.of(document.item, stage=Stage.UPSERT, detail=reasons[document.id])
-        for document in reversed(embedded.batch.documents)  # of an item with several chunks the first one is reported
-        if document.id in reasons
-    ]
-    return WrittenBatch(embedded=embedded, refused=refused, seconds=store.seconds["writing"] - before)
+    failed = dict(batch.failed)
+    for document in batch.documents:
+        if document.id in reasons:
+            reject = Reject.of(document.item, stage=Stage.UPSERT, detail=reasons[document.id])
+            failed.setdefault(document.item.object_id, reject)
+    return replace(batch, failed=failed, writing_seconds=store.seconds["writing"] - before)

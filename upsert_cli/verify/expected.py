@@ -15,7 +15,8 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
 from upsert_cli.load.resources import model_of, recipe_of, sources_of
-from upsert_cli.pipeline.batches import Batch, read_batches
+from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.pace import MAX_ROWS, Pace
 from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import CollectionInfo, Target

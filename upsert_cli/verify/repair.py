@@ -16,8 +16,8 @@ from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
 from upsert_cli.errors import ItemError, TargetDamaged
-from upsert_cli.pipeline.batches import Batch
-from upsert_cli.pipeline.compare import ComparedBatch, compare_documents, forced
+from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.compare import compare_documents, forced
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.pipeline.pace import MAX_ROWS
 from upsert_cli.sources.item import START, Item
@@ -106,19 +106,19 @@ class _Repairer:
             rest = (store.fetch(ids) for ids in _blocks(wrong - done))
             return len(done) + sum(1 for _ in self._write(self._from_store(rest), store))
 
-    def _write(self, batches: Iterator[ComparedBatch], store: StoreProcess) -> Iterator[str]:
+    def _write(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[str]:
         """Yield the ids of what was written; each batch is written before the next one is compared."""
         embedded_batches = embed(
             batches, load=lambda: self._embedder, effort=self._subject.options.effort, stopping=threading.Event()
         )
         for embedded in embedded_batches:
             self._context.check()
-            if embedded.rows:
+            if embedded.vectors:
                 upserts = embedded.upserts()
                 refused = {one for one, _ in store.write(upserts, _NOTHING)}
                 yield from (one for one in upserts.ids if one not in refused)
 
-    def _from_sources(self, wrong: Set[str], store: StoreProcess) -> Iterator[ComparedBatch]:
+    def _from_sources(self, wrong: Set[str], store: StoreProcess) -> Iterator[Batch]:
         for batch in self._subject.batches():
             items = {one.item.object_id for one in batch.documents if one.id in wrong}
             # All chunks of an item, since their average may be what is wrong.
@@ -129,19 +129,15 @@ class _Repairer:
                     verdict if document.id in wrong else Verdict.UNCHANGED
                     for document, verdict in zip(documents, forced(comparison).verdicts, strict=True)
                 ]
-                yield ComparedBatch(
-                    batch=replace(batch, documents=documents), comparison=replace(comparison, verdicts=verdicts)
-                )
+                yield replace(batch, documents=documents, comparison=replace(comparison, verdicts=verdicts))
 
-    def _from_store(self, blocks: Iterable[Sequence[Record]]) -> Iterator[ComparedBatch]:
+    def _from_store(self, blocks: Iterable[Sequence[Record]]) -> Iterator[Batch]:
         for number, block in enumerate(blocks):
             # A vector that came with its item is only in the sources; no model can make it again.
             again = (one for one in block if one.text and not has_own_vector(one.metadata.get(HASH_KEY)))
             documents = tuple(self._document(one.id, one.text or "", one) for one in again)
-            yield ComparedBatch(
-                batch=Batch(number=number, documents=documents, rejects=(), read=len(block), duplicate=0, after=START),
-                comparison=Comparison(verdicts=[Verdict.TEXT] * len(documents), stale_keys=[()] * len(documents)),
-            )
+            comparison = Comparison(verdicts=[Verdict.TEXT] * len(documents), stale_keys=[()] * len(documents))
+            yield Batch(number=number, documents=documents, read=len(block), after=START, comparison=comparison)
 
     def _document(self, identifier: str, text: str, stored: Record) -> Document:
         """Return a stored record as it is written again, with the hash of what it holds now."""

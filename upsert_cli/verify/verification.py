@@ -15,7 +15,7 @@ from typing import Any
 from upsert_cli.context import RunContext
 from upsert_cli.errors import SOME_REJECTED, TargetDamaged
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.pipeline.batches import Batch
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess

@@ -277,4 +277,4 @@ def test_a_speed_is_that_of_the_last_minute() -> None:
 def test_the_help_names_the_option_for_logs(terminal: Terminal) -> None:
     """The help of --progress names the choice for logs."""
     text = " ".join(terminal.type("upsert-cli run --help").stdout.split())
-    assert "plain: such lines in any log" in text
+    assert "plain (for logs)" in text

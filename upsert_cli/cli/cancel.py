@@ -6,6 +6,7 @@ import time
 
 import click
 
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import Number, TaskId
 from upsert_cli.errors import UpsertCliError
@@ -16,16 +17,16 @@ from upsert_cli.text import safe_json
 WAIT_STEP = 0.2  # seconds between two looks at the task
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
-@option("--wait", type=Number(0), metavar="SECS", help="How long to wait until the runner has stopped.")
-@json_option("Print the task as one JSON object.")
+@option("--wait", type=Number(0), metavar="SECS", help="Wait up to SECS until the task has stopped.")
+@json_option("Print the task as JSON.")
 @common_options
 def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool) -> None:
     """Stop a task, even if another process runs it.
 
-    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task. A running task stops within one batch,
-    at a checkpoint. `upsert-cli restart` continues it.
+    TASK_ID may be the beginning of an id, or `latest`. A running task stops within one batch, at a checkpoint;
+    `upsert-cli restart` continues it.
     """
     task_id = resolve_task_id(session.journal, task_id)
     task = session.journal.request_cancel(task_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option
@@ -22,14 +23,14 @@ _COLUMNS = (
 )
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @chroma_option()
-@json_option("Print an array of collections.")
+@json_option("Print a JSON array.")
 @common_options
 def collections(session: Invocation, *, chroma: str, json: bool) -> None:
-    """List the collections of a target and the latest load into each.
+    """List the collections of a target and the latest loads.
 
-    The task is the newest of this journal. Takes no lock, so it works during a load.
+    The task is the newest of this journal. Works during a load.
 
     \b
     upsert-cli collections --chroma ./chroma

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options
 from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
@@ -35,11 +36,11 @@ USEFUL_STATUSES = {
 """The states in which a command can do something with a task; other commands take all."""
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
 @common_options
 def completion(_session: Invocation, *, shell: str) -> None:
-    """Print a script that completes commands, options, task ids and models.
+    """Print a script that completes commands and values.
 
     SHELL is bash (4.4 or newer), zsh or fish. For the current shell:
 

@@ -10,8 +10,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from upsert_cli.cli.command_tree import commands_below
+from upsert_cli.cli.help_format import SectionedGroup
 from upsert_cli.cli.options import Invocation, Option, common_options, json_option
-from upsert_cli.cli.settings import check_command, configuration_of, is_common, key_of, options_of, setting_of
+from upsert_cli.cli.settings import check_command, configuration_of, is_common, key_of, options_of, path_of, setting_of
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.redaction import in_message
 from upsert_cli.text import safe_json
@@ -57,13 +59,13 @@ class ShownSetting:
         return self.name, shown, self.where or self.origin
 
 
-@click.group()
+@click.group(cls=SectionedGroup)
 def config() -> None:
     """Show the settings and where they come from."""
 
 
 @config.command()
-@json_option("Print one JSON object.")
+@json_option("Print the settings as JSON.")
 @common_options
 def show(session: Invocation, *, json: bool) -> None:
     """Show each setting, its value, and where the value comes from.
@@ -91,28 +93,15 @@ def _all_settings(ctx: click.Context) -> Iterator[ShownSetting]:
         if isinstance(param, Option) and is_common(param):
             source = ctx.get_parameter_source(param.name) or ParameterSource.DEFAULT
             yield _shown(param, ctx, key_of(param), ctx.params[param.name], source)
-    root = ctx.find_root()
-    if isinstance(root.command, click.Group):
-        yield from _of_group(root.command, root, ())
-
-
-def _of_group(group: click.Group, parent: click.Context, path: tuple[str, ...]) -> Iterator[ShownSetting]:
-    for name in group.list_commands(parent):
-        command = group.get_command(parent, name)
-        if command is None:
-            continue
-        ctx = click.Context(command, info_name=name, parent=parent)
-        if isinstance(command, click.Group):
-            yield from _of_group(command, ctx, (*path, name))
-            continue
-        check_command(configuration_of(ctx), ctx)
-        for param in options_of(command):
+    for inner in commands_below(ctx.find_root()):
+        check_command(configuration_of(inner), inner)
+        for param in options_of(inner.command):
             if isinstance(param, Option) and not is_common(param) and param.name != "help":
-                value, source = param.consume_value(ctx, {})
-                ctx.set_parameter_source(param.name, source)
+                value, source = param.consume_value(inner, {})
+                inner.set_parameter_source(param.name, source)
                 has_value = not param.required or source is not ParameterSource.DEFAULT
-                checked = param.process_value(ctx, value) if has_value else None
-                yield _shown(param, ctx, ".".join((*path, name, key_of(param))), checked, source)
+                checked = param.process_value(inner, value) if has_value else None
+                yield _shown(param, inner, ".".join((*path_of(inner), key_of(param))), checked, source)
 
 
 def _shown(param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource) -> ShownSetting:

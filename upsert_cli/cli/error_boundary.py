@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from upsert_cli.cli.events import Events
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.settings import CHOICE_OF_FILE, setting_unchecked
 from upsert_cli.cli.streams import flush_streams, is_writable, stdout_fault
 from upsert_cli.cli.terminal import Terminal
@@ -27,7 +28,7 @@ TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the 
 _TYPED = f"{__name__}.typed"
 
 
-class EventCommand(click.Command):
+class EventCommand(SectionedCommand):
     """A command that prints events with --json, of which the last one is a summary, whatever goes wrong."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from contextlib import closing
 
 import click
 
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.cli.streams import require_stdout
@@ -24,18 +25,17 @@ from upsert_cli.text import counts_line, safe_json, seconds_line
 FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
-@json_option("Print the task as a JSON object; with --follow one per line, whenever the task has changed.")
-@option("--failed", is_flag=True, help="Print all rejected items as JSONL, to be corrected and loaded again.")
-@option("--follow", is_flag=True, help="Show the progress until the task has ended, whichever process runs it.")
-@option("--exit-status", is_flag=True, help="Exit with the code of the task.")
+@json_option("Print the task as JSON; with --follow every change.")
+@option("--failed", is_flag=True, help="Print all rejected items as JSONL, to correct.")
+@option("--follow", is_flag=True, help="Show the progress until the task has ended.")
+@option("--exit-status", is_flag=True, help="Exit with the code that the task stands for.")
 @common_options
 def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow: bool, exit_status: bool) -> None:
     """Show one task: state, progress, counts, rejected items.
 
-    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task. Takes no lock, so it works during a
-    load.
+    TASK_ID may be the beginning of an id, or `latest`. Works during a load.
     """
     if follow and failed:
         raise click.UsageError("--failed prints the items rejected so far, so it does not go with --follow.")

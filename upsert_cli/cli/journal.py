@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from upsert_cli.cli.help_format import SectionedGroup
 from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.embedding.cache import leftovers as leftovers_of_models
@@ -18,19 +19,19 @@ from upsert_cli.text import safe, safe_json
 _COLUMNS = (Column("STATE"), Column("FILE"), Column("REASON"))  # a reason names the remedy
 
 
-@click.group()
+@click.group(cls=SectionedGroup)
 def journal() -> None:
     """Check and repair the journal of tasks."""
 
 
 @journal.command()
-@json_option("Print one JSON object.")
+@json_option("Print the outcome as JSON.")
 @common_options
 def check(session: Invocation, *, json: bool) -> None:
-    """List damaged files of the journal, damaged files that were moved aside, and leftovers of crashes.
+    """List damaged files and leftovers of crashes; change nothing.
 
     Exits with 1 as long as there is damage for `upsert-cli journal repair`. Leftovers are copies of standard input
-    without a task, and partial downloads in the model cache; `journal repair` removes them. Changes nothing.
+    without a task, and partial downloads in the model cache; `journal repair` removes them.
     """
     found = damaged_files(session.journal)
     left = [*leftovers(session.journal), *leftovers_of_models()]
@@ -48,13 +49,13 @@ def check(session: Invocation, *, json: bool) -> None:
 
 
 @journal.command()
-@json_option("Print one JSON object.")
+@json_option("Print the outcome as JSON.")
 @common_options
 def repair(session: Invocation, *, json: bool) -> None:
-    """Restore damaged files from their previous generation, and save whole tasks out of damaged files.
+    """Restore damaged files, save the tasks in them, remove leftovers.
 
-    Damaged files are moved aside and kept. Leftovers of killed processes are removed: copies of standard input without
-    a task, and partial downloads in the model cache. Prints a line for each step; works during a load.
+    A file comes from its previous generation; damaged files are moved aside and kept. Leftovers are copies of standard
+    input without a task, and partial downloads in the model cache. Works during a load.
     """
     steps = repair_journal(session.journal)
     for leftover in leftovers_of_models():

@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.options import HOW_TO_REPEAT, Invocation, common_options, json_option, option
+from upsert_cli.cli.help_format import SectionedCommand
+from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Moment, Number
 from upsert_cli.cli.tables import Column, print_table, table_lines
 from upsert_cli.cli.task_text import state_of
@@ -36,30 +37,31 @@ Found = Sequence[tuple[Task, bool]]
 """Tasks, each with whether a process runs it."""
 
 
-@click.command("list")
-@option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Tasks to skip, the newest first.")
-@option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Tasks to show.")
+@click.command("list", cls=SectionedCommand)
+@option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Skip the newest N tasks.")
+@option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Show at most N tasks.")
 @option(
     "--status",
     type=click.Choice([*(status.value for status in TaskStatus), DIED]),
     multiple=True,
-    help=f"Only tasks in this state; `died`: processing, but their runner is gone. {HOW_TO_REPEAT}",
+    metavar="STATUS,...",
+    help="Only these: pending, processing, done, canceled, failed, refused, died.",
 )
-@option("--since", type=Moment(), metavar="AGE|DATE", help="Only tasks created since then: 2h, 2026-11-24.")
+@option("--since", type=Moment(), metavar="AGE|DATE", help="Only tasks created since: 2h, 2026-11-24.")
 @option(
     "--watch",
     is_flag=False,
     flag_value=WATCH_SECONDS,
     type=Number(0.1, MAX_WATCH_SECONDS),
     metavar="[SECS]",
-    help=f"Refresh every {WATCH_SECONDS:g} or SECS seconds, until a signal arrives.",
+    help=f"Refresh every {WATCH_SECONDS:g} or SECS seconds.",
 )
-@json_option("Print an array of tasks; with --watch one per line.")
+@json_option("Print a JSON array, with --watch again and again.")
 @common_options
 def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
     """List the tasks, newest first.
 
-    Takes no lock, so it works during a load.
+    Works during a load.
     """
 
     def find() -> Found:

@@ -10,6 +10,8 @@ from functools import reduce
 import click
 
 from upsert_cli import __version__
+from upsert_cli.cli.command_tree import commands_below
+from upsert_cli.cli.options import Option
 from upsert_cli.cli.root import cli
 
 _VERBATIM = "\b"  # click's mark of a paragraph whose lines are kept
@@ -22,49 +24,37 @@ def manual_page() -> str:
 
 def _page() -> Iterator[str]:
     root = cli.make_context("upsert-cli", [], resilient_parsing=True)
-    commands = list(_commands(cli, root))
-    common = reduce(lambda some, more: some & more, (_option_names(command) for command, _ in commands))
-    about, *rest = _paragraphs(cli.help or "")
+    commands = list(commands_below(root))
+    common = reduce(lambda some, more: some & more, (_option_names(ctx.command) for ctx in commands))
+    about, *rest = _paragraphs(cli.help or "") + _paragraphs(cli.epilog or "")
     yield f'.TH UPSERT-CLI 1 "" "upsert-cli {__version__}" "User Commands"'
     yield from (".SH NAME", f"upsert\\-cli \\- {_text(about.rstrip('.'))}")
     yield from (".SH SYNOPSIS", "\\fBupsert\\-cli\\fR \\fICOMMAND\\fR [\\fIOPTIONS\\fR] [\\fIARGUMENTS\\fR]")
     yield ".SH DESCRIPTION"
     yield from _described([about, *rest])
     yield ".SH COMMANDS"
-    for command, ctx in commands:
-        yield f'.SS "{_text(_usage(command, ctx))}"'
-        yield from _described(_paragraphs(command.help or ""))
-        yield from _options(command, ctx, lambda param: not set(param.opts) <= common)
+    for ctx in commands:
+        yield f'.SS "{_text(_usage(ctx))}"'
+        yield from _described(_paragraphs(ctx.command.help or ""))
+        yield from _options(ctx, lambda param: not set(param.opts) <= common)
     yield from (".SH COMMON OPTIONS", "Every command takes these.")
-    command, ctx = commands[0]
-    yield from _options(command, ctx, lambda param: set(param.opts) <= common)
-
-
-def _commands(group: click.Group, ctx: click.Context) -> Iterator[tuple[click.Command, click.Context]]:
-    """Yield every command that is not a group, each with its context."""
-    for name in group.list_commands(ctx):
-        command = group.get_command(ctx, name)
-        if command is None:
-            continue
-        inner = click.Context(command, info_name=name, parent=ctx)
-        if isinstance(command, click.Group):
-            yield from _commands(command, inner)
-        else:
-            yield command, inner
+    yield from _options(commands[0], lambda param: set(param.opts) <= common)
 
 
 def _option_names(command: click.Command) -> frozenset[str]:
     return frozenset(name for param in command.params if isinstance(param, click.Option) for name in param.opts)
 
 
-def _usage(command: click.Command, ctx: click.Context) -> str:
-    return " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
+def _usage(ctx: click.Context) -> str:
+    return " ".join([ctx.command_path, *ctx.command.collect_usage_pieces(ctx)])
 
 
-def _options(command: click.Command, ctx: click.Context, wanted: Callable[[click.Option], bool]) -> Iterator[str]:
-    for param in command.get_params(ctx):
+def _options(ctx: click.Context, wanted: Callable[[click.Option], bool]) -> Iterator[str]:
+    for param in ctx.command.get_params(ctx):
         if isinstance(param, click.Option) and wanted(param) and (record := param.get_help_record(ctx)):
             yield from (".TP", f"\\fB{_text(record[0])}\\fR", _text(record[1]))
+            if isinstance(param, Option):
+                yield from (".br", _text(f"Environment: {next(param.variables(ctx))}"))
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from upsert_cli import embedding
+from upsert_cli.cli.help_format import SectionedGroup
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option
 from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.target_options import MODEL_OPTIONS
@@ -25,13 +26,13 @@ _COLUMNS = (
 )
 
 
-@click.group()
+@click.group(cls=SectionedGroup)
 def models() -> None:
     """List, fetch and check embedding models."""
 
 
 @models.command("list")
-@json_option("Print an array of models.")
+@json_option("Print a JSON array.")
 @common_options
 def list_all(session: Invocation, *, json: bool) -> None:
     """List the dense text models that --model takes."""
@@ -54,10 +55,10 @@ def list_all(session: Invocation, *, json: bool) -> None:
 
 @models.command()
 @all_of(MODEL_OPTIONS)
-@json_option("Print the model as one JSON object.")
+@json_option("Print the model as JSON.")
 @common_options
 def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
-    """Make a model available ahead of time, for an image build or an air-gapped machine.
+    """Fetch a model ahead of time, for a machine without network.
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
     """
@@ -67,10 +68,10 @@ def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: 
 
 @models.command()
 @all_of(MODEL_OPTIONS)
-@json_option("Print the model as one JSON object.")
+@json_option("Print the model as JSON.")
 @common_options
 def check(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
-    """Load a model, embed a text, and show the model's dimension, limit, source and path."""
+    """Load a model and show its dimension, limit, source and path."""
     found = find_model(model, folder=model_path, offline=offline, context=session.context)
     require_resources()
     vector = embedding.load(found).embed([PROBE_TEXT])[0]

@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from upsert_cli.cli.events import Events
+from upsert_cli.cli.help_format import COMMON, OWN
 from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, setting_of
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
@@ -23,21 +24,37 @@ from upsert_cli.context import Unattended
 from upsert_cli.journal.journal import Journal
 from upsert_cli.paths import expanded, no_home, state_folder
 from upsert_cli.report.printed_commands import PrintedCommands, remember
-from upsert_cli.settings import PROJECT_FILE, USER_FILE, split_list
+from upsert_cli.settings import split_list
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+    from click.types import OptionHelpExtra
 
     from upsert_cli.journal.task import Task
 
 Command: TypeAlias = Callable[..., None]
-Decorator: TypeAlias = Callable[[Command], Command]
-
-HOW_TO_REPEAT = "Repeat it or give a comma-separated list; a variable may also hold one value per line."
+Decorator: TypeAlias = Callable[..., Command]
 
 
 class Option(click.Option):
     """An option that a variable or a settings file may also set; `categories run` falls back on those of `run`."""
+
+    def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
+        """Make an option that stands under a heading in the help."""
+        super().__init__(*args, **attributes)
+        self.heading = heading
+        if self.metavar is None and isinstance(self.type, click.Choice):
+            self.metavar = "|".join(map(str, self.type.choices))
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        """Return the additions to the help text: neither variables, which have a page of their own, nor ranges."""
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        elif isinstance(self.default, float):
+            extra["default"] = f"{self.default:g}"
+        return extra
 
     def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
         """Return the value and its origin: the command line beats the environment, which beats the files."""
@@ -69,7 +86,7 @@ class Option(click.Option):
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         """Return the value of the first variable of the option that is set and not empty."""
-        return next((value for name in self._variables(ctx) if (value := os.environ.get(name))), None)
+        return next((value for name in self.variables(ctx) if (value := os.environ.get(name))), None)
 
     def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
         """Convert a value; text has to be valid Unicode, while paths may be any bytes."""
@@ -94,7 +111,7 @@ class Option(click.Option):
 
     def variable_in_use(self, ctx: click.Context) -> str | None:
         """Return the name of the variable that sets the option."""
-        return next((name for name in self._variables(ctx) if os.environ.get(name)), None)
+        return next((name for name in self.variables(ctx) if os.environ.get(name)), None)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer values from the journal for the options that name a collection or a model."""
@@ -105,7 +122,8 @@ class Option(click.Option):
             return by_name[self.name](ctx, self, incomplete)
         return super().shell_complete(ctx, incomplete)
 
-    def _variables(self, ctx: click.Context) -> Iterator[str]:
+    def variables(self, ctx: click.Context) -> Iterator[str]:
+        """Yield the names of the environment variables that set the option, the strongest first."""
         if isinstance(self.envvar, str):
             yield self.envvar
         elif self.name and ctx.auto_envvar_prefix:
@@ -128,7 +146,18 @@ def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) ->
         raise click.BadParameter(f"{value!r} is not valid UTF-8", ctx=ctx, param=param) from error
 
 
-option = functools.partial(click.option, cls=Option, show_envvar=True)
+def option(*names: str, **attributes: Any) -> Decorator:
+    """Return a decorator that adds an option; `under` gives it a heading."""
+
+    def decorate(command: Command, *, heading: str = OWN) -> Command:
+        return click.option(*names, cls=Option, heading=heading, **attributes)(command)
+
+    return decorate
+
+
+def under(heading: str, *options: Decorator) -> Iterator[Decorator]:
+    """Yield options with a heading in the help."""
+    return (functools.partial(each, heading=heading) for each in options)
 
 
 def all_of(options: Iterable[Decorator]) -> Decorator:
@@ -191,60 +220,65 @@ class TerminalContext(Unattended):
         self._terminal.warning(message)
 
 
-_COMMON = (
-    option(
-        "--journal",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=state_folder,
-        show_default="the user's state folder",
-        envvar="UPSERT_CLI_JOURNAL",
-        metavar="DIR",
-        help="The folder of the tasks.",
-    ),
-    option(
-        "-q",
-        "--quiet",
-        is_flag=True,
-        envvar="UPSERT_CLI_QUIET",
-        help="Print nothing on success; otherwise print a full report.",
-    ),
-    option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        envvar="UPSERT_CLI_VERBOSE",
-        help="Show tracebacks and the messages of libraries.",
-    ),
-    option(
-        "--color",
-        type=click.Choice(["auto", "always", "never"]),
-        default="auto",
-        envvar="UPSERT_CLI_COLOR",
-        help="Colors on stderr; NO_COLOR is honoured.",
-    ),
-    option(
-        "--progress",
-        type=click.Choice(["auto", "bar", "plain", "none"]),
-        default="auto",
-        envvar="UPSERT_CLI_PROGRESS",
-        help="auto: bars on a terminal, a line every 30 s with CI set, else nothing. plain: such lines in any log.",
-    ),
-    option(
-        "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
-        envvar="UPSERT_CLI_CONFIG",
-        is_eager=True,
-        show_default=f"./{PROJECT_FILE} and the user's {USER_FILE}",
-        metavar="FILE",
-        help="TOML file with settings, instead of the default ones; see `upsert-cli config show`.",
-    ),
-    option(
-        "--profile",
-        envvar="UPSERT_CLI_PROFILE",
-        is_eager=True,
-        metavar="NAME",
-        help="Prefer the settings under [profile.NAME].",
-    ),
+_COMMON = tuple(
+    under(
+        COMMON,
+        option(
+            "--journal",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=state_folder,
+            show_default="the user's state folder",
+            envvar="UPSERT_CLI_JOURNAL",
+            metavar="DIR",
+            help="The journal.",
+        ),
+        option(
+            "--config",
+            type=click.Path(dir_okay=False, path_type=Path),
+            envvar="UPSERT_CLI_CONFIG",
+            is_eager=True,
+            metavar="FILE",
+            help="Read settings from FILE, not the usual files.",
+        ),
+        option(
+            "--profile",
+            envvar="UPSERT_CLI_PROFILE",
+            is_eager=True,
+            metavar="NAME",
+            help="Prefer the settings under [profile.NAME].",
+        ),
+        option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            envvar="UPSERT_CLI_QUIET",
+            help="Print nothing on success, a report on failure.",
+        ),
+        option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            envvar="UPSERT_CLI_VERBOSE",
+            help="Show tracebacks and messages of libraries.",
+        ),
+        option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=False,
+            envvar="UPSERT_CLI_COLOR",
+            help="When to color messages; NO_COLOR is honored.",
+        ),
+        option(
+            "--progress",
+            type=click.Choice(["auto", "bar", "plain", "none"]),
+            default="auto",
+            show_default=False,
+            envvar="UPSERT_CLI_PROGRESS",
+            metavar="KIND",
+            help="Progress: auto, bar, plain (for logs) or none.",
+        ),
+    )
 )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from upsert_cli.cli.options import HOW_TO_REPEAT, Invocation, common_options, json_option, option
+from upsert_cli.cli.help_format import SectionedCommand
+from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import Moment
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.journal.prune import FINAL, OldTask, Wanted, prune_tasks
@@ -17,28 +18,26 @@ from upsert_cli.text import safe_json
 _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(11,)))
 
 
-@click.command()
-@option(
-    "--older-than", type=Moment(), metavar="AGE|DATE", help="Only tasks that last changed before then: 90d, 2026-08-01."
-)
-@option("--keep", type=click.IntRange(0), metavar="N", help="Keep the newest N tasks in the given states.")
+@click.command(cls=SectionedCommand)
+@option("--older-than", type=Moment(), metavar="AGE|DATE", help="Only tasks unchanged since: 90d, 2026-08-01.")
+@option("--keep", type=click.IntRange(0), metavar="N", help="Keep the newest N of them.")
 @option(
     "--status",
     type=click.Choice([status.value for status in FINAL]),
     multiple=True,
-    show_default="every final state",
-    help=f"Only tasks in this state. {HOW_TO_REPEAT}",
+    metavar="STATUS,...",
+    help="Only these: done, canceled, failed, refused.",
 )
-@option("--dry-run", is_flag=True, help="List the tasks that would be removed, and remove nothing.")
-@json_option("Print one JSON object.")
+@option("--dry-run", is_flag=True, help="List these tasks, and remove nothing.")
+@json_option("Print the outcome as JSON.")
 @common_options
 def prune(
     session: Invocation, *, older_than: str | None, keep: int | None, status: tuple[str, ...], dry_run: bool, json: bool
 ) -> None:
-    """Remove old tasks from the journal; collections stay as they are.
+    """Remove old tasks from the journal, but no records.
 
-    Removes the tasks that match every condition, with their rejects, their checkpoints and their copies of standard
-    input; the ids are free again. A running, pending or interrupted task is never removed.
+    Removes the tasks that match every condition, with their rejects and checkpoints; their ids are free again. Never
+    removes a task that has not ended.
 
     \b
     upsert-cli prune --older-than 90d --keep 10000

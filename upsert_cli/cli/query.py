@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option, typed_text
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_files_options
@@ -39,21 +40,19 @@ class Filter(click.ParamType[dict[str, Any]]):
         return given
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("text", metavar="TEXT", callback=lambda ctx, param, value: typed_text(value, ctx, param))
-@option(
-    "-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="The number of records to find."
-)
+@option("-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="Find N records.")
 @chroma_option()
 @option("--collection", default="default", metavar="NAME", help="The collection to search.")
 @option(
     "--where",
     type=Filter(),
     metavar="JSON",
-    help='Search only records whose metadata match a Chroma filter, such as \'{"year": {"$gte": 2024}}\'.',
+    help='A filter, such as \'{"year": {"$gte": 2024}}\'.',
 )
 @all_of(model_files_options())
-@json_option("Print the records as one JSON object, with documents and metadata.")
+@json_option("Print the records whole, as JSON.")
 @common_options
 def query(
     session: Invocation,
@@ -69,12 +68,12 @@ def query(
 ) -> None:
     """Find the records that are nearest to a text.
 
-    The text is embedded with the model of the collection. Reads only, and works during a load. A terminal shows the
-    start of each document, a pipe and --json all of it.
+    Embeds TEXT with the model of the collection. Works during a load. A terminal shows the beginning of each document,
+    a pipe and --json show all of it.
 
     \b
     upsert-cli query 'bread without kneading'
-    upsert-cli query 'bread without kneading' -n 3 --where '{"year": {"$gte": 2020}}' --json
+    upsert-cli query 'bread without kneading' -n 3 --json
     """
     options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     require_resources()

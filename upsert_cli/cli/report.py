@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from upsert_cli.atomic import write_out
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.errors import UpsertCliError
@@ -15,23 +16,21 @@ from upsert_cli.journal.timeline import read_timeline
 from upsert_cli.report.page import render_page
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("task_id", type=TaskId(), metavar="TASK_ID")
 @option(
     "--html",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     required=True,
     metavar="FILE",
-    help="The HTML page to write; - for standard output.",
+    help="The HTML page; - is standard output.",
 )
 @common_options
 def report(session: Invocation, *, task_id: str, html: Path) -> None:
     """Write a page about one task, for a CI artifact or an email.
 
-    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task.
-
-    The page shows the sources, the target and the course of the load, and lists the rejected items in a searchable
-    table. It is one file that loads nothing from elsewhere. Takes no lock, so it works during a load.
+    TASK_ID may be the beginning of an id, or `latest`. The page is one file that loads nothing from elsewhere. Works
+    during a load.
 
     \b
     upsert-cli report nightly-2026-11-24 --html report.html

@@ -18,8 +18,8 @@ from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.limits import require_resources
 
 _FAILED_ONLY_HELP = (
-    "Read only the rejected rows again, once a cause outside the sources is removed, such as a missing file that they "
-    "name. If the sources changed, use --from-start."
+    "Read only the rejected rows again, once a cause outside the sources is removed. If the sources changed, use "
+    "--from-start."
 )
 
 
@@ -28,7 +28,7 @@ _FAILED_ONLY_HELP = (
 @option("--from-start", is_flag=True, help="Read the sources again from the first row.")
 @option("--failed-only", is_flag=True, help=_FAILED_ONLY_HELP)
 @all_of(limit_options("as before", "as before"))
-@option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`, and print its id.")
+@option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`.")
 @METRICS_OPTION
 @EVENTS_OPTION
 @common_options
@@ -46,8 +46,8 @@ def restart(
 ) -> None:
     """Set a task back to pending and continue it at its checkpoint.
 
-    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task. Works in every state, except while the
-    task is running. A source that changed since the checkpoint is refused; --from-start reads it again.
+    TASK_ID may be the beginning of an id, or `latest`. A running task is refused, and so is a source that changed since
+    the checkpoint; --from-start reads it again.
     """
     if enqueue and not session.terminal.quiet:
         require_stdout()

@@ -11,6 +11,7 @@ import click
 
 from upsert_cli import __version__, telemetry
 from upsert_cli.cli.error_boundary import end_with, show_wrong_usage
+from upsert_cli.cli.help_format import SectionedGroup, Sections
 from upsert_cli.cli.streams import reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
@@ -22,31 +23,41 @@ from upsert_cli.signals import die_by_signal, end_at_once
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-COMMANDS = {
-    "run": ("run:run", "Load items into the default collection, as a task."),
-    "categories": ("run:categories", "Work on the categories collection."),
-    "info": ("info:info", "Show one task: state, progress, counts, rejected items."),
-    "list": ("list:list_tasks", "List the tasks, newest first."),
-    "restart": ("restart:restart", "Set a task back to pending and continue it at its checkpoint."),
-    "cancel": ("cancel:cancel", "Stop a task, even if another process runs it."),
-    "work": ("work:work", "Run the tasks that `run --enqueue` created, oldest first."),
-    "verify": ("verify:verify", "Read every record back with its vector and compare it with a task's sources."),
-    "collections": ("collections:collections", "List the collections of a target and the latest load into each."),
-    "query": ("query:query", "Find the records that are nearest to a text."),
-    "report": ("report:report", "Write a page about one task, for a CI artifact or an email."),
-    "models": ("models:models", "List, fetch and check embedding models."),
-    "prune": ("prune:prune", "Remove old tasks from the journal; collections stay as they are."),
-    "config": ("config:config", "Show the settings and where they come from."),
-    "journal": ("journal:journal", "Check and repair the journal of tasks."),
-    "completion": ("completion:completion", "Print a script that completes commands, options, task ids and models."),
+SECTIONS = {
+    "Load": {
+        "run": ("run:run", "Load items into the default collection, as a task."),
+        "categories": ("run:categories", "Load items into the categories collection."),
+        "restart": ("restart:restart", "Set a task back to pending and continue it at its checkpoint."),
+        "cancel": ("cancel:cancel", "Stop a task, even if another process runs it."),
+        "work": ("work:work", "Run the tasks that `run --enqueue` created, oldest first."),
+    },
+    "Look": {
+        "list": ("list:list_tasks", "List the tasks, newest first."),
+        "info": ("info:info", "Show one task: state, progress, counts, rejected items."),
+        "query": ("query:query", "Find the records that are nearest to a text."),
+        "collections": ("collections:collections", "List the collections of a target and the latest loads."),
+        "report": ("report:report", "Write a page about one task, for a CI artifact or an email."),
+    },
+    "Check": {
+        "verify": ("verify:verify", "Read every record back and compare it with the sources."),
+        "journal": ("journal:journal", "Check and repair the journal of tasks."),
+        "models": ("models:models", "List, fetch and check embedding models."),
+    },
+    "Maintain": {
+        "prune": ("prune:prune", "Remove old tasks from the journal, but no records."),
+        "config": ("config:config", "Show the settings and where they come from."),
+        "completion": ("completion:completion", "Print a script that completes commands and values."),
+    },
 }
-"""Module, command and help of each command, so that neither `list` nor `--help` has to load the others.
+"""Module, command and help of each command under its heading, so that neither `list` nor `--help` loads the others.
 
 A test compares the help with the command's own.
 """
 
+COMMANDS = {name: command for commands in SECTIONS.values() for name, command in commands.items()}
 
-class Root(click.Group):
+
+class Root(SectionedGroup):
     """The root group, which loads a command when it is used and handles every error."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -63,10 +74,12 @@ class Root(click.Group):
         gc.enable()
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without loading any."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
+    def command_sections(self, ctx: click.Context) -> Sections:
+        """Return the commands under their headings, without loading any."""
+        return {
+            heading: [(name, short_help) for name, (_, short_help) in commands.items()]
+            for heading, commands in SECTIONS.items()
+        }
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer the commands without loading any."""
@@ -101,15 +114,17 @@ class Root(click.Group):
         "auto_envvar_prefix": "UPSERT_CLI",
         "max_content_width": 100,
     },
-)
-@click.version_option(__version__, prog_name="upsert-cli")
-def cli() -> None:
-    """Load items into a Chroma vector collection in batches, as tasks that lose no row.
-
-    \b
+    options_metavar="COMMAND [OPTIONS]",
+    subcommand_metavar="[ARGUMENTS]",
+    epilog="""\b
+    Options come after the command: upsert-cli list --journal DIR
     Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items were rejected,
     4 refused and nothing written, 5 canceled, 129/130/143 stopped by a signal.
-    """
+    """,
+)
+@click.version_option(__version__, "-V", "--version", prog_name="upsert-cli")
+def cli() -> None:
+    """Load items into a Chroma collection, as tasks that lose no row."""
 
 
 def main() -> None:

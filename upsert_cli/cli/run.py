@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from upsert_cli.cli.error_boundary import EventCommand
+from upsert_cli.cli.help_format import SectionedGroup
 from upsert_cli.cli.load_options import load_options
 from upsert_cli.cli.load_report import RunReport
 from upsert_cli.cli.load_request import load_request, refuse_contradictions
@@ -45,9 +46,9 @@ def run(session: Invocation, **options: Any) -> None:
     _run(session, "default", options)
 
 
-@click.group()
+@click.group(cls=SectionedGroup)
 def categories() -> None:
-    """Work on the categories collection."""
+    """Load items into the categories collection."""
 
 
 @categories.command("run", cls=EventCommand)

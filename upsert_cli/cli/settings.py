@@ -51,7 +51,7 @@ def _read(ctx: click.Context) -> Configuration:
 
 def check_command(configuration: Configuration, ctx: click.Context) -> None:
     """Check that the tables of a command hold nothing but its options."""
-    path = _path(ctx)
+    path = path_of(ctx)
     keys = [key_of(param) for param in options_of(ctx.command)]
     for table in _tables(path):
         configuration.check(table, settings=keys)
@@ -69,7 +69,7 @@ def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
 
 def setting_unchecked(param: click.Parameter, ctx: click.Context) -> Setting | None:
     """Return the setting for an option, even if the files have errors elsewhere."""
-    tables = _tables(_path(ctx))
+    tables = _tables(path_of(ctx))
     if param.name in OWN_TO_A_COMMAND:
         tables = tables[:1]
     return _read(ctx).find([*tables, *([()] if is_common(param) else [])], key_of(param))
@@ -131,9 +131,9 @@ def is_common(param: click.Parameter) -> bool:
     return isinstance(param.envvar, str)
 
 
-def _path(ctx: click.Context) -> tuple[str, ...]:
+def path_of(ctx: click.Context) -> tuple[str, ...]:
     """Return the words of a command after the program's name."""
-    return (*_path(ctx.parent), ctx.info_name or "") if ctx.parent is not None else ()
+    return (*path_of(ctx.parent), ctx.info_name or "") if ctx.parent is not None else ()
 
 
 def _tables(path: tuple[str, ...]) -> list[tuple[str, ...]]:

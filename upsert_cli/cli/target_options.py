@@ -11,31 +11,32 @@ from upsert_cli.cli.param_types import ChromaTarget
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 
 
-def chroma_option(also: str = "") -> Decorator:
-    """Return the option for the target; `also` ends its help."""
+def chroma_option() -> Decorator:
+    """Return the option for the target."""
     return option(
         "--chroma",
         type=ChromaTarget(),
         default="chroma",
+        show_default="./chroma",
         metavar="TARGET",
-        help=f"A folder, http(s)://host:port[/tenant/database], or `cloud`{also}.",
+        help="A folder, http(s)://host:port[/tenant/database], or `cloud`.",
     )
 
 
-def model_files_options(when: str = ", instead of searching for them") -> list[Decorator]:
-    """Return the options for the files of a model; `when` ends the help of the folder."""
+def model_files_options() -> list[Decorator]:
+    """Return the options for the files of a model."""
     return [
         option(
             "--model-path",
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             metavar="DIR",
-            help=f"The folder with the model's files{when}.",
+            help="The folder with the model's files.",
         ),
         option("--offline", is_flag=True, help="Never look for the model on the network."),
     ]
 
 
 MODEL_OPTIONS: tuple[Decorator, ...] = (
-    option("--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model of fastembed (`models list`)."),
+    option("--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model; see `models list`."),
     *model_files_options(),
 )

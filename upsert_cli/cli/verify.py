@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.cli.tables import Column, print_table
@@ -25,13 +26,13 @@ from upsert_cli.verify.verification import verify as verify_subject
 _COLUMNS = (Column("PROBLEM"), Column("ID"), Column("DETAIL", widths=(40, 20)))
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("task_id", type=TaskId(), metavar="[TASK_ID]", required=False)
-@chroma_option(", if no task is given")
-@option("--collection", default="default", metavar="NAME", help="The collection to read, if no task is given.")
-@option("--repair", is_flag=True, help="Write missing, unreadable and different records again.")
-@all_of(model_files_options(", for a repair if no task is given"))
-@json_option("Print the outcome as one JSON object, also on failure.")
+@chroma_option()
+@option("--collection", default="default", metavar="NAME", help="The collection to read, without a TASK_ID.")
+@option("--repair", is_flag=True, help="Write records again that are not as they should be.")
+@all_of(model_files_options())
+@json_option("Print the outcome as JSON, also on failure.")
 @common_options
 def verify(
     session: Invocation,
@@ -44,13 +45,11 @@ def verify(
     offline: bool,
     json: bool,
 ) -> None:
-    """Read every record back with its vector and compare it with a task's sources.
+    """Read every record back and compare it with the sources.
 
-    TASK_ID is an id, a unique beginning of one, or `latest` for the newest task.
-
-    Exits with 0 if all is well, with 3 if records are missing, unreadable, different or not found by their own vector,
-    with 1 if the collection cannot be read at all. --repair writes those again, from the task's sources or from the
-    documents that Chroma still holds; an unreadable index is moved aside, never deleted, and rebuilt.
+    TASK_ID may be the beginning of an id, or `latest`. Exits with 3 if records are missing, unreadable, different or
+    not found by their own vector, with 1 if the collection cannot be read at all. --repair writes such records again,
+    from the sources or the documents in Chroma; an unreadable index is moved aside and rebuilt.
 
     \b
     upsert-cli verify nightly-2026-11-24

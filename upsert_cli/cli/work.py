@@ -33,12 +33,11 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes mil
     flag_value=WATCH_SECONDS,
     type=Number(0.1, MAX_WATCH_SECONDS),
     metavar="[SECS]",
-    show_default="end when nothing is pending",
-    help=f"Look for new tasks every {WATCH_SECONDS:g} or SECS seconds, until a signal arrives.",
+    help=f"Wait for new tasks; look every {WATCH_SECONDS:g} or SECS seconds.",
 )
-@option("--max-tasks", type=click.IntRange(1), metavar="N", show_default="no limit", help="End after N tasks.")
+@option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks.")
 @METRICS_OPTION
-@json_option("Print one JSON object per line: the events of each task, and last a summary of all.")
+@json_option("Print events as JSON lines, the last a summary.")
 @common_options
 def work(
     session: Invocation,
@@ -51,9 +50,8 @@ def work(
 ) -> None:
     """Run the tasks that `run --enqueue` created, oldest first.
 
-    Ends when nothing is pending. Any number of workers may run in parallel: each takes tasks that no other has, also
-    those whose worker died; tasks into one Chroma folder run one at a time. SIGTERM ends a worker after the write in
-    flight, and its task is pending again.
+    Ends when nothing is pending. Workers may run in parallel: each takes tasks that no other has, also those whose
+    worker died. SIGTERM ends a worker after the write in flight, and its task is pending again.
 
     \b
     upsert-cli run nightly/ --enqueue

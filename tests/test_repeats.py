@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.outcomes import BatchOutcome
@@ -112,7 +112,7 @@ def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
     counts = Counts(inserted=1, updated=2, unchanged=1, truncated=2)
     batch = Batch(number=0, read=0, after=START)
     outcome = BatchOutcome(
-        batch=batch, counts=counts, converted=0, rejects=(), loaded=loaded, stale=()
+        batch=batch, counts=counts, converted=Converted(), rejects=(), loaded=loaded, stale=()
     ).counting_as_new({"a", "b", "c", "x"})
     assert outcome.counts == Counts(inserted=3, updated=1, truncated=2)
     new = {one: Loaded(row, inserted=True, unchanged=False) for one, row in (("a", 1), ("b", 2), ("c", 3))}

@@ -1,10 +1,15 @@
-"""Counts of rows by their outcome."""
+"""Counts of rows by their outcome, and of values that were converted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+MAX_FIELDS = 20  # fields whose converted values are counted separately, so that a task's record stays small
+MAX_FIELD_NAME = 100  # characters; longer names would fill the record too
+OTHER_FIELDS = ""  # counts the values of all other fields; no metadata key is empty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +47,41 @@ class Counts:
         """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
         names = {each.name for each in fields(cls)}
         return cls(**{name: number for name, number in value.items() if name in names})
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """Values that became JSON text because Chroma cannot hold them, counted by the metadata key of their field."""
+
+    by_field: Mapping[str, int] = field(default_factory=dict)
+    """The first fields in the order of their values, such as `{"tags": 3_000}`; `OTHER_FIELDS` has the rest."""
+
+    @classmethod
+    def of(cls, keys: Iterable[str]) -> Converted:
+        """Return the counts of converted values, given the key of each."""
+        return cls() + cls(Counter(keys))
+
+    def __add__(self, other: Converted) -> Converted:
+        if not other.by_field:
+            return self
+        added = dict(self.by_field)
+        for key, values in other.by_field.items():
+            is_listed = key in added or (len(added) < MAX_FIELDS and len(key) <= MAX_FIELD_NAME)
+            name = key if is_listed else OTHER_FIELDS
+            added[name] = added.get(name, 0) + values
+        return Converted(added)
+
+    @property
+    def values(self) -> int:
+        """The number of values."""
+        return sum(self.by_field.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts as two entries of a record."""
+        return {"converted": self.values, "converted_fields": dict(self.by_field)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Converted:
+        """Make counts from the entries of a record; one of an older version has only the number."""
+        values = int(record.get("converted", 0))
+        return cls(dict(record.get("converted_fields") or ({OTHER_FIELDS: values} if values else {})))

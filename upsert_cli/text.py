@@ -13,6 +13,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
+TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
+
 _MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and needs no look at each character
 
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:)")
@@ -56,6 +59,31 @@ def counts_line(counts: Mapping[str, int]) -> str:
     if counts["truncated"]:
         parts.append(f"{counts['truncated']:,} truncated")
     return ", ".join(parts)
+
+
+def converted_line(by_field: Mapping[str, int]) -> str:
+    """Return how many values became JSON text, and in which fields; the empty name stands for further fields."""
+    values = sum(by_field.values())
+    names = [name or "others" for name in sorted(by_field, key=lambda name: not name)]
+    of_which = "" if names in ([], ["others"]) else f": {', '.join(names)}"
+    return f"{values:,} value{'s' * (values != 1)} stored as JSON text{of_which}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words: `0.8 s`, `2 min 5 s`, `1 h 20 min`."""
+    if 0.0 < seconds < TENTH:
+        return f"{seconds:.1g} s"
+    if seconds < TENTHS_MATTER:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    parts = [(hours, "h"), (minutes, "min"), (rest if not hours else 0, "s")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+
+
+def time_taken(seconds: float, attempts: int) -> str:
+    """Return the duration of a load that took one or more attempts."""
+    return duration(seconds) + (f" over {attempts} attempts" if attempts > 1 else "")
 
 
 def seconds_line(seconds: Mapping[str, float]) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from tests.support.terminal import Terminal, read_drawn
+from upsert_cli.journal.checkpoint import read_checkpoint
+from upsert_cli.journal.journal import Journal
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -106,21 +108,64 @@ def test_a_quiet_report_of_a_canceled_task_says_how_to_continue(tiny: Terminal, 
         assert said.endswith("upsert-cli restart t\n")
 
 
-def test_a_summary_names_the_rows_of_its_duration(tiny: Terminal, make_items: Items) -> None:
-    """After an interruption, the counts are those of the task and the seconds those of the last attempt."""
-    tiny.write("a.jsonl", make_items(600))
+def test_counts_and_time_of_a_restarted_task_are_those_of_the_task(tiny: Terminal, make_items: Items) -> None:
+    """After an interruption, the counts, the converted values and the time are of all attempts, and labelled."""
+    items = make_items(600)
+    for item in items:
+        item["payload"]["tags"] = ["a"]
+    tiny.write("a.jsonl", items)
+    tiny.env |= {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(tiny.folder / "summary.md")}
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
     tiny.halt_when(process, "t")
     process.terminate()
     tiny.go_on(process)
     process.communicate()
-    before = tiny.info("t")["counts"]["inserted"]
-    said = tiny.type("upsert-cli restart t").stderr
-    line = next(line for line in said.splitlines() if line.startswith("done: 600 inserted"))
-    assert re.fullmatch(rf".*; attempt 2 loaded {600 - before} of these rows in [\d.]+ s", line)
-    page = tiny.type("upsert-cli report t --html -").stdout
-    assert re.search(r"600 rows of 1 source into the collection default\. Attempt 2 took", page)
+    before = tiny.info("t")
+    assert before["counts"]["inserted"] < 600
+    said = tiny.type("upsert-cli restart t").stderr.splitlines()
+    line = next(line for line in said if line.startswith("done: 600 inserted"))
+    assert re.fullmatch(
+        r"done: 600 inserted, 0 updated, 0 unchanged, 0 rejected in (\d+ min )?[\d.]+ s over 2 attempts", line
+    )
+    assert "  600 values stored as JSON text: tags" in said
+    took = line.rpartition(" in ")[2]
+    assert (
+        f"600 rows of 1 source into the collection default, in {took}."
+        in tiny.type("upsert-cli report t --html -").stdout
+    )
+    assert f", {took}, exit code 0" in (tiny.folder / "summary.md").read_text()
     assert re.search(r"^seconds\t.*\(attempt 2\)$", tiny.type("upsert-cli info t").stdout, re.MULTILINE)
+    again = tiny.type("upsert-cli restart t --from-start").stderr
+    assert re.search(r"done: 0 inserted, 0 updated, 600 unchanged, 0 rejected in [\d.]+ s$", again, re.MULTILINE)
+
+
+def test_the_time_of_a_killed_attempt_counts_up_to_its_last_checkpoint(tiny: Terminal, make_items: Items) -> None:
+    """Nobody records the end of an attempt whose process was killed, but its checkpoints have their time."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
+    tiny.halt_when(process, "t")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    checkpoint = read_checkpoint(tiny.journal / "active" / "t.progress")
+    assert checkpoint is not None
+    tiny.type("upsert-cli restart t")
+    task = Journal(tiny.journal).find("t")
+    assert task.load_seconds == pytest.approx(checkpoint.seconds + task.seconds["total"], abs=0.1)
+    assert checkpoint.seconds > 0
+
+
+def test_converted_values_are_reported_with_their_fields(tiny: Terminal) -> None:
+    """The terminal and the page name the fields, nulls are not converted, and a field's name acts nowhere."""
+    payload = {"text": "x", "tags": ["p", "q"], "none": None, "o": [{"k": 1}], "::error::<b>\x1b[1m": []}
+    items = [{"object_id": f"i{n}", "payload": payload, "item_info": {"seen": [n]}} for n in range(2)]
+    tiny.write("v.jsonl", items)
+    said = tiny.type("upsert-cli run v.jsonl --task-id t").stderr
+    assert "  8 values stored as JSON text: tags, o, ::error::<b>\\x1b[1m, item_info.seen\n" in said
+    assert tiny.info("t")["converted"] == 8
+    page = tiny.type("upsert-cli report t --html -").stdout
+    shown = ["tags", "o", "\\x3a:error::&lt;b&gt;\\x1b[1m", "item_info.seen"]
+    assert re.findall(r"<code>([^<]*)</code> 2[,.]", page) == shown
+    assert "JSON text" not in tiny.type("upsert-cli run v.jsonl").stderr
 
 
 def test_a_substituted_process_keeps_its_name(tiny: Terminal) -> None:

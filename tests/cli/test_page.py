@@ -22,7 +22,7 @@ from upsert_cli.counts import Counts
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.journal.timeline import Point, Timeline
-from upsert_cli.report.charts import draw, in_words
+from upsert_cli.report.charts import draw
 from upsert_cli.report.page import PAGE_REJECTS, render_page
 
 Items = Callable[..., list[dict[str, Any]]]
@@ -165,23 +165,6 @@ def test_a_chart_shows_commits_and_busy_stages() -> None:
     assert [tick.label for tick in chart.ticks] == ["0 s", "2 s", "4 s"]
     assert draw(Timeline()) is None
     assert draw(Timeline(points=_course(0, 0, 0))) is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (0.034, "0.03 s"),
-        (2.04, "2 s"),
-        (9.96, "10 s"),
-        (125, "2 min 5 s"),
-        (60, "1 min"),
-        (4_860, "1 h 21 min"),
-    ],
-)
-def test_durations_in_words(seconds: float, words: str) -> None:
-    """A duration has only significant digits."""
-    assert in_words(seconds) == words
 
 
 @pytest.fixture(scope="module")

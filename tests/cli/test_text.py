@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upsert_cli.text import safe, safe_json, tab_separated
+from upsert_cli.text import converted_line, duration, safe, safe_json, tab_separated
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -67,3 +67,27 @@ def test_a_cell_cannot_break_a_table() -> None:
     """A tab or line break in a cell starts no new cell or row."""
     table = tab_separated([("a\tb", "c\nd"), ("e", 1)])
     assert [line.count("\t") for line in table.split("\n")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.034, "0.03 s"),
+        (2.04, "2 s"),
+        (9.96, "10 s"),
+        (125, "2 min 5 s"),
+        (60, "1 min"),
+        (4_860, "1 h 21 min"),
+    ],
+)
+def test_durations_duration(seconds: float, words: str) -> None:
+    """A duration has only significant digits."""
+    assert duration(seconds) == words
+
+
+def test_converted_values_in_words() -> None:
+    """The fields are named in the order of their values; further fields are last."""
+    assert converted_line({"created_at": 3_001, "tags": 3_000}) == "6,001 values stored as JSON text: created_at, tags"
+    assert converted_line({"": 2, "a": 1}) == "3 values stored as JSON text: a, others"
+    assert converted_line({"": 1}) == "1 value stored as JSON text"

@@ -103,7 +103,7 @@ def test_a_chunk_is_stored_with_its_item_and_number() -> None:
         own = {"object_id": "a", "part": number, "title": "t", "item_info.origin": "x"}
         assert {key: value for key, value in one.metadata.items() if key != "upsert_hash"} == own
     assert (average.id, average.text, average.metadata["part"]) == ("a#average", chunks[0].text, "average")
-    assert [one.converted for one in documents] == [1] + [0] * len(chunks)
+    assert [list(one.converted) for one in documents] == [["part"]] + [[]] * len(chunks)
     assert [one.is_last_chunk for one in documents] == [False] * (len(chunks) - 1) + [True, False]
     for one in documents:
         assert is_chunk(one.upsert_hash)

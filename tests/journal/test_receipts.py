@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow
 from upsert_cli.journal.rejects import RejectsFile
@@ -25,7 +25,14 @@ def _receipt(
     counts = Counts(read=4 + rejected, inserted=4, failed=rejected)
     body = {"unit": unit, "end": None}
     return Receipt(
-        unit=unit, source=source, row=row, body=body, counts=counts, converted=2, rejects=rejects, ids=loaded
+        unit=unit,
+        source=source,
+        row=row,
+        body=body,
+        counts=counts,
+        converted=Converted({"tags": 2}),
+        rejects=rejects,
+        ids=loaded,
     )
 
 
@@ -40,7 +47,7 @@ def test_receipts_are_kept(tmp_path: Path) -> None:
         assert receipts.body("0:x:9-") == {"unit": "0:x:9-", "end": None}
         assert receipts.body("0:x:0-") is None
         total = receipts.total()
-        assert (total.counts, total.converted) == (Counts(read=11, inserted=8, failed=3), 4)
+        assert (total.counts, total.converted) == (Counts(read=11, inserted=8, failed=3), Converted({"tags": 4}))
         assert [reject["row"] for bundle in receipts.rejects() for reject in bundle] == [1, 10, 11]
         with RejectsFile.open_at(tmp_path / "rejects.jsonl", 0) as rejects:
             lengths = [rejects.append(bundle) for bundle in receipts.rejects()]

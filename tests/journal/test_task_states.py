@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.journal_tasks import make_reject, make_task
-from upsert_cli.counts import Counts
+from upsert_cli.counts import MAX_FIELDS, OTHER_FIELDS, Converted, Counts
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS, FAILED_ITEMS_CHARS
 from upsert_cli.journal.task import MOVES, ImpossibleMove, Task, TaskStatus
@@ -77,6 +77,28 @@ def test_counts_add_up(first: Counts, second: Counts) -> None:
     assert Counts.from_json(first.as_json() | {"of a newer version": 1}) == first
 
 
+converted = st.lists(texts.filter(bool), max_size=2 * MAX_FIELDS).map(Converted.of)
+
+
+@given(first=converted, second=converted)
+def test_converted_values_add_up(first: Converted, second: Converted) -> None:
+    """Values are counted by field in the order of the fields, a record stays small, and the journal keeps them."""
+    total = first + second
+    assert total.values == first.values + second.values
+    assert list(total.by_field)[: len(first.by_field)] == list(first.by_field)
+    assert len(total.by_field) <= MAX_FIELDS + 1
+    assert Converted.from_json(json.loads(json.dumps(total.as_json()))) == total
+
+
+def test_converted_values_of_long_or_many_fields_are_counted_together() -> None:
+    """Any number of fields, with names of any length, takes a bounded part of a record."""
+    names = [f"field {number}" for number in range(MAX_FIELDS)]
+    counted = Converted.of(["k" * 1_000, *names, *names, "one more"])
+    assert counted.by_field == {OTHER_FIELDS: 4} | dict.fromkeys(names[:-1], 2)
+    assert Converted.from_json({"converted": 7}) == Converted({OTHER_FIELDS: 7})
+    assert Converted.from_json({}) == Converted()
+
+
 def test_counts_reconcile_when_every_row_ended_once() -> None:
     """`read` equals inserted, updated, unchanged, duplicate and failed together; deleted and truncated do not count."""
     good = Counts(read=15, inserted=1, updated=2, unchanged=3, duplicate=4, failed=5, deleted=6, truncated=7)
@@ -89,6 +111,8 @@ tasks = st.builds(
     status=st.sampled_from(TaskStatus),
     detail=st.none() | texts,
     counts=counts,
+    converted=converted,
+    load_seconds=st.floats(0, 1e9),
     total=st.none() | st.integers(0),
     options=st.dictionaries(texts, plain, max_size=3).map(LoadOptions.from_json),
     inputs=st.lists(st.dictionaries(texts, plain, max_size=3), max_size=2).map(tuple),
@@ -121,9 +145,10 @@ def test_json_has_the_shape_of_the_contract() -> None:
 
 
 def test_a_record_of_an_older_version_is_read() -> None:
-    """A record without the signal, a later field, is read."""
+    """A record without the fields of later versions is read."""
     old = make_task(status=TaskStatus.FAILED).as_record()
-    del old["stopped_by"]
+    for later in ("stopped_by", "converted_fields", "load_seconds"):
+        del old[later]
     assert Task.from_record(old) == make_task(status=TaskStatus.FAILED)
 
 

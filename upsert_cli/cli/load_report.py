@@ -16,7 +16,6 @@ from upsert_cli.cli.notifications import Notifications
 from upsert_cli.cli.options import Invocation
 from upsert_cli.cli.task_text import (
     command_for_corrected,
-    counts_and_time,
     described_load,
     query_command,
     sources_in_short,
@@ -27,7 +26,7 @@ from upsert_cli.limits import limit_reached
 from upsert_cli.load.stop import EndedBySignal, exit_code_of
 from upsert_cli.redaction import in_message
 from upsert_cli.report.github import ANNOTATED_REJECTS, Level
-from upsert_cli.text import counts_line, seconds_line
+from upsert_cli.text import converted_line, counts_line, seconds_line, time_taken
 
 if TYPE_CHECKING:
     from upsert_cli.context import Progress
@@ -117,13 +116,15 @@ class RunReport:
         if not self._end(task, exit_code=exit_code):
             return
         level = _level(exit_code)
-        before = None if self._task is None else self._task.counts
         name = f"task {task.id} " if self._terminal.quiet else ""  # otherwise the first line has named it
-        line = f"{name}{task.status}: {counts_and_time(task, before, self._seconds())}"
+        took = time_taken(task.load_seconds, task.load_attempts)
+        line = f"{name}{task.status}: {counts_line(task.counts.as_json())} in {took}"
         self._show_counts(line, task.counts, level=level)
         self._describe_if_quiet(task, exit_code=exit_code)
         if self._terminal.verbose:
             self._terminal.print(f"seconds busy: {seconds_line(task.seconds)}")
+        if task.converted.values:
+            self._terminal.print(f"  {converted_line(task.converted.by_field)}")
         if task.counts.truncated:
             self._terminal.print(_TRUNCATED)
         self._show_rejects_and_remedy(task, level=level)

@@ -5,15 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from upsert_cli.cli.settings import value_unless_given
 from upsert_cli.journal.task import DIED, Task
 from upsert_cli.report.printed_commands import PrintedCommands
-from upsert_cli.text import counts_line
-
-if TYPE_CHECKING:
-    from upsert_cli.counts import Counts
 
 
 def state_of(task: Task, *, running: bool) -> str:
@@ -67,18 +62,3 @@ def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
         yield "finished", task.finished_at
     if task.attempt > 1:
         yield "attempt", str(task.attempt)
-
-
-def counts_and_time(task: Task, before: Counts | None, seconds: float) -> str:
-    """Return the counts of a task and the duration of its last attempt, with the rows that this attempt loaded.
-
-    Args:
-        task: The task at the end of the attempt.
-        before: The counts at its beginning.
-        seconds: The duration.
-    """
-    counts = counts_line(task.counts.as_json())
-    if before is None or not any(before.as_json().values()):
-        return f"{counts} in {seconds:.1f} s"
-    rows = task.counts.loaded - before.loaded
-    return f"{counts}; attempt {task.attempt} loaded {rows:,} of these rows in {seconds:.1f} s"

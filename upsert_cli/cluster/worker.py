@@ -13,7 +13,7 @@ from typing import Any
 
 from upsert_cli import __version__, embedding
 from upsert_cli.context import Unattended
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
@@ -62,7 +62,7 @@ class UnitReceipt:
 
     unit: Unit
     counts: Counts = field(default_factory=Counts)
-    converted: int = 0
+    converted: Converted = field(default_factory=Converted)
     embedded: int = 0
     """Number of items with an embedded text."""
 
@@ -211,7 +211,7 @@ class _UnitTally:
     """The sum of the batches of a unit."""
 
     counts: Counts = field(default_factory=Counts)
-    converted: int = 0
+    converted: Converted = field(default_factory=Converted)
     ignored: IgnoredFields = NOTHING_IGNORED
     rejects: list[dict[str, Any]] = field(default_factory=list)
     ids: dict[bytes, Loaded] = field(default_factory=dict)

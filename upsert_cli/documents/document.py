@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,8 +90,8 @@ class Document(NamedTuple):
 
     item: Item
 
-    converted: int
-    """Values that had to be changed to fit, such as lists that became JSON text."""
+    converted: Sequence[str]
+    """The metadata keys of values that had to be changed to fit, such as lists that became JSON text."""
 
     vector: array[float] | None = None
     """The item's own, of 32-bit floats; None: the text is to be embedded."""
@@ -161,7 +161,7 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
     """
     payload, text, vector = _read_payload(item, recipe)
     metadata, converted = _metadata(_without_text(payload, recipe), item, recipe)
-    converted += sum(key in metadata for key in (OBJECT_KEY, CHUNK_KEY))  # ours replace the payload's own
+    converted += [key for key in (OBJECT_KEY, CHUNK_KEY) if key in metadata]  # ours replace the payload's own
     texts = _with_last(iter([text]) if vector is not None else splitter.chunks(text))
     first, is_only = next(texts)
     if not is_only and (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
@@ -176,7 +176,7 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
         whole = metadata | {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
         upsert_hash = whole[HASH_KEY] = chunk_hash(chunk_text, whole, identity=recipe.identity, mean_of=mean_of)
         own = None if number == AVERAGE_NUMBER else vector
-        changed = converted if number == 0 else 0
+        changed = converted if number == 0 else ()
         return Document(chunk_id(item.object_id, number), chunk_text, whole, upsert_hash, item, changed, own, chunk)
 
     def chunks() -> Iterator[Document]:
@@ -231,10 +231,10 @@ def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:
     return text_of_fields(payload, recipe.text_fields)
 
 
-def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], int]:
-    """Return the flat metadata of an item, without a hash, and how many values had to be changed for it."""
+def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], list[str]]:
+    """Return the flat metadata of an item, without a hash, and the keys of the values that were changed for it."""
     metadata: dict[str, Value] = {}
-    converted = 0
+    converted: list[str] = []
     if recipe.metadata_fields is None:
         converted = flatten(payload, metadata, keep_lists=recipe.keep_lists)
     for name in recipe.metadata_fields or ():

@@ -43,8 +43,8 @@ def flatten(
     *,
     prefix: str = "",
     keep_lists: bool = False,
-) -> int:
-    """Add values under dotted keys, and return how many of them had to be changed.
+) -> list[str]:
+    """Add values under dotted keys, and return the keys of those that became text; a null is left out.
 
     Args:
         values: The payload, or an object in it.
@@ -55,11 +55,19 @@ def flatten(
     Raises:
         ItemError: Chroma cannot hold them.
     """
-    return _flatten(values, prefix, into, keep_lists, MAX_NESTING)
+    converted: list[str] = []
+    _flatten(values, prefix, into, keep_lists, MAX_NESTING, converted)
+    return converted
 
 
-def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_lists: bool, levels: int) -> int:  # noqa: FBT001  # positional: it is called for every object
-    converted = 0
+def _flatten(  # noqa: PLR0917  # positional: it is called for every object
+    values: dict[str, Any],
+    prefix: str,
+    into: dict[str, Value],
+    keep_lists: bool,  # noqa: FBT001
+    levels: int,
+    converted: list[str],
+) -> None:
     for name, value in values.items():
         kind = type(value)
         key = prefix + name
@@ -76,12 +84,10 @@ def _flatten(values: dict[str, Any], prefix: str, into: dict[str, Value], keep_l
         elif kind is dict and value:
             if levels == 0:
                 _reject(f"nested deeper than {MAX_NESTING} levels")
-            converted += _flatten(value, key + ".", into, keep_lists, levels - 1)
-        else:
-            converted += 1
-            if value is not None:
-                _flatten({name: as_text(value)}, prefix, into, keep_lists, levels)
-    return converted
+            _flatten(value, key + ".", into, keep_lists, levels - 1, converted)
+        elif value is not None:
+            _flatten({name: as_text(value)}, prefix, into, keep_lists, levels, converted)
+            converted.append(key)
 
 
 def shown(key: str) -> str:

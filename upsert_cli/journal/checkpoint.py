@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.atomic import read_whole, replace_file
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.journal.file_access import reading_from, writing_to
 
 
@@ -23,7 +23,10 @@ class Checkpoint:
 
     rows: int = 0
     counts: Counts = field(default_factory=Counts)
-    converted: int = 0
+    converted: Converted = field(default_factory=Converted)
+    seconds: float = 0.0
+    """The task's `load_seconds` up to here."""
+
     rejects_bytes: int = 0
     """Length of the rejects file; rejects after it are from rows that will be read again."""
 
@@ -41,7 +44,7 @@ class Checkpoint:
 
     def as_json(self) -> dict[str, Any]:
         """Return the checkpoint as plain data."""
-        return asdict(self)
+        return asdict(self) | self.converted.as_json()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Checkpoint:
@@ -50,7 +53,8 @@ class Checkpoint:
             position=dict(value["position"]),
             rows=int(value["rows"]),
             counts=Counts.from_json(value["counts"]),
-            converted=int(value["converted"]),
+            converted=Converted.from_json(value),
+            seconds=float(value.get("seconds", 0.0)),
             rejects_bytes=int(value["rejects_bytes"]),
             retried=None if value.get("retried") is None else int(value["retried"]),
             missing=None if value.get("missing") is None else int(value["missing"]),

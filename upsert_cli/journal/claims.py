@@ -110,7 +110,16 @@ class Claim:
                 sync(retry.parent)
         elif RejectsFile.count(retry) != task.counts.failed:
             raise rejects_lost(task.id, task.counts.failed)
-        self.save(Checkpoint(position=start, rows=task.rows, counts=task.counts, converted=task.converted, retried=0))
+        self.save(
+            Checkpoint(
+                position=start,
+                rows=task.rows,
+                counts=task.counts,
+                converted=task.converted,
+                seconds=task.load_seconds,
+                retried=0,
+            )
+        )
 
     def cancel_requested(self) -> bool:
         """Check whether somebody asked for the end of this task; cheap enough to be polled."""
@@ -146,6 +155,7 @@ class Claim:
         progress: dict[str, Any] = {}
         if checkpoint is not None:
             progress = {"rows": checkpoint.rows, "counts": checkpoint.counts, "converted": checkpoint.converted}
+            progress["load_seconds"] = checkpoint.seconds
         change = partial(
             self._journal.change,
             self.task_id,

@@ -261,6 +261,7 @@ class Journal:
             rows=checkpoint.rows,
             counts=checkpoint.counts,
             converted=checkpoint.converted,
+            load_seconds=max(task.load_seconds, checkpoint.seconds),  # a failed attempt ends after its checkpoint
             failed_items=self._first_rejects(task, checkpoint),
             # A checkpoint that is older than the record belongs to an earlier attempt.
             updated_at=max(task.updated_at, checkpoint.saved_at or task.updated_at),

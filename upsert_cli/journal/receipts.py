@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upsert_cli.atomic import make_folder, open_private
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.file_access import writing_to
 from upsert_cli.journal.json_lines import valid_json
@@ -69,7 +69,7 @@ class Receipt:
     """The unit and where it ended, opaque here."""
 
     counts: Counts
-    converted: int
+    converted: Converted
     rejects: list[dict[str, Any]]
     """In the order of their rows."""
 
@@ -89,7 +89,7 @@ class Total:
     """The sum of all receipts."""
 
     counts: Counts
-    converted: int
+    converted: Converted
     rejects_bytes: int
     """Length of their rejects as lines of a rejects file."""
 
@@ -137,8 +137,8 @@ class Receipts:
             receipt.unit,
             place,
             valid_json(receipt.body),
-            json.dumps(receipt.counts.as_json()),
-            receipt.converted,
+            json.dumps(receipt.counts.as_json() | receipt.converted.as_json()),
+            receipt.converted.values,
             rejects,
         )
         ids = [
@@ -156,10 +156,11 @@ class Receipts:
 
     def total(self) -> Total:
         """Return the sum of all receipts."""
-        counts, converted, size = Counts(), 0, 0
-        for text, changed, length in self._all("SELECT counts, converted, LENGTH(rejects) FROM receipts"):
-            counts += Counts.from_json(json.loads(text))
-            converted += changed
+        counts, converted, size = Counts(), Converted(), 0
+        for text, values, length in self._all("SELECT counts, converted, LENGTH(rejects) FROM receipts"):
+            counted = json.loads(text)
+            counts += Counts.from_json(counted)
+            converted += Converted.from_json({"converted": values} | counted)
             size += length  # it is ASCII
         return Total(counts=counts, converted=converted, rejects_bytes=size)
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import Canceled, Refusal, UpsertCliError
 from upsert_cli.journal.json_lines import valid_json, valid_text
 from upsert_cli.journal.load_options import LoadOptions
@@ -123,11 +123,16 @@ class Task:
 
     total: int | None = None
     counts: Counts = field(default_factory=Counts)
-    converted: int = 0
-    """Values that were converted to fit into Chroma."""
+    converted: Converted = field(default_factory=Converted)
 
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage of the newest attempt was busy, by its name; `total` is the whole attempt."""
+
+    load_seconds: float = 0.0
+    """Wall seconds of all attempts from `first_attempt` on, without the time between them."""
+
+    first_attempt: int = 1
+    """The attempt that began at the start of the sources; rows and counts are those since then."""
 
     inputs: tuple[dict[str, Any], ...] = ()
     """Fingerprints of the sources, opaque here."""
@@ -149,6 +154,11 @@ class Task:
             case TaskStatus.CANCELED:
                 return Canceled.exit_code
         return 0
+
+    @property
+    def load_attempts(self) -> int:
+        """The number of attempts to which rows, counts and `load_seconds` belong."""
+        return self.attempt - self.first_attempt + 1
 
     def moved(self, to: TaskStatus, **changes: object) -> Task:
         """Return the task in another state, with the fields that follow from that unless `changes` has them.
@@ -211,6 +221,7 @@ class Task:
             "inputs": list(self.inputs),
             "options": self.options.as_json(),
             "earlier": [attempt.as_json() for attempt in self.earlier],
+            **self.converted.as_json(),
         }
 
     @classmethod
@@ -229,6 +240,7 @@ class Task:
                     "failed_items": tuple(dict(item) for item in known.get("failed_items", ())),
                     "sources": tuple(known["sources"]),
                     "counts": Counts.from_json(known.get("counts", {})),
+                    "converted": Converted.from_json(record),
                     "inputs": tuple(dict(value) for value in known.get("inputs", ())),
                     "seconds": dict(known.get("seconds", {})),
                     "options": LoadOptions.from_json(known.get("options", {})),
@@ -251,7 +263,7 @@ class Task:
             "stopped_by": self.stopped_by,
             "progress": {"rows": self.rows, "total": self.total},
             "counts": self.counts.as_json(),
-            "converted": self.converted,
+            "converted": self.converted.values,
             "seconds": self.seconds,
             "queued": self.queued,
             "attempts": [attempt.as_json() for attempt in self.attempts],

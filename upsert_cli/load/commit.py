@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalDamaged, JournalUnreadable, UpsertCliError
 from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
@@ -33,6 +34,7 @@ class Committer:
         self.missing_path = claim.files.missing
         self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
         self._rows_at_start = self.checkpoint.rows
+        self._began = time.monotonic()
 
     @property
     def is_retry(self) -> bool:
@@ -116,8 +118,12 @@ class Committer:
         self._save(replace(before, unlisted=before.unlisted + records, counts=counts))
 
     def _save(self, checkpoint: Checkpoint) -> None:
+        checkpoint = replace(checkpoint, seconds=self._seconds())
         self._claim.save(checkpoint)
         self.checkpoint = checkpoint
+
+    def _seconds(self) -> float:
+        return round(self._task.load_seconds + time.monotonic() - self._began, 3)
 
     def restore(self, total: Total, rejects: Iterable[list[dict[str, Any]]]) -> None:
         """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash.
@@ -135,7 +141,7 @@ class Committer:
         length = rejects.append(receipt.rejects)
         self._save_units(before.counts + receipt.counts, before.converted + receipt.converted, length)
 
-    def _save_units(self, counts: Counts, converted: int, rejects_bytes: int) -> None:
+    def _save_units(self, counts: Counts, converted: Converted, rejects_bytes: int) -> None:
         before = self.checkpoint
         self._save(
             replace(
@@ -197,7 +203,7 @@ class Committer:
             status,
             detail=detail,
             failed_items=self._first_rejects(),
-            checkpoint=self.checkpoint,
+            checkpoint=replace(self.checkpoint, seconds=self._seconds()),
             seconds=seconds,
             stopped_by=stopped_by,
             begun=self._task,

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import find_entry
@@ -171,7 +171,9 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
 
     found = _first_sources(in_order(), _read_now, limit=task.options.limit)
     _check_first_rows(found, task.options)
-    return {**_inputs(found), "rows": 0, "counts": Counts(), "converted": 0, "failed_items": ()}
+    next_attempt = task.attempt + (task.started_at is not None)
+    nothing_yet = {"rows": 0, "counts": Counts(), "converted": Converted(), "failed_items": ()}
+    return _inputs(found) | nothing_yet | {"first_attempt": next_attempt, "load_seconds": 0.0}
 
 
 def _read_now(file: FoundFile | Source, limit: int | None) -> Source:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from upsert_cli.counts import Counts
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.documents.document import Document
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.pipeline.batch import Batch
@@ -22,8 +23,8 @@ class BatchOutcome:
     batch: Batch
     counts: Counts
 
-    converted: int
-    """Values that were converted to fit, in the items that were written."""
+    converted: Converted
+    """Of the items that were written."""
 
     rejects: Sequence[Reject]
 
@@ -58,7 +59,7 @@ class _ItemResult:
 
     row: int
     verdicts: set[Verdict] = field(default_factory=set)
-    converted: int = 0
+    converted: list[str] = field(default_factory=list)
     reject: Reject | None = None
 
     def add(self, document: Document, verdict: Verdict, reject: Reject | None) -> None:
@@ -104,7 +105,7 @@ class Outcomes:
                 truncated=batch.truncated,
                 **_counted(loaded),
             ),
-            converted=sum(result.converted for result in kept.values()),
+            converted=Converted.of(itertools.chain.from_iterable(result.converted for result in kept.values())),
             rejects=rejects,
             loaded=loaded,
             stale=[record for records in stale.values() for record in records],

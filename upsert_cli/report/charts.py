@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 from upsert_cli.journal.timeline import Point, Timeline
+from upsert_cli.text import duration
 
 TIME_TICKS = 4  # the most steps on the time axis; more labels would overlap on a phone
 MIN_WIDTH = 0.15  # percent; a narrower span would be invisible
-TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
-TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
 STAGES = ("opening", "loading", "reading", "comparing", "embedding", "writing", "flushing")
 """The stages in the order in which an item passes them; other stages follow."""
 
@@ -103,18 +102,6 @@ def draw(course: Timeline) -> Chart | None:
     )
 
 
-def in_words(seconds: float) -> str:
-    """Return a duration in words: `0.8 s`, `2 min 5 s`, `1 h 20 min`."""
-    if 0.0 < seconds < TENTH:
-        return f"{seconds:.1g} s"
-    if seconds < TENTHS_MATTER:
-        return f"{seconds:.1f}".removesuffix(".0") + " s"
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    parts = [(hours, "h"), (minutes, "min"), (rest if not hours else 0, "s")]
-    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
-
-
 def _committed(start: float, points: Sequence[Point]) -> Iterator[_Stretch]:
     """Yield the stretches between commits, which come a batch at a time."""
     last = points[0]
@@ -182,7 +169,7 @@ def _joined(stretches: Iterable[_Stretch], *, gap: float) -> Iterator[_Stretch]:
 def _ticks(total: float) -> Iterator[Tick]:
     step = next(step for step in _time_steps() if total / step <= TIME_TICKS)
     for number in range(int(total / step) + 1):
-        yield Tick(left=100.0 * number * step / total, label=in_words(number * step))
+        yield Tick(left=100.0 * number * step / total, label=duration(number * step))
 
 
 def _time_steps() -> Iterator[float]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.redaction import in_message
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
-from upsert_cli.text import safe
+from upsert_cli.text import safe, time_taken
 
 if TYPE_CHECKING:
     from upsert_cli.journal.task import Task
@@ -70,8 +70,7 @@ def append_summary(
         reason = _text(printed.complete(detail or "nothing was done"))
         lines: Iterable[str] = (f"### {mark} upsert-cli: exit code {exit_code}", "", reason, "")
     else:
-        spent = f"attempt {task.attempt} took {seconds:,.1f} s" if task.attempt > 1 else f"{seconds:,.1f} s"
-        outcome = f"{spent}, exit code {exit_code}"
+        outcome = f"{time_taken(task.load_seconds or seconds, task.load_attempts)}, exit code {exit_code}"
         lines = _task_summary(task, mark=mark, outcome=outcome, detail=detail or task.detail, printed=printed)
     with Path(path).open("a", encoding="utf-8") as file:
         file.write("".join(f"{line}\n" for line in lines))

@@ -19,9 +19,9 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import DIED, Task, TaskStatus, utc_now
 from upsert_cli.journal.timeline import Timeline
 from upsert_cli.redaction import without_secrets
-from upsert_cli.report.charts import draw, in_words
+from upsert_cli.report.charts import draw
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue
-from upsert_cli.text import safe, safe_json
+from upsert_cli.text import duration, safe, safe_json, time_taken
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -94,7 +94,8 @@ def render_page(
             rejects=shown,
             stages=sorted({reject.stage for reject in shown}),
             options=_options(task),
-            took=in_words(task.seconds["total"]) if "total" in task.seconds else None,
+            took=time_taken(task.load_seconds, task.load_attempts) if task.load_seconds else None,
+            converted=[(name or "other fields", values) for name, values in task.converted.by_field.items()],
             now=utc_now(),
             version=__version__,
             style=style,
@@ -123,7 +124,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": lambda number: f"{number:,}",
         "percent": lambda number: f"{number:.3f}",
-        "seconds": in_words,
+        "seconds": duration,
         "rate": lambda rate: f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}",  # noqa: PLR2004  # below, a tenth matters
         "own": Markup,  # for our own style and script; nothing else may stay unescaped
     }

@@ -149,7 +149,7 @@ class _Repairer:
             with suppress(ItemError):  # too large for our hash: others stored it, and it is left as it is
                 metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.identity)}
         item = Item(identifier, None, None, self._subject.target.collection, 0)
-        return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, 0)
+        return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, ())
 
 
 def _blocks(ids: Set[str]) -> Iterator[list[str]]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.journal_tasks import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.cluster.coordinator import load_on_ray
 from upsert_cli.context import Unattended
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import TaskFile
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, QueueResult, claim_queued, run_queued, worst_exit_code
 
@@ -68,7 +67,7 @@ def test_the_oldest_is_found_in_many_segments(tmp_path: Path) -> None:
     done = make_task("t", status=TaskStatus.DONE)
     for number in range(1, 8):
         records = [replace(done, id=f"t{number}-{place}").as_record() for place in range(3)]
-        TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
+        segment_at(tmp_path, number).insert(*records)
     (tmp_path / "tasks-000006.json").write_bytes(
         (tmp_path / "tasks-000006.json").read_bytes().replace(b'"detail": null', b'"detail": NOT JSON', 1)
     )  # would be named if it were parsed

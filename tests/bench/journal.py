@@ -10,10 +10,10 @@ from pathlib import Path
 from tests.bench.bench import Bench
 from tests.bench.measuring import Cost, cost_of, interleaved
 from tests.bench.results import Result, at_most
-from tests.support.journal_tasks import make_task
+from tests.support.journal_tasks import make_task, segment_at
 from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
+from upsert_cli.journal.storage import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
 
 SHORT_HISTORY = 10  # tasks
@@ -80,7 +80,7 @@ def _write_journal(folder: Path, tasks: int) -> None:
         records = [
             replace(done, id=f"task-{place}").as_record() for place in range(start, min(start + SEGMENT_TASKS, tasks))
         ]
-        TaskFile(folder / f"tasks-{number:06}.json").insert(*records)
+        segment_at(folder, number).insert(*records)
     for number in range(PENDING):
         journal.create(make_task(f"pending-{number}"))
 

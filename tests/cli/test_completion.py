@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.journal_tasks import make_task
+from tests.support.journal_tasks import make_task, segment_at
 from tests.support.terminal import Terminal
 from tests.test_layers import HEAVY
 from upsert_cli.cli.root import COMMANDS
@@ -113,9 +113,7 @@ def test_a_tab_is_cheap(shell: Terminal, line: str) -> None:
     journal = Journal(shell.journal)
     records = [make_task(f"old-{number:05d}", status=TaskStatus.DONE).as_record() for number in range(2_000)]
     for begin in range(0, len(records), 500):
-        from upsert_cli.journal.storage import TaskFile
-
-        TaskFile(journal.folder / f"tasks-{begin // 500 + 1:06d}.json").insert(*records[begin : begin + 500])
+        segment_at(journal.folder, begin // 500 + 1).insert(*records[begin : begin + 500])
     shell.env |= {"_UPSERT_CLI_COMPLETE": "fish_complete", "COMP_WORDS": line, "COMP_CWORD": ""}
     unwanted = (*HEAVY, "rich", "subprocess", "upsert_cli.sources.rows", "upsert_cli.load.run")
     code = (

@@ -16,7 +16,6 @@ from tests.journal.conftest import reach
 from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
 from upsert_cli.embedding.cache import downloading, staging
-from upsert_cli.journal import storage
 from upsert_cli.journal.damage import whole_records
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
@@ -33,7 +32,7 @@ SAVED = {"truncated": {"a0"}, "zeroed": set(), "garbage": set(), "garbage in fro
 @pytest.fixture
 def segments(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """Return a terminal with a journal of three segments: tasks a0 a1, b0 b1 and c0 c1, each of two states."""
-    monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
+    monkeypatch.setattr("upsert_cli.journal.segments.SEGMENT_TASKS", 2)
     journal = Journal(terminal.journal)
     for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
         journal.create(make_task(task_id))
@@ -139,7 +138,6 @@ def test_a_damaged_only_segment_never_becomes_an_empty_journal(terminal: Termina
     """`list`, `info` and the files in the folder all show that a task was lost."""
     reach(Journal(terminal.journal), TaskStatus.PENDING)
     _damage(_segment(terminal, 0), "zeroed")
-    _segment(terminal, 0, ".bak").unlink()
     assert "damaged" in terminal.type("upsert-cli info t", expect=1).stderr
     terminal.type("upsert-cli journal repair")
     assert _listed(terminal) == {}

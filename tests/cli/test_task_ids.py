@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.journal_tasks import make_task
+from tests.support.journal_tasks import make_task, segment_at
 from tests.support.terminal import Terminal
 from upsert_cli.errors import TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
+from upsert_cli.journal.storage import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.journal.task_ids import resolve_task_id
 
@@ -125,12 +125,11 @@ def test_a_beginning_is_found_in_any_file_of_the_journal(tmp_path: Path) -> None
     journal.create(make_task("old-one"))
     for number in range(1, 7):
         records = [make_task(f"t{number}-{place}").as_record() for place in range(SEGMENT_TASKS)]
-        TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
+        segment_at(tmp_path, number).insert(*records)
     assert resolve_task_id(Journal(tmp_path), "old") == "old-one"
     with pytest.raises(UsageFault, match="500 task ids"):
         resolve_task_id(Journal(tmp_path), "t3-")
     (tmp_path / "tasks-000006.json").write_bytes(b"damaged")
-    (tmp_path / "tasks-000006.json.bak").unlink()
     with pytest.raises(TaskNotFound):
         resolve_task_id(Journal(tmp_path), "old-o")
     assert resolve_task_id(Journal(tmp_path), "old-one") == "old-one"

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests.journal.conftest import die, finish, start
-from tests.support.journal_tasks import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import SEGMENT_TASKS, TaskFile
+from upsert_cli.journal.storage import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
 
 SECONDS = 60.0  # seconds after which a test gives up
@@ -62,11 +62,10 @@ def test_since_reads_no_more_than_it_has_to(tmp_path: Path) -> None:
     journal.create(make_task("first"))
     for number in range(1, 5):
         records = [make_task(f"t{number}-{place}").as_record() for place in range(SEGMENT_TASKS - 1)]
-        TaskFile(tmp_path / f"tasks-{number:06}.json").insert(*records)
+        segment_at(tmp_path, number).insert(*records)
     (tmp_path / "tasks-000002.json").write_bytes(b"damaged")  # would be named if it were read
-    (tmp_path / "tasks-000002.json.bak").unlink()
-    TaskFile(tmp_path / "tasks-000004.json").insert(make_task("one", created_at=_ago(hours=1)).as_record())
-    TaskFile(tmp_path / "tasks-000004.json").update(make_task("t4-9", created_at=_ago(hours=1)).as_record())
+    segment_at(tmp_path, 4).insert(make_task("one", created_at=_ago(hours=1)).as_record())
+    segment_at(tmp_path, 4).update(make_task("t4-9", created_at=_ago(hours=1)).as_record())
     looking = Journal(tmp_path)
     assert [task.id for task in looking.list(since=_ago(hours=2))] == ["one", "t4-9"]
     assert looking.warnings == []

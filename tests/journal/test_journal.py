@@ -16,7 +16,6 @@ from tests.journal.conftest import die, finish, reach, start, start_process
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.counts import Counts
 from upsert_cli.errors import TaskExists, TaskNotFound, TaskRunning, UsageFault, WrongStatus
-from upsert_cli.journal import storage
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -108,7 +107,7 @@ def test_a_file_that_stock_tinydb_wrote_is_read(journal: Journal) -> None:
 
 def test_list_is_newest_first_and_paged(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offset, limit and status cut the same sequence, across segments."""
-    monkeypatch.setattr(storage, "SEGMENT_TASKS", 4)
+    monkeypatch.setattr("upsert_cli.journal.segments.SEGMENT_TASKS", 4)
     ids = [f"t{number}" for number in range(10)]
     for task_id in ids:
         journal.create(make_task(task_id))
@@ -132,7 +131,7 @@ def test_reading_costs_the_same_whatever_the_history(
 ) -> None:
     """Finding, listing and changing new tasks opens the same files after 40 segments as after none."""
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "SEGMENT_TASKS", 1)
+        patch.setattr("upsert_cli.journal.segments.SEGMENT_TASKS", 1)
         for number in range(history):
             journal.create(make_task(f"old{number}"))
         journal.create(make_task("new"))
@@ -176,7 +175,7 @@ def test_a_reader_sees_at_once_what_others_write(journal: Journal) -> None:
 
 def test_an_id_is_taken_once(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """An id in any segment cannot be created again."""
-    monkeypatch.setattr(storage, "SEGMENT_TASKS", 2)
+    monkeypatch.setattr("upsert_cli.journal.segments.SEGMENT_TASKS", 2)
     for number in range(7):
         journal.create(make_task(f"t{number}"))
     for number in range(7):
@@ -190,12 +189,12 @@ def test_ids_that_would_share_files_are_one_where_case_is_ignored(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a.lease and A.lease are one file, `Nightly` and `nightly` cannot both be tasks; elsewhere they can."""
-    monkeypatch.setattr(storage, "FOLDS_CASE", True)
+    monkeypatch.setattr("upsert_cli.journal.segments.FOLDS_CASE", True)
     journal.create(make_task("Nightly"))
     for task_id in ("nightly", "NIGHTLY", "Nightly"):
         with pytest.raises(TaskExists):
             Journal(journal.folder).create(make_task(task_id))
-    monkeypatch.setattr(storage, "FOLDS_CASE", False)
+    monkeypatch.setattr("upsert_cli.journal.segments.FOLDS_CASE", False)
     journal.create(make_task("nightly"))
     assert {task.id for task in journal.list()} == {"Nightly", "nightly"}
 

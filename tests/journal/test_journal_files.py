@@ -81,8 +81,8 @@ def test_all_files_are_private_whatever_the_umask(tmp_path: Path, umask: int) ->
     modes = {path.relative_to(tmp_path): stat.S_IMODE(path.lstat().st_mode) for path in tmp_path.rglob("*")}
     assert {path for path in modes if modes[path] != (0o700 if (tmp_path / path).is_dir() else 0o600)} == set()
     names = {path.name for path in modes}
-    assert names >= {"README", "meta.json", "tasks-000000.json", "tasks-000000.json.bak", "dead.jsonl", "dead.progress"}
-    assert names >= {"dead.lease", "allocation.lock", "tasks-000000.lock", "upsert-cli", "state", "new"}
+    assert names >= {"README", "meta.json", "tasks-000001.json", "tasks-000001.json.bak", "dead.jsonl", "dead.progress"}
+    assert names >= {"dead.lease", "allocation.lock", "tasks-000001.lock", "upsert-cli", "state", "new"}
 
 
 def test_a_readme_explains_the_folder(journal: Journal) -> None:
@@ -182,7 +182,7 @@ def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.Fixt
     claim.release()
 
 
-@pytest.mark.parametrize("name", [".", "tasks-000000.json", "meta.json", "active/dead.progress"])
+@pytest.mark.parametrize("name", [".", "tasks-000001.json", "meta.json", "active/dead.progress"])
 def test_an_unreadable_journal_is_not_an_empty_one(
     open_folder: Path, request: pytest.FixtureRequest, name: str
 ) -> None:

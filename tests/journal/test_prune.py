@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.journal.test_faults import FAULTS, Strace, calls_in, strace
-from tests.support.journal_tasks import make_checkpoint, make_task
+from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.errors import TaskNotFound
 from upsert_cli.journal.checkpoint import write_checkpoint
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.layout import Layout
 from upsert_cli.journal.prune import OldTask, Wanted, prune_tasks
-from upsert_cli.journal.storage import TaskFile
 from upsert_cli.journal.task import TaskStatus
 
 __all__ = ["strace"]  # the fixture
@@ -43,7 +42,7 @@ def _fill(folder: Path) -> Journal:
     newest = {"n1": (DONE, OLD), "n-new": (DONE, NEW)}
     for number, tasks in ((1, kinds), (2, newest)):
         records = [make_task(name, status=each[0], updated_at=each[1]).as_record() for name, each in tasks.items()]
-        TaskFile(folder / f"tasks-{number:06}.json").insert(*records)
+        segment_at(folder, number).insert(*records)
     for name in GOES | STAYS:
         for path in _files(folder, name):
             path.parent.mkdir(exist_ok=True)
@@ -150,7 +149,7 @@ def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
     journal = _fill(tmp_path)
     layout = Layout(tmp_path)
     for number, name in ((0, "o1"), (0, "o2")):
-        TaskFile(tmp_path / f"tasks-{number:06}.json").remove(name)
+        segment_at(tmp_path, number).remove(name)
     (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')
     journal.create(make_task("o2"))
     layout.files("o2").rejects.write_bytes(b"")

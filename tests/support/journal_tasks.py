@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from upsert_cli.counts import Counts
 from upsert_cli.journal.checkpoint import Checkpoint
+from upsert_cli.journal.segments import Segment
 from upsert_cli.journal.task import Task, TaskStatus
 
 MOMENT = "2026-11-23T21:03:12Z"
@@ -49,3 +51,8 @@ def make_reject(number: int) -> dict[str, Any]:
         "source": "a.jsonl",
         "row": number,
     }
+
+
+def segment_at(folder: Path, number: int) -> Segment:
+    """Return a segment of a journal, to put many tasks into it at once."""
+    return Segment(folder, number, warn=print)

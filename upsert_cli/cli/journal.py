@@ -11,8 +11,7 @@ from upsert_cli.cli.options import Invocation, common_options, json_option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.damage import damaged_files, leftovers, repair_journal
-from upsert_cli.journal.segments import Damage
+from upsert_cli.journal.damage import Damage, damaged_files, leftovers, repair_journal
 from upsert_cli.owned_folders import Leftover
 from upsert_cli.text import safe, safe_json
 

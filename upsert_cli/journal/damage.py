@@ -18,7 +18,7 @@ from upsert_cli.errors import JournalDamaged, TaskRunning
 from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
 from upsert_cli.journal.file_access import reading_from, writing_to
 from upsert_cli.journal.rejects import RejectsFile
-from upsert_cli.journal.segments import SALVAGED, Damage, moved_aside, number_of
+from upsert_cli.journal.segments import number_of
 from upsert_cli.journal.spool import spool_leftovers
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus
@@ -30,8 +30,21 @@ if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal
     from upsert_cli.journal.layout import Layout, TaskFiles
 
+SALVAGED = ".repaired"  # ends the name of a damaged file whose whole tasks are back in the journal
+
 _RECORD = re.compile(r'\{\s*"id"\s*:')  # a record begins with its id, as the journal writes it
 LOOKS = 3  # at a task whose files seem damaged; more than one only if the task advances between them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """A file of the journal that is damaged."""
+
+    path: Path
+    reason: str
+
+    settled: bool = False
+    """Whether it was moved aside, and its whole tasks are back in the journal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +79,8 @@ def damaged_files(journal: Journal) -> tuple[Damage, ...]:
     meta = journal.layout.meta
     lost = journal.layout.read_format() is None and meta.exists()
     format_lost = [Damage(path=meta, reason="it does not say the journal's format")] if lost else []
-    return (*format_lost, *journal.table.damaged(), *_damaged_task_files(journal.layout))
+    segments = [Damage(path=path, reason=reason) for path, reason in journal.table.problems()]
+    return (*format_lost, *_moved_aside(journal.folder), *segments, *_damaged_task_files(journal.layout))
 
 
 def repair_journal(journal: Journal) -> list[str]:
@@ -83,7 +97,7 @@ def repair_journal(journal: Journal) -> list[str]:
         table = TaskTable(journal.folder, warn=steps.append)
         with journal.allocation(steps.append), closing(table):
             table.restore()
-            for damage in moved_aside(journal.folder):
+            for damage in _moved_aside(journal.folder):
                 if not damage.settled:
                     steps += _salvage(damage.path, table)
         steps += _repair_task_files(journal)
@@ -120,6 +134,14 @@ def whole_records(raw: bytes) -> Iterator[Record]:
         if text[match.start() : end].isascii() and _has_id_and_time(record):
             after = end
             yield record
+
+
+def _moved_aside(folder: Path) -> Iterator[Damage]:
+    """Yield the damaged files that were moved out of the way."""
+    for path in sorted(folder.glob("*.damaged-*")):
+        settled = path.name.endswith(SALVAGED)
+        whole = "; its whole tasks are in the journal" if settled else ""
+        yield Damage(path=path, reason=f"it was found damaged and moved aside{whole}", settled=settled)
 
 
 def _salvage(path: Path, table: TaskTable) -> Iterator[str]:

@@ -6,40 +6,32 @@ The cost of a change grows with a TinyDB table, from 3 ms at 100 tasks to 3 seco
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import keep_backup, move_aside, sync
-from upsert_cli.errors import JournalDamaged
 from upsert_cli.journal.file_access import locked, reading_from, writing_to
-from upsert_cli.journal.storage import TaskFile, backup_of
+from upsert_cli.journal.storage import SEGMENT_TASKS, Record, SegmentStorage, backup_of, problem_of, read_tables
 
-RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of
+if TYPE_CHECKING:
+    from tinydb.queries import QueryLike
 
-_T = TypeVar("_T")
+SEGMENT_BYTES = 300_000  # bytes from which a file gets no further tasks; a change of such a file takes 6 to 12 ms
+FOLDS_CASE = sys.platform in ("darwin", "win32")  # where a.lease and A.lease are one file
+
 _NAME = re.compile(r"tasks-(\d{6,})\.json(\..+)?")
 _READABLE = ("", ".bak")
-SALVAGED = ".repaired"  # ends the name of a damaged file whose whole tasks are back in the journal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """A file of the journal that is damaged."""
-
-    path: Path
-    reason: str
-
-    settled: bool = False
-    """Whether it was moved aside, and its whole tasks are back in the journal."""
 
 
 class Segment:
-    """A task file with its previous generation, its lock, and the way back from damage."""
+    """The tasks of one file, with its lock and its previous generation; missing files hold no task.
+
+    Reading takes no lock. Every method that reads raises `JournalDamaged` if neither generation makes sense.
+    """
 
     def __init__(self, folder: Path, number: int, *, warn: Callable[[str], None]) -> None:
         """Touch nothing.
@@ -49,94 +41,130 @@ class Segment:
             number: Of the segment.
             warn: Called with each damage that is found, and how it is handled.
         """
-        self.file = TaskFile(folder / f"tasks-{number:06}.json")
-        self._folder = folder
+        self._path = folder / f"tasks-{number:06}.json"
+        self._lock = folder / "locks" / f"{self._path.stem}.lock"
         self._warn = warn
+        self._storage = SegmentStorage(self._path, warn=warn)
 
-    def read(self, question: Callable[[TaskFile], _T], *, otherwise: _T) -> _T:
-        """Answer a question without a lock: from the file, if need be a moment later, or from its previous generation.
+    # -- reading --------------------------------------------------------------------------------------------------
 
-        Args:
-            question: Asks one of these files.
-            otherwise: The answer if the segment is gone.
-
-        Raises:
-            JournalDamaged: Neither file makes sense.
-        """
-        problem: JournalDamaged | None = None
-        for pause in (RETRY_PAUSE, 0.0):
-            try:
-                return question(self.file)
-            except FileNotFoundError:
-                continue
-            except JournalDamaged as error:
-                problem = error
-                time.sleep(pause)
+    @property
+    def has_room(self) -> bool:
+        """Whether one more task may go into this segment."""
         try:
-            answer = question(self._backup)
+            is_small = self._path.lstat().st_size < SEGMENT_BYTES
         except FileNotFoundError:
-            if problem is not None:
-                raise problem from None
-            return otherwise
-        except JournalDamaged as error:
-            raise problem or error from None
-        state = f"damaged ({problem.reason})" if problem else "missing"
-        self._warn(f"{self.file.path} is {state}; reading its previous generation")
-        return answer
+            return True
+        return is_small and len(self._storage.table()) < SEGMENT_TASKS
 
-    @cached_property
-    def _backup(self) -> TaskFile:
-        return TaskFile(backup_of(self.file.path))
+    def find(self, task_id: str, *, thorough: bool = False) -> Record | None:
+        """Return the record of a task, or None; with `thorough`, parse the file in any case, and so see all damage."""
+        if not (thorough or self._storage.may_hold(task_id)):
+            return None
+        found = self._storage.table().get(_has_id(task_id))
+        return None if found is None else dict(found)
+
+    def takes(self, task_id: str, *, thorough: bool = False) -> bool:
+        """Check whether a task has this id, or an id whose files would have the same names."""
+        if not FOLDS_CASE:
+            return self.find(task_id, thorough=thorough) is not None
+        lower = task_id.lower()
+        may_hold = thorough or self._storage.may_hold(lower, fold=True)
+        return may_hold and self._storage.table().contains(lambda record: str(record.get("id")).lower() == lower)
+
+    def ids_from(self, prefix: str) -> list[str]:
+        """Return the ids that begin with a prefix, the newest first."""
+        if not self._storage.may_hold(prefix, whole=False):
+            return []
+        return [str(record["id"]) for record in self._newest_first(lambda value: str(value["id"]).startswith(prefix))]
+
+    def records(self, statuses: Collection[str] = (), *, thorough: bool = False) -> list[Record]:
+        """Return the records, newest first; only those of some statuses if any are given."""
+        if statuses and not (thorough or any(map(self._storage.may_hold, statuses))):
+            return []
+        return self._newest_first(lambda record: not statuses or record.get("status") in statuses)
+
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        """Yield each damaged file, with the reason why it is damaged."""
+        for path, problem in ((self._path, self._storage.problem()), self._backup_problem()):
+            if problem is not None:
+                yield path, problem
+
+    def close(self) -> None:
+        """Close the file that reading keeps open."""
+        self._storage.close()
+
+    def _newest_first(self, is_wanted: QueryLike) -> list[Record]:
+        found = self._storage.table().search(is_wanted)
+        return [dict(record) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
+
+    # -- changing; only the holder of the lock may call `insert`, `update`, `remove` and `delete` -------------------
 
     @contextmanager
-    def writing(self) -> Iterator[TaskFile]:
-        """Hold the segment's lock and yield its file, restored if it was damaged."""
-        with locked(self._folder / "locks" / f"{self.file.path.stem}.lock"):
-            with writing_to(self.file.path):
+    def writing(self) -> Iterator[Segment]:
+        """Hold the lock, and restore the file first if it is damaged or lost."""
+        with locked(self._lock):
+            with writing_to(self._path):
                 self._restore()
-            yield self.file
+            yield self
 
-    def damaged(self) -> Iterator[Damage]:
-        """Yield each damaged file of the segment."""
-        for file in (self.file, self._backup):
-            if (problem := file.problem()) is not None:
-                yield Damage(path=file.path, reason=problem)
+    def insert(self, *records: Record) -> None:
+        """Add records, all or none."""
+        self._change(lambda: self._storage.table().insert_multiple(records))
+
+    def update(self, record: Record) -> None:
+        """Change the record that has the same id."""
+        self._change(lambda: self._storage.table().update(record, _has_id(record["id"])))
+
+    def remove(self, *task_ids: str) -> None:
+        """Remove records."""
+        self._change(lambda: self._storage.table().remove(lambda record: record.get("id") in task_ids))
+
+    def delete(self) -> None:
+        """Remove both files."""
+        self.close()
+        with writing_to(self._path):
+            # In this order: a previous generation without the file would be restored.
+            backup_of(self._path).unlink(missing_ok=True)
+            self._path.unlink()
+            sync(self._path.parent)
 
     def restore(self) -> None:
         """Move damaged files aside, the previous generation too, and restore the segment from a good one."""
-        with self.writing(), writing_to(self.file.path):
-            self._moved_if_damaged(self._backup)
-
-    def remove(self) -> None:
-        """Remove both files; only the holder of the segment's lock may call this."""
-        self.close()
-        with writing_to(self.file.path):
-            # In this order: a previous generation without the file would be restored.
-            backup_of(self.file.path).unlink(missing_ok=True)
-            self.file.path.unlink()
-            sync(self.file.path.parent)
-
-    def close(self) -> None:
-        """Close the files that reading keeps open."""
-        self.file.close()
-        if "_backup" in vars(self):
-            self._backup.close()
+        with self.writing(), writing_to(self._path):
+            self._move_damaged(*self._backup_problem())
 
     def _restore(self) -> None:
-        damaged = self._moved_if_damaged(self.file)
-        if self.file.exists or not (damaged or self._backup.exists):
+        backup = backup_of(self._path)
+        damaged = self._move_damaged(self._path, self._storage.problem())
+        if self._path.exists() or not (damaged or backup.exists()):
             return
-        self._moved_if_damaged(self._backup)
-        if self._backup.exists:
-            keep_backup(self._backup.path, self.file.path)
-            self._warn(f"{self.file.path} was restored from its previous generation; its last change may be lost")
-        sync(self.file.path.parent)
+        if not self._move_damaged(*self._backup_problem()) and backup.exists():
+            keep_backup(backup, self._path)
+            self._warn(f"{self._path} was restored from its previous generation; its last change may be lost")
+        sync(self._path.parent)
 
-    def _moved_if_damaged(self, file: TaskFile) -> bool:
-        if (problem := file.problem()) is None:
+    def _move_damaged(self, path: Path, problem: str | None) -> bool:
+        if problem is None:
             return False
-        self._warn(f"{file.path} is damaged ({problem}); it was moved to {move_aside(file.path).name}")
+        self._warn(f"{path} is damaged ({problem}); it was moved to {move_aside(path).name}")
         return True
+
+    def _backup_problem(self) -> tuple[Path, str | None]:
+        backup = backup_of(self._path)
+        return backup, problem_of(partial(read_tables, backup))
+
+    def _change(self, change: Callable[[], object]) -> None:
+        try:
+            change()
+        except BaseException:
+            self._storage.close()
+            raise
+
+
+def _has_id(task_id: str) -> QueryLike:
+    # A plain function in place of TinyDB's `where`, which takes ten times as long a record.
+    return lambda value: value.get("id") == task_id
 
 
 def segment_numbers(folder: Path) -> list[int]:
@@ -151,14 +179,6 @@ def next_number(folder: Path) -> int:
     moved = any(number == newest and ".damaged-" in suffix for number, suffix in names)
     live = any(number == newest and suffix in _READABLE for number, suffix in names)
     return newest + 1 if moved and not live else newest
-
-
-def moved_aside(folder: Path) -> Iterator[Damage]:
-    """Yield the damaged files that were moved out of the way."""
-    for path in sorted(folder.glob("*.damaged-*")):
-        settled = path.name.endswith(SALVAGED)
-        whole = "; its whole tasks are in the journal" if settled else ""
-        yield Damage(path=path, reason=f"it was found damaged and moved aside{whole}", settled=settled)
 
 
 def number_of(path: Path) -> int | None:

@@ -1,31 +1,26 @@
-"""One TinyDB file of task records: read without a lock, written whole or not at all."""
+"""A TinyDB storage for one file of tasks: read without a lock, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Collection
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from tinydb import TinyDB
-from tinydb.queries import QueryLike
 from tinydb.storages import Storage
-from tinydb.table import Document, Table
+from tinydb.table import Table
 
-from upsert_cli.atomic import open_private, replacing, write_all
+from upsert_cli.atomic import open_private, read_whole, replacing, write_all
 from upsert_cli.errors import JournalDamaged
 from upsert_cli.journal.file_access import reading_from, writing_to
 
 TABLE = "tasks"
 SEGMENT_TASKS = 500  # tasks in a file at most
-SEGMENT_BYTES = (
-    300_000  # bytes from which on a file gets no further tasks; a change of a file so large takes 6 to 12 ms
-)
 INDEX = "index"  # a table before the tasks with all ids and states, so that a search need not parse the file
 INDEX_BYTES = (16_384, 512 + SEGMENT_TASKS * 132)  # bytes that 500 ids of ours take, and 500 of the longest
-FOLDS_CASE = sys.platform in ("darwin", "win32")  # where a.lease and A.lease are one file
+RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of
 
 _FIRST, _AFTER_INDEX, _LAST = b'{"index": {', b'}}, "tasks": {', b"}}}"  # as json writes it
 
@@ -40,38 +35,51 @@ class SegmentStorage(Storage):
     system from giving its inode number to the next generation.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Touch nothing."""
+    def __init__(self, path: Path, *, warn: Callable[[str], None]) -> None:
+        """Touch nothing; `warn` is called when the previous generation is read in place of the file."""
         self._path = path
+        self._warn = warn
         self._descriptor: int | None = None
         self._identity: tuple[int, ...] = ()
         self._tables: Tables = {}
 
     def read(self) -> Tables:
-        """Return all tables.
+        """Return the tables of the file, if need be a moment later, or those of its previous generation.
 
         Raises:
-            JournalDamaged: The content is not that of such a database.
-            FileNotFoundError: There is no file.
+            JournalDamaged: Neither file makes sense.
         """
-        if not self._is_current():
-            self._load()
-        return self._tables
+        problem: JournalDamaged | None = None
+        for pause in (RETRY_PAUSE, 0.0):
+            try:
+                return self._read_file()
+            except FileNotFoundError:
+                continue
+            except JournalDamaged as error:
+                problem = error
+                time.sleep(pause)
+        try:
+            tables = read_tables(backup_of(self._path))
+        except FileNotFoundError:
+            if problem is not None:
+                raise problem from None
+            return {TABLE: {}}
+        except JournalDamaged as error:
+            raise problem or error from None
+        state = f"damaged ({problem.reason})" if problem else "missing"
+        self._warn(f"{self._path} is {state}; reading its previous generation")
+        return tables
 
     def write(self, data: Tables) -> None:
         """Replace the file; only the holder of its lock may call this."""
         content = json.dumps({INDEX: {"1": _index_of(data)}} | data, check_circular=False).encode("ascii")
         self.close()
-        try:
-            with writing_to(self._path), replacing(self._path, durable=True, backup=backup_of(self._path)) as new:
-                write_all(new, content)
-                self._keep(os.dup(new), data)
-        except BaseException:
-            self.close()
-            raise
+        with writing_to(self._path), replacing(self._path, durable=True, backup=backup_of(self._path)) as new:
+            write_all(new, content)
+            self._keep(os.dup(new), data)
 
     def may_hold(self, word: str, *, fold: bool = False, whole: bool = True) -> bool:
-        """Look for an id or a status in the index, and parse the file if it is there, or if the file looks damaged.
+        """Check whether the tables may hold an id or a status; a look into the index is a hundred times faster.
 
         Args:
             word: The id or status; with `fold`, in lower case.
@@ -79,14 +87,18 @@ class SegmentStorage(Storage):
             whole: Whether the beginning of an id is not enough.
         """
         quoted = f'"{word}"' if whole else f'"{word}'  # no id has a character that JSON escapes
-        return self._is_current() or self._load(lambda descriptor: _may_hold(descriptor, quoted.encode(), fold=fold))
-
-    def size(self) -> int | None:
-        """Return the size of the file in bytes; None if it is missing."""
         try:
-            return self._path.lstat().st_size
-        except FileNotFoundError:
-            return None
+            return self._is_current() or self._load(lambda file: _index_may_hold(file, quoted.encode(), fold=fold))
+        except (FileNotFoundError, JournalDamaged):
+            return True  # reading tells
+
+    def table(self) -> Table:
+        """Return the table of tasks without any memory, which would hide the writes of other processes."""
+        return Table(self, TABLE, cache_size=0)
+
+    def problem(self) -> str | None:
+        """Return the reason why the file is damaged, or None; a missing file is not damaged."""
+        return problem_of(self._read_file)
 
     def close(self) -> None:
         """Drop the parsed content; TinyDB changes it in place, so after an error it may differ from the file."""
@@ -103,7 +115,12 @@ class SegmentStorage(Storage):
         with reading_from(self._path):
             return self._identity == _identity(self._path.lstat())
 
-    def _load(self, is_wanted: Callable[[int], bool] = lambda _: True) -> bool:
+    def _read_file(self) -> Tables:
+        if not self._is_current():
+            self._load(lambda _: True)
+        return self._tables
+
+    def _load(self, is_wanted: Callable[[int], bool]) -> bool:
         self.close()
         with reading_from(self._path):
             descriptor = open_private(self._path, os.O_RDONLY)
@@ -111,7 +128,8 @@ class SegmentStorage(Storage):
                 if not is_wanted(descriptor):
                     os.close(descriptor)
                     return False
-                self._keep(descriptor, _parse(os.pread(descriptor, os.fstat(descriptor).st_size, 0), self._path))
+                raw = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+                self._keep(descriptor, _tables_in(raw, self._path))
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -121,119 +139,9 @@ class SegmentStorage(Storage):
         self._descriptor, self._identity, self._tables = descriptor, _identity(os.fstat(descriptor)), tables
 
 
-class TaskFile:
-    """A TinyDB file with the table `tasks`."""
-
-    def __init__(self, path: Path) -> None:
-        """Touch nothing."""
-        self.path = path
-        self._database = TinyDB(path, storage=SegmentStorage)
-
-    @property
-    def exists(self) -> bool:
-        """Whether the file is there, even if it is damaged."""
-        return self._storage.size() is not None
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one more task may go into this file."""
-        size = self._storage.size()
-        return size is None or (size < SEGMENT_BYTES and len(self._table()) < SEGMENT_TASKS)
-
-    def find(self, task_id: str, *, thorough: bool = False) -> Record | None:
-        """Return the record of a task, or None.
-
-        Args:
-            task_id: The task.
-            thorough: Whether to parse the file in any case, and so to see all damage; a look into the index takes a
-                hundredth of the time.
-        """
-        if not (thorough or self._storage.may_hold(task_id)):
-            return None
-        found = self._table().get(_has_id(task_id))
-        return None if found is None else dict(found)
-
-    def takes(self, task_id: str, *, thorough: bool = False) -> bool:
-        """Check whether a task in this file has this id, or an id whose files would have the same names."""
-        if not FOLDS_CASE:
-            return self.find(task_id, thorough=thorough) is not None
-        lower = task_id.lower()
-        may_hold = thorough or self._storage.may_hold(lower, fold=True)
-        return may_hold and self._table().contains(lambda record: str(record.get("id")).lower() == lower)
-
-    def ids_from(self, prefix: str) -> list[str]:
-        """Return the ids that begin with a prefix, the newest first."""
-        if not self._storage.may_hold(prefix, whole=False):
-            return []
-        found = self._table().search(lambda record: str(record.get("id")).startswith(prefix))
-        return [str(record["id"]) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
-
-    def records(self, statuses: Collection[str] = (), *, thorough: bool = False) -> list[Record]:
-        """Return the records, newest first; only those of some statuses if any are given."""
-        if not statuses:
-            found = self._table().all()
-        elif thorough or any(map(self._storage.may_hold, statuses)):
-            found = self._table().search(lambda record: record.get("status") in statuses)
-        else:
-            found = []
-        return [dict(record) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
-
-    def insert(self, *records: Record) -> None:
-        """Add records, all or none; only the holder of the file's lock may call this."""
-        if not self.exists:
-            self._storage.write({TABLE: {}})
-        # Numbered here, since two handles of TinyDB hand out the same next number.
-        last = max((document.doc_id for document in self._table()), default=0)
-        numbered = [Document(record, doc_id=number) for number, record in enumerate(records, last + 1)]
-        self._change(lambda table: table.insert_multiple(numbered))
-
-    def update(self, record: Record) -> None:
-        """Change the record that has the same id; only the holder of the file's lock may call this."""
-        self._change(lambda table: table.update(record, _has_id(record["id"])))
-
-    def remove(self, *task_ids: str) -> None:
-        """Remove records; only the holder of the file's lock may call this."""
-        ids = frozenset(task_ids)
-        self._change(lambda table: table.remove(lambda record: record.get("id") in ids))
-
-    def problem(self) -> str | None:
-        """Return the reason why the file is damaged, or None; a missing file is not damaged."""
-        try:
-            self._storage.read()
-        except JournalDamaged as error:
-            return error.reason
-        except FileNotFoundError:
-            return None
-        return None
-
-    def close(self) -> None:
-        """Close the file that reading keeps open."""
-        self._storage.close()
-
-    @property
-    def _storage(self) -> SegmentStorage:
-        return cast(SegmentStorage, self._database.storage)
-
-    def _table(self) -> Table:
-        # No query cache: it would hide the writes of other processes.
-        return self._database.table(TABLE, cache_size=0)
-
-    def _change(self, change: Callable[[Table], object]) -> None:
-        try:
-            change(self._table())
-        except BaseException:
-            self._storage.close()
-            raise
-
-
 def backup_of(path: Path) -> Path:
     """Return the path of the previous generation of a file."""
     return path.with_name(f"{path.name}.bak")
-
-
-def _has_id(task_id: str) -> QueryLike:
-    # A plain function in place of TinyDB's `where`, which takes ten times as long a record.
-    return lambda value: value.get("id") == task_id
 
 
 def _index_of(tables: Tables) -> dict[str, list[str]]:
@@ -244,7 +152,7 @@ def _index_of(tables: Tables) -> dict[str, list[str]]:
     }
 
 
-def _may_hold(descriptor: int, word: bytes, *, fold: bool) -> bool:
+def _index_may_hold(descriptor: int, word: bytes, *, fold: bool) -> bool:
     tail = os.pread(descriptor, len(_LAST), max(os.fstat(descriptor).st_size - len(_LAST), 0))
     for size in INDEX_BYTES:
         index, found, _ = os.pread(descriptor, size, 0).partition(_AFTER_INDEX)
@@ -257,7 +165,29 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _parse(raw: bytes, path: Path) -> Tables:
+def problem_of(read: Callable[[], object]) -> str | None:
+    """Return the reason why the file that `read` reads is damaged, or None; a missing file is not damaged."""
+    try:
+        read()
+    except FileNotFoundError:
+        return None
+    except JournalDamaged as error:
+        return error.reason
+    return None
+
+
+def read_tables(path: Path) -> Tables:
+    """Return the tables in a file.
+
+    Raises:
+        JournalDamaged: The content is not that of such a database.
+        FileNotFoundError: There is no file.
+    """
+    with reading_from(path):
+        return _tables_in(read_whole(path), path)
+
+
+def _tables_in(raw: bytes, path: Path) -> Tables:
     if not raw.strip(b"\0"):
         raise JournalDamaged(path=str(path), reason="it holds only zeros" if raw else "it is empty")
     try:

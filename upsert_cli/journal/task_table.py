@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from upsert_cli.errors import JournalDamaged, TaskNotFound
-from upsert_cli.journal.segments import Damage, Segment, moved_aside, next_number, segment_numbers
-from upsert_cli.journal.storage import Record, TaskFile
+from upsert_cli.journal.segments import Segment, next_number, segment_numbers
+from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task_ids import valid_task_id
 
 OPEN_SEGMENTS = 4  # segments whose parsed content is kept, about 2 MB each
 THOROUGH = 4  # newest segments that are parsed before an id is called unknown, so that no damage there hides a task
-
-_T = TypeVar("_T")
 
 
 class TaskTable:
@@ -37,27 +33,20 @@ class TaskTable:
         Raises:
             TaskNotFound: There is no task of this id in the readable segments.
         """
-        unreadable = 0
+        unreadable: set[int] = set()
         for number, thorough in self._search_order(task_id):
-            with self._borrowed(number) as segment:
-                ask = partial(TaskFile.find, task_id=task_id, thorough=thorough)
-                try:
-                    record = segment.read(ask, otherwise=None)
-                except JournalDamaged as error:
-                    self._warn(str(error))
-                    unreadable += 1
-                    continue
-                if record is not None:
+            with self._reading(number, unreadable) as segment:
+                if (record := segment.find(task_id, thorough=thorough)) is not None:
                     self._keep(number, segment)
                     self._numbers[task_id] = number
                     return record
-        raise self._not_found(task_id, unreadable=unreadable)
+        raise self._not_found(task_id, unreadable=len(unreadable))
 
     def ids_from(self, prefix: str) -> Iterator[str]:
         """Yield the ids that begin with a prefix, the newest first, of the segments that can be read."""
-        none: list[str] = []
         for number in segment_numbers(self._folder):
-            yield from self._ask(number, partial(TaskFile.ids_from, prefix=prefix), otherwise=none)
+            with self._reading(number) as segment:
+                yield from segment.ids_from(prefix)
 
     def newest_first(self, *statuses: str) -> Iterator[Record]:
         """Yield the records of some statuses, or of all; read a segment only when its turn has come."""
@@ -71,17 +60,17 @@ class TaskTable:
 
     def is_taken(self, task_id: str) -> bool:
         """Check whether a task has this id; where the file system ignores case, also an id that is spelled alike."""
-        return any(
-            self._ask(number, partial(TaskFile.takes, task_id=task_id, thorough=thorough), otherwise=False)
-            for number, thorough in self._search_order(task_id)
-        )
+        for number, thorough in self._search_order(task_id):
+            with self._reading(number) as segment:
+                if segment.takes(task_id, thorough=thorough):
+                    return True
+        return False
 
-    def damaged(self) -> Iterator[Damage]:
-        """Yield the damaged files of all segments, and those that were damaged and are moved aside."""
-        yield from moved_aside(self._folder)
+    def problems(self) -> Iterator[tuple[Path, str]]:
+        """Yield the damaged files of all segments, each with the reason why it is damaged."""
         for number in segment_numbers(self._folder):
-            with self._borrowed(number) as segment:
-                yield from segment.damaged()
+            with self._reading(number) as segment:
+                yield from segment.problems()
 
     def close(self) -> None:
         """Close the files that reading keeps open."""
@@ -91,17 +80,17 @@ class TaskTable:
     # -- changing, under the lock of a segment --------------------------------------------------------------------
 
     @contextmanager
-    def changing(self, task_id: str) -> Iterator[tuple[TaskFile, Record]]:
-        """Hold the lock of a task's segment and yield its file and the task's record.
+    def changing(self, task_id: str) -> Iterator[tuple[Segment, Record]]:
+        """Hold the lock of a task's segment and yield it with the task's record.
 
         Raises:
             TaskNotFound: There is no task of this id, or no longer.
         """
         self.find(task_id)
-        with self._segment(self._numbers[task_id]).writing() as file:
-            if not file.exists or (record := file.find(task_id)) is None:
+        with self._segment(self._numbers[task_id]).writing() as segment:
+            if (record := segment.find(task_id)) is None:
                 raise self._not_found(task_id, unreadable=1)
-            yield file, record
+            yield segment, record
 
     def remove(self, task_id: str) -> None:
         """Remove a record.
@@ -109,8 +98,8 @@ class TaskTable:
         Raises:
             TaskNotFound: There is no task of this id.
         """
-        with self.changing(task_id) as (file, _):
-            file.remove(task_id)
+        with self.changing(task_id) as (segment, _):
+            segment.remove(task_id)
         del self._numbers[task_id]
 
     # -- changing, under the allocation lock as well --------------------------------------------------------------
@@ -118,8 +107,8 @@ class TaskTable:
     def append(self, task_id: str, record: Record) -> None:
         """Add a record."""
         number = self._number_with_room()
-        with self._segment(number).writing() as file:
-            file.insert(record)
+        with self._segment(number).writing() as segment:
+            segment.insert(record)
         self._numbers[task_id] = number
 
     def bring_back(self, record: Record) -> bool:
@@ -127,10 +116,10 @@ class TaskTable:
         if not self.is_taken(record["id"]):
             self.append(record["id"], record)
             return True
-        with self.changing(record["id"]) as (file, present):
+        with self.changing(record["id"]) as (segment, present):
             is_same = bool(present.get("created_at") == record["created_at"])
             if is_same:
-                file.update(record)
+                segment.update(record)
             return is_same
 
     def remove_some(
@@ -143,17 +132,16 @@ class TaskTable:
             is_wanted: Tells whether to remove a record.
             before: Called with their ids before anything is changed.
         """
-        segment = self._segment(number)
-        with segment.writing() as file:
-            records = file.records() if file.exists else []
+        with self._segment(number).writing() as segment:
+            records = segment.records()
             if not (ids := [record["id"] for record in records if is_wanted(record)]):
                 return []
             before(ids)
             # The newest segment stays, even empty, so that no number is used twice.
             if len(ids) == len(records) and number != next_number(self._folder):
-                segment.remove()
+                segment.delete()
             else:
-                file.remove(*ids)
+                segment.remove(*ids)
         for task_id in ids:
             self._numbers.pop(task_id, None)
         return ids
@@ -161,7 +149,7 @@ class TaskTable:
     def restore(self) -> None:
         """Move damaged files aside, and restore each segment that has a good previous generation."""
         for number in segment_numbers(self._folder):
-            with self._borrowed(number) as segment:
+            with self._reading(number) as segment:
                 segment.restore()
 
     def put_back(self, number: int, records: Sequence[Record]) -> tuple[list[str], list[str]]:
@@ -177,40 +165,33 @@ class TaskTable:
         known = {record["id"] for record in records if self.is_taken(record["id"])}
         missing = [record for record in records if record["id"] not in known]
         if missing:
-            with self._segment(number).writing() as file:
-                file.insert(*missing)
+            with self._segment(number).writing() as segment:
+                segment.insert(*missing)
         renewed = [record["id"] for record in records if record["id"] in known and self._renew(record)]
         return [record["id"] for record in missing], renewed
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _records(self, number: int, statuses: Sequence[str], *, thorough: bool) -> list[Record]:
-        none: list[Record] = []
-        return self._ask(number, partial(TaskFile.records, statuses=statuses, thorough=thorough), otherwise=none)
-
-    def _ask(self, number: int, question: Callable[[TaskFile], _T], *, otherwise: _T) -> _T:
-        """Answer a question from a segment; if that is damaged, warn and return `otherwise`."""
-        with self._borrowed(number) as segment:
-            try:
-                return segment.read(question, otherwise=otherwise)
-            except JournalDamaged as error:
-                self._warn(str(error))
-                return otherwise
+        records: list[Record] = []
+        with self._reading(number) as segment:
+            records = segment.records(statuses, thorough=thorough)
+        return records
 
     def _renew(self, record: Record) -> bool:
         try:
-            with self.changing(record["id"]) as (file, present):
+            with self.changing(record["id"]) as (segment, present):
                 is_newer = bool(record["updated_at"] > present["updated_at"])
                 if is_newer:
-                    file.update(record)
+                    segment.update(record)
                 return is_newer
         except TaskNotFound:
             return False  # taken by an id that differs only in case, on a file system that ignores case
 
     def _number_with_room(self) -> int:
         newest = next_number(self._folder)
-        with self._segment(newest).writing() as file:
-            has_room = file.has_room
+        with self._segment(newest).writing() as segment:
+            has_room = segment.has_room
         # Looked up again: if a damaged segment was just moved aside, its number is used up.
         number = next_number(self._folder)
         return number if has_room or number != newest else number + 1
@@ -226,11 +207,18 @@ class TaskTable:
         yield from ((number, True) for number in numbers[:THOROUGH])
 
     @contextmanager
-    def _borrowed(self, number: int) -> Iterator[Segment]:
-        """Yield a segment that is closed afterwards unless it is kept, so that a search does not fill the memory."""
+    def _reading(self, number: int, unreadable: set[int] | None = None) -> Iterator[Segment]:
+        """Yield a segment and close it afterwards unless it is kept, so that a search does not fill the memory.
+
+        Damage that makes it unreadable ends the block with a warning, and adds its number to `unreadable`.
+        """
         segment = self._open.get(number) or Segment(self._folder, number, warn=self._warn)
         try:
             yield segment
+        except JournalDamaged as error:
+            self._warn(str(error))
+            if unreadable is not None:
+                unreadable.add(number)
         finally:
             if number not in self._open:
                 segment.close()

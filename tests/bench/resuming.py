@@ -78,7 +78,7 @@ def _stop_half_way(bench: Bench, source: Path) -> int:
 
 def _position(bench: Bench, source: Path) -> dict[str, Any]:
     """Return where the checkpoint stands, from its file: what is asked for is where the next row is, in bytes."""
-    from upsert_cli.journal.checkpoint import read_checkpoint
+    from upsert_cli.journal.progress import read_checkpoint
 
     checkpoint = read_checkpoint(bench.folder / "journal" / "active" / f"{source.name}.progress")
     return checkpoint.position if checkpoint is not None else {"row": 0, "offset": 0}

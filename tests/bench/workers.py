@@ -12,8 +12,8 @@ from tests.bench.texts import items, write_jsonl
 from tests.support.chroma_server import ChromaServer
 from tests.support.raylets import Raylets
 from tests.support.sleeping_embedder import TEXT_SECONDS
-from upsert_cli.journal.layout import Layout
-from upsert_cli.journal.timeline import read_timeline
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.progress import read_timeline
 
 SHARDS = 16
 WORKERS = (1, 2, 4)
@@ -73,7 +73,7 @@ def _load(bench: Bench, server: ChromaServer, name: str, *arguments: str) -> tup
     journal = bench.folder / "journal-ray"
     target = ("--chroma", server.url, "--collection", name, "--task-id", name)
     cost_of(python(*arguments, str(sources), *target, "--journal", str(journal)))
-    points = [point for point in read_timeline(Layout(journal).files(name).timeline).points if point.written]
+    points = [point for point in read_timeline(Journal(journal).files(name).timeline).points if point.written]
     first, last = points[0], next(point for point in points if point.written == points[-1].written)
     return (last.written - first.written) / max(last.seconds - first.seconds, 0.001), first.seconds
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 from tests.journal.conftest import die, start
 from tests.support.journal_tasks import MOMENT, make_checkpoint, make_task
 from tests.support.terminal import Terminal
-from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.progress import read_checkpoint, write_checkpoint
 from upsert_cli.journal.task import TaskStatus
 
 Items = Callable[..., list[dict[str, Any]]]
@@ -137,7 +138,5 @@ def test_a_checkpoint_without_a_time_is_read(died: Terminal) -> None:
     path = died.journal / "active" / "n.progress"
     checkpoint = read_checkpoint(path)
     assert checkpoint is not None
-    old = checkpoint.as_json()
-    del old["saved_at"]
-    write_checkpoint(path, Checkpoint.from_json(old))
+    write_checkpoint(path, replace(checkpoint, saved_at=None))
     assert died.info("n")["progress"]["rows"] == 30

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.support.terminal import Terminal, read_drawn
-from upsert_cli.journal.checkpoint import read_checkpoint
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.progress import read_checkpoint
 
 Items = Callable[..., list[dict[str, Any]]]
 

@@ -20,8 +20,8 @@ from selenium.webdriver.support.select import Select
 from tests.support.terminal import Terminal
 from upsert_cli.counts import Counts
 from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.progress import Point, Timeline
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.journal.timeline import Point, Timeline
 from upsert_cli.report.charts import draw
 from upsert_cli.report.page import PAGE_REJECTS, render_page
 

@@ -15,7 +15,6 @@ from upsert_cli.errors import TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.storage import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.journal.task_ids import resolve_task_id
 
 Items = Callable[..., list[dict[str, Any]]]
 
@@ -41,7 +40,7 @@ def journal(terminal: Terminal) -> Journal:
 )
 def test_a_unique_beginning_of_an_id_is_enough(terminal: Terminal, journal: Journal, typed: str, meant: str) -> None:
     """Every unambiguous form finds its task."""
-    assert resolve_task_id(journal, typed) == terminal.info(typed)["id"] == meant
+    assert journal.resolve(typed) == terminal.info(typed)["id"] == meant
 
 
 def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal: Journal) -> None:
@@ -53,7 +52,7 @@ def test_an_ambiguous_beginning_lists_the_candidates(terminal: Terminal, journal
     assert "night11, night10, night9, " in terminal.type("upsert-cli info night", expect=2).stderr
     assert "and 5 more;" in terminal.type("upsert-cli info night", expect=2).stderr
     with pytest.raises(UsageFault, match="is the beginning of"):
-        resolve_task_id(journal, "nigh")
+        journal.resolve("nigh")
 
 
 @pytest.mark.parametrize("line", ["info", "restart", "cancel", "verify", "report --html -"])
@@ -126,10 +125,10 @@ def test_a_beginning_is_found_in_any_file_of_the_journal(tmp_path: Path) -> None
     for number in range(1, 7):
         records = [make_task(f"t{number}-{place}").as_record() for place in range(SEGMENT_TASKS)]
         segment_at(tmp_path, number).insert(*records)
-    assert resolve_task_id(Journal(tmp_path), "old") == "old-one"
+    assert Journal(tmp_path).resolve("old") == "old-one"
     with pytest.raises(UsageFault, match="500 task ids"):
-        resolve_task_id(Journal(tmp_path), "t3-")
+        Journal(tmp_path).resolve("t3-")
     (tmp_path / "tasks-000006.json").write_bytes(b"damaged")
     with pytest.raises(TaskNotFound):
-        resolve_task_id(Journal(tmp_path), "old-o")
-    assert resolve_task_id(Journal(tmp_path), "old-one") == "old-one"
+        Journal(tmp_path).resolve("old-o")
+    assert Journal(tmp_path).resolve("old-one") == "old-one"

@@ -19,7 +19,7 @@ from upsert_cli.errors import TaskExists, TaskNotFound, TaskRunning, UsageFault,
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import JsonLines, read_rejects
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import TaskStatus
 
@@ -271,7 +271,7 @@ def test_a_killed_task_shows_its_checkpoint(journal: Journal) -> None:
     """While a task is processing, rows, counts and rejects are those of the checkpoint, in `find` and in `list`."""
     journal.create(make_task())
     claim = start(journal)
-    with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
+    with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
         length = rejects.append([make_reject(1), make_reject(2)])
         claim.save(make_checkpoint(50, rejects_bytes=length, failed=2))
         rejects.append([make_reject(3)])  # beyond the checkpoint: will be found again
@@ -290,7 +290,7 @@ def test_rejects_beyond_the_checkpoint_are_never_shown(journal: Journal) -> None
     """Before the first checkpoint there are none, even if an attempt left some; after a failure, the counted ones are shown."""
     journal.create(make_task())
     claim = start(journal)
-    with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
+    with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
         length = rejects.append([make_reject(1) | {"payload": {"text": "x" * 100_000}}])
         assert _rows_shown(journal) == ([], [])
         claim.save(make_checkpoint(10, rejects_bytes=length, failed=1))
@@ -307,14 +307,14 @@ def test_rejects_that_wait_to_be_retried_are_shown(journal: Journal) -> None:
     """During a retry, they follow the rejects that have failed again."""
     journal.create(make_task())
     claim = start(journal)
-    with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
+    with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
         length = rejects.append([make_reject(number) for number in (1, 2, 3)])
     checkpoint = make_checkpoint(10, rejects_bytes=length, failed=3)
     claim.retry_rejects(finish(claim, DONE, checkpoint=checkpoint), checkpoint.position)
     journal.change("t", PENDING, expect=(DONE,))
     journal.change("t", PROCESSING, expect=(PENDING,))
     assert _rows_shown(journal) == ([1, 2, 3], [1, 2, 3])
-    with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
+    with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
         length = rejects.append([make_reject(2)])
         claim.save(replace(make_checkpoint(10, rejects_bytes=length, failed=2), retried=2))
         rejects.append([make_reject(3)])
@@ -353,7 +353,7 @@ def test_rejects_too_long_for_the_record_are_shown_whole(journal: Journal) -> No
     journal.create(make_task())
     items = [make_reject(number) | {"payload": {"text": "x" * 100_000}} for number in range(25)]
     with start(journal) as claim:
-        with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
+        with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
             length = rejects.append(items)
         checkpoint = make_checkpoint(50, rejects_bytes=length, failed=25)
         finish(claim, DONE, failed_items=items[:20], checkpoint=checkpoint)
@@ -401,7 +401,7 @@ def test_a_checkpoint_without_its_rejects_reads_as_none(journal: Journal) -> Non
     """A power failure may lose rejects that the checkpoint counts; then the rows are read again."""
     journal.create(make_task())
     with start(journal) as claim:
-        with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
+        with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
             claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)]), failed=1))
         assert claim.checkpoint() is not None
         os.truncate(journal.files("t").rejects, 10)
@@ -559,17 +559,17 @@ def test_stale_standard_input_is_removed(journal: Journal) -> None:
 def test_rejects_are_cut_back_to_the_checkpoint(journal: Journal) -> None:
     """Rejects that are found again after a crash are in the file once; half a line does no harm."""
     path = journal.files("t").rejects
-    with RejectsFile.open_at(path, 0) as rejects:
+    with JsonLines.open_at(path, 0) as rejects:
         length = rejects.append([make_reject(1)])
         assert rejects.append([]) == length
         rejects.append([make_reject(2), make_reject(3)])
     with path.open("ab") as file:
         file.write(b'{"half": ')
-    assert [item["row"] for item in RejectsFile.read(path)] == [1, 2, 3]
-    assert [item["row"] for item in RejectsFile.read(path, length=length)] == [1]
-    with RejectsFile.open_at(path, length) as rejects:
+    assert [item["row"] for item in read_rejects(path)] == [1, 2, 3]
+    assert [item["row"] for item in read_rejects(path, length=length)] == [1]
+    with JsonLines.open_at(path, length) as rejects:
         assert rejects.append([make_reject(2) | {"payload": "\ud800"}]) == path.stat().st_size
-    assert [(item["row"], item["payload"]) for item in RejectsFile.read(path)] == [(1, {"text": ""}), (2, "\ufffd")]
+    assert [(item["row"], item["payload"]) for item in read_rejects(path)] == [(1, {"text": ""}), (2, "\ufffd")]
 
 
 def test_a_reject_that_is_not_json_is_kept_without_its_item(journal: Journal) -> None:
@@ -577,9 +577,9 @@ def test_a_reject_that_is_not_json_is_kept_without_its_item(journal: Journal) ->
     deep: list[object] = []
     for _ in range(5_000):
         deep = [deep]
-    with RejectsFile.open_at(journal.files("t").rejects, 0) as rejects:
+    with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
         rejects.append([make_reject(1) | {"payload": deep}, make_reject(2) | {"payload": float("nan")}, make_reject(3)])
-    kept = list(RejectsFile.read(journal.files("t").rejects))
+    kept = list(read_rejects(journal.files("t").rejects))
     assert [(item["row"], item["payload"]) for item in kept] == [(1, None), (2, None), (3, {"text": ""})]
     assert kept[0]["detail"].startswith("payload.text is empty (item left out: maximum recursion")
 
@@ -587,11 +587,11 @@ def test_a_reject_that_is_not_json_is_kept_without_its_item(journal: Journal) ->
 def test_lost_rejects_are_not_filled_up_with_zeros(journal: Journal) -> None:
     """A file that is shorter than its checkpoint says is not filled with zeros, and no file is made without rejects."""
     path = journal.files("t").rejects
-    with RejectsFile.open_at(path, 1_000) as rejects:
+    with JsonLines.open_at(path, 1_000) as rejects:
         assert rejects.append([]) == 0
     assert not path.exists()
-    assert list(RejectsFile.read(path)) == []
+    assert list(read_rejects(path)) == []
     for count in (1, 2):
-        with RejectsFile.open_at(path, 1_000) as rejects:
+        with JsonLines.open_at(path, 1_000) as rejects:
             assert rejects.append([make_reject(1)]) == path.stat().st_size
-        assert len(list(RejectsFile.read(path))) == count
+        assert len(list(read_rejects(path))) == count

@@ -11,8 +11,8 @@ import pytest
 from tests.journal.conftest import finish, reach, start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, UpsertCliError, WrongStatus
-from upsert_cli.journal import layout
 from upsert_cli.journal.damage import damaged_files, repair_journal
+from upsert_cli.journal.files import MIGRATIONS
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.spool import incoming_folder
 from upsert_cli.journal.task import TaskStatus
@@ -298,7 +298,7 @@ def test_an_older_format_is_brought_up_to_date(
         moved.append(folder)
         (folder / "all-tasks.json").rename(folder / "tasks-000000.json")
 
-    monkeypatch.setitem(layout.MIGRATIONS, 0, migrate)
+    monkeypatch.setitem(MIGRATIONS, 0, migrate)
     uses: dict[str, Callable[[], object]] = {
         "find": lambda: journal.find("t"),
         "list": journal.list,
@@ -321,7 +321,7 @@ def test_a_failed_migration_is_retried(journal: Journal, monkeypatch: pytest.Mon
         if len(tries) == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setitem(layout.MIGRATIONS, 0, migrate)
+    monkeypatch.setitem(MIGRATIONS, 0, migrate)
     with pytest.raises(KeyboardInterrupt):
         journal.find("t")
     assert (journal.folder / "meta.json").read_text() == '{"format": 0}'

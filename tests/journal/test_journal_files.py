@@ -18,12 +18,11 @@ import pytest
 from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable, LocksUnsupported, TaskNotFound, UpsertCliError
-from upsert_cli.journal import file_access
 from upsert_cli.journal.damage import damaged_files
-from upsert_cli.journal.file_access import locked
+from upsert_cli.journal.files import locked
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import JsonLines, read_rejects
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import TaskStatus
 
@@ -52,7 +51,7 @@ def fill(journal: Journal) -> None:
         finish(claim, DONE)
     journal.create(make_task("dead"))
     claim = start(journal, "dead")
-    with RejectsFile.open_at(journal.files("dead").rejects, 0) as rejects:
+    with JsonLines.open_at(journal.files("dead").rejects, 0) as rejects:
         claim.save(make_checkpoint(40, rejects_bytes=rejects.append([make_reject(1)]), failed=1))
     die(claim)
     adopt_spool(journal, incoming_folder(journal), "new")
@@ -114,7 +113,7 @@ USES: dict[str, Callable[[Journal], object]] = {
     "locks/allocation.lock": lambda journal: journal.create(make_task("new")),
     "locks/tasks-000000.lock": lambda journal: journal.create(make_task("new")),
     "tasks-000000.json.tmp": lambda journal: journal.create(make_task("new")),
-    "rejects/dead.jsonl": lambda journal: RejectsFile.open_at(journal.files("dead").rejects, 0),
+    "rejects/dead.jsonl": lambda journal: JsonLines.open_at(journal.files("dead").rejects, 0),
 }
 
 
@@ -173,7 +172,7 @@ def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.Fixt
         lambda: reader.request_cancel("dead"),
         lambda: reader.claim("dead"),
         lambda: incoming_folder(reader),
-        lambda: RejectsFile.open_at(reader.files("dead").rejects, 0),
+        lambda: JsonLines.open_at(reader.files("dead").rejects, 0),
     ):
         with pytest.raises(
             JournalUnwritable, match=rf"{reader.folder}\S*: Permission denied; make room or give access"
@@ -239,7 +238,7 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
     journal.create(make_task())
     claim = start(journal)
     claim.save(make_checkpoint(10))
-    rejects = RejectsFile.open_at(journal.files("t").rejects, 0)
+    rejects = JsonLines.open_at(journal.files("t").rejects, 0)
     length = rejects.append([make_reject(1)])
     filler = small_disk / "filler"
     with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
@@ -256,12 +255,12 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
         assert [task.id for task in Journal(journal.folder).list()] == ["t"]
         assert damaged_files(journal) == ()
         assert claim.checkpoint() == make_checkpoint(10)
-        assert [item["row"] for item in RejectsFile.read(journal.files("t").rejects)] == [1]
+        assert [item["row"] for item in read_rejects(journal.files("t").rejects)] == [1]
     filler.unlink()
     claim.save(make_checkpoint(20))
     assert rejects.append([make_reject(2)]) == 2 * length
     rejects.close()
-    assert [item["row"] for item in RejectsFile.read(journal.files("t").rejects)] == [1, 2]
+    assert [item["row"] for item in read_rejects(journal.files("t").rejects)] == [1, 2]
     assert finish(claim, DONE, checkpoint=make_checkpoint(20)).rows == 20
     claim.release()
     journal.close()
@@ -272,7 +271,7 @@ def test_a_full_disk_destroys_nothing(small_disk: Path) -> None:
 
 def test_a_lock_that_is_never_released_ends_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspended process does not make others hang forever; they name the file that it keeps locked."""
-    monkeypatch.setattr(file_access, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("upsert_cli.journal.files.LOCK_SECONDS", 0.1)
     path = tmp_path / "locks" / "a.lock"
     with locked(path), pytest.raises(UpsertCliError, match=r"a\.lock locked for 0 seconds; look for"), locked(path):
         raise AssertionError("two processes hold one lock")

@@ -11,10 +11,9 @@ import pytest
 from tests.journal.test_faults import FAULTS, Strace, calls_in, strace
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.errors import TaskNotFound
-from upsert_cli.journal.checkpoint import write_checkpoint
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.layout import Layout
+from upsert_cli.journal.progress import write_checkpoint
 from upsert_cli.journal.prune import OldTask, Wanted, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 
@@ -54,7 +53,7 @@ def _fill(folder: Path) -> Journal:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    files = Layout(folder).files(name)
+    files = Journal(folder).files(name)
     return [*(path for path in files.all if path != files.lease), files.spool / "0.jsonl"]
 
 
@@ -147,7 +146,7 @@ def test_readers_do_not_notice_a_prune(tmp_path: Path) -> None:
 def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
     """The next prune removes what an interrupted one left, except the files of an id that was used again."""
     journal = _fill(tmp_path)
-    layout = Layout(tmp_path)
+    layout = Journal(tmp_path).layout
     for number, name in ((0, "o1"), (0, "o2")):
         segment_at(tmp_path, number).remove(name)
     (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')

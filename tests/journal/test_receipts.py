@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import JsonLines
 
 
 def _receipt(
@@ -49,7 +49,7 @@ def test_receipts_are_kept(tmp_path: Path) -> None:
         total = receipts.total()
         assert (total.counts, total.converted) == (Counts(read=11, inserted=8, failed=3), Converted({"tags": 4}))
         assert [reject["row"] for bundle in receipts.rejects() for reject in bundle] == [1, 10, 11]
-        with RejectsFile.open_at(tmp_path / "rejects.jsonl", 0) as rejects:
+        with JsonLines.open_at(tmp_path / "rejects.jsonl", 0) as rejects:
             lengths = [rejects.append(bundle) for bundle in receipts.rejects()]
         assert lengths[-1] == total.rejects_bytes
     path.unlink()

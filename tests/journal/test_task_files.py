@@ -14,11 +14,11 @@ from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from tests.support.terminal import Terminal
 from upsert_cli import atomic
 from upsert_cli.errors import JournalUnreadable
-from upsert_cli.journal import json_lines
+from upsert_cli.journal import rejects
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.damage import damaged_files, repair_journal
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.task import TaskStatus
 
 DONE, FAILED, PENDING, PROCESSING = TaskStatus.DONE, TaskStatus.FAILED, TaskStatus.PENDING, TaskStatus.PROCESSING
@@ -29,7 +29,7 @@ def _begin(journal: Journal, task_id: str = "t") -> Claim:
     """Start a task, and bring it to a checkpoint before which three rows were rejected."""
     journal.create(make_task(task_id))
     claim = start(journal, task_id)
-    with RejectsFile.open_at(journal.files(task_id).rejects, 0) as file:
+    with JsonLines.open_at(journal.files(task_id).rejects, 0) as file:
         length = file.append([make_reject(number) for number in range(1, COUNT + 1)])
         claim.save(make_checkpoint(10, rejects_bytes=length, failed=COUNT))
         file.append([make_reject(COUNT + 1)])
@@ -39,7 +39,7 @@ def _begin(journal: Journal, task_id: str = "t") -> Claim:
 def _end(journal: Journal, claim: Claim, status: TaskStatus = DONE) -> None:
     checkpoint = claim.checkpoint()
     assert checkpoint is not None
-    RejectsFile.open_at(journal.files(claim.task_id).rejects, checkpoint.rejects_bytes).close()
+    JsonLines.open_at(journal.files(claim.task_id).rejects, checkpoint.rejects_bytes).close()
     finish(claim, status, checkpoint=checkpoint)
     claim.release()
 
@@ -192,7 +192,7 @@ def test_each_moment_of_a_retry_is_sound_and_its_damage_is_named(journal: Journa
         journal.change("t", PENDING, expect=(DONE,))
         journal.change("t", PROCESSING, expect=(PENDING,))
     if moment == "midway":
-        with RejectsFile.open_at(failed, 0) as file:
+        with JsonLines.open_at(failed, 0) as file:
             length = file.append([make_reject(1)])
             claim.save(replace(make_checkpoint(10, rejects_bytes=length, failed=2), retried=2))
     assert damaged_files(journal) == ()
@@ -214,7 +214,7 @@ def test_only_tasks_with_files_are_checked(journal: Journal, monkeypatch: pytest
         opened.append(path)
         return atomic.open_private(path, flags)
 
-    monkeypatch.setattr(json_lines, "open_private", open_private)
+    monkeypatch.setattr(rejects, "open_private", open_private)
     assert damaged_files(journal) == ()
     assert opened == [journal.files("t").rejects]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -14,8 +15,7 @@ from tests.support.journal_tasks import make_task
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.timeline import MAX_POINTS, Point, Timeline, read_timeline, write_timeline
-from upsert_cli.load.timeline_recorder import TimelineRecorder
+from upsert_cli.journal.progress import MAX_POINTS, Point, Timeline, TimelineRecorder, read_timeline, write_timeline
 
 
 def _point(attempt: int, seconds: float, rows: int) -> Point:
@@ -39,7 +39,10 @@ def test_a_timeline_is_bounded_and_keeps_its_order_and_its_end(attempts: list[li
     assert order == sorted(order)
     assert len(order) <= MAX_POINTS
     assert order[-1] == (len(attempts), seconds)
-    assert Timeline.from_json(course.as_json()) == course
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "courses" / "t.json"
+        write_timeline(path, course)
+        assert read_timeline(path) == course
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 50, b"{}", b'{"spacing": 1, "points": [{}]}', b"[" * 100_000])
@@ -55,7 +58,7 @@ def test_a_torn_timeline_reads_as_empty(tmp_path: Path, content: bytes) -> None:
 def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) -> list[str]:
     """Record one attempt, and return the warnings."""
     with journal.claim("t") as claim:
-        recorder = TimelineRecorder(claim, make_task(attempt=attempt))
+        recorder = TimelineRecorder(claim.files.timeline, attempt)
         progress = Progress.at(begins_at, total=100, counts=Counts())
         warnings = []
         for rows in range(begins_at, ends_at + 1, 10):
@@ -63,7 +66,7 @@ def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) ->
             warnings.append(recorder.add(progress))
         time.sleep(0.002)
         progress.add("flushing", 0.001)
-        warnings.append(recorder.finish(progress))
+        warnings.append(recorder.add(progress, is_last=True))
     return [warning for warning in warnings if warning is not None]
 
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
-from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.progress import Checkpoint
 from upsert_cli.journal.prune import Wanted, prune_tasks
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.sources.source import spool
@@ -73,7 +73,7 @@ def run(journal: Journal, task_id: str) -> None:
     claim: Claim = attempt(lambda: journal.claim(task_id))
     attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
     report("started", task_id)
-    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.files(task_id).rejects, 0))
+    rejects: JsonLines = attempt(lambda: JsonLines.open_at(journal.files(task_id).rejects, 0))
     for batch in range(1, WINDOWS + 1):
         length = attempt(partial(rejects.append, [make_reject(batch)]))
         checkpoint = make_checkpoint(batch * ROWS, rejects_bytes=length, failed=batch)
@@ -96,7 +96,7 @@ def retry(journal: Journal, task_id: str) -> None:
     attempt(lambda: claim.retry_rejects(journal.find(task_id), {}))
     attempt(lambda: journal.change(task_id, PENDING, expect=(TaskStatus.DONE,), attempt=2))
     attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
-    rejects: RejectsFile = attempt(lambda: RejectsFile.open_at(journal.files(task_id).rejects, 0))
+    rejects: JsonLines = attempt(lambda: JsonLines.open_at(journal.files(task_id).rejects, 0))
     length = attempt(partial(rejects.append, [make_reject(1)]))
     for batch in range(1, WINDOWS + 1):
         counted = make_checkpoint(WINDOWS * ROWS, rejects_bytes=length, failed=WINDOWS - batch + 1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.counts import Counts
-from upsert_cli.journal.checkpoint import Checkpoint
+from upsert_cli.journal.progress import Checkpoint
 from upsert_cli.journal.segments import Segment
 from upsert_cli.journal.task import Task, TaskStatus
 

@@ -11,7 +11,6 @@ from upsert_cli.cli.options import Invocation, common_options, json_option, opti
 from upsert_cli.cli.param_types import Number, TaskId
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.text import safe_json
 
 WAIT_STEP = 0.2  # seconds between two looks at the task
@@ -28,7 +27,7 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
     TASK_ID may be the beginning of an id, or `latest`. A running task stops within one batch, at a checkpoint;
     `upsert-cli restart` continues it.
     """
-    task_id = resolve_task_id(session.journal, task_id)
+    task_id = session.journal.resolve(task_id)
     task = session.journal.request_cancel(task_id)
     until = time.monotonic() + (wait or 0.0)
     while task.status is not TaskStatus.CANCELED and time.monotonic() < until:

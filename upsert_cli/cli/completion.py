@@ -17,9 +17,9 @@ from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options
 from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.files import LATEST
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.journal.task_ids import LATEST
 from upsert_cli.paths import expanded, state_folder
 from upsert_cli.text import safe
 

@@ -17,7 +17,6 @@ from upsert_cli.cli.tables import print_pairs
 from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
-from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.load.stop import EndedBySignal
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import counts_line, safe_json, seconds_line
@@ -39,8 +38,9 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     """
     if follow and failed:
         raise click.UsageError("--failed prints the items rejected so far, so it does not go with --follow.")
-    task_id = resolve_task_id(session.journal, task_id)
-    task, running = _follow(session, task_id, json=json) if follow else session.journal.find_with_runner(task_id)
+    journal = session.journal
+    task_id = journal.resolve(task_id)
+    task, running = _follow(session, task_id, json=json) if follow else journal.with_runner(journal.find(task_id))
     if failed:
         require_stdout()  # even if there is nothing to print
         for record in session.journal.rejects(task_id):
@@ -67,7 +67,7 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
     try:
         with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
             while True:
-                task, running = session.journal.find_with_runner(task_id)
+                task, running = session.journal.with_runner(session.journal.find(task_id))
                 if json and (now := session.task_json(task, running=running)) != shown:
                     shown = now
                     click.echo(safe_json(shown))

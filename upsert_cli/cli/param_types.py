@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from upsert_cli.errors import UsageFault
-from upsert_cli.journal.task_ids import LATEST, valid_task_id
+from upsert_cli.journal.files import LATEST, valid_task_id
 from upsert_cli.paths import expanded
 
 if TYPE_CHECKING:

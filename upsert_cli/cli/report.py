@@ -11,8 +11,7 @@ from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.task_ids import resolve_task_id
-from upsert_cli.journal.timeline import read_timeline
+from upsert_cli.journal.progress import read_timeline
 from upsert_cli.report.page import render_page
 
 
@@ -35,8 +34,8 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
     \b
     upsert-cli report nightly-2026-11-24 --html report.html
     """
-    task_id = resolve_task_id(session.journal, task_id)
-    task, running = session.journal.find_with_runner(task_id)
+    task_id = session.journal.resolve(task_id)
+    task, running = session.journal.with_runner(session.journal.find(task_id))
     page = render_page(
         task,
         running=running,

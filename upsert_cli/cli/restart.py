@@ -14,7 +14,6 @@ from upsert_cli.cli.options import Invocation, all_of, common_options, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.cli.run import run_opened
 from upsert_cli.cli.streams import require_stdout
-from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.limits import require_resources
 
 _FAILED_ONLY_HELP = (
@@ -60,7 +59,7 @@ def restart(
             require_resources()
         opened = restart_task(
             session.journal,
-            resolve_task_id(session.journal, task_id),
+            session.journal.resolve(task_id),
             from_start=from_start,
             failed_only=failed_only,
             max_failures=max_failures,

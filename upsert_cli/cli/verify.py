@@ -14,7 +14,6 @@ from upsert_cli.cli.target_options import chroma_option, model_files_options
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.journal.task_ids import resolve_task_id
 from upsert_cli.limits import require_resources
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import safe_json
@@ -59,7 +58,7 @@ def verify(
     try:
         require_resources()
         if task_id is not None:
-            task_id = resolve_task_id(session.journal, task_id)
+            task_id = session.journal.resolve(task_id)
             _warn_of_missing_rows(session, task_id)
             subject = Subject.of_task(session.journal, task_id)
         else:
@@ -76,7 +75,7 @@ def verify(
 
 def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
     """Warn that the task has not loaded all rows yet, before rows are reported as missing."""
-    task, running = session.journal.find_with_runner(task_id)
+    task, running = session.journal.with_runner(session.journal.find(task_id))
     if running or task.status is TaskStatus.DONE:
         return
     died = task.has_died(running=running)

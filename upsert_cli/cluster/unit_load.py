@@ -15,7 +15,7 @@ from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.context import RunContext
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.receipts import Receipt, Receipts
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.observer import Observer
 from upsert_cli.pipeline.batch import NOTHING_IGNORED
@@ -101,7 +101,7 @@ class UnitLoad:
         except SourceUnreadable as error:
             self._broken = self._broken or error
 
-    def _commit(self, done: UnitReceipt, rejects: RejectsFile) -> None:
+    def _commit(self, done: UnitReceipt, rejects: JsonLines) -> None:
         if isinstance(done.error, SourceUnreadable):
             self._broken = self._broken or done.error
             if not done.counts.read:

@@ -19,9 +19,9 @@ from upsert_cli.errors import (
     TaskRunning,
     WrongStatus,
 )
-from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from upsert_cli.journal.file_access import writing_to
-from upsert_cli.journal.rejects import RejectsFile, rejects_lost
+from upsert_cli.journal.files import writing_to
+from upsert_cli.journal.progress import Checkpoint, read_checkpoint, write_checkpoint
+from upsert_cli.journal.rejects import JsonLines, count_rejects, file_size, rejects_extent, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 
@@ -78,8 +78,7 @@ class Claim:
 
     def drop_checkpoint(self) -> None:
         """Make the next attempt begin at the start."""
-        files = self.files
-        _remove(files.progress, files.retry, files.missing, files.receipts, files.receipts_journal)
+        _remove(*self.files.of_attempt)
 
     def receipts(self) -> Receipts:
         """Open the receipts of the units that are done, for a task that is loaded in units."""
@@ -99,16 +98,16 @@ class Claim:
         """
         rejects, retry = self.files.rejects, self.files.retry
         found = None if task.status is TaskStatus.DONE else self.checkpoint()
-        if found is not None and found.retried is not None and found.retried < RejectsFile.count(retry):
+        if found is not None and found.retried is not None and found.retried < count_rejects(retry):
             return
         length = None if found is None else found.rejects_bytes
-        if RejectsFile.count(rejects, length=length) == task.counts.failed:
+        if count_rejects(rejects, length=length) == task.counts.failed:
             # Renamed before there is a checkpoint that says so: a crash in between leaves the second case.
-            RejectsFile.open_at(rejects, RejectsFile.size(rejects) if length is None else length).close()
+            JsonLines.open_at(rejects, file_size(rejects) if length is None else length).close()
             with writing_to(retry):
                 rejects.replace(retry)
                 sync(retry.parent)
-        elif RejectsFile.count(retry) != task.counts.failed:
+        elif count_rejects(retry) != task.counts.failed:
             raise rejects_lost(task.id, task.counts.failed)
         self.save(
             Checkpoint(
@@ -191,7 +190,7 @@ class Claim:
         """Check that all rejects that a checkpoint counts are there; the task could never be done without them."""
         # Neither file is forced to the disk at once: after a power failure, rejects may be gone.
         try:
-            count, size = RejectsFile.extent(self.files.rejects, length=checkpoint.rejects_bytes)
+            count, size = rejects_extent(self.files.rejects, length=checkpoint.rejects_bytes)
         except JournalDamaged:
             return False
         # In a retry, the other counted rejects wait in a file of their own.

@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
-from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
-from upsert_cli.journal.file_access import reading_from, writing_to
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.files import reading_from, valid_task_id, writing_to
+from upsert_cli.journal.progress import Checkpoint, read_checkpoint
+from upsert_cli.journal.rejects import JsonLines, file_size, rejects_extent
 from upsert_cli.journal.segments import number_of
 from upsert_cli.journal.spool import spool_leftovers
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.journal.task_ids import valid_task_id
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.owned_folders import Leftover
 
 if TYPE_CHECKING:
+    from upsert_cli.journal.files import Layout, TaskFiles
     from upsert_cli.journal.journal import Journal
-    from upsert_cli.journal.layout import Layout, TaskFiles
 
 SALVAGED = ".repaired"  # ends the name of a damaged file whose whole tasks are back in the journal
 
@@ -70,7 +69,7 @@ class TaskDamage(Damage):
             if self.is_useless:
                 return f"{self.path} was moved to {move_aside(self.path).name}: {self.reason}"
             length = self.path.stat().st_size
-            RejectsFile.open_at(self.path, self.cut_to or 0).close()
+            JsonLines.open_at(self.path, self.cut_to or 0).close()
         return f"{self.path} was cut from {length} to {self.cut_to} bytes: {self.reason}"
 
 
@@ -95,13 +94,13 @@ def repair_journal(journal: Journal) -> list[str]:
     steps: list[str] = []
     if journal.folder.exists():
         table = TaskTable(journal.folder, warn=steps.append)
-        with journal.allocation(steps.append), closing(table):
+        with journal.layout.allocation(steps.append), closing(table):
             table.restore()
             for damage in _moved_aside(journal.folder):
                 if not damage.settled:
                     steps += _salvage(damage.path, table)
         steps += _repair_task_files(journal)
-        with journal.allocation():  # in which nobody makes a folder that is not owned yet
+        with journal.layout.allocation():  # in which nobody makes a folder that is not owned yet
             for leftover in leftovers(journal):
                 leftover.remove()
                 steps.append(f"{leftover.path.relative_to(journal.folder)}: removed {leftover}")
@@ -246,11 +245,11 @@ def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) 
     if waits_from is None and counted and not files.rejects.exists() and files.retry.exists():
         waits_from, length = 0, 0  # the files were renamed, and then came a crash
     try:
-        count, size = RejectsFile.extent(files.rejects, length=length)
-        path, expected = files.rejects, RejectsFile.size(files.rejects) if length is None else length
+        count, size = rejects_extent(files.rejects, length=length)
+        path, expected = files.rejects, file_size(files.rejects) if length is None else length
         if waits_from is not None and size == expected:
-            waiting, size = RejectsFile.extent(files.retry)
-            count, path, expected = count + waiting - waits_from, files.retry, RejectsFile.size(files.retry)
+            waiting, size = rejects_extent(files.retry)
+            count, path, expected = count + waiting - waits_from, files.retry, file_size(files.retry)
     except JournalDamaged as error:
         yield _lost(task, Path(error.path), error.reason)
         return

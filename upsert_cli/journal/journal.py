@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import JournalDamaged, TaskExists, TaskRunning, WrongStatus
-from upsert_cli.journal.checkpoint import Checkpoint, read_checkpoint
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.file_access import locked, reading_from, writing_to
-from upsert_cli.journal.layout import FORMAT, Layout, TaskFiles
+from upsert_cli.journal.files import Layout, TaskFiles, reading_from, writing_to
+from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
 from upsert_cli.journal.storage import SEGMENT_TASKS, Record
 from upsert_cli.journal.task import DIED, Task, TaskStatus
@@ -33,7 +31,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Touch nothing; the folder is made when the first task is created."""
         self.folder = folder.absolute()
-        self.layout = Layout(self.folder)
+        self.layout = Layout(self.folder, warn=self._warn)
         self.table = TaskTable(self.folder, warn=self._warn)
         self.warnings: list[str] = []
         """Damage that was found, and how it was handled; a line each, for the caller to show."""
@@ -60,12 +58,18 @@ class Journal:
             TaskNotFound: There is no task of this id.
             JournalDamaged: Its record makes no sense.
         """
-        self.check_format()
+        self.layout.check_format()
         return self._current(self._recorded(task_id))
 
-    def find_with_runner(self, task_id: str) -> tuple[Task, bool]:
-        """Return a task like `find`, and whether a process runs it at that moment."""
-        return self.with_runner(self.find(task_id))
+    def resolve(self, name: str) -> str:
+        """Return the id that a user means: an id, a prefix that only one id has, or `latest` for the newest task.
+
+        Raises:
+            TaskNotFound: No id begins like that, or a damaged file may hold that very id.
+            UsageFault: Several ids do.
+        """
+        self.layout.check_format()
+        return self.table.resolve(name)
 
     def with_runner(self, task: Task) -> tuple[Task, bool]:
         """Return a task that was just found, and whether a process runs it; if it has ended in between, as it ended."""
@@ -83,7 +87,7 @@ class Journal:
             statuses: Only tasks in one of these states, including `died`; empty: all.
             since: Only tasks created at this moment or later, UTC.
         """
-        self.check_format()
+        self.layout.check_format()
         recorded = {TaskStatus.PROCESSING.value if status == DIED else str(status) for status in statuses}
         found = self._readable(self.table.newest_first(*recorded))
         tasks = found if since is None else _created_since(found, since)
@@ -93,12 +97,12 @@ class Journal:
 
     def newest_first(self) -> Iterator[Task]:
         """Yield tasks like `list`, one by one, so that a long history does not fill the memory."""
-        self.check_format()
+        self.layout.check_format()
         yield from map(self._current, self._readable(self.table.newest_first()))
 
     def waiting(self) -> Iterator[Task]:
         """Yield the queued tasks that no process runs, the oldest first: pending ones, and those whose runner died."""
-        self.check_format()
+        self.layout.check_format()
         records = self.table.oldest_first(TaskStatus.PENDING, TaskStatus.PROCESSING)
         return (task for task in self._readable(records) if task.queued and not self.is_running(task.id))
 
@@ -129,7 +133,7 @@ class Journal:
             TaskExists: The id is taken.
         """
         progress = self.files(task.id).progress
-        with self.allocation():
+        with self.layout.allocation():
             self.refuse_taken(task.id)
             with writing_to(progress):
                 progress.unlink(missing_ok=True)  # of a task that was lost with its segment
@@ -149,7 +153,7 @@ class Journal:
             TaskNotFound: There is no task of this id.
             WrongStatus: It is in another state.
         """
-        self.check_format()
+        self.layout.check_format()
         with self.table.changing(task_id) as (file, record):
             task = self._task(record)
             if task.status not in expect:
@@ -167,7 +171,7 @@ class Journal:
         Returns:
             Whether that was possible; it is not if the id stands for another task by now.
         """
-        with self.allocation():
+        with self.layout.allocation():
             done = self.table.bring_back(task.as_record())
         if done:
             self._warn(f"damage to the journal had hidden that task {task.id} is running; its runner corrected that")
@@ -199,27 +203,9 @@ class Journal:
             TaskNotFound: There is no task of this id.
             TaskRunning: Another process has it.
         """
-        self.check_format()
+        self.layout.check_format()
         self.table.find(task_id)
         return Claim.take(self, task_id)
-
-    @contextmanager
-    def allocation(self, warn: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold the lock under which tasks are created and removed, in a complete folder of this version's format."""
-        self.layout.read_format()  # nothing is written into a journal of a newer format
-        with writing_to(self.folder):
-            self.layout.make_folders()
-        with locked(self.layout.allocation_lock):
-            with writing_to(self.folder):
-                self.layout.complete(warn or self._warn)
-            yield
-
-    def check_format(self) -> None:
-        """Refuse a journal of a newer format, and bring one of an older format up to date."""
-        found = self.layout.read_format()
-        if found is not None and found < FORMAT:
-            with self.allocation():
-                return
 
     def refuse_taken(self, task_id: str) -> None:
         """Make sure that an id is free; it stays so while the allocation lock is held.

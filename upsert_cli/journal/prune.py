@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import read_whole, replace_file, sync
-from upsert_cli.journal.file_access import locked, reading_from, writing_to
-from upsert_cli.journal.layout import Layout
+from upsert_cli.journal.files import Layout, locked, reading_from, valid_task_id, writing_to
 from upsert_cli.journal.segments import segment_numbers
 from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.journal.task_ids import valid_task_id
 
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal
@@ -53,7 +51,7 @@ class OldTask:
 
 def prune_tasks(journal: Journal, wanted: Wanted, *, dry_run: bool = False) -> list[OldTask]:
     """Remove old tasks that no process runs, with all their files; return those that are gone, or would be."""
-    journal.check_format()
+    journal.layout.check_format()
     chosen = [*_old_tasks(journal, wanted)]
     return chosen if dry_run or not journal.folder.exists() else [*_removed(journal, chosen)]
 
@@ -82,10 +80,10 @@ def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:
         return is_unchanged and not journal.is_running(record["id"])
 
     with locked(layout.prune_lock):
-        with journal.allocation():
+        with journal.layout.allocation():
             _finish_interrupted(journal)
         for number in reversed(segment_numbers(layout.folder)):
-            with journal.allocation():  # for each segment separately, so that nobody waits for long
+            with journal.layout.allocation():  # for each segment separately, so that nobody waits for long
                 gone = journal.table.remove_some(number, is_wanted, before=lambda ids: _note(layout, ids))
                 for task_id in gone:
                     _remove_files(layout, task_id)

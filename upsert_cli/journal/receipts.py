@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from upsert_cli.atomic import make_folder, open_private
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnwritable
-from upsert_cli.journal.file_access import writing_to
-from upsert_cli.journal.json_lines import valid_json
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.files import writing_to
+from upsert_cli.journal.rejects import json_line, valid_json
 
 if TYPE_CHECKING:
     import sqlite3
@@ -132,7 +131,7 @@ class Receipts:
     def add(self, receipt: Receipt) -> None:
         """Keep a receipt, all or nothing; it survives a power failure from then on."""
         place = _place(receipt.source, receipt.row)
-        rejects = "".join(f"{RejectsFile.line_of(record)}\n" for record in receipt.rejects)
+        rejects = "".join(f"{json_line(record)}\n" for record in receipt.rejects)
         values = (
             receipt.unit,
             place,

@@ -1,73 +1,193 @@
-"""The rejects of a task: its rejects file, the file of those that are retried, and the first ones for its record."""
+"""The rejects of a task: its rejects file, the file of those that are retried, and the first ones for its record.
+
+They are kept as JSON lines: files that are only appended to, and cut back on resume to the length in the checkpoint.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.checkpoint import Checkpoint
-from upsert_cli.journal.file_access import writing_to
-from upsert_cli.journal.json_lines import JsonLines, file_size, read_json_lines, valid_json
+from upsert_cli.atomic import make_folder, open_private, replacing, write_all
+from upsert_cli.errors import JournalDamaged, UpsertCliError
+from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.progress import Checkpoint
 
 if TYPE_CHECKING:
-    from upsert_cli.journal.layout import TaskFiles
+    from upsert_cli.journal.files import TaskFiles
 
 FAILED_ITEMS = 20  # rejects in a task's record; all of them are in its rejects file
 FAILED_ITEMS_CHARS = 16_384  # characters of JSON for all rejects in a record, so that a segment stays small
 
+_T = TypeVar("_T")
+# In JSON text: an escaped backslash, a pair of surrogates, or (as group 1) a lone surrogate. Compiled when used.
+_ESCAPED_SURROGATE = r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})"
 
-class RejectsFile(JsonLines):
-    """A rejects file that is open for appending."""
+
+class JsonLines:
+    """A file that is open for appending; it is made when the first value is written."""
+
+    def __init__(self, path: Path, descriptor: int | None, length: int) -> None:
+        """Take over a descriptor; use `open_at` or `rewriting`."""
+        self._path = path
+        self._descriptor = descriptor
+        self._length = length
 
     @classmethod
-    def rewrite(cls, path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) -> None:
-        """Replace a rejects file by one with other records, whole or not at all; remove it if there are none."""
-        with cls.rewriting(path) as new:
-            length = max((new.append(bundle) for bundle in bundles), default=0)
-        if not length:
+    def open_at(cls, path: Path, length: int) -> JsonLines:
+        """Open a file after its first `length` bytes, and drop the others."""
+        with writing_to(path):
+            try:
+                descriptor = open_private(path, os.O_RDWR)
+            except FileNotFoundError:
+                return cls(path, None, 0)
+            length = min(length, os.fstat(descriptor).st_size)  # never fill up lost bytes with zeros
+            os.ftruncate(descriptor, length)
+            return cls(path, descriptor, length)
+
+    @classmethod
+    @contextmanager
+    def rewriting(cls, path: Path) -> Iterator[JsonLines]:
+        """Yield an empty file that replaces `path`, durably, unless the block raises."""
+        with ExitStack() as stack:  # so that errors of the block are not taken for those of the file
             with writing_to(path):
-                path.unlink(missing_ok=True)
+                make_folder(path.parent)
+                descriptor = stack.enter_context(replacing(path, durable=True))
+            yield cls(path, descriptor, 0)
+            with writing_to(path):
+                stack.close()
 
-    @staticmethod
-    def line_of(value: Mapping[str, Any]) -> str:
-        """Return a record as a line of the file, without the item if that cannot be written."""
-        try:
-            return valid_json(dict(value))
-        except (RecursionError, TypeError, ValueError) as error:
-            # No fault of an item may end the load.
-            bare = {"payload": None, "item_info": None, "detail": f"{value.get('detail')} (item left out: {error})"}
-            return valid_json(dict(value) | bare)
+    def append(self, values: Iterable[Any]) -> int:
+        """Add values and return the length of the file in bytes, which belongs in the checkpoint."""
+        content = "".join(f"{json_line(value)}\n" for value in values).encode("ascii")
+        if content:
+            with writing_to(self._path):
+                self._write(content)
+            self._length += len(content)
+        return self._length
 
-    @staticmethod
-    def read(path: Path, *, length: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the records of a rejects file, of its first `length` bytes if given; nothing if it is missing.
+    def close(self) -> None:
+        """Close the file; its content survives a power failure from then on."""
+        if self._descriptor is None:
+            return
+        with writing_to(self._path):
+            try:
+                os.fsync(self._descriptor)
+            finally:
+                os.close(self._descriptor)
+                self._descriptor = None
 
-        Raises:
-            JournalDamaged: A line makes no sense.
-        """
-        return (record for record, _ in read_json_lines(path, _reject, length=length))
+    def __enter__(self) -> JsonLines:
+        return self
 
-    @staticmethod
-    def count(path: Path, *, length: int | None = None) -> int:
-        """Return the number of records that `read` yields."""
-        return RejectsFile.extent(path, length=length)[0]
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-    @staticmethod
-    def extent(path: Path, *, length: int | None = None) -> tuple[int, int]:
-        """Return the number of records that `read` yields, and the bytes that they take."""
-        count = size = 0
-        for _, taken in read_json_lines(path, _reject, length=length):
-            count, size = count + 1, size + taken
-        return count, size
+    def _write(self, content: bytes) -> None:
+        if self._descriptor is None:
+            make_folder(self._path.parent)
+            self._descriptor = open_private(self._path, os.O_RDWR | os.O_CREAT)
+        # Always at the length that is known to be good, over the rest of an incomplete write.
+        os.lseek(self._descriptor, self._length, os.SEEK_SET)
+        write_all(self._descriptor, content)
 
-    @staticmethod
-    def size(path: Path) -> int:
-        """Return the length of a rejects file in bytes; 0 if it is missing."""
-        return file_size(path)
+
+def read_json_lines(
+    path: Path, parse: Callable[[Any], _T | None], *, length: int | None = None
+) -> Iterator[tuple[_T, int]]:
+    """Yield the values of a file, each with the bytes that its line takes; nothing if the file is missing.
+
+    Args:
+        path: The file.
+        parse: Makes the result of a JSON value; None if the value has the wrong shape.
+        length: Bytes to read at most, as the checkpoint says; None: all.
+
+    Raises:
+        JournalDamaged: A line makes no sense.
+    """
+    try:
+        with reading_from(path):
+            descriptor = open_private(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    with os.fdopen(descriptor, "rb") as file:
+        lines = _whole_lines(file, os.fstat(descriptor).st_size if length is None else length)
+        for number, line in enumerate(lines, 1):
+            try:
+                value = parse(json.loads(line.decode("ascii")))  # as bytes, zeros would be taken for UTF-32
+            except (ValueError, RecursionError) as error:
+                raise JournalDamaged(path=str(path), reason=f"line {number} is not JSON: {error}") from error
+            if value is None:
+                raise JournalDamaged(path=str(path), reason=f"line {number} is not a record of this file")
+            yield value, len(line)
+
+
+def file_size(path: Path) -> int:
+    """Return the length of a file in bytes; 0 if it is missing."""
+    try:
+        with reading_from(path):
+            return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def json_line(value: Any) -> str:
+    """Return a value as a line of ASCII, a reject without its item if that cannot be written."""
+    try:
+        return valid_json(value)
+    except (RecursionError, TypeError, ValueError) as error:
+        # No fault of an item may end the load.
+        bare = {"payload": None, "item_info": None, "detail": f"{value.get('detail')} (item left out: {error})"}
+        return valid_json(dict(value) | bare)
+
+
+def valid_json(value: object) -> str:
+    """Return JSON on one line of ASCII, in which lone surrogates became U+FFFD."""
+    text = json.dumps(value, allow_nan=False)
+    # On the text rather than the value, so that the depth of a value costs no recursion of ours.
+    if r"\ud" not in text:
+        return text
+    return re.sub(_ESCAPED_SURROGATE, lambda match: r"\ufffd" if match[1] else match[0], text)
+
+
+def read_rejects(path: Path, *, length: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the records of a rejects file, of its first `length` bytes if given; nothing if it is missing.
+
+    Raises:
+        JournalDamaged: A line makes no sense.
+    """
+    return (record for record, _ in read_json_lines(path, _reject, length=length))
+
+
+def count_rejects(path: Path, *, length: int | None = None) -> int:
+    """Return the number of records that `read_rejects` yields."""
+    return rejects_extent(path, length=length)[0]
+
+
+def rejects_extent(path: Path, *, length: int | None = None) -> tuple[int, int]:
+    """Return the number of records that `read_rejects` yields, and the bytes that they take."""
+    count = size = 0
+    for _, taken in read_json_lines(path, _reject, length=length):
+        count, size = count + 1, size + taken
+    return count, size
+
+
+def rewrite_rejects(path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) -> None:
+    """Replace a rejects file by one with other records, whole or not at all; remove it if there are none."""
+    with JsonLines.rewriting(path) as new:
+        length = max((new.append(bundle) for bundle in bundles), default=0)
+    if not length:
+        with writing_to(path):
+            path.unlink(missing_ok=True)
 
 
 def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int) -> Iterator[dict[str, Any]]:
@@ -82,11 +202,11 @@ def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int
         JournalDamaged: A line makes no sense.
     """
     waiting = None if files.rejects.exists() else 0  # the files were renamed, and then came a crash
-    records = RejectsFile.read(files.rejects, length=None if checkpoint is None else checkpoint.rejects_bytes)
+    records = read_rejects(files.rejects, length=None if checkpoint is None else checkpoint.rejects_bytes)
     if checkpoint is not None and checkpoint.retried is not None:
         waiting = checkpoint.retried
     if waiting is not None:
-        records = itertools.chain(records, itertools.islice(RejectsFile.read(files.retry), waiting, None))
+        records = itertools.chain(records, itertools.islice(read_rejects(files.retry), waiting, None))
     return records if checkpoint is not None else itertools.islice(records, count)
 
 
@@ -95,10 +215,8 @@ def first_rejects(items: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]
     room = FAILED_ITEMS_CHARS
     for item in itertools.islice(items, FAILED_ITEMS):
         text = valid_json(item)
-        if (room := room - len(text)) >= 0:
-            yield json.loads(text)
-        else:
-            yield json.loads(valid_json(_cut(item)))
+        room -= len(text)
+        yield json.loads(text if room >= 0 else valid_json(_cut(item)))
 
 
 def rejects_lost(task_id: str, failed: int) -> UpsertCliError:
@@ -125,3 +243,11 @@ def _short(value: object) -> object:
     if isinstance(value, str):
         return value[:longest]
     return value if len(valid_json(value)) <= longest else None
+
+
+def _whole_lines(lines: Iterable[bytes], length: int) -> Iterator[bytes]:
+    for line in lines:
+        length -= len(line)
+        if length < 0 or not line.endswith(b"\n"):
+            return  # beyond the checkpoint, or just being written
+        yield line

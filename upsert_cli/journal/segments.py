@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import keep_backup, move_aside, sync
-from upsert_cli.journal.file_access import locked, reading_from, writing_to
+from upsert_cli.journal.files import locked, reading_from, writing_to
 from upsert_cli.journal.storage import SEGMENT_TASKS, Record, SegmentStorage, backup_of, problem_of, read_tables
 
 if TYPE_CHECKING:

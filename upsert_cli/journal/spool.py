@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import make_folder
-from upsert_cli.journal.file_access import writing_to
+from upsert_cli.journal.files import writing_to
 from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PREFIX = ".incoming-"  # no task id begins with a dot
 def incoming_folder(journal: Journal) -> Path:
     """Make a private folder for standard input that is read before there is a task; owned until `journal.close`."""
     spool = journal.layout.spool
-    with journal.allocation(), writing_to(spool):
+    with journal.layout.allocation(), writing_to(spool):
         _remove_stale(spool)
         incoming = _new_incoming(spool)
         journal.owned.append(own(incoming))
@@ -36,7 +36,7 @@ def adopt_spool(journal: Journal, incoming: Path, task_id: str) -> Path:
         TaskExists: The id is taken.
     """
     target = journal.files(task_id).spool
-    with journal.allocation(), writing_to(target):
+    with journal.layout.allocation(), writing_to(target):
         journal.refuse_taken(task_id)
         if target.exists():  # left by a process that was killed before there was a task
             target.rename(_new_incoming(target.parent))

@@ -14,7 +14,7 @@ from tinydb.table import Table
 
 from upsert_cli.atomic import open_private, read_whole, replacing, write_all
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.file_access import reading_from, writing_to
+from upsert_cli.journal.files import reading_from, writing_to
 
 TABLE = "tasks"
 SEGMENT_TASKS = 500  # tasks in a file at most

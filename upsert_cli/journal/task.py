@@ -11,9 +11,9 @@ from typing import Any
 
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import Canceled, Refusal, UpsertCliError
-from upsert_cli.journal.json_lines import valid_json, valid_text
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.rejects import first_rejects
+from upsert_cli.journal.progress import known_fields
+from upsert_cli.journal.rejects import first_rejects, valid_json
 from upsert_cli.redaction import in_message
 
 ATTEMPTS = 20  # earlier attempts that a task's record keeps, so that a segment stays small
@@ -78,7 +78,7 @@ class Attempt:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Attempt:
         """Make an attempt from its JSON, and ignore unknown keys, written by a newer version."""
-        return cls(**_known_fields(cls, value) | {"counts": Counts.from_json(value["counts"])})
+        return cls(**known_fields(cls, value) | {"counts": Counts.from_json(value["counts"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +215,7 @@ class Task:
         return record | {
             "status": self.status.value,
             "failed_items": list(first_rejects(self.failed_items)),
-            "detail": None if self.detail is None else valid_text(self.detail),
+            "detail": json.loads(valid_json(self.detail)),
             "sources": list(self.sources),
             "counts": self.counts.as_json(),
             "inputs": list(self.inputs),
@@ -232,7 +232,7 @@ class Task:
             ValueError: The record is not that of a task.
         """
         try:
-            known = _known_fields(cls, record)
+            known = known_fields(cls, record)
             return cls(
                 **known
                 | {
@@ -285,8 +285,3 @@ class Task:
 def utc_now() -> str:
     """Return this moment as the journal writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _known_fields(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    names = cls.__dataclass_fields__  # `fields` would make a tuple of them for each of 100,000 records
-    return {name: value[name] for name in value if name in names}

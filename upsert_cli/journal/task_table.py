@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from upsert_cli.errors import JournalDamaged, TaskNotFound
+from upsert_cli.errors import JournalDamaged, TaskNotFound, UsageFault
+from upsert_cli.journal.files import LATEST, valid_task_id
 from upsert_cli.journal.segments import Segment, next_number, segment_numbers
 from upsert_cli.journal.storage import Record
-from upsert_cli.journal.task_ids import valid_task_id
 
+NAMED_CANDIDATES = 10  # ids that the message about an ambiguous prefix names
 OPEN_SEGMENTS = 4  # segments whose parsed content is kept, about 2 MB each
 THOROUGH = 4  # newest segments that are parsed before an id is called unknown, so that no damage there hides a task
 
@@ -42,11 +44,23 @@ class TaskTable:
                     return record
         raise self._not_found(task_id, unreadable=len(unreadable))
 
-    def ids_from(self, prefix: str) -> Iterator[str]:
-        """Yield the ids that begin with a prefix, the newest first, of the segments that can be read."""
-        for number in segment_numbers(self._folder):
-            with self._reading(number) as segment:
-                yield from segment.ids_from(prefix)
+    def resolve(self, name: str) -> str:
+        """Return an id for itself, for a prefix that only it has, or for `latest` if it is of the newest task.
+
+        Raises:
+            TaskNotFound: No id begins like that, or a damaged segment may hold that very id.
+            UsageFault: Several ids do.
+        """
+        try:
+            self.find(name)
+        except TaskNotFound as error:
+            candidates = [] if error.unreadable else [*self._candidates(name)]
+            if not candidates:
+                raise
+            if len(candidates) > 1:
+                raise _ambiguous(name, candidates) from None
+            return candidates[0]
+        return name
 
     def newest_first(self, *statuses: str) -> Iterator[Record]:
         """Yield the records of some statuses, or of all; read a segment only when its turn has come."""
@@ -172,6 +186,14 @@ class TaskTable:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
+    def _candidates(self, name: str) -> Iterator[str]:
+        if name == LATEST:
+            yield from itertools.islice((str(record.get("id")) for record in self.newest_first()), 1)
+            return
+        for number in segment_numbers(self._folder):
+            with self._reading(number) as segment:
+                yield from segment.ids_from(name)
+
     def _records(self, number: int, statuses: Sequence[str], *, thorough: bool) -> list[Record]:
         records: list[Record] = []
         with self._reading(number) as segment:
@@ -236,3 +258,12 @@ class TaskTable:
 
     def _not_found(self, task_id: str, *, unreadable: int) -> TaskNotFound:
         return TaskNotFound(task_id=task_id, journal=str(self._folder), unreadable=unreadable)
+
+
+def _ambiguous(prefix: str, candidates: Sequence[str]) -> UsageFault:
+    named, more = candidates[:NAMED_CANDIDATES], len(candidates) - NAMED_CANDIDATES
+    others = f" and {more:,} more" if more > 0 else ""
+    return UsageFault(
+        message=f"{prefix!r} is the beginning of {len(candidates):,} task ids: {', '.join(named)}{others}; "
+        f"type more of the id, or `latest` for the newest task"
+    )

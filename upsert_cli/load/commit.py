@@ -10,10 +10,19 @@ from typing import Any
 
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalDamaged, JournalUnreadable, UpsertCliError
-from upsert_cli.journal.checkpoint import Checkpoint
 from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.progress import Checkpoint
 from upsert_cli.journal.receipts import Receipt, Total
-from upsert_cli.journal.rejects import FAILED_ITEMS, RejectsFile, known_rejects, rejects_lost
+from upsert_cli.journal.rejects import (
+    FAILED_ITEMS,
+    JsonLines,
+    count_rejects,
+    file_size,
+    known_rejects,
+    read_rejects,
+    rejects_lost,
+    rewrite_rejects,
+)
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.sources.item import START
@@ -59,7 +68,7 @@ class Committer:
 
     def total(self) -> int | None:
         """Return the number of rows to commit, or None if unknown."""
-        return RejectsFile.count(self._files.retry) if self.is_retry else self._task.total
+        return count_rejects(self._files.retry) if self.is_retry else self._task.total
 
     def left(self) -> int | None:
         """Return the number of rows left to commit, or None if unknown."""
@@ -76,19 +85,19 @@ class Committer:
             return None
         if not self._files.retry.exists():
             raise rejects_lost(self._task.id, self.checkpoint.counts.failed)
-        rejects = RejectsFile.read(self._files.retry)
+        rejects = read_rejects(self._files.retry)
         left = itertools.islice(rejects, self.checkpoint.retried, None)
         return ((record["source"], record["row"]) for record in left)
 
     def rejects_to_retry(self) -> Iterator[dict[str, Any]]:
         """Yield the records of all rejects that this attempt retries, including committed ones."""
-        return RejectsFile.read(self._files.retry)
+        return read_rejects(self._files.retry)
 
-    def open_rejects(self) -> RejectsFile:
+    def open_rejects(self) -> JsonLines:
         """Open the rejects file at the checkpoint; later records belong to rows that are read again."""
-        return RejectsFile.open_at(self._files.rejects, self.checkpoint.rejects_bytes)
+        return JsonLines.open_at(self._files.rejects, self.checkpoint.rejects_bytes)
 
-    def commit(self, outcome: BatchOutcome, rejects: RejectsFile) -> list[dict[str, Any]]:
+    def commit(self, outcome: BatchOutcome, rejects: JsonLines) -> list[dict[str, Any]]:
         """Append the rejects of a written batch, then save its checkpoint.
 
         Returns:
@@ -132,10 +141,10 @@ class Committer:
             total: The sum of the receipts.
             rejects: Their rejects, in the order of the rows.
         """
-        RejectsFile.rewrite(self._files.rejects, rejects)
+        rewrite_rejects(self._files.rejects, rejects)
         self._save_units(total.counts, total.converted, total.rejects_bytes)
 
-    def commit_unit(self, receipt: Receipt, rejects: RejectsFile) -> None:
+    def commit_unit(self, receipt: Receipt, rejects: JsonLines) -> None:
         """Commit a unit whose receipt is saved."""
         before = self.checkpoint
         length = rejects.append(receipt.rejects)
@@ -190,8 +199,8 @@ class Committer:
                 message=f"the counts of task {self._task.id} do not add up ({counts.as_json()}); this is a bug, please "
                 f"report it, and load again with `upsert-cli restart {self._task.id} --from-start`"
             )
-        if RejectsFile.size(self._files.rejects) != self.checkpoint.rejects_bytes or (
-            RejectsFile.count(self._files.rejects) != counts.failed
+        if file_size(self._files.rejects) != self.checkpoint.rejects_bytes or (
+            count_rejects(self._files.rejects) != counts.failed
         ):
             raise rejects_lost(self._task.id, counts.failed)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,7 +22,6 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
-from upsert_cli.journal.task_ids import new_task_id
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name
@@ -29,6 +30,8 @@ from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.source import Source, spool
 from upsert_cli.store.locations import is_server, require_collection_name
 
+ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
+ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuses one that is taken
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
 
 
@@ -143,6 +146,17 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
         yield draft
     finally:
         draft.discard()
+
+
+def new_task_id(now: datetime | None = None) -> str:
+    """Return an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`.
+
+    Args:
+        now: A moment with its time zone; None: this one.
+    """
+    moment = datetime.now(UTC) if now is None else now.astimezone(UTC)
+    suffix = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in os.urandom(ID_SUFFIX))
+    return f"{moment:%Y%m%d-%H%M%S}-{suffix}"
 
 
 def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:

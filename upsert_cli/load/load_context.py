@@ -11,9 +11,9 @@ from queue import SimpleQueue
 
 from upsert_cli.context import Progress
 from upsert_cli.errors import Interrupted
+from upsert_cli.journal.progress import TimelineRecorder
 from upsert_cli.load.observer import Observer
 from upsert_cli.load.stop import Stopping
-from upsert_cli.load.timeline_recorder import TimelineRecorder
 from upsert_cli.store.restarting import LAST_WRITE_SECONDS
 
 SHOW_SECONDS = 0.1  # seconds between two updates of the progress

@@ -18,7 +18,7 @@ from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import owner_of
 from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.errors import JournalDamaged, Refusal, SourceUnreadable, UpsertCliError
-from upsert_cli.journal.json_lines import JsonLines, read_json_lines
+from upsert_cli.journal.rejects import JsonLines, read_json_lines
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
 from upsert_cli.pipeline.id_set import IdSet

@@ -22,8 +22,9 @@ from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError, WrongStatus
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.progress import TimelineRecorder
 from upsert_cli.journal.receipts import Receipts
-from upsert_cli.journal.rejects import RejectsFile
+from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
@@ -39,7 +40,6 @@ from upsert_cli.load.resources import (
     target_of,
 )
 from upsert_cli.load.stop import Stopping
-from upsert_cli.load.timeline_recorder import TimelineRecorder
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.outcomes import BatchOutcome
@@ -162,7 +162,7 @@ class _Attempt:
         )
         self._began = time.monotonic()
         self._is_shared = location_of_task(journal, task).is_shared
-        self._timeline = TimelineRecorder(claim, task)
+        self._timeline = TimelineRecorder(claim.files.timeline, task.attempt)
         self._context = LoadContext(stopping, observer, self._timeline, self._progress, is_shared=self._is_shared)
         self._ignored = NOTHING_IGNORED
 
@@ -261,7 +261,7 @@ class _Attempt:
         if self._context.has_to_stop:
             stages.stopping.set()
 
-    def _commit(self, outcome: BatchOutcome, rejects: RejectsFile) -> None:
+    def _commit(self, outcome: BatchOutcome, rejects: JsonLines) -> None:
         records = self._committer.commit(outcome, rejects)
         progress, counts = self._progress, outcome.counts
         progress.written += counts.inserted + counts.updated
@@ -326,7 +326,7 @@ class _Attempt:
 
     def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
         """Write the end of the attempt into the task's record."""
-        if (lost := self._timeline.finish(self._progress)) is not None:
+        if (lost := self._timeline.add(self._progress, is_last=True)) is not None:
             self._context.warning(lost)
         busy = {name: round(spent, 3) for name, spent in sorted(self._progress.seconds.items())}
         total = round(time.monotonic() - self._began, 3)

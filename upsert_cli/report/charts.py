@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
-from upsert_cli.journal.timeline import Point, Timeline
+from upsert_cli.journal.progress import Point, Timeline
 from upsert_cli.text import duration
 
 TIME_TICKS = 4  # the most steps on the time axis; more labels would overlap on a phone

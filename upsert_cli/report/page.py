@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
 from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.progress import Timeline
 from upsert_cli.journal.task import DIED, Task, TaskStatus, utc_now
-from upsert_cli.journal.timeline import Timeline
 from upsert_cli.redaction import without_secrets
 from upsert_cli.report.charts import draw
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from upsert_cli.errors import JournalDamaged
-from upsert_cli.journal.json_lines import JsonLines, read_json_lines
+from upsert_cli.journal.rejects import JsonLines, read_json_lines
 
 
 def _read(path: Path, *, length: int | None = None) -> list[Any]:

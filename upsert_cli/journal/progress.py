@@ -1,0 +1,198 @@
+"""How far a task is: its checkpoint, and its timeline, each in a file that is replaced while the task runs.
+
+Neither file is forced to the disk, so a power failure may leave anything in it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from upsert_cli.atomic import make_folder, read_whole, replace_file
+from upsert_cli.context import Progress
+from upsert_cli.counts import Converted, Counts
+from upsert_cli.errors import JournalUnreadable, JournalUnwritable
+from upsert_cli.journal.files import reading_from, writing_to
+
+MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart 800 pixels wide shows no more
+FIRST_SPACING = 0.25  # seconds between two points, doubled whenever there are too many
+SAVE_SECONDS = 5.0  # seconds of a timeline that a crash may cost
+
+
+def known_fields(cls: type[Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of plain data that are fields of a dataclass; a newer version may have written others."""
+    names = cls.__dataclass_fields__  # `fields` would make a tuple of them for each of 100,000 records
+    return {name: value[name] for name in value if name in names}
+
+
+# -- the checkpoint ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """The position up to which every row is committed."""
+
+    position: dict[str, Any]
+    """Where to continue reading; opaque here."""
+
+    rows: int = 0
+    counts: Counts = field(default_factory=Counts)
+    converted: Converted = field(default_factory=Converted)
+    seconds: float = 0.0
+    """The task's `load_seconds` up to here."""
+
+    rejects_bytes: int = 0
+    """Length of the rejects file; rejects after it are from rows that will be read again."""
+
+    retried: int | None = None
+    """Committed rows of the retry file; None in an attempt that reads all rows."""
+
+    missing: int | None = None
+    """Records on the list of those to delete at the end; None if no list was made."""
+
+    unlisted: int = 0
+    """Records at the beginning of that list that are dealt with."""
+
+    saved_at: str | None = field(default=None, compare=False)
+    """UTC; None in a checkpoint of an older version, and in one that was never saved."""
+
+
+def read_checkpoint(path: Path) -> Checkpoint | None:
+    """Return the checkpoint in a progress file; None if the file is missing or torn."""
+    try:
+        with reading_from(path):
+            checksum, _, text = read_whole(path).partition(b" ")
+        if checksum != _checksum(text):
+            return None
+        value = json.loads(text)
+        parsed = {"counts": Counts.from_json(value["counts"]), "converted": Converted.from_json(value)}
+        return Checkpoint(**known_fields(Checkpoint, value) | parsed)
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        return None
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace a progress file."""
+    text = json.dumps(asdict(checkpoint) | checkpoint.converted.as_json()).encode("ascii")
+    with writing_to(path):
+        replace_file(path, _checksum(text) + b" " + text, durable=False)
+
+
+def _checksum(text: bytes) -> bytes:
+    # It has to tell a torn file from a whole one, not to withstand an attacker.
+    return b"%08x" % zlib.crc32(text)
+
+
+# -- the timeline ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """How far a task was at one moment."""
+
+    attempt: int
+    seconds: float
+    """Since its attempt began."""
+
+    read: int
+    embedded: int
+    written: int
+    """Rows, over all attempts since the start."""
+
+    busy: dict[str, float] = field(default_factory=dict)
+    """Seconds that each stage has been busy in its attempt so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeline:
+    """The points of a task since it was last read from the start, in order, for a chart."""
+
+    points: tuple[Point, ...] = ()
+    spacing: float = FIRST_SPACING
+    """Seconds between two points of one attempt, at least."""
+
+    def is_due(self, *, attempt: int, seconds: float) -> bool:
+        """Check whether a point at this moment would be far enough from the last one."""
+        last = self.points[-1] if self.points else None
+        return last is None or last.attempt != attempt or seconds - last.seconds >= self.spacing
+
+    def with_point(self, point: Point) -> Timeline:
+        """Return the timeline with one more point, thinned if there are too many; the last one always stays."""
+        points, spacing = (*self.points, point), self.spacing
+        if len(points) > MAX_POINTS:
+            points, spacing = (*points[:-1:2], point), 2 * spacing
+        return Timeline(points=points, spacing=spacing)
+
+
+def read_timeline(path: Path) -> Timeline:
+    """Return the timeline in a file; an empty one if the file is missing or torn."""
+    try:
+        with reading_from(path):
+            value = json.loads(read_whole(path))
+        return Timeline(points=tuple(Point(**point) for point in value["points"]), spacing=value["spacing"])
+    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
+        return Timeline()
+
+
+def write_timeline(path: Path, timeline: Timeline) -> None:
+    """Replace the file of a timeline."""
+    content = json.dumps(asdict(timeline), separators=(",", ":")).encode("ascii")
+    with writing_to(path):
+        make_folder(path.parent)
+        replace_file(path, content, durable=False)
+
+
+class TimelineRecorder:
+    """The timeline of one attempt; if it cannot be kept, the load continues without it."""
+
+    def __init__(self, path: Path, attempt: int) -> None:
+        """Begin now; the file is read when the first point is added."""
+        self._path = path
+        self._attempt = attempt
+        self._began = time.monotonic()
+        self._next_save = self._began + SAVE_SECONDS
+        self._timeline: Timeline | None = None
+        self._is_lost = False
+
+    def add(self, progress: Progress, *, is_last: bool = False) -> str | None:
+        """Record the progress if a point is due; return a warning if the timeline cannot be kept from now on."""
+        if self._is_lost or (is_last and self._timeline is None):
+            return None
+        if self._timeline is None:
+            # Without committed rows the sources are read from their start, whatever was before.
+            self._timeline = self._of_earlier_attempts() if progress.committed else Timeline()
+        now = time.monotonic()
+        seconds = round(now - self._began, 3)
+        if not (is_last or self._timeline.is_due(attempt=self._attempt, seconds=seconds)):
+            return None
+        self._timeline = self._timeline.with_point(
+            Point(
+                attempt=self._attempt,
+                seconds=seconds,
+                read=progress.read,
+                embedded=progress.embedding_passed,
+                written=progress.committed,
+                # A copy at once, since the threads of the stages may add a name.
+                busy={name: round(busy, 3) for name, busy in progress.seconds.copy().items()},
+            )
+        )
+        if not is_last and now < self._next_save:
+            return None
+        self._next_save = now + SAVE_SECONDS
+        try:
+            write_timeline(self._path, self._timeline)
+        except JournalUnwritable as error:
+            self._is_lost = True
+            return f"the progress of the load is not kept, so a report of it will have no chart: {error}"
+        return None
+
+    def _of_earlier_attempts(self) -> Timeline:
+        with suppress(JournalUnreadable):  # which costs only the beginning of the chart
+            return read_timeline(self._path)
+        return Timeline()

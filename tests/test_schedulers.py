@@ -1,4 +1,4 @@
-"""The examples for cron and systemd in the README, each run as the scheduler would: no terminal, next to no environment."""
+"""The examples for cron and systemd in the guide, each run as the scheduler would: no terminal, next to no environment."""
 
 from __future__ import annotations
 
@@ -15,19 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.manual import GUIDE, blocks
 from tests.support.terminal import Terminal
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+PAGE = GUIDE / "cron.md"
 ITEM = {"object_id": "a", "payload": {"text": "x"}}
 BARE = {"PATH": "/usr/bin:/bin", "LOGNAME": "articles"}
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
-
-
 def _here(command: str, terminal: Terminal) -> str:
-    """Return a command of the README with the folders of this test."""
+    """Return a command of the guide with the folders of this test."""
     tool = shlex.join([sys.executable, "-m", "upsert_cli"])
     return command.replace("/opt/upsert-cli/bin/upsert-cli", tool).replace("/srv/articles", str(terminal.folder))
 
@@ -50,7 +47,7 @@ def _tasks(folder: Path, terminal: Terminal) -> list[dict[str, object]]:
 
 def test_the_line_of_the_crontab_works(tiny: Terminal) -> None:
     """Run as cron does, whose home folder need not be there yet: silent, once a day, and a changed source is a report."""
-    (block,) = _blocks("crontab")
+    (block,) = blocks(PAGE, "crontab")
     (line,) = block.strip().splitlines()
     fields = line.split(None, 5)
     assert not re.search(r"(?<!\\)%", fields[5])  # cron takes a bare one for a line break
@@ -74,7 +71,7 @@ def test_the_service_and_the_timer_work(tiny: Terminal) -> None:
     """The service's command runs with its own variables alone, without a home, and its files are sound to systemd where it is there."""
     service, timer = (configparser.ConfigParser(interpolation=None, strict=False) for _ in range(2))
     service.optionxform = timer.optionxform = str  # type: ignore[assignment, method-assign]
-    for parser, text in zip((service, timer), _blocks("ini"), strict=True):
+    for parser, text in zip((service, timer), blocks(PAGE, "ini"), strict=True):
         parser.read_string(text)
     assert timer["Timer"]["OnCalendar"]
     state, cache = tiny.folder / "var-lib", tiny.folder / "var-cache"
@@ -96,7 +93,7 @@ def test_the_service_and_the_timer_work(tiny: Terminal) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, which only asks for more")
 def test_systemd_takes_the_service_and_the_timer(tmp_path: Path) -> None:
     """`systemd-analyze verify` has nothing to say against the two files."""
-    for text in _blocks("ini"):
+    for text in blocks(PAGE, "ini"):
         name = re.findall(r"^# .*/(\S+)$", text, re.M)[0]
         (tmp_path / name).write_text(text.replace("/opt/upsert-cli/bin/upsert-cli", sys.executable))
     files = [str(path) for path in sorted(tmp_path.iterdir())]

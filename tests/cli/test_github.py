@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html import unescape
@@ -16,14 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.journal_tasks import make_reject, make_task
+from tests.support.manual import GUIDE, blocks
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.counts import Counts
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.report.github import annotation, append_summary
 from upsert_cli.text import safe, safe_json
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README, re.S)]
+WORKFLOW, GITLAB = (yaml.safe_load(text) for text in blocks(GUIDE / "ci.md", "yaml"))
+STEPS = WORKFLOW["jobs"]["load"]["steps"]
 HOSTILE = "100%\r\n::error::x | <b>&amp; `a` [l](u) https://x.y *s* _e_ # ##[error]x \\| @me"
 
 
@@ -117,41 +119,74 @@ def test_a_step_is_annotated_and_summarized(tiny: Terminal, tmp_path: Path) -> N
     assert "::warning::the summary of the step cannot be written" in unwritable.stderr
 
 
-def _inputs(value: str, inputs: dict[str, str]) -> str:
-    return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda match: inputs[match[1]], value)
-
-
-def test_the_composite_action_of_the_readme_works(tiny: Terminal, tmp_path: Path) -> None:
-    """Each step of the README's example runs as GitHub would run it; the page is written although the load had rejects."""
-    (action,) = [example for example in EXAMPLES if "runs" in example]
-    assert action["runs"]["using"] == "composite"
-    (tiny.folder / "data").symlink_to(SAMPLES)
-    inputs = {"sources": "data/mixed_errors.jsonl", "task-id": "load-1"}
-    assert set(inputs) == set(action["inputs"])
-    runner = {
-        "GITHUB_ACTIONS": "true",
-        "GITHUB_WORKSPACE": str(tiny.folder),
-        "GITHUB_STEP_SUMMARY": str(tmp_path / "s"),
-    }
-    environment = tiny.environment | runner | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    code, ran = 0, 0
-    for step in action["runs"]["steps"]:
-        if "run" not in step or (code and step.get("if") != "always()"):
+def _run_steps(terminal: Terminal, environment: dict[str, str]) -> list[tuple[str, int, str]]:
+    """Run the steps of the workflow that call upsert-cli as GitHub would; return each name with exit code and output."""
+    ran, failed = [], False
+    for step in STEPS:
+        if "upsert-cli " not in step.get("run", "") or "pip install" in step["run"]:
+            continue
+        if failed and step.get("if") != "always()":
             continue
         script = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-        env = environment | {name: _inputs(value, inputs) for name, value in step.get("env", {}).items()}
-        done = subprocess.run(script, cwd=tiny.folder, env=env, capture_output=True, text=True, check=False)
-        code, ran = code or done.returncode, ran + 1
-    assert (code, ran) == (3, 2)
-    artifact = next(step for step in action["runs"]["steps"] if "upload-artifact" in step.get("uses", ""))
-    assert "Task load-1" in (tiny.folder / artifact["with"]["path"]).read_text()
-    assert "task load&#45;1 done" in (tmp_path / "s").read_text()
+        done = subprocess.run(
+            script, cwd=terminal.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )  # fmt: skip
+        failed = failed or done.returncode != 0
+        ran.append((step["name"], done.returncode, done.stdout))
+    return ran
+
+
+def _runner(terminal: Terminal) -> dict[str, str]:
+    """Return the environment of a step; the target is a folder in place of the server."""
+    variables = {
+        "GITHUB_ACTIONS": "true",
+        "CI": "true",
+        "GITHUB_WORKSPACE": str(terminal.folder),
+        "GITHUB_STEP_SUMMARY": str(terminal.folder / "summary.md"),
+        "TASK_ID": "load-1a2b3c",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    return terminal.environment | variables
+
+
+def test_the_workflow_is_one_that_github_takes() -> None:
+    """The workflow has a job with steps that each run or use something, names our variables, and needs no secret to check out."""
+    assert set(WORKFLOW) == {"name", True, "concurrency", "jobs"}  # YAML 1.1 takes `on` for a truth value
+    job = WORKFLOW["jobs"]["load"]
+    assert job["runs-on"] == "ubuntu-latest"
+    assert all(("run" in step) != ("uses" in step) for step in STEPS)
+    assert all(re.fullmatch(r"actions/[\w/-]+@v\d+", step["uses"]) for step in STEPS if "uses" in step)
+    assert job["env"]["UPSERT_CLI_RUN_CHROMA"].startswith("https://")
+    kept = {step["with"]["path"] for step in STEPS if "cache" in step.get("uses", "")}
+    named = {job["env"][name].partition("/")[2] for name in ("UPSERT_CLI_JOURNAL", "UPSERT_CLI_MODEL_CACHE")}
+    assert kept == named
+
+
+def test_rejected_rows_are_a_warning_in_the_workflow(tiny: Terminal) -> None:
+    """A load with rejects does not fail the job, and the artifact has the page and the rejects."""
+    (tiny.folder / "data").mkdir()
+    shutil.copy(SAMPLES / "mixed_errors.jsonl", tiny.folder / "data")
+    (_, load_code, log), (_, report_code, _) = _run_steps(tiny, _runner(tiny))
+    assert (load_code, report_code) == (0, 0)
+    assert "::warning::some rows were rejected" in log
+    assert "::error" not in log
+    (artifact,) = (step["with"]["path"].split() for step in STEPS if "upload-artifact" in step.get("uses", ""))
+    assert "Task load-1a2b3c" in (tiny.folder / artifact[0]).read_text()
+    assert len((tiny.folder / artifact[1]).read_text().splitlines()) == 35
+    assert "task load&#45;1a2b3c done" in (tiny.folder / "summary.md").read_text()
+
+
+def test_a_load_that_creates_no_task_has_one_annotation_in_the_workflow(tiny: Terminal) -> None:
+    """The step that writes the report adds no error to that of the load."""
+    (_, load_code, log), (_, report_code, more) = _run_steps(tiny, _runner(tiny))
+    assert (load_code, report_code) == (2, 0)
+    assert len(re.findall(r"^::error", log + more, re.M)) == 1
 
 
 @pytest.mark.parametrize("system", [{"GITLAB_CI": "true"}, {"JENKINS_URL": "http://ci/"}])
 def test_other_systems_need_nothing_special(tiny: Terminal, system: dict[str, str]) -> None:
-    """The script of the README's GitLab job runs unchanged, prints no command and no escape, and leaves its artifact."""
-    (job,) = [example["load"] for example in EXAMPLES if "load" in example]
+    """The script of the guide's GitLab job runs unchanged, prints no command and no escape, and leaves its artifact."""
+    job = GITLAB["load"]
     (tiny.folder / "data").mkdir()
     tiny.write("data/a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
     bare = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "CI": "true", "CI_COMMIT_SHORT_SHA": "abc"}

@@ -46,6 +46,7 @@ SECTIONS = {
     "Maintain": {
         "prune": ("prune:prune", "Remove old tasks from the journal, but no records."),
         "config": ("config:config", "Show the settings and where they come from."),
+        "help": ("help:show_help", "Show a page of the guide, or the help of a command."),
         "completion": ("completion:completion", "Print a script that completes commands and values."),
     },
 }

@@ -1,0 +1,188 @@
+"""The README and the guide tell the truth: commands run as shown, options and variables exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.support.chroma_server import ChromaServer
+from tests.support.manual import GUIDE, PAGES, README, ROOT, blocks, manual_text
+from tests.support.terminal import SAMPLES, Terminal
+from upsert_cli.cli.command_tree import commands_below
+from upsert_cli.cli.options import Option
+from upsert_cli.cli.root import cli
+
+SERVER = "http://localhost:8000"  # in the pages, a server of the reader's own
+HOME = "/home/ann"  # in the pages, the folder in which everything happens
+VOLATILE = (
+    (r"\b\d{8}-\d{6}-[a-z0-9]{4}\b", "ID"),
+    (r"\b\d{4}-\d\d-\d\dT[\d:]+Z", "TIME"),
+    (r"\b(in|about) [\d.]+ (s|min|h)\b", r"\1 a while"),
+    (r"\\n|\s+", " "),
+)
+"""What differs between two runs, or between a pipe and a terminal, and what replaces it before they are compared."""
+
+FOREIGN_OPTIONS = {
+    "--address", "--head", "--port", "--path", "--rm", "--read-only", "--tmpfs", "--no-cache-dir",
+}  # fmt: skip  # of docker, pip, ray and chroma
+FOREIGN_COMMANDS = ("chroma ", "docker ", "ray ", "pip ")
+LINE = 120  # characters; the pages are read in a terminal, too
+SHORT = 150  # lines of a page
+
+
+def _sessions() -> list[Path]:
+    return [page for page in PAGES if blocks(page, "console")]
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield the address of a server if the page needs one."""
+    if SERVER not in "".join(blocks(request.getfixturevalue("page"), "console")):
+        yield SERVER
+        return
+    with ChromaServer.started() as server:
+        yield server.url
+
+
+@pytest.mark.parametrize("page", _sessions(), ids=lambda page: page.stem)
+def test_sessions_run_as_shown(page: Path, address: str, terminal: Terminal) -> None:
+    """The sessions of a page run from the first to the last command, with the output and exit codes that it shows."""
+    shutil.copytree(SAMPLES, terminal.folder / "sample_data")
+    for session in blocks(page, "console"):
+        commands = re.split(r"^\$ ", session, flags=re.M)
+        assert commands[0] == ""
+        for command in commands[1:]:
+            typed, _, output = command.partition("\n")
+            line, _, code = typed.partition("  # exits with ")
+            done = _type(terminal, line.replace(SERVER, address), expect=int(code or 0))
+            said = (done.stderr + done.stdout).replace(str(terminal.journal), f"{HOME}/.local/state/upsert-cli")
+            _compare(output, said.replace(str(terminal.folder), HOME).replace(address, SERVER), line)
+
+
+def _type(terminal: Terminal, line: str, *, expect: int) -> subprocess.CompletedProcess[str]:
+    """Type a line; one that is not a command of ours alone is given to a shell."""
+    if line.startswith("upsert-cli ") and not re.search(r"[|<>] ", line):
+        return terminal.type(line, expect=expect)
+    environment = terminal.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", line], cwd=terminal.folder, env=environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == expect, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def _compare(shown: str, said: str, line: str) -> None:
+    """Check that each line of a page is printed; `...` stands for other lines, `…` for the rest of a text."""
+    lines = [_stable(each) for each in said.splitlines()]
+    for expected in shown.splitlines():
+        if expected.strip() in ("", "..."):
+            continue
+        pattern = ".*".join(re.escape(_stable(part)) for part in re.split(r"…|\.\.\.$", expected))
+        assert any(re.fullmatch(pattern, each) for each in lines), f"{line}\nshown: {expected}\nsaid:\n{said}"
+
+
+def _stable(text: str) -> str:
+    for pattern, replacement in VOLATILE:
+        text = re.sub(pattern, replacement, text)
+    return text.strip()
+
+
+def _examples() -> list[str]:
+    """Return the commands in the manual that are not part of a session, and those of the help texts."""
+    helps = [ctx.command.help or "" for ctx in commands_below(click.Context(cli))]
+    lines = re.findall(r"^ *(upsert-cli [a-z].*)$", "\n".join([manual_text(), *helps]), re.M)
+    return sorted({re.split(r"  #| [<|>]+ ", line)[0] for line in lines})
+
+
+@pytest.mark.parametrize("line", _examples())
+def test_examples_can_be_typed(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an example names files and servers of the reader's own, its command and options exist."""
+    monkeypatch.chdir(tmp_path)
+    line = line.replace("$TASK_ID", "load-1")
+    for option in ("--refs-root", "--map"):
+        for named in re.findall(rf"{option} (\S+)", line):
+            line = line.replace(named, str(tmp_path if option == "--refs-root" else README))
+    command: click.Command = cli
+    ctx, rest = None, shlex.split(line)[1:]
+    while isinstance(command, click.Group):
+        ctx = command.make_context("upsert-cli", [], parent=ctx, resilient_parsing=True)
+        _, found, rest = command.resolve_command(ctx, rest)
+        assert found is not None
+        command = found
+    command.make_context(command.name, rest, parent=ctx)
+
+
+def _options() -> dict[str, list[str]]:
+    """Return every option with the variables that set it."""
+    options: dict[str, list[str]] = {"--help": [], "--version": []}
+    for ctx in commands_below(cli.make_context("upsert-cli", [], resilient_parsing=True)):
+        for param in ctx.command.params:
+            if isinstance(param, Option):
+                options.setdefault(max(param.opts, key=len), []).extend(param.variables(ctx))
+    return options
+
+
+def test_every_option_is_in_the_manual() -> None:
+    """The manual mentions each option of each command."""
+    text = manual_text()
+    missing = [name for name in _options() if not re.search(rf"{re.escape(name)}(?![\w-])", text)]
+    assert missing == []
+
+
+def test_every_option_of_the_manual_exists() -> None:
+    """The manual mentions no option that no command has."""
+    lines = [
+        line for line in manual_text().splitlines() if not any(each in line for each in FOREIGN_COMMANDS if "-- upsert-cli" not in line)
+    ]  # fmt: skip
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", "\n".join(lines)))
+    assert named - set(_options()) - FOREIGN_OPTIONS == set()
+
+
+def test_the_variables_of_the_manual_are_those_that_exist() -> None:
+    """Each variable of the manual exists, and each one that is not an option's is in the manual."""
+    of_options = {variable for variables in _options().values() for variable in variables}
+    composed = {f"UPSERT_CLI_CHROMA_{name}" for name in ("TENANT", "DATABASE", "TOKEN_FILE")}
+    source = "".join(path.read_text() for path in (ROOT / "upsert_cli").rglob("*.py"))
+    of_code = set(re.findall(r"\"((?:UPSERT_CLI|CHROMA|HF|AWS|AZURE)_[A-Z_]*[A-Z])\"", source)) - {"UPSERT_CLI_"}
+    named = set(re.findall(r"\bUPSERT_CLI_[A-Z_]*[A-Z]\b(?!_?\.\.\.)", manual_text()))
+    assert named - of_options - of_code - composed - {"UPSERT_CLI_RUN", "UPSERT_CLI_CATEGORIES_RUN"} == set()
+    ours = {name for name in of_code | composed if name.startswith("UPSERT_CLI_")}
+    assert ours - of_options - named == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link of a page leads to a file, and its anchor to a heading there."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        there = page.parent / name if name else page
+        assert there.exists(), target
+        headings = [re.sub(r"[^\w -]", "", line).lower() for line in re.findall(r"^#+ (.*)$", there.read_text(), re.M)]
+        assert not anchor or anchor in [heading.replace(" ", "-") for heading in headings], target
+
+
+@pytest.mark.parametrize("page", sorted(GUIDE.glob("*.md")), ids=lambda page: page.stem)
+def test_pages_are_short_and_fit_a_terminal(page: Path) -> None:
+    """A page has one title, few lines, and no line of prose that is wider than a terminal."""
+    lines = page.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    assert len(lines) <= SHORT
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M).splitlines()
+    assert [line for line in prose if len(line) > LINE and not line.startswith("|")] == []
+
+
+def test_the_readme_has_two_commands_and_is_short() -> None:
+    """The two commands are there, the second one for continuous integration, and the README fits on a few screens."""
+    assert len(re.findall(r"^```sh$", README.read_text(), re.M)) == 2
+    assert len(README.read_text().splitlines()) <= 200

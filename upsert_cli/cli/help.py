@@ -1,0 +1,133 @@
+"""The command `help`: the pages of the guide, and the help of commands."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from pathlib import Path
+
+import click
+from click.shell_completion import CompletionItem
+
+from upsert_cli.cli.command_tree import environment_variables
+from upsert_cli.cli.help_format import SectionedCommand
+from upsert_cli.cli.options import Invocation, common_options
+from upsert_cli.cli.terminal import Terminal
+
+GUIDE = Path(__file__).parent.parent / "guide"
+TOPICS = {
+    "Load": ("csv", "files", "addresses", "server", "cron", "ci", "containers"),
+    "Keep a collection right": ("mirror", "tasks", "errors", "repair", "troubleshooting"),
+    "Texts, models and vectors": ("items", "split", "other-models", "vectors", "filters"),
+    "Larger loads": ("speed", "queues", "machines"),
+    "Reference": ("configuration", "environment", "json", "metrics"),
+}
+"""The pages of the guide by group, in the order in which `help` lists them."""
+
+ENVIRONMENT = "environment"  # the page that ends with a list of all variables
+MAX_WIDTH = 100  # columns; longer lines of prose are hard to read
+
+CELL_BAR = r"\|"  # a bar inside a table's cell in Markdown
+HOW_TO_READ = "`upsert-cli help TOPIC` shows a page, and `upsert-cli help COMMAND` a command's help."
+
+_LINK_TO_PAGE = re.compile(r"\[([^\]]+)\]\(([a-z-]+)\.md\)")
+
+
+def _offered(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the topics and the commands to a shell."""
+    from upsert_cli.cli.root import COMMANDS
+
+    offers = {topic: title_of(topic) for topics in TOPICS.values() for topic in topics}
+    offers |= {name: short_help for name, (_, short_help) in COMMANDS.items()}
+    return [CompletionItem(name, help=text) for name, text in offers.items() if name.startswith(incomplete)]
+
+
+@click.command("help", cls=SectionedCommand)
+@click.argument("topic", nargs=-1, metavar="[TOPIC]", shell_complete=_offered)
+@common_options
+def show_help(session: Invocation, *, topic: tuple[str, ...]) -> None:
+    """Show a page of the guide, or the help of a command.
+
+    Lists the topics of the guide if no TOPIC is given. TOPIC may also be a command.
+
+    \b
+    upsert-cli help cron
+    upsert-cli help categories run
+    """
+    root = click.get_current_context().find_root()
+    if not topic:
+        click.echo(list_of_topics())
+    elif (found := _command_help(topic, root)) is not None:
+        click.echo(found)
+    elif len(topic) == 1 and topic[0] in _all_topics():
+        _print_page(page(topic[0], root), session.terminal)
+    else:
+        raise click.UsageError(_unknown(" ".join(topic), root))
+
+
+def list_of_topics() -> str:
+    """Return the topics of the guide by group, with the title of each page."""
+    width = max(map(len, _all_topics())) + 2
+    groups = [
+        "\n".join([f"{group}:", *(f"  {topic:{width}}{title_of(topic)}" for topic in topics)])
+        for group, topics in TOPICS.items()
+    ]
+    return "\n\n".join(
+        [*groups, "`upsert-cli help TOPIC` shows a page, and `upsert-cli help COMMAND` a command's help."]
+    )
+
+
+def title_of(topic: str) -> str:
+    """Return the title of a page, without reading the rest of it."""
+    with (GUIDE / f"{topic}.md").open(encoding="utf-8") as text:
+        return text.readline().removeprefix("#").strip()
+
+
+def page(topic: str, root: click.Context) -> str:
+    """Return a page in Markdown."""
+    text = (GUIDE / f"{topic}.md").read_text(encoding="utf-8")
+    return text + _variables(root) if topic == ENVIRONMENT else text
+
+
+def _variables(root: click.Context) -> str:
+    """Return every variable with its option in Markdown, a section per command."""
+    sections = []
+    for heading, options in environment_variables(root).items():
+        rows = "".join(f"| `{name}` | `{option.replace('|', CELL_BAR)}` |\n" for name, option in options.items())
+        sections.append(f"\n### {heading}\n\n| variable | option |\n|---|---|\n{rows}")
+    return "".join(sections)
+
+
+def _print_page(text: str, terminal: Terminal) -> None:
+    """Print a page, laid out on a terminal and as Markdown in a pipe."""
+    if not sys.stdout.isatty():
+        click.echo(text, nl=False)
+        return
+    from rich.markdown import Markdown
+
+    shown = Markdown(_LINK_TO_PAGE.sub(r"\1 (`upsert-cli help \2`)", text), code_theme="ansi_dark", hyperlinks=False)
+    console = terminal.console(stderr=False)
+    console.print(shown, width=min(console.width, MAX_WIDTH))
+
+
+def _command_help(words: tuple[str, ...], root: click.Context) -> str | None:
+    """Return the help of a command, or None if the words name no command."""
+    command, ctx = root.command, root
+    for word in words:
+        inner = command.get_command(ctx, word) if isinstance(command, click.Group) else None
+        if inner is None:
+            return None
+        command, ctx = inner, inner.make_context(word, [], parent=ctx, resilient_parsing=True)
+    return command.get_help(ctx)
+
+
+def _all_topics() -> list[str]:
+    return [topic for topics in TOPICS.values() for topic in topics]
+
+
+def _unknown(typed: str, root: click.Context) -> str:
+    commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
+    near = difflib.get_close_matches(typed, [*_all_topics(), *commands], n=1)
+    advice = f"did you mean `upsert-cli help {near[0]}`?" if near else "`upsert-cli help` lists the topics"
+    return f"there is no page and no command {typed!r}; {advice}"

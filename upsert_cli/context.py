@@ -28,38 +28,50 @@ class Progress:
     """Rows that are written, or needed no writing, and committed."""
 
     embedded: int = 0
-    """Items whose text was embedded, in this attempt."""
+    """Items whose text was embedded. Of earlier attempts only the written items are known; they are taken for it."""
 
     written: int = 0
-    """Items that were inserted or updated, in this attempt."""
+    """Items that were inserted or updated, in all attempts."""
 
     counts: Counts = field(default_factory=Counts)
     stage: str = "starting"
+    began: float = field(default_factory=time.monotonic)
+    """The monotonic time at which the load would have begun if its attempts had followed each other at once."""
+
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy, without its waiting for others; each name is added to by one thread."""
 
-    @classmethod
-    def at(cls, rows: int, *, total: int | None, counts: Counts) -> Progress:
-        """Return the progress of an attempt that goes on after `rows` rows."""
-        return cls(total=total, read=rows, embedding_passed=rows, committed=rows, counts=counts)
+    busy_now: set[str] = field(default_factory=set)
+    """The stages that are busy at this moment."""
+
+    example: str = ""
+    """The text of the first item that this attempt has read, which a query will find."""
+
+    def continue_after(self, rows: int, counts: Counts) -> None:
+        """Go on after `rows` committed rows of earlier attempts; in a retry of rejects, these are not all rows."""
+        self.read = self.embedding_passed = self.committed = rows
+        self.counts = counts
+        self.embedded = self.written = counts.inserted + counts.updated if rows == counts.read else 0
 
     @property
     def to_embed(self) -> int | None:
-        """Return the items that this attempt embeds, as far as is known: each row that is left may be one."""
+        """Return the items to embed, as far as is known: each row that is left may be one."""
         return None if self.total is None else self.embedded + max(0, self.total - self.embedding_passed)
 
     @property
     def to_write(self) -> int | None:
-        """Return the items that this attempt writes, as far as is known: each row that is left may be one."""
+        """Return the items to write, as far as is known: each row that is left may be one."""
         return None if self.total is None else self.written + max(0, self.total - self.committed)
 
     @contextmanager
     def busy(self, name: str) -> Iterator[None]:
         """Count the time inside as work of a stage."""
         began = time.monotonic()
+        self.busy_now.add(name)
         try:
             yield
         finally:
+            self.busy_now.discard(name)
             self.add(name, time.monotonic() - began)
 
     def add(self, name: str, seconds: float) -> None:

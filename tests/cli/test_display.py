@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import signal
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from tests.journal.conftest import start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from tests.support.screens import Screen, shown
 from tests.support.terminal import Terminal
-from upsert_cli.cli.display import PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines, Speed
+from upsert_cli.cli.display import BAR_CELLS, PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines
+from upsert_cli.cli.remaining_time import RemainingTime, as_clock
 from upsert_cli.cli.terminal import Terminal as Output
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
@@ -104,6 +109,177 @@ def test_a_load_of_unknown_length_ends_without_a_moving_bar(capsys: pytest.Captu
         ["embedded", "1,100"],
         ["written", "1,000"],
     ]
+
+
+# -- the frame of a running load ----------------------------------------------------------------------------------
+
+
+class _Load:
+    """A load in simulated time, and the frames that are drawn for it."""
+
+    def __init__(self, progress: Progress, *, columns: int = 100) -> None:
+        self.progress = progress
+        self.progress.began = self._now = 100.0
+        self._columns = columns
+        self._bars = Bars(Output(), STAGE_BARS, clock=lambda: self._now)
+        self.drawn = ""
+        """The newest frame, with its escape sequences."""
+
+    def after(self, seconds: float, **changes: Any) -> list[str]:
+        """Let time pass, change the progress, and return the lines of the frame."""
+        self._now += seconds
+        for name, value in changes.items():
+            setattr(self.progress, name, value)
+        self._bars.update(self.progress)
+        file = io.StringIO()
+        console = Console(file=file, width=self._columns, force_terminal=True, color_system="standard", highlight=False)
+        for line in self._bars.lines(self._columns):
+            console.print(line)
+        self.drawn = file.getvalue()
+        return Text.from_ansi(self.drawn).plain.splitlines()
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 200])
+@pytest.mark.parametrize("total", [3_001, 1_234_567, None])
+def test_a_bar_keeps_its_width_and_calm_color(columns: int, total: int | None) -> None:
+    """No amount, rate or time changes the width of a bar, none is green, and no line is wider than the terminal."""
+    load = _Load(Progress(total=total), columns=columns)
+    sizes = set()
+    for rows in (0, 1, 64, 999, 2_000, 3_001):
+        lines = load.after(7.0, stage="loading", read=rows, embedding_passed=rows, embedded=rows, committed=rows // 2)
+        assert [line.split()[0] for line in lines[:3]] == ["read", "embedded", "written"]
+        sizes |= {len(re.findall("[━╸╺]", line)) for line in lines[:3]}
+        assert max(map(len, lines)) <= columns
+        assert "\x1b[32" not in load.drawn
+        assert "\x1b[92" not in load.drawn
+    (size,) = sizes
+    assert size <= BAR_CELLS
+
+
+def test_a_frame_has_one_remaining_time_and_the_elapsed_time() -> None:
+    """The time is that of the whole load, and it is shown only when it is known; so is the rate."""
+    load = _Load(Progress(total=1_000))
+    assert load.after(2.0)[3] == "⠋ opening the collection and the model, 0:02 elapsed"
+    assert (
+        load.after(3.0, stage="loading", read=1_000, busy_now={"loading"})[3][2:] == "loading the model, 0:05 elapsed"
+    )
+    assert load.after(1.0, busy_now=set())[3][2:] == "0%, 0:06 elapsed"
+    assert load.after(1.0, committed=10)[3][2:] == "1%, 0:07 elapsed"
+    for committed in range(20, 410, 10):
+        lines = load.after(1.0, committed=committed, counts=Counts(read=committed, inserted=committed - 2, failed=2))
+    assert lines[3][2:] == "40%, 0:46 elapsed, 10 rows/s, 1:00 left"
+    assert lines[4] == "  398 inserted, 0 updated, 0 unchanged, 2 rejected"
+    assert "\x1b[2;33m2 rejected" in load.drawn
+    assert load.after(60.0, stage="flushing")[3][2:] == "writing the index to disk, 1:46 elapsed"
+
+
+@pytest.mark.parametrize("stage", ["starting", "searching", "loading", "repeats", "deleting", "flushing"])
+def test_something_moves_while_a_stage_works(stage: str) -> None:
+    """A stage may take minutes without any number that changes."""
+    load = _Load(Progress(total=1_000, stage=stage, busy_now={"loading"}))
+    marks = {load.after(0.125)[3][0] for _ in range(16)}
+    assert len(marks) > 4
+
+
+def test_a_load_of_unknown_length_shows_rows_and_rate() -> None:
+    """A stream has no percentage and no remaining time."""
+    load = _Load(Progress(total=None, stage="loading"))
+    for committed in range(0, 1_000, 50):
+        lines = load.after(1.0, read=committed + 50, committed=committed, written=committed)
+    assert lines[3][2:] == "0:20 elapsed, 50 rows/s"
+    assert (lines[0].split()[-1], lines[2].split()[-1]) == ("1,000", "950")
+
+
+def test_bars_of_a_restarted_task_are_those_of_the_task() -> None:
+    """Rows of earlier attempts count in all bars, so that the last frame agrees with the summary."""
+    progress = Progress(total=100)
+    progress.continue_after(60, Counts(read=60, inserted=40, updated=5, unchanged=10, failed=5))
+    assert {name: bar(progress) for name, bar in STAGE_BARS.items()} == {
+        "read": (60, 100),
+        "embedded": (45, 85),
+        "written": (45, 85),
+    }
+    progress.continue_after(2, Counts(read=60, inserted=40, failed=20))  # a retry of the rejects
+    assert STAGE_BARS["written"](progress) == (0, 98)
+
+
+def test_an_interrupted_and_restarted_load_has_full_bars(tiny: Terminal, make_items: Items) -> None:
+    """The bars of the second attempt count what the first one loaded, and the elapsed time includes its time."""
+    tiny.write("a.jsonl", make_items(600))
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
+    tiny.halt_when(process, "t")
+    process.terminate()
+    tiny.go_on(process)
+    process.communicate()
+    lines = shown(tiny, "upsert-cli restart t", columns=100)
+    assert _bars(lines) == {"read": "600/600", "embedded": "600/600", "written": "600/600"}
+
+
+# -- the remaining time -------------------------------------------------------------------------------------------
+
+
+def _remaining(batches: Sequence[tuple[float, int]], *, total: int | None) -> list[tuple[float, float | None]]:
+    """Return moments and remaining times of a load of batches, each a pair of seconds and rows, four times a second."""
+    now, done = 0.0, 0
+    left = RemainingTime(clock=lambda: now)
+    left.update(done, total)
+    shown: list[tuple[float, float | None]] = []
+    for seconds, rows in batches:
+        for _ in range(int(4 * seconds)):
+            now += 0.25
+            left.update(done, total)
+            shown.append((now, left.seconds))
+        done += rows
+    left.update(done, total)
+    return [*shown, (now, left.seconds)]
+
+
+def test_the_remaining_time_counts_down_between_batches() -> None:
+    """It is shown from the second batch on, decreases as fast as time passes, and is right, however large batches are."""
+    times = _remaining([(9.0, 64)] + [(5.0, 500)] * 40, total=64 + 500 * 40)
+    end = times[-1][0]
+    assert all(seconds is None for now, seconds in times if now < 9.0 + 5.0)
+    known = [(now, seconds) for now, seconds in times if seconds is not None]
+    assert known[0][0] == 9.0 + 5.0 + 0.25
+    assert all(abs(now + seconds - end) < 0.5 for now, seconds in known)
+
+
+def test_uneven_batches_do_not_make_the_remaining_time_jump() -> None:
+    """Batches that take between 2 and 20 seconds change the expected end a little at a time."""
+    pattern = [2.0, 8.0, 5.0, 3.0, 7.0, 5.0, 20.0, 4.0, 6.0]
+    batches = [(3.0, 64)] + [(seconds, 500) for seconds in pattern * 12]
+    times = _remaining(batches, total=64 + 500 * (len(batches) - 1))
+    ends = [now + seconds for now, seconds in times if seconds is not None and now > 30.0]
+    assert max(abs(after - before) for before, after in pairwise(ends)) < 0.02 * times[-1][0]
+    assert all(abs(end - times[-1][0]) < 0.35 * times[-1][0] for end in ends)
+    assert times[-1][1] == pytest.approx(0.0, abs=2.0)
+
+
+def test_the_remaining_time_follows_a_change_of_speed() -> None:
+    """After rows that are unchanged come rows to embed: within a minute the estimate is that of the new rate."""
+    batches = [(1.0, 1_000)] * 20 + [(1.0, 100)] * 120
+    left = dict(_remaining(batches, total=100_000))
+    assert left[20.0] == pytest.approx(80.0, rel=0.1)
+    remaining = left[140.0]
+    assert remaining is not None
+    assert remaining == pytest.approx((100_000 - 32_000) / 100, rel=0.2)
+
+
+def test_a_batch_that_is_late_raises_the_remaining_time() -> None:
+    """A load that hangs never promises to be done in a moment."""
+    times = dict(_remaining([(1.0, 100)] * 10 + [(300.0, 100)], total=2_000))
+    first, later = times[30.0], times[300.0]
+    assert first is not None
+    assert later is not None
+    assert 10.0 < first < later
+
+
+def test_a_time_that_is_not_known_is_not_shown() -> None:
+    """Without a total, without rows and before two batches there is no remaining time."""
+    assert {seconds for _, seconds in _remaining([(1.0, 10)] * 30, total=None)} == {None}
+    assert {seconds for _, seconds in _remaining([(30.0, 0)], total=10)} == {None}
+    assert {seconds for _, seconds in _remaining([(30.0, 5), (0.0, 5)], total=10)} == {None}
+    assert [as_clock(seconds) for seconds in (0.4, 35.0, 3_723.0)] == ["0:00", "0:35", "1:02:03"]
 
 
 # -- the advice at the end ----------------------------------------------------------------------------------------
@@ -220,8 +396,8 @@ def test_a_line_shows_rows_percent_rate_and_remaining_time(
     capsys: pytest.CaptureFixture[str], total: int | None
 ) -> None:
     """Every half minute a line shows the progress, the speed and, if known, the remaining time."""
-    progress = Progress.at(1_000, total=total, counts=Counts(read=1_000, inserted=1_000))
-    progress.stage = "loading"
+    progress = Progress(total=total, stage="loading")
+    progress.continue_after(1_000, Counts(read=1_000, inserted=1_000))
 
     def step() -> None:
         progress.committed += 50
@@ -239,7 +415,7 @@ def test_a_line_shows_rows_percent_rate_and_remaining_time(
 
 def test_a_line_names_the_current_stage(capsys: pytest.CaptureFixture[str]) -> None:
     """Before and after the rows a line names the stage, and the rate ignores the time before."""
-    progress = Progress.at(0, total=3_600, counts=Counts())
+    progress = Progress(total=3_600)
 
     def idle() -> None:
         """Do nothing."""
@@ -256,22 +432,6 @@ def test_a_line_names_the_current_stage(capsys: pytest.CaptureFixture[str]) -> N
     assert opening == "0 of 3,600 rows (0%): opening the collection and the model"
     assert going.startswith("30 of 3,600 rows (0%), 1 rows/s, 59:30 left: ")
     assert flushing == "3,600 of 3,600 rows (100%): writing the index to disk"
-
-
-def test_a_speed_is_that_of_the_last_minute() -> None:
-    """A rate follows a change of speed; without progress there is no rate and no remaining time."""
-    now = 0.0
-    speed = Speed(clock=lambda: now)
-    assert (speed.rate(0), speed.remaining(0, 10)) == (None, "")
-    done = 0
-    for rows in [1] * 100 + [10] * 100:
-        speed.add(done)
-        done += rows
-        now += 1.0
-    assert speed.rate(done) == pytest.approx(10.0)
-    assert speed.remaining(done, done + 36_000) == "1:00:00"
-    assert speed.remaining(done, None) == ""
-    assert Speed().remaining(0, 10) == ""
 
 
 def test_the_help_names_the_option_for_logs(terminal: Terminal) -> None:

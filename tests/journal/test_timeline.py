@@ -59,7 +59,8 @@ def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) ->
     """Record one attempt, and return the warnings."""
     with journal.claim("t") as claim:
         recorder = TimelineRecorder(claim.files.timeline, attempt)
-        progress = Progress.at(begins_at, total=100, counts=Counts())
+        progress = Progress(total=100)
+        progress.continue_after(begins_at, Counts())
         warnings = []
         for rows in range(begins_at, ends_at + 1, 10):
             progress.committed = rows

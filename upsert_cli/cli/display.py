@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from upsert_cli.cli.frame import Frame
+from upsert_cli.cli.remaining_time import Clock, RemainingTime, as_clock
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from upsert_cli.journal.task import Task
 
 PLAIN_SECONDS = 30.0  # seconds between two lines in a log
-SPEED_SECONDS = 60.0  # seconds over which a rate is measured; a batch takes up to 5
-SAMPLE_SECONDS = 0.5  # seconds between two samples of a rate
 REFRESHES = 8.0  # per second; a terminal over ssh stays usable
+BAR_CELLS = 50  # the most cells of a bar; a longer one says no more
+LEAST_BAR_CELLS = 8
+AMOUNT_CELLS = 9  # cells for an amount whose limit is unknown: 9,999,999
+RUNNING = "cyan"  # green is for what is done
+SPINNER, PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
+SPINS = 10.0  # steps of the spinner per second
 SHOW_CURSOR = b"\x1b[?25h"
 
-Clock = Callable[[], float]
 Amount = tuple[int, int | None]
 Bar = Callable[[Progress], Amount]
 
@@ -83,43 +87,9 @@ class Silence:
         """Show nothing."""
 
 
-def progress_of(task: Task) -> Progress:
-    """Return the progress of a task that another process runs."""
-    return Progress(total=task.total, committed=task.rows, counts=task.counts, stage="loading")
-
-
-class Speed:
-    """The recent growth of a number."""
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def add(self, done: int) -> None:
-        """Take a sample if it is time for one."""
-        now = self._clock()
-        if self._samples and now - self._samples[-1][0] < SAMPLE_SECONDS:
-            return
-        self._samples.append((now, done))
-        while self._samples[0][0] < now - SPEED_SECONDS:
-            self._samples.popleft()
-
-    def rate(self, done: int) -> float | None:
-        """Return the growth per second; None if it is not known yet."""
-        if not self._samples:
-            return None
-        began, before = self._samples[0]
-        seconds = self._clock() - began
-        return (done - before) / seconds if seconds > 0 and done > before else None
-
-    def remaining(self, done: int, total: int | None) -> str:
-        """Return the remaining time as `1:02:03` or `0:35`; empty if it is not known."""
-        rate = self.rate(done)
-        if total is None or rate is None:
-            return ""
-        minutes, seconds = divmod(round(max(0, total - done) / rate), 60)
-        hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+def progress_of(task: Task, *, began: float) -> Progress:
+    """Return the progress of a task that another process runs and that began at a monotonic time."""
+    return Progress(total=task.total, committed=task.rows, counts=task.counts, stage="loading", began=began)
 
 
 class PlainLines:
@@ -128,46 +98,45 @@ class PlainLines:
     def __init__(self, terminal: Terminal, clock: Clock = time.monotonic) -> None:
         self._terminal = terminal
         self._clock = clock
-        self._speed = Speed(clock)
+        self._time = RemainingTime(clock)
         self._next = clock() + PLAIN_SECONDS
 
     def update(self, progress: Progress) -> None:
         """Write a line if it is time for one."""
         if progress.stage == "loading":
-            self._speed.add(progress.committed)
+            self._time.update(progress.committed, progress.total)
         if self._clock() >= self._next:
             self._next = self._clock() + PLAIN_SECONDS
             self._terminal.info(self._line(progress))
 
     def _line(self, progress: Progress) -> str:
         done, total = progress.committed, progress.total
+        share = f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows ({_percent(done, total)})"
         if progress.stage != "loading":
-            return f"{_share(done, total)}: {_OTHER_STAGES[progress.stage]}"
-        rate = self._speed.rate(done) or 0.0
-        remaining = self._speed.remaining(done, total)
-        left = f", {remaining} left" if remaining else ""
-        return f"{_share(done, total)}, {rate:,.0f} rows/s{left}: {counts_line(progress.counts.as_json())}"
+            return f"{share}: {_OTHER_STAGES[progress.stage]}"
+        return f"{', '.join((share, *_pace(self._time)))}: {counts_line(progress.counts.as_json())}"
 
     def close(self) -> None:
         """Write nothing more; the summary follows."""
 
 
 class Bars:
-    """Shows a bar for each stage, with its rate and remaining time, and the counts, until `close`."""
+    """Shows a bar for each stage, the current step with the remaining time, and the counts, until `close`."""
 
-    def __init__(self, terminal: Terminal, bars: Mapping[str, Bar]) -> None:
+    def __init__(self, terminal: Terminal, bars: Mapping[str, Bar], clock: Clock = time.monotonic) -> None:
         self._bars = bars
-        self._speeds = {name: Speed() for name in bars}
+        self._clock = clock
+        self._time = RemainingTime(clock)
         self._progress: Progress | None = None
         self._closing = False
-        self._frame = Frame(terminal, lambda _: self._lines(), stderr=True, refreshes=REFRESHES)
+        self._marks = SPINNER if "utf" in (sys.stderr.encoding or "").lower() else PLAIN_SPINNER
+        self._frame = Frame(terminal, self.lines, stderr=True, refreshes=REFRESHES)
 
     def update(self, progress: Progress) -> None:
         """Move the bars."""
         began, self._progress = self._progress is not None, progress
         if progress.stage == "loading":
-            for name, bar in self._bars.items():
-                self._speeds[name].add(bar(progress)[0])
+            self._time.update(progress.committed, progress.total)
         if not began:  # from here on `close` restores the cursor, even if Ctrl-C arrives while the frame starts
             self._frame.__enter__()
 
@@ -177,35 +146,59 @@ class Bars:
             self._closing = True
             self._frame.__exit__()
 
-    def _lines(self) -> Sequence[RenderableType]:
-        """Return the bars, and below them, until the end, the counts or the current stage."""
+    def lines(self, width: int) -> Sequence[RenderableType]:
+        """Return the bars, and below them, until the end, the current step and the counts."""
+        progress = self._progress
+        if progress is None:
+            return ()
+        bars = self._bar_lines(progress, width)
+        if self._closing:
+            return (bars,)
+        counts = (_counts(progress),) if progress.counts.read else ()
+        return bars, self._step_line(progress), *counts
+
+    def _bar_lines(self, progress: Progress, width: int) -> RenderableType:
+        """Return the bars, whose width depends on nothing that changes during a load."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        progress = self._progress
-        if progress is None:
-            return ()
-        table = Table.grid(padding=(0, 1), expand=True)
+        names = max(map(len, self._bars))
+        amounts = AMOUNT_CELLS if progress.total is None else 2 * len(f"{progress.total:,}") + 1
+        cells = max(LEAST_BAR_CELLS, min(BAR_CELLS, width - names - amounts - 2))
+        table = Table.grid(padding=(0, 1))
+        table.add_column(no_wrap=True, min_width=names)
         table.add_column(no_wrap=True)
-        table.add_column(ratio=1)
-        for _ in range(3):
-            table.add_column(no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, min_width=amounts, justify="right")
         for name, bar in self._bars.items():
             done, total = bar(progress)
-            rate = self._speeds[name].rate(done)
-            table.add_row(
-                Text(name),
-                # A bar without a total keeps moving, which would be wrong at the end.
-                Text("") if total is None and self._closing else ProgressBar(total=total, completed=done),
-                Text(f"{done:,}" if total is None else f"{done:,}/{total:,}", style="progress.download"),
-                Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed"),
-                Text(self._speeds[name].remaining(done, total), style="progress.remaining"),
+            # A bar without a total keeps moving, which would be wrong at the end; one of zero rows would look full.
+            shown = ProgressBar(
+                total=None if total is None else max(1, total),
+                completed=done,
+                width=cells,
+                complete_style=RUNNING,
+                finished_style=RUNNING,
+                pulse_style=RUNNING,
             )
-        if self._closing:
-            return (table,)
-        below = _OTHER_STAGES.get(progress.stage) or counts_line(progress.counts.as_json())
-        return table, Text(below, style="dim", no_wrap=True, overflow="ellipsis")
+            amount = f"{done:,}" if total is None else f"{done:,}/{total:,}"
+            table.add_row(Text(name), Text("") if total is None and self._closing else shown, Text(amount))
+        return table
+
+    def _step_line(self, progress: Progress) -> Text:
+        """Return a moving mark, the current step, and how long it has taken and will take."""
+        from rich.text import Text
+
+        elapsed = f"{as_clock(self._clock() - progress.began)} elapsed"
+        if progress.stage != "loading":
+            step = f"{_OTHER_STAGES[progress.stage]}, {elapsed}"
+        elif "loading" in progress.busy_now:
+            step = f"loading the model, {elapsed}"
+        else:
+            share = () if progress.total is None else (_percent(progress.committed, progress.total),)
+            step = ", ".join((*share, elapsed, *_pace(self._time)))
+        mark = self._marks[int(self._clock() * SPINS) % len(self._marks)]
+        return Text.assemble((mark, RUNNING), f" {step}", no_wrap=True, overflow="ellipsis")
 
 
 def restore_cursor() -> None:
@@ -216,9 +209,20 @@ def restore_cursor() -> None:
         os.write(sys.stderr.fileno(), SHOW_CURSOR)
 
 
-def _share(done: int, total: int | None) -> str:
-    """Return how many rows are done, and the percentage."""
-    if total is None:
-        return f"{done:,} rows"
-    percent = 100 * done // total if total else 100
-    return f"{done:,} of {total:,} rows ({percent}%)"
+def _pace(time: RemainingTime) -> tuple[str, ...]:
+    """Return the rate and the remaining time, as far as they are known."""
+    rate = () if time.rate is None else (f"{time.rate:,.0f} rows/s",)
+    return rate if time.seconds is None else (*rate, f"{as_clock(time.seconds)} left")
+
+
+def _percent(done: int, total: int) -> str:
+    return f"{100 * done // total if total else 100}%"
+
+
+def _counts(progress: Progress) -> Text:
+    from rich.text import Text
+
+    line = Text(f"  {counts_line(progress.counts.as_json())}", style="dim", no_wrap=True, overflow="ellipsis")
+    if progress.counts.failed:
+        line.highlight_words([f"{progress.counts.failed:,} rejected"], style="yellow")
+    return line

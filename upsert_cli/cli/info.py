@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 
 import click
 
@@ -64,6 +65,7 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
 
     shown: dict[str, object] = {}
     waits = False
+    began = 0.0
     try:
         with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
             while True:
@@ -72,7 +74,8 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
                     shown = now
                     click.echo(safe_json(shown))
                 if task.status is TaskStatus.PROCESSING:
-                    display.update(progress_of(task))
+                    began = began or _began(task)
+                    display.update(progress_of(task, began=began))
                 died = task.has_died(running=running)
                 if not (running or waits or task.status.is_final):
                     _report_waiting(session, task, died=died)
@@ -83,6 +86,12 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
                 time.sleep(FOLLOW_SECONDS)
     except EndedBySignal as error:
         raise EndedBySignal(error.number, "while it was watching") from error
+
+
+def _began(task: Task) -> float:
+    """Return the monotonic time at which a load would have begun if its attempts had followed each other at once."""
+    since_checkpoint = datetime.now(UTC) - datetime.fromisoformat(task.updated_at)
+    return time.monotonic() - task.load_seconds - since_checkpoint.total_seconds()
 
 
 def _report_waiting(session: Invocation, task: Task, *, died: bool) -> None:

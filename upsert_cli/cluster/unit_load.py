@@ -65,9 +65,7 @@ class UnitLoad:
         """
         committer, receipts = self._committer, self._receipts
         committer.restore(receipts.total(), receipts.rejects())
-        progress = self._progress
-        progress.read = progress.embedding_passed = progress.committed = committer.rows
-        progress.counts = committer.checkpoint.counts
+        self._progress.continue_after(committer.rows, committer.checkpoint.counts)
         todo = self._without_receipt()
         first = next(todo, None)
         scheduler = None

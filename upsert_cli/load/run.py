@@ -157,9 +157,8 @@ class _Attempt:
         self._options = task.options
         self._committer = Committer(claim, task)
         self._sources = sources_of(task)
-        self._progress = Progress.at(
-            self._committer.rows, total=self._committer.total(), counts=self._committer.checkpoint.counts
-        )
+        self._progress = Progress(total=self._committer.total(), began=time.monotonic() - task.load_seconds)
+        self._progress.continue_after(self._committer.rows, self._committer.checkpoint.counts)
         self._began = time.monotonic()
         self._is_shared = location_of_task(journal, task).is_shared
         self._timeline = TimelineRecorder(claim.files.timeline, task.attempt)

@@ -93,6 +93,8 @@ class Stages:
             if batch is None:
                 return
             progress.read += batch.read
+            if not progress.example and batch.documents:
+                progress.example = batch.documents[0].text
             yield batch
 
     def _compare(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[Batch]:

@@ -1,29 +1,34 @@
 """Text files, compressed or not, as streams of bytes with bounded memory.
 
-Damage ends a stream only after the last good byte, and a file of another kind is named at once.
+gzip calls a part that can be decompressed by itself a member, zstd calls it a frame; a file may have several. Damage
+ends a stream only after the last good byte, and a file of another kind is named at once.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from upsert_cli.sources.compressed_frames import data_end, limit_exceeded
 from upsert_cli.sources.formats import Compression, TextFormat
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import FilePath, RemoteFile
 from upsert_cli.sources.unreadable import GZIP, HEAD, ZSTD, Unsuitable, kind_of_file, refuse_foreign
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from _typeshed import WriteableBuffer
 
 BUFFER = 256 << 10  # bytes; with Python's default of 8 KiB, reading lines costs three times the CPU
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
+MAX_WINDOW = 128 << 20  # bytes that a decoder has to keep; the limit of the zstd command
+MAX_WINDOW_LOG = 31  # the largest window that the zstd command takes with --long
+ZSTD_HEADER = 18  # bytes; the longest header of a frame, by RFC 8878
 
 _SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a frame without data, with which parallel writers begin
 
@@ -87,81 +92,160 @@ def open_bytes(path: FilePath, compression: Compression | None, *, is_known: boo
         OSError: It cannot be opened, or is something else; later also, while it is read, that it is damaged.
     """
     with path.open("rb", buffering=BUFFER) as raw:
-        if compression is None:
+        file = raw
+        if compression is not None:
             if not is_known:
-                refuse_foreign(_head(raw))
-            yield raw
-            return
-        if not is_known:
-            _refuse_uncompressed(_head(raw), compression)
-    with closing(_Decompressed(path, compression)) as decompressed:
-        file: BinaryIO = io.BufferedReader(decompressed, BUFFER)
+                _refuse_uncompressed(_head(raw), compression)
+            file = cast("BinaryIO", io.BufferedReader(_Pieces(_decompressed(path, raw, compression)), BUFFER))
         if not is_known:
             refuse_foreign(_head(file))
         yield file
 
 
-class _Decompressed(io.RawIOBase):
-    """The content of a compressed file, to the last byte before any damage, which is then raised as an OSError.
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as a file."""
 
-    pyarrow returns nothing from a call that meets damage, so from there on it is asked for single bytes. Zeros after
-    the data are padding, not damage.
-    """
-
-    def __init__(self, path: FilePath, compression: Compression) -> None:
-        self._path = path
-        self._compression = compression
-        self._end: int | None = None
-        self._stream = self._open()
-        self._returned = 0
-        self._damaged = False
-
-    def _open(self) -> BinaryIO:
-        import pyarrow as pa
-
-        file = native_file(self._path)
-        data = file if self._end is None else file.get_stream(0, self._end)
-        return cast("BinaryIO", pa.CompressedInputStream(data, self._compression))
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         into = memoryview(buffer).cast("B")
-        try:
-            data = self._stream.read(1 if self._damaged else len(into))
-        except OSError as error:
-            if self._damaged:
-                raise limit_exceeded(self._path, self._compression) or error from None
-            self._reopen()
-            return self.readinto(buffer)
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        data, self._rest = self._rest[: len(into)], self._rest[len(into) :]
         into[: len(data)] = data
-        self._returned += len(data)
         return len(data)
 
-    def _reopen(self) -> None:
-        """Open the file again: up to its padding if it has any, else to read the bytes before the damage one by one."""
-        self._stream.close()
-        if self._end is None:
-            self._end = data_end(self._path, self._compression)
-            self._damaged = self._end is None
-        else:
-            self._damaged = True
-        self._stream = self._open()
-        skip(self._stream, self._returned)
 
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+def _decompressed(path: FilePath, file: BinaryIO, compression: Compression) -> Iterator[bytes]:
+    """Yield the content of a compressed file, open at its first byte, up to the last byte before any damage."""
+    frames = _Frames(compression)
+    good = 0
+    while piece := file.read(PIECE):
+        try:
+            content = frames.feed(piece)
+        except OSError:
+            break
+        yield content
+        good += len(piece)
+    else:
+        frames.check_end()
+        return
+    # A decoder returns nothing for a piece in which it meets damage, so that piece is fed again byte by byte.
+    frames = _Frames(compression)
+    with path.open("rb", buffering=BUFFER) as again:
+        while good:
+            piece = again.read(min(PIECE, good))
+            frames.feed(piece)
+            good -= len(piece)
+        while byte := again.read(1):
+            yield frames.feed(byte)
+    frames.check_end()
 
 
-def native_file(path: FilePath) -> pa.NativeFile:
-    """Open a file as pyarrow does; raise OSError if that fails."""
-    import pyarrow as pa
+class _Decoder(Protocol):
+    """Decompresses one frame."""
 
-    if isinstance(path, RemoteFile):
-        return pa.PythonFile(path.open(), mode="r")
-    return pa.OSFile(os.fsencode(path))  # by bytes: pyarrow takes every path in text for UTF-8
+    @property
+    def eof(self) -> bool:
+        """The frame has ended."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """The bytes after the end of the frame."""
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """Return the content of the next bytes."""
+
+
+class _Frames:
+    """Decompresses a file frame by frame; zeros may follow the last one, as on tapes and block stores."""
+
+    def __init__(self, compression: Compression) -> None:
+        self._decoder_of = _gzip_decoder if compression == "gzip" else _zstd_decoder
+        self._decoder: _Decoder | None = None
+        self._header = b""
+        """The first bytes of a frame, while there are too few to know its decoder."""
+
+        self._is_padding = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the content of the next bytes of the file.
+
+        Raises:
+            OSError: They are damaged, or cannot be decompressed here.
+        """
+        content = []
+        while data:
+            if self._decoder is None:
+                data, self._header = self._header + data, b""
+                self._is_padding |= not data[0]
+                if self._is_padding:
+                    if data.strip(b"\0"):
+                        raise OSError("other bytes follow the zeros at its end")
+                    break
+                self._decoder = self._decoder_of(data)
+                if self._decoder is None:
+                    self._header = data
+                    break
+            content.append(_decoded(self._decoder, data))
+            data = b""
+            if self._decoder.eof:
+                data, self._decoder = self._decoder.unused_data, None
+        return b"".join(content)
+
+    def check_end(self) -> None:
+        """Raise OSError if the file ends inside a frame."""
+        if self._decoder is not None or self._header:
+            raise OSError("it is cut off: its compressed data has no end")
+
+
+def _decoded(decoder: _Decoder, data: bytes) -> bytes:
+    try:
+        return decoder.decompress(data)
+    except MemoryError:
+        raise
+    except Exception as error:  # zlib and zstandard have a class each
+        raise OSError(f"its compressed data is damaged ({error})") from error
+
+
+def _gzip_decoder(_: bytes) -> _Decoder:
+    return zlib.decompressobj(16 + zlib.MAX_WBITS)
+
+
+def _zstd_decoder(header: bytes) -> _Decoder | None:
+    """Return the decoder for a frame that begins with these bytes, or None if there are too few.
+
+    Raises:
+        Unsuitable: The frame needs a large window or a dictionary.
+    """
+    import zstandard
+
+    try:
+        frame = zstandard.get_frame_parameters(header)
+    except zstandard.ZstdError as error:
+        if len(header) < ZSTD_HEADER:
+            return None
+        raise OSError(f"its compressed data is damaged ({error})") from error
+    if frame.window_size > MAX_WINDOW:
+        raise Unsuitable(
+            f"it was compressed with a window of {frame.window_size >> 20} MiB, "
+            f"and at most {MAX_WINDOW >> 20} MiB can be read here",
+            f"`zstd -dc --long={MAX_WINDOW_LOG} FILE | upsert-cli run - --format FORMAT` loads it",
+        )
+    if frame.dict_id:
+        raise Unsuitable(
+            f"it was compressed with the dictionary {frame.dict_id}",
+            "`zstd -dc -D DICTIONARY FILE | upsert-cli run - --format FORMAT` loads it",
+        )
+    return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
 
 
 def skip_byte_order_mark(file: BinaryIO) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -10,12 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
-from upsert_cli.sources.compression import native_file
 from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import rows_at_once
 from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
-from upsert_cli.sources.remote import FilePath
+from upsert_cli.sources.remote import FilePath, RemoteFile
 from upsert_cli.sources.unreadable import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _open(path: FilePath, *, int96_unit: Literal["s"] | None) -> pq.ParquetFile:
 
     try:
         return pq.ParquetFile(
-            native_file(path),
+            # By bytes: pyarrow takes every path in text for UTF-8.
+            pa.PythonFile(path.open()) if isinstance(path, RemoteFile) else pa.OSFile(os.fsencode(path)),
             pre_buffer=False,
             buffer_size=READ_BUFFER,
             page_checksum_verification=True,

@@ -112,7 +112,6 @@ def test_one_module_for_each_third_party_package() -> None:
 # cluster is one thing, to have workers in it another.
 ALLOWED_TWICE = {
     "pyarrow": [
-        "sources/compression.py",
         "sources/object_stores.py",
         "sources/parquet.py",
         "sources/parquet_times.py",

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.compression import skip, skip_byte_order_mark
 from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_text import not_utf8
 from upsert_cli.sources.jsonl import skip_line
+from upsert_cli.sources.text_format import skip, skip_byte_order_mark
 from upsert_cli.sources.unreadable import Unsuitable
 
 OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
 SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line that tells Excel the delimiter
 RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice because a quote was left open; bounds the time
+
+_QUOTED = re.compile(rf'(?<![^\r\n,{OTHER_DELIMITERS}])"(?:[^"]|"")*("?)')  # a field, or its beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +47,64 @@ class DelimitedText:
         records = _Records(file, self.delimiter)
         if offset:
             records.go_to(offset)
-        for fields in records:
-            row += 1
-            value = _named(records.header, fields) if isinstance(fields, list) else fields
-            yield Row(row, value, records.offset, None if isinstance(value, dict) else records.text())
+        names = records.header
+        for number, fields in enumerate(records, start=row + 1):
+            if isinstance(fields, ItemError):
+                yield Row(number, fields, records.offset, records.text())
+            elif len(fields) != len(names):
+                error = ItemError(detail=f"{len(fields)} fields, but the header has {len(names)}")
+                yield Row(number, error, records.offset, records.text())
+            else:
+                yield Row(number, dict(zip(names, fields, strict=True)), records.offset)
 
-    def count(self, file: BinaryIO) -> int:
-        """Count the records, which is to read them."""
-        return sum(1 for _ in _Records(file, self.delimiter))
-
-    def boundaries(self, file: BinaryIO, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
-        """Yield ends of records; finding them is to read the records."""
+    def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
+        """Yield the number of each record and the offset after it; finding them is to read the records."""
         records = _Records(file, self.delimiter)
-        begin = records.offset
-        row = last = 0
-        for row, _ in enumerate(records, start=1):  # the last number is needed below
-            if row - last >= rows or records.offset - begin >= size:
-                begin, last = records.offset, row
-                yield row, begin
-        if row > last:
-            yield row, records.offset
-
-
-def _named(names: Sequence[str], fields: list[str]) -> dict[str, object] | ItemError:
-    if len(fields) != len(names):
-        return ItemError(detail=f"{len(fields)} fields, but the header has {len(names)}")
-    return dict(zip(names, fields, strict=True))
+        return ((number, records.offset) for number, _ in enumerate(records, start=1))
 
 
 class _TooLong(Exception):
     """Raised when a record has no end within the limit."""
+
+
+class _Lines:
+    """The lines of a file as the parser takes them, and those of the current record."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._again: deque[bytes] = deque()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a record."""
+        self.record: list[bytes] = []
+        self.size = 0
+        self.fault: str | None = None
+
+    def put_back(self, kept: int) -> int:
+        """Put back the lines after the first `kept` ones of the record, and return their bytes."""
+        again = self.record[kept:]
+        size = sum(map(len, again))
+        self._again.extendleft(reversed(again))
+        self.record, self.size = self.record[:kept], self.size - size
+        return size
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.popleft() if self._again else self._file.readline(MAX_ROW + 1)
+        if not line:
+            raise StopIteration
+        self.record.append(line)
+        self.size += len(line)
+        if self.size > MAX_ROW:
+            raise _TooLong
+        try:
+            return line.decode()
+        except UnicodeDecodeError as error:
+            self.fault = self.fault or not_utf8(line, error)
+            return line.decode(errors="replace")
 
 
 class _Records:
@@ -88,29 +118,30 @@ class _Records:
         self._file = file
         self._lines = _Lines(file)
         self._rescanned = 0
-        sniffer = self._look_at_header()
-        if delimiter == ",":
-            delimiter = sniffer.delimiter()
+        outside_quotes = self._look_at_header()
+        if delimiter == "," and "," not in outside_quotes:
+            delimiter = max(",", *OTHER_DELIMITERS, key=outside_quotes.count)
         self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
         self.header = self._read_header()
 
-    def _look_at_header(self) -> _HeaderSniffer:
-        """Look at the header, of several lines if a name has line breaks; it is read again."""
-        sniffer = _HeaderSniffer()
-        self._lines.begin()
+    def _look_at_header(self) -> str:
+        """Return the header without its quoted names; it may take several lines, which are read again."""
+        lines, text, is_quoted = self._lines, "", False
         with suppress(_TooLong):
-            for line in self._lines:
-                sniffer.add(line)
-                if line.strip() and not sniffer.is_quoted:
+            for line in lines:
+                open_line = f'"{line}' if is_quoted else line
+                is_quoted = "" in _QUOTED.findall(open_line)
+                text += _QUOTED.sub("", open_line)
+                if line.strip() and not is_quoted:
                     break
-        self._lines.put_back(0)
-        if sniffer.is_separator_line:
+        if SEPARATOR_LINE.fullmatch(b"".join(lines.record).decode(errors="replace").strip().strip('"')):
             raise Unsuitable(
                 "its first line, `sep=`, is only for Excel",
                 "`tail -n +2 FILE | upsert-cli run - --format FORMAT` loads the rest",
                 is_usage=True,
             )
-        return sniffer
+        lines.put_back(0)
+        return text
 
     def _read_header(self) -> list[str]:
         """Read the names of the columns; one without a name is called `column1` by its position."""
@@ -154,81 +185,6 @@ class _Records:
             self._rescanned += lines.put_back(1)
         elif not lines.record[-1].endswith(b"\n"):
             lines.size += skip_line(self._file)
-
-
-class _HeaderSniffer:
-    """Finds out the delimiter of a header."""
-
-    def __init__(self) -> None:
-        self.is_quoted = False
-        """The lines so far end inside quotes."""
-
-        self._text = ""
-        self._is_at_start = True
-        self._outside: Counter[str] = Counter()
-
-    def add(self, line: str) -> None:
-        """Add a line."""
-        self._text += line
-        for character in line:
-            if self.is_quoted:
-                self.is_quoted = character != '"'
-                self._is_at_start = True  # a second quote is part of the text
-            elif character == '"' and self._is_at_start:
-                self.is_quoted = True
-            else:
-                self._is_at_start = character in ",\r\n" or character in OTHER_DELIMITERS
-                self._outside[character] += self._is_at_start
-
-    @property
-    def is_separator_line(self) -> bool:
-        """Whether it is not a header but tells Excel the delimiter."""
-        return SEPARATOR_LINE.fullmatch(self._text.strip().strip('"')) is not None
-
-    def delimiter(self) -> str:
-        """Return the comma if there is one outside quotes, else the most frequent other delimiter."""
-        found = [one for one in OTHER_DELIMITERS if self._outside[one]]
-        return "," if self._outside[","] or not found else max(found, key=self._outside.__getitem__)
-
-
-class _Lines:
-    """The lines of a file as the parser takes them, and those of the current record."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._again: deque[bytes] = deque()
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin a record."""
-        self.record: list[bytes] = []
-        self.size = 0
-        self.fault: str | None = None
-
-    def put_back(self, kept: int) -> int:
-        """Put back the lines after the first `kept` ones of the record, and return their bytes."""
-        again = self.record[kept:]
-        size = sum(map(len, again))
-        self._again.extendleft(reversed(again))
-        self.record, self.size = self.record[:kept], self.size - size
-        return size
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else self._file.readline(MAX_ROW + 1)
-        if not line:
-            raise StopIteration
-        self.record.append(line)
-        self.size += len(line)
-        if self.size > MAX_ROW:
-            raise _TooLong
-        try:
-            return line.decode()
-        except UnicodeDecodeError as error:
-            self.fault = self.fault or not_utf8(line, error)
-            return line.decode(errors="replace")
 
 
 def _reason(error: csv.Error | _TooLong, *, lines: int) -> ItemError:

@@ -1,38 +1,37 @@
 """The formats of files, by name and suffix.
 
-A new format is a module with a class that has the methods of `Format` (or, for text that may be compressed, of
-`TextFormat`), an entry in one of the two tables below, and its tests.
+A new format is a module with a class that has the methods of `TextFormat` (or, if it is not text, of `Format`), an
+entry in `_TEXTS` (or in `SUFFIXES` and `format_named`) below, and its tests. The modules of formats are imported late,
+since most commands only need the names.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, BinaryIO, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from upsert_cli.sources.item import Row
     from upsert_cli.sources.remote import FilePath
+    from upsert_cli.sources.text_format import TextFormat
 
 Compression: TypeAlias = Literal["gzip", "zstd"]
 
 COMPRESSIONS: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
-"""What follows the name and the suffix of a text format."""
+"""The endings that may follow the name and the suffix of a text format."""
 
 
 class Format(Protocol):
     """A format of files."""
 
-    @property
-    def is_table(self) -> bool:
-        """Its rows have no objects inside: the id is a column among others."""
+    is_table: bool
+    """Its rows have no objects inside: the id is a column among others."""
 
-    @property
-    def has_json_texts(self) -> bool:
-        """A text in its columns `payload` and `item_info` may be the JSON of an object."""
+    has_json_texts: bool
+    """A text in its columns `payload` and `item_info` may be the JSON of an object."""
 
     def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:
         """Yield every row after the first `row` ones.
@@ -59,39 +58,11 @@ class Format(Protocol):
             size: The most bytes between two boundaries, except for a single row that is larger.
 
         Yields:
-            The rows before the boundary and the offset to read from; the last boundary is the end of the file.
+            The rows before the boundary and the offset to read from; the last boundary is after the last row.
 
         Raises:
             OSError: The file cannot be opened or read any further.
         """
-
-
-class TextFormat(Protocol):
-    """A format of text files; its methods are those of `Format` for a file that is open at its first byte."""
-
-    is_table: bool
-    has_json_texts: bool
-
-    def read(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
-        """Yield every row after the first `row` ones, as `Format.read` does."""
-
-    def count(self, file: BinaryIO) -> int:
-        """Return the number of rows."""
-
-    def boundaries(self, file: BinaryIO, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
-        """Yield where to divide the file, as `Format.boundaries` does."""
-
-
-_F_co = TypeVar("_F_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry(Generic[_F_co]):
-    suffixes: tuple[str, ...]
-    """In lower case, with the dot."""
-
-    load: Callable[[], _F_co]
-    """Imports the format's module: commands that only list formats do without."""
 
 
 def _jsonl() -> TextFormat:
@@ -106,25 +77,19 @@ def _delimited(delimiter: str) -> TextFormat:
     return DelimitedText(delimiter)
 
 
-def _parquet() -> Format:
-    from upsert_cli.sources.parquet import Parquet
-
-    return Parquet()
-
-
-_TEXT_FORMATS: dict[str, _Entry[TextFormat]] = {
-    "jsonl": _Entry((".jsonl", ".ndjson"), _jsonl),
-    "csv": _Entry((".csv",), lambda: _delimited(",")),
-    "tsv": _Entry((".tsv",), lambda: _delimited("\t")),
+_TEXTS: dict[str, tuple[tuple[str, ...], Callable[[], TextFormat]]] = {
+    "jsonl": ((".jsonl", ".ndjson"), _jsonl),
+    "csv": ((".csv",), lambda: _delimited(",")),
+    "tsv": ((".tsv",), lambda: _delimited("\t")),
 }
-_BINARY_FORMATS: dict[str, _Entry[Format]] = {"parquet": _Entry((".parquet",), _parquet)}
+"""The suffixes of each text format, and what imports and returns it."""
 
 SUFFIXES = {
-    f"{name}{ending}": tuple(f"{suffix}{ending}" for suffix in entry.suffixes)
-    for name, entry in _TEXT_FORMATS.items()
+    f"{name}{ending}": tuple(f"{suffix}{ending}" for suffix in suffixes)
+    for name, (suffixes, _) in _TEXTS.items()
     for ending in COMPRESSIONS
-} | {name: entry.suffixes for name, entry in _BINARY_FORMATS.items()}
-"""The suffixes of each format, by its name; a compressed text format has a name of its own, such as `csv.gz`."""
+} | {"parquet": (".parquet",)}
+"""The suffixes of each format, in lower case; a compressed text format has a name of its own, such as `csv.gz`."""
 
 KNOWN_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
 
@@ -132,12 +97,14 @@ KNOWN_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in su
 @cache
 def format_named(name: str) -> Format:
     """Return a format by its name, a key of `SUFFIXES`."""
-    if name in _BINARY_FORMATS:
-        return _BINARY_FORMATS[name].load()
-    from upsert_cli.sources.compression import CompressibleFormat
+    if name == "parquet":
+        from upsert_cli.sources.parquet import Parquet
+
+        return Parquet()
+    from upsert_cli.sources.text_format import TextFileFormat
 
     text, dot, ending = name.partition(".")
-    return CompressibleFormat(_TEXT_FORMATS[text].load(), COMPRESSIONS[dot + ending])
+    return TextFileFormat(_TEXTS[text][1](), COMPRESSIONS[dot + ending])
 
 
 def format_name_of(path: PurePath) -> str | None:

@@ -5,18 +5,13 @@ A line is read in one piece only up to a limit, so a file without line breaks co
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.compression import BUFFER, skip, skip_byte_order_mark
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_text import parse
-
-CHUNK = 1 << 20  # bytes in which lines are counted
-
-_BLANK_LINE = re.compile(rb"\n[ \t\r\v\f]*+(?=\n)")
+from upsert_cli.sources.text_format import BUFFER, skip, skip_byte_order_mark
 
 
 class Jsonl:
@@ -27,55 +22,36 @@ class Jsonl:
 
     def read(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the lines that are not blank, with their numbers."""
-        if offset:
-            skip(file, offset)
-        else:
-            offset = skip_byte_order_mark(file)
-        while line := file.readline(MAX_ROW + 1):
-            row += 1
-            offset += len(line)
-            if len(line) > MAX_ROW and not line.endswith(b"\n"):
-                del line
-                offset += skip_line(file)
-                yield Row(row, too_large(), offset)
-            elif not line.isspace():
-                try:
-                    value = parse(line)
-                except ItemError as error:
-                    value = error if line.endswith(b"\n") else _truncated(error)
-                yield Row(row, value, offset, line)
+        for number, end, line in _lines(file, row=row, offset=offset):
+            if line is None:
+                yield Row(number, too_large(), end)
+                continue
+            try:
+                value = parse(line)
+            except ItemError as error:
+                value = error if line.endswith(b"\n") else _truncated(error)
+            yield Row(number, value, end, line)
 
-    def count(self, file: BinaryIO) -> int:
-        """Count the lines that are not blank, which costs a fraction of reading them."""
-        lines = 0
-        skip_byte_order_mark(file)
-        tail = b"\n"  # as if a line ended before the first, so that every line begins after a line break
-        while chunk := file.read(CHUNK):
-            text = tail + chunk
-            complete = text.rfind(b"\n") + 1
-            # The last line break stays for the next chunk: what follows it decides whether its line is blank.
-            lines += _breaks_before_text(text[:complete])
-            tail = text[complete - 1 :]
-            tail = tail if len(tail) < CHUNK else _shortened(tail)
-        return lines + bool(tail.strip())
+    def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
+        """Yield the number of each line that is not blank and the offset after it."""
+        return ((number, end) for number, end, _ in _lines(file, row=0, offset=0))
 
-    def boundaries(self, file: BinaryIO, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
-        """Yield ends of lines, each with its line's number, without parsing anything."""
-        begin = offset = skip_byte_order_mark(file)
-        row = last = 0
-        is_inside = False  # whether a line has begun that has not ended yet
-        while chunk := file.read(CHUNK):
-            done = 0
-            while (end := chunk.find(b"\n", done) + 1) > 0:
-                row += 1
-                done = end
-                if row - last >= rows or offset + done - begin >= size:
-                    begin, last = offset + done, row
-                    yield row, begin
-            is_inside = done < len(chunk)
-            offset += len(chunk)
-        if is_inside or row > last:
-            yield row + is_inside, offset
+
+def _lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, int, bytes | None]]:
+    """Yield the number of each line that is not blank, the offset after it, and its text; None if it is too long."""
+    if offset:
+        skip(file, offset)
+    else:
+        offset = skip_byte_order_mark(file)
+    while line := file.readline(MAX_ROW + 1):
+        row += 1
+        offset += len(line)
+        if len(line) > MAX_ROW and not line.endswith(b"\n"):
+            del line
+            offset += skip_line(file)
+            yield row, offset, None
+        elif not line.isspace():
+            yield row, offset, line
 
 
 def skip_line(file: BinaryIO) -> int:
@@ -86,16 +62,6 @@ def skip_line(file: BinaryIO) -> int:
         if piece.endswith(b"\n"):
             break
     return skipped
-
-
-def _breaks_before_text(text: bytes) -> int:
-    """Count the lines that are not blank in a text that begins and ends with a line break."""
-    return text.count(b"\n") - 1 - sum(1 for _ in _BLANK_LINE.finditer(text))
-
-
-def _shortened(tail: bytes) -> bytes:
-    """Keep of a very long line only whether it is blank."""
-    return b"\n." if tail.strip() else b"\n"
 
 
 def _truncated(error: ItemError) -> ItemError:

@@ -1,0 +1,164 @@
+"""Files of text formats, compressed or not: rows of streams of bytes; a file of another kind is named at once."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+from upsert_cli.sources.compression import decompressed
+from upsert_cli.sources.formats import Compression
+from upsert_cli.sources.item import Row
+from upsert_cli.sources.remote import FilePath, RemoteFile
+from upsert_cli.sources.unreadable import GZIP, HEAD, ZSTD, Unsuitable, kind_of_file, refuse_foreign
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BUFFER = 256 << 10  # bytes; with Python's default of 8 KiB, reading lines costs three times the CPU
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+_SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a frame without data, with which parallel writers begin
+
+
+class TextFormat(Protocol):
+    """A format of text, in files that are open at their first byte."""
+
+    is_table: bool
+    has_json_texts: bool
+
+    def read(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
+        """Yield every row after the first `row` ones, as `Format.read` does."""
+
+    def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
+        """Yield the number of each row and the offset after it."""
+
+
+class TextFileFormat:
+    """Implements `Format` for a text format in files that are compressed in one way, or not at all."""
+
+    def __init__(self, text: TextFormat, compression: Compression | None) -> None:
+        self._text = text
+        self._compression = compression
+        self.is_table = text.is_table
+        self.has_json_texts = text.has_json_texts
+
+    def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:
+        """Yield the rows."""
+        with _opened(path, self._compression, is_known=offset > 0) as file:
+            yield from self._text.read(file, row=row, offset=offset)
+
+    def count(self, path: FilePath) -> int | None:
+        """Count the rows; return None for a remote file, which would be downloaded for it, and for a damaged one.
+
+        The good rows of a damaged file are loaded, and reading the others reports the damage.
+        """
+        if isinstance(path, RemoteFile):
+            return None
+        try:
+            with _opened(path, self._compression) as file:
+                return sum(1 for _ in self._text.ends(file))
+        except OSError as error:
+            if self._compression is None or isinstance(error, Unsuitable):
+                raise
+            return None
+
+    def boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
+        """Yield boundaries; a compressed file has none, since reading it begins at its first byte."""
+        return self._boundaries(path, rows=rows, size=size) if self._compression is None else None
+
+    def _boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+        with _opened(path, None) as file:
+            row = offset = last = begin = 0
+            for row, offset in self._text.ends(file):
+                if row - last >= rows or offset - begin >= size:
+                    last, begin = row, offset
+                    yield row, offset
+            if row > last:
+                yield row, offset
+
+
+@contextmanager
+def _opened(path: FilePath, compression: Compression | None, *, is_known: bool = False) -> Iterator[BinaryIO]:
+    """Open a text file at its first byte.
+
+    Args:
+        path: What to open.
+        compression: How it is compressed.
+        is_known: Its first bytes were looked at before, so they are not fetched again for that.
+
+    Raises:
+        OSError: It cannot be opened, or is something else; later also, while it is read, that it is damaged.
+    """
+    with path.open("rb", buffering=BUFFER) as raw:
+        file = raw
+        if compression is not None:
+            if not is_known:
+                _refuse_uncompressed(_head(raw), compression)
+            file = cast("BinaryIO", io.BufferedReader(_Pieces(decompressed(path, raw, compression)), BUFFER))
+        if not is_known:
+            refuse_foreign(_head(file))
+        yield file
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        into = memoryview(buffer).cast("B")
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        data, self._rest = self._rest[: len(into)], self._rest[len(into) :]
+        into[: len(data)] = data
+        return len(data)
+
+
+def skip_byte_order_mark(file: BinaryIO) -> int:
+    """Skip the mark that some editors write at the start of a file, and return its size."""
+    if not _head(file).startswith(BYTE_ORDER_MARK):
+        return 0
+    return len(file.read(len(BYTE_ORDER_MARK)))
+
+
+def skip(file: BinaryIO, size: int) -> None:
+    """Skip `size` bytes; in a compressed file they have to be decompressed.
+
+    Raises:
+        OSError: The file is damaged, or shorter than that.
+    """
+    if file.seekable():
+        file.seek(size, os.SEEK_CUR)
+        return
+    while size:
+        piece = file.read(min(size, BUFFER))
+        if not piece:
+            raise OSError(f"it ends {size} bytes before the position to continue at")
+        size -= len(piece)
+
+
+def _head(file: BinaryIO) -> bytes:
+    return cast("io.BufferedReader", file).peek(HEAD)[:HEAD]
+
+
+def _refuse_uncompressed(head: bytes, compression: Compression) -> None:
+    if head.startswith(GZIP if compression == "gzip" else ZSTD):
+        return
+    if compression == "zstd" and head[1:4] == _SKIPPABLE:
+        return
+    reason = f"it is not compressed with {compression}"
+    if (found := kind_of_file(head)) is not None:
+        other, remedy = found
+        raise Unsuitable(f"{reason}, but {other}", remedy)
+    raise OSError(reason)

@@ -87,7 +87,8 @@ def test_an_undescribed_field_fails_the_check() -> None:
 
 def test_output_about_loads_matches_the_schemas(tiny: Terminal) -> None:
     """Events, tasks, rejects, verification, query and the journal, for loads that succeed, reject, fail and do nothing."""
-    tiny.write("a.jsonl", [ITEM, {"object_id": 7, "payload": 3}, ITEM | {"object_id": "b"}])
+    tags = {"text": "x", "tags": ["p"]}
+    tiny.write("a.jsonl", [ITEM, {"object_id": 7, "payload": 3}, ITEM | {"payload": tags}, ITEM | {"object_id": "b"}])
     (tiny.folder / "b.jsonl").write_text("not JSON\n")
     seen = _events(tiny.type("upsert-cli run a.jsonl b.jsonl --json --task-id t --verify", expect=3).stdout)
     assert {"task", "reject", "verification", "summary"} <= {event["type"] for event in seen}
@@ -99,6 +100,10 @@ def test_output_about_loads_matches_the_schemas(tiny: Terminal) -> None:
     _check("task.json", json.loads(tiny.type("upsert-cli cancel q --json").stdout))
     *_, last = [json.loads(line) for line in tiny.type("upsert-cli work --json").stdout.splitlines()]
     _check("events.json", last)
+    previewed = [json.loads(line) for line in tiny.type("upsert-cli preview a.jsonl --json").stdout.splitlines()]
+    assert {line["type"] for line in previewed} == {"duplicate", "reject", "record"}
+    for line in previewed:
+        _check("preview.json", line)
     _check("task.json", json.loads(tiny.type("upsert-cli info t --json").stdout))
     tasks = json.loads(tiny.type("upsert-cli list --json").stdout)
     _check("tasks.json", tasks)

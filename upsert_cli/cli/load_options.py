@@ -16,6 +16,7 @@ from upsert_cli.sources.formats import SUFFIXES
 
 MAX_BATCH = 5_000  # rows; Chroma's own limit is slightly higher, and batches above 1,024 gain nothing
 MAX_THREADS = 256
+MAX_PREVIEW = 1_000  # rows, all of which are in memory
 MAX_LIMIT = 10**15  # rows; no file has as many, and all counters of rows hold it
 MAX_WORKERS = 10_000
 MAX_GPUS = 1_024.0
@@ -33,7 +34,7 @@ METRICS_OPTION = option(
 
 EVENTS_OPTION = json_option("Print events as JSON lines, the last a summary.")
 
-_INPUT_OPTIONS = (
+_MAPPING_OPTIONS = (
     option(
         "--format",
         type=click.Choice(list(SUFFIXES)),
@@ -80,15 +81,13 @@ _INPUT_OPTIONS = (
         metavar="FILE",
         help="Read these options from a TOML file.",
     ),
-    option(
-        "--limit", type=click.IntRange(1, MAX_LIMIT), metavar="N", help="Read only the first N rows of the sources."
-    ),
-    option(
-        "--refs-root",
-        type=click.Path(exists=True, file_okay=False, path_type=Path),
-        metavar="DIR",
-        help="Read the text of items without one from the files below DIR that they name.",
-    ),
+)
+
+_REFS_ROOT = option(
+    "--refs-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Read the text of items without one from the files below DIR that they name.",
 )
 
 _EMBEDDING_OPTIONS = (
@@ -253,17 +252,37 @@ _LIMIT_OPTIONS = (
 )
 
 
-def load_options(collection: str) -> Decorator:
-    """Return a decorator for the sources and options of a load, given the default collection."""
+_SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=files)
+
+
+def preview_options() -> Decorator:
+    """Return a decorator for the sources of a preview and the options that decide what its records are."""
+    limit = option(
+        "--limit", type=click.IntRange(1, MAX_PREVIEW), default=3, metavar="N", help="Show the first N rows."
+    )
     return all_of(
         [
-            click.argument("sources", nargs=-1, required=True, metavar="SOURCE...", shell_complete=files),
+            _SOURCES,
+            *under("Input", limit, *_MAPPING_OPTIONS, _REFS_ROOT),
+            *under("Model", *MODEL_OPTIONS),
+            *under("Long texts", *_LONG_TEXT_OPTIONS),
+            *under("Output", json_option("Print one JSON object per line.")),
+        ]
+    )
+
+
+def load_options(collection: str) -> Decorator:
+    """Return a decorator for the sources and options of a load, given the default collection."""
+    limit = option("--limit", type=click.IntRange(1, MAX_LIMIT), metavar="N", help="Read only the first N rows.")
+    return all_of(
+        [
+            _SOURCES,
             *under(
                 "Target",
                 chroma_option(),
                 option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
             ),
-            *under("Input", *_INPUT_OPTIONS),
+            *under("Input", *_MAPPING_OPTIONS, limit, _REFS_ROOT),
             *under("Model", *MODEL_OPTIONS, *_EMBEDDING_OPTIONS),
             *under("Long texts", *_LONG_TEXT_OPTIONS),
             *under("Task", *_TASK_OPTIONS),

@@ -25,12 +25,20 @@ def load_request(kind: Kind, terminal: Terminal, *, sources: tuple[str, ...], **
         UsageFault: The mapping is not understood.
     """
     request = {name: options.pop(name) for name in _REQUEST_OPTIONS}
-    given = _mapping_options(click.get_current_context(), options)
-    options |= read_mapping(options.pop("map_file"), given)
-    options |= {name: _absolute(options[name]) for name in ("model_path", "refs_root")}
     options["max_delete"] = options["max_delete"] or DEFAULT_MAX_DELETE
-    load = LoadOptions(**options, verbose=terminal.verbose)
-    return LoadRequest(kind=kind, names=sources, options=load, **request)
+    return LoadRequest(kind=kind, names=sources, options=parsed_options(terminal, options), **request)
+
+
+def parsed_options(terminal: Terminal, options: dict[str, Any]) -> LoadOptions:
+    """Return the options that a load and its preview have in common, merged with the file of --map.
+
+    Raises:
+        UsageFault: The mapping is not understood.
+    """
+    given = _mapping_options(click.get_current_context(), options)
+    mapping = read_mapping(options.pop("map_file"), given)
+    folders = {name: _absolute(options[name]) for name in ("model_path", "refs_root")}
+    return LoadOptions(**options | mapping | folders, verbose=terminal.verbose)
 
 
 def refuse_contradictions(options: dict[str, Any]) -> None:
@@ -39,8 +47,9 @@ def refuse_contradictions(options: dict[str, Any]) -> None:
     Raises:
         UsageError: Two options contradict each other.
     """
-    for message in (*_contradicting_tasks(**options), *_contradicting_chunks(**options)):
+    for message in (*_contradicting_tasks(**options), *_contradicting_workers(**options)):
         raise click.UsageError(message)
+    refuse_contradicting_chunks(**options)
 
 
 def _contradicting_tasks(
@@ -69,23 +78,23 @@ def _contradicting_tasks(
         yield "--delete-missing looks at the collection, which --no-compare leaves alone."
 
 
-def _contradicting_chunks(
-    *,
-    engine: str,
-    workers: int | None,
-    num_gpus_per_worker: float | None,
-    split: bool,
-    max_tokens: int | None,
-    overlap: int,
-    average: bool,
-    **_: Any,
+def _contradicting_workers(
+    *, engine: str, workers: int | None, num_gpus_per_worker: float | None, **_: Any
 ) -> Iterator[str]:
     if engine == "local" and (workers or num_gpus_per_worker):
         yield "--workers and --num-gpus-per-worker go with --engine ray."
+
+
+def refuse_contradicting_chunks(*, split: bool, max_tokens: int | None, overlap: int, average: bool, **_: Any) -> None:
+    """Refuse options of chunks that do not go together.
+
+    Raises:
+        UsageError: Two options contradict each other.
+    """
     if not split and (max_tokens is not None or overlap or average):
-        yield "--max-tokens, --overlap and --average go with --split."
+        raise click.UsageError("--max-tokens, --overlap and --average go with --split.")
     if max_tokens is not None and overlap >= max_tokens:
-        yield f"--overlap {overlap} has to be less than --max-tokens {max_tokens}."
+        raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
 
 
 def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from upsert_cli.cli.events import Events
 from upsert_cli.cli.help_format import COMMON, OWN
-from upsert_cli.cli.settings import CHOICE_OF_FILE, OWN_TO_A_COMMAND, as_typed, setting_of
+from upsert_cli.cli.settings import CHOICE_OF_FILE, as_typed, fallback_of, setting_of
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.context import Unattended
@@ -37,7 +37,7 @@ Decorator: TypeAlias = Callable[..., Command]
 
 
 class Option(click.Option):
-    """An option that a variable or a settings file may also set; `categories run` falls back on those of `run`."""
+    """An option that a variable or a settings file may also set; see `fallback_of` for those of other commands."""
 
     def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
         """Make an option that stands under a heading in the help."""
@@ -128,8 +128,8 @@ class Option(click.Option):
             yield self.envvar
         elif self.name and ctx.auto_envvar_prefix:
             yield f"{ctx.auto_envvar_prefix}_{self.name.upper()}"
-            if ctx.auto_envvar_prefix.endswith("_CATEGORIES_RUN") and self.name not in OWN_TO_A_COMMAND:
-                yield f"{ctx.auto_envvar_prefix.removesuffix('_CATEGORIES_RUN')}_RUN_{self.name.upper()}"
+            if (other := fallback_of(self, ctx)) is not None:
+                yield "_".join([ctx.find_root().auto_envvar_prefix or "", *other, self.name]).upper()
 
 
 def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) -> Any:

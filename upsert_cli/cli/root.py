@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "Load": {
         "run": ("run:run", "Load items into the default collection, as a task."),
+        "preview": ("preview:preview", "Show the first records exactly as `run` would store them."),
         "categories": ("run:categories", "Load items into the categories collection."),
         "restart": ("restart:restart", "Set a task back to pending and continue it at its checkpoint."),
         "cancel": ("cancel:cancel", "Stop a task, even if another process runs it."),

@@ -15,7 +15,10 @@ from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.settings import Configuration, Setting, read_configuration
 
-OWN_TO_A_COMMAND = {"collection", "task_id"}  # `categories run` does not take these from `run`
+_FALLBACKS = {("categories", "run"): ("run",), ("preview",): ("run",)}
+"""Commands that take the settings and variables of another one where they have none of their own."""
+
+_NOT_TAKEN = {("categories", "run"): {"collection", "task_id"}, ("preview",): {"limit", "json"}}
 CHOICE_OF_FILE = ("config", "profile")  # these options choose the settings, so they are none
 _KEPT = f"{__name__}.read"
 _CHECKED = f"{__name__}.checked"
@@ -53,8 +56,9 @@ def check_command(configuration: Configuration, ctx: click.Context) -> None:
     """Check that the tables of a command hold nothing but its options."""
     path = path_of(ctx)
     keys = [key_of(param) for param in options_of(ctx.command)]
-    for table in _tables(path):
-        configuration.check(table, settings=keys)
+    configuration.check(path, settings=keys)
+    if path == ("categories", "run"):  # has the options of `run`, all of them
+        configuration.check(("run",), settings=keys)
     if ctx.parent is not None and len(path) > 1 and isinstance(ctx.parent.command, click.Group):
         configuration.check(path[:-1], settings=(), tables=ctx.parent.command.list_commands(ctx.parent))
 
@@ -69,9 +73,8 @@ def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:
 
 def setting_unchecked(param: click.Parameter, ctx: click.Context) -> Setting | None:
     """Return the setting for an option, even if the files have errors elsewhere."""
-    tables = _tables(path_of(ctx))
-    if param.name in OWN_TO_A_COMMAND:
-        tables = tables[:1]
+    other = fallback_of(param, ctx)
+    tables = [path_of(ctx), *([] if other is None else [other])]
     return _read(ctx).find([*tables, *([()] if is_common(param) else [])], key_of(param))
 
 
@@ -136,8 +139,10 @@ def path_of(ctx: click.Context) -> tuple[str, ...]:
     return (*path_of(ctx.parent), ctx.info_name or "") if ctx.parent is not None else ()
 
 
-def _tables(path: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return [path, path[1:]] if path == ("categories", "run") else [path]
+def fallback_of(param: click.Parameter, ctx: click.Context) -> tuple[str, ...] | None:
+    """Return the command whose settings and variables an option takes where it has none of its own, if any."""
+    path = path_of(ctx)
+    return None if param.name in _NOT_TAKEN.get(path, ()) else _FALLBACKS.get(path)
 
 
 def _below(folder: Path, value: str, param: click.Option) -> str:

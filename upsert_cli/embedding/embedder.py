@@ -56,6 +56,24 @@ def load(model: Model, *, device: Device = "cpu") -> Embedder:
     return FastEmbedder(model, device=device)
 
 
+class TokenCounter(Protocol):
+    """A tokenizer that counts as `Embedder.count` does."""
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text, those beyond the limit included."""
+
+
+def load_token_counter(model: Model) -> TokenCounter:
+    """Load the tokenizer of a model alone, without its weights.
+
+    Raises:
+        UpsertCliError: The model's folder has no tokenizer that can be loaded.
+    """
+    from upsert_cli.embedding import fastembed
+
+    return fastembed.BoundedTokenizer(fastembed.load_tokenizer(model), max_tokens=model.max_tokens)
+
+
 def load_tokenizer(model: Model) -> Any:
     """Load the tokenizer of a model alone; it neither truncates nor pads.
 

@@ -63,6 +63,44 @@ def download(entry: ModelEntry, folder: Path) -> Path:
     return Path(snapshot)
 
 
+class BoundedTokenizer:
+    """A model's tokenizer, which reads no more of a text than the model needs; implements `TokenCounter`."""
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
+        """Take a tokenizer that neither truncates nor pads, and the tokens that the model reads."""
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._prefix = PREFIX_CHARACTERS * max_tokens
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of each text; of one that is far too long, just enough to see that it is.
+
+        Counting all of them would cost 0.7 s and 800 MB for a text of 7 MB.
+        """
+        encodings = self._tokenizer.encode_batch_fast([text[: self._prefix] for text in texts])
+        lengths = list(map(len, encodings))
+        for row, text in enumerate(texts):
+            if len(text) > self._prefix and lengths[row] < BEGINNING * self._max_tokens:
+                lengths[row] = len(self._tokenizer.encode(self.beginning(text)))
+        return lengths
+
+    def beginning(self, text: str) -> str:
+        """Return enough of a text to get the vector of the whole; left alone, the tokenizer reads all of it.
+
+        Only the last word may differ, and the model stops reading half-way.
+        """
+        characters = self._prefix
+        while characters < len(text) and not self._is_enough(text[:characters]):
+            characters *= 2
+        return text[:characters]
+
+    def _is_enough(self, beginning: str) -> bool:
+        """Check that a beginning has twice the tokens that the model reads."""
+        tokens = BEGINNING * self._max_tokens
+        # A word of letters and digits is a token at least; counting these costs a twentieth of tokenizing.
+        return sum(map(str.isalnum, beginning.split())) >= tokens or len(self._tokenizer.encode(beginning)) >= tokens
+
+
 class FastEmbedder:
     """A model loaded by fastembed, with one session for all threads."""
 
@@ -78,7 +116,7 @@ class FastEmbedder:
             self._embedding = TextEmbedding(
                 model.name, specific_model_path=str(model.folder), threads=1, cuda=device == "cuda"
             )
-            self._tokenizer = self._prepare_tokenizer()
+            self._tokenizer = BoundedTokenizer(self._prepare_tokenizer(), max_tokens=model.max_tokens)
             check_vectors(self.embed([PROBE_TEXT]), texts=1, dimension=self.dimension)
         except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
             raise _unusable(model, error) from error
@@ -96,49 +134,21 @@ class FastEmbedder:
         return _untruncated(Tokenizer.from_str(own.to_str()))
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text; of one that is far too long, just enough to see that it is.
-
-        Counting all of them would cost 0.7 s and 800 MB for a text of 7 MB.
-        """
-        encodings = self._tokenizer.encode_batch_fast([text[: self._prefix] for text in texts])
-        lengths = list(map(len, encodings))
-        for row, text in enumerate(texts):
-            if len(text) > self._prefix and lengths[row] < BEGINNING * self.max_tokens:
-                lengths[row] = len(self._tokenizer.encode(self._beginning(text)))
-        return lengths
-
-    @property
-    def _prefix(self) -> int:
-        return PREFIX_CHARACTERS * self.max_tokens
-
-    def _beginning(self, text: str) -> str:
-        """Return enough of a text to get the vector of the whole; left alone, the tokenizer reads all of it.
-
-        Only the last word may differ, and the model stops reading half-way.
-        """
-        characters = self._prefix
-        while characters < len(text) and not self._is_enough(text[:characters]):
-            characters *= 2
-        return text[:characters]
-
-    def _is_enough(self, beginning: str) -> bool:
-        """Check that a beginning has twice the tokens that the model reads."""
-        tokens = BEGINNING * self.max_tokens
-        # A word of letters and digits is a token at least; counting these costs a twentieth of tokenizing.
-        return sum(map(str.isalnum, beginning.split())) >= tokens or len(self._tokenizer.encode(beginning)) >= tokens
+        """Count the tokens of each text."""
+        return self._tokenizer.count(texts)
 
     def embed(self, texts: list[str]) -> Vectors:
         """Embed one micro-batch."""
         import numpy as np
 
-        texts = [self._beginning(text) for text in texts]
+        texts = [self._tokenizer.beginning(text) for text in texts]
         return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
 
     def embed_query(self, text: str) -> Vectors:
         """Embed a search text."""
         import numpy as np
 
-        vectors = np.asarray(list(self._embedding.query_embed([self._beginning(text)])), dtype=np.float32)
+        vectors = np.asarray(list(self._embedding.query_embed([self._tokenizer.beginning(text)])), dtype=np.float32)
         return check_vectors(vectors, texts=1, dimension=self.dimension)
 
 

@@ -133,6 +133,28 @@ def find_model(
     return _model(entry, folder.absolute(), "given folder")
 
 
+def model_without_weights(name: str, *, folder: Path | None = None) -> Model | None:
+    """Return a model whose tokenizer is on this machine, even if its weights are not; None if there is no tokenizer.
+
+    Raises:
+        UsageFault: fastembed has no model of that name.
+        UpsertCliError: The given folder does not exist, or the tokenizer's settings name no limit.
+    """
+    entry = find_entry(name)
+    files = [file for file in entry.files if file not in entry.weights]
+    if folder is None:
+        return _model(entry, cached_model(entry.name), "cache") if is_cached(entry.name, files) else None
+    if not folder.is_dir():
+        raise _damaged(entry, folder, "does not exist", given=True)
+    return None if missing_files(folder, files) else _model(entry, folder.absolute(), "given folder")
+
+
+def identity_if_known(name: str) -> str | None:
+    """Return the identity of a model of which no file is needed to know it, such as the default one."""
+    entry = find_entry(name)
+    return identity_of(entry.name, entry.dimension, MAX_TOKENS) if entry.name == DEFAULT_MODEL else None
+
+
 def _cached_or_fetched(entry: ModelEntry, *, offline: bool, context: RunContext) -> Model:
     target = cached_model(entry.name)
     missing = missing_files(target, entry.files)

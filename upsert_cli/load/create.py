@@ -6,12 +6,12 @@ import importlib.util
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.documents.chunking import require_splitter
@@ -22,17 +22,16 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
+from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.addresses import is_address, source_name
-from upsert_cli.sources.find import FoundFile, find_files
+from upsert_cli.sources.find import FoundFile
 from upsert_cli.sources.remote import FilePath
-from upsert_cli.sources.source import Source, spool
+from upsert_cli.sources.source import Source
 from upsert_cli.store.locations import is_server, require_collection_name
 
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
 ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuses one that is taken
-FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
 
 
 class Draft:
@@ -52,9 +51,11 @@ class Draft:
     def read(self) -> None:
         """Find, spool and fingerprint the sources, and check their first rows."""
         request = self._request
-        found = _find(request.names, request.options, report=self.notes.append)
-        self._sources = _first_sources(enumerate(found), self._fingerprint, limit=request.options.limit)
-        _check_first_rows(self._sources, request.options)
+        found = find_inputs(request.names, request.options, report=self.notes.append)
+        self._sources = open_inputs(
+            found, limit=request.options.limit, spool_folder=self._spool_folder, stdin=self._stdin
+        )
+        check_first_inputs(self._sources, request.options)
         now = utc_now()
         self.task = Task(
             id=request.task_id or new_task_id(),
@@ -94,19 +95,10 @@ class Draft:
         if self._incoming is not None:
             shutil.rmtree(self._incoming, ignore_errors=True)
 
-    def _fingerprint(self, numbered: tuple[int, FoundFile], limit: int | None) -> Source:
-        number, found = numbered
-        if not found.needs_spool:
-            return Source.of(found, limit=limit)
+    def _spool_folder(self) -> Path:
         if self._incoming is None:
             self._incoming = incoming_folder(self._journal)
-        path = self._incoming / f"{number}.{found.format}"
-        if found.name == "-":
-            spool(self._stdin, path, name=found.name)
-        else:
-            with found.path.open("rb") as stream:
-                spool(stream, path, name=found.name)
-        return Source.of(replace(found, path=path), limit=limit)
+        return self._incoming
 
     def _with_scope(self, options: LoadOptions) -> LoadOptions:
         """Return the options with the scope of the sources, if records are to be deleted and none is named."""
@@ -170,7 +162,7 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     # The addresses themselves, whose queries the names leave out.
     typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
     names = [typed.get(name, name) for name in task.sources if name not in spooled]
-    files = {file.path: file for file in _find(names, task.options)} if names else {}
+    files = {file.path: file for file in find_inputs(names, task.options)} if names else {}
     shown = {source.path: source.name for source in sources}  # as it was typed, where that is known
 
     def in_order() -> Iterator[FoundFile | Source]:
@@ -178,59 +170,16 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
             if name in spooled:
                 yield spooled[name]
                 continue
-            for file in _find([typed.get(name, name)], task.options):
+            for file in find_inputs([typed.get(name, name)], task.options):
                 # A stream that was not spooled is after the limit, and cannot be read now.
                 if files.pop(file.path, None) is not None and not file.needs_spool:
                     yield replace(file, name=shown.get(file.path, file.name))
 
-    found = _first_sources(in_order(), _read_now, limit=task.options.limit)
-    _check_first_rows(found, task.options)
+    found = open_again(in_order(), limit=task.options.limit)
+    check_first_inputs(found, task.options)
     next_attempt = task.attempt + (task.started_at is not None)
     nothing_yet = {"rows": 0, "counts": Counts(), "converted": Converted(), "failed_items": ()}
     return _inputs(found) | nothing_yet | {"first_attempt": next_attempt, "load_seconds": 0.0}
-
-
-def _read_now(file: FoundFile | Source, limit: int | None) -> Source:
-    if isinstance(file, FoundFile):
-        return Source.of(file, limit=limit)
-    return file if limit is None else file.first(limit)
-
-
-_File = TypeVar("_File")
-
-
-def _first_sources(
-    files: Iterable[_File], source_of: Callable[[_File, int | None], Source], *, limit: int | None
-) -> list[Source]:
-    """Return the sources of files up to a limit of rows; the files after it are not even opened.
-
-    Args:
-        files: In the order in which they are read.
-        source_of: Returns the source of a file with so many of its first rows, or with all of them.
-        limit: The most rows of all sources together, or None.
-    """
-    sources: list[Source] = []
-    for file in files:
-        source = source_of(file, limit)
-        sources.append(source)
-        if limit is not None:
-            if source.total is None:  # it breaks off, and the load ends there
-                break
-            limit -= source.total
-            if limit == 0:
-                break
-    return sources
-
-
-def _find(
-    names: Sequence[str], options: LoadOptions, *, report: Callable[[str], object] = lambda _: None
-) -> list[FoundFile]:
-    # An address may be misspelled, and no progress shows yet that the load waits for it.
-    return find_files(names, format_name=options.format, retry_for=min(options.retry_for, FIRST_CONTACT), report=report)
-
-
-def _check_first_rows(sources: Sequence[Source], options: LoadOptions) -> None:
-    check_first_rows(options.rows(sources), recipe=options.recipe(identity=""))
 
 
 def _inputs(sources: Sequence[Source]) -> dict[str, Any]:

@@ -107,6 +107,11 @@ def format_named(name: str) -> Format:
     return TextFileFormat(_TEXTS[text][1](), COMPRESSIONS[dot + ending])
 
 
+def is_read_from_its_end(name: str) -> bool:
+    """Tell whether the beginning of a file in this format says nothing without its end."""
+    return name == "parquet"
+
+
 def format_name_of(path: PurePath) -> str | None:
     """Return the name of a file's format by its suffix, or None if the suffix is unknown."""
     name = path.name.lower()

@@ -231,8 +231,8 @@ class Source:
         )
 
 
-def spool(stream: BinaryIO, path: Path, *, name: str) -> None:
-    """Copy a stream to its end into a file that only its owner can read, completely or not at all.
+def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None) -> None:
+    """Copy a stream, to its end or `most` bytes of it, into a file that only its owner can read, whole or not at all.
 
     Raises:
         SourceUnreadable: The stream, which the user knows by `name`, cannot be read.
@@ -241,7 +241,9 @@ def spool(stream: BinaryIO, path: Path, *, name: str) -> None:
     try:
         with replacing(path, durable=True) as descriptor:
             for chunk in _chunks(stream, name):
-                write_all(descriptor, chunk)
+                write_all(descriptor, chunk if most is None else chunk[:most])
+                if most is not None and (most := most - len(chunk)) <= 0:
+                    break
     except OSError as error:
         raise UpsertCliError(
             message=f"the input cannot be kept in {path} ({why_unreadable(error)}); give it as a file, or choose "

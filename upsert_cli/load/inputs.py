@@ -1,0 +1,99 @@
+"""The names that a user gives -> the sources of a load: found, spooled, fingerprinted, and cut at `--limit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.pipeline.preflight import check_first_rows
+from upsert_cli.sources.find import STDIN, FoundFile, find_files
+from upsert_cli.sources.formats import is_read_from_its_end
+from upsert_cli.sources.source import Source, spool
+
+FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
+
+_File = TypeVar("_File")
+
+
+def find_inputs(
+    names: Sequence[str], options: LoadOptions, *, report: Callable[[str], object] = lambda _: None
+) -> list[FoundFile]:
+    """Return the files that names stand for; `report` is called with notes, such as how many files were skipped."""
+    # An address may be misspelled, and no progress shows yet that the load waits for it.
+    return find_files(names, format_name=options.format, retry_for=min(options.retry_for, FIRST_CONTACT), report=report)
+
+
+def open_inputs(
+    found: Iterable[FoundFile],
+    *,
+    limit: int | None,
+    spool_folder: Callable[[], Path],
+    stdin: BinaryIO,
+    most_spooled: int | None = None,
+) -> list[Source]:
+    """Return the sources of files, each with its fingerprint; streams are first copied into a folder.
+
+    Args:
+        found: In the order in which they are read.
+        limit: The most rows of all of them together, or None.
+        spool_folder: Returns the folder for copies of streams; called only if there is one to copy.
+        stdin: Read where a file is `-`.
+        most_spooled: Bytes of a stream to copy, unless its format needs the end; None for all of it.
+    """
+
+    def source_of(numbered: tuple[int, FoundFile], limit: int | None) -> Source:
+        number, file = numbered
+        if not file.needs_spool:
+            return Source.of(file, limit=limit)
+        path = spool_folder() / f"{number}.{file.format}"
+        most = None if is_read_from_its_end(file.format) else most_spooled
+        if file.name == STDIN:
+            spool(stdin, path, name=file.name, most=most)
+        else:
+            with file.path.open("rb") as stream:
+                spool(stream, path, name=file.name, most=most)
+        return Source.of(replace(file, path=path), limit=limit)
+
+    return first_inputs(enumerate(found), source_of, limit=limit)
+
+
+def open_again(files: Iterable[FoundFile | Source], *, limit: int | None) -> list[Source]:
+    """Return the sources of files, among which sources that were spooled stay as they are, up to a limit of rows."""
+
+    def source_of(file: FoundFile | Source, limit: int | None) -> Source:
+        if isinstance(file, FoundFile):
+            return Source.of(file, limit=limit)
+        return file if limit is None else file.first(limit)
+
+    return first_inputs(files, source_of, limit=limit)
+
+
+def first_inputs(
+    files: Iterable[_File], source_of: Callable[[_File, int | None], Source], *, limit: int | None
+) -> list[Source]:
+    """Return the sources of files up to a limit of rows; the files after it are not even opened.
+
+    Args:
+        files: In the order in which they are read.
+        source_of: Returns the source of a file with so many of its first rows, or with all of them.
+        limit: The most rows of all sources together, or None.
+    """
+    sources: list[Source] = []
+    for file in files:
+        source = source_of(file, limit)
+        sources.append(source)
+        if limit is not None:
+            if source.total is None:  # it breaks off, and the load ends there
+                break
+            limit -= source.total
+            if limit == 0:
+                break
+    return sources
+
+
+def check_first_inputs(sources: Sequence[Source], options: LoadOptions) -> None:
+    """Check the first rows of sources against the options; see `check_first_rows`."""
+    check_first_rows(options.rows(sources), recipe=options.recipe(identity=""))

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
+from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.task import TaskStatus
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "upsert_cli"
@@ -135,7 +138,7 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
         "run --help",
         "list",
         "list --json",
-        "info nothing",
+        "info done",
         "cancel nothing",
         "journal check",
         "collections",
@@ -145,6 +148,7 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
 )
 def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> None:
     """Looking at tasks, canceling them and asking for help never load Chroma, a model's library, pyarrow or rich."""
+    Journal(terminal.journal).create(make_task("done", status=TaskStatus.DONE))
     light = (
         ()
         if line.startswith("collections")

@@ -91,7 +91,7 @@ def test_the_root_groups_its_commands(terminal: Terminal) -> None:
     """The list of commands has headings, and a line says where options are typed."""
     text = _help(terminal, "")
     assert _headings(text) == [*SECTIONS, "Options"]
-    assert "Options come after the command: upsert-cli list --journal DIR" in text
+    assert "Options come after the command, as in `list --journal DIR`." in text
 
 
 @pytest.mark.parametrize("line", ["upsert-cli -V", "upsert-cli --version"])

@@ -6,9 +6,8 @@ import click
 
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option
-from upsert_cli.cli.tables import Column, print_table
+from upsert_cli.cli.tables import Column, print_table, shown_time
 from upsert_cli.cli.target_options import chroma_option
-from upsert_cli.cli.task_text import state_of
 from upsert_cli.text import safe_json
 from upsert_cli.verify.collections import CollectionSummary, collections_at
 
@@ -18,7 +17,7 @@ _COLUMNS = (
     Column("DIMENSION", number=True),
     Column("TASK"),
     Column("STATUS"),
-    Column("FINISHED", order=1, widths=(11, 5)),
+    Column("FINISHED", order=1, widths=(7,)),
     Column("MODEL", order=2, widths=(18, 8), keep="end"),
 )
 
@@ -44,5 +43,9 @@ def collections(session: Invocation, *, chroma: str, json: bool) -> None:
 
 def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
     task, running = (None, False) if summary.task is None else session.journal.with_runner(summary.task)
-    of_task = ("", "", "") if task is None else (task.id, state_of(task, running=running), task.finished_at or "")
+    of_task = (
+        ("", "", "")
+        if task is None
+        else (task.id, task.shown_state(running=running), shown_time(task.finished_at or "", short=True))
+    )
     return (summary.name, str(summary.records), str(summary.dimension or ""), *of_task, summary.model or "")

@@ -15,7 +15,6 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options
-from upsert_cli.cli.task_text import state_of
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.files import LATEST
 from upsert_cli.journal.journal import Journal
@@ -119,4 +118,6 @@ def _different(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 def _about(journal: Journal, task: Task) -> str:
     task, running = journal.with_runner(task)
     # Without a comma, where the script for fish would cut it.
-    return f"{state_of(task, running=running)}: {task.counts.read} rows into {safe(task.collection)}".replace(",", " ")
+    return f"{task.shown_state(running=running)}: {task.counts.read} rows into {safe(task.collection)}".replace(
+        ",", " "
+    )

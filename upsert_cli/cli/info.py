@@ -14,8 +14,8 @@ from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.cli.streams import require_stdout
-from upsert_cli.cli.tables import print_pairs
-from upsert_cli.cli.task_text import state_of
+from upsert_cli.cli.tables import print_pairs, shown_time
+from upsert_cli.cli.task_text import next_step, options_line
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
 from upsert_cli.load.stop import EndedBySignal
@@ -51,8 +51,7 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     elif not json:
         print_pairs(_described(session, task, running=running))
     if exit_status:
-        died = task.has_died(running=running)
-        click.get_current_context().exit(UpsertCliError.exit_code if died else task.exit_code)
+        click.get_current_context().exit(_exit_code(task, running=running))
 
 
 def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, bool]:
@@ -102,26 +101,31 @@ def _report_waiting(session: Invocation, task: Task, *, died: bool) -> None:
         session.terminal.info(f"task {task.id} waits to be run" + ("; `upsert-cli work` runs it" * task.queued))
 
 
+def _exit_code(task: Task, *, running: bool) -> int:
+    return UpsertCliError.exit_code if task.has_died(running=running) else task.exit_code
+
+
 def _described(session: Invocation, task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
-    complete = session.terminal.printed.complete
     task = session.terminal.printed.in_task(task)
     yield "task", task.id
-    yield "status", state_of(task, running=running)
-    if task.has_died(running=running):
-        yield "next", complete(how_to_continue(task))
-    if task.queued and not task.status.is_final:
-        yield "queued", complete("`upsert-cli work` runs it")
+    yield "status", task.shown_state(running=running)
+    if task.status.is_final or task.has_died(running=running):
+        yield "exit code", str(_exit_code(task, running=running))
+    if (step := next_step(task, session.terminal.printed, running=running)) is not None:
+        yield "next", step
     if task.detail is not None:
         yield "detail", task.detail
     yield "kind", task.kind
     yield "sources", " ".join(task.sources)
     yield "collection", f"{task.collection} in {task.chroma}"
     yield "model", task.model
+    if options := options_line(task.options):
+        yield "options", options
     yield "rows", str(task.rows) if task.total is None else f"{task.rows} of {task.total}"
     yield "counts", counts_line(task.counts.as_json())
     for name in ("created_at", "started_at", "finished_at", "updated_at"):
         if (moment := getattr(task, name)) is not None:
-            yield name.removesuffix("_at"), moment
+            yield name.removesuffix("_at"), shown_time(moment)
     yield from _attempts(task, running=running)
     for record in task.failed_items:
         yield "rejected", f"{record['source']}:{record['row']} {record['failure_stage']}: {record['detail']}"
@@ -139,7 +143,8 @@ def _attempts(task: Task, *, running: bool) -> Iterable[tuple[str, str]]:
 
 
 def _attempt_line(attempt: Attempt, *, is_running: bool) -> str:
-    span = f"{attempt.started_at} to {attempt.finished_at}" if attempt.finished_at else f"since {attempt.started_at}"
+    began, ended = (shown_time(moment or "") for moment in (attempt.started_at, attempt.finished_at))
+    span = f"{began} to {ended}" if ended else f"since {began}"
     because = f" ({attempt.detail})" if attempt.detail else ""
     state = DIED if attempt.finished_at is None and not is_running else attempt.status
     return f"{state}, {span}, then {counts_line(attempt.counts.as_json())}{because}"

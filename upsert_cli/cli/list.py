@@ -12,9 +12,8 @@ import click
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Moment, Number
-from upsert_cli.cli.tables import Column, print_table, table_lines
-from upsert_cli.cli.task_text import state_of
-from upsert_cli.journal.task import DIED, Task, TaskStatus
+from upsert_cli.cli.tables import Column, print_table, shown_time, table_lines
+from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.load.stop import EndedBySignal
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.text import safe_json
@@ -26,7 +25,7 @@ WATCH_SECONDS = 2.0  # seconds between two looks at the journal
 _COLUMNS = (
     Column("ID"),
     Column("STATUS"),
-    Column("CREATED", order=1, widths=(11, 5)),
+    Column("CREATED", order=1, widths=(7, 7, 4)),  # `Nov 28…`, and only at last `Nov…`
     Column("ROWS", number=True),
     Column("REJECTED", number=True),
     Column("COLLECTION", order=2, widths=(10, 6)),
@@ -42,10 +41,10 @@ Found = Sequence[tuple[Task, bool]]
 @option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Show at most N tasks.")
 @option(
     "--status",
-    type=click.Choice([*(status.value for status in TaskStatus), DIED]),
+    type=click.Choice([*(status.value for status in TaskStatus), *SHOWN_STATES]),
     multiple=True,
     metavar="STATUS,...",
-    help="Only these: pending, processing, done, canceled, failed, refused, died.",
+    help="Only these: pending, processing, done, canceled, failed, refused, died, stopped.",
 )
 @option("--since", type=Moment(), metavar="AGE|DATE", help="Only tasks created since: 2h, 2026-11-24.")
 @option(
@@ -124,8 +123,8 @@ def _row(task: Task, *, running: bool) -> tuple[str, ...]:
     total = "" if task.total is None or task.total == task.rows else f"/{task.total}"
     return (
         task.id,
-        state_of(task, running=running),
-        task.created_at,
+        task.shown_state(running=running),
+        shown_time(task.created_at, short=True),
         f"{task.rows}{total}",
         str(task.counts.failed),
         task.collection,

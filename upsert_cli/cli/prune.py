@@ -10,12 +10,12 @@ import click
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import Moment
-from upsert_cli.cli.tables import Column, print_table
+from upsert_cli.cli.tables import Column, print_table, shown_time
 from upsert_cli.journal.prune import FINAL, OldTask, Wanted, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json
 
-_COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(11,)))
+_COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
 
 
 @click.command(cls=SectionedCommand)
@@ -51,7 +51,7 @@ def prune(
     if json:
         click.echo(safe_json(_as_json(gone, dry_run=dry_run)))
     elif dry_run and gone:
-        rows = [(task.id, task.status.value, task.updated_at) for task in gone]
+        rows = [(task.id, task.status.value, shown_time(task.updated_at, short=True)) for task in gone]
         print_table(session.terminal, _COLUMNS, rows)
     verb = "would go" if dry_run else "removed"
     each = ", ".join(f"{count:,} {name}" for name, count in _by_status(gone).items())

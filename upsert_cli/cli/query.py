@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as stdlib_json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,9 @@ from upsert_cli.cli.target_options import chroma_option, model_files_options
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
-from upsert_cli.verify.expected import Subject
-from upsert_cli.verify.query import Nearest, Question, nearest
+
+if TYPE_CHECKING:
+    from upsert_cli.verify.query import Nearest
 
 MAX_RECORDS = 1_000
 
@@ -75,6 +76,9 @@ def query(
     upsert-cli query 'bread without kneading'
     upsert-cli query 'bread without kneading' -n 3 --json
     """
+    from upsert_cli.verify.expected import Subject  # late: other commands look at the options of this one
+    from upsert_cli.verify.query import Question, nearest
+
     options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     require_resources()
     subject = Subject.of_collection(session.journal, chroma, collection, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
@@ -55,6 +56,19 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     width = max((len(safe(name)) for name, _ in known), default=0)
     for name, value in known:
         click.echo(f"{safe(name):<{width}}  {value}")
+
+
+def shown_time(moment: str, *, short: bool = False) -> str:
+    """Return a time of the journal: local on a terminal, in UTC in a pipe; a short one has no year or no hours."""
+    if not sys.stdout.isatty():
+        return moment
+    try:
+        local = datetime.fromisoformat(moment).astimezone()
+    except (ValueError, OverflowError):  # empty, or a record that somebody edited
+        return moment
+    if not short:
+        return f"{local:%Y-%m-%d %H:%M:%S}"
+    return f"{local:%b %d %H:%M}" if local.year == datetime.now().astimezone().year else f"{local:%b %d %Y}"
 
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int) -> list[Text]:

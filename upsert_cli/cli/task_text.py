@@ -7,13 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from upsert_cli.cli.settings import value_unless_given
-from upsert_cli.journal.task import DIED, Task
-from upsert_cli.report.printed_commands import PrintedCommands
-
-
-def state_of(task: Task, *, running: bool) -> str:
-    """Return the state of a task for people; JSON has `processing` and `"running": false` for one that died."""
-    return DIED if task.has_died(running=running) else task.status.value
+from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.report.printed_commands import PrintedCommands, how_to_continue
 
 
 def sources_in_short(task: Task) -> str:
@@ -34,6 +30,32 @@ def command_for_corrected(task: Task, printed: PrintedCommands) -> str:
     if any(source.get("spooled") for source in task.inputs):
         return f"{printed.command('upsert-cli run FILE')}, with what `--failed` printed"
     return printed.command(f"upsert-cli restart {task.id} --from-start")
+
+
+def next_step(task: Task, printed: PrintedCommands, *, running: bool) -> str | None:
+    """Return what to do next with a task and by which command; None if only its detail knows that."""
+    match task.status:
+        case TaskStatus.PENDING if task.queued:
+            return printed.complete("`upsert-cli work` runs it")
+        case TaskStatus.PROCESSING if running:
+            return printed.complete(f"`upsert-cli info {task.id} --follow` shows the progress")
+        case TaskStatus.DONE if task.counts.failed:
+            return f"once the rejected items are corrected: {command_for_corrected(task, printed)}"
+        case TaskStatus.DONE:
+            return f"to query it: {query_command(task, printed)}"
+        case TaskStatus.REFUSED:
+            return None
+    return printed.complete(how_to_continue(task))
+
+
+def options_line(options: LoadOptions) -> str:
+    """Return the options of a load that differ from the defaults, as they are typed."""
+    words: list[str] = []
+    for name, value in options.changed().items():
+        values = [each.replace(",", "\\,") for each in value] if isinstance(value, list) else [str(value)]
+        words.append(RESULT_FIELDS.get(name, f"--{name.replace('_', '-')}"))
+        words += [] if value is True else [",".join(values)]
+    return shlex.join(words)
 
 
 def query_command(task: Task, printed: PrintedCommands) -> str:

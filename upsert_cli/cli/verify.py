@@ -79,7 +79,7 @@ def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
     if running or task.status is TaskStatus.DONE:
         return
     died = task.has_died(running=running)
-    what = f"the runner of task {task.id} died" if died else f"task {task.id} is {task.status}"
+    what = f"the runner of task {task.id} died" if died else f"task {task.id} is {task.shown_state(running=False)}"
     session.terminal.warning(f"{what}, so rows may be missing; {how_to_continue(task)}")
 
 

@@ -18,7 +18,7 @@ from upsert_cli.journal.files import Layout, TaskFiles, reading_from, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
 from upsert_cli.journal.storage import SEGMENT_TASKS, Record
-from upsert_cli.journal.task import DIED, Task, TaskStatus
+from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.locks import Lease
 
@@ -84,15 +84,15 @@ class Journal:
         Args:
             offset: Tasks to leave out.
             limit: Tasks to return at most.
-            statuses: Only tasks in one of these states, including `died`; empty: all.
+            statuses: Only tasks in one of these states, also those of `SHOWN_STATES`; empty: all.
             since: Only tasks created at this moment or later, UTC.
         """
         self.layout.check_format()
-        recorded = {TaskStatus.PROCESSING.value if status == DIED else str(status) for status in statuses}
+        recorded = {str(SHOWN_STATES.get(status, status)) for status in statuses}
         found = self._readable(self.table.newest_first(*recorded))
         tasks = found if since is None else _created_since(found, since)
-        if DIED in statuses and TaskStatus.PROCESSING not in statuses:
-            tasks = (task for task in tasks if task.status in statuses or self._has_died(task))
+        if not recorded <= set(statuses):
+            tasks = (task for task in tasks if task.status in statuses or self._shown_state(task) in statuses)
         return [self._current(task) for task in itertools.islice(tasks, offset, offset + limit)]
 
     def newest_first(self) -> Iterator[Task]:
@@ -261,9 +261,9 @@ class Journal:
             self._warn(str(error))
             return task.failed_items
 
-    def _has_died(self, task: Task) -> bool:
+    def _shown_state(self, task: Task) -> str:
         now, running = self.with_runner(task)
-        return now.has_died(running=running)
+        return now.shown_state(running=running)
 
     def _recorded(self, task_id: str) -> Task:
         return self._task(self.table.find(task_id))

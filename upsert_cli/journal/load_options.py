@@ -184,6 +184,11 @@ class LoadOptions:
         """Return the names of the fields that make a load with `other` store other records."""
         return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
 
+    def changed(self) -> dict[str, Any]:
+        """Return the options that differ from the defaults, as plain data."""
+        usual = _DEFAULTS.as_json()
+        return {name: value for name, value in self.as_json().items() if value != usual.get(name)}
+
     def as_json(self) -> dict[str, Any]:
         """Return plain data for the journal.
 

@@ -18,6 +18,7 @@ from upsert_cli.redaction import in_message
 
 ATTEMPTS = 20  # earlier attempts that a task's record keeps, so that a segment stays small
 DIED = "died"  # shown for a task that is `processing` although no process runs it
+STOPPED = "stopped"  # shown for a task that is `failed` because a signal stopped it
 
 
 class TaskStatus(enum.StrEnum):
@@ -45,6 +46,10 @@ MOVES: Mapping[TaskStatus, frozenset[TaskStatus]] = {
     **dict.fromkeys(_ENDS, frozenset({TaskStatus.PENDING})),
 }
 """Which states may follow which; the only way out of a final one is a restart."""
+
+
+SHOWN_STATES = {DIED: TaskStatus.PROCESSING, STOPPED: TaskStatus.FAILED}
+"""The states for people that no record has, each with the recorded one."""
 
 
 class ImpossibleMove(ValueError):
@@ -275,6 +280,12 @@ class Task:
     def has_died(self, *, running: bool) -> bool:
         """Check whether the task's runner died, given whether a process runs the task now."""
         return self.status is TaskStatus.PROCESSING and not running
+
+    def shown_state(self, *, running: bool) -> str:
+        """Return the state for people, given whether a process runs the task now; `SHOWN_STATES` has the other ones."""
+        if self.has_died(running=running):
+            return DIED
+        return STOPPED if self.status is TaskStatus.FAILED and self.stopped_by else self.status.value
 
     @property
     def has_cut_items(self) -> bool:

@@ -13,7 +13,7 @@ from upsert_cli.errors import Refusal, TargetInUse, TaskExists, TaskNotFound, Ta
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.task import DIED, Task, TaskStatus
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.create import drafted, read_again, refuse_other_load
 from upsert_cli.load.request import IfRunning, LoadRequest
 from upsert_cli.load.resources import location_of_task, sources_of
@@ -258,7 +258,7 @@ def _refuse_unread(task: Task, claim: Claim) -> None:
     """Check that all rows of a task were read, before only its rejects are read again."""
     if task.status is TaskStatus.DONE or _is_read(task, claim):
         return
-    state = DIED if task.has_died(running=False) else task.status.value  # this process has the claim
+    state = task.shown_state(running=False)  # this process has the claim
     at_limit = task.options.exceeds_max_failures(task.counts.failed, task.counts.read, from_row=0)
     limit = " --max-failures 100%" if at_limit else ""
     raise Refusal(

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
-from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.progress import Timeline
-from upsert_cli.journal.task import DIED, Task, TaskStatus, utc_now
+from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.redaction import without_secrets
 from upsert_cli.report.charts import draw
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue
@@ -164,17 +163,14 @@ def _outcomes(task: Task) -> list[OutcomeShare]:
 
 def _options(task: Task) -> list[tuple[str, str]]:
     """Return the options that differ from the defaults of a load."""
-    usual = LoadOptions().as_json()
-    given = ((name, value) for name, value in task.options.as_json().items() if value != usual.get(name))
-    return [(name.replace("_", "-"), value if isinstance(value, str) else safe_json(value)) for name, value in given]
+    changed = task.options.changed().items()
+    return [(name.replace("_", "-"), value if isinstance(value, str) else safe_json(value)) for name, value in changed]
 
 
 def _state(task: Task, *, running: bool) -> str:
-    if task.has_died(running=running):
-        return DIED
     if task.status is TaskStatus.DONE and task.counts.failed:
         return f"done, {task.counts.failed:,} rejected"
-    return task.status.value
+    return task.shown_state(running=running)
 
 
 def _tone(task: Task, *, running: bool) -> str:

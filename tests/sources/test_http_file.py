@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from tests.support.reading import item
 from tests.support.web_servers import Respond, answer, raw_server
 from upsert_cli.errors import SourceUnreadable
-from upsert_cli.sources import http_get
+from upsert_cli.sources import http_file
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows
@@ -243,7 +243,7 @@ def test_a_slow_download_continues(monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(0.2)
             yield FILE[begin : begin + TOTAL // 20]
 
-    monkeypatch.setattr(http_get, "SOON", 0.3)
+    monkeypatch.setattr(http_file, "SOON", 0.3)
     with raw_server(respond) as address:
         source = _source(address, retry_for=1.0)
         asked.clear()

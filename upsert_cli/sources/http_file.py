@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import email.utils
 import re
+import time
 from contextlib import closing, suppress
+from dataclasses import replace
 
-from upsert_cli.sources.http_get import HttpResponse, get
+from upsert_cli.sources.http_get import NOT_SATISFIABLE, PARTIAL, get, read_piece
 from upsert_cli.sources.remote import FileInfo, TransientError
 
 LONGEST_WAIT = 30.0  # seconds for the headers of a response, and for bytes; longer than a slow disk takes
 SHORTEST_WAIT = 1.0  # seconds, however short the time for retries is
+LOWEST_RATE = 64  # bytes a second; below any link in use, above a server that sends single bytes to hold a request
+SOON = 1.0  # seconds after which the bytes that have arrived are returned
+PIECE = 256 << 10  # bytes read at once
 DISCARDED = 1 << 20  # bytes read at once on the way to a position, if a server knows no ranges
+EXCESS_SECONDS = 1.0  # how long to wait for bytes after the last one, if a server keeps the connection open
 
-_PARTIAL, _NOT_SATISFIABLE = 206, 416
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
 _EMPTY = re.compile(r"bytes \*/0", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+", re.ASCII)
@@ -32,23 +37,25 @@ class HttpFile:
         """
         self._address = address
         self._seconds = min(LONGEST_WAIT, max(SHORTEST_WAIT, retry_for))
-        self._response: _Content | None = None
-        self.info, self._coding = self._request_info()
+        self._response: _Response | None = None
+        self.info = self._request_info()
 
     def read_at(self, position: int, size: int) -> bytes:
         """Return up to `size` bytes from a position on; no bytes only at the end."""
         if self.info.size is not None and position >= self.info.size:
             return b""
         try:
-            response = self._response_at(position)
-            if response is None:
-                return b""
-            data = response.read(size, seconds=self._seconds)
-            if response.is_read:
+            if self._response is None or self._response.position != position:
                 self.close()
+                self._response = self._request(position)
+            if self._response.is_beyond_end:
+                return b""
+            data = self._response.read(size)
         except OSError:
             self.close()
             raise
+        if self._response.is_read:
+            self.close()
         return data
 
     def close(self) -> None:
@@ -57,147 +64,182 @@ class HttpFile:
             self._response.close()
             self._response = None
 
-    def _request_info(self) -> tuple[FileInfo, str]:
+    def _request_info(self) -> FileInfo:
         # One byte costs nothing, and only the total of its range tells the length of a generated file. An empty file
         # has no such byte, and some servers do not say the total.
         for wanted in ("bytes=0-0", None):
-            with closing(get(self._address, wanted=wanted, seconds=self._seconds)) as response:
-                if response.status == _NOT_SATISFIABLE:
-                    if _EMPTY.fullmatch(response.header("Content-Range") or ""):
-                        return FileInfo(size=0, mtime_ns=_modified(response), etag=response.header("ETag")), ""
-                    continue
-                content = _Content(response, begin=0, is_range=wanted is not None)
-                if content.total is not None or response.status != _PARTIAL:
-                    return FileInfo(size=content.total, mtime_ns=content.mtime_ns, etag=content.etag), content.coding
+            with closing(_Response(self._address, begin=0, wanted=wanted, seconds=self._seconds)) as response:
+                if not response.is_beyond_end:
+                    if response.info.size is not None or not response.is_partial:
+                        return response.info
+                elif _EMPTY.fullmatch(response.header("Content-Range") or ""):
+                    return replace(response.info, size=0)
         raise OSError("its server answers 416 to a request for the whole file")
 
-    def _response_at(self, position: int) -> _Content | None:
-        """Return a response that is at a position, or None if the file turns out to end there."""
-        if self._response is not None and self._response.position == position:
-            return self._response
-        self.close()
+    def _request(self, position: int) -> _Response:
+        """Request the bytes from a position on."""
         wanted = f"bytes={position}-" if position else None
-        response = get(self._address, wanted=wanted, seconds=self._seconds)
+        response = _Response(self._address, begin=position, wanted=wanted, seconds=self._seconds)
         try:
-            if response.status == _NOT_SATISFIABLE:
+            if response.is_beyond_end:
                 if self.info.size is None and response.header("Content-Range") == f"bytes */{position}":
-                    response.close()
-                    return None
+                    return response
                 raise OSError(f"its server answers 416 to a request for bytes from {position} on")
-            content = _Content(response, begin=position, is_range=wanted is not None)
-            content.check(self.info, coding=self._coding)
-            while content.position < position:  # the server knows no ranges, and begins at the start
-                if not content.read(min(DISCARDED, position - content.position), seconds=self._seconds):
+            response.check_same_file(self.info)
+            while response.position < position:  # the server knows no ranges, and begins at the start
+                if not response.read(min(DISCARDED, position - response.position)):
                     raise TransientError("the connection broke off")
-        except BaseException:
+        except OSError:
             response.close()
             raise
-        self._response = content
-        return content
+        return response
 
 
-class _Content:
-    """The bytes of a response, from a position of the file up to where the server says."""
+class _Response:
+    """A response with bytes of a file, from a position up to where the server says."""
 
-    def __init__(self, response: HttpResponse, *, begin: int, is_range: bool) -> None:
-        """Check that a response holds the bytes that were requested.
+    def __init__(self, address: str, *, begin: int, wanted: str | None, seconds: float) -> None:
+        """Ask for a file, and check that the response holds the bytes that were requested.
 
         Args:
-            response: With status 200 or 206.
-            begin: The first byte that was asked for.
-            is_range: Whether a range was asked for, and not the whole file.
+            address: Where it is.
+            begin: The first byte that is asked for.
+            wanted: The value of the header `Range`, if any.
+            seconds: How long to wait for headers, and for as many bytes as `LOWEST_RATE` makes of this time.
 
         Raises:
-            OSError: It does not.
+            OSError: The server does not send them.
         """
-        self._response = response
-        self.etag = response.header("ETag")
-        self.mtime_ns = _modified(response)
-        self.coding = _coding(response)
-        length = _length(response)
-        self.position, self._end, self.total = 0, length, length
-        if response.status == _PARTIAL:
-            if not is_range:
-                raise OSError("its server answers with a range of the file where the whole file was asked for")
-            self.position, self._end, self.total = _range(response, begin)
-            if length not in (None, self._end - self.position):
-                raise OSError("its server answers with a range and a Content-Length that contradict each other")
+        self._began: float | None = time.monotonic()
+        self._seconds = seconds
+        self._response = get(address, wanted=wanted, seconds=seconds)
+        self._is_broken = False
+        self.is_partial = self._response.status == PARTIAL
+        self.is_beyond_end = self._response.status == NOT_SATISFIABLE
+        self.position = 0
+        try:
+            self._end = self._length()
+            total = self._end
+            if self.is_partial:
+                if wanted is None:
+                    raise OSError("its server answers with a range of the file where the whole file was asked for")
+                self.position, end, total = self._range(begin)
+                if self._end not in (None, end - self.position):
+                    raise OSError("its server answers with a range and a Content-Length that contradict each other")
+                self._end = end
+            self.info = FileInfo(size=total, mtime_ns=self._modified(), etag=self.header("ETag"), coding=self._coding())
+        except OSError:
+            self.close()
+            raise
 
-    @property
-    def is_read(self) -> bool:
-        """Tell whether nothing more can be read from this response."""
-        return self._response.is_broken or self.position == self._end
-
-    def check(self, info: FileInfo, *, coding: str) -> None:
+    def check_same_file(self, info: FileInfo) -> None:
         """Check that the response is of the same file as the first one.
 
         Raises:
             OSError: It is not.
         """
-        if (self.etag, self.mtime_ns, self.coding) != (info.etag, info.mtime_ns, coding):
+        if replace(self.info, size=info.size) != info:
             raise OSError("it changed while it was being read")
-        is_partial = self._response.status == _PARTIAL
-        if self.total != info.size and (is_partial or None not in (self.total, info.size)):
+        if self.info.size != info.size and (self.is_partial or None not in (self.info.size, info.size)):
             raise OSError("it changed while it was being read (its length is different)")
         if self._end is None:
             self._end = info.size
 
-    def read(self, size: int, *, seconds: float) -> bytes:
-        """Return up to `size` bytes; no bytes only at an end that the server did not announce.
+    @property
+    def is_read(self) -> bool:
+        """Tell whether nothing more can be read from this response."""
+        return self._is_broken or self.position == self._end
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes: fewer if the server is slow, the connection breaks, or the body ends.
 
         Raises:
             TransientError: The connection broke off, or is too slow.
             OSError: More bytes arrive than the server said.
         """
         left = size if self._end is None else min(size, self._end - self.position)
-        data = self._response.read(left, is_announced=self._end is not None, seconds=seconds)
+        now = time.monotonic()
+        began, self._began = self._began or now, None
+        data = bytearray()
+        try:
+            while len(data) < left and (len(data) < LOWEST_RATE * self._seconds or time.monotonic() - now < SOON):
+                piece = read_piece(self._response, min(PIECE, left - len(data)), until=now + self._seconds)
+                if not piece and self._end is not None:
+                    raise TransientError("the connection broke off")
+                if not piece:
+                    break
+                data += piece
+        except TransientError:
+            self._is_broken = True
+            # Bytes that arrived before a break count, unless they were so few that every try would bring as few.
+            if len(data) < max(1.0, LOWEST_RATE * (time.monotonic() - began)):
+                raise
         self.position += len(data)
-        if self.position == self._end and not self._response.has_ended():
+        if self.position == self._end and not self._has_ended():
             raise OSError(f"its server sends more than the {self._end} bytes that it says")
-        return data
+        return bytes(data)
+
+    def _has_ended(self) -> bool:
+        """Tell whether the server sends nothing more after all bytes that it announced."""
+        # The body is complete, so a connection that breaks off here is as good as one that is closed.
+        with suppress(OSError):
+            return not read_piece(self._response, 1, until=time.monotonic() + EXCESS_SECONDS)
+        return True
 
     def close(self) -> None:
+        """Close the connection."""
         self._response.close()
 
+    # -- headers --------------------------------------------------------------------------------------------------
 
-def _range(response: HttpResponse, begin: int) -> tuple[int, int, int | None]:
-    """Return the begin and the end of a partial response, and the length of the file, None if the server does not know.
+    def header(self, name: str) -> str | None:
+        """Return the value of a header, or None if there is none.
 
-    Raises:
-        OSError: They are missing, or are not those of the range that was asked for.
-    """
-    if (response.header("Content-Type") or "").lower().startswith("multipart/"):
-        raise OSError("its server answers with several ranges where one was asked for")
-    value = response.header("Content-Range")
-    found = _CONTENT_RANGE.fullmatch(value or "")
-    if found is None:
-        raise OSError(f"its server answers with a range and does not say which (Content-Range: {value or 'none'})")
-    first, last = int(found[1]), int(found[2])
-    total = None if found[3] == "*" else int(found[3])
-    if first != begin or last < first or (total is not None and last >= total):
-        raise OSError(f"its server answers with the wrong range ({value} where bytes from {begin} on were asked for)")
-    return first, last + 1, total
+        Raises:
+            OSError: It occurs with different values.
+        """
+        values = {value.strip() for value in self._response.headers.get_all(name) or ()}
+        if len(values) > 1:
+            raise OSError(f"its server answers with several values of {name}")
+        return next(iter(values), None)
 
+    def _range(self, begin: int) -> tuple[int, int, int | None]:
+        """Return the begin and the end of a partial response, and the length of the file if the server knows it.
 
-def _length(response: HttpResponse) -> int | None:
-    """Return the bytes of the response's body, None if the server does not say."""
-    value = response.header("Content-Length")
-    if value is None or response.is_chunked:
-        return None
-    if not _NUMBER.fullmatch(value):
-        raise OSError(f"its server answers with a Content-Length of {value}")
-    return int(value)
+        Raises:
+            OSError: They are missing, or are not those of the range that was asked for.
+        """
+        if (self.header("Content-Type") or "").lower().startswith("multipart/"):
+            raise OSError("its server answers with several ranges where one was asked for")
+        value = self.header("Content-Range")
+        found = _CONTENT_RANGE.fullmatch(value or "")
+        if found is None:
+            raise OSError(f"its server answers with a range and does not say which (Content-Range: {value or 'none'})")
+        first, last = int(found[1]), int(found[2])
+        total = None if found[3] == "*" else int(found[3])
+        if first != begin or last < first or (total is not None and last >= total):
+            raise OSError(
+                f"its server answers with the wrong range ({value} where bytes from {begin} on were asked for)"
+            )
+        return first, last + 1, total
 
+    def _length(self) -> int | None:
+        """Return the bytes of the body, None if the server does not say."""
+        value = self.header("Content-Length")
+        if value is None or self._response.chunked:
+            return None
+        if not _NUMBER.fullmatch(value):
+            raise OSError(f"its server answers with a Content-Length of {value}")
+        return int(value)
 
-def _coding(response: HttpResponse) -> str:
-    coding = (response.header("Content-Encoding") or "identity").lower()
-    if coding not in ("identity", *_COMPRESSED):
-        raise OSError(f"its server sends it with Content-Encoding {coding}, which was not asked for")
-    return coding
+    def _coding(self) -> str:
+        coding = (self.header("Content-Encoding") or "identity").lower()
+        if coding not in ("identity", *_COMPRESSED):
+            raise OSError(f"its server sends it with Content-Encoding {coding}, which was not asked for")
+        return coding
 
-
-def _modified(response: HttpResponse) -> int:
-    with suppress(TypeError, ValueError):
-        moment = email.utils.parsedate_to_datetime(response.header("Last-Modified") or "")
-        return int(moment.timestamp()) * 1_000_000_000
-    return 0
+    def _modified(self) -> int:
+        with suppress(TypeError, ValueError):
+            moment = email.utils.parsedate_to_datetime(self.header("Last-Modified") or "")
+            return int(moment.timestamp()) * 1_000_000_000
+        return 0

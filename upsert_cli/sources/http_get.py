@@ -6,7 +6,7 @@ import http.client
 import io
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from urllib.error import URLError
 from urllib.parse import quote, urljoin
@@ -22,93 +22,17 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAX_REDIRECTS = 10  # more than any file needs that is in use
-LOWEST_RATE = 64  # bytes a second; below any link in use, above a server that sends single bytes to hold a request
-SOON = 1.0  # seconds after which the bytes that have arrived are returned
-PIECE = 256 << 10  # bytes read at once
-EXCESS_SECONDS = 1.0  # how long to wait for bytes after the last one, if a server keeps the connection open
+OK, PARTIAL, NOT_SATISFIABLE = 200, 206, 416
 
 _AS_TYPED = "%/:?#[]@!$&'()*+,;=~"  # characters of an address that mean something; others are encoded
-_OK, _PARTIAL, _NOT_SATISFIABLE = 200, 206, 416
+_GIVEN = frozenset([OK, PARTIAL, NOT_SATISFIABLE])
 _REDIRECTS = frozenset([301, 302, 303, 307, 308])
 _PASSING = frozenset([408, 425, 429, 500, 502, 503, 504])
 _GONE = frozenset([404, 410])
 
 
-class HttpResponse:
-    """A response with status 200, 206 or 416 whose headers have arrived."""
-
-    def __init__(self, response: http.client.HTTPResponse, *, began: float) -> None:
-        """Begin at the first byte of the body; `began` is when it was asked for, in monotonic seconds."""
-        self._response = response
-        self._began: float | None = began
-        self._buffered = response.fp
-        self._stream = cast("_TimedStream", self._buffered.raw)
-        self.status = response.status
-        self.is_chunked = bool(response.chunked)
-        self.is_broken = False
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header, or None if there is none.
-
-        Raises:
-            OSError: It occurs with different values.
-        """
-        values = {value.strip() for value in self._response.headers.get_all(name) or ()}
-        if len(values) > 1:
-            raise OSError(f"its server answers with several values of {name}")
-        return next(iter(values), None)
-
-    def read(self, size: int, *, is_announced: bool, seconds: float) -> bytes:
-        """Return up to `size` bytes: fewer if the server is slow, the connection breaks, or the body ends.
-
-        Args:
-            size: How many bytes to read at most.
-            is_announced: Whether the server announced that number of bytes.
-            seconds: How long to wait for as many bytes as `LOWEST_RATE` makes of this time.
-
-        Raises:
-            TransientError: The connection broke off, or fewer bytes than that arrived.
-        """
-        now = time.monotonic()
-        began, self._began = self._began or now, None
-        self._stream.deadline = now + seconds
-        enough = LOWEST_RATE * seconds
-        data = bytearray()
-        try:
-            while len(data) < size and (len(data) < enough or time.monotonic() - now < SOON):
-                with _translated(f"its server sends fewer than {LOWEST_RATE} bytes a second"):
-                    piece = self._read_piece(min(PIECE, size - len(data)))
-                if not piece and is_announced:
-                    raise TransientError("the connection broke off")
-                if not piece:
-                    break
-                data += piece
-        except TransientError:
-            self.is_broken = True
-            # Bytes that arrived before a break count, unless they were so few that every try would bring as few.
-            if len(data) < max(1.0, LOWEST_RATE * (time.monotonic() - began)):
-                raise
-        return bytes(data)
-
-    def has_ended(self) -> bool:
-        """Tell whether the server sends nothing more after all bytes that it announced."""
-        self._stream.deadline = time.monotonic() + EXCESS_SECONDS
-        # The body is complete, so a connection that breaks off here is as good as one that is closed.
-        with suppress(OSError, http.client.HTTPException):
-            return not self._read_piece(1)
-        return True
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._response.close()
-
-    def _read_piece(self, size: int) -> bytes:
-        # The response itself would stop at its Content-Length and hide bytes after it.
-        return self._response.read1(size) if self.is_chunked else self._buffered.read1(size)
-
-
-def get(address: str, *, wanted: str | None, seconds: float) -> HttpResponse:
-    """Ask for a file, or for a range of its bytes, and follow redirects.
+def get(address: str, *, wanted: str | None, seconds: float) -> http.client.HTTPResponse:
+    """Ask for a file, or for a range of its bytes, and follow redirects; return a response of 200, 206 or 416.
 
     Args:
         address: Where it is.
@@ -120,13 +44,17 @@ def get(address: str, *, wanted: str | None, seconds: float) -> HttpResponse:
         FileNotFoundError: It has no such file.
         OSError: It does not allow reading the file, or redirects to an address that is not read.
     """
-    began = time.monotonic()
     asked = quote(address, safe=_AS_TYPED)
     for _ in range(MAX_REDIRECTS + 1):
         response = _response(asked, wanted, seconds)
-        if response.status not in _REDIRECTS:
-            return _checked(response, began)
+        if response.status in _GIVEN:
+            if response.headers.get("Transfer-Encoding", "identity").strip().lower() in ("chunked", "identity"):
+                return response
+            response.close()
+            raise OSError("its server answers in an unknown transfer encoding")
         with response:
+            if response.status not in _REDIRECTS:
+                raise _error_of(response)
             asked = _redirected(asked, response.headers.get("Location"))
     raise OSError(f"it redirects more than {MAX_REDIRECTS} times, at last from {shown(address)} to {shown(asked)}")
 
@@ -161,18 +89,27 @@ def _redirected(address: str, location: str | None) -> str:
     return target
 
 
-def _checked(response: http.client.HTTPResponse, began: float) -> HttpResponse:
-    """Return the response of a server that has the file; raise OSError if it has not, or sends an unknown form."""
+def _error_of(response: http.client.HTTPResponse) -> OSError:
     status = response.status
-    is_given = status in (_OK, _PARTIAL, _NOT_SATISFIABLE)
-    coding = response.headers.get("Transfer-Encoding", "identity").strip().lower()
-    if is_given and coding in ("chunked", "identity"):
-        return HttpResponse(response, began=began)
-    response.close()
-    if is_given:
-        raise OSError("its server answers in an unknown transfer encoding")
     kind = TransientError if status in _PASSING else FileNotFoundError if status in _GONE else OSError
-    raise kind(f"the server answers {status} {response.reason}")
+    return kind(f"the server answers {status} {response.reason}")
+
+
+def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -> bytes:
+    """Return up to `size` bytes of a body that `get` returned; no bytes at its end, as far as the connection tells.
+
+    Args:
+        response: Where to read.
+        size: How many bytes to read at most.
+        until: When to stop waiting for a byte, in monotonic seconds.
+
+    Raises:
+        TransientError: The connection broke off, or no byte arrived in time.
+    """
+    cast("_TimedStream", response.fp.raw).deadline = until
+    with _translated("its server sends too few bytes a second"):
+        # The response itself would stop at its Content-Length and hide bytes after it.
+        return response.read1(size) if response.chunked else response.fp.read1(size)
 
 
 # -- time ---------------------------------------------------------------------------------------------------------

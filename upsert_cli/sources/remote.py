@@ -38,6 +38,9 @@ class FileInfo:
     etag: str | None
     """Changes with the content; in the server's own form."""
 
+    coding: str = "identity"
+    """The compression in which a web server sends the file."""
+
 
 class RangeReader(Protocol):
     """An open file on a server."""

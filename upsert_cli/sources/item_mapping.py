@@ -24,6 +24,7 @@ _Fields: TypeAlias = tuple[Any, Any, Any]
 
 DEFAULT_ID_FIELD = "object_id"
 ITEM_FIELDS = ("object_id", "payload", "item_info")
+_ITEM_FIELD_SET = frozenset(ITEM_FIELDS)
 REJECT_FIELDS = frozenset(["detail", "failure_stage", "source", "row"])  # by which the record of a reject is recognized
 ID_BYTES = 16  # of a hash that is an id; a collision of different rows is practically impossible
 SHOWN_FIELDS = 10  # names of fields in a message; enough to recognise the file
@@ -66,7 +67,9 @@ class _Mapping:
         if "failure_stage" in value and value.keys() >= REJECT_FIELDS:
             return self._corrected(value, row, text)
         fields = self._item_form(value)
-        return self._mapped(value, row, text) if fields is None else self._checked(value, fields, row, text)
+        if fields is None:
+            return self._checked(value, self._mapped(value, row), row, text, mapped_by=self.id_field)
+        return self._checked(value, fields, row, text)
 
     def _item_form(self, value: dict[str, Any]) -> _Fields | None:
         """Return the fields of a row in item form, or None if it is to be mapped."""
@@ -77,7 +80,7 @@ class _Mapping:
             object_id = str(object_id)
         if type(object_id) not in (str, bytes) or not object_id:
             return None
-        is_alone = value.keys() <= set(ITEM_FIELDS)
+        is_alone = value.keys() <= _ITEM_FIELD_SET
         payload, info = self._object_in(payload, is_meant=is_alone), self._object_in(info, is_meant=is_alone)
         if isinstance(payload, ItemError) or isinstance(info, ItemError):
             return object_id, payload, info
@@ -86,25 +89,23 @@ class _Mapping:
             return object_id, payload, info
         return None
 
-    def _mapped(self, value: dict[str, Any], row: int, text: bytes | None) -> Item | Reject:
-        """Return the item of a foreign row."""
+    def _mapped(self, value: dict[str, Any], row: int) -> _Fields:
+        """Return the fields that the mapping makes of a foreign row."""
         info = self._object_in(value.get("item_info"))
         info = info if type(info) is dict else None
-        taken = [] if info is None else ["item_info"]
-        payload = _other_fields(value, taken if self.id_from is not None else [*taken, self.id_field])
+        taken = [*([] if info is None else ["item_info"]), *([self.id_field] if self.id_from is None else [])]
+        payload = _other_fields(value, taken)
         object_id: object
-        try:
-            if self.id_from is None:
-                object_id = field_at(value, self.id_field)
-            elif self.id_from == "row":
-                object_id = f"{PurePath(self.source).name}:{row}"
-            else:
+        if self.id_from is None:
+            object_id = field_at(value, self.id_field)
+        elif self.id_from == "row":
+            object_id = f"{PurePath(self.source).name}:{row}"
+        else:
+            try:
                 object_id = hashlib.blake2b(as_text([payload, info]).encode(), digest_size=ID_BYTES).hexdigest()
-        except ItemError as error:
-            return self._reject(value, (None, payload, info), error.detail, row, text)
-        if type(object_id) is int:
-            object_id = str(object_id)
-        return self._checked(value, (object_id, payload, info), row, text, mapped_by=self.id_field)
+            except ItemError as error:
+                object_id = error
+        return str(object_id) if type(object_id) is int else object_id, payload, info
 
     def _object_in(self, value: object, *, is_meant: bool = False) -> object:
         """Return the object that the text of a column holds as JSON, or the value unchanged.
@@ -115,21 +116,18 @@ class _Mapping:
         """
         if not self.has_json_texts or not isinstance(value, str | bytes):
             return value
-        text = value.encode() if isinstance(value, str) else value
-        if not text.strip():
-            return None if is_meant else value
-        if not text.lstrip().startswith(b"{"):
-            return value
-        found = _parsed(text)
+        text = (value.encode() if isinstance(value, str) else value).strip()
+        if not text and is_meant:
+            return None
+        found = _parsed(value) if text.startswith(b"{") else value
         return value if isinstance(found, ItemError) and not is_meant else found
 
     def _corrected(self, record: dict[str, Any], row: int, text: bytes | None) -> Item | Reject:
         """Return the item of a reject: from its fields if they make one, otherwise from the row that it keeps."""
-        fields = (record.get("object_id"), record.get("payload"), record.get("item_info"))
+        object_id, payload, info = map(record.get, ITEM_FIELDS)
         line = record.get("line")
-        is_item = _is_id(fields[0]) and all(field is None or type(field) is dict for field in fields[1:])
-        if type(line) is not str or (is_item and fields[1] is not None):
-            return self._checked(record, fields, row, text)
+        if type(line) is not str or (payload is not None and _is_item(object_id, payload, info)):
+            return self._checked(record, (object_id, payload, info), row, text)
         kept = line.encode("utf-8", "surrogatepass")
         try:
             value = parse(kept)
@@ -158,22 +156,17 @@ class _Mapping:
                 object_id = as_utf8(object_id, mapped_by or DEFAULT_ID_FIELD)
             except ItemError as error:
                 return self._reject(value, fields, error.detail, row, text)
-        if (
-            type(object_id) is str
-            and object_id
-            and "\0" not in object_id
-            and (payload is None or type(payload) is dict)
-            and (info is None or type(info) is dict)
-        ):
-            if mapped_by is None and len(value) > sum(map(value.__contains__, ITEM_FIELDS)):
-                return Item(object_id, payload, info, self.source, row, _ignored(value))
-            return Item(object_id, payload, info, self.source, row)
-        return self._reject(value, fields, _what_is_wrong(value, (object_id, payload, info), mapped_by), row, text)
+        if not _is_item(object_id, payload, info):
+            return self._reject(value, fields, _what_is_wrong(value, (object_id, payload, info), mapped_by), row, text)
+        ignored: tuple[str, ...] = ()
+        if mapped_by is None and not value.keys() <= _ITEM_FIELD_SET and not value.keys() >= REJECT_FIELDS:
+            ignored = tuple(name for name in value if name not in _ITEM_FIELD_SET)
+        return Item(object_id, payload, info, self.source, row, ignored)
 
     def _reject(self, value: dict[str, Any], fields: _Fields, detail: str, row: int, text: bytes | None) -> Reject:
         # Invalid JSON stays text: the record of a reject must not look like an item that was corrected.
         object_id, payload, info = (
-            value[name] if isinstance(field, ItemError) else field
+            value.get(name) if isinstance(field, ItemError) else field
             for name, field in zip(ITEM_FIELDS, fields, strict=True)
         )
         return Reject(
@@ -206,7 +199,7 @@ class _Mapping:
 
     def _from_partial(self, value: PartialRow, row: int) -> Item | Reject:
         """Return the item of a row whose unreadable columns are not part of it; reject any other row."""
-        fields = None if set(ITEM_FIELDS).intersection(value.unreadable) else self._item_form(value.values)
+        fields = None if _ITEM_FIELD_SET.intersection(value.unreadable) else self._item_form(value.values)
         if fields is None:
             return self._reject(value.values, (None, None, None), value.detail, row, None)
         made = self._checked(value.values, fields, row, None)
@@ -223,13 +216,14 @@ def _parsed(value: object) -> object:
         return error
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, str) and value != "" and "\0" not in value
-
-
-def _ignored(value: dict[str, Any]) -> tuple[str, ...]:
-    """Return the fields of a row in item form that are not part of the item; those of a reject are known."""
-    return () if value.keys() >= REJECT_FIELDS else tuple(name for name in value if name not in ITEM_FIELDS)
+def _is_item(object_id: object, payload: object, info: object) -> bool:
+    return (
+        type(object_id) is str
+        and object_id != ""
+        and "\0" not in object_id
+        and (payload is None or type(payload) is dict)
+        and (info is None or type(info) is dict)
+    )
 
 
 def _other_fields(record: dict[str, Any], without: Collection[str]) -> dict[str, Any]:
@@ -242,6 +236,8 @@ def _other_fields(record: dict[str, Any], without: Collection[str]) -> dict[str,
 def _what_is_wrong(record: dict[str, Any], fields: _Fields, mapped_by: str | None) -> str:
     object_id, payload, info = fields
     name = mapped_by or DEFAULT_ID_FIELD
+    if isinstance(object_id, ItemError):
+        return object_id.detail
     if object_id is None and field_at(record, name, record) is None:
         return f"{name} is null, not text"
     if object_id is None:
@@ -256,24 +252,22 @@ def _what_is_wrong(record: dict[str, Any], fields: _Fields, mapped_by: str | Non
 
 def _not_an_object(payload: object, info: object) -> str:
     name, value = ("item_info", info) if payload is None or type(payload) is dict else ("payload", payload)
-    match value:
-        case ItemError():
-            return f"{name}: {value}"
-        case Pairs():
-            return f"{name}: a map that repeats a key is not an object; make each key unique"
+    if isinstance(value, ItemError):
+        return f"{name}: {value}"
+    if isinstance(value, Pairs):
+        return f"{name}: a map that repeats a key is not an object; make each key unique"
     return f"{name} is {kind_of(value)}, not an object"
 
 
 def _not_an_id(name: str, value: object, *, may_be_integer: bool) -> str:
+    if isinstance(value, bool | list | dict):
+        return f"{name} is {kind_of(value)}, not text"
+    if isinstance(value, int):
+        return f"{name} is a number, not text; `--id-field {name}` takes integers as ids too"
+    # Such as a column of integers in which pandas found a gap.
+    kind = "a float" if isinstance(value, float) else kind_of(value)
     wanted = "integers or text" if may_be_integer else "text"
-    match value:
-        case bool() | list() | dict():
-            return f"{name} is {kind_of(value)}, not text"
-        case int():
-            return f"{name} is a number, not text; `--id-field {name}` takes integers as ids too"
-        case float():  # such as a column of integers in which pandas found a gap
-            return f"{name} {as_text(value)} is a float; the column has to be written as {wanted}"
-    return f"{name} {as_text(value)} is {kind_of(value)}; the column has to be written as {wanted}"
+    return f"{name} {as_text(value)} is {kind}; the column has to be written as {wanted}"
 
 
 def _names(record: dict[str, Any]) -> str:

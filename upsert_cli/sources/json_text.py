@@ -23,6 +23,8 @@ from upsert_cli.errors import ItemError
 
 MAX_NESTING = 100  # levels; orjson writes at most 254, and Python's own stack ends at about 900
 
+_TOO_DEEP = f"nested deeper than {MAX_NESTING} levels"
+
 MIN_EXACT, MAX_EXACT = -float(2**63), float(2**63)  # orjson makes floats of integers beyond, and of no others
 
 _ONE_MICROSECOND = datetime.timedelta(microseconds=1)
@@ -58,7 +60,7 @@ def parse(text: bytes) -> object:
     except orjson.JSONDecodeError as error:
         raise ItemError(detail=_what_is_wrong(text, error)) from None
     except RecursionError:
-        raise ItemError(detail=_too_deep()) from None
+        raise ItemError(detail=_TOO_DEEP) from None
 
 
 def parse_plain(text: bytes) -> object:
@@ -165,9 +167,9 @@ def plain(value: object, *, levels: int = MAX_NESTING) -> object:
         case None | bool() | int() | str():
             return value
         case float():
-            return value if math.isfinite(value) else _not_finite(value)
+            return value if math.isfinite(value) else json.dumps(value)
         case dict() | list() | tuple() if levels == 0:
-            raise ItemError(detail=_too_deep())
+            raise ItemError(detail=_TOO_DEEP)
         case dict():
             return {str(key): plain(inner, levels=levels - 1) for key, inner in value.items()}
         case list() | tuple():
@@ -181,8 +183,6 @@ def _scalar_text(value: object) -> str:
             return value.isoformat()
         case datetime.timedelta():
             return duration_text(value // _ONE_MICROSECOND * 1000)
-        case decimal.Decimal():
-            return str(value)
         case bytes():
             return base64.b64encode(value).decode("ascii")
     return str(value)
@@ -193,16 +193,6 @@ def duration_text(nanos: int) -> str:
     seconds, rest = divmod(abs(nanos), 10**9)
     fraction = f".{rest:09d}".rstrip("0") if rest else ""
     return f"{'-' if nanos < 0 else ''}PT{seconds}{fraction}S"
-
-
-def _not_finite(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"
-
-
-def _too_deep() -> str:
-    return f"nested deeper than {MAX_NESTING} levels"
 
 
 # -- reasons ------------------------------------------------------------------------------------------------------
@@ -217,7 +207,7 @@ def _what_is_wrong(text: bytes, error: orjson.JSONDecodeError) -> str:
     except UnicodeDecodeError as fault:
         return not_utf8(text, fault)
     if "depth limit" in error.msg:
-        return _too_deep()
+        return _TOO_DEEP
     stripped = whole.strip()
     if stripped in _BRACKETS:
         return f"`{stripped}` alone on its line: {_ONE_A_LINE} (`jq -c` rewrites pretty-printed JSON)"
@@ -254,28 +244,19 @@ _BRACKETS = frozenset(["[", "]", "{", "}", "[{", "}]", "},", "],", "},{", "}, {"
 
 def not_utf8(text: bytes, fault: UnicodeDecodeError) -> str:
     """Return why a text is not UTF-8, with a command that corrects the likeliest cause."""
+    where = _where_not_utf8(text, fault)
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        hint = " (a UTF-16 file; `iconv -f UTF-16 -t UTF-8` rewrites it)"
-    elif text[fault.start] in _WINDOWS_1252:
-        hint = " (if the file is Windows-1252, `iconv -f WINDOWS-1252 -t UTF-8` rewrites it)"
-    else:
-        hint = ""
-    return _where_not_utf8(text, fault) + hint
+        return f"{where} (a UTF-16 file; `iconv -f UTF-16 -t UTF-8` rewrites it)"
+    if text[fault.start] in _WINDOWS_1252:
+        return f"{where} (if the file is Windows-1252, `iconv -f WINDOWS-1252 -t UTF-8` rewrites it)"
+    return where
 
 
 def _where_not_utf8(text: bytes, fault: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{text[fault.start]:02x} at byte {fault.start + 1}"
 
 
-_WINDOWS_1252 = frozenset(range(0x80, 0x100)) - {
-    0x81,
-    0x8D,
-    0x8F,
-    0x90,
-    0x9D,
-    0xFE,
-    0xFF,
-}  # without rare ones
+_WINDOWS_1252 = frozenset(range(0x80, 0xFE)) - frozenset(b"\x81\x8d\x8f\x90\x9d")  # bytes that are letters or signs
 _CSV = re.compile(r"[^{\[][^,;\t]*[,;\t][^,;\t]")
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded, user_config_folder
+from upsert_cli.spelling import nearest
 from upsert_cli.text_files import parse_toml
 
 PROJECT_FILE = "upsert-cli.toml"  # in the current folder
@@ -208,7 +209,5 @@ def _location(file: Path, table: str) -> str:
 
 def _did_you_mean(word: str, known: Collection[str]) -> str:
     """Return a question that names the most similar known word, or a semicolon if none is similar."""
-    import difflib
-
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
-    return f", did you mean `{near[0]}`?" if near else ";"
+    meant = nearest(word, known)
+    return f", did you mean `{meant}`?" if meant else ";"

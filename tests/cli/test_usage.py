@@ -244,3 +244,96 @@ def test_an_option_given_twice_is_named(terminal: Terminal, line: str) -> None:
     (error,) = done.stderr.splitlines()
     assert "is given 2 times, with different values; give it once" in error
     assert list(terminal.folder.iterdir()) == []
+
+
+# -- words that are typed wrong -------------------------------------------------------------------------------------
+
+
+def _error(terminal: Terminal, line: str) -> str:
+    [shown] = terminal.type(line, expect=2).stderr.splitlines()
+    assert shown.startswith("error: ")
+    assert r"\n" not in shown and r"\t" not in shown
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("load a.jsonl", "upsert-cli run"),
+        ("import", "upsert-cli run"),
+        ("status t", "upsert-cli info"),
+        ("show", "upsert-cli info"),
+        ("logs t", "upsert-cli info --failed TASK_ID"),
+        ("retry", "upsert-cli restart"),
+        ("resume", "upsert-cli restart"),
+        ("tasks", "upsert-cli list"),
+        ("collection", "upsert-cli collections"),
+        ("lsit", "upsert-cli list"),
+        ("rnu", "upsert-cli run"),
+        ("here.jsonl --id-field x", "upsert-cli run here.jsonl"),
+        ("categories load a", "upsert-cli categories run"),
+        ("models download", "upsert-cli models fetch"),
+        ("run a --limti 3", "--limit"),
+        ("run a --colection x", "--collection"),
+        ("run a --url http://h", "--chroma http://HOST:8000"),
+        ("query x --host h", "--chroma http://HOST:8000"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_one(terminal: Terminal, typed: str, meant: str) -> None:
+    """Names that other tools use, and misspelled ones, name what was probably meant."""
+    terminal.write("here.jsonl", [])
+    assert f"did you mean `{meant}`?" in _error(terminal, f"upsert-cli {typed}")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["run a --columns x", "run a --sample 3", "run a --file x", "list --collection x", "list --url x", "frobnicate"],
+)
+def test_nothing_is_suggested_where_nothing_is_near(terminal: Terminal, typed: str) -> None:
+    """A word that resembles nothing gets no guess, only the way to the list."""
+    shown = _error(terminal, f"upsert-cli {typed}")
+    assert "did you mean" not in shown
+    assert "--help` lists" in shown
+
+
+@pytest.mark.parametrize(
+    "typed", ["--journal j list", "--journal=j list", "-q run a", "--chroma x run a", "--json list"]
+)
+def test_an_option_before_the_command_goes_after_it(terminal: Terminal, typed: str) -> None:
+    """An option that the command has is not unknown, but in front of it."""
+    assert "goes after the command" in _error(terminal, f"upsert-cli {typed}")
+
+
+@pytest.mark.parametrize("command", ["info", "restart", "cancel", "report --html x"])
+def test_a_missing_task_id_says_where_ids_are(terminal: Terminal, command: str) -> None:
+    """It names the command that lists them, and the word for the newest task."""
+    shown = _error(terminal, f"upsert-cli {command}")
+    assert "TASK_ID is missing" in shown
+    assert "`upsert-cli list`" in shown and "`latest`" in shown
+
+
+def test_a_missing_choice_is_one_line(terminal: Terminal) -> None:
+    """The choices follow each other in the sentence."""
+    assert "SHELL is missing; choose one of bash, zsh, fish" in _error(terminal, "upsert-cli completion")
+
+
+def test_a_missing_value_names_its_command(terminal: Terminal) -> None:
+    """The way to the options is that of the command which has the option."""
+    assert "`upsert-cli prune --help`" in _error(terminal, "upsert-cli prune --keep")
+
+
+def test_every_option_refuses_or_adds_a_second_value() -> None:
+    """All options of all commands are of the class that never lets a later value replace an earlier one in silence."""
+    found = [param for command in _leaf_commands(cli, click.Context(cli)) for param in command.params]
+    assert len(found) > 100
+    assert not [param.name for param in found if isinstance(param, click.Option) and not isinstance(param, Option)]
+
+
+def _leaf_commands(group: click.Group, ctx: click.Context) -> Iterator[click.Command]:
+    for name in group.list_commands(ctx):
+        command = group.get_command(ctx, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _leaf_commands(command, ctx)
+        else:
+            yield command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -57,14 +58,18 @@ def end_with(error: BaseException, ctx: click.Context) -> NoReturn:
     die_by_signal(number)
 
 
-def show_wrong_usage(error: click.UsageError, ctx: click.Context) -> NoReturn:
-    """Show a usage error in one line, and exit."""
+def show_wrong_usage(error: click.UsageError, ctx: click.Context, *, typed: Sequence[str] = ()) -> NoReturn:
+    """Show a usage error in one line, and exit; `typed` are the words of a command line that names no command yet."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:
-        _print_final_events(error.format_message(), error.exit_code, ctx)
-        command = (error.ctx or ctx).command_path
-        _terminal(ctx).error(f"{error.format_message().rstrip('.')} (`{command} --help` lists the options)")
+        from upsert_cli.cli.suggestions import usage_message
+
+        message = usage_message(error, ctx, typed=typed)
+        _print_final_events(message, error.exit_code, ctx)
+        wrong = error.ctx or ctx
+        what = "commands" if isinstance(wrong.command, click.Group) else "options"
+        _terminal(ctx).error(f"{message.rstrip('.')} (`{wrong.command_path} --help` lists the {what})")
     ctx.exit(error.exit_code)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from upsert_cli.cli.command_tree import environment_variables
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options
 from upsert_cli.cli.terminal import Terminal
+from upsert_cli.spelling import nearest
 
 GUIDE = Path(__file__).parent.parent / "guide"
 TOPICS = {
@@ -128,6 +128,7 @@ def _all_topics() -> list[str]:
 
 def _unknown(typed: str, root: click.Context) -> str:
     commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
-    near = difflib.get_close_matches(typed, [*_all_topics(), *commands], n=1)
-    advice = f"did you mean `upsert-cli help {near[0]}`?" if near else "`upsert-cli help` lists the topics"
+    known = [*_all_topics(), *commands]
+    meant = nearest(typed, known) or nearest(typed.partition(" ")[0], known)
+    advice = f"did you mean `upsert-cli help {meant}`?" if meant else "`upsert-cli help` lists the topics"
     return f"there is no page and no command {typed!r}; {advice}"

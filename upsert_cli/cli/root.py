@@ -93,10 +93,11 @@ class Root(SectionedGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options of the group itself."""
+        typed = list(args)
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            show_wrong_usage(error, ctx)
+            show_wrong_usage(error, ctx, typed=typed)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; the error boundary handles every error."""

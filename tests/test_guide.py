@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.chroma_server import ChromaServer
 from tests.support.manual import GUIDE, PAGES, README, ROOT, blocks, manual_text
+from tests.support.screens import shown
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.cli.command_tree import commands_below
 from upsert_cli.cli.options import Option
@@ -27,14 +28,15 @@ VOLATILE = (
     (r"\b\d{8}-\d{6}-[a-z0-9]{4}\b", "ID"),
     (r"\b\d{4}-\d\d-\d\dT[\d:]+Z", "TIME"),
     (r"\b(in|about) [\d.]+ (s|min|h)\b", r"\1 a while"),
-    (r"\\n|\s+", " "),
+    (r"\s+", " "),
 )
-"""What differs between two runs, or between a pipe and a terminal, and what replaces it before they are compared."""
+"""What differs between two runs, and what replaces it before they are compared."""
 
 FOREIGN_OPTIONS = {
     "--address", "--head", "--port", "--path", "--rm", "--read-only", "--tmpfs", "--no-cache-dir",
 }  # fmt: skip  # of docker, pip, ray and chroma
 FOREIGN_COMMANDS = ("chroma ", "docker ", "ray ", "pip ")
+COLUMNS = 400  # of the terminal on which the sessions run: nothing is shortened
 LINE = 120  # characters; the pages are read in a terminal, too
 SHORT = 150  # lines of a page
 
@@ -63,27 +65,29 @@ def test_sessions_run_as_shown(page: Path, address: str, terminal: Terminal) -> 
         for command in commands[1:]:
             typed, _, output = command.partition("\n")
             line, _, code = typed.partition("  # exits with ")
-            done = _type(terminal, line.replace(SERVER, address), expect=int(code or 0))
-            said = (done.stderr + done.stdout).replace(str(terminal.journal), f"{HOME}/.local/state/upsert-cli")
+            said = _type(terminal, line.replace(SERVER, address), expect=int(code or 0))
+            said = said.replace(str(terminal.journal), f"{HOME}/.local/state/upsert-cli")
             _compare(output, said.replace(str(terminal.folder), HOME).replace(address, SERVER), line)
 
 
-def _type(terminal: Terminal, line: str, *, expect: int) -> subprocess.CompletedProcess[str]:
-    """Type a line; one that is not a command of ours alone is given to a shell."""
+def _type(terminal: Terminal, line: str, *, expect: int) -> str:
+    """Return what a line prints on a terminal; one that is not a command of ours alone is given to a shell."""
     if line.startswith("upsert-cli ") and not re.search(r"[|<>] ", line):
-        return terminal.type(line, expect=expect)
+        terminal.env["UPSERT_CLI_PROGRESS"] = "none"
+        return "\n".join(shown(terminal, line, columns=COLUMNS, expect=expect))
     environment = terminal.environment | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", line], cwd=terminal.folder, env=environment, capture_output=True, text=True, check=False
     )  # fmt: skip
-    assert done.returncode == expect, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done
+    said = done.stderr + done.stdout
+    assert done.returncode == expect, f"{line}\n{said}"
+    return said
 
 
-def _compare(shown: str, said: str, line: str) -> None:
+def _compare(output: str, said: str, line: str) -> None:
     """Check that each line of a page is printed; `...` stands for other lines, `…` for the rest of a text."""
     lines = [_stable(each) for each in said.splitlines()]
-    for expected in shown.splitlines():
+    for expected in output.splitlines():
         if expected.strip() in ("", "..."):
             continue
         pattern = ".*".join(re.escape(_stable(part)) for part in re.split(r"…|\.\.\.$", expected))

@@ -151,7 +151,13 @@ def _runner(terminal: Terminal) -> dict[str, str]:
 
 def test_the_workflow_is_one_that_github_takes() -> None:
     """The workflow has a job with steps that each run or use something, names our variables, and needs no secret to check out."""
-    assert set(WORKFLOW) == {"name", True, "permissions", "concurrency", "jobs"}  # YAML 1.1 takes `on` for a truth value
+    assert set(WORKFLOW) == {
+        "name",
+        True,
+        "permissions",
+        "concurrency",
+        "jobs",
+    }  # YAML 1.1 takes `on` for a truth value
     job = WORKFLOW["jobs"]["load"]
     assert job["runs-on"] == "ubuntu-latest"
     assert all(("run" in step) != ("uses" in step) for step in STEPS)

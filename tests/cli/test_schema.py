@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from referencing import Registry, Resource
 
+from tests.support.schemas import FOLDER, text_of, whole
 from tests.support.terminal import Terminal
 from upsert_cli.text import safe_json
 
-FOLDER = Path(__file__).parents[2] / "upsert_cli" / "schema"
 SCHEMAS = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.json")}
 ITEM = {"object_id": "a", "payload": {"text": "x", "year": 2024}, "item_info": {"origin": "here"}}
 
@@ -38,15 +36,15 @@ def _closed(schema: Any, *, root: bool = True) -> Any:
 
 
 def _with_closed_ends(schema: dict[str, Any]) -> dict[str, Any]:
-    ends = schema.get("oneOf", [schema])
+    whole = {key: value for key, value in schema.items() if key != "$defs"}
+    ends = schema.get("oneOf", [whole])
     closed = [_closed(end) | ({} if end.get("type") == "array" else {"unevaluatedProperties": False}) for end in ends]
-    return {"oneOf": closed} if "oneOf" in schema else closed[0]
+    return ({"oneOf": closed} if "oneOf" in schema else closed[0]) | {"$defs": schema.get("$defs", {})}
 
 
 def _check(name: str, value: Any) -> None:
-    registry: Any = Registry().with_resources((key, Resource.from_contents(each)) for key, each in SCHEMAS.items())
-    validator = jsonschema.Draft202012Validator(_with_closed_ends(SCHEMAS[name]), registry=registry)
-    validator.validate(value)
+    jsonschema.validate(value, SCHEMAS[name])  # as a user would
+    jsonschema.Draft202012Validator(_with_closed_ends(SCHEMAS[name])).validate(value)
 
 
 def _events(output: str) -> list[dict[str, Any]]:
@@ -63,6 +61,23 @@ def test_each_schema_is_valid(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
     assert "additionalProperties" not in json.dumps(SCHEMAS[name]).replace('"additionalProperties": {', "")
     assert SCHEMAS[name]["title"]
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_each_schema_is_whole_by_itself(name: str) -> None:
+    """It holds what it refers to, as it is in the other file; `python -m tests.support.schemas` copies that."""
+    stem = name.removesuffix(".json")
+    assert (FOLDER / name).read_text(encoding="utf-8") == text_of(whole(stem))
+
+
+def test_help_prints_each_schema(terminal: Terminal) -> None:
+    """`help json NAME` prints the file; the page names all of them, and a wrong name gets the nearest one."""
+    page = terminal.type("upsert-cli help json").stdout
+    for name, schema in SCHEMAS.items():
+        stem = name.removesuffix(".json")
+        assert f"`{stem}`" in page
+        assert json.loads(terminal.type(f"upsert-cli help json {stem}").stdout) == schema
+    assert "did you mean `upsert-cli help json events`?" in terminal.type("upsert-cli help json event", expect=2).stderr
 
 
 def test_an_undescribed_field_fails_the_check() -> None:

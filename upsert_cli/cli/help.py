@@ -16,6 +16,8 @@ from upsert_cli.cli.terminal import Terminal
 from upsert_cli.spelling import nearest
 
 GUIDE = Path(__file__).parent.parent / "guide"
+SCHEMAS = Path(__file__).parent.parent / "schema"
+JSON = "json"  # the page that names the schemas, each of which is shown by its name after it
 TOPICS = {
     "Load": ("csv", "files", "addresses", "server", "cron", "ci", "containers"),
     "Keep a collection right": ("mirror", "tasks", "errors", "repair", "troubleshooting"),
@@ -62,6 +64,8 @@ def show_help(session: Invocation, *, topic: tuple[str, ...]) -> None:
         click.echo(found)
     elif len(topic) == 1 and topic[0] in _all_topics():
         _print_page(page(topic[0], root), session.terminal)
+    elif len(topic) == 2 and topic[0] == JSON and topic[1] in schema_names():  # noqa: PLR2004  # two words
+        click.echo((SCHEMAS / f"{topic[1]}.json").read_text(encoding="utf-8"), nl=False)
     else:
         raise click.UsageError(_unknown(" ".join(topic), root))
 
@@ -76,6 +80,11 @@ def list_of_topics() -> str:
     return "\n\n".join(
         [*groups, "`upsert-cli help TOPIC` shows a page, and `upsert-cli help COMMAND` a command's help."]
     )
+
+
+def schema_names() -> list[str]:
+    """Return the names of the schemas of all JSON output."""
+    return sorted(path.stem for path in SCHEMAS.glob("*.json"))
 
 
 def title_of(topic: str) -> str:
@@ -128,7 +137,7 @@ def _all_topics() -> list[str]:
 
 def _unknown(typed: str, root: click.Context) -> str:
     commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
-    known = [*_all_topics(), *commands]
+    known = [*_all_topics(), *commands, *(f"{JSON} {name}" for name in schema_names())]
     meant = nearest(typed, known) or nearest(typed.partition(" ")[0], known)
     advice = f"did you mean `upsert-cli help {meant}`?" if meant else "`upsert-cli help` lists the topics"
     return f"there is no page and no command {typed!r}; {advice}"

@@ -42,7 +42,7 @@ def preview(
 
     \b
     upsert-cli preview articles.jsonl
-    upsert-cli preview products.csv --id-field sku --template '{title}: {body}' --limit 1
+    upsert-cli preview products.csv --id-field sku --template '{title}' --limit 1
     """
     refuse_contradicting_chunks(**options)
     from upsert_cli.load.preview import preview as preview_rows

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2  # spaces between two columns
-INDENT = 2  # spaces before the lines of a row that continue it
 
 
 class Column(NamedTuple):
@@ -72,67 +72,51 @@ def shown_time(moment: str, *, short: bool = False) -> str:
 
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int) -> list[Text]:
-    """Return the lines of a table for a terminal of `width` cells; a row that is still too wide takes several."""
+    """Return the lines of a table for a terminal of `width` cells; a row with a longer id than fits takes several."""
     from rich.cells import cell_len
     from rich.text import Text
 
-    cells = [[safe(cell) for cell in row] for row in rows]
-    natural = [
-        max(cell_len(text) for text in (column.title, *(row[index] for row in cells)))
-        for index, column in enumerate(columns)
-    ]
-    header = [column.title for column in columns]
-    layout = _layout(columns, natural, width)
-    lines = []
-    for row in (header, *cells):
-        style = "bold" if row is header else ""
-        for number, line_columns in enumerate(layout):
-            shown = [_cell(row[index], columns[index], size) for index, size in line_columns.items()]
-            line = " " * (INDENT if number else 0) + (" " * GAP).join(shown)
-            lines.append(Text(line.rstrip(), style=style))
-    return lines
+    cells = [[column.title for column in columns], *([safe(cell) for cell in row] for row in rows)]
+    sizes = _fitted(columns, [max(map(cell_len, column)) for column in zip(*cells, strict=True)], width)
+    styled = [(row, "" if number else "bold") for number, row in enumerate(cells)]
+    return [Text(line, style=style) for row, style in styled for line in _lines(row, columns, sizes, width)]
 
 
-def _layout(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[dict[int, int]]:
-    """Return the columns on each line of a row, by their index, with the cells that each of them gets."""
-    indexes = list(range(len(columns)))
-    fitted = _fitted(columns, natural, indexes, width)
-    if _total(fitted) <= width:
-        return [fitted]
-    # The widest column, usually an id, is the last one on its line.
-    widest = max((index for index in indexes if not columns[index].widths), key=lambda index: natural[index])
-    lines: list[dict[int, int]] = []
-    line: list[int] = []
-    for index in indexes:
-        room = width - (INDENT if lines else 0)
-        if line and (line[-1] == widest or _total(_fitted(columns, natural, [*line, index], room)) > room):
-            lines.append(_fitted(columns, natural, line, room))
-            line = []
-        line.append(index)
-    return [*lines, _fitted(columns, natural, line, width - INDENT)]
-
-
-def _fitted(columns: Sequence[Column], natural: Sequence[int], indexes: Sequence[int], width: int) -> dict[int, int]:
+def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> list[int]:
     """Return the cells of each column, shortened by no more than is needed to fit into `width`."""
-    sizes = {index: natural[index] for index in indexes}
-    in_order = sorted((index for index in indexes if columns[index].widths), key=lambda index: columns[index].order)
-    for step in range(max((len(columns[index].widths) for index in in_order), default=0)):
-        for index in in_order:
-            excess = _total(sizes) - width
-            if excess > 0 and step < len(columns[index].widths):
-                least = min(sizes[index], columns[index].widths[step])
-                sizes[index] = max(least, sizes[index] - excess)
+    sizes = list(natural)
+    steps: list[tuple[float, int, int, int]] = []
+    for index, column in enumerate(columns):
+        steps += [(step, column.order, index, least) for step, least in enumerate(column.widths)]
+        if not column.widths:  # longer cells are shown whole, and the rest of their row on the next line
+            steps.append((math.inf, -natural[index], index, len(column.title)))
+    for _, _, index, least in sorted(steps):
+        excess = sum(sizes) + GAP * (len(sizes) - 1) - width
+        if excess > 0:
+            sizes[index] = max(min(sizes[index], least), sizes[index] - excess)
     return sizes
 
 
-def _total(sizes: dict[int, int]) -> int:
-    return sum(sizes.values()) + GAP * (len(sizes) - 1)
+def _lines(row: Sequence[str], columns: Sequence[Column], sizes: Sequence[int], width: int) -> Iterator[str]:
+    """Yield the lines of a row; a cell that would cover the one before it begins the next line."""
+    from rich.cells import cell_len
+
+    line, start = "", 0
+    for text, column, size in zip(row, columns, sizes, strict=True):
+        cell = _cell(text, column, size)
+        begin = max(0, min(start, width - cell_len(cell)))
+        if line and cell_len(line) > begin - GAP:
+            yield line.rstrip()
+            line = ""
+        line += " " * (begin - cell_len(line)) + cell
+        start += size + GAP
+    yield line.rstrip()
 
 
 def _cell(text: str, column: Column, size: int) -> str:
     from rich.cells import cell_len
 
-    shown = _shortened(text, size, keep=column.keep)
+    shown = _shortened(text, size, keep=column.keep) if column.widths else text
     padding = " " * (size - cell_len(shown))
     return padding + shown if column.number else shown + padding
 

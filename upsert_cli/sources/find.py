@@ -14,7 +14,7 @@ from typing import TypeAlias
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.addresses import WEB_SCHEMES, is_address, scheme_of, shown, source_name, why_refused
-from upsert_cli.sources.folders import DiskTree, FolderSearch, inaccessible, status_of, valid_unicode
+from upsert_cli.sources.folders import DiskTree, FolderSearch, Tree, TreePath, inaccessible, status_of, valid_unicode
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
 from upsert_cli.sources.remote import FilePath, RemoteFile
 from upsert_cli.sources.unreadable import HEAD, kind_of_file, why_unreadable
@@ -92,27 +92,17 @@ class _Finder:
         status = _status_of_named(path)
         if status is not None and not stat.S_ISDIR(status.st_mode):
             yield self._identified(path, status)
-        elif status is not None:
-            yield from self._in_tree(name, DiskTree(path), ())
-        elif glob.has_magic(name):
-            fixed, pattern = _divided(path.parts)
-            yield from self._in_tree(name, DiskTree(Path(*fixed)), pattern)
+        elif status is not None or glob.has_magic(name):
+            fixed, pattern = (path.parts, ()) if status is not None else _divided(path.parts)
+            tree = DiskTree(Path(*fixed))
+            yield from self._below(valid_unicode(name), tree, pattern, lambda parts: self._regular(tree.path(parts)))
         else:
             raise not_found(valid_unicode(name))
 
-    def _in_tree(self, name: str, tree: DiskTree, pattern: Sequence[str]) -> Iterator[_Found]:
-        """Yield the regular files with a known suffix, or that may have the given format: a pipe would block."""
-        search = FolderSearch(tree)
-        is_empty = True
-        for parts, is_matched in search.files(pattern):
-            path = tree.path(parts)
-            # With a format given, a folder stands also for files without a suffix, and a glob for all that it matches.
-            if format_name_of(path) or (self.format_name and (is_matched or not path.suffix)):
-                search.add_partitions(parts[:-1])
-                if (status := status_of(path)) is not None and stat.S_ISREG(status.st_mode):
-                    is_empty = False
-                    yield self._identified(path, status)
-        self._conclude(search, valid_unicode(name), is_empty=is_empty)
+    def _regular(self, path: Path) -> _Found | None:
+        """Return a file of this machine, or None for what is not a regular file: a pipe would block."""
+        status = status_of(path)
+        return self._identified(path, status) if status is not None and stat.S_ISREG(status.st_mode) else None
 
     def _identified(self, path: Path, status: os.stat_result) -> _Found:
         name = valid_unicode(str(path))
@@ -133,9 +123,7 @@ class _Finder:
 
         try:
             if scheme_of(address) in WEB_SCHEMES or is_object(address, retry_for=self.retry_for):
-                if (file := self._at_address(address)) is None:
-                    raise _unknown_format(shown(address), content=None)
-                yield file.name, file  # one file, even if it is signed twice
+                yield self._at_address(address)
                 return
             fixed, pattern = _divided(address.rstrip("/").split("/"))
             tree = ObjectTree("/".join(fixed), retry_for=self.retry_for)
@@ -143,28 +131,34 @@ class _Finder:
             raise not_found(shown(address)) from error
         except OSError as error:
             raise SourceUnreadable(name=shown(address), reason=why_unreadable(error)) from error
-        search = FolderSearch(tree)
-        is_empty = True
-        for path in sorted((path for path, _ in search.files(pattern)), key=tree.address):
-            if (file := self._at_address(tree.address(path))) is not None:
-                is_empty = False
-                search.add_partitions(path[:-1])
-                yield file.name, file
-        self._conclude(search, shown(address), is_empty=is_empty)
+        found = self._below(shown(address), tree, pattern, lambda path: self._at_address(tree.address(path)))
+        yield from sorted(found, key=lambda each: str(each[1].path))
 
-    def _at_address(self, address: str) -> FoundFile | None:
-        """Return the file at an address, or None if its format is unknown."""
+    def _at_address(self, address: str) -> _Found:
         format_name = self.format_name or format_name_of(PurePath(shown(address)))
         if format_name is None:
-            return None
-        return FoundFile(name=source_name(address), path=RemoteFile(address, self.retry_for), format=format_name)
+            raise _unknown_format(shown(address), content=None)
+        name = source_name(address)  # one file, even if it is signed twice
+        return name, FoundFile(name=name, path=RemoteFile(address, self.retry_for), format=format_name)
 
-    def _conclude(self, search: FolderSearch, name: str, *, is_empty: bool) -> None:
-        """Report the notes of a search, and raise an error if it found nothing."""
+    def _below(
+        self, name: str, tree: Tree, pattern: Sequence[str], file_at: Callable[[TreePath], _Found | None]
+    ) -> Iterator[_Found]:
+        """Yield the files in a tree that have a known suffix, or that may have the given format."""
+        search = FolderSearch(tree)
+        is_empty = True
+        for path, is_matched in search.files(pattern):
+            file = PurePath(path[-1])
+            # With a format given, a folder stands also for files without a suffix, and a glob for all that it matches.
+            if format_name_of(file) or (self.format_name and (is_matched or not file.suffix)):
+                search.add_partitions(path[:-1])
+                if (found := file_at(path)) is not None:
+                    is_empty = False
+                    yield found
         if is_empty:
             looked_for = f"looked for {', '.join(KNOWN_SUFFIXES)}"
             if search.skipped:
-                looked_for += f", but not in {search.skipped:,} files or folders whose names begin with `_` or `.`"
+                looked_for += f", but not in {len(search.skipped):,} files or folders whose names begin with `_` or `.`"
             raise UsageFault(message=f"{name} holds no file of items; {looked_for}")
         for note in search.notes(name):
             self.report(note)

@@ -59,18 +59,13 @@ class Tree(Protocol):
 
 
 class FolderSearch:
-    """A search for data files in a tree, which counts the files and folders that it skips."""
+    """A search for data files in a tree."""
 
     def __init__(self, tree: Tree) -> None:
-        """Begin with nothing skipped."""
         self._tree = tree
-        self._skipped: set[TreePath] = set()
         self._partitions: dict[str, None] = {}
-
-    @property
-    def skipped(self) -> int:
-        """How many files and folders were skipped because they are not data."""
-        return len(self._skipped)
+        self.skipped: set[TreePath] = set()
+        """Files and folders that are not data."""
 
     def files(self, pattern: Sequence[str] = ()) -> Iterator[tuple[TreePath, bool]]:
         """Yield the data files below the root, or those that a glob stands for, by its parts.
@@ -95,9 +90,9 @@ class FolderSearch:
 
     def notes(self, name: str) -> Iterator[str]:
         """Yield notes for the user about the search for a name, each in one line."""
-        if self.skipped:
-            what = "file or folder whose name begins" if self.skipped == 1 else "files or folders whose names begin"
-            yield f"{name}: skipped {self.skipped:,} {what} with `_` or `.`"
+        if count := len(self.skipped):
+            what = "file or folder whose name begins" if count == 1 else "files or folders whose names begin"
+            yield f"{name}: skipped {count:,} {what} with `_` or `.`"
         if self._partitions:
             shown = ", ".join(f"`{part}`" for part in list(self._partitions)[:SHOWN_PARTITIONS])
             more = ", ..." if len(self._partitions) > SHOWN_PARTITIONS else ""
@@ -149,7 +144,7 @@ class FolderSearch:
             if not name.startswith(("_", ".")) or (name.startswith("_") and are_folders and "=" in name):
                 kept.append(name)
             else:
-                self._skipped.add((*folder, name))
+                self.skipped.add((*folder, name))
         return kept
 
     def _is_meant(self, folder: TreePath, name: str, pattern: str, *, is_folder: bool) -> bool:

@@ -29,12 +29,9 @@ class UnreadableValue(Exception):
     """Raised when a column has a value that Python cannot hold."""
 
     def __init__(self, path: tuple[str, ...], reason: str) -> None:
-        super().__init__(path, reason)
+        super().__init__(f"`{'.'.join(path)}` cannot be read: {reason}")
         self.path = path
         self.reason = reason
-
-    def __str__(self) -> str:
-        return f"`{'.'.join(self.path)}` cannot be read: {self.reason}"
 
 
 def values_of(name: str, convert: Convert, column: Column) -> list[Any]:
@@ -70,10 +67,9 @@ def is_text(kind: pa.DataType) -> bool:
 
 def _plain(kind: pa.DataType, column: Column) -> list[Any]:
     try:
-        values: list[Any] = column[0].to_pylist()
+        return _as_pyarrow_does(column)
     except Exception:  # noqa: BLE001  # such as text that is not UTF-8; the slower function finds its field
         return _exact(kind)(column)
-    return values
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -82,7 +78,7 @@ def _is_plain(kind: pa.DataType) -> bool:
     from pyarrow import types
 
     if types.is_struct(kind):
-        fields = [kind.field(place) for place in range(kind.num_fields)]
+        fields = list(kind)
         return len({field.name for field in fields}) == len(fields) and all(_is_plain(field.type) for field in fields)
     if isinstance(kind, pa.BaseExtensionType | pa.DictionaryType):
         return False
@@ -92,25 +88,15 @@ def _is_plain(kind: pa.DataType) -> bool:
         return bool(kind.unit != "ns")
     if types.is_decimal(kind):
         return bool(kind.scale > 0)
-    return types.is_null(kind) or types.is_date(kind) or is_text(kind) or _is_number(kind)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+    unchanged = (types.is_null, types.is_date, is_text, types.is_integer, types.is_floating, types.is_boolean)
+    return any(is_kind(kind) for is_kind in unchanged)
 
 
 def _is_list(kind: pa.DataType) -> bool:
     from pyarrow import types
 
-    return bool(
-        types.is_list(kind)
-        or types.is_large_list(kind)
-        or types.is_fixed_size_list(kind)
-        or types.is_list_view(kind)
-        or types.is_large_list_view(kind)
-    )
+    lists = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(types, name)(kind) for name in lists)
 
 
 def _exact(kind: pa.DataType) -> Convert:
@@ -120,47 +106,19 @@ def _exact(kind: pa.DataType) -> Convert:
 
     if isinstance(kind, pa.BaseExtensionType):
         return _of_extension(kind)
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return _after(_decoded, converter(kind.value_type))
-    if types.is_nested(kind):
-        return _of_container(kind)
-    leaves: list[tuple[Callable[[pa.DataType], bool], Convert]] = [
-        (types.is_timestamp, timestamps),
-        (types.is_date, dates),
-        (types.is_time, times_of_day),
-        (types.is_duration, durations),
-        (types.is_decimal, _decimals),
+    kinds: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], Convert]]] = [
+        (types.is_dictionary, lambda kind: _after(lambda array: array.dictionary_decode(), kind.value_type)),
+        (types.is_run_end_encoded, lambda kind: _after(_decoded_runs, kind.value_type)),
+        (types.is_map, lambda kind: partial(_maps, converter(kind.key_type), converter(kind.item_type))),
+        (_is_list, lambda kind: partial(_lists, converter(kind.value_type))),
+        (types.is_struct, lambda kind: partial(_structs, [(field.name, converter(field.type)) for field in kind])),
+        (types.is_timestamp, lambda _: timestamps),
+        (types.is_date, lambda _: dates),
+        (types.is_time, lambda _: times_of_day),
+        (types.is_duration, lambda _: durations),
+        (types.is_decimal, lambda _: _decimals),
     ]
-    return next((convert for is_kind, convert in leaves if is_kind(kind)), _as_pyarrow_does)
-
-
-def _of_container(kind: pa.DataType) -> Convert:
-    from pyarrow import types
-
-    if types.is_map(kind):
-        return partial(_maps, converter(kind.key_type), converter(kind.item_type))
-    if _is_list(kind):
-        return partial(_lists, converter(kind.value_type))
-    if types.is_struct(kind):
-        fields = [kind.field(place) for place in range(kind.num_fields)]
-        return partial(_structs, [field.name for field in fields], [converter(field.type) for field in fields])
-    return _as_pyarrow_does
-
-
-def _as_pyarrow_does(column: Column) -> list[Any]:
-    values: list[Any] = column[0].to_pylist()
-    return values
-
-
-def _after(step: Callable[[pa.Array], pa.Array], convert: Convert) -> Convert:
-    return lambda column: convert(tuple(step(array) for array in column))
-
-
-def _decoded(array: pa.Array) -> pa.Array:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else pc.run_end_decode(array)
+    return next((convert_of(kind) for is_kind, convert_of in kinds if is_kind(kind)), _as_pyarrow_does)
 
 
 def _of_extension(kind: pa.DataType) -> Convert:
@@ -174,27 +132,41 @@ def _of_extension(kind: pa.DataType) -> Convert:
         return lambda column: [None if value is None else str(value) for value in column[0].to_pylist()]
     if isinstance(kind, pa.Bool8Type):
         return _as_pyarrow_does
-    return _after(lambda array: array.storage, converter(kind.storage_type))
+    return _after(lambda array: array.storage, kind.storage_type)
+
+
+def _after(step: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> Convert:
+    """Return the function that converts the result of a step, which has this type."""
+    convert = converter(kind)
+    return lambda column: convert(tuple(step(array) for array in column))
+
+
+def _decoded_runs(array: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.run_end_decode(array)
+
+
+def _as_pyarrow_does(column: Column) -> list[Any]:
+    values: list[Any] = column[0].to_pylist()
+    return values
 
 
 def _decimals(column: Column) -> list[Any]:
     """Return integers if the type has no decimal places: some databases export all integers like that."""
-    values: list[Any] = column[0].to_pylist()
+    values = _as_pyarrow_does(column)
     return values if column[0].type.scale > 0 else [None if value is None else int(value) for value in values]
 
 
-def _structs(names: Sequence[str], fields: Sequence[Convert], column: Column) -> list[Any]:
-    if len(set(names)) != len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two of its fields are called `{repeated}`")
-    parts = list(zip(*(array.flatten() for array in column), strict=True))
-    columns = [values_of(*each) for each in zip(names, fields, parts, strict=True)]
-    if not names:
-        return [{} if valid else None for valid in column[0].is_valid().to_pylist()]
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    if not column[0].null_count:
-        return rows
-    return [row if valid else None for row, valid in zip(rows, column[0].is_valid().to_pylist(), strict=True)]
+def _structs(fields: Sequence[tuple[str, Convert]], column: Column) -> list[Any]:
+    names = [name for name, _ in fields]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two of its fields are called `{repeated[0]}`")
+    parts = zip(*(array.flatten() for array in column), strict=True)
+    columns = [values_of(name, convert, part) for (name, convert), part in zip(fields, parts, strict=True)]
+    valid = column[0].is_valid().to_pylist()
+    rows = zip(*columns, strict=True) if names else [()] * len(valid)
+    return [dict(zip(names, row, strict=True)) if is_valid else None for row, is_valid in zip(rows, valid, strict=True)]
 
 
 def _lists(convert: Convert, column: Column) -> list[Any]:
@@ -216,16 +188,13 @@ def _maps(convert_keys: Convert, convert_items: Convert, column: Column) -> list
     keys = convert_keys(tuple(array.keys.slice(begin, length) for array in column))
     items = convert_items(tuple(array.items.slice(begin, length) for array in column))
     keys = [as_utf8(key, "a key") for key in keys]
-    pairs = [[key, item] for key, item in zip(keys, items, strict=True)]
-    texts = [_key_text(key) for key in keys]
+    texts = [as_text(key) if isinstance(key, list | dict) else str(key) for key in keys]
     rows: list[Any] = []
-    for start, end, valid in zip(ends, ends[1:], column[0].is_valid().to_pylist(), strict=False):
+    for start, end, is_valid in zip(ends, ends[1:], column[0].is_valid().to_pylist(), strict=False):
         part = slice(start - begin, end - begin)
-        row = dict(zip(texts[part], items[part], strict=True)) if valid else None
-        rows.append(Pairs(pairs[part]) if row is not None and len(row) < end - start else row)
+        row = dict(zip(texts[part], items[part], strict=True))
+        if is_valid and len(row) < end - start:
+            rows.append(Pairs(map(list, zip(keys[part], items[part], strict=True))))
+        else:
+            rows.append(row if is_valid else None)
     return rows
-
-
-def _key_text(key: object) -> str:
-    """Return the text that a key of a map has as a key of an object."""
-    return as_text(key) if isinstance(key, list | dict) else str(key)

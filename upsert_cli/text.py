@@ -16,6 +16,9 @@ from typing import Any
 TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
 TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
 
+# Compiled by `re` when used. A word comes with the spaces before it; a command between backticks is one word.
+_WORD = r"(\s*)((?:`[^`]*`|\S)+)"
+_STYLE = r"\x1b\[[0-9;]*m"
 _MAYBE_UNSAFE = re.compile(r"[^ -~]")  # most text is plain ASCII and needs no look at each character
 
 _WORKFLOW_COMMAND = re.compile(r"^(\s*):(?=:)")
@@ -30,6 +33,23 @@ def safe(text: str) -> str:
     """
     shown = _MAYBE_UNSAFE.sub(lambda match: _shown(match.group()), text)
     return _OLD_COMMAND.sub(r"\\x23", _WORKFLOW_COMMAND.sub(r"\1\\x3a", shown))
+
+
+def wrapped(line: str, width: int) -> str:
+    """Break a line between words where it has more than `width` cells; later lines are indented by two more spaces.
+
+    A word that is longer than a line, such as a path, is left to the terminal, so that it can be copied whole.
+    """
+    if _cells(line) <= width:
+        return line
+    margin = line[: len(line) - len(line.lstrip())] + "  "
+    lines: list[str] = []
+    for gap, word in re.findall(_WORD, line):
+        if lines and _cells(lines[-1] + gap + word) <= width:
+            lines[-1] += gap + word
+        else:
+            lines.append((margin if lines else gap) + word)
+    return "\n".join(lines)
 
 
 def safe_json(value: Any) -> str:
@@ -91,6 +111,20 @@ def seconds_line(seconds: Mapping[str, float]) -> str:
     stages = sorted((name for name in seconds if name != "total"), key=lambda name: -seconds[name])
     parts = [f"{name} {seconds[name]:.1f}" for name in stages]
     return f"{', '.join(parts)}; {seconds.get('total', 0.0):.1f} in all"
+
+
+def _cells(text: str) -> int:
+    """Return how many cells of a terminal a text takes, without its styles."""
+    plain = re.sub(_STYLE, "", text)
+    if plain.isascii():
+        return len(plain)
+    return sum(_cells_of(character) for character in plain)
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
 
 
 def _takes_unicode() -> bool:

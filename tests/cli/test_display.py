@@ -83,17 +83,65 @@ def test_a_split_item_is_one_item(tiny: Terminal) -> None:
     assert _bars(lines) == {"read": "2/2", "embedded": "2/2", "written": "2/2"}
 
 
-def test_the_severity_is_the_color_of_the_rejects(tiny: Terminal) -> None:
-    """The count of rejects is yellow if the load is done and red if --strict fails it; zero has no color."""
+@pytest.mark.parametrize(
+    ("line", "expect", "status", "rejected"),
+    [
+        ("upsert-cli run good.jsonl", 0, b"\x1b[32m\x1b[1mdone\x1b[0m: ", b" 0 rejected"),
+        ("upsert-cli run bad.jsonl", 3, b"\x1b[32m\x1b[1mdone\x1b[0m: ", b"\x1b[33m\x1b[1m1 rejected\x1b[0m"),
+        ("upsert-cli run bad.jsonl --strict", 1, b"\x1b[31m\x1b[1mdone\x1b[0m: ", b"\x1b[31m\x1b[1m1 rejected\x1b[0m"),
+        (
+            "upsert-cli run bad.jsonl --max-failures 0",
+            1,
+            b" \x1b[31m\x1b[1mfailed\x1b[0m: ",
+            b"\x1b[31m\x1b[1m1 rejected",
+        ),
+    ],
+)
+def test_the_last_line_is_colored_by_the_result(
+    tiny: Terminal, line: str, expect: int, status: bytes, rejected: bytes
+) -> None:
+    """What is done is green, what failed red; rejects are yellow in a load that is done; zero has no color."""
     tiny.write("bad.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
     tiny.write("good.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
-    for line, expect, color in (
-        ("upsert-cli run bad.jsonl --strict", 1, b"\x1b[31m\x1b[1m1 rejected\x1b[0m"),
-        ("upsert-cli run good.jsonl", 0, b" 0 rejected"),
-    ):
-        with Screen(tiny, line, columns=100) as screen:
-            screen.finish(expect=expect)
-            assert color in screen.drawn
+    with Screen(tiny, line, columns=100) as screen:
+        screen.finish(expect=expect)
+        assert status in screen.drawn
+        assert rejected in screen.drawn
+
+
+def test_no_color_means_none(tiny: Terminal) -> None:
+    """With NO_COLOR the bars still move, but nothing has a color."""
+    tiny.env["NO_COLOR"] = "1"
+    tiny.write("a.jsonl", [{"object_id": f"i{n}", "payload": {"text": "x" * (n % 2)}} for n in range(40)])
+    with Screen(tiny, "upsert-cli run a.jsonl", columns=100) as screen:
+        lines = screen.finish(expect=3)
+        assert not re.search(rb"\x1b\[(\d+;)*[349][0-7](;\d+)*m", screen.drawn)
+    assert _bars(lines) == {"read": "40/40", "embedded": "20/20", "written": "20/20"}
+
+
+@pytest.mark.parametrize("columns", [50, 80, 200])
+def test_messages_are_wrapped_between_words(terminal: Terminal, columns: int) -> None:
+    """No line of a message is wider than the terminal, no word is torn apart, and in a pipe it is one line."""
+    row = {"id": "a", "a rather long name of a field": "x", "title": "y", "body": "z", "department": "w"}
+    terminal.write("a.jsonl", [row])
+    whole = terminal.type("upsert-cli run a.jsonl --id-field id", expect=2).stderr
+    lines = shown(terminal, "upsert-cli run a.jsonl --id-field id", columns=columns, expect=2)
+    assert whole.count("\n") == 1
+    assert " ".join(" ".join(lines).split()) == whole.rstrip("\n")
+    assert (len(lines) > 1) == (len(whole) > columns)
+    assert all(len(line) <= columns for line in lines)
+
+
+def test_a_command_is_never_broken(tiny: Terminal) -> None:
+    """A command that does not fit after its label has a line of its own, and one between backticks is one word."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
+    lines = shown(tiny, "upsert-cli run a.jsonl --task-id nightly-2026-11-28", columns=60, expect=3)
+    assert (
+        lines[lines.index("  once they are corrected:") + 1] == "    upsert-cli restart nightly-2026-11-28 --from-start"
+    )
+    tiny.type("upsert-cli run a.jsonl --task-id nightly-2026-11-29 --enqueue -q")
+    lines = shown(tiny, "upsert-cli cancel nightly-2026-11-29", columns=60)
+    assert "  `upsert-cli restart nightly-2026-11-29` continues it" in lines
 
 
 def test_a_load_of_unknown_length_ends_without_a_moving_bar(capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,12 +344,13 @@ def test_a_time_that_is_not_known_is_not_shown() -> None:
     ],
 )
 def test_the_suggested_query_works(tiny: Terminal, options: str, variables: dict[str, str], advised: list[str]) -> None:
-    """A load ends with a `query` that finds its records, with the options that differ from the defaults of `query`."""
+    """A load ends with a `query` for words of its own, with the options that differ from the defaults of `query`."""
     tiny.env |= variables | {"UPSERT_CLI_QUERY_MODEL_PATH": tiny.env["UPSERT_CLI_RUN_MODEL_PATH"]}
-    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}])
+    text = "the `first` words\x1b of a $(text), not: all!"
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": text}}])
     *_, line = tiny.type(f"upsert-cli run a.jsonl {options}").stderr.splitlines()
     command, query, text, *rest = shlex.split(line)
-    assert (command, query, text) == ("upsert-cli", "query", "your text")
+    assert (command, query, text) == ("upsert-cli", "query", "the first words of")
     assert [word for word in rest if not word.startswith(("--journal", str(tiny.journal)))] == [
         word.format(folder=tiny.folder) for word in advised
     ]

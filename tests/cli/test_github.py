@@ -114,6 +114,7 @@ def test_a_step_is_annotated_and_summarized(tiny: Terminal, tmp_path: Path) -> N
     summary = (tmp_path / "summary.md").read_text()
     assert summary.startswith("### ❌ upsert-cli: task t failed\n")
     assert summary.count("| a&#46;jsonl") == 10
+    assert "* Once the cause" not in summary  # the reason names the restart
     tiny.env["GITHUB_STEP_SUMMARY"] = str(tmp_path)
     unwritable = tiny.type("upsert-cli run a.jsonl --task-id u", expect=3)
     assert "::warning::the summary of the step cannot be written" in unwritable.stderr

@@ -27,13 +27,34 @@ def _info(terminal: Terminal, task_id: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("fields", "state", "code", "step"),
     [
-        ({"status": TaskStatus.DONE}, "done", "0", "upsert-cli query 'your text'"),
-        ({"status": TaskStatus.DONE, "counts": REJECTS}, "done", "3", "upsert-cli restart t --from-start"),
-        ({"status": TaskStatus.FAILED}, "failed", "1", "`upsert-cli restart t` continues it"),
-        ({"status": TaskStatus.FAILED, "stopped_by": "SIGTERM"}, "stopped", "1", "`upsert-cli restart t` continues it"),
-        ({"status": TaskStatus.CANCELED}, "canceled", "5", "`upsert-cli restart t` continues it"),
+        (
+            {"status": TaskStatus.DONE, "counts": Counts(inserted=1)},
+            "done",
+            "0",
+            "to query it: upsert-cli query 'your text'",
+        ),
+        ({"status": TaskStatus.DONE}, "done", "0", None),
+        (
+            {"status": TaskStatus.DONE, "counts": REJECTS},
+            "done",
+            "3",
+            "once they are corrected: upsert-cli restart t --from-start",
+        ),
+        (
+            {"status": TaskStatus.FAILED},
+            "failed",
+            "1",
+            "once the cause is removed, continue with: upsert-cli restart t",
+        ),
+        (
+            {"status": TaskStatus.FAILED, "stopped_by": "SIGTERM"},
+            "stopped",
+            "1",
+            "to continue it: upsert-cli restart t",
+        ),
+        ({"status": TaskStatus.CANCELED}, "canceled", "5", "to continue it: upsert-cli restart t"),
         ({"status": TaskStatus.REFUSED}, "refused", "4", None),
-        ({"status": TaskStatus.PENDING, "queued": True}, "pending", None, "`upsert-cli work` runs it"),
+        ({"status": TaskStatus.PENDING, "queued": True}, "pending", None, "to run it: upsert-cli work"),
     ],
 )
 def test_a_task_is_shown_with_its_code_and_the_next_command(
@@ -42,8 +63,11 @@ def test_a_task_is_shown_with_its_code_and_the_next_command(
     """`info` names the exit code of a task that has ended, and the command that fits its state."""
     Journal(terminal.journal).create(make_task("t", **fields))
     found = _info(terminal, "t")
+    next_steps = [
+        line[5:] for line in terminal.type("upsert-cli info t").stdout.splitlines() if line.startswith("next\t")
+    ]
     assert (found["status"], found.get("exit code")) == (state, code)
-    assert (step is None and "next" not in found) or (step is not None and step in found["next"])
+    assert (step is None and "next" not in found) or (step is not None and next_steps[0].startswith(step))
     if code is not None:
         terminal.type("upsert-cli info t --exit-status", expect=int(code))
 
@@ -55,7 +79,7 @@ def test_a_running_task_has_no_exit_code(terminal: Terminal) -> None:
     claim = start(journal, "t")
     found = _info(terminal, "t")
     assert (found["status"], found.get("exit code")) == ("processing", None)
-    assert found["next"] == "`upsert-cli info t --follow` shows the progress"
+    assert found["next"] == "to see its progress: upsert-cli info t --follow"
     claim.release()
 
 

@@ -8,8 +8,9 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from upsert_cli.text import converted_line, duration, safe, safe_json, tab_separated
+from upsert_cli.text import converted_line, duration, safe, safe_json, tab_separated, wrapped
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -84,6 +85,25 @@ def test_a_cell_cannot_break_a_table() -> None:
 def test_durations_duration(seconds: float, words: str) -> None:
     """A duration has only significant digits."""
     assert duration(seconds) == words
+
+
+@given(
+    st.text(st.characters(exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp", "Mn")) | st.just(" ")), st.integers(10, 60)
+)
+def test_wrapping_changes_only_spaces(line: str, width: int) -> None:
+    """The words stay, a line is at most as wide as the terminal unless it is one word, and short lines stay as they are."""
+    lines = wrapped(line, width).split("\n")
+    assert " ".join(lines).split() == line.split()
+    assert all(cell_len(each) <= width or len(each.replace("`", " ").split()) == 1 or "`" in each for each in lines)
+    assert cell_len(line) > width or lines == [line]
+
+
+def test_a_wrapped_line_keeps_its_margin_and_its_commands() -> None:
+    """Later lines are indented by two more spaces; styles take no room; a command between backticks is one word."""
+    styled = "\x1b[31m\x1b[1merror:\x1b[0m"
+    assert wrapped(f"{styled} one two three", 16) == f"{styled} one two\n  three"
+    assert wrapped("  a.jsonl:3: not what was expected", 20) == "  a.jsonl:3: not\n    what was\n    expected"
+    assert wrapped("run `upsert-cli restart t` now", 20) == "run\n  `upsert-cli restart t`\n  now"
 
 
 def test_converted_values_in_words() -> None:

@@ -136,7 +136,7 @@ def test_following_ends_with_a_dead_runner(terminal: Terminal) -> None:
     die(start(journal))
     shown = terminal.type("upsert-cli info t --follow --exit-status", expect=1)
     assert "status\tdied" in shown.stdout
-    assert "next\t`upsert-cli restart t` continues it" in shown.stdout
+    assert "next\tto continue it: upsert-cli restart t" in shown.stdout
     assert "warning: the runner of task t died; `upsert-cli restart t` continues it" in shown.stderr
     terminal.type("upsert-cli info t --follow --failed", expect=2)
     terminal.type("upsert-cli info none --follow", expect=1)

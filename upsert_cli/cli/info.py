@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 import click
 
 from upsert_cli.cli.help_format import SectionedCommand
+from upsert_cli.cli.next_steps import next_steps
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.tables import print_pairs, shown_time
-from upsert_cli.cli.task_text import next_step, options_line
+from upsert_cli.cli.task_text import options_line
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
 from upsert_cli.load.stop import EndedBySignal
@@ -111,8 +112,8 @@ def _described(session: Invocation, task: Task, *, running: bool) -> Iterable[tu
     yield "status", task.shown_state(running=running)
     if task.status.is_final or task.has_died(running=running):
         yield "exit code", str(_exit_code(task, running=running))
-    if (step := next_step(task, session.terminal.printed, running=running)) is not None:
-        yield "next", step
+    for step in next_steps(task, running=running):
+        yield "next", f"{step.label}: {session.terminal.printed.command(step.command)}"
     if task.detail is not None:
         yield "detail", task.detail
     yield "kind", task.kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,15 @@ class Notifications:
     request: LoadRequest | None = None
     """The request, which names the target if the load ends without a task."""
 
-    def send(self, task: Task | None, *, exit_code: int, seconds: float, detail: str | None) -> None:
+    def send(
+        self,
+        task: Task | None,
+        *,
+        exit_code: int,
+        seconds: float,
+        detail: str | None,
+        steps: Iterable[tuple[str, str]] = (),
+    ) -> None:
         """Send the outcome of a load.
 
         Args:
@@ -33,9 +42,17 @@ class Notifications:
             exit_code: The exit code of this process.
             seconds: The duration.
             detail: Why the load failed, or, with exit code 0, why nothing was done.
+            steps: What to do next, each with its command.
         """
         try:
-            append_summary(task, exit_code=exit_code, seconds=seconds, detail=detail, printed=self.terminal.printed)
+            append_summary(
+                task,
+                exit_code=exit_code,
+                seconds=seconds,
+                detail=detail,
+                steps=steps,
+                printed=self.terminal.printed,
+            )
         except OSError as error:
             self.terminal.warning(f"the summary of the step cannot be written: {error}")
         is_queued = task is not None and not task.status.is_final

@@ -6,15 +6,15 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from upsert_cli.redaction import in_message
 from upsert_cli.report.github import Level, annotation, in_actions
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
-from upsert_cli.text import safe
+from upsert_cli.text import safe, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,12 +22,24 @@ if TYPE_CHECKING:
 ColorChoice = Literal["auto", "always", "never"]
 ProgressChoice = Literal["auto", "bar", "plain", "none"]
 
-_COLORS: dict[Level, str] = {"warning": "yellow", "error": "red"}
+COLORS: dict[Level, str] = {"warning": "yellow", "error": "red"}
+STDERR = 2  # the descriptor, which tells the width even while sys.stderr is redirected
+USUAL_COLUMNS = 80
+
+
+class Colored(NamedTuple):
+    """A part of a line in a color."""
+
+    text: str
+    color: str
 
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Terminal:
-    """The user's wishes for stderr, and the messages that go there; stdout carries data only."""
+    """The user's wishes for stderr, and the messages that go there; stdout carries data only.
+
+    On a terminal, messages are wrapped between words; elsewhere a message is one line.
+    """
 
     quiet: bool = False
     verbose: bool = False
@@ -38,6 +50,9 @@ class Terminal:
 
     print_above: Callable[[str], None] | None = None
     """Prints a line above the frame that is drawn at the bottom of the terminal; None if there is no frame."""
+
+    is_terminal: bool = field(default_factory=lambda: sys.stderr.isatty())  # noqa: PLW0108  # the stream at that time
+    """Whether stderr is a terminal; asked at first, since a frame redirects it."""
 
     def info(self, message: str) -> None:
         """Show a message, unless the user only wants failures."""
@@ -53,40 +68,50 @@ class Terminal:
         """Show an error, always; in GitHub Actions as an annotation, unless an earlier step has one for the cause."""
         self._print_level("error", message, annotated=annotated)
 
-    def print(self, message: str, *, accent: str = "", level: Level = "warning") -> None:
-        """Show a line, always; its part `accent` gets the color of `level`."""
-        line = safe(in_message(self.printed.complete(message)))
-        before, found, after = line.partition(accent) if accent and self.colored else (line, "", "")
-        self._echo(before + (click.style(found, fg=_COLORS[level], bold=True) if found else "") + after)
+    def print(self, *parts: str | Colored) -> None:
+        """Show a line, always."""
+        self._echo("".join(map(self._styled, parts)))
+
+    def print_command(self, command: str, label: str = "") -> None:
+        """Show a command to copy, always; it gets a line of its own if it does not fit after its label."""
+        command = safe(in_message(self.printed.command(command)))
+        line = f"  {label}: {command}" if label else f"  {command}"
+        if label and self.is_terminal and len(line) > self._columns:
+            self._echo(f"  {label}:")
+            line = f"    {command}"
+        self._echo(line, is_whole=True)
 
     def print_row(self, source: str, row: int, problem: str, *, level: Level | None) -> None:
         """Show the problem of a row, always; in GitHub Actions as an annotation of its file, if it has a level."""
         if level is not None and in_actions():
-            self._echo(annotation(level, f"{source}:{row}: {problem}", source=source, row=row))
+            self._echo(annotation(level, f"{source}:{row}: {problem}", source=source, row=row), is_whole=True)
         else:
             self._echo(safe(in_message(f"  {source}:{row}: {problem}")))  # commands in text from files stay as they are
 
     def _print_level(self, level: Level, message: str, *, annotated: bool = True) -> None:
-        message = self.printed.complete(message)
         if in_actions() and annotated:
-            self._echo(annotation(level, message))
-            return
-        styled = click.style(f"{level}:", fg=_COLORS[level], bold=True) if self.colored else f"{level}:"
-        self._echo(f"{styled} {safe(in_message(message))}")
+            self._echo(annotation(level, self.printed.complete(message)), is_whole=True)
+        else:
+            self.print(Colored(f"{level}:", COLORS[level]), f" {message}")
+
+    def _styled(self, part: str | Colored) -> str:
+        text, color = part if isinstance(part, Colored) else (part, None)
+        shown = safe(in_message(self.printed.complete(text)))
+        return click.style(shown, fg=color, bold=True) if color and self.colored else shown
 
     @property
     def colored(self) -> bool:
         """Whether stderr gets colors; https://no-color.org describes the variable."""
         if self.color != "auto":
             return self.color == "always"
-        return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     @property
     def progress_kind(self) -> Literal["bar", "plain", "none"]:
         """How to show progress; bars only on a terminal, whatever FORCE_COLOR says."""
         if self.quiet or self.progress == "none":
             return "none"
-        bars = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        bars = self.is_terminal and os.environ.get("TERM") != "dumb"
         if self.progress == "auto":
             return "bar" if bars else "plain" if os.environ.get("CI") else "none"
         return "bar" if self.progress == "bar" and bars else "plain"
@@ -106,7 +131,19 @@ class Terminal:
             emoji=False,
         )
 
-    def _echo(self, line: str) -> None:
+    @property
+    def _columns(self) -> int:
+        """The width of the terminal; https://pubs.opengroup.org/onlinepubs/9799919799 defines the variable."""
+        if (given := os.environ.get("COLUMNS", "")).isdecimal():
+            return int(given) or USUAL_COLUMNS
+        try:
+            return os.get_terminal_size(STDERR).columns or USUAL_COLUMNS
+        except OSError:
+            return USUAL_COLUMNS
+
+    def _echo(self, line: str, *, is_whole: bool = False) -> None:
+        if self.is_terminal and not is_whole:
+            line = wrapped(line, self._columns)
         # A closed terminal or a full log must not change how the work ends.
         with suppress(OSError):
             if self.print_above is not None:

@@ -100,4 +100,4 @@ def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
         return
     terminal.error(outcome.summary())
     if outcome.repaired is None:
-        terminal.print(f"  to repair it: {terminal.printed.command(outcome.repair_command())}")
+        terminal.print_command(outcome.repair_command(), "to repair it")

@@ -6,6 +6,7 @@ The rules are at https://docs.github.com/actions/reference/workflow-commands-for
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.redaction import in_message
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
-from upsert_cli.text import safe, time_taken
+from upsert_cli.text import converted_line, safe, time_taken
 
 if TYPE_CHECKING:
     from upsert_cli.journal.task import Task
@@ -55,9 +56,18 @@ def append_summary(
     exit_code: int,
     seconds: float,
     detail: str | None,
+    steps: Iterable[tuple[str, str]] = (),
     printed: PrintedCommands = AS_WRITTEN,
 ) -> None:
     """Append the outcome of a load to the summary of the step, if this is a step.
+
+    Args:
+        task: The task; None if the load came to none.
+        exit_code: The exit code of the process.
+        seconds: The duration, for a task whose record has none.
+        detail: Why the load failed, or why nothing was done.
+        steps: What to do next, each with its command.
+        printed: Completes the commands.
 
     Raises:
         OSError: It cannot be written.
@@ -71,7 +81,11 @@ def append_summary(
         lines: Iterable[str] = (f"### {mark} upsert-cli: exit code {exit_code}", "", reason, "")
     else:
         outcome = f"{time_taken(task.load_seconds or seconds, task.load_attempts)}, exit code {exit_code}"
-        lines = _task_summary(task, mark=mark, outcome=outcome, detail=detail or task.detail, printed=printed)
+        lines = itertools.chain(
+            _task_summary(task, mark=mark, outcome=outcome, detail=detail or task.detail, printed=printed),
+            (f"* {_text(label.capitalize())}: {_code(printed.command(command))}" for label, command in steps),
+            ("",),
+        )
     with Path(path).open("a", encoding="utf-8") as file:
         file.write("".join(f"{line}\n" for line in lines))
 
@@ -89,6 +103,8 @@ def _task_summary(
     yield "| read | inserted | updated | unchanged | duplicate | rejected | truncated |"
     yield "|---:|---:|---:|---:|---:|---:|---:|"
     yield from (f"| {' | '.join(f'{number:,}' for number in (*numbers, counts.truncated))} |", "")
+    if task.converted.values:
+        yield from (_text(converted_line(task.converted.by_field)), "")
     if rejects := task.failed_items[:SUMMARY_REJECTS]:
         yield from _rejects_table(rejects)
         more = counts.failed - len(rejects)

@@ -1,0 +1,185 @@
+"""The end of a load in words for people: its counts, its rejects, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli.cli.next_steps import TO_QUERY, NextStep, query_command
+from upsert_cli.cli.task_text import described_load
+from upsert_cli.cli.terminal import COLORS, Colored, Terminal
+from upsert_cli.errors import SOME_REJECTED, UpsertCliError
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.report.github import ANNOTATED_REJECTS, Level
+from upsert_cli.text import converted_line, counts_line, seconds_line, time_taken
+
+if TYPE_CHECKING:
+    from upsert_cli.counts import Counts
+    from upsert_cli.journal.journal import Journal
+    from upsert_cli.load.dry_run import DryRunResult
+    from upsert_cli.verify.verification import Verification
+
+REPORTED_REJECTS = 10  # rejects in a report; the rejects file has all of them
+
+_TRUNCATED = (
+    "  truncated texts are longer than the model reads: only their beginning is searchable; --split stores all of it"
+)
+
+
+class LoadSummary:
+    """Shows how loads ended."""
+
+    def __init__(self, terminal: Terminal, journal: Journal, *, brief: bool) -> None:
+        """Show nothing yet.
+
+        Args:
+            terminal: Where to show it.
+            journal: Leads to the target.
+            brief: Whether the load is one of many.
+        """
+        self._terminal = terminal
+        self._journal = journal
+        self._brief = brief
+
+    def show_end(self, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
+        """Show the end of a task that this run has done."""
+        level = _level(exit_code)
+        name = f"task {task.id} " if self._terminal.quiet else ""  # otherwise the first line has named it
+        self._terminal.print(name, _status(task, level), ": ", *_counts(task.counts, level), f" in {_time(task)}")
+        self._describe_if_quiet(task, exit_code=exit_code)
+        if self._terminal.verbose:
+            self._terminal.print(f"seconds busy: {seconds_line(task.seconds)}")
+        if task.converted.values:
+            self._terminal.print(f"  {converted_line(task.converted.by_field)}")
+        if task.counts.truncated:
+            self._terminal.print(_TRUNCATED)
+        self._show_rejects(task, level=level)
+        self._show_steps(steps)
+        if task.status is TaskStatus.DONE and not (self._terminal.quiet or self._brief):
+            self._show_target(task, steps)
+
+    def show_earlier_end(self, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
+        """Show the end of a task that an earlier run has done."""
+        level = _level(exit_code)
+        self._terminal.print(f"task {task.id} is ", _status(task, level), " already: ", *_counts(task.counts, level))
+        self._describe_if_quiet(task, exit_code=exit_code)
+        self._show_rejects(task, level=level)
+        self._show_steps(steps)
+
+    def show_failure(self, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
+        """Show how far a task came before an error."""
+        spent = f", after {_time(task)}" if task.load_seconds else ""
+        rows = f": {task.rows:,} rows committed, "
+        self._terminal.print(f"task {task.id} ", _status(task, "error"), rows, *_counts(task.counts, "error"), spent)
+        self._describe_if_quiet(task, exit_code=exit_code)
+        self._show_rejects(task, level="error")
+        # A restart with the same options would not help after a usage error or a refusal.
+        if exit_code == UpsertCliError.exit_code and task.status is not TaskStatus.DONE:
+            self._show_steps(steps)
+
+    def show_dry_run(self, outcome: DryRunResult, *, exit_code: int) -> None:
+        """Show what a load would do."""
+        level = _level(exit_code)
+        counts = _counts(outcome.counts, level)
+        if outcome.compared:
+            estimate = f"; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
+            self._terminal.print("dry run: ", *counts, estimate)
+        else:
+            self._terminal.print("dry run, compared with nothing: ", *counts, "; nothing was written")
+        if outcome.counts.truncated:
+            self._terminal.print(_TRUNCATED)
+        self._list_rejects(outcome.rejects, level=level)
+        if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
+            self._terminal.print(f"  {more:,} more")
+        for identifier in outcome.to_delete[:REPORTED_REJECTS]:
+            self._terminal.print(f"  to delete: {identifier}")
+        if (more := outcome.counts.deleted - REPORTED_REJECTS) > 0:
+            self._terminal.print(f"  {more:,} more to delete")
+        if outcome.broken is not None:
+            self._terminal.error(str(outcome.broken))
+
+    def show_verification(self, outcome: Verification) -> None:
+        """Show the result of reading everything back."""
+        if outcome.exit_code == 0:
+            self._terminal.info(outcome.summary())
+            return
+        self._terminal.error(outcome.summary())
+        for kind, identifier, reason in outcome.found.examples():
+            self._terminal.print(f"  {kind}: {identifier}: {reason}")
+        self._terminal.print_command(outcome.repair_command(), "to repair it")
+
+    def _describe_if_quiet(self, task: Task, *, exit_code: int) -> None:
+        """Show the facts that with -q no earlier line has named."""
+        if self._terminal.quiet:
+            for name, value in described_load(task, exit_code=exit_code):
+                self._terminal.print(f"  {name:<9}  {value}")
+
+    def _show_rejects(self, task: Task, *, level: Level) -> None:
+        if not task.counts.failed:
+            return
+        self._list_rejects(task.failed_items, level=level)
+        more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
+        label = f"{more:,} more; all of them" if more > 0 else "all of them"
+        self._terminal.print_command(f"upsert-cli info {task.id} --failed", label)
+
+    def _list_rejects(self, records: Sequence[dict[str, Any]], *, level: Level) -> None:
+        # GitHub Actions annotates only the first ones, so that the error that ends the step is annotated too.
+        for number, record in enumerate(records[:REPORTED_REJECTS]):
+            problem = f"{record['failure_stage']}: {record['detail']}"
+            annotated = level if number < ANNOTATED_REJECTS else None
+            self._terminal.print_row(record["source"], record["row"], problem, level=annotated)
+
+    def _show_steps(self, steps: Sequence[NextStep]) -> None:
+        for step in steps:
+            if step.label != TO_QUERY:
+                self._terminal.print_command(step.command, step.label)
+
+    def _show_target(self, task: Task, steps: Sequence[NextStep]) -> None:
+        """Show where the data is, and how to query it if there is any."""
+        target = f"collection {task.collection} in {task.chroma}"
+        commands = [step.command for step in steps if step.label == TO_QUERY]
+        if not commands and self._has_records(task):
+            commands = [query_command(task)]
+        if not commands:
+            self._terminal.print(f"{target} has no records")
+        for command in commands:
+            self._terminal.print(f"{target}, embedded by {task.model}; {TO_QUERY}:")
+            self._terminal.print_command(command)
+
+    def _has_records(self, task: Task) -> bool:
+        """Look into the collection, which may have records of other loads."""
+        from upsert_cli.verify.collections import collections_at
+
+        with suppress(UpsertCliError):  # the load has ended well, whatever the target answers now
+            found = collections_at(self._journal, task.chroma)
+            return any(summary.records for summary in found if summary.name == task.collection)
+        return False
+
+
+def _level(exit_code: int) -> Level:
+    """Return how serious rejects are, given the exit code of their load."""
+    return "warning" if exit_code in (0, SOME_REJECTED) else "error"
+
+
+def _status(task: Task, level: Level) -> str | Colored:
+    """Return the status in its color; --strict turns rejects into a failure, although the task is done."""
+    match task.status:
+        case TaskStatus.DONE if level == "warning":
+            return Colored(task.status.value, "green")
+        case TaskStatus.DONE | TaskStatus.FAILED | TaskStatus.REFUSED:
+            return Colored(task.status.value, COLORS["error"])
+        case TaskStatus.CANCELED:
+            return Colored(task.status.value, COLORS["warning"])
+    return task.status.value
+
+
+def _counts(counts: Counts, level: Level) -> tuple[str | Colored, ...]:
+    """Return the counts, in which the number of rejects stands out."""
+    line = counts_line(counts.as_json())
+    before, rejected, after = line.partition(f"{counts.failed:,} rejected")
+    return (before, Colored(rejected, COLORS[level]), after) if counts.failed else (line,)
+
+
+def _time(task: Task) -> str:
+    return time_taken(task.load_seconds, task.load_attempts)

@@ -1,0 +1,94 @@
+"""The commands for what to do after a load; `PrintedCommands` completes them, so that they work when pasted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from upsert_cli.cli.settings import value_unless_given
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.redaction import in_message
+
+TO_QUERY = "to query it"  # a label
+QUERY_WORDS, QUERY_CHARACTERS = 4, 40  # of a loaded text, enough to find it and short enough to read
+ANY_QUERY = "your text"  # where no loaded text is known
+
+
+class NextStep(NamedTuple):
+    """A command, and what it is for."""
+
+    label: str
+    """Such as `to continue it`."""
+
+    command: str
+
+
+def next_steps(task: Task, *, running: bool = False, example: str = "") -> list[NextStep]:
+    """Return the next steps after a task in its present state; after a refusal, only its detail knows them.
+
+    Args:
+        task: The task.
+        running: Whether a process runs it.
+        example: A loaded text, which a query may look for.
+    """
+    start = "upsert-cli work" if task.queued and not task.status.is_final else f"upsert-cli restart {task.id}"
+    match task.status:
+        case TaskStatus.PROCESSING if running:
+            return [NextStep("to see its progress", f"upsert-cli info {task.id} --follow")]
+        case TaskStatus.PENDING:
+            return [NextStep("to run it", start)]
+        case TaskStatus.FAILED if task.stopped_by is None:
+            return [NextStep("once the cause is removed, continue with", start)]
+        case TaskStatus.PROCESSING | TaskStatus.FAILED | TaskStatus.CANCELED:
+            return [NextStep("to continue it", start)]
+        case TaskStatus.DONE:
+            return [*_after_rejects(task), *_to_query(task, example)]
+    return []
+
+
+def _after_rejects(task: Task) -> Iterator[NextStep]:
+    """Yield how to load corrected rejects; users cannot correct our copy of a stream."""
+    if not task.counts.failed:
+        return
+    if not any(source.get("spooled") for source in task.inputs):
+        yield NextStep("once they are corrected", f"upsert-cli restart {task.id} --from-start")
+        return
+    command = ("run", "FILE") if task.kind == "default" else ("categories", "run", "FILE")
+    wanted = {"model": task.model, **_target(task)}
+    yield NextStep("once they are corrected in FILE", _with_options(command, wanted, like="run"))
+
+
+def _to_query(task: Task, example: str) -> Iterator[NextStep]:
+    if task.counts.inserted + task.counts.updated + task.counts.unchanged:
+        yield NextStep(TO_QUERY, query_command(task, example))
+
+
+def query_command(task: Task, example: str = "") -> str:
+    """Return the command that queries the collection of a task for the beginning of a text."""
+    return _with_options(("query", _query_of(example)), _target(task), like="query")
+
+
+def _target(task: Task) -> dict[str, str | Path | None]:
+    return {"chroma": task.chroma, "collection": task.collection, "model_path": task.options.model_folder}
+
+
+def _with_options(words: Sequence[str], wanted: Mapping[str, str | Path | None], *, like: str) -> str:
+    """Return a command with the options whose values are not set elsewhere, by a variable or a file."""
+    options = [
+        word
+        for name, value in wanted.items()
+        if value and value != value_unless_given(like, name)
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    return shlex.join(["upsert-cli", *words, *options])
+
+
+def _query_of(text: str) -> str:
+    """Return the first words of a text."""
+    words = re.findall(r"\w+", in_message(text[: 10 * QUERY_CHARACTERS]))[:QUERY_WORDS]
+    while words and len(" ".join(words)) > QUERY_CHARACTERS:
+        words.pop()
+    return " ".join(words) or ANY_QUERY

@@ -111,8 +111,7 @@ def test_one_module_for_each_third_party_package() -> None:
     assert shared == ALLOWED_TWICE
 
 
-# Parquet is one thing, inflating another, and the stores that its file systems reach a third; to be a member of a
-# cluster is one thing, to have workers in it another.
+# Parquet is one thing, inflating another, and the stores that its file systems reach a third.
 ALLOWED_TWICE = {
     "pyarrow": [
         "sources/object_stores.py",
@@ -120,7 +119,6 @@ ALLOWED_TWICE = {
         "sources/parquet_times.py",
         "sources/parquet_values.py",
     ],
-    "ray": ["cluster/ray_cluster.py", "cluster/ray_workers.py"],
 }
 
 

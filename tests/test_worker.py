@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
-from upsert_cli.cluster.coordinator import load_on_ray
+from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.context import Unattended
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal

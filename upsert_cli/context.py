@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from upsert_cli.counts import Counts
 
@@ -98,9 +98,12 @@ class RunContext(Protocol):
     def warning(self, message: str) -> None:
         """Report something that the user should know although the run continues."""
 
+    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
+        """Report new records of the rejects file, in the main thread."""
+
 
 class Unattended:
-    """A context that never stops a run; it drops its messages, or passes those of `info` to a function."""
+    """A context that never stops a run; it drops its reports, or passes those of `info` to a function."""
 
     def __init__(self, info: Callable[[str], None] | None = None) -> None:
         self.progress = Progress(total=None)
@@ -116,3 +119,6 @@ class Unattended:
 
     def warning(self, message: str) -> None:
         """Drop the message."""
+
+    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
+        """Drop the records."""

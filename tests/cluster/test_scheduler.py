@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.worker_standin import StandIns
-from upsert_cli.cluster.scheduler import Event, Scheduler, WorkerFailure
+from upsert_cli.cluster.scheduler import Event, Scheduler
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
@@ -169,7 +169,7 @@ class _StillBorn(StandIns):
     def start(self) -> int:
         number = super().start()
         self._events.pop()
-        self._events.append(WorkerFailure(number, "no module named upsert_cli"))
+        self._events.append(Event(number, death="no module named upsert_cli"))
         return number
 
 

@@ -36,13 +36,6 @@ from upsert_cli.sources.units import Unit, plan_units
 UNIT = 16  # rows
 
 
-class _Silent:
-    """Nobody who wants to know."""
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_: None
-
-
 class _Load:
     """A load into a local folder, in units that one process does."""
 
@@ -70,7 +63,6 @@ class _Load:
         spec = Spec(
             task_id=self.task.id,
             target=target_of(self.journal, self.task, model),
-            model=DEFAULT_MODEL,
             options=self.options.as_json(),
             sources=self.task.inputs,
         )
@@ -84,7 +76,7 @@ class _Load:
         committer = Committer(self.claim, self.task)
         with self.claim.receipts() as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
-            load = UnitLoad(self.sources, committer, receipts, context=Unattended(), observer=_Silent())
+            load = UnitLoad(committer, receipts, Unattended())
             load.run(lambda: Scheduler(workers, count=3, sources=self.sources, wait=lambda: None))
         committer.check_complete()
         return committer

@@ -46,7 +46,6 @@ def _spec(tmp_path: Path, sources: list[Source], tiny_model: Path, *, tokens: in
     return Spec(
         task_id="t",
         target=target,
-        model=DEFAULT_MODEL,
         options=LoadOptions(model_path=str(tiny_model)).as_json(),
         sources=tuple(source.as_json() for source in sources),
         secrets=(secret,) if secret else (),

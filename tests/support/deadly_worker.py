@@ -6,9 +6,8 @@ import os
 import signal
 
 from upsert_cli.cli.root import main
-from upsert_cli.cluster import ray_workers
-from upsert_cli.cluster.ray_workers import Worker
-from upsert_cli.cluster.worker import Spec, UnitReceipt
+from upsert_cli.cluster import ray_cluster
+from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import Unit
@@ -16,22 +15,22 @@ from upsert_cli.sources.units import Unit
 DEADLY = "deadly text"
 
 
-class DeadlyWorker(Worker):
+class DeadlyWorker(UnitRunner):
     """Dies as a crash in native code would let it."""
 
     def __init__(self, spec: Spec) -> None:
         """Remember the sources, to look for the text."""
         super().__init__(spec)
-        self._sources = [Source.from_json(value) for value in spec.sources]
+        self.sources = [Source.from_json(value) for value in spec.sources]
 
     def run(self, unit: Unit) -> UnitReceipt:
         """Load a unit, if there is nothing deadly in it."""
-        for row, _ in Rows(sources=self._sources).of(unit):
+        for row, _ in Rows(sources=self.sources).of(unit):
             if DEADLY in str(row.payload):
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().run(unit)
 
 
 if __name__ == "__main__":
-    ray_workers.Worker = DeadlyWorker  # type: ignore[misc]
+    ray_cluster.UnitRunner = DeadlyWorker  # type: ignore[attr-defined]
     main()

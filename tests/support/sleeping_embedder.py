@@ -9,9 +9,8 @@ from zlib import crc32
 
 from upsert_cli import embedding
 from upsert_cli.cli.root import main
-from upsert_cli.cluster import ray_workers
-from upsert_cli.cluster.ray_workers import Worker
-from upsert_cli.cluster.worker import Spec
+from upsert_cli.cluster import ray_cluster
+from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.embedding.models import Model
 
 TEXT_SECONDS = 0.01  # seconds a text, of one worker; takes no processor
@@ -38,7 +37,7 @@ class SleepingEmbedder:
         return np.asarray(made, dtype=np.float32)
 
 
-class SleepingWorker(Worker):
+class SleepingWorker(UnitRunner):
     """Loads units with vectors that it waited for."""
 
     def __init__(self, spec: Spec) -> None:
@@ -48,5 +47,5 @@ class SleepingWorker(Worker):
 
 
 if __name__ == "__main__":
-    ray_workers.Worker = SleepingWorker  # type: ignore[misc]
+    ray_cluster.UnitRunner = SleepingWorker  # type: ignore[attr-defined]
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from upsert_cli.cluster.scheduler import Event, Finished, Ready, WorkerFailure
+from upsert_cli.cluster.scheduler import Event
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.sources.units import Unit
 
@@ -25,7 +25,7 @@ class StandIns:
     def start(self) -> int:
         """Start a worker."""
         self.started += 1
-        self._events.append(Ready(self.started))
+        self._events.append(Event(self.started))
         return self.started
 
     def give(self, worker: int, unit: Unit) -> None:
@@ -40,4 +40,4 @@ class StandIns:
             return []
         worker, unit = self._given.pop()
         self.runs.append(unit)
-        return [WorkerFailure(worker, "SIGSEGV")] if self._dies(unit) else [Finished(worker, self._run(unit))]
+        return [Event(worker, death="SIGSEGV") if self._dies(unit) else Event(worker, receipt=self._run(unit))]

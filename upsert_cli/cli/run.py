@@ -151,7 +151,7 @@ def run_opened(
             code = _verify(session, report, task, code)
         report.nothing_to_do(task, exit_code=code, skipped=opened.skipped)
         return code
-    from upsert_cli.cluster.coordinator import load_on_ray
+    from upsert_cli.cluster.unit_load import load_on_ray
     from upsert_cli.load.run import run_task
 
     with opened.claim as claim:

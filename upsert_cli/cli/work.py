@@ -16,7 +16,7 @@ from upsert_cli.cli.load_report import RunReport
 from upsert_cli.cli.notifications import Notifications
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
-from upsert_cli.cluster.coordinator import load_on_ray
+from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.limits import require_resources
 from upsert_cli.load.queue_worker import QueueResult, claim_queued, run_queued, worst_exit_code

@@ -1,4 +1,4 @@
-"""Membership in a Ray cluster: an existing one, or one for this load alone."""
+"""A Ray cluster, an existing one or one for this load alone, and the actors in it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
+from upsert_cli.cluster.scheduler import Event
+from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.redaction import error_line
+from upsert_cli.sources.units import Unit
 
 STEP = 0.05  # seconds between two checks of the context while a cluster is joined
 ANSWER_SECONDS = 5.0  # seconds for a connection to a cluster's head; Ray itself would try for ever
@@ -147,23 +152,117 @@ class WorkerPlan:
     """Workers that fit into the cluster now; others wait until it grows."""
 
     @classmethod
-    def fitting(cls, *, workers: int | None, threads: int | None, gpus: float) -> WorkerPlan:
-        """Return the workers that fit the cluster.
-
-        Args:
-            workers: Number that the user wants; None for one per machine.
-            threads: Number that the user wants; None for an equal share of the machines' processors.
-            gpus: GPUs of each worker.
-        """
+    def fitting(cls, options: LoadOptions) -> WorkerPlan:
+        """Return the workers of the options, or one per machine, with an equal share of the processors."""
         import ray
 
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
         machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
         sizes = [int(machine["CPU"]) for machine in machines] or [1]
-        count = workers or len(sizes)
-        threads = threads or max(1, min(max(sizes), sum(sizes) // count))
+        count = options.workers or len(sizes)
+        threads = options.threads or max(1, min(max(sizes), sum(sizes) // count))
+        gpus = options.num_gpus_per_worker
         room = 0
         for machine in machines:
             fitting = int(machine["CPU"]) // threads
             room += min(fitting, int(machine.get("GPU", 0) / gpus)) if gpus else fitting
         return cls(count=count, threads=threads, room=room)
+
+
+class RayWorkers:
+    """Actors with at most one unit each, so that a unit that kills its worker harms no other unit."""
+
+    def __init__(self, spec: Spec, *, threads: int, gpus: float) -> None:
+        """Start nothing yet; a cluster is joined already.
+
+        Args:
+            spec: The task, for the workers.
+            threads: Processors of each worker.
+            gpus: GPUs of each worker.
+        """
+        import ray
+
+        self._ray = ray
+        # Without restarts and retries by Ray: only the scheduler knows which units have a receipt, and which row kills
+        # a worker.
+        options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        self._actor = ray.remote(num_cpus=threads, num_gpus=gpus, **options)(UnitRunner)
+        self._spec = spec
+        self._actors: dict[int, Any] = {}
+        self._pending: dict[Any, int] = {}
+        self._starting: set[int] = set()
+        self._preparing: set[int] = set()
+        self._next = 0
+
+    def start(self) -> int:
+        """Request an actor."""
+        number, self._next = self._next, self._next + 1
+        actor = self._actor.remote(self._spec)
+        self._actors[number] = actor
+        self._starting.add(number)
+        self._pending[actor.version.remote()] = number  # type: ignore[attr-defined]  # added by Ray's decorator
+        return number
+
+    def give(self, worker: int, unit: Unit) -> None:
+        """Give a unit to an actor."""
+        self._pending[self._actors[worker].run.remote(unit)] = worker
+
+    def events(self, seconds: float) -> Sequence[Event]:
+        """Wait for answers and deaths."""
+        if not self._pending:
+            return []
+        done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=seconds, fetch_local=False)
+        events = [self._event(answer, self._pending.pop(answer)) for answer in done]
+        return [event for event in events if event is not None]
+
+    def _event(self, answer: Any, worker: int) -> Event | None:
+        from ray import exceptions
+
+        try:
+            value = self._ray.get(answer)
+        except exceptions.RayTaskError as error:
+            raise _cluster_lost(error) from error  # the methods of the actor catch all other errors
+        except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
+            self._starting.discard(worker)
+            self._preparing.discard(worker)
+            with suppress(exceptions.RayError):
+                self._ray.kill(self._actors.pop(worker))  # an actor that only cannot be reached must not continue
+            return Event(worker, death=error_line(error))
+        except exceptions.RayError as error:
+            raise _cluster_lost(error) from error
+        if worker in self._starting:
+            self._starting.remove(worker)
+            if value != self._spec.version:
+                raise UpsertCliError(
+                    message=f"worker number {worker} has upsert-cli {value}, and this is {self._spec.version}; install "
+                    f"the same version there"
+                )
+            self._preparing.add(worker)
+            self._pending[self._actors[worker].prepare.remote()] = worker
+            return None
+        if worker in self._preparing:
+            self._preparing.remove(worker)
+            return Event(worker)
+        return Event(worker, receipt=value)
+
+    def stop(self) -> None:
+        """Kill all actors, in the middle of their work."""
+        from ray import exceptions
+
+        for actor in self._actors.values():
+            with suppress(exceptions.RayError):
+                self._ray.kill(actor)
+        self._actors.clear()
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self.stop()
+
+
+def _cluster_lost(error: BaseException) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"the Ray cluster was lost: {error_line(error)}; finished units are kept, so restart the task once the "
+        f"cluster is back"
+    )

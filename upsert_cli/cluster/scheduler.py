@@ -9,7 +9,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
@@ -26,38 +26,22 @@ MAX_DEATHS = 40  # workers that may die with parts of a unit; a row is found aft
 MAX_FAILED_STARTS = 5  # workers that die before they are ready, one after the other, before the load ends
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A worker has started."""
+class Event(NamedTuple):
+    """A worker has started, has finished its unit, or has died."""
 
     worker: int
+    receipt: UnitReceipt | None = None
+    """Of its unit."""
 
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A worker has finished its unit."""
-
-    worker: int
-    receipt: UnitReceipt
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFailure:
-    """A worker has died."""
-
-    worker: int
-    reason: str
-    """One line."""
-
-
-Event: TypeAlias = Ready | Finished | WorkerFailure
+    death: str | None = None
+    """One line of reason."""
 
 
 class Workers(Protocol):
     """Worker processes, each with at most one unit at a time."""
 
     def start(self) -> int:
-        """Request a worker and return its number; `Ready` follows when it has started."""
+        """Request a worker and return its number; an event follows when it has started."""
 
     def give(self, worker: int, unit: Unit) -> None:
         """Give a unit to an idle worker."""
@@ -99,23 +83,6 @@ class _Suspect:
         return merged
 
 
-class _Todo:
-    """Units that no worker has: returned units first, then new ones."""
-
-    def __init__(self, units: Iterator[Unit]) -> None:
-        self.again: deque[Unit] = deque(itertools.islice(units, 1))
-        self._units = units
-
-    def take(self) -> Unit:
-        unit = self.again.popleft()
-        if not self.again:
-            self.again.extend(itertools.islice(self._units, 1))
-        return unit
-
-    def __bool__(self) -> bool:
-        return bool(self.again)
-
-
 class Scheduler:
     """A scheduler that gives units to workers until all are done."""
 
@@ -135,7 +102,8 @@ class Scheduler:
         self._starting: set[int] = set()
         self._idle: list[int] = []
         self._busy: dict[int, Unit] = {}
-        self._again: deque[Unit] = deque()
+        self._next: deque[Unit] = deque()  # returned units first, then a new one
+        self._units: Iterator[Unit] = iter(())
         self._tries: Counter[str] = Counter()
         self._suspects: dict[str, _Suspect] = {}
         self._failed_starts = 0
@@ -149,15 +117,15 @@ class Scheduler:
         Raises:
             UpsertCliError: No worker starts, or workers die with a unit whose number of rows is unknown.
         """
-        todo = _Todo(units)
-        self._again = todo.again
+        self._units = units
+        self._next.clear()
         self._is_ending = False
-        while (todo and not self._is_ending) or self._busy:
-            while self._idle and todo and not self._is_ending:
-                worker, unit = self._idle.pop(), todo.take()
+        while self._has_unit() or self._busy:
+            while self._idle and self._has_unit():
+                worker, unit = self._idle.pop(), self._next.popleft()
                 self._busy[worker] = unit
                 self._workers.give(worker, unit)
-            while todo and not self._is_ending and self._worker_count() < self._count:
+            while self._has_unit() and self._worker_count() < self._count:
                 self._starting.add(self._workers.start())
             for event in self._workers.events(EVENT_SECONDS):
                 receipt = self._handle(event)
@@ -165,36 +133,42 @@ class Scheduler:
                     if receipt.error is not None:
                         self._is_ending = True
                     elif receipt.rest is not None:
-                        self._again.append(receipt.rest)
+                        self._next.append(receipt.rest)
                     yield receipt
             self._wait()
+
+    def _has_unit(self) -> bool:
+        """Check that there is a unit to give to a worker."""
+        if not self._next and not self._is_ending:
+            self._next.extend(itertools.islice(self._units, 1))
+        return bool(self._next) and not self._is_ending
 
     def _worker_count(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy)
 
     def _handle(self, event: Event) -> UnitReceipt | None:
-        match event:
-            case Ready():
-                self._starting.remove(event.worker)
-                self._idle.append(event.worker)
-                self._failed_starts = 0
-            case Finished():
-                unit = self._busy.pop(event.worker)
-                self._idle.append(event.worker)
+        worker = event.worker
+        unit = self._busy.pop(worker, None)
+        if event.death is None:
+            self._idle.append(worker)
+            if unit is not None and event.receipt is not None:
                 return self._finish(unit, event.receipt)
-            case WorkerFailure() if event.worker in self._busy:
-                return self._retry_or_halve(self._busy.pop(event.worker), event.reason)
-            case WorkerFailure():
-                self._idle = [worker for worker in self._idle if worker != event.worker]
-                if event.worker in self._starting:
-                    self._starting.remove(event.worker)
-                    self._failed_starts += 1
-                    if self._failed_starts >= MAX_FAILED_STARTS:
-                        raise UpsertCliError(
-                            message=f"{self._failed_starts} workers died one after the other before they were ready: "
-                            f"{event.reason}; every machine of the cluster needs this version of upsert-cli in the "
-                            f"Python that Ray runs there"
-                        )
+            self._starting.remove(worker)
+            self._failed_starts = 0
+            return None
+        if unit is not None:
+            return self._retry_or_halve(unit, event.death)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        elif worker in self._starting:
+            self._starting.remove(worker)
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                raise UpsertCliError(
+                    message=f"{self._failed_starts} workers died one after the other before they were ready: "
+                    f"{event.death}; every machine of the cluster needs this version of upsert-cli in the Python that "
+                    f"Ray runs there"
+                )
         return None
 
     def _finish(self, unit: Unit, receipt: UnitReceipt) -> UnitReceipt | None:
@@ -214,13 +188,13 @@ class Scheduler:
         halves = unit.halves()
         allowed = TRIES if unit is suspect.unit else TRIES_ALONE if halves is None else 1
         if self._tries[unit.id] < allowed:
-            self._again.appendleft(unit)
+            self._next.appendleft(unit)
         elif halves is not None and suspect.deaths < MAX_DEATHS:
             del self._suspects[unit.id]
             suspect.parts += 1
             for half in reversed(halves):
                 self._suspects[half.id] = suspect
-                self._again.appendleft(half)
+                self._next.appendleft(half)
         else:
             return self._finish(unit, self._reject_rows(unit, suspect.deaths, reason))
         return None

@@ -1,4 +1,4 @@
-"""A load in units: gives the units of a task's sources to workers, and saves their receipts in the journal.
+"""A load in units: Ray's workers load the units of a task's sources, and their receipts are saved in the journal.
 
 A unit is done when its receipt is in the journal, after the store has acknowledged all of its records. A restart loads
 the units without a receipt. Only this process writes to the journal.
@@ -7,51 +7,83 @@ the units without a receipt. Only this process writes to the journal.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
+from upsert_cli.cluster.ray_cluster import RayWorkers, WorkerPlan, cluster
 from upsert_cli.cluster.scheduler import Scheduler
-from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.cluster.worker import Spec, UnitReceipt
 from upsert_cli.context import RunContext
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.receipts import Receipt, Receipts
 from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.observer import Observer
+from upsert_cli.load.resources import sources_of
 from upsert_cli.pipeline.batch import NOTHING_IGNORED
-from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import UNIT_ROWS, Unit, plan_units
+from upsert_cli.store.base import Target
+from upsert_cli.store.locations import SECRET_VARIABLES
+
+
+def load_on_ray(committer: Committer, receipts: Receipts, target: Target, context: RunContext) -> None:
+    """Load all units of a task that have no receipt; an early end kills all workers.
+
+    Args:
+        committer: Commits of the task.
+        receipts: Receipts of the units that are done.
+        target: The collection, which exists and fits the model.
+        context: Checked in all waits; its progress counts the receipts.
+
+    Raises:
+        UpsertCliError: There is no cluster, or a worker failed for a reason that belongs to no item.
+    """
+    with ExitStack() as stack:
+        load = UnitLoad(committer, receipts, context)
+        load.run(lambda: _start_scheduler(committer, target, context, stack))
+
+
+def _start_scheduler(committer: Committer, target: Target, context: RunContext, stack: ExitStack) -> Scheduler:
+    """Join the cluster and start workers; `stack` kills them and leaves the cluster."""
+    task, options = committer.task, committer.task.options
+    own = " of its own" if options.ray_address == "local" else f" at {options.ray_address}"
+    context.info(f"joining a Ray cluster{own}")
+    with context.progress.busy("opening"):
+        stack.enter_context(cluster(options.ray_address, wait=context.check))
+        plan = WorkerPlan.fitting(options)
+    context.info(f"loading by {plan.count} workers with {plan.threads} threads each")
+    if plan.room < plan.count:
+        rest = "the others" if plan.room else "all of them"
+        context.warning(f"the cluster has room for {plan.room} of {plan.count} workers; {rest} wait until it grows")
+    spec = Spec(
+        task_id=task.id,
+        target=target,
+        options=replace(options, threads=plan.threads, verbose=False).as_json(),
+        sources=task.inputs,
+        secrets=tuple(name for name in SECRET_VARIABLES if os.environ.get(name)),
+    )
+    workers = stack.enter_context(RayWorkers(spec, threads=plan.threads, gpus=options.num_gpus_per_worker))
+    return Scheduler(workers, count=plan.count, sources=sources_of(task), wait=context.check)
 
 
 class UnitLoad:
     """The load of a task in units."""
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        committer: Committer,
-        receipts: Receipts,
-        *,
-        context: RunContext,
-        observer: Observer,
-    ) -> None:
+    def __init__(self, committer: Committer, receipts: Receipts, context: RunContext) -> None:
         """Read nothing yet.
 
         Args:
-            sources: Sources of the task.
-            committer: Brought up to date by the receipts.
+            committer: Commits of the task, brought up to date by the receipts.
             receipts: Receipts of the units that are done.
             context: Its progress counts the receipts.
-            observer: Notified of rejects.
         """
-        self._sources = sources
+        self._sources = sources_of(committer.task)
         self._committer = committer
         self._receipts = receipts
         self._context = context
-        self._progress = context.progress
-        self._observer = observer
         self._broken: SourceUnreadable | None = None
-        self.ignored = NOTHING_IGNORED  # fields of the rows that were read
+        self._ignored = NOTHING_IGNORED
 
     def run(self, start_scheduler: Callable[[], Scheduler]) -> None:
         """Load the units without a receipt.
@@ -65,7 +97,8 @@ class UnitLoad:
         """
         committer, receipts = self._committer, self._receipts
         committer.restore(receipts.total(), receipts.rejects())
-        self._progress.continue_after(committer.rows, committer.checkpoint.counts)
+        progress = self._context.progress
+        progress.continue_after(committer.rows, committer.checkpoint.counts)
         todo = self._without_receipt()
         first = next(todo, None)
         scheduler = None
@@ -74,7 +107,7 @@ class UnitLoad:
             with committer.open_rejects() as rejects:
                 for receipt in scheduler.run(itertools.chain([first], todo)):
                     self._commit(receipt, rejects)
-        self._progress.stage = "repeats"
+        progress.stage = "repeats"
         repeats = self._repeats()
         first = next(repeats, None)
         if first is not None:
@@ -84,7 +117,9 @@ class UnitLoad:
         total = receipts.total()
         exact = replace(total, counts=total.counts + receipts.correction())
         committer.restore(exact, receipts.rejects())
-        self._progress.counts = committer.checkpoint.counts
+        progress.counts = committer.checkpoint.counts
+        if (warning := self._ignored.warning()) is not None:
+            self._context.warning(warning)
         if self._broken is not None:
             raise self._broken
 
@@ -118,18 +153,18 @@ class UnitLoad:
             rejects=list(done.rejects),
             ids=done.ids,
         )
-        self.ignored += done.ignored
+        self._ignored += done.ignored
         self._receipts.add(receipt)
         self._committer.commit_unit(receipt, rejects)
-        for name, seconds in done.seconds.items():
-            self._progress.add(name, seconds)
         self._count(done)
         if done.rejects:
-            self._observer.rejected(done.rejects)
+            self._context.rejected(done.rejects)
         self._committer.check_failures()
 
     def _count(self, done: UnitReceipt) -> None:
-        progress, counts = self._progress, done.counts
+        progress, counts = self._context.progress, done.counts
+        for name, seconds in done.seconds.items():
+            progress.add(name, seconds)
         progress.read += counts.read
         progress.embedding_passed += counts.read
         progress.committed += counts.read

@@ -43,7 +43,6 @@ class Spec:
 
     task_id: str
     target: Target
-    model: str
     options: dict[str, Any]
     """The result of `LoadOptions.as_json`."""
 
@@ -88,7 +87,10 @@ class UnitReceipt:
 
 
 class UnitRunner:
-    """A loader of units, one after the other, which keeps the model loaded and the collection open between them."""
+    """A loader of units, one after the other, which keeps the model loaded and the collection open between them.
+
+    It is an actor on Ray. Its methods return all errors in receipts, since Ray would end it for one that is raised.
+    """
 
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
@@ -101,6 +103,10 @@ class UnitRunner:
         self._writer: StoreProcess | None = None
         self._fault: Exception | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
+
+    def version(self) -> str:
+        """Return the version of this tool on this machine."""
+        return __version__
 
     def prepare(self) -> None:
         """Open the collection and load the model, so that no unit waits for a slow machine."""
@@ -192,7 +198,7 @@ class UnitRunner:
                     f"that machine, since a task carries only the names of such variables"
                 )
         if self._model is None:
-            self._model = model_of(spec.model, self._options)
+            self._model = model_of(spec.target.model, self._options)
         if self._writer is None:
             # The process that runs the task holds the lease on the collection; workers do not exclude each other.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target

@@ -37,7 +37,7 @@ class Committer:
         """Continue at the checkpoint of the last attempt."""
         self.checkpoint = claim.checkpoint() or Checkpoint(position=START.as_json())
         self._claim = claim
-        self._task = task
+        self.task = task
         self._options = task.options
         self._files = claim.files
         self.missing_path = claim.files.missing
@@ -68,7 +68,7 @@ class Committer:
 
     def total(self) -> int | None:
         """Return the number of rows to commit, or None if unknown."""
-        return count_rejects(self._files.retry) if self.is_retry else self._task.total
+        return count_rejects(self._files.retry) if self.is_retry else self.task.total
 
     def left(self) -> int | None:
         """Return the number of rows left to commit, or None if unknown."""
@@ -84,7 +84,7 @@ class Committer:
         if self.checkpoint.retried is None:
             return None
         if not self._files.retry.exists():
-            raise rejects_lost(self._task.id, self.checkpoint.counts.failed)
+            raise rejects_lost(self.task.id, self.checkpoint.counts.failed)
         rejects = read_rejects(self._files.retry)
         left = itertools.islice(rejects, self.checkpoint.retried, None)
         return ((record["source"], record["row"]) for record in left)
@@ -132,7 +132,7 @@ class Committer:
         self.checkpoint = checkpoint
 
     def _seconds(self) -> float:
-        return round(self._task.load_seconds + time.monotonic() - self._began, 3)
+        return round(self.task.load_seconds + time.monotonic() - self._began, 3)
 
     def restore(self, total: Total, rejects: Iterable[list[dict[str, Any]]]) -> None:
         """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash.
@@ -179,10 +179,10 @@ class Committer:
         """
         counts = self.checkpoint.counts
         if self._options.exceeds_max_failures(counts.failed, counts.read, from_row=least_rows):
-            restart = f"`upsert-cli restart {self._task.id}"
+            restart = f"`upsert-cli restart {self.task.id}"
             raise UpsertCliError(
                 message=f"{counts.failed} of {counts.read} items were rejected, more than --max-failures "
-                f"{self._options.max_failures}; `upsert-cli info {self._task.id} --failed` shows them; after you fix "
+                f"{self._options.max_failures}; `upsert-cli info {self.task.id} --failed` shows them; after you fix "
                 f"them, {restart} --from-start` reads all rows again; {restart} --max-failures 100%` continues without "
                 f"them"
             )
@@ -196,13 +196,13 @@ class Committer:
         counts = self.checkpoint.counts
         if not counts.reconciles():
             raise UpsertCliError(
-                message=f"the counts of task {self._task.id} do not add up ({counts.as_json()}); this is a bug, please "
-                f"report it, and load again with `upsert-cli restart {self._task.id} --from-start`"
+                message=f"the counts of task {self.task.id} do not add up ({counts.as_json()}); this is a bug, please "
+                f"report it, and load again with `upsert-cli restart {self.task.id} --from-start`"
             )
         if file_size(self._files.rejects) != self.checkpoint.rejects_bytes or (
             count_rejects(self._files.rejects) != counts.failed
         ):
-            raise rejects_lost(self._task.id, counts.failed)
+            raise rejects_lost(self.task.id, counts.failed)
 
     def finish(
         self, status: TaskStatus, detail: str | None, *, seconds: dict[str, float], stopped_by: str | None = None
@@ -215,7 +215,7 @@ class Committer:
             checkpoint=replace(self.checkpoint, seconds=self._seconds()),
             seconds=seconds,
             stopped_by=stopped_by,
-            begun=self._task,
+            begun=self.task,
         )
 
     def _first_rejects(self) -> tuple[dict[str, Any], ...]:

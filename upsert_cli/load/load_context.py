@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 from upsert_cli.context import Progress
 from upsert_cli.errors import Interrupted
@@ -115,6 +116,10 @@ class LoadContext:
     def warning(self, message: str) -> None:
         """Show a warning, in the main thread."""
         self._in_main_thread(partial(self._observer.warning, message))
+
+    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
+        """Show new records of the rejects file, in the main thread."""
+        self._observer.rejected(records)
 
     def _in_main_thread(self, show: Callable[[], None]) -> None:
         if threading.current_thread() is threading.main_thread():

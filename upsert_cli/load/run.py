@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Protocol
+from typing import TypeAlias
 
 from upsert_cli import embedding
 from upsert_cli.context import Progress, RunContext
@@ -48,26 +48,11 @@ from upsert_cli.pipeline.retry_rejects import superseded_by_later_rows
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import RowKey
-from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.process import StoreProcess
 
-
-class UnitLoader(Protocol):
-    """A load in units by several workers."""
-
-    def __call__(
-        self,
-        task: Task,
-        target: Target,
-        sources: Sequence[Source],
-        committer: Committer,
-        receipts: Receipts,
-        *,
-        context: RunContext,
-        observer: Observer,
-    ) -> None:
-        """Load all units that have no receipt."""
+UnitLoader: TypeAlias = Callable[[Committer, Receipts, Target, RunContext], None]
+"""Loads all units of a task that have no receipt, by several workers."""
 
 
 def run_task(
@@ -151,7 +136,6 @@ class _Attempt:
         self._journal = journal
         self._task = task
         self._claim = claim
-        self._observer = observer
         self._stopping = stopping
         self._wait_until = wait_until
         self._options = task.options
@@ -268,7 +252,7 @@ class _Attempt:
         progress.counts = self._committer.checkpoint.counts
         self._ignored += outcome.batch.ignored
         if records:
-            self._observer.rejected(records)
+            self._context.rejected(records)
 
     def _load_units(self, load_in_units: UnitLoader, model: Model, store: StoreProcess) -> OrphanDeletion | None:
         """Load units by the workers of a cluster, and return the deletions that are to follow."""
@@ -276,15 +260,7 @@ class _Attempt:
         with self._claim.receipts() as receipts:
             receipts.begin(is_empty=not opened.count)
             target = target_of(self._journal, self._task, model)
-            load_in_units(
-                self._task,
-                target,
-                self._sources,
-                self._committer,
-                receipts,
-                context=self._context,
-                observer=self._observer,
-            )
+            load_in_units(self._committer, receipts, target, self._context)
         return deletion
 
     def _open(self, store: StoreProcess) -> tuple[Opened, OrphanDeletion | None]:

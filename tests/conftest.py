@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked import forked_children
 from tests.support.items import Items, make_some_items
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, find_model
+from upsert_cli.store import spawn
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.
 MODEL_CACHE = cache_folder()
@@ -38,6 +41,19 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch.setenv("UPSERT_CLI_MODEL_CACHE", str(MODEL_CACHE))
     yield home
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forked_children() -> Iterator[None]:
+    """Fork the children of stores that tests open themselves; `cold_children` starts those of one test."""
+    with forked_children():
+        yield
+
+
+@pytest.fixture
+def cold_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the children of stores as users do, each in an interpreter of its own."""
+    monkeypatch.setattr(spawn, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked import start_python
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import read_checkpoint
@@ -326,8 +327,13 @@ def _in_a_terminal(terminal: Terminal, line: str) -> str:
     """Runs a command with a terminal of 80 columns for stderr, and returns what it drew."""
     ours, theirs = pty.openpty()
     environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "80"}
-    process = subprocess.Popen(
-        terminal.arguments(line), cwd=terminal.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    process = start_python(
+        terminal.arguments(line),
+        folder=terminal.folder,
+        environment=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
     )
     os.close(theirs)
     drawn = read_drawn(ours)

@@ -115,17 +115,17 @@ def test_no_cluster(tiny: Terminal, shared_server: ChromaServer) -> None:
 
 
 @pytest.fixture(scope="module")
-def raylets() -> Iterator[Raylets]:
-    """Yield a cluster of two raylets for all tests that need one."""
-    with Raylets.started(2) as cluster:
+def head() -> Iterator[Raylets]:
+    """Yield a cluster of one machine, which costs the CPU of one."""
+    with Raylets.started(0, head_processors=2) as cluster:
         yield cluster
 
 
-def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, raylets: Raylets) -> None:
+def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
     """Two workers load, then what the files no longer hold goes, as in a local load: never too much, never beside a reject."""
     sources = _shards(tiny, 120, shards=4)
     load = f"upsert-cli run '{sources}' --chroma {server.url} --delete-missing --scope s --refs-root refs"
-    ray = f"{load} --engine ray --ray-address {raylets.address}"
+    ray = f"{load} --engine ray --ray-address {head.address} --workers 2"
     (tiny.folder / "refs").mkdir()
     tiny.type(load)
     before = server.records("default")
@@ -146,7 +146,7 @@ def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, raylet
     _same(server.records("default"), server.records("local"))
 
 
-def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, raylets: Raylets) -> None:
+def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
     """Parts, means, own vectors and referenced texts of a queued load on Ray are those of a local one, and so are the events."""
     vector = [float(number % 7 - 3) for number in range(384)]
     items: list[dict[str, Any]] = [
@@ -164,7 +164,7 @@ def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, raylets: 
     load = f"upsert-cli run a.jsonl b.jsonl --chroma {server.url} --vector-field own.vector --refs-root refs --split"
     load += " --average --max-tokens 32 --overlap 8"
     tiny.type(f"{load} --collection local --task-id local --strict", expect=1)
-    ray = f"{load} --engine ray --ray-address {raylets.address} --strict --task-id ray"
+    ray = f"{load} --engine ray --ray-address {head.address} --strict --task-id ray"
     tiny.type(f"{ray} --enqueue")
     done = tiny.type("upsert-cli work --json --metrics-file m.prom", expect=1)
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -174,12 +174,19 @@ def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, raylets: 
     assert tiny.info("ray")["counts"] == tiny.info("local")["counts"]
     assert 'outcome="inserted"} 20\n' in (tiny.folder / "m.prom").read_text()
     assert "task ray is done already" in tiny.type(ray, expect=1).stderr
-    tiny.type(f"{load} --engine ray --ray-address {raylets.address} --force --task-id again -q", expect=3)
+    tiny.type(f"{load} --engine ray --ray-address {head.address} --force --task-id again -q", expect=3)
     forced = tiny.info("again")["counts"]
     assert (forced["inserted"], forced["updated"], forced["unchanged"]) == (0, 29, 0)
 
 
 # -- faults -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def raylets() -> Iterator[Raylets]:
+    """Yield a cluster whose workers are on two raylets, which may be killed."""
+    with Raylets.started(2) as cluster:
+        yield cluster
 
 
 class _Case:

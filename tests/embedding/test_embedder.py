@@ -12,15 +12,17 @@ import numpy as np
 import pytest
 
 from upsert_cli import embedding
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model, find_model
 from upsert_cli.errors import UpsertCliError
 
 
-def test_only_the_beginning_of_an_endless_text_is_tokenized(model: Model) -> None:
+def test_only_the_beginning_of_an_endless_text_is_tokenized(tiny_model: Path) -> None:
     """Its vector equals that of the whole text, wherever a word is cut, and 7 MB of text take little memory."""
     from fastembed import TextEmbedding
 
+    model = find_model(DEFAULT_MODEL, folder=tiny_model)
     embedder = embedding.load(model)
     own = TextEmbedding(model.name, specific_model_path=str(model.folder))
     word = "pneumonoultramicroscopicsilicovolcanoconiosis"

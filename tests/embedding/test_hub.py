@@ -6,7 +6,6 @@ import http.server
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked import run_python
 from upsert_cli.embedding import hub as hub_module
 from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL
 from upsert_cli.embedding.fastembed import supported_models
@@ -114,11 +114,13 @@ def find(name: str, cache: Path, hub: Hub, *, offline: bool = False) -> dict[str
         f"try:\n    print(json.dumps(find_model({name!r}, offline={offline}).as_json()))\n"
         "except UpsertCliError as error:\n    print(json.dumps({'error': str(error)}))\n"
     )
-    env = os.environ | {"HF_ENDPOINT": hub.url, "UPSERT_CLI_MODEL_CACHE": str(cache), "NO_PROXY": "127.0.0.1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    env = os.environ | {"UPSERT_CLI_MODEL_CACHE": str(cache)}
+    if not offline:  # otherwise no setting of the hub's client matters, and the process may be forked
+        env |= {"HF_ENDPOINT": hub.url, "NO_PROXY": "127.0.0.1"}
+    done = run_python([sys.executable, "-c", code], folder=cache.parent, environment=env)
     assert done.returncode == 0, done.stderr
     value: dict[str, Any] = json.loads(done.stdout)
-    return value | {"stderr": done.stderr}
+    return value | {"stderr": done.stderr.decode()}
 
 
 def test_a_model_of_the_hub_is_found_again_without_it(hub: Hub, tmp_path: Path) -> None:

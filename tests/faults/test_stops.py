@@ -334,7 +334,7 @@ def test_a_task_tells_which_signal_stopped_its_last_attempt(
     tiny: Terminal, make_items: Items, number: signal.Signals
 ) -> None:
     """Until the next attempt begins; what ends otherwise was stopped by none."""
-    tiny.write("a.jsonl", make_items(FEW))
+    tiny.write("a.jsonl", make_items(480))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
     tiny.halt_when(process, "t")
     assert tiny.info("t")["stopped_by"] is None

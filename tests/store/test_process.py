@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forked import start_python
 from tests.support.loading import NOTHING, a_target, assert_holds, numbered, plain_client, read_back, some_rows
 from upsert_cli.context import Unattended
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
@@ -92,6 +93,7 @@ def later(action: Callable[[], object], *, seconds: float) -> threading.Timer:
 # -- what it is for ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("cold_children")
 def test_rows_arrive_through_the_pipe(target: Target) -> None:
     """Rows arrive through the pipe; after closing, the folder is free and marked as clean."""
     rows = some_rows(numbered(0, 600))
@@ -166,6 +168,7 @@ def test_new_folders_and_files_are_private(target: Target) -> None:
     assert {oct(path.stat().st_mode & 0o777) for path in found if path.is_file()} == {"0o600"}
 
 
+@pytest.mark.usefixtures("cold_children")
 def test_the_environment_cannot_redirect_or_break_the_child(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,19 +287,22 @@ while opened >= 0:
 """
 
 
-def test_a_reader_during_a_load_does_no_harm(target: Target) -> None:
+def test_a_reader_during_a_load_does_no_harm(target: Target, tmp_path: Path) -> None:
     """A process that opens, counts and queries the collection over and over during a load leaves it intact."""
     rows = some_rows(numbered(0, 6_000))
     with running(StoreProcess.start(target)) as writer:
         writer.write(rows.take(range(100)), NOTHING)
-        reader = subprocess.Popen([sys.executable, "-c", READER, target.path], stdout=subprocess.PIPE, text=True)
-        assert reader.stdout is not None
-        assert reader.stdout.readline()
+        seen = tmp_path / "seen"
+        program = [sys.executable, "-c", READER, target.path]
+        with seen.open("w") as output:
+            reader = start_python(program, folder=tmp_path, environment=os.environ, stdout=output)
+        wait_until(lambda: bool(seen.read_text()))
         for start in range(100, 6_000, 400):
             assert writer.write(rows.take(range(start, min(start + 400, 6_000))), NOTHING) == []
+        while len(seen.read_text().split()) < 4:
+            assert writer.write(rows.take(range(400)), NOTHING) == []
     reader.kill()
-    seen = reader.communicate()[0].split()
-    assert len(seen) > 3
+    reader.wait()
     assert_holds(target, rows)
 
 
@@ -305,6 +311,7 @@ def test_a_reader_during_a_load_does_no_harm(target: Target) -> None:
 LOAD = """
 import os, signal, sys
 from pathlib import Path
+from tests.support.forked import start_python
 from tests.support.loading import NOTHING, a_target, numbered, some_rows
 from upsert_cli.store.process import StoreProcess
 
@@ -419,6 +426,7 @@ def test_abandoning_frees_a_waiting_thread(target: Target) -> None:
     wait_until(lambda: is_free(target))
 
 
+@pytest.mark.usefixtures("cold_children")
 def test_a_child_that_waits_for_the_folder_ends_when_abandoned(target: Target) -> None:
     """A child that waits for the lease notices that its pipe was closed."""
     Path(target.path).mkdir()

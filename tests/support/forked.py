@@ -10,16 +10,20 @@ import socket
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from tests.support.fork_server import Request, blocked_signals, current_umask
+from upsert_cli.store import spawn
 
 # What a program may find different from the server: nothing reads it before all is imported.
 READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_")
-READ_LATE_NAMES = {"CI", "HOME", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TERM", "TMPDIR", "TZ"}
+READ_LATE_NAMES = {"CI", "HOME", "COLUMNS", "LINES", "TERM", "TMPDIR", "TZ"}
+READ_LATE_NAMES |= {"NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"}
 REPLY_BYTES = 64  # bytes of a number in digits at most
 
 
@@ -81,14 +85,16 @@ class ForkedProcess(subprocess.Popen[Any]):
         env: dict[str, str],
         start_new_session: bool = False,
         controlling_terminal: bool = False,
+        pass_fds: Sequence[int] = (),
         **options: Any,
     ) -> None:
         """Start a Python program; the parameters are those of `Popen`, and whether its terminal controls it."""
+        self._passed = list(pass_fds)
         self._request = Request(
             arguments=arguments[1:],
             environment=env,
             folder=str(cwd),
-            descriptors=[0, 1, 2],
+            descriptors=[0, 1, 2, *pass_fds],
             blocked=blocked_signals(),
             umask=current_umask(),
             new_session=start_new_session or controlling_terminal,
@@ -99,13 +105,15 @@ class ForkedProcess(subprocess.Popen[Any]):
     def _execute_child(self, *given: Any) -> None:
         pipes = stdin, _, _, stdout, _, stderr = given[10:16]
         streams = [number if one == -1 else one for number, one in enumerate((stdin, stdout, stderr))]
-        self._reply = forker().fork(self._request, streams)
+        self._reply = forker().fork(self._request, [*streams, *self._passed])
         self.pid = int(self._reply.recv(REPLY_BYTES))
         popen: Any = self
         popen._child_created = True
         popen._close_pipe_fds(*pipes)
 
     def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        if self._reply.fileno() < 0:  # collected together with this object, which nobody waits for
+            return self.pid, signal.SIGKILL
         try:
             status = self._reply.recv(REPLY_BYTES, socket.MSG_DONTWAIT if wait_flags else 0)
         except BlockingIOError:
@@ -114,10 +122,14 @@ class ForkedProcess(subprocess.Popen[Any]):
         return self.pid, int(status) if status else signal.SIGKILL  # the server is gone; nobody knows any more
 
     def _internal_poll(self, *_: Any, **__: Any) -> int | None:
-        if self.returncode is None:
-            pid, status = self._try_wait(os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
+        lock: Any = vars(self)["_waitpid_lock"]
+        if lock.acquire(blocking=False):  # otherwise another thread waits
+            try:
+                if self.returncode is None:
+                    pid, status = self._try_wait(os.WNOHANG)
+                    self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+            finally:
+                lock.release()
         return self.returncode
 
 
@@ -156,3 +168,21 @@ def run_python(
     with start_python(arguments, folder=folder, environment=environment, forks=forks, **pipes) as process:
         output, errors = process.communicate(stdin)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+@contextmanager
+def forked_children() -> Iterator[None]:
+    """Fork the children of the stores that this process opens itself, as those of forked commands are."""
+    if sys.platform != "linux":
+        yield
+        return
+
+    def start(arguments: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[Any]:
+        return ForkedProcess(arguments, cwd=Path.cwd(), env=env, **options)
+
+    kept = vars(spawn)["subprocess"]
+    vars(spawn)["subprocess"] = SimpleNamespace(**(vars(subprocess) | {"Popen": start}))
+    try:
+        yield
+    finally:
+        vars(spawn)["subprocess"] = kept

@@ -16,33 +16,34 @@ START_SECONDS = 120.0  # seconds for a worker to come up on a busy machine
 
 
 class Raylets:
-    """A cluster whose head has no processors, so that all workers are on the other raylets."""
+    """A cluster of a head and other raylets; if the head has no processors, all workers are on the others."""
 
-    def __init__(self, *, processors: int) -> None:
+    def __init__(self, *, head_processors: int, processors: int) -> None:
         from ray.cluster_utils import Cluster
 
-        self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        head = {"num_cpus": head_processors, "include_dashboard": False}
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: list[Any] = []
         self._processors = processors
 
     @classmethod
     @contextmanager
-    def started(cls, count: int, *, processors: int = 1) -> Iterator[Raylets]:
-        """Yield a cluster of so many raylets, each with so many processors, and end it."""
+    def started(cls, count: int, *, head_processors: int = 0, processors: int = 1) -> Iterator[Raylets]:
+        """Yield a cluster of so many raylets next to its head, each with so many processors, and end it."""
         # All processes of the cluster are known by it, also to those who look for them.
         os.environ |= {
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": TOKEN,
         }
-        raylets = cls(processors=processors)
+        raylets = cls(head_processors=head_processors, processors=processors)
         try:
             raylets.have(count)
             yield raylets
         finally:
             raylets._cluster.shutdown()
             for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-                os.environ.pop(name)
+                os.environ.pop(name, None)
 
     @property
     def address(self) -> str:
@@ -75,7 +76,7 @@ class Raylets:
             with suppress(OSError):
                 if (
                     process.name.isdigit()
-                    and b"Worker.run" in (process / "cmdline").read_bytes()
+                    and b"UnitRunner.run" in (process / "cmdline").read_bytes()
                     and TOKEN.encode() in (process / "environ").read_bytes()
                 ):
                     found.append(int(process.name))

@@ -10,6 +10,7 @@ import struct
 import termios
 import time
 from types import TracebackType
+from typing import IO
 
 import pyte
 
@@ -23,8 +24,10 @@ SECONDS = 120.0  # seconds after which a test gives up
 class Screen:
     """The screen of a command that has a terminal of its own for all of its streams."""
 
-    def __init__(self, terminal: Terminal, line: str, *, columns: int, rows: int = ROWS) -> None:
-        """Start the command."""
+    def __init__(
+        self, terminal: Terminal, line: str, *, columns: int, rows: int = ROWS, output: IO[str] | None = None
+    ) -> None:
+        """Start the command; its standard output may go elsewhere."""
         self.drawn = b""
         """Every byte that was sent to the terminal."""
 
@@ -41,7 +44,7 @@ class Screen:
             environment=environment,
             controlling_terminal=True,
             stdin=theirs,
-            stdout=theirs,
+            stdout=output or theirs,
             stderr=theirs,
         )
         os.close(theirs)
@@ -97,7 +100,7 @@ class Screen:
         return bool(part)
 
 
-def shown(terminal: Terminal, line: str, *, columns: int, expect: int = 0) -> list[str]:
-    """Return the lines that a command leaves on a screen of that width."""
-    with Screen(terminal, line, columns=columns) as screen:
+def shown(terminal: Terminal, line: str, *, columns: int, expect: int = 0, output: IO[str] | None = None) -> list[str]:
+    """Return the lines that a command leaves on a screen of that width; its standard output may go elsewhere."""
+    with Screen(terminal, line, columns=columns, output=output) as screen:
         return screen.finish(expect=expect)

@@ -20,8 +20,7 @@ from tests.support.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import read_batches
-from upsert_cli.pipeline.pace import Pace
+from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows

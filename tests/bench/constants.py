@@ -11,7 +11,7 @@ from tests.bench.bench import MEASURE, Bench
 from tests.bench.measuring import cost_of, python
 from tests.bench.results import Result, short, shown
 from upsert_cli.embedding.embedder import TOKEN_BUDGET
-from upsert_cli.pipeline.pace import MAX_ROWS
+from upsert_cli.pipeline.batches import MAX_ROWS
 from upsert_cli.store.chroma.collection import LOAD_THRESHOLD
 from upsert_cli.store.chroma.records import WRITE_ROWS
 

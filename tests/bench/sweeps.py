@@ -36,8 +36,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.embedding.embedder import Effort
     from upsert_cli.embedding.models import find_model
     from upsert_cli.pipeline import embed
-    from upsert_cli.pipeline.batches import read_batches
-    from upsert_cli.pipeline.pace import Pace
+    from upsert_cli.pipeline.batches import Pace, read_batches
     from upsert_cli.sources.find import find_files
     from upsert_cli.sources.rows import Rows
     from upsert_cli.sources.source import Source

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from tests.support.reading import fuzz
 from upsert_cli.documents.document import Recipe
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import MAX_SIZE, read_batches
-from upsert_cli.pipeline.pace import MAX_ROWS, MIN_ROWS, TARGET_SECONDS, Pace
+from upsert_cli.pipeline.batches import MAX_ROWS, MAX_SIZE, MIN_ROWS, TARGET_SECONDS, Pace, read_batches
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows

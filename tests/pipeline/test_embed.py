@@ -19,9 +19,8 @@ from upsert_cli.embedding.embedder import Effort, Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import read_batches
+from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.embed import embed
-from upsert_cli.pipeline.pace import Pace
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source

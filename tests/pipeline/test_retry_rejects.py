@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from tests.support.reading import fuzz, sources_of, write_lines
 from upsert_cli.documents.document import Recipe
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.pipeline.batches import read_batches
-from upsert_cli.pipeline.pace import Pace
+from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.retry_rejects import superseded_by_later_rows
 from upsert_cli.sources.item import START, Item, Position

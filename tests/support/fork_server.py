@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import upsert_cli
-from upsert_cli import telemetry
+from upsert_cli.lean_imports import switch_off_telemetry
 
 # What commands import themselves, inside of functions.
 HEAVY = (
@@ -266,7 +266,7 @@ class Exit:
 def main(control: socket.socket) -> None:
     """Import everything, serve, and run what a forked process is asked for."""
     program = Exit()
-    telemetry.switch_off()
+    switch_off_telemetry()
     for module in pkgutil.walk_packages(upsert_cli.__path__, "upsert_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli import __version__, telemetry
+from upsert_cli import __version__
 from upsert_cli.cli.error_boundary import end_with, show_wrong_usage
 from upsert_cli.cli.help_format import SectionedGroup, Sections
 from upsert_cli.cli.streams import reliable_streams, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.lean_imports import switch_off_telemetry
 from upsert_cli.limits import raise_file_limit
 from upsert_cli.load.stop import EndedBySignal, end_in_order
 from upsert_cli.paths import provide_home
@@ -132,7 +133,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line, and exit."""
-    telemetry.switch_off()
+    switch_off_telemetry()
     provide_home()
     raise_file_limit()
     try:

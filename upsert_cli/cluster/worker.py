@@ -21,10 +21,9 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.load.resources import model_of, recipe_of
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, IgnoredFields
-from upsert_cli.pipeline.batches import read_batches
+from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.id_set import digest_of
 from upsert_cli.pipeline.outcomes import BatchOutcome
-from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.remote import RemoteFile

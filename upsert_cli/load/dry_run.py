@@ -23,11 +23,10 @@ from upsert_cli.load.orphans import OrphanDeletion, SearchableStore
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import location_of_task, model_of, recipe_of, sources_of, target_of
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
-from upsert_cli.pipeline.batches import read_batches
+from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.pipeline.compare import ComparableStore, InFlight, compare
 from upsert_cli.pipeline.embed import WITH_VECTOR, embed
 from upsert_cli.pipeline.outcomes import Outcomes
-from upsert_cli.pipeline.pace import MAX_ROWS, Pace
 from upsert_cli.store.base import Comparison, RecordRef, RecordRefPage, Verdict
 from upsert_cli.store.process import StoreProcess
 

@@ -23,8 +23,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
 from upsert_cli.load.resources import recipe_of
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
-from upsert_cli.pipeline.batches import read_batches
-from upsert_cli.pipeline.pace import MAX_ROWS, Pace
+from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.pipeline.preflight import PROBED_ROWS
 from upsert_cli.sources.item import MAX_ROW, Reject
 from upsert_cli.sources.source import Source

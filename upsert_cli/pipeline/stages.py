@@ -11,10 +11,10 @@ from upsert_cli.context import RunContext
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.batches import Pace
 from upsert_cli.pipeline.compare import InFlight, compare
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.pipeline.outcomes import BatchOutcome, Outcomes
-from upsert_cli.pipeline.pace import Pace
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.pipeline.write import write
 from upsert_cli.store.process import StoreProcess

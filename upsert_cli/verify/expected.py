@@ -16,8 +16,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
 from upsert_cli.load.resources import model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import read_batches
-from upsert_cli.pipeline.pace import MAX_ROWS, Pace
+from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.locations import location_at

@@ -17,9 +17,9 @@ from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
 from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.batches import MAX_ROWS
 from upsert_cli.pipeline.compare import compare_documents, forced
 from upsert_cli.pipeline.embed import embed
-from upsert_cli.pipeline.pace import MAX_ROWS
 from upsert_cli.sources.item import START, Item
 from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict, WriteBatch
 from upsert_cli.store.locations import location_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from upsert_cli.errors import UsageFault
 
@@ -26,6 +27,15 @@ class ModelEntry:
     size_gb: float = 0.0
     license: str = ""
     description: str = ""
+    max_tokens: int | None = None
+    """In the list of models: from the files if they are cached, otherwise from the description, if that names it."""
+
+    cached: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the model's line in the list of models."""
+        names = ("name", "dimension", "max_tokens", "size_gb", "license", "description", "cached")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def is_static(self) -> bool:

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -57,44 +57,16 @@ class Model:
         return asdict(self) | {"folder": str(self.folder)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """A line in the list of models."""
-
-    name: str
-    dimension: int
-    max_tokens: int | None
-    """From the files if they are cached, otherwise from the description; None if that does not say."""
-
-    size_gb: float
-    license: str
-    description: str
-    cached: bool
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the line as a JSON object."""
-        return asdict(self)
-
-
-def list_models() -> list[ModelInfo]:
+def list_models() -> list[ModelEntry]:
     """List the dense text models that fastembed can load, the default one first."""
     from upsert_cli.embedding.fastembed import supported_models
 
     entries = sorted(supported_models(), key=lambda entry: (entry.name != DEFAULT_MODEL, entry.name.lower()))
-    return [_info(entry) for entry in entries]
-
-
-def _info(entry: ModelEntry) -> ModelInfo:
-    cached = is_cached(entry.name, entry.files)
-    return ModelInfo(
-        name=entry.name,
-        dimension=entry.dimension,
-        max_tokens=_listed_limit(entry, cached=cached),
-        size_gb=entry.size_gb,
-        license=entry.license,
-        description=entry.description,
-        cached=cached,
-    )
+    return [
+        replace(entry, cached=cached, max_tokens=_listed_limit(entry, cached=cached))
+        for entry in entries
+        for cached in [is_cached(entry.name, entry.files)]
+    ]
 
 
 def _listed_limit(entry: ModelEntry, *, cached: bool) -> int | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from upsert_cli import embedding
 from upsert_cli.context import RunContext
@@ -19,15 +19,15 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS
 from upsert_cli.journal.task import Task
 from upsert_cli.load.create import drafted
-from upsert_cli.load.orphans import OrphanDeletion, SearchableStore
+from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import location_of_task, model_of, recipe_of, sources_of, target_of
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
 from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
-from upsert_cli.pipeline.compare import ComparableStore, InFlight, compare
+from upsert_cli.pipeline.compare import InFlight, compare
 from upsert_cli.pipeline.embed import WITH_VECTOR, embed
 from upsert_cli.pipeline.outcomes import Outcomes
-from upsert_cli.store.base import Comparison, RecordRef, RecordRefPage, Verdict
+from upsert_cli.store.base import Comparison, RecordRef, Verdict
 from upsert_cli.store.process import StoreProcess
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
@@ -91,7 +91,7 @@ def dry_run_load(
         broken: SourceUnreadable | None = None
         with _open(journal, draft.task, model, context=context) as store:
             try:
-                if options.delete_missing:
+                if options.delete_missing and store is not None:
                     deletion = OrphanDeletion(task=draft.task, sources=sources, is_dry_run=True)
                     for block in deletion.find(store, context=context):
                         tally.add_missing(block)
@@ -108,7 +108,11 @@ def dry_run_load(
     return tally.result(broken)
 
 
-def _compare(batches: Iterator[Batch], store: _DryRunStore, *, average: bool) -> Iterator[Batch]:
+def _compare(batches: Iterator[Batch], store: StoreProcess | None, *, average: bool) -> Iterator[Batch]:
+    """Yield batches and their fallbacks, compared with the collection; without one, every item is new."""
+    if store is None:
+        yield from (replace(batch, comparison=_all_new(len(batch.documents))) for batch in batches)
+        return
     in_flight = InFlight()
     for compared in compare(
         batches, store, in_flight=in_flight, force=False, average=average, stopping=threading.Event()
@@ -120,10 +124,10 @@ def _compare(batches: Iterator[Batch], store: _DryRunStore, *, average: bool) ->
 
 
 @contextmanager
-def _open(journal: Journal, task: Task, model: Model | None, *, context: RunContext) -> Iterator[_DryRunStore]:
-    """Open the collection for reading; without a model, or if it does not exist, it is empty."""
+def _open(journal: Journal, task: Task, model: Model | None, *, context: RunContext) -> Iterator[StoreProcess | None]:
+    """Open the collection for reading; yield None without a model, or if the collection does not exist."""
     if model is None or location_of_task(journal, task).describe() is None:
-        yield _EmptyStore()
+        yield None
         return
     target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
     with StoreProcess.start(target, task_id=task.id, context=context) as store:
@@ -131,23 +135,6 @@ def _open(journal: Journal, task: Task, model: Model | None, *, context: RunCont
             context.warning(warning)
         yield store
         store.close()
-
-
-class _DryRunStore(ComparableStore, SearchableStore, Protocol):
-    """A collection that is only compared and searched."""
-
-
-class _EmptyStore:
-    """A collection without records."""
-
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:  # noqa: ARG002
-        return RecordRefPage(rows=0, members=[])
-
-    def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:  # noqa: ARG002
-        return _all_new(len(ids))
-
-    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:  # noqa: ARG002
-        return {}
 
 
 def _all_new(rows: int) -> Comparison:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import owner_of
@@ -26,17 +26,11 @@ from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import RecordRef, RecordRefPage
+from upsert_cli.store.base import RecordRef
+from upsert_cli.store.process import StoreProcess
 
 SEARCH_ROWS = 1_000  # ids a transaction and records a request; more gain nothing
 DELETE_ROWS = 500  # records a request, which nothing interrupts: half a second of CPU
-
-
-class SearchableStore(Protocol):
-    """A collection that is searched for the records of a scope."""
-
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
-        """Return the records of a scope among the next `rows` records or fewer; a page without rows is the end."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +52,7 @@ class OrphanSearch:
     has_unreadable_row: bool = False
     """A row without an id may stand for any record, so nothing is missing then."""
 
-    def run(self, store: SearchableStore) -> Iterator[list[RecordRef]]:
+    def run(self, store: StoreProcess) -> Iterator[list[RecordRef]]:
         """Yield the missing records, in blocks that may be empty; the search can stop at each of them.
 
         Args:
@@ -104,7 +98,7 @@ class OrphanDeletion:
     broken: SourceUnreadable | None = None
     """The error that ended the search; nothing is deleted then, and the load fails after the rows before it."""
 
-    def find(self, store: SearchableStore, *, context: RunContext) -> Iterator[list[RecordRef]]:
+    def find(self, store: StoreProcess, *, context: RunContext) -> Iterator[list[RecordRef]]:
         """Yield the records to delete, in blocks; nothing if a row of the sources cannot be read.
 
         Raises:
@@ -131,7 +125,7 @@ class OrphanDeletion:
                 f"first of them, and if all is as it should be, {remedy}"
             )
 
-    def prepare(self, committer: Committer, store: SearchableStore, *, is_empty: bool, context: RunContext) -> None:
+    def prepare(self, committer: Committer, store: StoreProcess, *, is_empty: bool, context: RunContext) -> None:
         """List the records to delete, unless an earlier attempt did so or the collection is empty."""
         if committer.has_list:
             return

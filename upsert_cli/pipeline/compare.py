@@ -6,26 +6,16 @@ An item whose record would take the place of another item's record is rejected h
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from upsert_cli.documents.document import Document
 from upsert_cli.errors import Stage
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import STEP_SECONDS, StageStopped
 from upsert_cli.sources.item import Reject
-from upsert_cli.store.base import Comparison, RecordRef, Verdict
-
-
-class ComparableStore(Protocol):
-    """A collection that documents are compared with."""
-
-    def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
-        """Compare documents, given by ids, hashes and metadata keys, with the stored records."""
-
-    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
-        """Return, by item, the stored records that the item no longer has."""
+from upsert_cli.store.base import Comparison, Verdict
+from upsert_cli.store.process import StoreProcess
 
 
 class InFlight:
@@ -63,7 +53,7 @@ class InFlight:
 
 def compare(
     batches: Iterator[Batch],
-    store: ComparableStore,
+    store: StoreProcess,
     *,
     in_flight: InFlight,
     force: bool,
@@ -93,7 +83,7 @@ def compare(
         taken = taken if batch.goes_on else {}
 
 
-def compare_documents(documents: Sequence[Document], store: ComparableStore) -> Comparison:
+def compare_documents(documents: Sequence[Document], store: StoreProcess) -> Comparison:
     """Compare documents with a collection."""
     return store.compare(
         [document.id for document in documents],

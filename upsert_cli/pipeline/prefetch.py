@@ -10,8 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import TypeVar, cast
 
 T = TypeVar("T")
 
@@ -21,16 +20,6 @@ STEP_SECONDS = 0.05  # seconds between two checks whether a waiting stage has to
 
 class StageStopped(Exception):
     """Raised to the consumer of a stage that was stopped before its last value."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Value(Generic[T]):
-    value: T
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    error: BaseException | None
 
 
 def prefetch(
@@ -58,7 +47,7 @@ def _consume(
     stage: Iterator[T], *, depth: int, stopping: threading.Event, wait: Callable[[], None] | None
 ) -> Generator[T | None, None, None]:
     """Start the thread and yield None, then each value."""
-    values: queue.Queue[_Value[T] | _End] = queue.Queue(maxsize=depth)
+    values: queue.Queue[tuple[T] | None] = queue.Queue(maxsize=depth)  # None at the end
     failures: list[BaseException] = []
     thread = threading.Thread(target=_fill, args=(values, stage, stopping, failures), name="prefetch", daemon=True)
     thread.start()
@@ -72,12 +61,12 @@ def _consume(
                 if wait is not None:
                     wait()
                 continue
-            if isinstance(message, _End):
+            if message is None:
                 finished = True
-                if message.error is not None:
-                    raise message.error
+                if failures:
+                    raise failures[0]
                 return
-            yield message.value
+            yield message[0]
         thread.join(JOIN_SECONDS)
         raise next(iter(failures), StageStopped())  # to return would look like the end of the data
     finally:
@@ -90,24 +79,22 @@ def _consume(
 
 
 def _fill(
-    values: queue.Queue[_Value[T] | _End],
+    values: queue.Queue[tuple[T] | None],
     stage: Iterator[T],
     stopping: threading.Event,
     failures: list[BaseException],
 ) -> None:
-    error: BaseException | None = None
     try:
         with closing(stage):  # type: ignore[type-var]  # a generator; Iterator has no close()
             for value in stage:
-                if not _put(values, _Value(value), stopping):
+                if not _put(values, (value,), stopping):
                     return
     except BaseException as caught:  # noqa: BLE001  # the consumer raises it
-        error = caught
         failures.append(caught)
-    _put(values, _End(error), stopping)
+    _put(values, None, stopping)
 
 
-def _put(values: queue.Queue[_Value[T] | _End], message: _Value[T] | _End, stopping: threading.Event) -> bool:
+def _put(values: queue.Queue[tuple[T] | None], message: tuple[T] | None, stopping: threading.Event) -> bool:
     while not stopping.is_set():
         try:
             values.put(message, timeout=STEP_SECONDS)

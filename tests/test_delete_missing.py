@@ -144,7 +144,8 @@ def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[OrphanSearch,
     (folder / "a.jsonl").write_text(text)
     sources = [Source.of(found) for found in find_files([str(folder / "a.jsonl")], format_name=None)]
     search = OrphanSearch(rows=Rows(sources=sources), scope="s")
-    return search, [member.id for block in search.run(_Held(held)) for member in block]
+    store: Any = _Held(held)
+    return search, [member.id for block in search.run(store) for member in block]
 
 
 def test_the_search_finds_exactly_the_missing_records(tmp_path: Path) -> None:

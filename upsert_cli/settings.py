@@ -28,16 +28,10 @@ class Setting(NamedTuple):
     """A value from a file."""
 
     value: Any
-    file: Path
-    table: str
-    """Its name, such as `run` or `profile.nightly.run`; empty at the top of the file."""
-
     key: str
-
-    @property
-    def location(self) -> str:
-        """The table and the file, in words."""
-        return _location(self.file, self.table)
+    file: Path
+    location: str
+    """The table and the file, in words."""
 
     def must_be(self, needed: str) -> UsageFault:
         """Return the error for a value of the wrong kind; `needed` names the right one, such as `true or false`."""
@@ -52,6 +46,21 @@ class _Layer(NamedTuple):
     """Empty for the file itself, `("profile", NAME)` for a profile."""
 
     top: Table
+
+    def table(self, path: Sequence[str]) -> Table:
+        """Return a table of the file; empty if there is none."""
+        table = self.top
+        for name in path:
+            inner = table.get(name)
+            if not isinstance(inner, Mapping):
+                return {}  # a setting and a command may share a name: `journal = "..."`, `[journal.check]`
+            table = inner
+        return table
+
+    def location(self, path: Sequence[str]) -> str:
+        """Return the name of a table and the file, in words."""
+        name = ".".join((*self.prefix, *path))
+        return f"[{name}] of {self.file}" if name else str(self.file)
 
 
 class Configuration:
@@ -70,9 +79,9 @@ class Configuration:
         self.files = tuple(contents)
         self._base = [_Layer(file, (), top) for file, top in contents.items()]
         self._profiles = [
-            _Layer(layer.file, (PROFILES, name), _table(layer, (PROFILES, name)))
+            _Layer(layer.file, (PROFILES, name), layer.table((PROFILES, name)))
             for layer in self._base
-            for name in _table(layer, (PROFILES,))
+            for name in layer.table((PROFILES,))
         ]
         chosen = [layer for layer in self._profiles if layer.prefix[1] == profile]
         if profile is not None and not chosen:
@@ -83,10 +92,9 @@ class Configuration:
         """Return the strongest value of a setting: profiles beat files, and earlier tables beat later ones."""
         for layer in self._layers:
             for path in tables:
-                for spelled, value in _table(layer, path).items():
+                for spelled, value in layer.table(path).items():
                     if dashed(spelled) == key and not isinstance(value, Mapping):
-                        name = ".".join((*layer.prefix, *path))
-                        return Setting(value=value, file=layer.file, table=name, key=spelled)
+                        return Setting(value=value, key=spelled, file=layer.file, location=layer.location(path))
         return None
 
     def check(self, path: tuple[str, ...], *, settings: Collection[str], tables: Collection[str] = ()) -> None:
@@ -102,8 +110,8 @@ class Configuration:
         """
         for layer in (*self._base, *self._profiles):
             inner = {*tables, PROFILES} if not path and not layer.prefix else {*tables}
-            location = _location(layer.file, ".".join((*layer.prefix, *path)))
-            for key, value in _table(layer, path).items():
+            location = layer.location(path)
+            for key, value in layer.table(path).items():
                 if dashed(key) not in {*settings, *inner}:
                     raise _unknown_setting(key, location, known={*settings, *inner})
                 if isinstance(value, Mapping) and key not in inner:
@@ -133,7 +141,7 @@ def read_configuration(given: Path | None, profile: str | None) -> Configuration
         return Configuration({path: _read(path, found=False)}, profile)
     folder = user_config_folder()
     paths = [Path.cwd() / PROJECT_FILE, *([] if folder is None else [folder / USER_FILE])]
-    return Configuration({path: _read(path, found=True) for path in paths if _exists(path)}, profile)
+    return Configuration({path: _read(path, found=True) for path in paths if os.path.lexists(path)}, profile)
 
 
 def dashed(key: str) -> str:
@@ -144,14 +152,6 @@ def dashed(key: str) -> str:
 def split_list(text: str) -> list[str]:
     r"""Return the values of a comma-separated list; `\,` is a comma within a value."""
     return [part.replace("\\,", ",").strip() for part in re.split(r"(?<!\\),", text)]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        path.lstat()
-    except OSError:  # also where this user may not look, such as the home folder of another user
-        return False
-    return True
 
 
 def _read(path: Path, *, found: bool) -> Table:
@@ -173,17 +173,13 @@ def _refuse_untrusted(path: Path, descriptor: int) -> None:
         return
     mine = (os.geteuid(), 0)
     file = os.fstat(descriptor)
-    if path.lstat().st_uid not in mine or file.st_uid not in mine:
-        raise _untrusted(path, "it belongs to another user")
-    if file.st_mode & 0o002:
-        raise _untrusted(path, "everybody may write to it")
-
-
-def _untrusted(path: Path, reason: str) -> UsageFault:
-    return UsageFault(
-        message=f"{path} is not used because {reason}; make it yours (`chown`, `chmod go-w`), name it with --config if "
-        f"you trust it, or use no settings file with --config /dev/null"
-    )
+    is_foreign = path.lstat().st_uid not in mine or file.st_uid not in mine
+    if is_foreign or file.st_mode & 0o002:
+        reason = "it belongs to another user" if is_foreign else "everybody may write to it"
+        raise UsageFault(
+            message=f"{path} is not used because {reason}; make it yours (`chown`, `chmod go-w`), name it with "
+            f"--config if you trust it, or use no settings file with --config /dev/null"
+        )
 
 
 def _unknown_setting(key: str, location: str, *, known: Collection[str]) -> UsageFault:
@@ -191,20 +187,6 @@ def _unknown_setting(key: str, location: str, *, known: Collection[str]) -> Usag
     return UsageFault(
         message=f"`{key}` in {location} is not a setting{_did_you_mean(dashed(key), known)} {listing} lists them all"
     )
-
-
-def _table(layer: _Layer, path: Sequence[str]) -> Table:
-    table: Table = layer.top
-    for name in path:
-        inner = table.get(name)
-        if not isinstance(inner, Mapping):
-            return {}  # a setting and a command may share a name: `journal = "..."`, `[journal.check]`
-        table = inner
-    return table
-
-
-def _location(file: Path, table: str) -> str:
-    return f"[{table}] of {file}" if table else str(file)
 
 
 def _did_you_mean(word: str, known: Collection[str]) -> str:

@@ -18,7 +18,7 @@ import pytest
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
-ITEMS = 400
+ITEMS = 240
 LINE = "upsert-cli run a.jsonl --task-id t --batch-size 16"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 

@@ -6,6 +6,7 @@ import gzip
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from upsert_cli.sources.source import Source
 KINDS = {".gz": "gzip", ".zst": "zstd"}
 
 
+@cache
 def _compressed(data: bytes, kind: str) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, KINDS[kind]) as file:
@@ -76,7 +78,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_an_error_after_the_good_rows(tmp_path: Path, kind: str, damage: str) -> None:
     """A truncated or damaged file gives its good rows, then an error with file and row."""
-    good = (SAMPLES / "articles.jsonl").read_bytes() * 20
+    good = (SAMPLES / "articles.jsonl").read_bytes() * 10
     path = tmp_path / f"a.jsonl{kind}"
     path.write_bytes(DAMAGE[damage](_compressed(good, kind)))
     [source] = [Source.of(found) for found in find_files([str(path)])]
@@ -91,7 +93,7 @@ def test_damage_is_an_error_after_the_good_rows(tmp_path: Path, kind: str, damag
     assert str(path) in str(caught.value)
     assert caught.value.row == rows
     if damage in ("cut at its end", "garbage at its end"):
-        assert rows > 324 * 15
+        assert rows > 324 * 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,7 +101,7 @@ def test_damage_is_an_error_after_the_good_rows(tmp_path: Path, kind: str, damag
 @pytest.mark.parametrize("members", [1, 2])
 def test_zeros_after_the_data_are_padding(tmp_path: Path, kind: str, zeros: int, members: int) -> None:
     """A file that a tape or a block store padded with zeros ends where its data ends."""
-    plain = (SAMPLES / "articles.jsonl").read_bytes() * 20
+    plain = (SAMPLES / "articles.jsonl").read_bytes() * 5
     path = tmp_path / f"a.jsonl{kind}"
     path.write_bytes(_compressed(plain, kind) * members + bytes(zeros))
     rows = read(path)

@@ -2,8 +2,8 @@
 
 Each command is a process of its own, with the working folder, environment and streams that it is given, and runs the
 program's real entry point. Only the imports are shared: they are most of the CPU of a short command, and so are those
-of the store's child. For the latter, each command forks a spare process while it has only one thread; the spare
-becomes the first Python child that the command starts. Further children are started as usual.
+of the store's child. For the latter, each command forks spare processes while it has only one thread; they become the
+first Python children that the command starts. Further children are started as usual.
 """
 
 from __future__ import annotations
@@ -55,6 +55,23 @@ MESSAGE_BYTES = 1 << 20  # bytes of a request at most, mostly the environment
 STREAMS = 3  # standard input, output and error
 FIRST_FREE = 64  # above all descriptors that a process of the server has open
 BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+WITHOUT_CHILDREN = {
+    "--help",
+    "--version",
+    "cancel",
+    "completion",
+    "config",
+    "info",
+    "journal",
+    "list",
+    "prune",
+    "report",
+}
+WITH_CHILDREN = {"verify", "--verify", "work", "--writers"}  # words of commands that open a store more than once
+MANY_CHILDREN = 5
+
+Spare = tuple[int, socket.socket]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,17 +192,32 @@ def current_umask() -> int:
     return umask
 
 
-def keep_spare() -> Request | None:
-    """Fork a spare process for the first Python child of this command; in the spare, return what it has to run."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid:
+def count_spares(arguments: list[str]) -> int:
+    """Return how many Python children a program starts at most; a fork that nobody needs costs a few milliseconds."""
+    if arguments[:2] == ["-m", "upsert_cli"] and arguments[2:3] and arguments[2] in WITHOUT_CHILDREN:
+        return 0
+    return MANY_CHILDREN if WITH_CHILDREN.intersection(arguments) else 1
+
+
+def keep_spares(count: int) -> Request | None:
+    """Fork spare processes for the first Python children of this command; in a spare, return what it has to run."""
+    spares: list[Spare] = []
+    for _ in range(count):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if not (pid := os.fork()):
+            for connection in (ours, *(connection for _, connection in spares)):
+                connection.close()
+            return _await_request(theirs)
         theirs.close()
-        _use_spare(pid, ours)
-        return None
-    ours.close()
+        spares.append((pid, ours))
+    if spares:
+        _use_spares(spares)
+    return None
+
+
+def _await_request(connection: socket.socket) -> Request:
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)  # they are meant for the command
-    message, descriptors, _, _ = socket.recv_fds(theirs, MESSAGE_BYTES, 16)
+    message, descriptors, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 16)
     if not message:
         os._exit(0)
     request = Request(**json.loads(message))
@@ -193,17 +225,17 @@ def keep_spare() -> Request | None:
     return request
 
 
-def _use_spare(pid: int, connection: socket.socket) -> None:
-    """Let the next Python program that this process starts run in the spare."""
+def _use_spares(spares: list[Spare]) -> None:
+    """Let the next Python programs that this process starts run in the spares."""
     start: Any = subprocess._fork_exec  # type: ignore[attr-defined]  # a child must be this process's own, as it is here
 
     def fork_exec(*call: Any) -> int:
         arguments, _, _, kept, folder, environment, stdin, _, _, stdout, _, stderr, _, errors, *_ = call
         arguments = [os.fsdecode(argument) for argument in arguments]
-        if arguments[0] != sys.executable or environment is None:
+        if arguments[0] != sys.executable or environment is None or not spares:
             child: int = start(*call)
             return child
-        subprocess._fork_exec = start  # type: ignore[attr-defined]
+        pid, connection = spares.pop()
         numbers = [number for number in kept if number != errors]
         given = [(descriptor, number) for number, descriptor in enumerate((stdin, stdout, stderr)) if descriptor != -1]
         given += [(number, number) for number in numbers]
@@ -277,7 +309,7 @@ def main(control: socket.socket) -> None:
     gc.freeze()
     request = Server(control).serve()
     if request is not None:
-        request = keep_spare() or request
+        request = keep_spares(count_spares(request.arguments)) or request
     if request is not None:
         program.run(request.arguments)
 

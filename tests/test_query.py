@@ -6,13 +6,13 @@ import json
 import os
 import pty
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.chroma.database import reading_flushes
@@ -40,7 +40,8 @@ def _item(number: int, *, mark: str = "first") -> dict[str, Any]:
 def _plain(terminal: Terminal, code: str) -> None:
     """Run some lines of plain chromadb in the folder of the collections, in a process of their own."""
     start = "import chromadb\nclient = chromadb.PersistentClient('chroma')\n"
-    subprocess.run([sys.executable, "-c", start + code], cwd=terminal.folder, env=terminal.environment, check=True)
+    program = [sys.executable, "-c", start + code]
+    assert run_python(program, folder=terminal.folder, environment=terminal.environment).returncode == 0
 
 
 def _hits(terminal: Terminal, line: str) -> list[dict[str, Any]]:

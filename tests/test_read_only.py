@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.items import Items
 from tests.support.terminal import Terminal
 
@@ -81,7 +82,8 @@ def test_a_read_only_mount_is_read(loaded: Terminal, line: str) -> None:
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
 def test_what_reading_would_flush_is_read_from_a_copy(loaded: Terminal) -> None:
     """A collection of which reading alone would write the index files is read on a read-only mount too."""
-    subprocess.run([sys.executable, "-c", QUEUE], cwd=loaded.folder, env=loaded.environment, check=True)
+    program = [sys.executable, "-c", QUEUE]
+    assert run_python(program, folder=loaded.folder, environment=loaded.environment).returncode == 0
     before = _contents(loaded.folder / "chroma")
     assert _on_a_read_only_mount(loaded, "upsert-cli query late").returncode == 0
     assert _on_a_read_only_mount(loaded, "upsert-cli verify t").returncode in (0, 3)

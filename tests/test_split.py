@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.terminal import Terminal
 
 Records = dict[str, dict[str, Any]]
@@ -136,7 +137,8 @@ def test_verify_finds_and_repairs_chunks(tiny: Terminal) -> None:
         "c.add(ids=['y#7'], documents=['stale'], embeddings=[[0.5] * 384], "
         "metadatas=[m | {'object_id': 'y', 'part': 7}])"
     )
-    subprocess.run([tiny.arguments("upsert-cli")[0], "-c", code], cwd=tiny.folder, env=tiny.environment, check=True)
+    program = [*tiny.arguments("upsert-cli")[:1], "-c", code]
+    assert run_python(program, folder=tiny.folder, environment=tiny.environment).returncode == 0
     found = json.loads(tiny.type("upsert-cli verify t --json", expect=3).stdout)
     assert (found["missing"]["count"], found["stale"]["count"]) == (3, 1)
     tiny.type("upsert-cli verify t --repair")

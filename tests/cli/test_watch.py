@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.journal.conftest import die, finish, start
+from tests.support.forked import start_python
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
@@ -95,8 +96,13 @@ def test_watching_on_a_terminal_replaces_the_frame(terminal: Terminal) -> None:
     for line in ("upsert-cli list --watch 0.1", "upsert-cli info one --follow"):
         ours, theirs = pty.openpty()
         environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "100"}
-        process = subprocess.Popen(
-            terminal.arguments(line), cwd=terminal.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+        process = start_python(
+            terminal.arguments(line),
+            folder=terminal.folder,
+            environment=environment,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
         )
         os.close(theirs)
         drawn = b""

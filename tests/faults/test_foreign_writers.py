@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.forked import start_python
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 
@@ -71,9 +72,10 @@ def foreign(
         what: `write`, `read` or `idle`, which is a write at its beginning and one at its end.
         begin: Called when it has opened the collection, and before it goes on.
     """
-    process = subprocess.Popen(
+    process = start_python(
         [sys.executable, "-c", FOREIGN, str(terminal.folder / "chroma"), collection, what],
-        env=terminal.environment,
+        folder=terminal.folder,
+        environment=terminal.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

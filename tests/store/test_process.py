@@ -330,10 +330,10 @@ writer.close()
 
 def _parent(folder: Path) -> tuple[subprocess.Popen[str], int]:
     root = Path(__file__).parent.parent.parent
-    process = subprocess.Popen(
+    process = start_python(
         [sys.executable, "-c", LOAD, str(folder)],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root)},
+        folder=root,
+        environment=os.environ,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

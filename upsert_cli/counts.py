@@ -14,7 +14,7 @@ OTHER_FIELDS = ""  # counts the values of all other fields; no metadata key is e
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What became of the rows that were read."""
+    """The outcomes of the rows that were read."""
 
     read: int = 0
     inserted: int = 0
@@ -30,21 +30,21 @@ class Counts:
         return Counts(**{name: value + getattr(other, name) for name, value in self.as_json().items()})
 
     def reconciles(self) -> bool:
-        """Tells whether every row that was read ended as exactly one thing."""
+        """Check that every row that was read has exactly one outcome."""
         return self.read == self.loaded + self.failed
 
     @property
     def loaded(self) -> int:
-        """The rows that were not rejected."""
+        """Return the number of rows that were not rejected."""
         return self.inserted + self.updated + self.unchanged + self.duplicate
 
     def as_json(self) -> dict[str, int]:
-        """Returns the counts as plain data, in the order of the contract."""
+        """Return the counts as plain data, in the order of the contract."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Counts:
-        """Reads what `as_json` wrote; keys that are unknown, of a newer version, are ignored."""
+        """Return the counts of `as_json`; unknown keys, of a newer version, are ignored."""
         names = {each.name for each in fields(cls)}
         return cls(**{name: number for name, number in value.items() if name in names})
 

@@ -283,7 +283,7 @@ class SourceChanged(Refusal):
 
     def __str__(self) -> str:
         if self.is_gone:
-            return f"{self.name} cannot be read any more ({self.how}); put it back as it was, then try again"
+            return f"{self.name} cannot be read any more ({self.how}); put it back unchanged, then try again"
         again = "with --from-start a restart"
         if self.task_id is not None:
             again = f"`upsert-cli restart {self.task_id} --from-start`"

@@ -55,7 +55,7 @@ _remembered: set[str] = set()
 
 
 def remember(values: Iterable[str]) -> None:
-    """Mask these values from now on, whatever they were read from."""
+    """Mask these values from now on."""
     for value in values:
         _remembered.update(_of_header(value))
 
@@ -77,7 +77,7 @@ def _pattern(secrets: frozenset[str]) -> re.Pattern[str] | None:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Yield a secret as it is, and as libraries, servers and logs write it."""
+    """Yield a secret in plain text and in the forms that libraries, servers and logs write."""
     import base64
     import html
 

@@ -168,7 +168,7 @@ def _read(path: Path, *, found: bool) -> Table:
 
 
 def _refuse_untrusted(path: Path, descriptor: int) -> None:
-    """Refuse a file that nobody named and through which another user could decide what is loaded where."""
+    """Refuse a file that nobody named and that another user could change to redirect loads."""
     if not hasattr(os, "geteuid"):
         return
     mine = (os.geteuid(), 0)

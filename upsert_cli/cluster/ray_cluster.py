@@ -38,7 +38,7 @@ def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
         wait: Called while that takes time; may raise to give up.
 
     Raises:
-        UpsertCliError: There is none, or it refuses the connection.
+        UpsertCliError: No cluster answers, or it refuses the connection.
     """
     membership = _Membership(address)
     try:

@@ -200,7 +200,7 @@ class Scheduler:
         return None
 
     def _reject_rows(self, unit: Unit, deaths: int, reason: str) -> UnitReceipt:
-        """Return a receipt that rejects the rows of a unit unread, since reading them may be what kills a worker."""
+        """Return a receipt that rejects the rows of a unit unread, since reading them may kill a worker."""
         source = self._sources[unit.start.source].name
         if unit.end is None:
             raise UpsertCliError(

@@ -88,6 +88,6 @@ def _moved(value: float, step: int) -> float:
 
 
 def _position(value: float) -> int:
-    """Return the position of a float among all: 0.0 is at 0, -0.0 at -1, and neighbors differ by 1."""
+    """Return the position of a float among all: 0 for 0.0, -1 for -0.0; neighbors differ by 1."""
     (bits,) = struct.unpack("<q", struct.pack("<d", value))
     return int(bits) if bits >= 0 else ~int(bits) - _NEGATIVE

@@ -44,7 +44,7 @@ class Recipe:
     """Such as `title: {title}\\n{body}`; takes precedence over the text fields."""
 
     metadata_fields: tuple[str, ...] | None = None
-    """Dotted paths in the payload of what becomes metadata; None: all of it."""
+    """Dotted paths in the payload of the fields that become metadata; None: all of them."""
 
     vector_field: str | None = None
     """Dotted path in the payload of the vector that an item may bring; None: `vector`, where that is a list."""

@@ -122,7 +122,7 @@ def model_without_weights(name: str, *, folder: Path | None = None) -> Model | N
 
 
 def identity_if_known(name: str) -> str | None:
-    """Return the identity of a model of which no file is needed to know it, such as the default one."""
+    """Return the identity of a model, such as the default one, if it is known without any file."""
     entry = find_entry(name)
     return identity_of(entry.name, entry.dimension, MAX_TOKENS) if entry.name == DEFAULT_MODEL else None
 

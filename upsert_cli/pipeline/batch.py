@@ -1,4 +1,4 @@
-"""A batch: the rows that go through the stages together, and what each stage adds to them."""
+"""A batch: the rows that go through the stages together, and the results of each stage."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Batch:
         return {document.item.object_id for document in documents if document.vector is None}
 
     def new_ids(self) -> set[str]:
-        """Return the ids of the items of which the collection held no record when the batch was compared."""
+        """Return the ids of the items without a record in the collection when the batch was compared."""
         pairs = zip(self.documents, self.comparison.verdicts, strict=True)
         known = {document.item.object_id for document, verdict in pairs if verdict is not Verdict.NEW}
         return {document.item.object_id for document in self.documents} - known

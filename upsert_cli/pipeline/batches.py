@@ -21,7 +21,7 @@ from upsert_cli.sources.item import Item, Position, Reject
 from upsert_cli.sources.rows import Rows, RowStream
 
 MIN_ROWS = 64  # rows; below, Chroma's cost a row doubles (measured)
-MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes of at most so many (measured)
+MAX_ROWS = 512  # rows; Chroma's index survives kill -9 best with writes up to this size (measured)
 GROWTH = 4  # times that a batch may be larger than the one before
 TARGET_SECONDS = 3.0  # seconds a batch; CI systems grant 7.5 s between SIGINT and SIGTERM
 MAX_SIZE = 4 << 20  # characters of text, metadata and rejects in a batch; about seven batches are in memory at once

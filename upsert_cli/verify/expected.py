@@ -1,4 +1,4 @@
-"""What a collection should hold: as it describes itself, and by the sources of a task that loaded it."""
+"""The expected content of a collection: by its own description, and by the sources of a task that loaded it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LATE_STAGES = {Stage.SPLITTING, Stage.INFERENCE, Stage.UPSERT, Stage.OTHER}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A collection to verify, repair or query, with all that is known of what it should hold."""
+    """A collection to verify, repair or query, and its expected content."""
 
     target: Target
 
@@ -132,7 +132,7 @@ def _named(chroma: str, collection: str) -> str:
 
 
 def _describe(journal: Journal, chroma: str, collection: str, options: LoadOptions) -> tuple[CollectionInfo, Target]:
-    """Return what a collection says about itself, and the target to read every record with its vector."""
+    """Return the description of a collection, and the target to read every record with its vector."""
     leases = journal.layout.servers
     info = location_at(chroma, collection, leases=leases).describe()
     if info is None:

@@ -31,7 +31,7 @@ _NOTHING = WriteBatch(ids=[], texts=[], metadatas=[], vectors=None)
 
 
 def repair(subject: Subject, *, context: RunContext) -> Verification:
-    """Repair a collection, and return what was done and the findings after it.
+    """Repair a collection, and return the work done and the findings after it.
 
     Args:
         subject: The collection.
@@ -72,7 +72,7 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
 
 
 def _look(subject: Subject, context: RunContext) -> tuple[Findings | None, str | None]:
-    """Return the findings, or the damage because of which the collection cannot be read."""
+    """Return the findings, or the damage that makes the collection unreadable."""
     try:
         return examine(subject, context=context), None
     except TargetDamaged as error:
@@ -90,7 +90,7 @@ class _Repairer:
         self._embedder = embedding.load(self._model)
 
     def write_all_stored(self) -> int:
-        """Write every record again from what the store holds, and return their number."""
+        """Write every record again from the stored documents, and return their number."""
         with opened(self._subject, context=self._context) as store:
             blocks = (store.fetch(start=start, rows=MAX_ROWS) for start in itertools.count(0, MAX_ROWS))
             stored = itertools.takewhile(len, blocks)
@@ -107,7 +107,7 @@ class _Repairer:
             return len(done) + sum(1 for _ in self._write(self._from_store(rest), store))
 
     def _write(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[str]:
-        """Yield the ids of what was written; each batch is written before the next one is compared."""
+        """Yield the ids of the written records; each batch is written before the next one is compared."""
         embedded_batches = embed(
             batches, load=lambda: self._embedder, effort=self._subject.options.effort, stopping=threading.Event()
         )
@@ -121,7 +121,7 @@ class _Repairer:
     def _from_sources(self, wrong: Set[str], store: StoreProcess) -> Iterator[Batch]:
         for batch in self._subject.batches():
             items = {one.item.object_id for one in batch.documents if one.id in wrong}
-            # All chunks of an item, since their average may be what is wrong.
+            # All chunks of an item, since their average may be wrong.
             documents = tuple(one for one in batch.documents if one.item.object_id in items)
             if documents:
                 comparison = compare_documents(documents, store)
@@ -140,13 +140,13 @@ class _Repairer:
             yield Batch(number=number, documents=documents, read=len(block), after=START, comparison=comparison)
 
     def _document(self, identifier: str, text: str, stored: Record) -> Document:
-        """Return a stored record as it is written again, with the hash of what it holds now."""
+        """Return a stored record to write again, with the hash of its present content."""
         metadata = stored.metadata
         ours = self._subject.identity is not None or not metadata  # Chroma takes no record without any metadata
         if ours and stored_fault(text, metadata, self._model.identity) is None:
-            metadata = exact(metadata)  # written again as it was returned, it would be rounded once more
+            metadata = exact(metadata)  # the returned floats would be rounded once more
         elif ours:
-            with suppress(ItemError):  # too large for our hash: others stored it, and it is left as it is
+            with suppress(ItemError):  # too large for our hash: another program stored it, and it stays unchanged
                 metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.identity)}
         item = Item(identifier, None, None, self._subject.target.collection, 0)
         return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, ())

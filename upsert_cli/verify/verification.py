@@ -41,7 +41,7 @@ class Findings:
     """The wrong rows of a collection: of each kind, the ids with one line of reason."""
 
     records: int = 0
-    """Records in the collection, all of which were read."""
+    """Records in the collection; all of them were read."""
 
     rows: int | None = None
     """Rows of the task's sources; None without a task."""
@@ -68,7 +68,7 @@ class Findings:
 
     @property
     def index_is_lost(self) -> bool:
-        """Whether so much of the index is gone that it is better rebuilt."""
+        """Whether the index lacks more than half of its records, so that it is better rebuilt."""
         return 2 * len(self.unreadable) > self.records or 2 * len(self.unreachable) > self.asked
 
     def examples(self) -> Iterator[tuple[str, str, str]]:
@@ -138,7 +138,7 @@ class Verification:
         return f"verified {target.collection} in {target.path}: {found.records:,} records read back{sources}; {counts}"
 
     def repair_command(self) -> str:
-        """Return the command that corrects what was found; an unfinished task loads what is missing."""
+        """Return the command that corrects the findings; an unfinished task loads the missing rows."""
         task = self.subject.task
         if task is None:
             return f"upsert-cli verify --repair {self.subject.as_arguments}"
@@ -194,7 +194,7 @@ def examine(subject: Subject, *, context: RunContext, ask_all: bool = False) -> 
 
 @contextmanager
 def opened(subject: Subject, *, context: RunContext, reads_only: bool = False) -> Iterator[StoreProcess]:
-    """Open the collection as it is, and close it at the end."""
+    """Open the collection unchanged, and close it at the end."""
     target = replace(subject.target, reads_only=reads_only)
     task_id = None if subject.task is None else subject.task.id
     with StoreProcess.start(target, task_id=task_id, context=context) as store:
@@ -208,7 +208,7 @@ def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str
     Args:
         batch: The next batch of the sources.
         store: The collection.
-        found: The findings so far; what an earlier row of an item got wrong is taken back.
+        found: The findings so far; those of an earlier row of an item are removed.
         wrong: The wrong ids so far, by item.
         average: Split items also have the average of their chunks as a record.
     """

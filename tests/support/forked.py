@@ -23,7 +23,7 @@ from upsert_cli.store import spawn
 # What a program may find different from the server: nothing reads it before all is imported.
 READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_")
 READ_LATE_NAMES = {"CI", "HOME", "COLUMNS", "LINES", "TERM", "TMPDIR", "TZ"}
-READ_LATE_NAMES |= {"NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"}
+READ_LATE_NAMES |= {"NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "CHROMA_API_KEY"}
 REPLY_BYTES = 64  # bytes of a number in digits at most
 
 

@@ -77,13 +77,12 @@ def query(
     upsert-cli query 'bread without kneading' -n 3 --json
     """
     from upsert_cli.verify.expected import Subject  # late: other commands look at the options of this one
-    from upsert_cli.verify.query import Question, nearest
+    from upsert_cli.verify.query import nearest
 
     options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
     require_resources()
     subject = Subject.of_collection(session.journal, chroma, collection, options)
-    question = Question(text=text, rows=rows, where=where or None)
-    found = nearest(subject, question, context=session.context)
+    found = nearest(subject, text, rows=rows, where=where or None, context=session.context)
     if json:
         click.echo(safe_json(found.as_json()))
     else:

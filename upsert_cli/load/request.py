@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import MAPPING, LoadOptions
-from upsert_cli.settings import split_list
+from upsert_cli.settings import parse_toml, split_list
 from upsert_cli.sources.formats import SUFFIXES
-from upsert_cli.text_files import parse_toml
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]

@@ -5,7 +5,6 @@ Nothing is written, and no lease is taken, so a load can begin while the query r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,23 +25,12 @@ TRIES = 3  # while a load runs, which may be writing the index files at that mom
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A question to a collection."""
-
-    text: str
-    rows: int
-    """Number of records wanted."""
-
-    where: dict[str, Any] | None = None
-    """Chroma's filter on the metadata, such as `{"year": {"$gte": 2024}}`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Nearest:
-    """The answer to a question."""
+    """The records of a collection that are nearest to a text."""
 
     target: Target
-    question: Question
+    text: str
+    where: dict[str, Any] | None
     records: int
     """In the collection."""
 
@@ -56,8 +44,8 @@ class Nearest:
             "chroma": self.target.path,
             "model": self.target.model,
             "records": self.records,
-            "text": self.question.text,
-            "where": self.question.where,
+            "text": self.text,
+            "where": self.where,
             "hits": [
                 {"id": hit.id, "distance": hit.distance, "document": hit.text, "metadata": hit.metadata}
                 for hit in self.hits
@@ -65,8 +53,15 @@ class Nearest:
         }
 
 
-def nearest(subject: Subject, question: Question, *, context: RunContext) -> Nearest:
+def nearest(subject: Subject, text: str, *, rows: int, where: dict[str, Any] | None, context: RunContext) -> Nearest:
     """Embed a text and return the records nearest to it.
+
+    Args:
+        subject: The collection.
+        text: The text to query for.
+        rows: Number of records wanted.
+        where: Chroma's filter on the metadata, such as `{"year": {"$gte": 2024}}`.
+        context: Checked in the waits.
 
     Raises:
         UsageFault: The text is blank, or Chroma does not understand the filter.
@@ -74,39 +69,41 @@ def nearest(subject: Subject, question: Question, *, context: RunContext) -> Nea
         UpsertCliError: The collection is empty.
         TargetInUse: A load is writing the files that would be read.
     """
-    if not question.text.strip():
+    if not text.strip():
         raise UsageFault(message="the text to query for is blank; give some words, in quotes")
-    vector = cache(lambda: _embed(subject, question.text, context))
-    location = location_of(subject.target)
+    vector = cache(lambda: _embed(subject, text, context))
+    target = subject.target
+    location = location_of(target)
+
+    def ask() -> Nearest:
+        with _opened(target, location, context) as store:
+            asked = vector()  # while the process opens the collection
+            if not (records := store.opened().count):
+                raise UpsertCliError(
+                    message=f"the collection {target.collection} in {target.path} holds no record; `upsert-cli run` "
+                    f"loads into it"
+                )
+            hits = store.query(asked, rows=rows, where=where)
+            store.close()
+        return Nearest(target=target, text=text, where=where, records=records, hits=tuple(hits))
+
     for left in reversed(range(TRIES)):
         try:
-            return _ask(subject.target, location, question, vector, context)
+            return ask()
         except TargetDamaged as error:
             if location.holder() is None:
                 raise
             holder = await_orphan(location.holder, context.check)
             if holder is not None and not left:
                 raise location.in_use(holder) from error
-    return _ask(subject.target, location, question, vector, context)  # the process that had the files is gone
+    return ask()  # the process that had the files is gone
 
 
-def _ask(
-    target: Target, location: Location, question: Question, vector: Callable[[], Vectors], context: RunContext
-) -> Nearest:
+def _opened(target: Target, location: Location, context: RunContext) -> StoreProcess:
     # If merely reading would flush the index, no other process may write at the same time.
     alone = location.upkeep is not None and location.upkeep.reading_flushes()
     reader = replace(target, beside_others=not alone, reads_only=True, examined=False)
-    with StoreProcess.start(reader, context=context) as store:
-        asked = vector()  # while the process opens the collection
-        records = store.opened().count
-        if not records:
-            raise UpsertCliError(
-                message=f"the collection {target.collection} in {target.path} holds no record; `upsert-cli run` loads "
-                f"into it"
-            )
-        hits = store.query(asked, rows=question.rows, where=question.where)
-        store.close()
-    return Nearest(target=target, question=question, records=records, hits=tuple(hits))
+    return StoreProcess.start(reader, context=context)
 
 
 def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:

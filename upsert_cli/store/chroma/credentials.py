@@ -13,7 +13,6 @@ from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.redaction import remember
 from upsert_cli.store.chroma.address import Address
-from upsert_cli.text_files import read_text
 
 TOKEN = "UPSERT_CLI_CHROMA_TOKEN"  # noqa: S105  # a name
 CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
@@ -89,7 +88,7 @@ def _given(name: str) -> _Given | None:
         return None
     source = f"{name}{FILE} ({path})"
     try:
-        return _Given(read_text(expanded(Path(path))), source)
+        return _Given(expanded(Path(path)).read_text("utf-8-sig"), source)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise _unusable(source, reason) from error

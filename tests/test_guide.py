@@ -26,8 +26,7 @@ SERVER = "http://localhost:8000"  # in the pages, a server of the reader's own
 HOME = "/home/ann"  # in the pages, the folder in which everything happens
 VOLATILE = (
     (r"\b\d{8}-\d{6}-[a-z0-9]{4}\b", "ID"),
-    (r"\b\d{4}-\d\d-\d\dT[\d:]+Z", "TIME"),
-    (r"\b[A-Z][a-z]{2} \d\d \d\d:\d\d\b", "TIME"),
+    (r"\b\d{4}-\d\d-\d\d[T ][\d:]+Z?|\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b", "TIME"),
     (r"\b(in|about) [\d.]+ (s|min|h)\b", r"\1 a while"),
     (r"\s+", " "),
 )

@@ -137,7 +137,8 @@ def test_a_command_is_never_broken(tiny: Terminal) -> None:
     tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": ""}}])
     lines = shown(tiny, "upsert-cli run a.jsonl --task-id nightly-2026-11-28", columns=60, expect=3)
     assert (
-        lines[lines.index("  once they are corrected:") + 1] == "    upsert-cli restart nightly-2026-11-28 --from-start"
+        lines[lines.index("  once the rejected items are corrected:") + 1]
+        == "    upsert-cli restart nightly-2026-11-28 --from-start"
     )
     tiny.type("upsert-cli run a.jsonl --task-id nightly-2026-11-29 --enqueue -q")
     lines = shown(tiny, "upsert-cli cancel nightly-2026-11-29", columns=60)

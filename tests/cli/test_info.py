@@ -38,7 +38,7 @@ def _info(terminal: Terminal, task_id: str) -> dict[str, str]:
             {"status": TaskStatus.DONE, "counts": REJECTS},
             "done",
             "3",
-            "once they are corrected: upsert-cli restart t --from-start",
+            "once the rejected items are corrected: upsert-cli restart t --from-start",
         ),
         (
             {"status": TaskStatus.FAILED},

@@ -58,7 +58,7 @@ def test_quiet_rejects_are_a_complete_report(tiny: Terminal, make_items: Items) 
     assert (done.stdout, sum(" on_reading: " in line for line in described)) == ("", 10)
     assert first.startswith("task t done: 2 inserted, 0 updated, 0 unchanged, 12 rejected")
     assert where == "  2 more; all of them: upsert-cli info t --failed"
-    assert again == "  once they are corrected: upsert-cli restart t --from-start"
+    assert again == "  once the rejected items are corrected: upsert-cli restart t --from-start"
 
 
 REPORTED = ["exit code", "sources", "target", "model", "host", "created", "started", "finished"]
@@ -77,7 +77,7 @@ def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Termi
         assert sum("a.jsonl:" in line and "on_reading" in line for line in described) == 10
         assert described[-2:] == [
             "  2 more; all of them: upsert-cli info t --failed",
-            "  once they are corrected: upsert-cli restart t --from-start",
+            "  once the rejected items are corrected: upsert-cli restart t --from-start",
         ]
 
 

@@ -115,6 +115,21 @@ def test_everything_from_outside_is_text(tmp_path: Path) -> None:
     )
 
 
+def test_a_page_names_the_next_commands(tiny: Terminal) -> None:
+    """The page of a load with rejects has the commands that correct and query it, for the journal that was typed."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "x"}}, {"object_id": "b", "payload": {"text": ""}}])
+    tiny.type("upsert-cli run a.jsonl --task-id t --journal own", expect=3)
+    page = html.unescape(tiny.type("upsert-cli report t --journal own --html -").stdout)
+    steps = re.findall(r"<dt>([^<]*)</dt>\s*<dd><code>(upsert-cli [^<]*)</code>", page)
+    assert [label for label, _ in steps] == ["Once the rejected items are corrected", "To query it"]
+    for (_, command), code in zip(steps, (3, 0), strict=True):
+        assert command.endswith("--journal own")
+        tiny.type(command, expect=code)
+    assert 'id="next"' not in render_page(
+        _task(status=TaskStatus.REFUSED), running=False, rejects=[], course=Timeline()
+    )
+
+
 def test_only_options_that_were_given_are_shown() -> None:
     """Defaults would hide the options of this load."""
     options = LoadOptions(force=True, text_fields=("title", "body"))
@@ -198,20 +213,29 @@ def _look(browser: webdriver.Chrome, path: Path, *, width: int, scheme: str) -> 
 def test_a_page_works_in_a_browser_from_a_file(browser: webdriver.Chrome, tmp_path: Path) -> None:
     """In Chromium, on phone and desktop, light and dark, nothing overflows, no foreign script runs, and the search works."""
     rejects = [
-        *[_reject(row) for row in range(1, 30)],
+        *[_reject(row, source="data/articles-of-2026-11.jsonl") for row in range(1, 30)],
         _reject(30, object_id=HOSTILE, detail=HOSTILE, failure_stage="on_upsert", source=HOSTILE * 9),
         _reject(31, detail="a very peculiar reason", payload={"text": "y" * 5_000}),
     ]
     path = tmp_path / "page.html"
     task = _task(detail=HOSTILE, sources=("/data/" + "deep/" * 60,), counts=Counts(read=100, inserted=69, failed=31))
-    path.write_text(render_page(task, running=False, rejects=rejects, course=Timeline(points=_course(0, 0, 60, 100))))
+    page = render_page(
+        task,
+        running=False,
+        rejects=rejects,
+        course=Timeline(points=_course(0, 0, 60, 100)),
+        steps=[("to query it", f"upsert-cli query x --chroma {'/deep' * 60}")],
+    )
+    path.write_text(page)
     grounds = set()
-    for width in (360, 1_200):
+    for width in (360, 375, 1_200):
         for scheme in ("light", "dark"):
             _look(browser, path, width=width, scheme=scheme)
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
             grounds.add(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
             assert browser.title == "nightly: done, 31 rejected"
+            place = browser.find_element(By.CSS_SELECTOR, "tbody td:first-child code")
+            assert place.size["height"] < 30, "a file and its row are on one line"
     assert len(grounds) == 2
     bars = browser.find_elements(By.CSS_SELECTOR, "rect.step, rect.span")
     assert len(bars) >= 3

@@ -66,7 +66,10 @@ def test_a_load_on_ray(tiny: Terminal, server: ChromaServer) -> None:
     assert events[-1]["type"] == "summary"
     [first, *others] = done.stderr.splitlines()
     assert first.startswith("task ray done: 108 inserted, 6 updated, 0 unchanged, 1 rejected")
-    assert [line.partition(":")[0] for line in others[-2:]] == ["  all of them", "  once they are corrected"]
+    assert [line.partition(":")[0] for line in others[-2:]] == [
+        "  all of them",
+        "  once the rejected items are corrected",
+    ]
     assert "  exit code  3" in others
     _same(server.records("default"), server.records("local"))
     task = tiny.info("ray")

@@ -54,11 +54,11 @@ def _after_rejects(task: Task) -> Iterator[NextStep]:
     if not task.counts.failed:
         return
     if not any(source.get("spooled") for source in task.inputs):
-        yield NextStep("once they are corrected", f"upsert-cli restart {task.id} --from-start")
+        yield NextStep("once the rejected items are corrected", f"upsert-cli restart {task.id} --from-start")
         return
     command = ("run", "FILE") if task.kind == "default" else ("categories", "run", "FILE")
     wanted = {"model": task.model, **_target(task)}
-    yield NextStep("once they are corrected in FILE", _with_options(command, wanted, like="run"))
+    yield NextStep("once the rejected items are corrected in FILE", _with_options(command, wanted, like="run"))
 
 
 def _to_query(task: Task, example: str) -> Iterator[NextStep]:

@@ -8,6 +8,7 @@ import click
 
 from upsert_cli.atomic import write_out
 from upsert_cli.cli.help_format import SectionedCommand
+from upsert_cli.cli.next_steps import next_steps
 from upsert_cli.cli.options import Invocation, common_options, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.errors import UpsertCliError
@@ -41,6 +42,7 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
         running=running,
         rejects=session.journal.rejects(task_id),
         course=read_timeline(session.journal.files(task_id).timeline),
+        steps=next_steps(task, running=running),
         printed=session.terminal.printed,
     )
     if str(html) == "-":

@@ -19,13 +19,14 @@ from upsert_cli.journal.progress import Timeline
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.redaction import without_secrets
 from upsert_cli.report.charts import draw
-from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands, how_to_continue
+from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.text import duration, safe, safe_json, time_taken
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 PAGE_REJECTS = 1_000  # rejects on a page; a browser searches that many without delay
+WHOLE_LOCATION = 36  # characters of a reject's file and row that are shown on one line, which fit on a phone
 ITEM_CHARS = 2_000  # characters of a rejected item's JSON; the rejects file has all of it
 
 _OUTCOMES = (
@@ -72,9 +73,19 @@ def render_page(
     running: bool,
     rejects: Iterable[dict[str, Any]],
     course: Timeline,
+    steps: Iterable[tuple[str, str]] = (),
     printed: PrintedCommands = AS_WRITTEN,
 ) -> str:
-    """Return the page of a task in its present state."""
+    """Return the page of a task in its present state.
+
+    Args:
+        task: The task.
+        running: Whether a process runs it.
+        rejects: All of them.
+        course: For the chart.
+        steps: What to do next, each with its command.
+        printed: Completes the commands.
+    """
     shown = [_reject(record) for record in itertools.islice(rejects, PAGE_REJECTS)]
     chart = draw(course)
     style, script = (_asset(name) for name in ("page.css", "page.js"))
@@ -84,7 +95,8 @@ def render_page(
         .render(
             task=printed.in_task(task),
             command=printed.command,
-            next_step=printed.complete(how_to_continue(task)) if task.has_died(running=running) else None,
+            steps=list(steps),
+            whole_location=WHOLE_LOCATION,
             state=_state(task, running=running),
             tone=_tone(task, running=running),
             exit_code=task.exit_code if task.status.is_final else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shlex
@@ -186,6 +187,14 @@ def test_pages_are_short_and_fit_a_terminal(page: Path) -> None:
     assert len(lines) <= SHORT
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M).splitlines()
     assert [line for line in prose if len(line) > LINE and not line.startswith("|")] == []
+
+
+def test_the_readme_lists_the_extras() -> None:
+    """The table of the README has each extra of the package."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    _, table = README.read_text().split("## Extras\n")
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(setup["options.extras_require"])
 
 
 def test_the_readme_has_two_commands_and_is_short() -> None:

@@ -169,6 +169,19 @@ def test_the_workflow_is_one_that_github_takes() -> None:
     assert kept == named
 
 
+@pytest.mark.parametrize(
+    ("number", "schema"), [(0, ["vendor.github-workflows"]), (1, ["vendor.gitlab-ci", "--data-transform", "gitlab-ci"])]
+)
+def test_the_examples_for_ci_are_valid(number: int, schema: list[str], tmp_path: Path) -> None:
+    """The workflow and the GitLab job follow the schemas that GitHub and GitLab publish."""
+    pytest.importorskip("check_jsonschema")
+    path = tmp_path / "example.yml"
+    path.write_text(blocks(GUIDE / "ci.md", "yaml")[number])
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", *schema, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_rejected_rows_are_a_warning_in_the_workflow(tiny: Terminal) -> None:
     """A load with rejects does not fail the job, and the artifact has the page and the rejects."""
     (tiny.folder / "data").mkdir()

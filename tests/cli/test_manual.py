@@ -56,7 +56,7 @@ def test_the_manual_has_every_command_with_its_options_and_examples(page: Path) 
 
 
 def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
-    """A wheel has the page where `man` finds it, and the files of the report's page and the schemas in the package."""
+    """A wheel has the page where `man` finds it, and the report's files, the schemas and the guide in the package."""
     source = tmp_path / "source"
     shutil.copytree(ROOT / "upsert_cli", source / "upsert_cli", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
@@ -78,5 +78,12 @@ def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.endswith(".data/data/share/man/man1/upsert-cli.1") for name in names)
-    for part in ("schema/events.json", "report/page.html.jinja", "report/page.css", "report/page.js", "py.typed"):
+    for part in (
+        "schema/events.json",
+        "report/page.html.jinja",
+        "report/page.css",
+        "report/page.js",
+        "guide/cron.md",
+        "py.typed",
+    ):
         assert f"upsert_cli/{part}" in names

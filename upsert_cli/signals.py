@@ -38,3 +38,38 @@ def deadly_handler() -> _HANDLER:
 
 def _die(number: int, _frame: FrameType | None) -> None:
     die_by_signal(number)
+
+
+class EndedBySignal(BaseException):
+    """Raised in the main thread by a signal that comes while no task is run, so that what was begun is cleaned up."""
+
+    def __init__(self, number: int, when: str = "before anything was loaded") -> None:
+        """Keeps the signal, to die by it."""
+        super().__init__(number, when)
+        self.number = number
+        self._when = when
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name} {self._when}"
+
+
+def end_in_order() -> None:
+    """Unwind the program at a signal, with its clean-up; signals that are ignored stay ignored."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise_ended)
+
+
+def _raise_ended(number: int, _frame: FrameType | None) -> None:
+    raise EndedBySignal(number)
+
+
+def exit_code_of(error: Exception | EndedBySignal) -> int:
+    """Return the exit code of a process that an error ends."""
+    from upsert_cli.errors import Interrupted, UpsertCliError  # late: the first handler must not wait for an import
+
+    if isinstance(error, EndedBySignal):
+        return SIGNAL_BASE + error.number
+    if isinstance(error, Interrupted):
+        return SIGNAL_BASE + error.signal_number
+    return error.exit_code if isinstance(error, UpsertCliError) else UpsertCliError.exit_code

@@ -35,7 +35,7 @@ def die(claim: Claim) -> None:
 
 def finish(claim: Claim, status: TaskStatus, **fields: Any) -> Task:
     """End a task that is being processed."""
-    return claim.finish(status, **({"detail": None, "failed_items": (), "checkpoint": None} | fields))
+    return claim.finish(status, **({"detail": None, "failed_items": ()} | fields))
 
 
 def reach(journal: Journal, status: TaskStatus, task_id: str = "t") -> None:

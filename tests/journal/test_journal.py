@@ -340,7 +340,7 @@ def test_the_end_of_an_attempt_is_recorded_with_its_progress(journal: Journal, s
         claim.save(make_checkpoint(40))
         journal.change("t", PROCESSING, expect=(PROCESSING,), cancel_requested=True)
         task = finish(claim, status, detail="why", failed_items=[make_reject(1)], checkpoint=make_checkpoint(60))
-        assert claim.checkpoint() == (None if status is DONE else make_checkpoint(40))
+        assert claim.checkpoint() == (None if status is DONE else make_checkpoint(60))
     assert (task.status, task.detail, task.rows, task.counts.inserted) == (status, "why", 60, 60)
     assert task.failed_items == (make_reject(1),)
     assert task.finished_at is not None

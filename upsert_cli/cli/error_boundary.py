@@ -17,9 +17,8 @@ from upsert_cli.cli.streams import flush_streams, is_writable, stdout_fault
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError, UsageFault
 from upsert_cli.limits import limit_reached
-from upsert_cli.load.stop import EndedBySignal
 from upsert_cli.report.printed_commands import PrintedCommands
-from upsert_cli.signals import die_by_signal
+from upsert_cli.signals import EndedBySignal, die_by_signal
 
 if TYPE_CHECKING:
     from upsert_cli.cli.options import Invocation

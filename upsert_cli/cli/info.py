@@ -19,8 +19,8 @@ from upsert_cli.cli.tables import print_pairs, shown_time
 from upsert_cli.cli.task_text import options_line
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
-from upsert_cli.load.stop import EndedBySignal
 from upsert_cli.report.printed_commands import how_to_continue
+from upsert_cli.signals import EndedBySignal
 from upsert_cli.text import counts_line, safe_json, seconds_line
 
 FOLLOW_SECONDS = 0.5  # seconds between two looks at a task

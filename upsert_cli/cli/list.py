@@ -14,8 +14,8 @@ from upsert_cli.cli.options import Invocation, common_options, json_option, opti
 from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Moment, Number
 from upsert_cli.cli.tables import Column, print_table, shown_time, table_lines
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
-from upsert_cli.load.stop import EndedBySignal
 from upsert_cli.report.printed_commands import how_to_continue
+from upsert_cli.signals import EndedBySignal
 from upsert_cli.text import safe_json
 
 MAX_LIMIT = 1_000_000

@@ -20,8 +20,8 @@ from upsert_cli.cli.task_text import sources_in_short
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task
 from upsert_cli.limits import limit_reached
-from upsert_cli.load.stop import EndedBySignal, exit_code_of
 from upsert_cli.redaction import in_message
+from upsert_cli.signals import EndedBySignal, exit_code_of
 
 if TYPE_CHECKING:
     from upsert_cli.context import Progress

@@ -17,9 +17,8 @@ from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.lean_imports import switch_off_telemetry
 from upsert_cli.limits import raise_file_limit
-from upsert_cli.load.stop import EndedBySignal, end_in_order
 from upsert_cli.paths import provide_home
-from upsert_cli.signals import die_by_signal, end_at_once
+from upsert_cli.signals import EndedBySignal, die_by_signal, end_at_once, end_in_order
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

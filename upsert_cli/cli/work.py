@@ -20,7 +20,7 @@ from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.limits import require_resources
 from upsert_cli.load.queue_worker import QueueResult, claim_queued, run_queued, worst_exit_code
-from upsert_cli.load.stop import EndedBySignal, exit_code_of
+from upsert_cli.signals import EndedBySignal, exit_code_of
 
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes milliseconds
 

@@ -96,7 +96,7 @@ class UnitLoad:
             UpsertCliError: A worker met another error that belongs to no item.
         """
         committer, receipts = self._committer, self._receipts
-        committer.restore(receipts.total(), receipts.rejects())
+        committer.restore(*receipts.total(), receipts.rejects())
         progress = self._context.progress
         progress.continue_after(committer.rows, committer.checkpoint.counts)
         todo = self._without_receipt()
@@ -114,9 +114,8 @@ class UnitLoad:
             for receipt in (scheduler or start_scheduler()).run(itertools.chain([first], repeats)):
                 self._check_repeat(receipt)
         # So far in the order of their arrival; a retry needs the order of the rows.
-        total = receipts.total()
-        exact = replace(total, counts=total.counts + receipts.correction())
-        committer.restore(exact, receipts.rejects())
+        counts, converted = receipts.total()
+        committer.restore(counts + receipts.correction(), converted, receipts.rejects())
         progress.counts = committer.checkpoint.counts
         if (warning := self._ignored.warning()) is not None:
             self._context.warning(warning)

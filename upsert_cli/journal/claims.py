@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -128,15 +127,7 @@ class Claim:
         return self._cancel_requested
 
     def finish(
-        self,
-        status: TaskStatus,
-        *,
-        detail: str | None,
-        failed_items: Iterable[Mapping[str, Any]],
-        checkpoint: Checkpoint | None,
-        seconds: Mapping[str, float] | None = None,
-        stopped_by: str | None = None,
-        begun: Task | None = None,
+        self, status: TaskStatus, *, checkpoint: Checkpoint | None = None, begun: Task | None = None, **fields: object
     ) -> Task:
         """Write into the task's record how this attempt ended, and return the task.
 
@@ -144,28 +135,13 @@ class Claim:
 
         Args:
             status: `done`, `failed`, `canceled` or `refused`; or `pending`, for another attempt.
-            detail: One line of reason.
-            failed_items: The first rejects.
-            checkpoint: The last one; None leaves rows and counts as they are.
-            seconds: How long each stage of the attempt was busy.
-            stopped_by: The name of the signal that ended the attempt, if one did.
+            checkpoint: The last one, whose rows and counts the record gets; None leaves the saved one.
             begun: The task as this attempt began it, in case the journal has been damaged since.
+            **fields: Other fields of the task to set.
         """
-        progress: dict[str, Any] = {}
         if checkpoint is not None:
-            progress = {"rows": checkpoint.rows, "counts": checkpoint.counts, "converted": checkpoint.converted}
-            progress["load_seconds"] = checkpoint.seconds
-        change = partial(
-            self._journal.change,
-            self.task_id,
-            status,
-            expect=(TaskStatus.PROCESSING,),
-            detail=detail,
-            failed_items=tuple(dict(item) for item in failed_items),
-            seconds=dict(seconds or {}),
-            stopped_by=stopped_by,
-            **progress,
-        )
+            self.save(checkpoint)
+        change = partial(self._journal.change, self.task_id, status, expect=(TaskStatus.PROCESSING,), **fields)
         try:
             task = change()
         except (TaskNotFound, WrongStatus):

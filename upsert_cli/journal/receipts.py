@@ -83,16 +83,6 @@ def follow(ids: dict[bytes, Loaded], later: Mapping[bytes, Loaded]) -> None:
         ids[digest] = Loaded(one.row, before.inserted or one.inserted, before.unchanged or one.unchanged)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Total:
-    """The sum of all receipts."""
-
-    counts: Counts
-    converted: Converted
-    rejects_bytes: int
-    """Length of their rejects as lines of a rejects file."""
-
-
 class Receipts:
     """The receipts of one task, in an SQLite file that is whole at any instant."""
 
@@ -153,15 +143,14 @@ class Receipts:
         found = self._one("SELECT body FROM receipts WHERE unit = ?", unit)
         return None if found is None else json.loads(found[0])
 
-    def total(self) -> Total:
-        """Return the sum of all receipts."""
-        counts, converted, size = Counts(), Converted(), 0
-        for text, values, length in self._all("SELECT counts, converted, LENGTH(rejects) FROM receipts"):
+    def total(self) -> tuple[Counts, Converted]:
+        """Return the sum of all receipts: rows by their outcome, and converted values."""
+        counts, converted = Counts(), Converted()
+        for text, values in self._all("SELECT counts, converted FROM receipts"):
             counted = json.loads(text)
             counts += Counts.from_json(counted)
             converted += Converted.from_json({"converted": values} | counted)
-            size += length  # it is ASCII
-        return Total(counts=counts, converted=converted, rejects_bytes=size)
+        return counts, converted
 
     def correction(self) -> Counts:
         """Return what has to be added to the sum so that each new record is counted once.

@@ -181,13 +181,14 @@ def rejects_extent(path: Path, *, length: int | None = None) -> tuple[int, int]:
     return count, size
 
 
-def rewrite_rejects(path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) -> None:
-    """Replace a rejects file by one with other records, whole or not at all; remove it if there are none."""
+def rewrite_rejects(path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) -> int:
+    """Replace a rejects file, whole or not at all, or remove it if there are no rejects; return its length in bytes."""
     with JsonLines.rewriting(path) as new:
         length = max((new.append(bundle) for bundle in bundles), default=0)
     if not length:
         with writing_to(path):
             path.unlink(missing_ok=True)
+    return length
 
 
 def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int) -> Iterator[dict[str, Any]]:

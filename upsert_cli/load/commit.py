@@ -9,16 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from upsert_cli.counts import Converted, Counts
-from upsert_cli.errors import JournalDamaged, JournalUnreadable, UpsertCliError
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.progress import Checkpoint
-from upsert_cli.journal.receipts import Receipt, Total
+from upsert_cli.journal.receipts import Receipt
 from upsert_cli.journal.rejects import (
-    FAILED_ITEMS,
     JsonLines,
     count_rejects,
     file_size,
-    known_rejects,
     read_rejects,
     rejects_lost,
     rewrite_rejects,
@@ -134,15 +132,15 @@ class Committer:
     def _seconds(self) -> float:
         return round(self.task.load_seconds + time.monotonic() - self._began, 3)
 
-    def restore(self, total: Total, rejects: Iterable[list[dict[str, Any]]]) -> None:
+    def restore(self, counts: Counts, converted: Converted, rejects: Iterable[list[dict[str, Any]]]) -> None:
         """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash.
 
         Args:
-            total: The sum of the receipts.
+            counts: Of all receipts.
+            converted: Likewise.
             rejects: Their rejects, in the order of the rows.
         """
-        rewrite_rejects(self._files.rejects, rejects)
-        self._save_units(total.counts, total.converted, total.rejects_bytes)
+        self._save_units(counts, converted, rewrite_rejects(self._files.rejects, rejects))
 
     def commit_unit(self, receipt: Receipt, rejects: JsonLines) -> None:
         """Commit a unit whose receipt is saved."""
@@ -204,24 +202,7 @@ class Committer:
         ):
             raise rejects_lost(self.task.id, counts.failed)
 
-    def finish(
-        self, status: TaskStatus, detail: str | None, *, seconds: dict[str, float], stopped_by: str | None = None
-    ) -> Task:
+    def finish(self, status: TaskStatus, **fields: object) -> Task:
         """Write the end of the attempt into the task's record."""
-        return self._claim.finish(
-            status,
-            detail=detail,
-            failed_items=self._first_rejects(),
-            checkpoint=replace(self.checkpoint, seconds=self._seconds()),
-            seconds=seconds,
-            stopped_by=stopped_by,
-            begun=self.task,
-        )
-
-    def _first_rejects(self) -> tuple[dict[str, Any], ...]:
-        try:
-            # From the checkpoint here: the journal may have lost the task's record, which `finish` restores.
-            known = known_rejects(self._files, checkpoint=self.checkpoint, count=self.checkpoint.counts.failed)
-            return tuple(itertools.islice(known, FAILED_ITEMS))
-        except (JournalDamaged, JournalUnreadable):
-            return ()  # `check_complete` and `journal check` report it; the record must not be lost for that
+        checkpoint = replace(self.checkpoint, seconds=self._seconds())
+        return self._claim.finish(status, checkpoint=checkpoint, begun=self.task, **fields)

@@ -1,60 +1,81 @@
-"""The context of one attempt at a task: shows its progress while it waits, and stops it when it has to stop."""
+"""The context of one attempt at a task: shows its progress while it waits, and stops it at a signal or a cancel."""
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from types import FrameType
+from typing import Any, Protocol
 
 from upsert_cli.context import Progress
-from upsert_cli.errors import Interrupted
+from upsert_cli.errors import Canceled, Interrupted, UpsertCliError
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.progress import TimelineRecorder
-from upsert_cli.load.observer import Observer
-from upsert_cli.load.stop import Stopping
+from upsert_cli.journal.task import Task
+from upsert_cli.signals import SIGNALS, deadly_handler, die_by_signal
+from upsert_cli.store.locations import is_server
 from upsert_cli.store.restarting import LAST_WRITE_SECONDS
 
 SHOW_SECONDS = 0.1  # seconds between two updates of the progress
+CANCEL_POLL_SECONDS = 0.25  # seconds between two checks of the cancel flag, which cost a stat
+
+
+class Observer(Protocol):
+    """An observer of a running task; called by the main thread only."""
+
+    def started(self, task: Task) -> None:
+        """Called when the task begins to be processed."""
+
+    def progressed(self, progress: Progress) -> None:
+        """Called after each batch, and about ten times a second."""
+
+    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
+        """Called with new records of the rejects file."""
+
+    def info(self, message: str) -> None:
+        """Called before a step that takes long."""
+
+    def warning(self, message: str) -> None:
+        """Called with a message for the user that does not stop the load."""
+
+    def killed(self) -> None:
+        """Called in a signal handler at a second signal, before the process dies, to leave the terminal usable."""
 
 
 class LoadContext:
     """A `RunContext` whose main thread talks to an observer; other threads leave their messages to it."""
 
-    def __init__(
-        self,
-        stopping: Stopping,
-        observer: Observer,
-        timeline: TimelineRecorder,
-        progress: Progress,
-        *,
-        is_shared: bool,
-    ) -> None:
-        """Show nothing yet.
+    def __init__(self, claim: Claim, task: Task, observer: Observer) -> None:
+        """Show nothing yet, and watch no signals until `signals` is entered."""
+        self.progress = Progress(total=task.total)
+        self.reason: UpsertCliError | None = None
+        """The reason for which the task has to stop."""
 
-        Args:
-            stopping: Knows whether the task has to stop.
-            observer: Shows progress and messages.
-            timeline: Keeps the progress for a report.
-            progress: Counted by the stages.
-            is_shared: The store is a server, which may be left while it writes; a folder's write has to end.
-        """
-        self.progress = progress
-        self._stopping = stopping
+        self._claim = claim
+        self._task = task
         self._observer = observer
-        self._timeline = timeline
-        self._is_shared = is_shared
+        self._timeline = TimelineRecorder(claim.files.timeline, task.attempt)
         self._writing = False
-        self._next_show = 0.0
         self._announced = False
+        self._next_show = self._next_poll = 0.0
+        self._wanted_since: float | None = None
         self._messages: SimpleQueue[Callable[[], None]] = SimpleQueue()  # of other threads
+
+    # -- stopping -------------------------------------------------------------------------------------------------
 
     @property
     def has_to_stop(self) -> bool:
-        """Return whether a signal or a cancel has arrived; asked by the main thread."""
-        return self._stopping.is_wanted()
+        """Whether a signal or a cancel has arrived; asked by the main thread."""
+        if self.reason is None and time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + CANCEL_POLL_SECONDS
+            if self._claim.cancel_requested():
+                self.reason = Canceled(task_id=self._task.id)
+        return self.reason is not None
 
     def check(self) -> None:
         """Show the progress, in the main thread, and raise if the task has to stop.
@@ -64,23 +85,29 @@ class LoadContext:
             Canceled: Another process canceled the task.
         """
         if threading.current_thread() is not threading.main_thread():
-            if self._stopping.reason is not None:
-                raise self._stopping.reason
-            return
-        if self._writing:
+            if self.reason is not None:
+                raise self.reason
+        elif self._writing:
             self.check_last_write()
         else:
             self.show()
-            self._stopping.check()
+            self.stop_if_wanted()
+
+    def stop_if_wanted(self) -> None:
+        """Raise the reason to stop, if there is one; called by the main thread."""
+        if self.has_to_stop and self.reason is not None:
+            raise self.reason
 
     def check_last_write(self) -> None:
         """Show the progress, and raise only if a server takes too long to end the write in flight.
 
-        A server may be retried for minutes, and the next attempt sends the same again.
+        A folder's write has to end. A server may be retried for minutes, and the next attempt sends the same again.
         """
         self.show()
-        if self._is_shared and self._stopping.has_waited(LAST_WRITE_SECONDS):
-            self._stopping.check()
+        if is_server(self._task.chroma) and self.has_to_stop:
+            self._wanted_since = self._wanted_since or time.monotonic()
+            if time.monotonic() - self._wanted_since >= LAST_WRITE_SECONDS:
+                self.stop_if_wanted()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -91,9 +118,36 @@ class LoadContext:
         finally:
             self._writing = False
 
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """Stop the task soon at the first signal, and kill the process at the second."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set handlers; an embedding program keeps its own
+            return
+        # A signal that is ignored from the start (nohup, a shell's background job) stays ignored.
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+        for number in before:
+            signal.signal(number, self._take)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # Once stopped, there is only the way to the end left: a further signal may kill at once.
+                signal.signal(number, deadly_handler() if isinstance(self.reason, Interrupted) else handler)
+
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        if isinstance(self.reason, Interrupted):
+            self._observer.killed()
+            die_by_signal(number)
+        # Also in place of a wish to cancel: who presses Ctrl-C wants this process to die by it.
+        self.reason = Interrupted(task_id=self._task.id, signal_number=number, queued=self._task.queued)
+
+    # -- showing --------------------------------------------------------------------------------------------------
+
     def show(self) -> None:
         """Show the progress and the messages of other threads."""
-        if isinstance(self._stopping.reason, Interrupted) and not self._announced:
+        if isinstance(self.reason, Interrupted) and not self._announced:
             self._announced = True
             self._observer.info("stopping after the batch in flight; a second signal ends it at once")
         if time.monotonic() >= self._next_show:
@@ -102,12 +156,12 @@ class LoadContext:
             while not self._messages.empty():
                 self._messages.get()()
 
-    def show_now(self) -> None:
-        """Show the progress even if it was shown a moment ago."""
-        lost = self._timeline.add(self.progress)
-        if lost is not None:
+    def show_now(self, *, is_last: bool = False) -> None:
+        """Show the progress even if it was shown a moment ago, and keep it for a report."""
+        if (lost := self._timeline.add(self.progress, is_last=is_last)) is not None:
             self.warning(lost)
-        self._observer.progressed(self.progress)
+        if not is_last:
+            self._observer.progressed(self.progress)
 
     def info(self, message: str) -> None:
         """Show a message, in the main thread."""

@@ -21,10 +21,10 @@ from upsert_cli.errors import (
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.observer import Observer
+from upsert_cli.load.load_context import Observer
 from upsert_cli.load.open import in_use
 from upsert_cli.load.run import UnitLoader, run_task
-from upsert_cli.load.stop import EndedBySignal
+from upsert_cli.signals import EndedBySignal
 
 BLOCKED_SECONDS = 0.5  # seconds between two looks while other processes hold the targets of all tasks that are left
 GRAVITY = (UpsertCliError.exit_code, Refusal.exit_code, Canceled.exit_code, SOME_REJECTED, 0)

@@ -22,24 +22,20 @@ from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError, WrongStatus
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.progress import TimelineRecorder
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
-from upsert_cli.load.load_context import LoadContext
-from upsert_cli.load.observer import Observer
+from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.resources import (
     find_model_in_thread,
-    location_of_task,
     recipe_of,
     sources_of,
     start_store,
     target_of,
 )
-from upsert_cli.load.stop import Stopping
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.outcomes import BatchOutcome
@@ -49,6 +45,7 @@ from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import RowKey
 from upsert_cli.store.base import Opened, Target
+from upsert_cli.store.locations import is_server
 from upsert_cli.store.process import StoreProcess
 
 UnitLoader: TypeAlias = Callable[[Committer, Receipts, Target, RunContext], None]
@@ -80,9 +77,9 @@ def run_task(
         UpsertCliError: It failed or was refused, which its record says too.
     """
     task = _begin(journal, task)
-    stopping = Stopping(task.id, queued=task.queued, cancel_requested=claim.cancel_requested, kill=observer.killed)
-    with stopping.signals():
-        attempt = _Attempt(journal, claim, task, observer, stopping, wait_until=wait_until)
+    context = LoadContext(claim, task, observer)
+    with context.signals():
+        attempt = _Attempt(journal, claim, task, context, wait_until=wait_until)
         try:
             observer.started(task)
             attempt.load(load_in_units)
@@ -93,9 +90,9 @@ def run_task(
             if reason is error:
                 raise
             raise reason from error
-        if isinstance(stopping.reason, Interrupted):
+        if isinstance(context.reason, Interrupted):
             # The signal came too late to stop anything, but its sender wants this process to die by it.
-            raise Interrupted(task_id=task.id, signal_number=stopping.reason.signal_number, done=True)
+            raise Interrupted(task_id=task.id, signal_number=context.reason.signal_number, done=True)
     return task
 
 
@@ -123,30 +120,19 @@ def _begin(journal: Journal, task: Task) -> Task:
 class _Attempt:
     """One attempt at a task, by the main thread, which commits what the stages yield."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        claim: Claim,
-        task: Task,
-        observer: Observer,
-        stopping: Stopping,
-        *,
-        wait_until: float,
-    ) -> None:
+    def __init__(self, journal: Journal, claim: Claim, task: Task, context: LoadContext, *, wait_until: float) -> None:
         self._journal = journal
         self._task = task
         self._claim = claim
-        self._stopping = stopping
+        self._context = context
         self._wait_until = wait_until
         self._options = task.options
         self._committer = Committer(claim, task)
         self._sources = sources_of(task)
-        self._progress = Progress(total=self._committer.total(), began=time.monotonic() - task.load_seconds)
+        began = time.monotonic() - task.load_seconds
+        self._progress = context.progress = Progress(total=self._committer.total(), began=began)
         self._progress.continue_after(self._committer.rows, self._committer.checkpoint.counts)
         self._began = time.monotonic()
-        self._is_shared = location_of_task(journal, task).is_shared
-        self._timeline = TimelineRecorder(claim.files.timeline, task.attempt)
-        self._context = LoadContext(stopping, observer, self._timeline, self._progress, is_shared=self._is_shared)
         self._ignored = NOTHING_IGNORED
 
     def load(self, load_in_units: UnitLoader) -> None:
@@ -197,7 +183,7 @@ class _Attempt:
             try:
                 _, deletion = self._open(store)
                 rejects = stack.enter_context(self._committer.open_rejects())
-                count = self._options.writers - 1 if self._is_shared else 0
+                count = self._options.writers - 1 if is_server(self._task.chroma) else 0
                 stores = [store, *(stack.enter_context(store.helper()) for _ in range(count))]
             except BaseException:
                 read.close()  # no other stage has it yet
@@ -214,7 +200,7 @@ class _Attempt:
                     for each in stores:
                         each.abandon()  # a write in flight is not waited for
                     if isinstance(error, StageStopped):
-                        self._stopping.check()
+                        self._context.stop_if_wanted()
                     raise
             for helper in stores[1:]:
                 helper.close()
@@ -301,16 +287,15 @@ class _Attempt:
 
     def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
         """Write the end of the attempt into the task's record."""
-        if (lost := self._timeline.add(self._progress, is_last=True)) is not None:
-            self._context.warning(lost)
+        self._context.show_now(is_last=True)
         busy = {name: round(spent, 3) for name, spent in sorted(self._progress.seconds.items())}
         total = round(time.monotonic() - self._began, 3)
-        return self._committer.finish(status, detail, seconds=busy | {"total": total}, stopped_by=stopped_by)
+        return self._committer.finish(status, detail=detail, seconds=busy | {"total": total}, stopped_by=stopped_by)
 
     def reason_of(self, error: BaseException) -> BaseException:
         """Return the error to report: a wish to stop explains any failure that it causes."""
-        if isinstance(self._stopping.reason, Interrupted):
-            return self._stopping.reason
+        if isinstance(self._context.reason, Interrupted):
+            return self._context.reason
         if isinstance(error, Refusal) and self._committer.has_advanced:
             return UpsertCliError(
                 message=f"after part of the rows: {error}; the written rows are committed, and "

@@ -15,7 +15,7 @@ from upsert_cli.context import Unattended
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, QueueResult, claim_queued, run_queued, worst_exit_code
+from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, claim_queued, run_queued, worst_exit_code
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 
@@ -30,7 +30,7 @@ class _Unseen:
         raise AssertionError(name)
 
 
-def _work_off(journal: Journal) -> list[QueueResult]:
+def _work_off(journal: Journal) -> list[tuple[Task, UpsertCliError | None]]:
     tasks = claim_queued(journal, watch=None, context=Unattended())
     return [run_queued(journal, claim, task, observer=_Unseen(), load_in_units=load_on_ray) for task, claim in tasks]
 
@@ -85,9 +85,9 @@ def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     journal.create(make_task("kills", queued=True))
     for rows in (0, 0, *[10] * MAX_DEATHS):
         _die(journal, "kills", rows=rows)
-    (outcome,) = _work_off(journal)
-    assert isinstance(outcome.error, UpsertCliError)
-    assert (outcome.task.status, outcome.exit_code) == (TaskStatus.FAILED, 1)
+    ((task, error),) = _work_off(journal)
+    assert isinstance(error, UpsertCliError)
+    assert (task.status, task.exit_code) == (TaskStatus.FAILED, 1)
     assert "5 workers died" in str(journal.find("kills").detail)
     assert _work_off(journal) == []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -103,19 +103,16 @@ class RunContext(Protocol):
 
 
 class Unattended:
-    """A context that never stops a run; it drops its reports, or passes those of `info` to a function."""
+    """A context that never stops a run and drops its reports."""
 
-    def __init__(self, info: Callable[[str], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.progress = Progress(total=None)
-        self._info = info
 
     def check(self) -> None:
         """Return at once."""
 
     def info(self, message: str) -> None:
-        """Pass the message to the function, if there is one."""
-        if self._info is not None:
-            self._info(message)
+        """Drop the message."""
 
     def warning(self, message: str) -> None:
         """Drop the message."""

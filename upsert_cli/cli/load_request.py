@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions
+from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
 
 _REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
@@ -103,7 +103,7 @@ def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, A
     A settings file gives way to a typed --map, and an option to its alternative from a stronger origin: `--id-from` in
     a file to `--id-field` on the command line.
     """
-    params = {"text_field" if name == "text_fields" else name: name for name in MAPPING}
+    params = {flag(name).removeprefix("--").replace("-", "_"): name for name in MAPPING}
     given = {name: options.pop(param) for param, name in params.items() if param in options}
     rank = {name: _rank(ctx, param) for param, name in params.items()}
     weakest = _rank(ctx, "map_file") if options.get("map_file") is not None else _UNSET

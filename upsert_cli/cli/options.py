@@ -212,8 +212,12 @@ class TerminalContext(Unattended):
     """A run's context that shows its messages; a signal ends the command itself."""
 
     def __init__(self, terminal: Terminal) -> None:
-        super().__init__(terminal.info)
+        super().__init__()
         self._terminal = terminal
+
+    def info(self, message: str) -> None:
+        """Show a message."""
+        self._terminal.info(message)
 
     def warning(self, message: str) -> None:
         """Show a warning."""

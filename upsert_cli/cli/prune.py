@@ -11,7 +11,7 @@ from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.param_types import Moment
 from upsert_cli.cli.tables import Column, print_table, shown_time
-from upsert_cli.journal.prune import FINAL, OldTask, Wanted, prune_tasks
+from upsert_cli.journal.prune import FINAL, OldTask, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json
 
@@ -46,8 +46,7 @@ def prune(
     if older_than is None and keep is None and not status:
         raise click.UsageError("name the tasks to remove: --older-than, --keep or --status.")
     statuses = tuple(map(TaskStatus, status)) or FINAL
-    wanted = Wanted(statuses=statuses, before=older_than, keep=keep or 0)
-    gone = prune_tasks(session.journal, wanted, dry_run=dry_run)
+    gone = prune_tasks(session.journal, statuses=statuses, before=older_than, keep=keep or 0, dry_run=dry_run)
     if json:
         click.echo(safe_json(_as_json(gone, dry_run=dry_run)))
     elif dry_run and gone:

@@ -18,8 +18,9 @@ from upsert_cli.cli.options import Invocation, common_options, json_option, opti
 from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.task import Task
 from upsert_cli.limits import require_resources
-from upsert_cli.load.queue_worker import QueueResult, claim_queued, run_queued, worst_exit_code
+from upsert_cli.load.queue_worker import claim_queued, run_queued, worst_exit_code
 from upsert_cli.signals import EndedBySignal, exit_code_of
 
 WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes milliseconds
@@ -68,7 +69,7 @@ def work(
         with closing(queued):
             for task, claim in queued:
                 observer = report.next_task()
-                report.finished(run_queued(session.journal, claim, task, observer=observer, load_in_units=load_on_ray))
+                report.finished(*run_queued(session.journal, claim, task, observer=observer, load_in_units=load_on_ray))
     except (UpsertCliError, EndedBySignal) as error:
         report.interrupted(error)
         raise
@@ -92,18 +93,18 @@ class _WorkReport:
         self._task_report = RunReport(self._session, self._notifications, one_of_many=True)
         return self._task_report
 
-    def finished(self, outcome: QueueResult) -> None:
-        """Report the end of a task."""
-        self.codes.append(outcome.exit_code)
-        self._statuses[outcome.task.status.value] += 1
+    def finished(self, task: Task, error: UpsertCliError | None) -> None:
+        """Report the end of a task, and the error that ended it."""
+        self.codes.append(task.exit_code)
+        self._statuses[task.status.value] += 1
         report, self._task_report = self._task_report, None
         if report is None:
             return
-        if outcome.error is None:
-            report.finished(outcome.task, exit_code=outcome.exit_code)
+        if error is None:
+            report.finished(task, exit_code=task.exit_code)
         else:
-            report.failed(outcome.error, exit_code=outcome.exit_code)
-            self._session.terminal.error(str(outcome.error))
+            report.failed(error, exit_code=task.exit_code)
+            self._session.terminal.error(str(error))
         self._session.show_warnings()  # a worker that watches may run for weeks
 
     def interrupted(self, error: UpsertCliError | EndedBySignal) -> None:

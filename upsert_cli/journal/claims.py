@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.atomic import make_folder, sync
@@ -88,9 +87,7 @@ class Claim:
     def retry_rejects(self, task: Task, start: dict[str, Any]) -> None:
         """Make the next attempt read only the rejected rows, or continue such an attempt that was interrupted.
 
-        Args:
-            task: Its present state; all its rows were read, and some were rejected.
-            start: The position at which the sources begin.
+        All rows of the task were read, and some were rejected. `start` is the position at which its sources begin.
 
         Raises:
             UpsertCliError: The rejects file does not hold what the task counts.
@@ -176,9 +173,7 @@ class Claim:
     def __enter__(self) -> Claim:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

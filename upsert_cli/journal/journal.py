@@ -81,11 +81,8 @@ class Journal:
     ) -> Tasks:
         """Return tasks, the newest first, like `find`; read no segment that is not needed for that.
 
-        Args:
-            offset: Tasks to leave out.
-            limit: Tasks to return at most.
-            statuses: Only tasks in one of these states, also those of `SHOWN_STATES`; empty: all.
-            since: Only tasks created at this moment or later, UTC.
+        `statuses` may include those of `SHOWN_STATES`; without any, tasks of all states are returned. `since` is a time in
+        UTC.
         """
         self.layout.check_format()
         recorded = {str(SHOWN_STATES.get(status, status)) for status in statuses}
@@ -143,11 +140,7 @@ class Journal:
     def change(self, task_id: str, to: TaskStatus, *, expect: Collection[TaskStatus], **fields: object) -> Task:
         """Move a task into another state if it is in an expected one, with its last checkpoint, as one operation.
 
-        Args:
-            task_id: The task.
-            to: Its new state.
-            expect: The states in which it may be.
-            **fields: Other fields of the task to set; they override the checkpoint.
+        Other `fields` of the task override the checkpoint.
 
         Raises:
             TaskNotFound: There is no task of this id.
@@ -208,11 +201,7 @@ class Journal:
         return Claim.take(self, task_id)
 
     def refuse_taken(self, task_id: str) -> None:
-        """Make sure that an id is free; it stays so while the allocation lock is held.
-
-        Raises:
-            TaskExists: It is not.
-        """
+        """Raise `TaskExists` unless an id is free; it stays so while the allocation lock is held."""
         if self.table.is_taken(task_id):
             raise TaskExists(task_id=task_id)
 

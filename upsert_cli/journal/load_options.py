@@ -20,78 +20,60 @@ if TYPE_CHECKING:
 
 Engine = Literal["local", "ray"]
 
-MAPPING = {
-    "format": "--format",
-    "id_field": "--id-field",
-    "id_from": "--id-from",
-    "text_fields": "--text-field",
-    "template": "--template",
-    "metadata_fields": "--metadata-fields",
-    "vector_field": "--vector-field",
-    "keep_lists": "--keep-lists",
-}
-"""The options that say how to read rows that are not in item form, by field."""
-
-# The options that decide what is stored; the others only decide how to do it.
-RESULT_FIELDS = MAPPING | {
-    "limit": "--limit",
-    "model_path": "--model-path",
-    "refs_root": "--refs-root",
-    "engine": "--engine",
-    "scope": "--scope",
-    "delete_missing": "--delete-missing",
-    "split": "--split",
-    "max_tokens": "--max-tokens",
-    "overlap": "--overlap",
-    "average": "--average",
-}
-
 DEFAULT_MAX_DELETE = "20%"  # of the records in the scope
+
+_DECIDES = {"decides": True}  # marks a field that decides what is stored; the others only decide how to do it
+_MAPS = {"maps": True} | _DECIDES  # marks a field that says how to read rows that are not in item form
+
+
+def flag(name: str) -> str:
+    """Return the command-line option that sets a field."""
+    return "--text-field" if name == "text_fields" else f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
     """The options of a load, parsed when its task is read from the journal."""
 
-    format: str | None = None
+    format: str | None = field(default=None, metadata=_MAPS)
     """A key of `formats.SUFFIXES`, which beats the suffixes of the sources."""
 
-    id_field: str | None = None
-    id_from: IdFrom | None = None
-    text_fields: tuple[str, ...] = ("text",)
-    template: str | None = None
-    metadata_fields: tuple[str, ...] | None = None
-    vector_field: str | None = None
-    keep_lists: bool = False
-    limit: int | None = None
+    id_field: str | None = field(default=None, metadata=_MAPS)
+    id_from: IdFrom | None = field(default=None, metadata=_MAPS)
+    text_fields: tuple[str, ...] = field(default=("text",), metadata=_MAPS)
+    template: str | None = field(default=None, metadata=_MAPS)
+    metadata_fields: tuple[str, ...] | None = field(default=None, metadata=_MAPS)
+    vector_field: str | None = field(default=None, metadata=_MAPS)
+    keep_lists: bool = field(default=False, metadata=_MAPS)
+    limit: int | None = field(default=None, metadata=_DECIDES)
     """The most rows to read, over all sources; None for all of them."""
 
-    refs_root: str | None = None
+    refs_root: str | None = field(default=None, metadata=_DECIDES)
     """Absolute."""
 
-    scope: str | None = None
+    scope: str | None = field(default=None, metadata=_DECIDES)
     """The scope that the records belong to, or None. A task that deletes always has one, derived from its sources
     unless the user named it."""
 
-    delete_missing: bool = False
+    delete_missing: bool = field(default=False, metadata=_DECIDES)
     """Whether to delete the records of the scope that the sources no longer hold."""
 
     max_delete: str = DEFAULT_MAX_DELETE
     """How many of them at most, as `"10"` records or `"5%"` of the scope; more are refused."""
 
-    split: bool = False
+    split: bool = field(default=False, metadata=_DECIDES)
     """Whether to store every item as chunks that the model reads whole."""
 
-    max_tokens: int | None = None
+    max_tokens: int | None = field(default=None, metadata=_DECIDES)
     """Tokens in a chunk; None: as many as the model reads."""
 
-    overlap: int = 0
+    overlap: int = field(default=0, metadata=_DECIDES)
     """Tokens that a chunk repeats from the previous one."""
 
-    average: bool = False
+    average: bool = field(default=False, metadata=_DECIDES)
     """Whether to store the mean of an item's chunks as well."""
 
-    model_path: str | None = None
+    model_path: str | None = field(default=None, metadata=_DECIDES)
     offline: bool = False
     batch_size: int | None = None
     """Items in a write; None: adapted to the measured speed."""
@@ -109,7 +91,7 @@ class LoadOptions:
     retry_for: float = RETRY_FOR
     """How long to keep retrying failed server requests, in seconds."""
 
-    engine: Engine = "local"
+    engine: Engine = field(default="local", metadata=_DECIDES)
     """What runs the load. The two keep different files, so a task keeps its engine."""
 
     ray_address: str = "auto"
@@ -182,7 +164,11 @@ class LoadOptions:
 
     def differing(self, other: LoadOptions) -> tuple[str, ...]:
         """Return the names of the fields that make a load with `other` store other records."""
-        return tuple(name for name in RESULT_FIELDS if getattr(self, name) != getattr(other, name))
+        return tuple(
+            each.name
+            for each in fields(self)
+            if "decides" in each.metadata and getattr(self, each.name) != getattr(other, each.name)
+        )
 
     def changed(self) -> dict[str, Any]:
         """Return the options that differ from the defaults, as plain data."""
@@ -212,6 +198,8 @@ class LoadOptions:
 
 _NAMES = tuple(each.name for each in fields(LoadOptions) if each.name != "recorded")
 _DEFAULTS = LoadOptions()
+MAPPING = tuple(each.name for each in fields(LoadOptions) if "maps" in each.metadata)
+"""The options that say how to read rows that are not in item form."""
 
 
 def _exceeds(limit: str, some: int, whole: int) -> bool:

@@ -8,7 +8,7 @@ files that the note names.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +27,6 @@ FINAL = tuple(status for status in TaskStatus if status.is_final)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """The conditions under which a task goes; it has to meet all of them."""
-
-    statuses: tuple[TaskStatus, ...] = FINAL
-    """A task that is not in a final state never goes."""
-
-    before: str | None = None
-    """Last updated before this moment, UTC; None: at any time."""
-
-    keep: int = 0
-    """How many of the newest tasks of these states stay."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OldTask:
     """A task that goes, or would go."""
 
@@ -49,25 +35,35 @@ class OldTask:
     updated_at: str
 
 
-def prune_tasks(journal: Journal, wanted: Wanted, *, dry_run: bool = False) -> list[OldTask]:
-    """Remove old tasks that no process runs, with all their files; return those that are gone, or would be."""
+def prune_tasks(
+    journal: Journal,
+    *,
+    statuses: Collection[TaskStatus] = FINAL,
+    before: str | None = None,
+    keep: int = 0,
+    dry_run: bool = False,
+) -> list[OldTask]:
+    """Remove old tasks that no process runs, with all their files; return those that are gone, or would be.
+
+    Args:
+        journal: The journal.
+        statuses: Of the tasks that go; one that is not in a final state never goes.
+        before: Only tasks that were last updated before this moment, UTC.
+        keep: How many of the newest tasks of these states stay.
+        dry_run: Remove nothing.
+    """
     journal.layout.check_format()
-    chosen = [*_old_tasks(journal, wanted)]
-    return chosen if dry_run or not journal.folder.exists() else [*_removed(journal, chosen)]
-
-
-def _old_tasks(journal: Journal, wanted: Wanted) -> Iterator[OldTask]:
-    """Yield the tasks that meet the conditions, the newest first, without a lock."""
-    seen = 0
+    seen, chosen = 0, []
     for record in journal.table.newest_first():
         try:
             task = Task.from_record(record)
         except ValueError:
             continue  # a record that makes no sense is for `journal repair`
-        if task.status in wanted.statuses and task.status.is_final:
+        if task.status in statuses and task.status.is_final:
             seen += 1
-            if seen > wanted.keep and (wanted.before is None or task.updated_at < wanted.before):
-                yield OldTask(id=task.id, status=task.status, updated_at=task.updated_at)
+            if seen > keep and (before is None or task.updated_at < before):
+                chosen.append(OldTask(id=task.id, status=task.status, updated_at=task.updated_at))
+    return chosen if dry_run or not journal.folder.exists() else [*_removed(journal, chosen)]
 
 
 def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:

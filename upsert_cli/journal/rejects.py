@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from upsert_cli.atomic import make_folder, open_private, replacing, write_all
@@ -87,9 +86,7 @@ class JsonLines:
     def __enter__(self) -> JsonLines:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _write(self, content: bytes) -> None:
@@ -106,10 +103,8 @@ def read_json_lines(
 ) -> Iterator[tuple[_T, int]]:
     """Yield the values of a file, each with the bytes that its line takes; nothing if the file is missing.
 
-    Args:
-        path: The file.
-        parse: Makes the result of a JSON value; None if the value has the wrong shape.
-        length: Bytes to read at most, as the checkpoint says; None: all.
+    `parse` makes the result of a JSON value, or None if the value has the wrong shape. Only the first `length` bytes
+    are read if that is given, as the checkpoint says.
 
     Raises:
         JournalDamaged: A line makes no sense.
@@ -194,10 +189,7 @@ def rewrite_rejects(path: Path, bundles: Iterable[Iterable[Mapping[str, Any]]]) 
 def known_rejects(files: TaskFiles, *, checkpoint: Checkpoint | None, count: int) -> Iterator[dict[str, Any]]:
     """Yield the committed rejects of a task: those of this attempt, then those that still wait to be retried.
 
-    Args:
-        files: Of the task.
-        checkpoint: Its last one; the rejects after it will be found again.
-        count: How many rejects the task counts, which limits them if there is no checkpoint.
+    The rejects after the last checkpoint will be found again. Without a checkpoint, the task's `count` limits them.
 
     Raises:
         JournalDamaged: A line makes no sense.

@@ -34,13 +34,7 @@ class Segment:
     """
 
     def __init__(self, folder: Path, number: int, *, warn: Callable[[str], None]) -> None:
-        """Touch nothing.
-
-        Args:
-            folder: The journal's.
-            number: Of the segment.
-            warn: Called with each damage that is found, and how it is handled.
-        """
+        """Touch nothing; `warn` is called with each damage that is found, and how it is handled."""
         self._path = folder / f"tasks-{number:06}.json"
         self._lock = folder / "locks" / f"{self._path.stem}.lock"
         self._warn = warn

@@ -44,12 +44,7 @@ def adopt_spool(journal: Journal, incoming: Path, task_id: str) -> Path:
 
 
 def spool_leftovers(spool: Path, *, is_kept: Callable[[str], bool]) -> list[Leftover]:
-    """Return the spools of processes that were killed before there was a task.
-
-    Args:
-        spool: The journal's folder of spools.
-        is_kept: Tells whether the folder of a task's id is kept.
-    """
+    """Return the spools of processes that were killed before there was a task; `is_kept` takes a task's id."""
     if not spool.is_dir():
         return []
     folders = sorted(spool.iterdir())

@@ -81,10 +81,7 @@ class SegmentStorage(Storage):
     def may_hold(self, word: str, *, fold: bool = False, whole: bool = True) -> bool:
         """Check whether the tables may hold an id or a status; a look into the index is a hundred times faster.
 
-        Args:
-            word: The id or status; with `fold`, in lower case.
-            fold: Whether to ignore case.
-            whole: Whether the beginning of an id is not enough.
+        With `fold`, the word is in lower case and case is ignored; unless `whole`, the beginning of an id is enough.
         """
         quoted = f'"{word}"' if whole else f'"{word}'  # no id has a character that JSON escapes
         try:

@@ -130,21 +130,14 @@ class TaskTable:
         if not self.is_taken(record["id"]):
             self.append(record["id"], record)
             return True
-        with self.changing(record["id"]) as (segment, present):
-            is_same = bool(present.get("created_at") == record["created_at"])
-            if is_same:
-                segment.update(record)
-            return is_same
+        return self._update_if(record, lambda present: bool(present.get("created_at") == record["created_at"]))
 
     def remove_some(
         self, number: int, is_wanted: Callable[[Record], bool], *, before: Callable[[list[str]], None]
     ) -> list[str]:
-        """Remove records from a segment, all or none, and the segment with them if none is left; return their ids.
+        """Remove records from a segment, all or none, and the segment with them if it is empty then; return their ids.
 
-        Args:
-            number: Of the segment.
-            is_wanted: Tells whether to remove a record.
-            before: Called with their ids before anything is changed.
+        `before` is called with the ids before anything is changed.
         """
         with self._segment(number).writing() as segment:
             records = segment.records()
@@ -167,11 +160,7 @@ class TaskTable:
                 segment.restore()
 
     def put_back(self, number: int, records: Sequence[Record]) -> tuple[list[str], list[str]]:
-        """Return records to the segment that they come from, unless the journal has them in that or a newer state.
-
-        Args:
-            number: Of the segment; it is made again if it is gone.
-            records: Of different tasks.
+        """Return records of different tasks to their segment, unless the journal has them in that or a newer state.
 
         Returns:
             The ids of the added records, and of those that were brought to a newer state.
@@ -202,13 +191,15 @@ class TaskTable:
 
     def _renew(self, record: Record) -> bool:
         try:
-            with self.changing(record["id"]) as (segment, present):
-                is_newer = bool(record["updated_at"] > present["updated_at"])
-                if is_newer:
-                    segment.update(record)
-                return is_newer
+            return self._update_if(record, lambda present: bool(record["updated_at"] > present["updated_at"]))
         except TaskNotFound:
             return False  # taken by an id that differs only in case, on a file system that ignores case
+
+    def _update_if(self, record: Record, is_due: Callable[[Record], bool]) -> bool:
+        with self.changing(record["id"]) as (segment, present):
+            if due := is_due(present):
+                segment.update(record)
+            return due
 
     def _number_with_room(self) -> int:
         newest = next_number(self._folder)

@@ -45,23 +45,23 @@ class Committer:
 
     @property
     def is_retry(self) -> bool:
-        """Return whether this attempt reads only the rejected rows of the attempt before."""
+        """Whether this attempt reads only the rejected rows of the attempt before."""
         return self.checkpoint.retried is not None
 
     @property
     def has_advanced(self) -> bool:
-        """Return whether this attempt has committed a row."""
+        """Whether this attempt has committed a row."""
         return self.checkpoint.rows > self._rows_at_start
 
     @property
     def has_list(self) -> bool:
-        """Return whether the list of records to delete is complete."""
+        """Whether the list of records to delete is complete."""
         missing = self.checkpoint.missing
         return missing is not None and (missing == 0 or self.missing_path.exists())
 
     @property
     def rows(self) -> int:
-        """Return the number of committed rows, of the rejects in a retry and of all rows otherwise."""
+        """The number of committed rows, of the rejects in a retry and of all rows otherwise."""
         return self.checkpoint.rows if self.checkpoint.retried is None else self.checkpoint.retried
 
     def total(self) -> int | None:
@@ -133,13 +133,7 @@ class Committer:
         return round(self.task.load_seconds + time.monotonic() - self._began, 3)
 
     def restore(self, counts: Counts, converted: Converted, rejects: Iterable[list[dict[str, Any]]]) -> None:
-        """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash.
-
-        Args:
-            counts: Of all receipts.
-            converted: Likewise.
-            rejects: Their rejects, in the order of the rows.
-        """
+        """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash."""
         self._save_units(counts, converted, rewrite_rejects(self._files.rejects, rejects))
 
     def commit_unit(self, receipt: Receipt, rejects: JsonLines) -> None:

@@ -19,7 +19,7 @@ from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import find_entry
 from upsert_cli.errors import Refusal, UsageFault
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
+from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
@@ -118,11 +118,6 @@ class Draft:
 def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator[Draft]:
     """Yield the draft of a request, and remove what was spooled for it unless the task is created.
 
-    Args:
-        journal: The journal, which also keeps what is spooled.
-        request: The load.
-        stdin: Read to its end where a source is `-`.
-
     Raises:
         UsageFault: A source does not exist, or its first rows do not fit the options.
         Refusal: Ray is not installed, or cannot load into the target.
@@ -141,11 +136,7 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
 
 
 def new_task_id(now: datetime | None = None) -> str:
-    """Return an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`.
-
-    Args:
-        now: A moment with its time zone; None: this one.
-    """
+    """Return an id that sorts by time and that a person can read aloud: `20261123-210312-k3f9`."""
     moment = datetime.now(UTC) if now is None else now.astimezone(UTC)
     suffix = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in os.urandom(ID_SUFFIX))
     return f"{moment:%Y%m%d-%H%M%S}-{suffix}"
@@ -154,9 +145,7 @@ def new_task_id(now: datetime | None = None) -> str:
 def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     """Return the changes to a task that starts from nothing: its sources as they are now, and no counts.
 
-    Args:
-        task: The task.
-        sources: Its sources as they were; what was spooled is used again.
+    Of `sources`, which are the old ones, the spooled are used again.
     """
     spooled = {_absolute(source.name): source for source in sources if source.spooled}
     # The addresses themselves, whose queries the names leave out.
@@ -225,7 +214,7 @@ def refuse_other_load(task: Task, draft: Task) -> None:
             raise _conflict(task, what, _shown(had), _shown(asked))
     if names := task.options.differing(draft.options):
         had, asked = (" and ".join(_shown(getattr(each.options, name)) for name in names) for each in (task, draft))
-        raise _conflict(task, " and ".join(RESULT_FIELDS[name] for name in names), had, asked)
+        raise _conflict(task, " and ".join(map(flag, names)), had, asked)
     before = {_identity(source): source for source in map(Source.from_json, task.inputs)}
     for source in map(Source.from_json, draft.inputs):
         known = before.pop(_identity(source), None)

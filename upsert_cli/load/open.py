@@ -56,11 +56,11 @@ def open_task(
 
     Args:
         journal: The journal.
-        request: The load, with an id if it may exist already.
+        request: The load, with an id if the task may exist already.
         stdin: Read to its end where a source is `-`.
-        if_running: What to do while another process runs this very task; `skip` also applies to its target's folder.
+        if_running: Applies while another process runs this very task; `skip` also while one holds its target's folder.
         wait_until: Monotonic seconds at which the wait for another process ends in a refusal.
-        context: Reports what a new task skips in its sources.
+        context: Checked in the wait, and gets the messages about sources.
 
     Raises:
         Refusal: The id belongs to another load.
@@ -103,16 +103,7 @@ def restart_task(
     max_delete: str | None = None,
     enqueue: bool = False,
 ) -> OpenedTask:
-    """Claim a task and set it back to pending, whatever its state.
-
-    Args:
-        journal: The journal.
-        task_id: The id of the task.
-        from_start: Read all rows again.
-        failed_only: Read only the rejected rows again.
-        max_failures: A new limit; None to keep that of the task.
-        max_delete: Likewise.
-        enqueue: Leave the task to `upsert-cli work`.
+    """Claim a task in any state and set it back to pending; the limits, if given, replace those of the task.
 
     Raises:
         TaskNotFound: There is no such task.
@@ -203,12 +194,7 @@ def _set_back(
 ) -> Task:
     """Make a claimed task pending again: at its checkpoint, at the start, or for the rejected rows alone.
 
-    Args:
-        journal: The journal.
-        wanted: The task with the options, the inputs and the queue that it is to have.
-        claim: Its claim.
-        from_start: Read all rows again.
-        failed_only: Read only the rejected rows again.
+    `wanted` is the task with the options, the inputs and the queue that it is to have.
     """
     known = journal.find(wanted.id)
     asked = {"options": wanted.options, "queued": wanted.queued, "inputs": wanted.inputs}

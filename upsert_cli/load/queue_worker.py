@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
 
 from upsert_cli.context import RunContext
 from upsert_cli.errors import (
@@ -33,20 +32,6 @@ GRAVITY = (UpsertCliError.exit_code, Refusal.exit_code, Canceled.exit_code, SOME
 MAX_DEATHS = 5  # workers that may die in a row without a row of progress before their task fails
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueResult:
-    """The end of a queued task."""
-
-    task: Task
-    error: UpsertCliError | None
-    """The error that ended it; None if it is done."""
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code that stands for the task's state."""
-        return self.task.exit_code
-
-
 def worst_exit_code(codes: Iterable[int]) -> int:
     """Return the exit code that stands for several tasks."""
     return min(codes, key=GRAVITY.index, default=0)
@@ -57,11 +42,7 @@ def claim_queued(
 ) -> Generator[tuple[Task, Claim], None, None]:
     """Yield each queued task with its claim, which is released before the next one, until nothing waits any more.
 
-    Args:
-        journal: The journal with the tasks.
-        watch: Seconds between two looks for new tasks, forever; None to end when there are none.
-        max_tasks: The number of tasks to yield; None for all.
-        context: Reports which other process the worker waits for.
+    With `watch`, new tasks are looked for forever, in pauses of so many seconds.
 
     Raises:
         EndedBySignal: A signal arrived between two tasks.
@@ -81,8 +62,8 @@ def claim_queued(
 
 def run_queued(
     journal: Journal, claim: Claim, task: Task, *, observer: Observer, load_in_units: UnitLoader
-) -> QueueResult:
-    """Run a task of `claim_queued` to its end, unless it has killed too many workers.
+) -> tuple[Task, UpsertCliError | None]:
+    """Run a task of `claim_queued`, unless it has killed too many workers; return its end, and the error that ended it.
 
     Raises:
         Interrupted: A signal arrived; the task is pending again.
@@ -95,16 +76,16 @@ def run_queued(
                 f"not tried again; `upsert-cli restart {task.id} -v` shows what happens (is there enough memory?)"
             )
             task = journal.change(task.id, TaskStatus.FAILED, expect=(TaskStatus.PENDING,), detail=str(error))
-            return QueueResult(task=task, error=error)
+            return task, error
         task = run_task(journal, claim, task, observer=observer, load_in_units=load_in_units, wait_until=math.inf)
-        return QueueResult(task=task, error=None)
+        return task, None
     except Interrupted:
         raise
     except UpsertCliError as error:
         task = journal.find(task.id)
         if not task.status.is_final:  # the journal cannot be written, and could not be for the next task either
             raise
-        return QueueResult(task=task, error=error)
+        return task, error
 
 
 def _next_task(journal: Journal, *, watch: float | None, context: RunContext) -> tuple[Task, Claim] | None:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from upsert_cli.errors import UsageFault
-from upsert_cli.journal.load_options import MAPPING, LoadOptions
+from upsert_cli.journal.load_options import MAPPING, LoadOptions, flag
 from upsert_cli.settings import parse_toml, split_list
 from upsert_cli.sources.formats import SUFFIXES
 
 Kind = Literal["default", "categories"]
 IfRunning = Literal["refuse", "wait", "skip"]
 
-_KEYS = {("text-field" if name == "text_fields" else name.replace("_", "-")): name for name in MAPPING}
+_KEYS = {flag(name).removeprefix("--"): name for name in MAPPING}
 """The keys of a file of `--map`, which are the names of the options: `text-field` -> `text_fields`."""
 
 _LISTS = ("text_fields", "metadata_fields")
@@ -60,7 +60,7 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
     for name in own:
         known.pop(INSTEAD.get(name, ""), None)
     known |= own
-    known |= {name: _paths(MAPPING[name], own[name]) for name in _LISTS if name in own}
+    known |= {name: _paths(flag(name), own[name]) for name in _LISTS if name in own}
     if (template := known.get("template")) is not None:
         from upsert_cli.documents.payload import parse_template  # late: shell completion must not load the readers
 

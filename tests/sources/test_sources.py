@@ -33,11 +33,12 @@ from upsert_cli.errors import (
     UpsertCliError,
     UsageFault,
 )
+from upsert_cli.journal.spool import spool
 from upsert_cli.sources.find import FoundFile, find_files
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of, format_named
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source, spool
+from upsert_cli.sources.source import Source
 
 LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'
 EDGE = 4 << 20  # bytes at each end that a fingerprint covers

@@ -23,9 +23,8 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import Checkpoint
 from upsert_cli.journal.prune import prune_tasks
 from upsert_cli.journal.rejects import JsonLines
-from upsert_cli.journal.spool import adopt_spool, incoming_folder
+from upsert_cli.journal.spool import adopt_spool, incoming_folder, spool
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.sources.source import spool
 
 PENDING, PROCESSING = TaskStatus.PENDING, TaskStatus.PROCESSING
 WINDOWS, ROWS = 3, 10  # a task has so many batches of so many rows, with one reject each

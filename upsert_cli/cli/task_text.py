@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from upsert_cli.journal.load_options import RESULT_FIELDS, LoadOptions
+from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.task import Task
 
 
@@ -28,7 +28,7 @@ def options_line(options: LoadOptions) -> str:
     words: list[str] = []
     for name, value in options.changed().items():
         values = [each.replace(",", r"\,") for each in value] if isinstance(value, list) else [str(value)]
-        words.append(RESULT_FIELDS.get(name, f"--{name.replace('_', '-')}"))
+        words.append(flag(name))
         words += [] if value is True else [",".join(values)]
     return shlex.join(words)
 

@@ -120,7 +120,10 @@ class Claim:
         """Check whether somebody asked for the end of this task; cheap enough to be polled."""
         # A journal that cannot be read at this moment is no reason to stop a load; the end of the load will tell.
         with suppress(JournalDamaged, JournalUnreadable, TaskNotFound):
-            self._cancel_requested = self._journal.is_cancel_requested(self.task_id)
+            record = self._journal.table.find(self.task_id)  # a stat, unless the segment changed
+            # After damage, a task may look as if nobody ran it, and then it is canceled at once.
+            is_canceled = record.get("status") == TaskStatus.CANCELED
+            self._cancel_requested = is_canceled or record.get("cancel_requested") is True
         return self._cancel_requested
 
     def finish(

@@ -81,8 +81,7 @@ class Journal:
     ) -> Tasks:
         """Return tasks, the newest first, like `find`; read no segment that is not needed for that.
 
-        `statuses` may include those of `SHOWN_STATES`; without any, tasks of all states are returned. `since` is a time in
-        UTC.
+        `statuses` may include `SHOWN_STATES`; without any, tasks of all states are returned. `since` is a time in UTC.
         """
         self.layout.check_format()
         recorded = {str(SHOWN_STATES.get(status, status)) for status in statuses}
@@ -108,12 +107,6 @@ class Journal:
         path = self.files(task_id).lease
         with reading_from(path):
             return Lease.peek(path) is not None
-
-    def is_cancel_requested(self, task_id: str) -> bool:
-        """Check whether somebody asked for the end of a running task; a stat, unless the segment changed."""
-        record = self.table.find(task_id)
-        # After damage, a task may look as if nobody ran it, and then it is canceled at once.
-        return record.get("cancel_requested") is True or record.get("status") == TaskStatus.CANCELED
 
     def rejects(self, task_id: str) -> Iterator[dict[str, Any]]:
         """Yield the committed rejects of a task; during a retry, also those that still wait for it."""

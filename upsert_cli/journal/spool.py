@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from upsert_cli.atomic import make_folder
+from upsert_cli.atomic import make_folder, replacing, write_all
+from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.files import writing_to
 from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
+from upsert_cli.sources.unreadable import why_unreadable
 
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal
 
 STALE_SECONDS = 86_400.0  # seconds without a write after which an incoming folder has no owner any more
+CHUNK = 1 << 20  # bytes read at once
 PREFIX = ".incoming-"  # no task id begins with a dot
 
 
@@ -43,6 +48,26 @@ def adopt_spool(journal: Journal, incoming: Path, task_id: str) -> Path:
         return incoming.rename(target)
 
 
+def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None) -> None:
+    """Copy a stream, to its end or `most` bytes of it, into a file that only its owner can read, whole or not at all.
+
+    Raises:
+        SourceUnreadable: The stream, which the user knows by `name`, cannot be read.
+        UpsertCliError: The file cannot be written, for example for lack of space.
+    """
+    try:
+        with replacing(path, durable=True) as descriptor:
+            for chunk in _chunks(stream, name):
+                write_all(descriptor, chunk if most is None else chunk[:most])
+                if most is not None and (most := most - len(chunk)) <= 0:
+                    break
+    except OSError as error:
+        raise UpsertCliError(
+            message=f"the input cannot be kept in {path} ({why_unreadable(error)}); give it as a file, or choose "
+            f"another --journal"
+        ) from error
+
+
 def spool_leftovers(spool: Path, *, is_kept: Callable[[str], bool]) -> list[Leftover]:
     """Return the spools of processes that were killed before there was a task; `is_kept` takes a task's id."""
     if not spool.is_dir():
@@ -66,3 +91,18 @@ def _remove_stale(spool: Path) -> None:
         written = max((path.lstat().st_mtime for path in (folder, *folder.iterdir())), default=0.0)
         if written < limit and not is_owned(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk: bytes | None = stream.read(CHUNK)
+        except OSError as error:
+            reason = "it is closed" if error.errno == errno.EBADF else why_unreadable(error)
+            raise SourceUnreadable(name=name, reason=reason) from error
+        if chunk is None:  # a non-blocking stream has no data yet, which is not its end
+            select.select([stream], [], [])
+        elif chunk:
+            yield chunk
+        else:
+            return

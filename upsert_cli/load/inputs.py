@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.spool import spool
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import STDIN, FoundFile, find_files
 from upsert_cli.sources.formats import is_read_from_its_end
-from upsert_cli.sources.source import Source, spool
+from upsert_cli.sources.source import Source
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
 

@@ -5,19 +5,16 @@ Standard input and pipes, which can be read only once, are first spooled into a 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import itertools
 import os
-import select
 import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from upsert_cli.atomic import replacing, write_all
-from upsert_cli.errors import SourceChanged, SourceUnreadable, UpsertCliError
+from upsert_cli.errors import SourceChanged
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.find import FoundFile, not_found
@@ -28,7 +25,6 @@ from upsert_cli.sources.remote import FilePath, RemoteFile
 from upsert_cli.sources.unreadable import Unsuitable, not_loadable, why_unreadable
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
-CHUNK = 1 << 20  # bytes read at once
 UNKNOWN_SIZE = -1  # of a remote file whose server does not say its size
 
 
@@ -229,38 +225,3 @@ class Source:
             end=value.get("end"),
             spooled=value.get("spooled", False),
         )
-
-
-def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None) -> None:
-    """Copy a stream, to its end or `most` bytes of it, into a file that only its owner can read, whole or not at all.
-
-    Raises:
-        SourceUnreadable: The stream, which the user knows by `name`, cannot be read.
-        UpsertCliError: The file cannot be written, for example for lack of space.
-    """
-    try:
-        with replacing(path, durable=True) as descriptor:
-            for chunk in _chunks(stream, name):
-                write_all(descriptor, chunk if most is None else chunk[:most])
-                if most is not None and (most := most - len(chunk)) <= 0:
-                    break
-    except OSError as error:
-        raise UpsertCliError(
-            message=f"the input cannot be kept in {path} ({why_unreadable(error)}); give it as a file, or choose "
-            f"another --journal"
-        ) from error
-
-
-def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
-    while True:
-        try:
-            chunk: bytes | None = stream.read(CHUNK)
-        except OSError as error:
-            reason = "it is closed" if error.errno == errno.EBADF else why_unreadable(error)
-            raise SourceUnreadable(name=name, reason=reason) from error
-        if chunk is None:  # a non-blocking stream has no data yet, which is not its end
-            select.select([stream], [], [])
-        elif chunk:
-            yield chunk
-        else:
-            return

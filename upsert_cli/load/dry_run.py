@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from upsert_cli import embedding
@@ -33,38 +33,13 @@ from upsert_cli.store.process import StoreProcess
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DryRunResult:
-    """The results that a load would have."""
-
-    counts: Counts
-    """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""
-
-    rejects: tuple[dict[str, Any], ...]
-    """The first rejects, in the shape of `failed_items`."""
-
-    compared: bool
-
-    to_delete: tuple[str, ...]
-    """The ids of the first records that the load would delete; all of them are in the counts."""
-
-    tokens: int
-    """Tokens to embed, without those beyond the model's limit."""
-
-    embed_seconds: float | None
-    """Estimated seconds to embed them, by a probe; None without a comparison."""
-
-    broken: SourceUnreadable | None
-    """The error that the load would end with after the counted rows, if any."""
-
-
 def dry_run_load(
     journal: Journal, request: LoadRequest, *, stdin: BinaryIO, compare: bool, context: RunContext
 ) -> DryRunResult:
     """Read all items of a load and return the results that it would have.
 
     Args:
-        journal: The journal, which keeps standard input for a while and gets no task.
+        journal: Keeps standard input for a while and gets no task.
         request: The load.
         stdin: Read to its end where a source is `-`.
         compare: Use the collection and the model; otherwise neither has to exist.
@@ -78,34 +53,32 @@ def dry_run_load(
         for note in draft.notes:
             context.info(note)
         options = draft.task.options
-        model = None
-        if compare:
-            model = model_of(draft.task.model, options, context=context)
+        model = model_of(draft.task.model, options, context=context) if compare else None
         sources = sources_of(draft.task)
         batches = read_batches(
             options.rows(sources),
             recipe=options.recipe(identity="") if model is None else recipe_of(options, model),
             pace=Pace(MAX_ROWS),
         )
-        tally = _DryRunTally(model, options)
-        broken: SourceUnreadable | None = None
+        result = DryRunResult(model, options)
         with _open(journal, draft.task, model, context=context) as store:
-            try:
-                if options.delete_missing and store is not None:
-                    deletion = OrphanDeletion(task=draft.task, sources=sources, is_dry_run=True)
+            if options.delete_missing and store is not None:
+                deletion = OrphanDeletion(task=draft.task, sources=sources, is_dry_run=True)
+                try:
                     for block in deletion.find(store, context=context):
-                        tally.add_missing(block)
-            except SourceUnreadable:
-                tally.forget_missing()
+                        result.add_missing(block)
+                except SourceUnreadable:  # as reading the rows will tell
+                    result.forget_missing()
             try:
                 for batch in _compare(batches, store, average=options.average):
-                    tally.add(batch)
+                    result.add(batch)
             except SourceUnreadable as error:
-                broken = error
-                tally.forget_missing()
-    if (warning := tally.ignored.warning()) is not None:
+                result.broken = error
+    if result.broken is not None or result.counts.failed:
+        result.forget_missing()
+    if (warning := result.ignored.warning()) is not None:
         context.warning(warning)
-    return tally.result(broken)
+    return result
 
 
 def _compare(batches: Iterator[Batch], store: StoreProcess | None, *, average: bool) -> Iterator[Batch]:
@@ -141,40 +114,60 @@ def _all_new(rows: int) -> Comparison:
     return Comparison(verdicts=[Verdict.NEW] * rows, stale_keys=[()] * rows)
 
 
-class _DryRunTally:
-    """The results so far; the model is loaded when the first text needs it."""
+class DryRunResult:
+    """The results that a load would have; the model is loaded when the first text needs it."""
 
     def __init__(self, model: Model | None, options: LoadOptions) -> None:
+        """Begin with none; without a model, nothing is compared."""
+        self.counts = Counts()
+        """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""
+
+        self.rejects: list[dict[str, Any]] = []
+        """The first rejects, in the shape of `failed_items`."""
+
+        self.to_delete: list[str] = []
+        """The ids of the first records that the load would delete; all of them are in the counts."""
+
+        self.tokens = 0
+        """Tokens to embed, without those beyond the model's limit."""
+
+        self.broken: SourceUnreadable | None = None
+        """The error that the load would end with after the counted rows, if any."""
+
+        self.compared = model is not None
+        self.ignored = NOTHING_IGNORED
         self._model = model
         self._options = options
         self._embedder: Embedder | None = None
         self._outcomes = Outcomes()
-        self._counts = Counts()
-        self._rejects: list[dict[str, Any]] = []
-        self._missing: list[str] = []
-        self.ignored = NOTHING_IGNORED
-        self._tokens = 0
         self._token_seconds = 0.0
 
+    @property
+    def embed_seconds(self) -> float | None:
+        """Estimated seconds to embed the tokens, by a probe; None without a comparison."""
+        return self.tokens * self._token_seconds if self.compared else None
+
     def add_missing(self, records: Sequence[RecordRef]) -> None:
-        self._counts += Counts(deleted=len(records))
-        self._missing += [record.id for record in records[: FAILED_ITEMS - len(self._missing)]]
+        """Count records to delete."""
+        self.counts += Counts(deleted=len(records))
+        self.to_delete += [record.id for record in records[: FAILED_ITEMS - len(self.to_delete)]]
 
     def forget_missing(self) -> None:
-        """Forget the records to delete, since a load whose source breaks off deletes nothing."""
-        self._counts = replace(self._counts, deleted=0)
-        self._missing.clear()
+        """Forget the records to delete: a load with rejects, or whose source breaks off, deletes nothing."""
+        self.counts = replace(self.counts, deleted=0)
+        self.to_delete.clear()
 
     def add(self, batch: Batch) -> None:
+        """Count the rows of a compared batch."""
         lengths = self._lengths(batch)
         limit = self._model.max_tokens if self._model is not None else 0
-        self._tokens += sum(min(length, limit) for length in lengths)
+        self.tokens += sum(min(length, limit) for length in lengths)
         truncated = sum(length > limit for length in lengths)
         outcome = self._outcomes.of(replace(batch, truncated=truncated))
         self.ignored += batch.ignored
-        room = FAILED_ITEMS - len(self._rejects)
-        self._rejects += [reject.as_json() for reject in outcome.rejects[:room]]
-        self._counts += outcome.counts
+        room = FAILED_ITEMS - len(self.rejects)
+        self.rejects += [reject.as_json() for reject in outcome.rejects[:room]]
+        self.counts += outcome.counts
 
     def _lengths(self, batch: Batch) -> list[int]:
         """Count the tokens of each text to embed; the first texts are embedded to measure the speed."""
@@ -205,15 +198,3 @@ class _DryRunTally:
         """Embed a batch and return how long that took."""
         embedded = embed(iter([batch]), load=lambda: embedder, effort=self._options.effort, stopping=threading.Event())
         return sum(one.embedding_seconds for one in embedded)
-
-    def result(self, broken: SourceUnreadable | None) -> DryRunResult:
-        keeps_all = self._counts.failed > 0  # a load with rejects deletes nothing
-        return DryRunResult(
-            counts=replace(self._counts, deleted=0) if keeps_all else self._counts,
-            to_delete=() if keeps_all else tuple(self._missing),
-            rejects=tuple(self._rejects),
-            compared=self._model is not None,
-            tokens=self._tokens,
-            embed_seconds=None if self._model is None else self._tokens * self._token_seconds,
-            broken=broken,
-        )

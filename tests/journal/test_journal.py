@@ -339,8 +339,8 @@ def test_the_end_of_an_attempt_is_recorded_with_its_progress(journal: Journal, s
     with start(journal) as claim:
         claim.save(make_checkpoint(40))
         journal.change("t", PROCESSING, expect=(PROCESSING,), cancel_requested=True)
-        task = finish(claim, status, detail="why", failed_items=[make_reject(1)], checkpoint=make_checkpoint(60))
-        assert claim.checkpoint() == (None if status is DONE else make_checkpoint(60))
+        task = finish(claim, status, detail="why", failed_items=(make_reject(1),), checkpoint=make_checkpoint(60))
+        assert claim.checkpoint() == (None if status is DONE else make_checkpoint(40))
     assert (task.status, task.detail, task.rows, task.counts.inserted) == (status, "why", 60, 60)
     assert task.failed_items == (make_reject(1),)
     assert task.finished_at is not None
@@ -356,7 +356,7 @@ def test_rejects_too_long_for_the_record_are_shown_whole(journal: Journal) -> No
         with JsonLines.open_at(journal.files("t").rejects, 0) as rejects:
             length = rejects.append(items)
         checkpoint = make_checkpoint(50, rejects_bytes=length, failed=25)
-        finish(claim, DONE, failed_items=items[:20], checkpoint=checkpoint)
+        finish(claim, DONE, failed_items=tuple(items[:20]), checkpoint=checkpoint)
     assert (journal.folder / "tasks-000000.json").stat().st_size < 50_000
     assert list(journal.find("t").failed_items) == items[:20]
     journal.files("t").rejects.unlink()

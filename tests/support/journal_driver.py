@@ -85,8 +85,8 @@ def run(journal: Journal, task_id: str) -> None:
 
 
 def end(claim: Claim, checkpoint: Checkpoint) -> None:
-    """Record that a task is done, with the first of its rejects."""
-    attempt(lambda: claim.finish(TaskStatus.DONE, detail=None, failed_items=[make_reject(1)], checkpoint=checkpoint))
+    """Record that a task is done."""
+    attempt(lambda: claim.finish(TaskStatus.DONE, detail=None, checkpoint=checkpoint))
 
 
 def retry(journal: Journal, task_id: str) -> None:

@@ -140,7 +140,8 @@ class Claim:
             **fields: Other fields of the task to set.
         """
         if checkpoint is not None:
-            self.save(checkpoint)
+            fields |= {"rows": checkpoint.rows, "counts": checkpoint.counts, "converted": checkpoint.converted}
+            fields["load_seconds"] = checkpoint.seconds
         change = partial(self._journal.change, self.task_id, status, expect=(TaskStatus.PROCESSING,), **fields)
         try:
             task = change()

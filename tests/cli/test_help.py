@@ -54,6 +54,9 @@ def test_the_help_of_a_command_is_that_of_its_option(terminal: Terminal, command
         ("corn", "did you mean `upsert-cli help cron`?"),
         ("model", "did you mean `upsert-cli help models`?"),
         ("run now", "did you mean `upsert-cli help run`?"),
+        ("prometheus", "`upsert-cli help metrics` mentions it"),
+        ("docker", "`upsert-cli help containers` mentions it"),
+        ("parquet", "`upsert-cli help files` and `upsert-cli help"),
         ("xyzzy", "`upsert-cli help` lists the topics"),
     ],
 )

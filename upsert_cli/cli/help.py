@@ -28,6 +28,7 @@ TOPICS = {
 """The pages of the guide by group, in the order in which `help` lists them."""
 
 ENVIRONMENT = "environment"  # the page that ends with a list of all variables
+SHOWN_PAGES = 2  # that mention a word which is no topic
 MAX_WIDTH = 100  # columns; longer lines of prose are hard to read
 
 CELL_BAR = r"\|"  # a bar inside a table's cell in Markdown
@@ -139,5 +140,22 @@ def _unknown(typed: str, root: click.Context) -> str:
     commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
     known = [*_all_topics(), *commands, *(f"{JSON} {name}" for name in schema_names())]
     meant = nearest(typed, known) or nearest(typed.partition(" ")[0], known)
-    advice = f"did you mean `upsert-cli help {meant}`?" if meant else "`upsert-cli help` lists the topics"
+    if meant is not None:
+        advice = f"did you mean `upsert-cli help {meant}`?"
+    elif pages := _pages_that_mention(typed):
+        advice = " and ".join(f"`upsert-cli help {topic}`" for topic in pages) + (
+            " mentions it" if len(pages) == 1 else " mention it"
+        )
+    else:
+        advice = "`upsert-cli help` lists the topics"
     return f"there is no page and no command {typed!r}; {advice}"
+
+
+def _pages_that_mention(word: str) -> list[str]:
+    """Return the pages that mention a word, the one that does so most often first."""
+    pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+    found = {
+        topic: len(pattern.findall((GUIDE / f"{topic}.md").read_text(encoding="utf-8"))) for topic in _all_topics()
+    }
+    most = sorted((topic for topic in found if found[topic]), key=found.__getitem__, reverse=True)
+    return most[:SHOWN_PAGES]

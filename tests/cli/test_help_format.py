@@ -67,6 +67,12 @@ def test_the_common_options_are_one_short_group_at_the_end(terminal: Terminal, c
     assert len(common.splitlines()) == 8
 
 
+@pytest.mark.parametrize("command", [name for name, ctx in COMMANDS.items() if len(ctx.command.params) <= 7 + 5])
+def test_the_help_of_a_small_command_fits_on_a_screen(terminal: Terminal, command: str) -> None:
+    """A command with five parameters of its own or fewer takes 24 lines at most."""
+    assert len(_help(terminal, command).splitlines()) <= 24
+
+
 @pytest.mark.parametrize("command", ["", *GROUPS, *COMMANDS])
 def test_no_word_is_broken_at_80_columns(terminal: Terminal, command: str) -> None:
     """Every word of the texts is on the screen as a whole, no sentence is cut, and no line is too long."""

@@ -61,8 +61,8 @@ def test_only_a_row_with_a_longer_id_takes_several_lines() -> None:
     """A whole id that leaves no room for the other cells has a line of its own; the other rows keep theirs."""
     header, first, second, other = _lines(COLUMNS, [(LONG_ID, *ROW[1:]), ROW], 80)
     assert first == LONG_ID
-    cells = ["2026…", "3000", "artic…", "…s.jsonl"]
-    assert header.split() == ["ID", "CREA…", "ROWS", "COLLE…", "SOURCES"]
+    cells = ["2026-11-28…", "3000", "articles-…", "…icles.jsonl"]
+    assert header.split() == ["ID", "CREATED", "ROWS", "COLLECTION", "SOURCES"]
     assert (second.split(), other.split()) == (cells, [ROW[0], *cells])
     assert {line.index("3000") for line in (second, other)} == {header.index("ROWS")}
 

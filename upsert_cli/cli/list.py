@@ -58,10 +58,7 @@ Found = Sequence[tuple[Task, bool]]
 @json_option("Print a JSON array, with --watch again and again.")
 @common_options
 def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:
-    """List the tasks, newest first.
-
-    Works during a load.
-    """
+    """List the tasks, newest first."""
 
     def find() -> Found:
         return [session.journal.with_runner(task) for task in session.journal.list(statuses=status, **which)]

@@ -36,12 +36,10 @@ def prune(
 ) -> None:
     """Remove old tasks from the journal, but no records.
 
-    Removes the tasks that match every condition, with their rejects and checkpoints; their ids are free again. Never
-    removes a task that has not ended.
+    Removes the tasks that match every condition and have ended.
 
     \b
-    upsert-cli prune --older-than 90d --keep 10000
-    upsert-cli prune --older-than 30d --status failed --status refused --dry-run
+    upsert-cli prune --older-than 90d --status failed --dry-run
     """
     if older_than is None and keep is None and not status:
         raise click.UsageError("name the tasks to remove: --older-than, --keep or --status.")

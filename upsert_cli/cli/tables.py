@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2  # spaces between two columns
+LONG_ID = 30  # cells; longer ids may take a line of their own before all texts are as short as they can be
 
 
 class Column(NamedTuple):
@@ -89,7 +90,8 @@ def _fitted(columns: Sequence[Column], natural: Sequence[int], width: int) -> li
     for index, column in enumerate(columns):
         steps += [(step, column.order, index, least) for step, least in enumerate(column.widths)]
         if not column.widths:  # longer cells are shown whole, and the rest of their row on the next line
-            steps.append((math.inf, -natural[index], index, len(column.title)))
+            least = len(column.title)
+            steps += [(0.5, 0, index, max(least, LONG_ID)), (math.inf, -natural[index], index, least)]
     for _, _, index, least in sorted(steps):
         excess = sum(sizes) + GAP * (len(sizes) - 1) - width
         if excess > 0:

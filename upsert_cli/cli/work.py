@@ -51,12 +51,9 @@ def work(
 ) -> None:
     """Run the tasks that `run --enqueue` created, oldest first.
 
-    Ends when nothing is pending. Workers may run in parallel: each takes tasks that no other has, also those whose
-    worker died. SIGTERM ends a worker after the write in flight, and its task is pending again.
+    Ends when nothing is pending; `upsert-cli help queues` says more.
 
     \b
-    upsert-cli run nightly/ --enqueue
-    upsert-cli work
     upsert-cli work --watch
     """
     if once and (watch is not None or max_tasks is not None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import shutil
 import signal
@@ -340,8 +341,10 @@ def test_a_task_tells_which_signal_stopped_its_last_attempt(
     assert tiny.info("t")["stopped_by"] is None
     process.send_signal(number)
     tiny.go_on(process)
-    process.communicate()
+    _, errors = process.communicate()
     assert tiny.info("t")["stopped_by"] == number.name
+    assert re.search(r"^task t stopped: \d+ rows committed", errors, re.M)
+    assert "\nstatus\tstopped\n" in tiny.type("upsert-cli info t").stdout
     tiny.type("upsert-cli restart t --enqueue")
     assert tiny.info("t")["stopped_by"] == number.name
     tiny.type("upsert-cli work")

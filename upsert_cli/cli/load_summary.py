@@ -163,15 +163,16 @@ def _level(exit_code: int) -> Level:
 
 
 def _status(task: Task, level: Level) -> str | Colored:
-    """Return the status in its color; --strict turns rejects into a failure, although the task is done."""
+    """Return the state in its color; --strict turns rejects into a failure, although the task is done."""
+    state = task.shown_state(running=False)
     match task.status:
         case TaskStatus.DONE if level == "warning":
-            return Colored(task.status.value, "green")
+            return Colored(state, "green")
         case TaskStatus.DONE | TaskStatus.FAILED | TaskStatus.REFUSED:
-            return Colored(task.status.value, COLORS["error"])
+            return Colored(state, COLORS["error"])
         case TaskStatus.CANCELED:
-            return Colored(task.status.value, COLORS["warning"])
-    return task.status.value
+            return Colored(state, COLORS["warning"])
+    return state
 
 
 def _counts(counts: Counts, level: Level) -> tuple[str | Colored, ...]:

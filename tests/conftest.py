@@ -18,7 +18,7 @@ from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import Model, find_model
-from upsert_cli.store import spawn
+from upsert_cli.store import child_process
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.
 MODEL_CACHE = cache_folder()
@@ -53,7 +53,7 @@ def _forked_children() -> Iterator[None]:
 @pytest.fixture
 def cold_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start the children of stores as users do, each in an interpreter of its own."""
-    monkeypatch.setattr(spawn, "subprocess", subprocess)
+    monkeypatch.setattr(child_process, "subprocess", subprocess)
 
 
 @pytest.fixture(scope="session")

@@ -323,9 +323,7 @@ def test_records_whose_vectors_are_gone_are_unreadable(fresh: Terminal) -> None:
     before = fresh.records(vectors=True)
     kept = sorted(before)[::2] + sorted(before)[1:13:2]
     target = a_target(fresh.folder)
-    upkeep = location_of(target).upkeep
-    assert upkeep is not None
-    upkeep.put_index_aside()
+    location_of(target).put_index_aside()
     (fresh.folder / "kept.json").write_text(json.dumps([kept, [before[one]["vector"] for one in kept]]))
     _plain(fresh, "import json\nids, vectors = json.load(open('kept.json'))\ncollection.upsert(ids, vectors)\n")
     outcome = _outcome(fresh, REPAIR)

@@ -10,18 +10,18 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.support.loading import NOTHING, a_target, numbered, some_rows
+from tests.support.loading import a_target, numbered, some_rows
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
 from upsert_cli.errors import TargetDamaged, UpsertCliError
-from upsert_cli.store import child, folder
+from upsert_cli.store import folder
+from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.locations import location_of
 from upsert_cli.store.process import StoreProcess
 
@@ -177,10 +177,13 @@ def test_full_at_the_flush(loaded: tuple[Terminal, Disk]) -> None:
     terminal.type("upsert-cli verify long")
 
 
-def serve_without_a_reserve(connection: Connection, start: child.Start) -> None:
-    """Serve as usual, but do not look at the space that is left."""
-    folder.RESERVE_BYTES = -SIZE * MIB
-    child.serve(connection, start)
+class FolderWithoutReserve(LocalFolder):
+    """A folder in which the child process does not look at the space that is left."""
+
+    def enter(self) -> None:
+        """Need no reserve."""
+        folder.RESERVE_BYTES = -SIZE * MIB
+        super().enter()
 
 
 @pytest.mark.parametrize(
@@ -190,26 +193,24 @@ def test_full_in_the_middle_of_the_flush(make_disk: Callable[..., Disk], leave: 
     """Somebody else takes the last of the reserve while the index is written: that is said, and no row is lost."""
     disk = make_disk()
     target = a_target(disk.path, dimension=384)
-    writer = StoreProcess.start(target, serve=serve_without_a_reserve)
-    writer.write(some_rows(numbered(0, 1_000), dimension=384), NOTHING)
-    writer.close()
-    writer = StoreProcess.start(target, serve=serve_without_a_reserve)
-    writer.write(some_rows(numbered(1_000, 2_000), dimension=384), NOTHING)
+    location = FolderWithoutReserve(path=Path(target.path), collection=target.collection)
+    with StoreProcess(target, location=location) as writer:
+        writer.write(some_rows(numbered(0, 1_000), dimension=384))
+    writer = StoreProcess(target, location=location)
+    writer.write(some_rows(numbered(1_000, 2_000), dimension=384))
     disk.fill(leave=leave)
     with pytest.raises(UpsertCliError) as caught:
         writer.close()
     print(f"{leave:,} bytes left: {caught.value}")
     disk.clear()
-    writer = StoreProcess.start(target)
+    writer = StoreProcess(target)
     aside: list[str] = []
     try:
         writer.opened()
     except TargetDamaged as error:
         assert "verify --repair" in str(error)
-        upkeep = location_of(target).upkeep
-        assert upkeep is not None
-        aside = upkeep.put_index_aside()
-        writer = StoreProcess.start(replace(target, as_found=True))
+        aside = location_of(target).put_index_aside()
+        writer = StoreProcess(replace(target, as_found=True))
     assert len(writer.fetch(start=0, rows=2_000)) == writer.opened().count == 2_000
     if not aside:
         block = writer.check(start=0, rows=2_000, every=10, identity=None)

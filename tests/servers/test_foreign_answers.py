@@ -14,8 +14,8 @@ from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
 from upsert_cli.store.chroma import exchange, http_session
+from upsert_cli.store.chroma.address import Access
 from upsert_cli.store.chroma.answers import NotChromas, value_of
-from upsert_cli.store.chroma.credentials import Access
 from upsert_cli.store.chroma.exchange import ServerAnswer
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.loading import NOTHING, a_target, numbered, opened, some_rows
+from tests.support.loading import a_target, numbered, opened, some_rows
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import DATABASE_NAME, describe, flushed_segments, is_flushed, list_collections
@@ -33,7 +33,7 @@ def loaded(tmp_path: Path) -> Target:
     """Return a collection with some rows and a flushed index."""
     target = a_target(tmp_path)
     with opened(target) as (store, _):
-        store.write(some_rows(numbered(0, 20)), NOTHING)
+        store.write(some_rows(numbered(0, 20)))
     return target
 
 

@@ -10,44 +10,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from tests.support.forked import start_python
-from tests.support.loading import NOTHING, a_target, assert_holds, numbered, plain_client, read_back, some_rows
+from tests.support.loading import a_target, assert_holds, numbered, plain_client, read_back, some_rows
 from upsert_cli.context import Unattended
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store import child
-from upsert_cli.store.base import Leased, Opened, Target, Verdict, WriteBatch
-from upsert_cli.store.child import Call, Start
+from upsert_cli.store.base import Target, Verdict, WriteBatch
+from upsert_cli.store.child import Call
+from upsert_cli.store.child_process import StoreAbandoned
+from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.chroma.records import ChromaStore
 from upsert_cli.store.folder import LEASE_NAME
-from upsert_cli.store.locations import location_of
 from upsert_cli.store.process import CALL_ROWS, StoreProcess
-from upsert_cli.store.restarting import StoreAbandoned
-from upsert_cli.store.spawn import ChildProcess
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Target:
     return a_target(tmp_path)
-
-
-@contextmanager
-def running(writer: StoreProcess) -> Iterator[StoreProcess]:
-    try:
-        yield writer
-    except BaseException:
-        writer.abandon()
-        raise
-    writer.close()
 
 
 class Enough(Exception):
@@ -97,14 +83,14 @@ def later(action: Callable[[], object], *, seconds: float) -> threading.Timer:
 def test_rows_arrive_through_the_pipe(target: Target) -> None:
     """Rows arrive through the pipe; after closing, the folder is free and marked as clean."""
     rows = some_rows(numbered(0, 600))
-    with running(StoreProcess.start(target, task_id="some-task")) as writer:
+    with StoreProcess(target, task_id="some-task") as writer:
         assert writer.opened().created
         holder = Lease.peek(lease_of(target))
         assert holder is not None
         assert (holder.pid, holder.task_id, holder.clean) == (writer.pid, "some-task", False)
         bad = replace(some_rows(["bad"]), metadatas=[{"a": {}}])
-        assert writer.write(rows, NOTHING) == []
-        assert [one for one, _ in writer.write(bad, replace(bad, vectors=None))] == ["bad", "bad"]
+        assert writer.write(rows) == []
+        assert [one for one, _ in writer.write(bad) + writer.write(replace(bad, vectors=None))] == ["bad", "bad"]
         compared = writer.compare(["id-000000", "no"], ["first.first", "x.y"], [("name",), ()])
         assert compared.verdicts == [Verdict.UNCHANGED, Verdict.NEW]
         assert compared.stale_keys == [("upsert_hash",), ()]
@@ -119,17 +105,17 @@ def test_large_batches_go_through_the_pipe(target: Target) -> None:
     rows = some_rows(numbered(0, 1_024))
     batch = replace(rows, texts=[f"{text} {'x' * 8_192}" for text in rows.texts])
     refused = replace(batch, ids=[f"bad-{one}" for one in batch.ids], metadatas=[{"a": {}}] * 1_024)
-    with running(StoreProcess.start(target)) as writer:
-        assert writer.write(batch, NOTHING) == []
-        assert len(writer.write(refused, NOTHING)) == 1_024
+    with StoreProcess(target) as writer:
+        assert writer.write(batch) == []
+        assert len(writer.write(refused)) == 1_024
     assert_holds(target, batch)
 
 
 def test_threads_take_turns(target: Target) -> None:
     """Calls from several threads are each answered with what they asked for."""
     answers: dict[int, list[Verdict]] = {}
-    with running(StoreProcess.start(target)) as writer:
-        writer.write(some_rows(numbered(0, 10)), NOTHING)
+    with StoreProcess(target) as writer:
+        writer.write(some_rows(numbered(0, 10)))
 
         def ask(number: int) -> None:
             ids = [f"id-{number:06}", "no"] * (number + 1)
@@ -146,9 +132,9 @@ def test_threads_take_turns(target: Target) -> None:
 
 def test_errors_cross_the_pipe(target: Target) -> None:
     """A refusal in the child is the same error in the parent."""
-    with running(StoreProcess.start(target)) as writer:
+    with StoreProcess(target) as writer:
         writer.opened()
-    writer = StoreProcess.start(replace(target, model="maker/other"))
+    writer = StoreProcess(replace(target, model="maker/other"))
     with pytest.raises(Refusal, match="made with the model maker/small-model, not maker/other"):
         writer.opened()
     wait_until(lambda: is_free(target))
@@ -158,8 +144,8 @@ def test_new_folders_and_files_are_private(target: Target) -> None:
     """With any umask, a folder that the tool creates and everything in it belong to the user alone."""
     before = os.umask(0)
     try:
-        with running(StoreProcess.start(target)) as writer:
-            writer.write(some_rows(["a"]), NOTHING)
+        with StoreProcess(target) as writer:
+            writer.write(some_rows(["a"]))
     finally:
         os.umask(before)
     found = [Path(target.path), *Path(target.path).rglob("*")]
@@ -178,8 +164,8 @@ def test_the_environment_cannot_redirect_or_break_the_child(
     (tmp_path / ".env").write_text("MIGRATIONS=nonsense\nPERSIST_DIRECTORY=elsewhere\n")
     (tmp_path / "queue.py").write_text("raise SystemExit('a module of the user, imported by us')\n")
     monkeypatch.chdir(tmp_path)
-    with running(StoreProcess.start(target)) as writer:
-        writer.write(some_rows(["a"]), NOTHING)
+    with StoreProcess(target) as writer:
+        writer.write(some_rows(["a"]))
     for name in ("CHROMA_API_IMPL", "MIGRATIONS", "IS_PERSISTENT", "CHROMA_DB_IMPL"):
         monkeypatch.delenv(name)
     monkeypatch.chdir("/")
@@ -191,7 +177,7 @@ def test_a_file_instead_of_a_folder_is_refused(target: Target) -> None:
     """A file at the path of the folder is an error with a remedy."""
     Path(target.path).write_text("not a folder")
     with pytest.raises(UpsertCliError, match="choose another folder with --chroma"):
-        StoreProcess.start(target).opened()
+        StoreProcess(target).opened()
 
 
 def test_a_file_that_is_not_a_database_is_refused(target: Target) -> None:
@@ -200,23 +186,17 @@ def test_a_file_that_is_not_a_database_is_refused(target: Target) -> None:
     path = Path(target.path) / "chroma.sqlite3"
     path.write_bytes(b"something else " * 1_000)
     with pytest.raises(UpsertCliError, match="restore it from a backup"):
-        StoreProcess.start(target).opened()
+        StoreProcess(target).opened()
     assert path.read_bytes() == b"something else " * 1_000
 
 
 def test_only_the_methods_of_a_store_can_be_called(target: Target) -> None:
     """A call of anything else is an error, and the child continues."""
-    start = Start(
-        target=target, location=location_of(target), task_id=None, lease_timeout=0.0, rows=None, serve=child.serve
-    )
-    process = ChildProcess(start, verbose=False, context=Unattended())
-    assert isinstance(process.receive().value, Leased)
-    assert isinstance(process.receive().value, Opened)
-    for name in ("abandon", "__init__", "_write"):
-        assert f"{name} is not a method that a parent may call" in str(process.ask(Call(name)).error)
-    assert process.ask(Call("fetch", (), {"rows": 10})).value == []
-    process.ask(Call("close"))
-    process.join()
+    with StoreProcess(target) as process:
+        for name in ("abandon", "__init__", "_write"):
+            with pytest.raises(RuntimeError, match=f"{name} is not a method that a parent may call"):
+                process.ask(Call(name))
+        assert process.ask(Call("fetch", (), {"rows": 10})) == []
 
 
 # -- others who want the folder ------------------------------------------------------------------------------------
@@ -224,18 +204,18 @@ def test_only_the_methods_of_a_store_can_be_called(target: Target) -> None:
 
 def test_a_second_writer_is_refused_by_the_name_of_the_first(target: Target) -> None:
     """While one process has a folder, another is refused for any collection, and its error names the holder."""
-    with running(StoreProcess.start(target, task_id="the-first")) as first:
+    with StoreProcess(target, task_id="the-first") as first:
         first.opened()
         with pytest.raises(TargetInUse, match=rf"in use by pid {first.pid} on .* \(task the-first\) since 20"):
-            StoreProcess.start(replace(target, collection="other")).opened()
-        assert first.write(some_rows(["a"]), NOTHING) == []
+            StoreProcess(replace(target, collection="other")).opened()
+        assert first.write(some_rows(["a"])) == []
 
 
 def test_a_second_writer_may_wait(target: Target) -> None:
     """A process that may wait for the folder gets it when the first one closes."""
-    first = StoreProcess.start(target)
+    first = StoreProcess(target)
     first.opened()
-    second = StoreProcess.start(target, lease_timeout=60.0)
+    second = StoreProcess(target, lease_timeout=60.0)
     first.close()
     assert not second.opened().created
     second.close()
@@ -243,29 +223,28 @@ def test_a_second_writer_may_wait(target: Target) -> None:
 
 def test_the_folder_of_a_killed_writer_is_free(target: Target) -> None:
     """A process that is killed with -9 leaves a free folder, which holds every row that it acknowledged."""
-    writer = StoreProcess.start(target)
+    writer = StoreProcess(target)
     rows = some_rows(numbered(0, 300))
-    writer.write(rows, NOTHING)
-    assert writer.pid is not None
+    writer.write(rows)
     os.kill(writer.pid, signal.SIGKILL)
-    with running(StoreProcess.start(target, lease_timeout=10.0)) as second:
+    with StoreProcess(target, lease_timeout=10.0) as second:
         assert second.opened().unclean
         assert second.opened().count == 300
-    with running(StoreProcess.start(target)) as third:
+    with StoreProcess(target) as third:
         assert not third.opened().unclean
     assert_holds(target, rows)
 
 
 def test_a_foreign_writer_is_found_at_once(target: Target) -> None:
     """A program with a write transaction is an error at once; Chroma would wait for a quarter of an hour."""
-    with running(StoreProcess.start(target)) as writer:
+    with StoreProcess(target) as writer:
         writer.opened()
     foreign = sqlite3.connect(Path(target.path) / "chroma.sqlite3", isolation_level=None)
     foreign.execute("BEGIN IMMEDIATE")
     with pytest.raises(TargetBusy, match="another program is writing to"):
-        StoreProcess.start(target).opened()
+        StoreProcess(target).opened()
     foreign.execute("ROLLBACK")
-    with running(StoreProcess.start(target)) as writer:
+    with StoreProcess(target) as writer:
         assert not writer.opened().unclean
 
 
@@ -290,17 +269,17 @@ while opened >= 0:
 def test_a_reader_during_a_load_does_no_harm(target: Target, tmp_path: Path) -> None:
     """A process that opens, counts and queries the collection over and over during a load leaves it intact."""
     rows = some_rows(numbered(0, 6_000))
-    with running(StoreProcess.start(target)) as writer:
-        writer.write(rows.take(range(100)), NOTHING)
+    with StoreProcess(target) as writer:
+        writer.write(rows.take(range(100)))
         seen = tmp_path / "seen"
         program = [sys.executable, "-c", READER, target.path]
         with seen.open("w") as output:
             reader = start_python(program, folder=tmp_path, environment=os.environ, stdout=output)
         wait_until(lambda: bool(seen.read_text()))
         for start in range(100, 6_000, 400):
-            assert writer.write(rows.take(range(start, min(start + 400, 6_000))), NOTHING) == []
+            assert writer.write(rows.take(range(start, min(start + 400, 6_000)))) == []
         while len(seen.read_text().split()) < 4:
-            assert writer.write(rows.take(range(400)), NOTHING) == []
+            assert writer.write(rows.take(range(400))) == []
     reader.kill()
     reader.wait()
     assert_holds(target, rows)
@@ -312,17 +291,17 @@ LOAD = """
 import os, signal, sys
 from pathlib import Path
 from tests.support.forked import start_python
-from tests.support.loading import NOTHING, a_target, numbered, some_rows
+from tests.support.loading import a_target, numbered, some_rows
 from upsert_cli.store.process import StoreProcess
 
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
-writer = StoreProcess.start(a_target(Path(sys.argv[1])), task_id="of-the-parent")
+writer = StoreProcess(a_target(Path(sys.argv[1])), task_id="of-the-parent")
 writer.opened()
 rows = [some_rows(numbered(start, start + 2_000)) for start in range(0, 6_000, 2_000)]
 print(writer.pid, flush=True)
 for part in rows:
-    writer.write(part, NOTHING)
+    writer.write(part)
     print("written", flush=True)
 writer.close()
 """
@@ -350,7 +329,7 @@ def test_the_child_outlives_a_killed_parent_by_one_write(target: Target, tmp_pat
     parent.communicate()
     wait_until(lambda: is_free(target))
     wait_until(lambda: not Path(f"/proc/{pid}").exists() if sys.platform == "linux" else True)
-    with running(StoreProcess.start(target)) as writer:
+    with StoreProcess(target) as writer:
         assert writer.opened().unclean
         assert writer.opened().count in (0, CALL_ROWS, 2 * CALL_ROWS)
     assert_holds(target, some_rows(numbered(0, writer.opened().count)))
@@ -373,19 +352,19 @@ def test_signals_to_the_group_do_not_reach_the_child(target: Target, tmp_path: P
 def test_an_abandoned_child_finishes_its_write(target: Target) -> None:
     """A context that raises during a write ends the wait at once; the child finishes the write and frees the folder."""
     context = StopLater()
-    writer = StoreProcess.start(target, context=context)
+    writer = StoreProcess(target, context=context)
     writer.opened()
     assert context.checks > 0
     rows = some_rows(numbered(0, CALL_ROWS))
     context.stop_after = 0
     with pytest.raises(Enough):
-        writer.write(rows, NOTHING)
+        writer.write(rows)
     assert not is_free(target)
     with pytest.raises(StoreAbandoned):
         writer.compare(["a"], ["x.y"], [()])
     wait_until(lambda: is_free(target))
     assert_holds(target, rows)
-    with running(StoreProcess.start(target)) as second:
+    with StoreProcess(target) as second:
         assert second.opened().unclean
 
 
@@ -393,12 +372,12 @@ def test_a_stop_takes_effect_between_the_parts_of_a_write(target: Target) -> Non
     """A write of thousands of rows can be stopped after each part; the parts before it are written whole."""
     rows = some_rows(numbered(0, 5 * CALL_ROWS))
     context = StopLater()
-    writer = StoreProcess.start(target, context=context)
+    writer = StoreProcess(target, context=context)
     writer.opened()
     with ThreadPoolExecutor() as pool:  # in the main thread, the context is checked during a part as well
         context.checks, context.stop_after = 0, 1
         with pytest.raises(Enough):
-            pool.submit(writer.write, rows, NOTHING).result()
+            pool.submit(writer.write, rows).result()
     writer.abandon()
     wait_until(lambda: is_free(target))
     assert_holds(target, rows.take(range(2 * CALL_ROWS)))
@@ -406,13 +385,13 @@ def test_a_stop_takes_effect_between_the_parts_of_a_write(target: Target) -> Non
 
 def test_abandoning_frees_a_waiting_thread(target: Target) -> None:
     """A thread that waits for an answer gets an error when the main thread abandons the store."""
-    writer = StoreProcess.start(target)
+    writer = StoreProcess(target)
     writer.opened()
     raised: list[BaseException] = []
 
     def write() -> None:
         try:
-            writer.write(some_rows(numbered(0, 2_000)), NOTHING)
+            writer.write(some_rows(numbered(0, 2_000)))
         except StoreAbandoned as error:
             raised.append(error)
 
@@ -431,9 +410,8 @@ def test_a_child_that_waits_for_the_folder_ends_when_abandoned(target: Target) -
     """A child that waits for the lease notices that its pipe was closed."""
     Path(target.path).mkdir()
     with Lease.take(lease_of(target), Holder.this_process()):
-        writer = StoreProcess.start(target, lease_timeout=600.0)
+        writer = StoreProcess(target, lease_timeout=600.0)
         pid = writer.pid
-        assert pid is not None
         time.sleep(0.5)
         writer.abandon()
         wait_until(lambda: _is_gone(pid))
@@ -449,13 +427,12 @@ def test_a_foreign_threshold_survives_the_childs_death(target: Target) -> None:
     Path(target.path).mkdir()
     with plain_client(target) as client:
         client.create_collection("default", embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
-    writer = StoreProcess.start(target)
-    writer.write(some_rows(["a"]), NOTHING)
-    assert writer.pid is not None
+    writer = StoreProcess(target)
+    writer.write(some_rows(["a"]))
     os.kill(writer.pid, signal.SIGKILL)
-    with running(StoreProcess.start(replace(target, collection="other"), lease_timeout=10.0)) as other:
+    with StoreProcess(replace(target, collection="other"), lease_timeout=10.0) as other:
         other.opened()
-    with running(StoreProcess.start(target)) as writer:
+    with StoreProcess(target) as writer:
         writer.opened()
     with plain_client(target) as client:
         assert client.get_collection("default").configuration_json["hnsw"]["sync_threshold"] == 345
@@ -471,29 +448,35 @@ def test_a_foreign_threshold_survives_the_childs_death(target: Target) -> None:
 def test_a_write_survives_the_death_of_the_child(target: Target, delay: float) -> None:
     """A child that is killed with -9 during a write is started again, and every row is written."""
     rows = some_rows(numbered(0, 2_000))
-    with running(StoreProcess.start(target)) as writer:
+    with StoreProcess(target) as writer:
         writer.opened()
         first = writer.pid
-        assert first is not None
         timer = later(lambda: os.kill(first, signal.SIGKILL), seconds=delay)
-        assert writer.write(rows, NOTHING) == []
+        assert writer.write(rows) == []
         timer.join()
         writer.compare(["a"], ["x.y"], [()])
         assert writer.pid != first
     assert_holds(target, rows)
 
 
-def serve_deadly_rows(connection: Connection, start: child.Start) -> None:
-    """Serve as usual, but end in a segmentation fault instead of writing certain rows."""
-    real = ChromaStore.write
+class FolderForDeadlyRows(LocalFolder):
+    """A folder whose child process ends in a segmentation fault instead of writing certain rows."""
 
-    def write(self: ChromaStore, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
-        if any(one.startswith("deadly") for one in (*upserts.ids, *updates.ids)):
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return real(self, upserts, updates)
+    def enter(self) -> None:
+        """Change the store, in a process that does nothing else."""
+        real = ChromaStore.write
 
-    ChromaStore.write = write  # type: ignore[method-assign]  # in a process that does nothing else
-    child.serve(connection, start)
+        def write(store: ChromaStore, batch: WriteBatch) -> list[tuple[str, str]]:
+            if any(one.startswith("deadly") for one in batch.ids):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return real(store, batch)
+
+        ChromaStore.write = write  # type: ignore[method-assign, assignment]
+        super().enter()
+
+
+def deadly(kind: type[LocalFolder], target: Target) -> LocalFolder:
+    return kind(path=Path(target.path), collection=target.collection)
 
 
 def test_a_row_that_kills_the_child_is_found(target: Target) -> None:
@@ -501,60 +484,79 @@ def test_a_row_that_kills_the_child_is_found(target: Target) -> None:
     rows = some_rows(numbered(0, 4))
     ids = ["id-000000", "id-000001", "deadly", "id-000002", "id-000003"]
     batch = some_rows(ids)
-    with running(StoreProcess.start(target, serve=serve_deadly_rows)) as writer:
-        assert writer.write(batch, NOTHING) == [("deadly", "the process that writes it ends by SIGSEGV")]
+    with StoreProcess(target, location=deadly(FolderForDeadlyRows, target)) as writer:
+        assert writer.write(batch) == [("deadly", "the process that writes it ends by SIGSEGV")]
         update = WriteBatch(ids=["id-000001"], texts=[], metadatas=[{"new": 1}], vectors=None)
-        assert writer.write(some_rows(["id-000004"]), update) == []
+        assert writer.write(some_rows(["id-000004"])) == writer.write(update) == []
     found = read_back(target)
     assert found.keys() == {*rows.ids, "id-000004"}
     assert found["id-000001"]["metadata"]["new"] == 1
 
 
-def serve_nothing(connection: Connection, start: child.Start) -> None:
-    """Die of each call."""
-    ChromaStore.write = ChromaStore.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
-    child.serve(connection, start)
+class FolderOfDeath(LocalFolder):
+    """A folder whose child process dies of each call."""
+
+    def enter(self) -> None:
+        """Change the store, in a process that does nothing else."""
+        ChromaStore.write = ChromaStore.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
+        super().enter()
 
 
 def test_a_child_that_always_dies_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that dies of every call is an error with a remedy after a bounded number of deaths."""
     monkeypatch.setattr("upsert_cli.store.process.MAX_DEATHS", 5)
-    writer = StoreProcess.start(target, serve=serve_nothing)
+    writer = StoreProcess(target, location=deadly(FolderOfDeath, target))
     with pytest.raises(UpsertCliError, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
-        writer.write(some_rows(numbered(0, 64)), NOTHING)
+        writer.write(some_rows(numbered(0, 64)))
     with pytest.raises(UpsertCliError, match="ended by SIGKILL each time"):
         writer.compare(["a"], ["x.y"], [()])
     writer.abandon()
 
 
-def serve_by_dying(_: Connection, start: child.Start) -> None:
-    """Die before anything is opened, by the signal that is the name of the task."""
-    os.kill(os.getpid(), signal.Signals[str(start.task_id)])
+class FolderThatCrashes(LocalFolder):
+    """A folder whose child process crashes before anything is opened."""
+
+    def enter(self) -> None:
+        """Die."""
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
-@pytest.mark.parametrize(("how", "error"), [("SIGSEGV", TargetDamaged), ("SIGKILL", UpsertCliError)])
-def test_a_child_that_dies_while_opening(target: Target, how: str, error: type[Exception]) -> None:
+class FolderThatIsKilled(LocalFolder):
+    """A folder whose child process is killed before anything is opened."""
+
+    def enter(self) -> None:
+        """Die."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "error"),
+    [(FolderThatCrashes, "SIGSEGV", TargetDamaged), (FolderThatIsKilled, "SIGKILL", UpsertCliError)],
+)
+def test_a_child_that_dies_while_opening(
+    target: Target, kind: type[LocalFolder], how: str, error: type[Exception]
+) -> None:
     """A crash while opening means a damaged collection, a kill does not; both are errors with a remedy."""
     with pytest.raises(error, match=rf"{how}.*verify --repair"):
-        StoreProcess.start(target, task_id=how, serve=serve_by_dying).opened()
+        StoreProcess(target, location=deadly(kind, target)).opened()
 
 
 def test_an_index_that_kills_the_child_is_an_error(target: Target) -> None:
     """Index files that make Chroma end in a segmentation fault are reported as a damaged collection."""
-    with running(StoreProcess.start(target)) as writer:
-        writer.write(some_rows(numbered(0, 1_000)), NOTHING)
+    with StoreProcess(target) as writer:
+        writer.write(some_rows(numbered(0, 1_000)))
     (links,) = Path(target.path).glob("*/link_lists.bin")
     size = links.stat().st_size
     links.write_bytes(bytes(size))
     with pytest.raises(TargetDamaged, match="verify --repair --collection default"):
-        StoreProcess.start(target).opened()
+        StoreProcess(target).opened()
     wait_until(lambda: is_free(target))
 
 
 def test_damage_after_an_unclean_end_is_found(target: Target) -> None:
     """After an unclean end all of the newest vectors are checked."""
-    writer = StoreProcess.start(target)
-    writer.write(some_rows(numbered(0, 1_000)), NOTHING)
+    writer = StoreProcess(target)
+    writer.write(some_rows(numbered(0, 1_000)))
     writer.close()
     (lengths,) = Path(target.path).glob("*/length.bin")
     content = bytearray(lengths.read_bytes())
@@ -564,4 +566,4 @@ def test_damage_after_an_unclean_end_is_found(target: Target) -> None:
     with Lease.take(lease_of(target), Holder.this_process()):
         pass  # a holder that did not end in order
     with pytest.raises(TargetDamaged, match="10 have a vector of zeros"):
-        StoreProcess.start(target).opened()
+        StoreProcess(target).opened()

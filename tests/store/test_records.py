@@ -16,7 +16,6 @@ import pytest
 
 from tests.support.loading import (
     DIMENSION,
-    NOTHING,
     a_target,
     assert_holds,
     numbered,
@@ -44,7 +43,7 @@ def target(tmp_path: Path) -> Target:
 
 def load(target: Target, rows: WriteBatch) -> list[tuple[str, str]]:
     with opened(target) as (records, _):
-        return records.write(rows, NOTHING)
+        return records.write(rows)
 
 
 def make_foreign(target: Target, rows: WriteBatch | None, **options: Any) -> None:
@@ -70,7 +69,7 @@ def test_any_client_reads_the_records(target: Target) -> None:
     rows = some_rows(numbered(0, 1_100), number=7, share=0.5, flag=True)
     with opened(target) as (records, facts):
         assert (facts.created, facts.count, facts.max_batch, facts.unclean) == (True, 0, 512, False)
-        assert records.write(rows, NOTHING) == []
+        assert records.write(rows) == []
     assert_holds(target, rows)
     with opened(target) as (_, facts):
         assert (facts.created, facts.count, facts.warnings) == (False, 1_100, ())
@@ -112,7 +111,7 @@ def test_update_leaves_text_and_vector(target: Target) -> None:
     load(target, before)
     with opened(target) as (records, _):
         update = WriteBatch(ids=["a"], texts=[], metadatas=[{"old": None, "new": 2}], vectors=None)
-        assert records.write(NOTHING, update) == []
+        assert records.write(update) == []
     after = replace(before, metadatas=[{**some_rows(["a"]).metadatas[0], "new": 2}, before.metadatas[1]])
     assert_holds(target, after)
 
@@ -230,8 +229,8 @@ def test_a_bad_row_costs_no_other(target: Target, kind: str) -> None:
     bad = _bad(kind)
     later = some_rows(["later"])
     with opened(target, flush=False) as (records, _):
-        ((identifier, reason),) = records.write(_with(good, bad, place=17), NOTHING)
-        assert records.write(later, NOTHING) == []
+        ((identifier, reason),) = records.write(_with(good, bad, place=17))
+        assert records.write(later) == []
     assert identifier == bad.ids[0]
     assert 0 < len(reason) < 400
     assert reason.isprintable()
@@ -244,8 +243,8 @@ def test_a_bad_update_costs_no_other(target: Target, kind: str) -> None:
     before = some_rows(["bad", "good"])
     update = WriteBatch(ids=["bad", "good"], texts=[], metadatas=[BAD_METADATA[kind], {"new": 1}], vectors=None)
     with opened(target, flush=False) as (records, _):
-        assert records.write(before, NOTHING) == []
-        ((identifier, _),) = records.write(NOTHING, update)
+        assert records.write(before) == []
+        ((identifier, _),) = records.write(update)
     assert identifier == "bad"
     assert_holds(target, replace(before, metadatas=[before.metadatas[0], {**before.metadatas[1], "new": 1}]))
 
@@ -260,7 +259,7 @@ def test_a_row_that_only_chroma_rejects_is_found(target: Target, kind: str, monk
     good = some_rows(numbered(0, 600))
     bad = _bad(kind)
     with opened(target, flush=False) as (records, _):
-        ((identifier, reason),) = records.write(_with(good, bad, place=333), NOTHING)
+        ((identifier, reason),) = records.write(_with(good, bad, place=333))
     assert identifier == bad.ids[0]
     assert reason.startswith("Chroma rejects it: ")
     assert_holds(target, good)
@@ -284,9 +283,9 @@ def test_a_batch_of_only_bad_rows_is_rejected(target: Target, monkeypatch: pytes
     bad = replace(some_rows(numbered(0, 20)), metadatas=[{"a": {}}] * 20)
     good = some_rows(numbered(20, 40))
     with opened(target) as (records, _):
-        assert len(records.write(bad, NOTHING)) == 20
-        assert records.write(good, NOTHING) == []
-        assert len(records.write(bad, NOTHING)) == 20
+        assert len(records.write(bad)) == 20
+        assert records.write(good) == []
+        assert len(records.write(bad)) == 20
     assert_holds(target, good)
 
 
@@ -302,15 +301,15 @@ def test_chroma_that_refuses_any_row_blames_none(target: Target, monkeypatch: py
             for name in ("upsert", "update"):
                 broken.setattr(Collection, name, refuse)
             with pytest.raises(UpsertCliError, match=r"any record: unexpected kind of array; .* restart the task"):
-                records.write(some_rows(numbered(0, 20)), NOTHING)
-        assert records.write(some_rows(numbered(0, 20)), NOTHING) == []
+                records.write(some_rows(numbered(0, 20)))
+        assert records.write(some_rows(numbered(0, 20))) == []
     assert_holds(target, some_rows(numbered(0, 20)))
 
 
 def test_vectors_of_another_length_are_no_rows_fault(target: Target) -> None:
     """Vectors that do not fit the target stop the load; no row is blamed."""
     with opened(target) as (records, _), pytest.raises(Refusal, match="gives 5"):
-        records.write(some_rows(["a"], dimension=5), NOTHING)
+        records.write(some_rows(["a"], dimension=5))
 
 
 # -- guards --------------------------------------------------------------------------------------------------------
@@ -389,7 +388,7 @@ def test_bad_name_is_a_fault_of_usage(target: Target, name: str) -> None:
 def test_closing_flushes_the_index(target: Target, rows: int) -> None:
     """After closing, nothing is queued for the next reader; before, it is."""
     with opened(target) as (records, _):
-        records.write(some_rows(numbered(0, rows)), NOTHING)
+        records.write(some_rows(numbered(0, rows)))
         assert is_flushed(Path(target.path), target.collection) is False
     assert is_flushed(Path(target.path), target.collection) is True
     assert_holds(target, some_rows(numbered(0, rows)))
@@ -404,7 +403,7 @@ def test_flush_of_few_rows_costs_next_to_nothing(
 
     made: list[int] = []
     with opened(target, rows=expected) as (records, _):
-        records.write(rows := some_rows(numbered(0, written)), NOTHING)
+        records.write(rows := some_rows(numbered(0, written)))
         update = Collection.update
 
         def counted(self: Collection, **some: Any) -> None:
@@ -425,7 +424,7 @@ def test_a_long_queue_is_flushed_during_the_load(target: Target, monkeypatch: py
     rows = some_rows(numbered(0, 60), blob="x" * 5_000)
     with opened(target) as (records, _):
         for start in range(0, 60, 10):
-            records.write(rows.take(range(start, start + 10)), NOTHING)
+            records.write(rows.take(range(start, start + 10)))
             flushed.append(is_flushed(Path(target.path), target.collection))
     assert flushed == [False, True, False, True, False, True]
     assert_holds(target, rows)
@@ -434,7 +433,7 @@ def test_a_long_queue_is_flushed_during_the_load(target: Target, monkeypatch: py
 def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
     """After a load that did not flush, no reader finds a threshold at which it would flush during the next load."""
     records, _ = open_store(target)
-    records.write(some_rows(numbered(0, 400)), NOTHING)
+    records.write(some_rows(numbered(0, 400)))
     records.abandon()
     with opened(target, rows=300, unclean=True):
         database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
@@ -453,7 +452,7 @@ def test_comparing_alone_flushes_nothing(target: Target, monkeypatch: pytest.Mon
 def test_abandoned_load_is_flushed_by_the_next(target: Target) -> None:
     """The next load flushes the queue of an abandoned one, even if it writes nothing itself."""
     records, _ = open_store(target)
-    records.write(rows := some_rows(numbered(0, 30)), NOTHING)
+    records.write(rows := some_rows(numbered(0, 30)))
     records.abandon()
     assert is_flushed(Path(target.path), target.collection) is False
     with opened(target, unclean=True) as (_, facts):
@@ -477,7 +476,7 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
 
     with Lease.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
         records, _ = open_store(target, ledger=Notes(lease, Holder.this_process(), target.collection))
-        records.write(some_rows(["b"]), NOTHING)
+        records.write(some_rows(["b"]))
         getattr(records, ending)()
     assert [threshold for threshold, _ in notes] == [345, None]
     assert notes[0][1] == notes[1][1] > 0
@@ -501,7 +500,7 @@ def test_the_threshold_that_a_dead_writer_left_is_restored(target: Target) -> No
 def test_readers_do_not_flush_during_a_load(target: Target) -> None:
     """While a load has rows queued, no other process finds a threshold at which it would write the index files."""
     with opened(target) as (records, _):
-        records.write(some_rows(["a"]), NOTHING)
+        records.write(some_rows(["a"]))
         database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
         (schema,) = database.execute("SELECT schema_str FROM collections").fetchone()
     assert '"sync_threshold":1000000000' in schema
@@ -591,8 +590,8 @@ def test_full_disk_is_an_error_before_anything_is_lost(target: Target, monkeypat
         with monkeypatch.context() as full:
             full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=65 << 20))
             with pytest.raises(UpsertCliError, match=f"{target.path} has 65 MiB free and 66 MiB are needed"):
-                records.write(some_rows(numbered(0, 500)), NOTHING)
-        records.write(rows := some_rows(["a"]), NOTHING)
+                records.write(some_rows(numbered(0, 500)))
+        records.write(rows := some_rows(["a"]))
     assert_holds(target, rows)
 
 
@@ -626,7 +625,7 @@ def test_a_locked_database_is_waited_for(target: Target, monkeypatch: pytest.Mon
     rows = some_rows(["a", "b"])
     with opened(target) as (records, _):
         records.compare(rows.ids, ["1.1", "2.2"], [(), ()])
-        assert records.write(rows, NOTHING) == []
+        assert records.write(rows) == []
     assert len(tries) > 2
     monkeypatch.undo()
     assert_holds(target, rows)
@@ -645,7 +644,7 @@ def test_a_panic_of_the_engine_blames_no_row(target: Target, monkeypatch: pytest
     with opened(target) as (records, _), monkeypatch.context() as broken:
         broken.setattr(Collection, "upsert", panic)
         with pytest.raises(TargetDamaged, match="unwrap"):
-            records.write(some_rows(["a"]), NOTHING)
+            records.write(some_rows(["a"]))
 
 
 def test_a_collection_that_is_deleted_during_a_load(target: Target) -> None:
@@ -654,7 +653,7 @@ def test_a_collection_that_is_deleted_during_a_load(target: Target) -> None:
     with plain_client(target) as client:
         client.delete_collection(target.collection)
     with pytest.raises(UpsertCliError, match="the collection default is gone"):
-        records.write(some_rows(["a"]), NOTHING)
+        records.write(some_rows(["a"]))
     records.abandon()
 
 

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.support.fork_server import Request, blocked_signals, current_umask
-from upsert_cli.store import spawn
+from upsert_cli.store import child_process
 
 # What a program may find different from the server: nothing reads it before all is imported.
 READ_LATE = ("UPSERT_CLI_", "GITHUB_", "PYTEST_", "XDG_")
@@ -180,9 +180,9 @@ def forked_children() -> Iterator[None]:
     def start(arguments: list[str], *, env: dict[str, str], **options: Any) -> subprocess.Popen[Any]:
         return ForkedProcess(arguments, cwd=Path.cwd(), env=env, **options)
 
-    kept = vars(spawn)["subprocess"]
-    vars(spawn)["subprocess"] = SimpleNamespace(**(vars(subprocess) | {"Popen": start}))
+    kept = vars(child_process)["subprocess"]
+    vars(child_process)["subprocess"] = SimpleNamespace(**(vars(subprocess) | {"Popen": start}))
     try:
         yield
     finally:
-        vars(spawn)["subprocess"] = kept
+        vars(child_process)["subprocess"] = kept

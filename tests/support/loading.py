@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 DIMENSION = 8
-NOTHING = WriteBatch(ids=[], texts=[], metadatas=[], vectors=None)
 
 
 def a_target(folder: Path, **changes: Any) -> Target:

@@ -30,8 +30,7 @@ from upsert_cli.sources.remote import RemoteFile
 from upsert_cli.sources.source import Source
 from upsert_cli.sources.units import UNIT_ROWS, Unit
 from upsert_cli.store.base import Target
-from upsert_cli.store.process import StoreProcess
-from upsert_cli.store.restarting import LAST_WRITE_SECONDS
+from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
 
 OPEN_UNIT_ROWS = 32 * UNIT_ROWS  # rows after which a unit without a known end is split; some minutes of work
 
@@ -201,7 +200,7 @@ class UnitRunner:
         if self._writer is None:
             # The process that runs the task holds the lease on the collection; workers do not exclude each other.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
-            self._writer = StoreProcess.start(target, task_id=spec.task_id)
+            self._writer = StoreProcess(target, task_id=spec.task_id)
             self._writer.opened()
         return self._model, self._writer
 

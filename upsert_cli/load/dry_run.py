@@ -103,11 +103,10 @@ def _open(journal: Journal, task: Task, model: Model | None, *, context: RunCont
         yield None
         return
     target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
-    with StoreProcess.start(target, task_id=task.id, context=context) as store:
+    with StoreProcess(target, task_id=task.id, context=context) as store:
         for warning in store.opened().warnings:
             context.warning(warning)
         yield store
-        store.close()
 
 
 def _all_new(rows: int) -> Comparison:

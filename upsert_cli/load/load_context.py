@@ -19,7 +19,7 @@ from upsert_cli.journal.progress import TimelineRecorder
 from upsert_cli.journal.task import Task
 from upsert_cli.signals import SIGNALS, deadly_handler, die_by_signal
 from upsert_cli.store.locations import is_server
-from upsert_cli.store.restarting import LAST_WRITE_SECONDS
+from upsert_cli.store.process import LAST_WRITE_SECONDS
 
 SHOW_SECONDS = 0.1  # seconds between two updates of the progress
 CANCEL_POLL_SECONDS = 0.25  # seconds between two checks of the cancel flag, which cost a stat

@@ -236,8 +236,8 @@ def _require_target(journal: Journal, task: Task) -> None:
         raise error
     location = location_of_task(journal, task)
     # A holder is a dead runner whose last write is in flight; the load waits for it.
-    if location.upkeep is not None and location.holder() is None:
-        location.upkeep.require_alone()
+    if location.holder() is None:
+        location.require_alone()
 
 
 def _refuse_unread(task: Task, claim: Claim) -> None:

@@ -113,7 +113,7 @@ def start_store(
     seconds = max(least, wait_until - time.monotonic())
     if holder is not None and seconds > 0.0:
         context.info(f"waiting for {task.chroma}, which is in use by {holder}")
-    return StoreProcess.start(
+    return StoreProcess(
         target_of(journal, task, model),
         task_id=task.id,
         rows=rows,

@@ -202,8 +202,6 @@ class _Attempt:
                     if isinstance(error, StageStopped):
                         self._context.stop_if_wanted()
                     raise
-            for helper in stores[1:]:
-                helper.close()
         return deletion
 
     def _batches(self, recipe: Recipe, stages: Stages, only: Iterator[RowKey] | None) -> Iterator[Batch]:

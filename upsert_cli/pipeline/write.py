@@ -81,18 +81,14 @@ def _begin(
     for store in stores:
         free.put(store)
 
-    def write_next(embedded: Batch, store: StoreProcess) -> Batch:
-        try:
-            return _write_batch(embedded, store)
-        finally:
-            free.put(store)
-
     for embedded in batches:
         room.acquire()
         store = free.get()
         if stopping.is_set():
             raise StageStopped
-        yield pool.submit(write_next, embedded, store)
+        future = pool.submit(_write_batch, embedded, store)
+        future.add_done_callback(lambda _, store=store: free.put(store))  # type: ignore[misc]
+        yield future
 
 
 def _write_batch(batch: Batch, store: StoreProcess) -> Batch:
@@ -100,7 +96,7 @@ def _write_batch(batch: Batch, store: StoreProcess) -> Batch:
     if not upserts.ids and not updates.ids:
         return batch
     before = store.seconds["writing"]
-    reasons = dict(store.write(upserts, updates))
+    reasons = dict([*store.write(upserts), *store.write(updates)])
     failed = dict(batch.failed)
     for document in batch.documents:
         if document.id in reasons:

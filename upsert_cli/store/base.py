@@ -184,7 +184,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteBatch:
-    """Records to write."""
+    """Records to write: new ones and those whose text changed, or those whose metadata alone is updated."""
 
     ids: list[str]
 
@@ -233,12 +233,8 @@ class Store(Protocol):
             average: Whether split items have a record with the mean of their chunks.
         """
 
-    def write(self, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
+    def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves.
-
-        Args:
-            upserts: Records that are new or whose text changed.
-            updates: Records of which only the metadata changed.
 
         Returns:
             The id of each row that was not written, and one line of reason.

@@ -12,19 +12,19 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, TypeAlias
+from typing import Any
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.locks import Holder, Lease, LeaseHeld
-from upsert_cli.store.base import Leased, Store, Target
+from upsert_cli.store.base import Leased, Opened, Store, Target
 from upsert_cli.store.folder import os_fault
 from upsert_cli.store.leasing import Ledger, await_orphan, take_lease
-from upsert_cli.store.locations import Location, Upkeep
+from upsert_cli.store.locations import Location
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 METHODS = frozenset({"compare", "find_stale_chunks", "write", "delete", "fetch", "members", "check", "query"})
@@ -38,15 +38,12 @@ class Start:
     location: Location
     """Where it is, with the credentials for a server."""
 
-    task_id: str | None
-    lease_timeout: float
+    task_id: str | None = None
+    lease_timeout: float = 0.0
     """Seconds to wait for another holder of the folder."""
 
-    rows: int | None
+    rows: int | None = None
     """Rows that will be written at most, where that is known."""
-
-    serve: Serve
-    """What the process does; a function that can be imported."""
 
     parent: int = field(default_factory=os.getpid)
     """The process that started the child."""
@@ -61,14 +58,14 @@ class Call:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A message for the user, while the answer is still to come."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The result of a call; before the first one, that the lease is taken, and then that the collection is open."""
 
@@ -76,27 +73,16 @@ class Answer:
     error: Exception | None = None
 
 
-Serve: TypeAlias = Callable[[Connection, Start], None]
-
-
 class ParentGone(Exception):
     """Raised when the parent closed the pipe, or died."""
 
 
 def main() -> None:
-    """Serve the parent at the other end of the descriptor that is the only argument."""
+    """Serve the parent at the other end of the descriptor that is the only argument, until it closes the pipe."""
     connection = Connection(int(sys.argv[1]))
     try:
-        start: Start = connection.recv()
-    except EOFError:
-        return
-    start.serve(connection, start)
-
-
-def serve(connection: Connection, start: Start) -> None:
-    """Open the collection and answer calls until the parent closes it."""
-    try:
-        answer = _work(connection, start)
+        _work(connection, _receive(connection))
+        answer = Answer()
     except ParentGone:
         return
     except BaseException as error:  # noqa: BLE001  # the engine's panics are no Exception; all goes to the parent
@@ -106,51 +92,51 @@ def serve(connection: Connection, start: Start) -> None:
         _send(connection, answer)
 
 
-def _work(connection: Connection, start: Start) -> Answer:
+def _work(connection: Connection, start: Start) -> None:
     location, target = start.location, start.target
     location.enter()
-    upkeep = location.upkeep
-    if upkeep is None:
+    if location.is_shared:
         _end_with(connection)
-    elif target.reads_only and (copied := upkeep.readable_copy()) is not None:
-        return _work_on_copy(connection, start, copied)
-    if target.beside_others:
-        if upkeep is not None:
-            _await_writer(connection, upkeep)
-        return _read(connection, start, location)
+    if target.reads_only and (copied := location.readable_copy()) is not None:
+        if not target.beside_others:
+            # No lease can be taken in a folder that cannot be written to.
+            holder = await_orphan(location.holder, lambda: _check_parent(connection))
+            if holder is not None:
+                raise location.in_use(holder)
+        with copied as copy:
+            _serve(connection, *copy.open(target), flush=False)
+    elif target.beside_others:
+        _await_writer(connection, location)
+        _serve(connection, *location.open(target), flush=False)
+    else:
+        _work_alone(connection, start)
+
+
+def _work_alone(connection: Connection, start: Start) -> None:
+    """Open the collection under its lease, and leave to the next holder whether everything written is flushed."""
+    location, target = start.location, start.target
     holder = Holder.this_process(start.task_id, parent=start.parent)
     with _take_lease(connection, start, holder) as lease:
         ledger = Ledger(lease, holder, target.collection)
+        clean = was_clean = ledger.was_clean
         try:
-            if upkeep is not None:
-                if not target.reads_only or upkeep.reading_flushes():
-                    upkeep.require_alone(parent=start.parent)
-                else:
-                    upkeep.probe()
-            _send(connection, Answer(value=Leased(empty=_is_empty(location))))
-            if target.reads_only:
-                answer = _read(connection, start, location)
-                ledger.close(clean=ledger.was_clean)
-                return answer
+            if target.reads_only and not location.reading_flushes():
+                location.probe()
+            else:
+                location.require_alone(parent=start.parent)
+            _send(connection, Answer(Leased(empty=_is_empty(location))))
             store, opened = location.open(
                 target,
-                unclean=not ledger.was_clean,
+                unclean=not was_clean,
                 rows=start.rows,
                 ledger=ledger,
-                notify=lambda text: _send(connection, Notice(text=text)),
+                notify=lambda text: _send(connection, Notice(text)),
             )
-        except BaseException:
-            ledger.close(clean=ledger.was_clean)  # nothing was written
-            raise
-        try:
-            _send(connection, Answer(value=opened))
-            _answer_calls(connection, store)
-        except BaseException:
-            store.abandon()
-            raise
-        store.close()
-        ledger.close(clean=True)
-    return Answer()
+            clean = target.reads_only and was_clean  # until everything is flushed
+            _serve(connection, store, opened, flush=not target.reads_only)
+            clean = not target.reads_only or was_clean
+        finally:
+            ledger.close(clean=clean)
 
 
 def _is_empty(location: Location) -> bool:
@@ -158,38 +144,44 @@ def _is_empty(location: Location) -> bool:
     return not location.is_shared and ((info := location.describe()) is None or info.dimension is None)
 
 
-def _work_on_copy(connection: Connection, start: Start, copied: AbstractContextManager[Location]) -> Answer:
-    """Answer calls from a copy of a folder that cannot be written to, since Chroma only opens what it can write."""
-    if not start.target.beside_others:
-        holder = await_orphan(start.location.holder, lambda: _check_parent(connection))
-        if holder is not None:
-            raise start.location.in_use(holder)
-    with copied as location:
-        return _read(connection, start, location)
-
-
-def _read(connection: Connection, start: Start, location: Location) -> Answer:
-    """Answer calls that only read."""
-    store, opened = location.open(start.target)
+def _serve(connection: Connection, store: Store, opened: Opened, *, flush: bool) -> None:
+    """Answer calls until one closes the store."""
     try:
-        _send(connection, Answer(value=opened))
+        _send(connection, Answer(opened))
         _answer_calls(connection, store)
-    finally:
+    except BaseException:
         store.abandon()
-    return Answer()
+        raise
+    if flush:
+        store.close()
+    else:
+        store.abandon()
 
 
-def _await_writer(connection: Connection, upkeep: Upkeep) -> None:
+def _answer_calls(connection: Connection, store: Store) -> None:
+    while True:
+        call = _receive(connection)
+        if call.method == "close":
+            return
+        try:
+            if call.method not in METHODS:
+                raise ValueError(f"{call.method} is not a method that a parent may call")
+            answer = Answer(getattr(store, call.method)(*call.args, **call.options))
+        except BaseException as error:  # noqa: BLE001  # as above
+            answer = Answer(error=_portable(error))
+        del call  # a batch's memory is not kept while waiting for the next one
+        _send(connection, answer)
+
+
+def _await_writer(connection: Connection, location: Location) -> None:
     """Wait for a moment in which nobody writes to the database: Chroma would wait for 1,000 seconds."""
     until = time.monotonic() + READ_SECONDS
     while True:
         try:
-            upkeep.probe()
+            return location.probe()
         except TargetBusy:
             if time.monotonic() >= until:
                 raise
-        else:
-            return
         _check_parent(connection)
 
 
@@ -213,25 +205,6 @@ def _end_with(connection: Connection) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _answer_calls(connection: Connection, store: Store) -> None:
-    while True:
-        call = _receive(connection)
-        if call.method == "close":
-            return
-        try:
-            answer = Answer(value=_carry_out(call, store))
-        except BaseException as error:  # noqa: BLE001  # as above
-            answer = Answer(error=_portable(error))
-        del call  # a batch's memory is not kept while waiting for the next one
-        _send(connection, answer)
-
-
-def _carry_out(call: Call, store: Store) -> object:
-    if call.method not in METHODS:
-        raise ValueError(f"{call.method} is not a method that a parent may call")
-    return getattr(store, call.method)(*call.args, **call.options)
-
-
 def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
     notified = start.lease_timeout > 0  # the parent has reported it
 
@@ -239,7 +212,7 @@ def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
         nonlocal notified
         _check_parent(connection)
         if not notified:
-            _send(connection, Notice(text=f"waiting for the last write of {other}, whose command has died"))
+            _send(connection, Notice(f"waiting for the last write of {other}, whose command has died"))
             notified = True
 
     path = start.location.lease_path()
@@ -251,12 +224,11 @@ def _take_lease(connection: Connection, start: Start, holder: Holder) -> Lease:
         raise os_fault(path, error) from error
 
 
-def _receive(connection: Connection) -> Call:
+def _receive(connection: Connection) -> Any:
     try:
-        call: Call = connection.recv()
+        return connection.recv()
     except (EOFError, ConnectionError) as error:
         raise ParentGone from error
-    return call
 
 
 def _send(connection: Connection, message: Answer | Notice) -> None:

@@ -8,20 +8,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from upsert_cli.errors import TargetInUse
 from upsert_cli.locks import Holder
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.store.base import CollectionInfo, Opened, Store, Target
-from upsert_cli.store.chroma.address import canonical_target, is_server, names_folder, require_collection_name
-from upsert_cli.store.chroma.credentials import SECRET_VARIABLES
+from upsert_cli.store.chroma.address import (
+    SECRET_VARIABLES,
+    canonical_target,
+    is_server,
+    names_folder,
+    require_collection_name,
+)
 from upsert_cli.store.leasing import Ledger
 
 __all__ = [
     "SECRET_VARIABLES",
     "Location",
-    "Upkeep",
     "canonical_target",
     "is_server",
     "location_at",
@@ -32,15 +36,10 @@ __all__ = [
 
 
 class Location(Protocol):
-    """Where a collection is: a folder or a server."""
+    """Where a collection is: a folder, or a server, which looks after its own files."""
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether it is a server, which others may write to at the same time."""
-
-    @property
-    def upkeep(self) -> Upkeep | None:
-        """The care that the files need; None for a server, which looks after its own files."""
+    is_shared: ClassVar[bool] = True
+    """Whether it is a server, which others may write to at the same time."""
 
     def holder(self) -> Holder | None:
         """Return which upsert-cli has the lease now, or None; take and create nothing."""
@@ -54,7 +53,7 @@ class Location(Protocol):
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Return all collections by name, each with its number of records, without the store's library."""
 
-    # -- in the child process, in this order ------------------------------------------------------------------------
+    # -- in the child process, in this order ---------------------------------------------------------------------------
 
     def enter(self) -> None:
         """Create the folders that are missing, and change to one where no .env file can redirect the library."""
@@ -87,9 +86,17 @@ class Location(Protocol):
             UpsertCliError: The store cannot work with the location.
         """
 
+    # -- the care that files need; a server needs none -----------------------------------------------------------------
 
-class Upkeep(Protocol):
-    """The care that a collection in a local folder needs."""
+    def require_space(self, rows: int) -> None:
+        """Check that the disk has room for more rows and a reserve."""
+
+    def check_index(self, target: Target, *, suspicious: bool) -> None:
+        """Check the disk space and the index files; more closely if the last writer did not end in order."""
+
+    def is_flushed(self) -> bool | None:
+        """Tell whether the index files hold all records; None where that cannot be told."""
+        return None
 
     def probe(self) -> None:
         """Check that no other program is writing to the database now."""
@@ -101,16 +108,20 @@ class Upkeep(Protocol):
         """
 
     def reading_flushes(self) -> bool:
-        """Tell whether merely reading the collection would write its index, so that no load may run meanwhile."""
+        """Tell whether merely reading the collection would write its index, so that no load may run at that time."""
+        return False
 
     def readable_copy(self) -> AbstractContextManager[Location] | None:
         """Return a temporary copy of a folder that cannot be written to; None if no copy is needed."""
+        return None
 
     def take_poison(self) -> list[str]:
         """Remove the rows that block the store's queue for good, and return their ids."""
+        return []
 
     def put_index_aside(self) -> list[str]:
         """Rename the folders of a damaged index, and return their new names."""
+        return []
 
 
 def location_at(chroma: str, collection: str, *, leases: Path, retry_for: float = RETRY_FOR) -> Location:
@@ -126,9 +137,9 @@ def location_at(chroma: str, collection: str, *, leases: Path, retry_for: float 
         UsageFault: The address is not valid, or the credentials cannot be read.
     """
     if is_server(chroma):
-        from upsert_cli.store.chroma.server import server_at
+        from upsert_cli.store.chroma.server import Server
 
-        return server_at(chroma, collection, leases=leases, retry_for=retry_for)
+        return Server.at(chroma, collection, leases=leases, retry_for=retry_for)
     from upsert_cli.store.chroma.local import LocalFolder
 
     return LocalFolder(path=Path(chroma), collection=collection)

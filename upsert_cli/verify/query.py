@@ -84,7 +84,6 @@ def nearest(subject: Subject, text: str, *, rows: int, where: dict[str, Any] | N
                     f"loads into it"
                 )
             hits = store.query(asked, rows=rows, where=where)
-            store.close()
         return Nearest(target=target, text=text, where=where, records=records, hits=tuple(hits))
 
     for left in reversed(range(TRIES)):
@@ -101,9 +100,8 @@ def nearest(subject: Subject, text: str, *, rows: int, where: dict[str, Any] | N
 
 def _opened(target: Target, location: Location, context: RunContext) -> StoreProcess:
     # If merely reading would flush the index, no other process may write at the same time.
-    alone = location.upkeep is not None and location.upkeep.reading_flushes()
-    reader = replace(target, beside_others=not alone, reads_only=True, examined=False)
-    return StoreProcess.start(reader, context=context)
+    reader = replace(target, beside_others=not location.reading_flushes(), reads_only=True, examined=False)
+    return StoreProcess(reader, context=context)
 
 
 def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:

@@ -21,13 +21,11 @@ from upsert_cli.pipeline.batches import MAX_ROWS
 from upsert_cli.pipeline.compare import compare_documents, forced
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.sources.item import START, Item
-from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict, WriteBatch
+from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict
 from upsert_cli.store.locations import location_of
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 from upsert_cli.verify.verification import Findings, Repaired, Verification, examine, opened
-
-_NOTHING = WriteBatch(ids=[], texts=[], metadatas=[], vectors=None)
 
 
 def repair(subject: Subject, *, context: RunContext) -> Verification:
@@ -44,15 +42,15 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
     removed: list[str] = []
     aside: list[str] = []
     written = 0
-    upkeep = location_of(subject.target).upkeep  # a server indexes records that are written again by itself
+    location = location_of(subject.target)
     found, damage = _look(subject, context)
     before = found
-    if damage is not None and upkeep is not None and (removed := upkeep.take_poison()):
+    if damage is not None and (removed := location.take_poison()):
         context.info(f"removed {len(removed)} rows that blocked the collection's queue")
         found, _ = _look(subject, context)
     if found is None or found.index_is_lost:
         repairer = _Repairer(subject, context)  # before anything is moved: without the model nothing could be rebuilt
-        aside = [] if upkeep is None else upkeep.put_index_aside()
+        aside = location.put_index_aside()  # a server indexes records that are written again by itself
         context.info("rebuilding the index from the stored documents")
         written += repairer.write_all_stored()
         found = examine(subject, context=context)
@@ -115,7 +113,7 @@ class _Repairer:
             self._context.check()
             if embedded.vectors:
                 upserts = embedded.upserts()
-                refused = {one for one, _ in store.write(upserts, _NOTHING)}
+                refused = {one for one, _ in store.write(upserts)}
                 yield from (one for one in upserts.ids if one not in refused)
 
     def _from_sources(self, wrong: Set[str], store: StoreProcess) -> Iterator[Batch]:

@@ -197,9 +197,8 @@ def opened(subject: Subject, *, context: RunContext, reads_only: bool = False) -
     """Open the collection unchanged, and close it at the end."""
     target = replace(subject.target, reads_only=reads_only)
     task_id = None if subject.task is None else subject.task.id
-    with StoreProcess.start(target, task_id=task_id, context=context) as store:
+    with StoreProcess(target, task_id=task_id, context=context) as store:
         yield store
-        store.close()
 
 
 def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str, set[str]], *, average: bool) -> None:

@@ -1,19 +1,20 @@
 """Targets as users type them: a folder, a server's address, or the cloud; each has one canonical spelling.
 
-A task keeps that spelling, so that a restart goes to the same target; it holds no password and no token.
+A task keeps that spelling, so that a restart goes to the same target; it holds no password and no token. Credentials
+come from the environment or from files, never from a flag, which the process list would show.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
-from upsert_cli.redaction import in_message
+from upsert_cli.redaction import in_message, remember
 
 CLOUD = "cloud"
 CLOUD_URL = "https://api.trychroma.com"
@@ -21,6 +22,12 @@ CLOUD_DOMAIN = ".trychroma.com"
 DEFAULT_TENANT = "default_tenant"
 DEFAULT_DATABASE = "default_database"
 PARTS = 2  # parts of an address's path: tenant and database
+
+TOKEN = "UPSERT_CLI_CHROMA_TOKEN"  # noqa: S105  # a name
+CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
+HEADERS = "UPSERT_CLI_CHROMA_HEADERS"
+FILE = "_FILE"  # ends the name of the variable that names a file instead
+SECRET_VARIABLES = tuple(name + ending for name in (TOKEN, CLOUD_TOKEN, HEADERS) for ending in ("", FILE))
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # Names that are unlikely for a folder: a host with a port, an address without a slash or its scheme, this machine.
@@ -51,15 +58,21 @@ class Address:
     is_cloud: bool = False
     """Whether the quotas and the token of Chroma Cloud apply."""
 
-    @property
-    def is_default(self) -> bool:
-        """Whether it is the database that every server has."""
-        return (self.tenant, self.database) == (DEFAULT_TENANT, DEFAULT_DATABASE)
-
     def __str__(self) -> str:
-        if self.tenant is None or self.database is None or (self.is_default and not self.is_cloud):
+        is_default = not self.is_cloud and (self.tenant, self.database) == (DEFAULT_TENANT, DEFAULT_DATABASE)
+        if self.tenant is None or self.database is None or is_default:
             return self.url
         return f"{self.url}/{quote(self.tenant, safe='')}/{quote(self.database, safe='')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The headers with credentials for a server."""
+
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+
+    sources: tuple[str, ...] = ()
+    """Where they come from: `UPSERT_CLI_CHROMA_TOKEN_FILE (/run/secrets/token)`."""
 
 
 def is_server(chroma: str) -> bool:
@@ -135,33 +148,83 @@ def address_of(text: str) -> Address:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     url = f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
     is_cloud = parts.hostname.endswith(CLOUD_DOMAIN) or url == _cloud_url()
-    tenant, database = _names_in(parts.path, text) or _names_from_environment(is_cloud=is_cloud)
+    names = [unquote(part) for part in parts.path.split("/") if part]
+    if names and (len(names) != PARTS or any("/" in name or not name.isprintable() for name in names)):
+        raise _bad_address(f"the path of {in_message(text)!r} is not a tenant and a database")
+    tenant, database = names or _names_from_environment(is_cloud=is_cloud)
     return Address(url=url, tenant=tenant, database=database, is_cloud=is_cloud)
 
 
-def _names_in(path: str, text: str) -> tuple[str, str] | None:
-    names = [unquote(part) for part in path.strip("/").split("/") if part]
-    if not names:
-        return None
-    if len(names) != PARTS or any("/" in name or not name.isprintable() for name in names):
-        raise _bad_address(f"the path of {in_message(text)!r} is not a tenant and a database")
-    return names[0], names[1]
-
-
-def _names_from_environment(*, is_cloud: bool) -> tuple[str | None, str | None]:
-    found = [_variable(name, is_cloud=is_cloud) for name in ("CHROMA_TENANT", "CHROMA_DATABASE")]
-    defaults = (None, None) if is_cloud else (DEFAULT_TENANT, DEFAULT_DATABASE)
-    return found[0] or defaults[0], found[1] or defaults[1]
-
-
-def _variable(name: str, *, is_cloud: bool) -> str | None:
+def _names_from_environment(*, is_cloud: bool) -> list[str | None]:
     # The variables of Chroma's own tools are for its cloud, not for other servers.
-    return os.environ.get(f"UPSERT_CLI_{name}") or (os.environ.get(name) if is_cloud else None)
+    return [
+        os.environ.get(f"UPSERT_CLI_{name}") or (os.environ.get(name) or None if is_cloud else default)
+        for name, default in (("CHROMA_TENANT", DEFAULT_TENANT), ("CHROMA_DATABASE", DEFAULT_DATABASE))
+    ]
 
 
 def _cloud_url() -> str:
     """Return the address of the cloud: some of its regions have their own."""
     return os.environ.get("UPSERT_CLI_CHROMA_CLOUD_URL", "").rstrip("/") or CLOUD_URL
+
+
+# -- credentials -------------------------------------------------------------------------------------------------------
+
+
+def access_to(address: Address) -> Access:
+    """Return the headers for a server.
+
+    Raises:
+        UsageFault: A file cannot be read, or a value is not valid in a header.
+    """
+    headers: dict[str, str] = {}
+    sources: list[str] = []
+    # The key of the cloud must not be sent to another server.
+    names = (TOKEN, CLOUD_TOKEN) if address.is_cloud else (TOKEN,)
+    if (given := next(filter(None, map(_given, names)), None)) is not None:
+        text, source = given
+        headers["X-Chroma-Token"] = token = _sound(text.strip(), source)
+        if not address.is_cloud:
+            headers["Authorization"] = f"Bearer {token}"
+        sources.append(source)
+    if (given := _given(HEADERS)) is not None:
+        text, source = given
+        for line in filter(str.strip, text.splitlines()):
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise _unusable(source, "a line of it is not of the form `Name: value`")
+            headers[_sound(name.strip(), source)] = _sound(value.strip(), source)
+        sources.append(source)
+    remember(headers.values())
+    return Access(headers, tuple(sources))
+
+
+def _given(name: str) -> tuple[str, str] | None:
+    """Return the content of a variable, or of the file that its counterpart names, and the source for messages."""
+    if value := os.environ.get(name):
+        return value, name
+    path = os.environ.get(name + FILE)
+    if not path:
+        return None
+    source = f"{name}{FILE} ({path})"
+    try:
+        return expanded(Path(path)).read_text("utf-8-sig"), source
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(source, getattr(error, "strerror", None) or "it is not text") from error
+
+
+def _unusable(source: str, reason: str) -> UsageFault:
+    return UsageFault(message=f"{source} cannot be used: {reason}")
+
+
+def _sound(value: str, source: str) -> str:
+    """Return a part of a header, or fail without quoting it."""
+    if not value or not value.isascii() or not value.isprintable():
+        raise _unusable(source, "it is empty, or has characters that no header can have")
+    return value
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
 
 
 def require_collection_name(name: str) -> None:

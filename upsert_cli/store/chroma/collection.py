@@ -50,7 +50,6 @@ class OpenCollection:
         """Take over a connected client; use `open`."""
         self._target = target
         self._location = location
-        self._upkeep = location.upkeep
         self._client = client
         self._rows = rows
         self._ledger = ledger
@@ -110,11 +109,6 @@ class OpenCollection:
         if not self._target.as_found:
             check_vectors(self._target, self.chroma, count=self.count, ours=described.is_ours, suspicious=suspicious)
 
-    def require_space(self, rows: int) -> None:
-        """Check that a folder has room for more rows; a server sees to that itself."""
-        if self._upkeep is not None:
-            self._upkeep.require_space(rows)
-
     def wrote(self, rows: int, characters: int) -> None:
         """Keep the queue in bounds and readers away from it; called after each write.
 
@@ -158,32 +152,27 @@ class OpenCollection:
         To open the collection again with a lower threshold would put all that is queued into the index again, at up to
         7 ms a row, and would let readers see that threshold.
         """
-        self.require_space(0)
+        self._location.require_space(0)
         try:
             self._flush()
             self.count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
         finally:
             # On a disk that fills up meanwhile the engine writes a part, and says nothing.
-            if self._upkeep is not None:
-                self._upkeep.check(self._target, suspicious=False)
+            self._location.check_index(self._target, suspicious=False)
 
     def _flush(self) -> None:
         missing = self._load_threshold - self._changes % self._load_threshold
         with understood(self._target):
             for _ in range(FLUSH_TRIES):
                 for start in range(0, missing, self.max_batch):
-                    if self._threshold is None or self._is_flushed() is not False:
+                    if self._threshold is None or self._location.is_flushed() is not False:
                         return
                     numbers = range(start, min(start + self.max_batch, missing))
                     ids = [f"upsert-cli-flush-{number}" for number in numbers]
                     unchanged: Any = [None] * len(ids)
                     retrying_locks(functools.partial(self.chroma.update, ids=ids, metadatas=unchanged))
                 missing = self._load_threshold
-
-    def _is_flushed(self) -> bool | None:
-        """Tell whether the index files hold all records; None where that cannot be told."""
-        return None if self._upkeep is None else self._upkeep.is_flushed()
 
     def close(self) -> None:
         """Restore the collection's threshold and close the client."""
@@ -228,7 +217,7 @@ class OpenCollection:
         return True
 
     def _raise_threshold(self, described: Described) -> None:
-        if self._upkeep is None or described.sync_threshold is None:
+        if self._location.is_shared or described.sync_threshold is None:
             return
         self._threshold = described.sync_threshold
         own = CHROMA_THRESHOLD if self._threshold == READERS_THRESHOLD else self._threshold
@@ -244,7 +233,7 @@ class OpenCollection:
 
         Only while nothing is queued: a reader that sees the threshold before our first write must not have to flush.
         """
-        if self._rows is None or not (self.created or self._is_flushed()):
+        if self._rows is None or not (self.created or self._location.is_flushed()):
             return LOAD_THRESHOLD
         return min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._rows))
 

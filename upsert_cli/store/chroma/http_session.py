@@ -7,6 +7,7 @@ one replaces it inside chromadb's client. Every request may be repeated: a write
 from __future__ import annotations
 
 import email.utils
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
 from upsert_cli.redaction import remember, without_secrets
 from upsert_cli.retry import call_with_retries
+from upsert_cli.store.chroma.address import Access
 from upsert_cli.store.chroma.answers import NotChromas, error_in, message_in, value_of
-from upsert_cli.store.chroma.credentials import Access, proxy_variables
 from upsert_cli.store.chroma.exchange import Connections, NoAnswer, ServerAnswer, UnreadableAnswer
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ SMALLEST_LIMIT = 64 << 10  # bytes; no server or gateway calls less than that to
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LOCKED_OUT = {401, 403}
 _PROXY_REFUSES = 407
+_PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 _TOO_LARGE = 413
 _TOO_LARGE_WORDS = b"Payload too large"  # Chroma's own, in no format
 # Too large, over a quota, or of a type that this version of Chroma does not know; in these words of Chroma's.
@@ -222,9 +224,10 @@ class HttpSession:
         )
 
     def _proxy_refuses(self) -> UpsertCliError:
+        proxies = sorted(name for name, value in os.environ.items() if name.upper() in _PROXIES and value)
         return UpsertCliError(
             message=f"the proxy on the way to {self._url} refuses access (407); check the user and password in "
-            f"{' or '.join(proxy_variables()) or 'HTTPS_PROXY'}, or name the host in NO_PROXY"
+            f"{' or '.join(proxies) or 'HTTPS_PROXY'}, or name the host in NO_PROXY"
         )
 
 

@@ -1,30 +1,42 @@
-"""A local folder as the location of a collection: Chroma works in our own process there."""
+"""A local folder as the location of a collection: Chroma works in our own process there.
+
+Such a folder needs care: nobody else at its files, enough disk space, a sound index. Chroma opens a folder only where
+it can write to it, although it writes nothing while it only reads; so a read-only folder is copied.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from upsert_cli.errors import LocksUnsupported, TargetInUse
+from upsert_cli.errors import LocksUnsupported, Refusal, TargetBusy, TargetInUse
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.base import CollectionInfo, Opened, Target
-from upsert_cli.store.chroma import database
+from upsert_cli.store.chroma import database, index_repair
+from upsert_cli.store.chroma.database import DATABASE_NAME, flushed_segments
 from upsert_cli.store.chroma.faults import understood
-from upsert_cli.store.chroma.index_check import check_rows
+from upsert_cli.store.chroma.index_check import check_files, check_rows
+from upsert_cli.store.chroma.openers import Opener, find_openers
 from upsert_cli.store.chroma.row_limits import NO_QUOTAS, Quotas
-from upsert_cli.store.chroma.upkeep import FolderUpkeep
-from upsert_cli.store.folder import LEASE_NAME, os_fault, prepare_folder
+from upsert_cli.store.folder import LEASE_NAME, RESERVE_BYTES, disk_full, os_fault, prepare_folder, require_space
+from upsert_cli.store.locations import Location
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.records import ChromaStore
     from upsert_cli.store.leasing import Ledger
 
+COPIES = 3  # copies before a folder that keeps changing is reported as busy
+SHOWN_OPENERS = 3  # processes that a message names
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFolder:
+class LocalFolder(Location):
     """A folder; its lease covers all collections in it."""
 
     is_shared: ClassVar[bool] = False
@@ -34,11 +46,6 @@ class LocalFolder:
     """Absolute."""
 
     collection: str
-
-    @property
-    def upkeep(self) -> FolderUpkeep:
-        """The care for the database and the index files."""
-        return FolderUpkeep(path=self.path, collection=self.collection)
 
     def holder(self) -> Holder | None:
         """Return who has the folder; an unreadable lock file is reported when the lease is taken."""
@@ -86,7 +93,7 @@ class LocalFolder:
         from upsert_cli.store.chroma.records import ChromaStore
 
         if not target.beside_others:
-            self.upkeep.check(target, suspicious=unclean)
+            self.check_index(target, suspicious=unclean)
         if not target.examined:
             check_rows(target, self.path)
         with understood(target):
@@ -96,3 +103,111 @@ class LocalFolder:
     def configuration(self, sync_threshold: int) -> dict[str, Any]:
         """Return the settings of a new collection: cosine, and after how many rows to flush."""
         return {"hnsw": {"space": "cosine", "sync_threshold": sync_threshold}}
+
+    def require_space(self, rows: int) -> None:
+        """Check the disk of the folder."""
+        require_space(self.path, rows=rows)
+
+    def check_index(self, target: Target, *, suspicious: bool) -> None:
+        """Check the disk space and the index files; see `index_check.check_files`."""
+        self.require_space(0)
+        check_files(target, self.path, suspicious=suspicious)
+
+    def is_flushed(self) -> bool | None:
+        """Ask the database how far the index is."""
+        return database.is_flushed(self.path, self.collection)
+
+    # -- other programs ------------------------------------------------------------------------------------------------
+
+    def probe(self) -> None:
+        """Check for a foreign writer, for whom Chroma would wait for a quarter of an hour."""
+        try:
+            database.probe_writer(self.path)
+        except TargetBusy as error:
+            raise TargetBusy(path=str(self.path), program=_named(find_openers(self.path, patience=0.0))) from error
+
+    def require_alone(self, *, parent: int = 0) -> None:
+        """Look for processes that have the files open, and for a writer that cannot be seen."""
+        openers = [opener for opener in find_openers(self.path) if opener.pid != parent]
+        self.probe()
+        if openers:
+            raise Refusal(
+                message=f"{self.path} is open in {_named(openers)}, which may write its older index over what is "
+                f"loaded; nothing was written: stop it, then try again, or, if it is a Chroma server, load through it "
+                f"with --chroma http://HOST:PORT"
+            )
+
+    def reading_flushes(self) -> bool:
+        """Ask the database how much is queued for the index."""
+        return database.reading_flushes(self.path, self.collection)
+
+    # -- repair --------------------------------------------------------------------------------------------------------
+
+    def take_poison(self) -> list[str]:
+        """Remove the rows from the database's queue."""
+        return index_repair.take_poison(self.path, self.collection, self.require_alone)
+
+    def put_index_aside(self) -> list[str]:
+        """Rename the folders of the index."""
+        return index_repair.put_index_aside(self.path, self.collection, self.require_alone)
+
+    # -- a copy of a read-only folder ----------------------------------------------------------------------------------
+
+    def readable_copy(self) -> AbstractContextManager[LocalFolder] | None:
+        """Copy the database and the index, if anything that Chroma or a lease has to write is read-only."""
+        lease, files = self.lease_path(), self._files()
+        needed = {self.path, *files, *(file.parent for file in files), *([lease] if lease.exists() else [])}
+        is_read_only = bool(files) and not all(os.access(path, os.W_OK) for path in needed)
+        return self._copied() if is_read_only else None
+
+    @contextmanager
+    def _copied(self) -> Iterator[LocalFolder]:
+        """Copy into a temporary folder, change to it, and remove it in the end.
+
+        Raises:
+            TargetBusy: Another program kept writing to it.
+            UpsertCliError: The temporary folder has no room for it, or a file cannot be read.
+        """
+        with tempfile.TemporaryDirectory(prefix="upsert-cli-", ignore_cleanup_errors=True) as name:
+            copy = Path(name)
+            for _ in range(COPIES):
+                before = self._stamps()
+                self._copy_to(copy, before)
+                if self._stamps() == before:
+                    break
+            else:
+                raise TargetBusy(path=str(self.path))
+            os.chdir(copy)  # see `enter`
+            try:
+                yield LocalFolder(path=copy, collection=self.collection)
+            finally:
+                os.chdir(self.path)  # the copy can be removed then
+
+    def _files(self) -> list[Path]:
+        path = self.path / DATABASE_NAME
+        if not path.exists():
+            return []
+        segments = (self.path / segment for segment in flushed_segments(self.path, self.collection))
+        return [path, *(file for segment in segments if segment.is_dir() for file in sorted(segment.iterdir()))]
+
+    def _stamps(self) -> list[tuple[Path, int, int]]:
+        """Return the files, each with its size in bytes and the time of its last change."""
+        stats = [(file, file.stat()) for file in self._files()]
+        return [(file, status.st_size, status.st_mtime_ns) for file, status in stats]
+
+    def _copy_to(self, copy: Path, stamps: list[tuple[Path, int, int]]) -> None:
+        needed = sum(size for _, size, _ in stamps) + RESERVE_BYTES
+        free = shutil.disk_usage(copy).free
+        if free < needed:
+            raise disk_full(copy.parent, free=free, needed=needed)
+        try:
+            for file, _, _ in stamps:
+                to = copy / file.relative_to(self.path)
+                to.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, to)  # not its mode, which may be that of a read-only file
+        except OSError as error:
+            raise os_fault(self.path, error) from error
+
+
+def _named(openers: list[Opener]) -> str:
+    return ", ".join(map(str, openers[:SHOWN_OPENERS]))

@@ -9,7 +9,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
@@ -29,7 +29,7 @@ from upsert_cli.store.base import (
 from upsert_cli.store.chroma import queries
 from upsert_cli.store.chroma.collection import OpenCollection, retrying_locks
 from upsert_cli.store.chroma.faults import is_data_fault, reason, understood
-from upsert_cli.store.chroma.row_limits import Quotas, row_faults
+from upsert_cli.store.chroma.row_limits import row_faults
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
@@ -44,11 +44,14 @@ WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, a
 class ChromaStore:
     """The records of an open collection; see `base.Store`."""
 
-    def __init__(self, target: Target, collection: OpenCollection, quotas: Quotas, *, unflushed: bool) -> None:
+    def __init__(
+        self, target: Target, location: ChromaLocation, collection: OpenCollection, *, unflushed: bool
+    ) -> None:
         """Take over an open collection; use `open`."""
         self._target = target
+        self._location = location
         self._collection = collection
-        self._quotas = quotas
+        self._quotas = quotas = location.quotas
         self._write_rows = quotas.most_rows(min(WRITE_ROWS, collection.max_batch))
         self._read_rows = quotas.most_rows(queries.READ_ROWS)
         self._unflushed = unflushed  # whether rows may be queued that the index files lack
@@ -67,7 +70,7 @@ class ChromaStore:
     ) -> tuple[ChromaStore, Opened]:
         """Open the collection through a connected client; see `Location.open`."""
         collection = OpenCollection.open(target, location, client, suspicious=unclean, rows=rows, ledger=ledger)
-        store = cls(target, collection, location.quotas, unflushed=unclean)
+        store = cls(target, location, collection, unflushed=unclean)
         return store, Opened(
             created=collection.created,
             count=collection.count,
@@ -148,7 +151,7 @@ class ChromaStore:
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed."""
-        self._collection.require_space(len(members))
+        self._location.require_space(len(members))
         stored = self._metadata_of([member.id for member in members])
         had = [member for member in members if member.id in stored]
         same = [member.id for member in had if stored[member.id].get(HASH_KEY) == member.hash]
@@ -159,33 +162,31 @@ class ChromaStore:
                 self._collection.wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
-    def write(self, upserts: WriteBatch, updates: WriteBatch) -> list[tuple[str, str]]:
+    def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves."""
-        self._collection.require_space(len(upserts.ids) + len(updates.ids))
-        with understood(self._target):
-            return [*self._write(upserts, self._upsert), *self._write(updates, self._update)]
-
-    def _write(self, rows: WriteBatch, call: Callable[[WriteBatch], None]) -> list[tuple[str, str]]:
-        faults = row_faults(rows, self._target, self._quotas)
-        good = [row for row in range(len(rows.ids)) if row not in faults]
+        self._location.require_space(len(batch.ids))
+        faults = row_faults(batch, self._target, self._quotas)
+        good = [row for row in range(len(batch.ids)) if row not in faults]
         self._unflushed = self._unflushed or bool(good)
-        for part in _parts(good, self._write_rows):
-            failing = failing_rows(
-                part, lambda some: retrying_locks(lambda: call(rows.take(some))), is_data_fault=is_data_fault
-            )
-            if failing and len(failing) == len(part):
-                self._collection.check_takes_any(failing[0][1])
-            faults.update((row, f"Chroma rejects it: {reason(error)}") for row, error in failing)
-            self._collection.wrote(len(part), rows.characters(part))
-        return [(rows.ids[row], faults[row]) for row in sorted(faults)]
+        with understood(self._target):
+            for part in _parts(good, self._write_rows):
+                failing = failing_rows(
+                    part, lambda rows: retrying_locks(self._writing(batch.take(rows))), is_data_fault=is_data_fault
+                )
+                if failing and len(failing) == len(part):
+                    self._collection.check_takes_any(failing[0][1])
+                faults.update((row, f"Chroma rejects it: {reason(error)}") for row, error in failing)
+                self._collection.wrote(len(part), batch.characters(part))
+        return [(batch.ids[row], faults[row]) for row in sorted(faults)]
 
-    def _upsert(self, rows: WriteBatch) -> None:
-        self._collection.chroma.upsert(
-            ids=rows.ids, documents=rows.texts, metadatas=[*rows.metadatas], embeddings=rows.vectors
+    def _writing(self, rows: WriteBatch) -> Callable[[], None]:
+        """Return the call that writes all of the rows."""
+        chroma, metadatas = self._collection.chroma, cast("list[Mapping[str, Any]]", rows.metadatas)
+        if rows.vectors is None:
+            return functools.partial(chroma.update, ids=rows.ids, metadatas=metadatas)
+        return functools.partial(
+            chroma.upsert, ids=rows.ids, documents=rows.texts, metadatas=metadatas, embeddings=rows.vectors
         )
-
-    def _update(self, rows: WriteBatch) -> None:
-        self._collection.chroma.update(ids=rows.ids, metadatas=[*rows.metadatas])
 
     def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the metadata of those records that exist."""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from upsert_cli.errors import NotChromasAnswer, TargetInUse, UpsertCliError
@@ -15,13 +15,13 @@ from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.redaction import without_secrets
 from upsert_cli.store.base import CollectionInfo, Opened, Target
-from upsert_cli.store.chroma.address import Address, address_of
+from upsert_cli.store.chroma.address import Access, Address, access_to, address_of
 from upsert_cli.store.chroma.answers import message_in
-from upsert_cli.store.chroma.credentials import Access, access_to
 from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.row_limits import CLOUD_QUOTAS, NO_QUOTAS, Quotas
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import FOLDER_MODE, unusable
+from upsert_cli.store.locations import Location
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.http_session import HttpSession, Reply
@@ -36,11 +36,8 @@ _NO_NAME = 400  # the status for a name that no tenant or database can have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(Location):
     """A server; each of its collections has a lease of its own, for the loads with the same journal."""
-
-    is_shared: ClassVar[bool] = True
-    upkeep: ClassVar[None] = None
 
     address: Address
     collection: str
@@ -50,6 +47,13 @@ class Server:
     access: Access
     retry_for: float
     """Seconds."""
+
+    @classmethod
+    def at(cls, chroma: str, collection: str, *, leases: Path, retry_for: float) -> Server:
+        """Return the server at an address, with the credentials that the environment has for it."""
+        address = address_of(chroma)
+        access = access_to(address)
+        return cls(address=address, collection=collection, leases=leases, access=access, retry_for=retry_for)
 
     @property
     def quotas(self) -> Quotas:
@@ -197,12 +201,6 @@ class Server:
             return reply.value
         reason = without_secrets(f"{reply.answer.status}, {message_in(reply.answer)}")
         raise server_fails(self.address.url, self.collection, reason)
-
-
-def server_at(chroma: str, collection: str, *, leases: Path, retry_for: float) -> Server:
-    """Return the server at an address, with the credentials that the environment has for it."""
-    address = address_of(chroma)
-    return Server(address=address, collection=collection, leases=leases, access=access_to(address), retry_for=retry_for)
 
 
 def _info(found: dict[str, Any]) -> CollectionInfo:

@@ -25,7 +25,7 @@ LAYERS = (
 UPWARD: set[tuple[str, str]] = set()
 THIRD_PARTY = {
     "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
-    "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx", "ray",
+    "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx", "pydantic", "ray",
 }  # fmt: skip  # numpy is the language of arrays, and may be spoken anywhere
 
 

@@ -1,31 +1,27 @@
 """The forms of Chroma's answers, by which an answer from something else is recognized.
 
 Gateways, login pages and caches may answer instead of Chroma. Such an answer confirms no write and says nothing about a
-row, so each answer is checked before it is used.
+row, so each answer is checked before it is used: chromadb takes apart anything.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
 
 from upsert_cli.sources.json_text import parse_plain
 
 if TYPE_CHECKING:
-    from upsert_cli.store.chroma.exchange import ServerAnswer
+    import httpx
 
 QUOTED_CHARACTERS = 120  # characters of an answer that are shown
+GOOD = (200, 201)  # the statuses of an answer to a request that was carried out
 _PREFIX = "/api/v2/"
-_DATABASE = 4  # parts of the path of a database: `tenants`, a name, `databases`, a name
-_COLLECTION = 6
-_REDIRECTS = range(300, 400)
-
-NOTHING: Mapping[str, Any] = {}
-
-Check: TypeAlias = Callable[[Any, Mapping[str, Any]], bool]
 
 
 class NotChromas(ValueError):
@@ -37,42 +33,30 @@ class NotChromas(ValueError):
         self.may_pass = may_pass
 
 
-def value_of(answer: ServerAnswer, asked: bytes) -> Any:
-    """Return the value of an answer, in the form that Chroma gives to this request, or of an error of Chroma's.
-
-    Args:
-        answer: To a request to the server.
-        asked: The body of the request.
+def error_of(answer: httpx.Response) -> tuple[str, str] | None:
+    """Return name and message of an error that Chroma reports; None for the form that it gives to a good answer.
 
     Raises:
-        NotChromas: It has another form.
+        NotChromas: The answer has another form.
     """
     try:
         value = parse_plain(answer.content)
     except ValueError:
-        raise NotChromas(described(answer), may_pass=True) from None
-    if not answer.is_good:
-        if error_in(value) is None:
-            raise NotChromas(described(answer), may_pass=True)
-        return value
-    check = _check_of(answer.method, answer.path)
-    if not check(value, _asked(asked)):
-        raise NotChromas(f"{answer.status} with {_quoted(answer.content)}", may_pass=False)
-    return value
-
-
-def error_in(value: Any) -> tuple[str, str] | None:
-    """Return name and message of an error in Chroma's own format; None for anything else."""
-    # Gateways have more fields, or a phrase such as `Bad Request` instead of the name of a class.
-    if not isinstance(value, dict) or value.keys() != {"error", "message"}:
+        raise NotChromas(_described(answer), may_pass=True) from None
+    if answer.status_code in GOOD:
+        if not _fits(value, answer.request):
+            raise NotChromas(f"{answer.status_code} with {_quoted(answer.content)}", may_pass=False)
         return None
+    # Gateways have more fields, or a phrase such as `Bad Request` instead of the name of a class.
+    if answer.is_success or not isinstance(value, dict) or value.keys() != {"error", "message"}:
+        raise NotChromas(_described(answer), may_pass=True)
     name, message = value["error"], value["message"]
     if not isinstance(name, str) or not isinstance(message, str) or not name.isidentifier():
-        return None
+        raise NotChromas(_described(answer), may_pass=True)
     return name, message
 
 
-def message_in(answer: ServerAnswer) -> str:
+def message_in(answer: httpx.Response) -> str:
     """Return the message of a failure in an answer, or "" for a page for a browser."""
     with suppress(ValueError):
         value = parse_plain(answer.content)
@@ -81,18 +65,16 @@ def message_in(answer: ServerAnswer) -> str:
     return "" if answer.content.lstrip().startswith(b"<") else _quoted(answer.content)
 
 
-def described(answer: ServerAnswer) -> str:
+def _described(answer: httpx.Response) -> str:
     """Return a description of an answer that Chroma would not give, as the end of a sentence."""
-    status = f"{answer.status} {answer.reason}".rstrip()
-    if answer.status in _REDIRECTS:
+    status = f"{answer.status_code} {answer.reason_phrase}".rstrip()
+    if answer.is_redirect:
         where = answer.headers.get("Location", "").partition("?")[0]
         return f"{status}, which leads to {where or 'another address'}"
     text = answer.content.strip()
     if not text:
         return f"{status} without a body"
-    if text.startswith(b"<"):
-        return f"{status} with a page for a browser"
-    return f"{status} with {_quoted(text)}"
+    return f"{status} with {'a page for a browser' if text.startswith(b'<') else _quoted(text)}"
 
 
 def _quoted(content: bytes) -> str:
@@ -100,194 +82,150 @@ def _quoted(content: bytes) -> str:
     return text if len(text) <= QUOTED_CHARACTERS else f"{text[: QUOTED_CHARACTERS - 3]}..."
 
 
-def _asked(body: bytes) -> Mapping[str, Any]:
-    value: object = None
-    with suppress(ValueError):  # a request without a body
-        value = parse_plain(body)
-    return value if isinstance(value, dict) else {}
+# -- forms, in the parts that are used ---------------------------------------------------------------------------------
 
 
-def _check_of(method: str, path: str) -> Check:
-    """Return the check for the answers to a request; an answer that is not used may be any JSON."""
-    parts = path.partition(_PREFIX)[2].split("/")
-    if parts[0] != "tenants" or len(parts) < _DATABASE:
-        return _CHECKS.get((method, "/".join(parts)), _anything)
-    if len(parts) == _DATABASE:
-        return _CHECKS.get((method, "database"), _anything)
-    if len(parts) == _COLLECTION:
-        name = unquote(parts[-1])
-        return _named(name) if method == "GET" else _CHECKS.get((method, "collection"), _anything)
-    return _CHECKS.get((method, parts[-1]), _anything)
-
-
-def _anything(_: Any, __: Mapping[str, Any]) -> bool:
-    return True
-
-
-def _is_text(value: Any, _: Mapping[str, Any]) -> bool:
-    return isinstance(value, str)
-
-
-def _is_count(value: Any, _: Mapping[str, Any] = NOTHING) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_done(value: Any, _: Mapping[str, Any]) -> bool:
-    """Tell whether an answer confirms that something was written, as Chroma 1.x does or as earlier ones did."""
-    return value is True or value == {}
-
-
-def _is_deleted(value: Any, asked: Mapping[str, Any]) -> bool:
-    return _is_done(value, asked) or (
-        isinstance(value, dict) and value.keys() == {"deleted"} and _is_count(value["deleted"])
-    )
-
-
-def _is_limits(value: Any, _: Mapping[str, Any]) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("supports_base64_encoding", False), bool):
-        return False
-    return _is_count(size := value.get("max_batch_size")) and size != 0
-
-
-def _is_identity(value: Any, _: Mapping[str, Any]) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("tenant"), str | None)
-        and _is_texts(value.get("databases") or [])
-    )
-
-
-def _is_database(value: Any, _: Mapping[str, Any]) -> bool:
-    return isinstance(value, dict) and _is_uuid(value.get("id")) and isinstance(value.get("name"), str)
-
-
-def _is_collection(value: Any) -> bool:
-    """Tell whether a value describes a collection in the parts that are used."""
-    return (
-        isinstance(value, dict)
-        and _is_uuid(value.get("id"))
-        and all(isinstance(value.get(key), str) for key in ("name", "tenant", "database"))
-        and (value.get("dimension") is None or _is_count(value["dimension"]))
-        and all(isinstance(value.get(key), dict | None) for key in ("metadata", "schema"))
-        and _is_configuration(value.get("configuration_json"))
-    )
-
-
-def _is_configuration(value: Any) -> bool:
-    if value is None:
-        return True
-    keys = ("hnsw", "spann", "embedding_function")
-    if not isinstance(value, dict) or not all(isinstance(value.get(key), dict | None) for key in keys):
-        return False
-    function = value.get("embedding_function") or {}
-    return isinstance(function.get("name"), str | None) and isinstance(function.get("config"), dict | None)
-
-
-def _named(name: str) -> Check:
-    return lambda value, _: _is_collection(value) and value["name"] == name
-
-
-def _is_made(value: Any, asked: Mapping[str, Any]) -> bool:
-    return _is_collection(value) and value["name"] == asked.get("name")
-
-
-def _is_collections(value: Any, _: Mapping[str, Any]) -> bool:
-    return isinstance(value, list) and all(map(_is_collection, value))
-
-
-def _is_records(value: Any, asked: Mapping[str, Any]) -> bool:
-    """Tell whether an answer has the requested columns, and no other records than those requested."""
-    if not isinstance(value, dict) or not _is_texts(ids := value.get("ids")) or len(set(ids)) != len(ids):
-        return False
-    wanted, limit = asked.get("ids"), asked.get("limit")
-    if (wanted is not None and not set(ids) <= set(wanted)) or (limit is not None and len(ids) > limit):
-        return False
-    return _has_columns(value, asked, len(ids))
-
-
-def _is_nearest(value: Any, asked: Mapping[str, Any]) -> bool:
-    """Tell whether an answer has the requested columns for each vector, of at most `n_results` records."""
-    if not isinstance(value, dict) or not isinstance(groups := value.get("ids"), list):
-        return False
-    if len(groups) != len(asked.get("query_embeddings") or groups):
-        return False
-    columns = {name: value.get(name) for name in asked.get("include") or ()}
-    if any(not isinstance(column, list) or len(column) != len(groups) for column in columns.values()):
-        return False
-    return all(
-        _is_texts(ids)
-        and len(ids) <= asked.get("n_results", len(ids))
-        and _has_columns({name: column[group] for name, column in columns.items() if column}, asked, len(ids))
-        for group, ids in enumerate(groups)
-    )
-
-
-def _has_columns(value: Mapping[str, Any], asked: Mapping[str, Any], rows: int) -> bool:
-    for name in asked.get("include") or ():
-        column = value.get(name)
-        if not isinstance(column, list) or len(column) != rows:
-            return False
-        if not all(each is None or _COLUMNS[name](each) for each in column):
-            return False
-    return True
-
-
-def _is_metadata(value: Any) -> bool:
+def _require_plain_values(metadata: dict[str, Any]) -> dict[str, Any]:
     # chromadb takes an object as a value to be a sparse vector.
-    return isinstance(value, dict) and not any(
-        isinstance(each, dict) and not _is_sparse(each) for each in value.values()
-    )
+    for each in metadata.values():
+        if isinstance(each, dict):
+            vector = _SparseVector.model_validate(each)
+            if len(vector.indices) != len(vector.values):
+                raise ValueError("a sparse vector has as many indices as values")
+    return metadata
 
 
-def _is_sparse(value: Mapping[str, Any]) -> bool:
-    places, numbers = value.get("indices"), value.get("values")
-    return _is_vector(places) and _is_vector(numbers) and len(places) == len(numbers)
+def _require_true(value: bool) -> bool:  # noqa: FBT001
+    if not value:
+        raise ValueError("a write that is not confirmed")
+    return value
 
 
-def _is_vector(value: Any) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and set(map(type, value)) <= {float, int}
+_Metadata = Annotated[dict[str, Any], AfterValidator(_require_plain_values)]
 
 
-def _is_distance(value: Any) -> bool:
-    return type(value) in (float, int)
+class _Form(BaseModel):
+    model_config = ConfigDict(strict=True)
 
 
-def _is_document(value: Any) -> bool:
-    return isinstance(value, str)
+class _SparseVector(_Form):
+    indices: list[float]
+    values: list[float]
 
 
-_COLUMNS: dict[str, Callable[[Any], bool]] = {
-    "documents": _is_document,
-    "metadatas": _is_metadata,
-    "embeddings": _is_vector,
-    "distances": _is_distance,
-}
+class _Limits(_Form):
+    max_batch_size: PositiveInt
+    supports_base64_encoding: bool = False
 
 
-def _is_texts(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+class _Identity(_Form):
+    tenant: str | None = None
+    databases: list[str] | None = None
 
 
-def _is_uuid(value: Any) -> bool:
-    with suppress(ValueError):
-        return isinstance(value, str) and str(uuid.UUID(value)) == value.lower()
-    return False
+class _Database(_Form):
+    id: str = Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+    name: str
 
 
-_CHECKS: dict[tuple[str, str], Check] = {
-    ("GET", "version"): _is_text,
-    ("GET", "pre-flight-checks"): _is_limits,
-    ("GET", "auth/identity"): _is_identity,
-    ("GET", "database"): _is_database,
-    ("GET", "collections"): _is_collections,
-    ("POST", "collections"): _is_made,
-    ("PUT", "collection"): _is_done,
-    ("DELETE", "collection"): _is_done,
-    ("GET", "count"): _is_count,
-    ("POST", "get"): _is_records,
-    ("POST", "query"): _is_nearest,
-    ("POST", "upsert"): _is_done,
-    ("POST", "update"): _is_done,
-    ("POST", "add"): _is_done,
-    ("POST", "delete"): _is_deleted,
-}
+class _Function(_Form):
+    name: str | None = None
+    config: dict[str, Any] | None = None
+
+
+class _Configuration(_Form):
+    hnsw: dict[str, Any] | None = None
+    spann: dict[str, Any] | None = None
+    embedding_function: _Function | None = None
+
+
+class _Collection(_Database):
+    tenant: str
+    database: str
+    dimension: NonNegativeInt | None = None
+    metadata: dict[str, Any] | None = None
+    index_schema: dict[str, Any] | None = Field(default=None, alias="schema")
+    configuration_json: _Configuration | None = None
+
+
+class _Done(_Form):
+    """An answer that confirms a write, as Chroma 1.x words it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class _Deleted(_Done):
+    deleted: NonNegativeInt
+
+
+class _Records(_Form):
+    ids: list[str]
+    documents: list[str | None] | None = None
+    metadatas: list[_Metadata | None] | None = None
+    embeddings: list[list[float] | None] | None = None
+
+    def fits(self, asked: Mapping[str, Any]) -> bool:
+        """Tell whether it has the requested columns, and no other records than those requested."""
+        wanted, limit = asked.get("ids"), asked.get("limit")
+        return (
+            len(set(self.ids)) == len(self.ids)
+            and (wanted is None or set(self.ids) <= set(wanted))
+            and (limit is None or len(self.ids) <= limit)
+            and all(_is_column(getattr(self, name), self.ids) for name in asked.get("include") or ())
+        )
+
+
+class _Nearest(_Form):
+    ids: list[list[str]]
+    documents: list[list[str | None]] | None = None
+    metadatas: list[list[_Metadata | None]] | None = None
+    distances: list[list[float | None]] | None = None
+
+    def fits(self, asked: Mapping[str, Any]) -> bool:
+        """Tell whether it has the requested columns for each vector, of at most `n_results` records."""
+        return (
+            len(self.ids) == len(asked.get("query_embeddings") or self.ids)
+            and all(len(ids) <= asked.get("n_results", len(ids)) for ids in self.ids)
+            and all(
+                _is_column(column := getattr(self, name), self.ids) and all(map(_is_column, column, self.ids))
+                for name in asked.get("include") or ()
+            )
+        )
+
+
+def _is_column(values: Sequence[Any] | None, ids: Sequence[Any]) -> bool:
+    return values is not None and len(values) == len(ids)
+
+
+_IN_DATABASE = "tenants/[^/]+/databases/[^/]+"
+_IN_COLLECTION = f"{_IN_DATABASE}/collections/[^/]+"
+_WRITTEN = _Done | Annotated[bool, AfterValidator(_require_true)]  # versions before 1.0 confirm a write by `true`
+_FORMS: Sequence[tuple[str, Any]] = (
+    ("GET version", str),
+    ("GET pre-flight-checks", _Limits),
+    ("GET auth/identity", _Identity),
+    (f"GET {_IN_DATABASE}", _Database),
+    (f"GET {_IN_DATABASE}/collections", list[_Collection]),
+    (f"POST {_IN_DATABASE}/collections|GET {_IN_COLLECTION}", _Collection),
+    (f"(PUT|DELETE) {_IN_COLLECTION}|POST {_IN_COLLECTION}/(upsert|update|add)", _WRITTEN),
+    (f"GET {_IN_COLLECTION}/count", NonNegativeInt),
+    (f"POST {_IN_COLLECTION}/get", _Records),
+    (f"POST {_IN_COLLECTION}/query", _Nearest),
+    (f"POST {_IN_COLLECTION}/delete", _WRITTEN | _Deleted),
+    (".*", Any),  # an answer that is not used
+)
+_CHECKS = [(re.compile(route), TypeAdapter[Any](form)) for route, form in _FORMS]
+
+
+def _fits(value: object, request: httpx.Request) -> bool:
+    """Tell whether a value has the form that Chroma gives to the answer to a request, and answers that request."""
+    path = request.url.raw_path.decode().partition("?")[0].partition(_PREFIX)[2]
+    check = next(check for route, check in _CHECKS if route.fullmatch(f"{request.method} {path}"))
+    try:
+        found = check.validate_python(value, strict=True)
+    except ValueError:
+        return False
+    asked: Any = parse_plain(request.content) if request.content else {"name": unquote(path.rpartition("/")[2])}
+    if isinstance(found, _Records | _Nearest):
+        return found.fits(asked)
+    return not isinstance(found, _Collection) or found.name == asked.get("name")

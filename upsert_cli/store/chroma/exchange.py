@@ -8,60 +8,34 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from upsert_cli.redaction import without_secrets
+from upsert_cli.store.chroma.answers import NotChromas
 
 CONNECT_SECONDS = 5.0  # seconds to connect; a host that does not answer at all is a wrong address
 LARGEST_ANSWER = 256 << 20  # bytes, as sent and unpacked; a thousand records with vectors and long texts have 50 MiB
 _ENCODINGS = {"", "identity", "gzip", "deflate"}  # others may unpack one chunk to gigabytes
 
 
-class NoAnswer(Exception):
-    """Raised when a request is not answered, or the answer breaks off."""
+class RequestFailed(Exception):
+    """Raised when a request is not answered, its answer breaks off, or reports something that may pass."""
 
-    def __init__(self, reason: str, *, is_permanent: bool = False) -> None:
-        """Take the reason, and whether the next request would fail for the same one."""
+    def __init__(self, reason: str, *, pause: float = 0.0, answered: bool = False, is_permanent: bool = False) -> None:
+        """Take the reason.
+
+        Args:
+            reason: One line.
+            pause: Seconds that the server asks to be left alone for.
+            answered: Whether the server answered.
+            is_permanent: Whether the next request would fail for the same reason.
+        """
         super().__init__(reason)
+        self.pause = pause
+        self.answered = answered
         self.is_permanent = is_permanent
-
-
-class UnreadableAnswer(Exception):
-    """Raised when an answer is larger than any of Chroma's, or compressed in a way that it does not use."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerAnswer:
-    """A server's answer."""
-
-    method: str
-    path: str
-    status: int
-    reason: str
-    """The phrase that came with the status."""
-
-    headers: Mapping[str, str]
-    content: bytes
-
-    @property
-    def is_good(self) -> bool:
-        """Whether the status says that the request was carried out."""
-        return self.status in (httpx.codes.OK, httpx.codes.CREATED)
-
-    def as_response(self) -> httpx.Response:
-        """Return the answer as chromadb expects it; the text of an error holds no secret."""
-        content = self.content
-        if not self.is_good:
-            content = without_secrets(content.decode(errors="replace")).encode(errors="replace")
-        return httpx.Response(
-            self.status,
-            headers={"Content-Type": "application/json"},
-            content=content,
-            request=httpx.Request(self.method, "http://server" + self.path),
-        )
 
 
 class Connections:
@@ -89,8 +63,8 @@ class Connections:
         """Close all connections."""
         self._client.close()
 
-    def exchange(self, method: str, url: str, *, seconds: float, **options: Any) -> ServerAnswer:
-        """Send a request and return its answer, whatever its status.
+    def exchange(self, method: str, url: str, *, seconds: float, **options: Any) -> httpx.Response:
+        """Send a request and return its answer, read to the end; the text of an error holds no secret.
 
         Args:
             method: Of HTTP.
@@ -99,21 +73,21 @@ class Connections:
             options: As httpx takes them.
 
         Raises:
-            NoAnswer: The server cannot be reached, or does not answer in time.
-            UnreadableAnswer: Chroma does not send such an answer.
+            RequestFailed: The server cannot be reached, or does not answer in time.
+            NotChromas: The answer is larger than any of Chroma's, or compressed in a way that it does not use.
         """
         begun = False  # whether any of the answer is there
         with self._deadline(seconds) as expired:
             try:
                 with self._client.stream(method, url, extensions={"trace": self._watch}, **options) as response:
                     begun = True
-                    answer = _answer(response, _content(response))
+                    answer = _read(response)
             except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
                 if not expired.is_set():
                     raise _fault(error) from error
-        # A body without a length ends with its connection, so a deadline may also look like a complete answer.
-        if expired.is_set():
-            raise NoAnswer(f"its answer {'does not end' if begun else 'does not come'} within {seconds:.0f} s")
+            # A body without a length ends with its connection, so a deadline may also look like a complete answer.
+            if expired.is_set():
+                raise RequestFailed(f"its answer {'does not end' if begun else 'does not come'} within {seconds:.0f} s")
         return answer
 
     def _watch(self, _: str, info: Mapping[str, Any]) -> None:
@@ -126,81 +100,60 @@ class Connections:
     def _deadline(self, seconds: float) -> Iterator[threading.Event]:
         """Shut all connections down once the time is over, which ends any read, and set the event."""
         expired = threading.Event()
-        lock = threading.Lock()
 
         def expire() -> None:
-            with lock:
-                if done:
-                    return
-                expired.set()
-                for each in list(self._sockets):
-                    with suppress(OSError):  # it is closed already
-                        socket.socket.shutdown(each, socket.SHUT_RDWR)
+            expired.set()
+            for each in list(self._sockets):
+                with suppress(OSError):  # it is closed already
+                    socket.socket.shutdown(each, socket.SHUT_RDWR)
 
-        done = False
         timer = threading.Timer(seconds, expire)
         timer.daemon = True
         timer.start()
         try:
             yield expired
         finally:
-            with lock:
-                done = True
             timer.cancel()
 
 
-def _content(response: httpx.Response) -> bytes:
-    """Read the body of an answer, unpacked.
-
-    Raises:
-        UnreadableAnswer: It is larger than any of Chroma's, or packed in another way.
-    """
+def _read(response: httpx.Response) -> httpx.Response:
+    """Return an answer with its body, unpacked."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in _ENCODINGS:
-        raise UnreadableAnswer(f"it is packed as {encoding}, which was not asked for")
-    too_large = UnreadableAnswer(f"it is larger than {LARGEST_ANSWER >> 20} MiB")
-    with suppress(ValueError):
-        if int(response.headers.get("Content-Length", "0")) > LARGEST_ANSWER:
-            raise too_large
+        raise NotChromas(f"it is packed as {encoding}, which was not asked for", may_pass=False)
     content = bytearray()
     for chunk in response.iter_bytes():
         content += chunk
-        if len(content) > LARGEST_ANSWER or response.num_bytes_downloaded > LARGEST_ANSWER:
-            raise too_large
-    return bytes(content)
-
-
-def _answer(response: httpx.Response, content: bytes) -> ServerAnswer:
-    return ServerAnswer(
-        method=response.request.method,
-        path=response.request.url.path,
-        status=response.status_code,
-        reason=response.reason_phrase,
-        headers=response.headers,
-        content=content,
+        if max(len(content), response.num_bytes_downloaded) > LARGEST_ANSWER:
+            raise NotChromas(f"it is larger than {LARGEST_ANSWER >> 20} MiB", may_pass=False)
+    if not response.is_success:
+        content = bytearray(without_secrets(content.decode(errors="replace")).encode(errors="replace"))
+    kept = {name: value for name, value in response.headers.items() if name in ("location", "retry-after")}
+    return httpx.Response(
+        response.status_code,
+        headers={"Content-Type": "application/json"} | kept,
+        content=bytes(content),
+        request=response.request,
+        extensions={"reason_phrase": response.reason_phrase.encode()},
     )
 
 
 def _fault(error: Exception) -> Exception:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = str(error) or type(error).__name__
     if isinstance(error, httpx.DecodingError):
-        return UnreadableAnswer(f"it cannot be unpacked ({reason})")
+        return NotChromas(f"it cannot be unpacked ({reason})", may_pass=False)
     if isinstance(error, httpx.TimeoutException):
-        return NoAnswer(f"no answer in time ({reason})")
-    unusable = httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL
-    return NoAnswer(reason, is_permanent=isinstance(error, unusable) or _is_for_good(error))
+        return RequestFailed(f"no answer in time ({reason})")
+    unusable = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL)
+    return RequestFailed(reason, is_permanent=unusable or _is_for_good(error))
 
 
-def _is_for_good(error: BaseException) -> bool:
+def _is_for_good(error: BaseException | None) -> bool:
     """Tell whether the next connection fails for the same reason: a certificate, an unknown name."""
-    return any(
-        (isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError))
-        or (isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME)
-        for cause in _causes(error)
+    if error is None:
+        return False
+    return (
+        (isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError))
+        or (isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME)
+        or _is_for_good(error.__cause__ or error.__context__)
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

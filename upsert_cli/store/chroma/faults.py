@@ -58,11 +58,14 @@ def is_passing(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's message as one line of plain text without secrets."""
-    text = " ".join(without_secrets(str(error)).split()) or type(error).__name__
-    for call in (" in upsert.", " in update."):
-        text = text.removesuffix(call)
-    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
+    """Return an error's message as one short line without secrets."""
+    return short_line(str(error).removesuffix(" in upsert.").removesuffix(" in update.") or type(error).__name__)
+
+
+def short_line(text: str) -> str:
+    """Return a text as one short line without secrets, which are masked before the line is cut."""
+    line = " ".join(without_secrets(text).split())
+    return line if len(line) <= DETAIL_CHARACTERS else f"{line[: DETAIL_CHARACTERS - 3]}..."
 
 
 def meaning(error: BaseException, target: Target) -> UpsertCliError | None:

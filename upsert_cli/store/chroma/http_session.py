@@ -11,15 +11,15 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
-from upsert_cli.redaction import remember, without_secrets
+from upsert_cli.redaction import remember
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.chroma.address import Access
-from upsert_cli.store.chroma.answers import NotChromas, error_in, message_in, value_of
-from upsert_cli.store.chroma.exchange import Connections, NoAnswer, ServerAnswer, UnreadableAnswer
+from upsert_cli.store.chroma.answers import NotChromas, error_of, message_in
+from upsert_cli.store.chroma.exchange import Connections, RequestFailed
+from upsert_cli.store.chroma.faults import short_line
 
 if TYPE_CHECKING:
     import httpx
@@ -31,7 +31,6 @@ SILENCES = 5  # that many fit into the time for which a request is tried again
 TRIES = 2  # that many fit into the same time, if the whole of an answer never comes
 FOREIGN_SECONDS = 30.0  # seconds until a gateway that answers instead of Chroma is taken to stay there
 TELL_SECONDS = 5.0  # seconds between two messages about a server that keeps failing
-DETAIL_CHARACTERS = 300  # characters of what a server said
 SMALLEST_LIMIT = 64 << 10  # bytes; no server or gateway calls less than that too large
 
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
@@ -47,33 +46,6 @@ _DATA_ERRORS = {"ChromaError", "InvalidArgumentError", "QuotaError", "BatchSizeE
 
 class Unacceptable(ValueError):
     """Raised when the server refuses a request because of its content: fewer or other rows may pass."""
-
-
-class _Failed(Exception):
-    """Raised when a request may work a moment later."""
-
-    def __init__(self, reason: str, *, pause: float = 0.0, answered: bool = True) -> None:
-        super().__init__(reason)
-        self.pause = pause
-        self.answered = answered
-
-
-class _Foreign(Exception):
-    """Raised when something other than Chroma answered."""
-
-    def __init__(self, found: str, *, may_pass: bool) -> None:
-        super().__init__(found)
-        self.may_pass = may_pass
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """An answer that is known to be Chroma's."""
-
-    answer: ServerAnswer
-
-    value: Any
-    """What it holds: of the form that Chroma gives to this request, or an error as Chroma words it."""
 
 
 class HttpSession:
@@ -115,11 +87,7 @@ class HttpSession:
         self.close()
 
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
-        """Make a request for chromadb's client; see `ask`."""
-        return self.ask(method, url, **options).answer.as_response()
-
-    def ask(self, method: str, url: str, **options: Any) -> Reply:
-        """Make a request until Chroma answers.
+        """Make a request until Chroma answers; an error that it reports is an answer as well.
 
         Raises:
             Unacceptable: It is too large, or makes no sense to the server.
@@ -135,59 +103,42 @@ class HttpSession:
                 asked_pause=lambda error: getattr(error, "pause", 0.0),
                 before_pause=self._tell,
             )
-        except _Failed as error:
+        except RequestFailed as error:
             raise self._given_up(error, time.monotonic() - began) from error
-        except _Foreign as error:
+        except NotChromas as error:
             request = f"{method.upper()} {str(url).removeprefix(self._url).partition('?')[0]}"
-            raise NotChromasAnswer(url=self._url, request=request, found=str(error)) from error
+            raise NotChromasAnswer(url=self._url, request=request, found=short_line(str(error))) from error
 
-    def _try(self, method: str, url: str, elapsed: float, options: dict[str, Any]) -> Reply:
-        try:
-            answer = self._connections.exchange(method, url, seconds=self._seconds(elapsed), **options)
-        except NoAnswer as error:
-            if str(error).startswith(str(_PROXY_REFUSES)):
-                raise self._proxy_refuses() from error
-            reason = _line(str(error))
-            if error.is_permanent:
-                raise self._unreachable(reason) from error
-            raise _Failed(reason, answered=False) from error
-        except UnreadableAnswer as error:
-            raise _Foreign(_line(str(error)), may_pass=False) from error
-        self._reached = True
-        return self._judged(answer, options.get("content") or b"")
-
-    def _seconds(self, elapsed: float) -> float:
-        """Return the limit for the whole of one try; some slow answers and long ones end, so it is not the silence."""
-        whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
-        return max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
-
-    def _judged(self, answer: ServerAnswer, asked: bytes) -> Reply:
+    def _try(self, method: str, url: str, elapsed: float, options: dict[str, Any]) -> httpx.Response:
         """Return the answer if it is Chroma's, and no sign of something that passes."""
-        status = answer.status
+        # Some slow answers and long ones end, so the limit for the whole of one try is not the silence.
+        whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
+        seconds = max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
+        answer = self._connections.exchange(method, url, seconds=seconds, **options)
+        self._reached = True
+        status = answer.status_code
         if status in _PASSING:
-            said = _line(message_in(answer))
-            raise _Failed(f"{status} {answer.reason}{said and f', {said}'}", pause=_asked_pause(answer))
+            said = message_in(answer)
+            reason = f"{status} {answer.reason_phrase}{said and f', {said}'}"
+            raise RequestFailed(reason, pause=_asked_pause(answer), answered=True)
         if status == _PROXY_REFUSES:
             raise self._proxy_refuses()
         if status in _LOCKED_OUT:
             raise self._locked_out(status)
-        if status == _TOO_LARGE and (len(asked) >= SMALLEST_LIMIT or answer.content.startswith(_TOO_LARGE_WORDS)):
+        is_large = len(answer.request.content) >= SMALLEST_LIMIT or answer.content.startswith(_TOO_LARGE_WORDS)
+        if status == _TOO_LARGE and is_large:
             raise Unacceptable("the server says that the request is too large (413)")
-        try:
-            value = value_of(answer, asked)
-        except NotChromas as error:
-            raise _Foreign(_line(str(error)), may_pass=error.may_pass) from error
+        reported = error_of(answer)
         self._recognized = True
-        reported = error_in(value) if not answer.is_good else None
         if status in _UNPROCESSABLE and reported is not None and reported[0] in _DATA_ERRORS:
-            raise Unacceptable(f"the server answers {status}: {_line(reported[1])}")
-        return Reply(answer=answer, value=value)
+            raise Unacceptable(f"the server answers {status}: {short_line(reported[1])}")
+        return answer
 
     def _is_passing(self, error: BaseException, seconds: float) -> bool:
-        if isinstance(error, _Foreign):
+        if isinstance(error, NotChromas):
             # An address that never answered as Chroma does is wrong; a gateway may answer while Chroma restarts.
             return self._recognized and error.may_pass and seconds < FOREIGN_SECONDS
-        if not isinstance(error, _Failed):
+        if not isinstance(error, RequestFailed) or error.is_permanent or _is_refused_by_proxy(error):
             return False
         # An address that never answered is more likely wrong than a server that is starting.
         return error.answered or self._reached or seconds < FIRST_SECONDS
@@ -195,21 +146,22 @@ class HttpSession:
     def _tell(self, error: BaseException, pause: float) -> None:
         if time.monotonic() >= self._next_message:
             self._next_message = time.monotonic() + TELL_SECONDS
-            self._notify(f"{self._url}: {error}; trying again in {pause:.1f} s")
+            self._notify(f"{self._url}: {short_line(str(error))}; trying again in {pause:.1f} s")
 
-    def _given_up(self, error: _Failed, seconds: float) -> UpsertCliError:
-        if not self._reached:
-            return self._unreachable(str(error))
+    def _given_up(self, error: RequestFailed, seconds: float) -> UpsertCliError:
+        reason = short_line(str(error))
+        if _is_refused_by_proxy(error):
+            return self._proxy_refuses()
+        if error.is_permanent or not self._reached:
+            return UpsertCliError(
+                message=f"{self._url} cannot be reached: {reason}; check that the address is right (`chroma run` "
+                f"listens at port 8000), that a server runs there, and which proxies and certificates the environment "
+                f"names"
+            )
         wish = f", and asks to be left alone for {error.pause:.0f} s" if error.pause else ""
         return UpsertCliError(
-            message=f"{self._url} has failed for {seconds:.0f} s: {error}{wish}; everything that it confirmed is "
+            message=f"{self._url} has failed for {seconds:.0f} s: {reason}{wish}; everything that it confirmed is "
             f"checkpointed, so restart the task once it has recovered, or allow more time with --retry-for"
-        )
-
-    def _unreachable(self, reason: str) -> UpsertCliError:
-        return UpsertCliError(
-            message=f"{self._url} cannot be reached: {reason}; check that the address is right (`chroma run` listens "
-            f"at port 8000), that a server runs there, and which proxies and certificates the environment names"
         )
 
     def _locked_out(self, status: int) -> UpsertCliError:
@@ -231,13 +183,11 @@ class HttpSession:
         )
 
 
-def _line(said: str) -> str:
-    """Return a message as one short line without secrets, which are masked before the line is cut."""
-    text = " ".join(without_secrets(said).split())
-    return text if len(text) <= DETAIL_CHARACTERS else f"{text[: DETAIL_CHARACTERS - 3]}..."
+def _is_refused_by_proxy(error: RequestFailed) -> bool:
+    return str(error).startswith(str(_PROXY_REFUSES))
 
 
-def _asked_pause(answer: ServerAnswer) -> float:
+def _asked_pause(answer: httpx.Response) -> float:
     """Return the seconds of a Retry-After header, which has them or a date."""
     value = answer.headers.get("Retry-After", "")
     with suppress(ValueError):

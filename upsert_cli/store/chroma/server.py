@@ -13,10 +13,8 @@ from urllib.parse import quote
 from upsert_cli.errors import NotChromasAnswer, TargetInUse, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.redaction import without_secrets
 from upsert_cli.store.base import CollectionInfo, Opened, Target
 from upsert_cli.store.chroma.address import Access, Address, access_to, address_of
-from upsert_cli.store.chroma.answers import message_in
 from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.row_limits import CLOUD_QUOTAS, NO_QUOTAS, Quotas
 from upsert_cli.store.chroma.stamp import info_of
@@ -24,7 +22,9 @@ from upsert_cli.store.folder import FOLDER_MODE, unusable
 from upsert_cli.store.locations import Location
 
 if TYPE_CHECKING:
-    from upsert_cli.store.chroma.http_session import HttpSession, Reply
+    import httpx
+
+    from upsert_cli.store.chroma.http_session import HttpSession
     from upsert_cli.store.chroma.records import ChromaStore
     from upsert_cli.store.leasing import Ledger
 
@@ -69,28 +69,22 @@ class Server(Location):
 
     def describe(self) -> CollectionInfo | None:
         """Ask the server for the collection."""
-        with self._session(lambda _: None) as session:
-            tenant, database = self._database(session)
-            path = self._path("tenants", tenant, "databases", database, "collections", self.collection)
-            reply = session.ask("GET", path)
-            if reply.answer.status == _GONE:
-                return None
-            return _info(self._good(reply))
+        with self._session() as session:
+            answer = session.request("GET", f"{self._collections(session)}/{quote(self.collection, safe='')}")
+            return None if answer.status_code == _GONE else _info(self._value(answer))
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Ask the server for all collections, and for the number of records in each."""
         found: list[tuple[CollectionInfo, int]] = []
-        with self._session(lambda _: None) as session:
-            tenant, database = self._database(session)
-            path = self._path("tenants", tenant, "databases", database, "collections")
-            while True:
-                part = self._good(session.ask("GET", path, params={"limit": LISTED, "offset": len(found)}))
+        with self._session() as session:
+            path, start = self._collections(session), 0
+            while part := self._value(session.request("GET", path, params={"limit": LISTED, "offset": start})):
+                start += len(part)
                 for one in part:
-                    count = session.ask("GET", f"{path}/{one['id']}/count")
-                    if count.answer.status != _GONE:  # it was deleted since
-                        found.append((_info(one), int(self._good(count))))
-                if len(part) < LISTED:
-                    return sorted(found, key=lambda one: one[0].name)
+                    count = session.request("GET", f"{path}/{one['id']}/count")
+                    if count.status_code != _GONE:  # it was deleted since
+                        found.append((_info(one), int(self._value(count))))
+        return sorted(found, key=lambda one: one[0].name)
 
     def enter(self) -> None:
         """Create the folder of the leases, and change to it."""
@@ -139,7 +133,7 @@ class Server(Location):
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    def _session(self, notify: Callable[[str], None]) -> HttpSession:
+    def _session(self, notify: Callable[[str], None] = lambda _: None) -> HttpSession:
         with lean_imports():
             from upsert_cli.store.chroma.http_session import HttpSession
 
@@ -148,12 +142,16 @@ class Server(Location):
     def _path(self, *parts: str) -> str:
         return "/".join((self.address.url, "api", "v2", *(quote(part, safe="") for part in parts)))
 
+    def _collections(self, session: HttpSession) -> str:
+        tenant, database = self._database(session)
+        return self._path("tenants", tenant, "databases", database, "collections")
+
     def _database(self, session: HttpSession) -> tuple[str, str]:
         """Return tenant and database, after checking that they exist and that it is a Chroma server of version 1."""
         self._check_version(session)
         tenant, database = self.address.tenant, self.address.database
         if tenant is None or database is None:
-            identity = self._good(session.ask("GET", self._path("auth", "identity")))
+            identity = self._value(session.request("GET", self._path("auth", "identity")))
             databases = [name for name in identity.get("databases") or [] if name != "*"]
             tenant = tenant or identity.get("tenant")
             database = database or (databases[0] if len(databases) == 1 else None)
@@ -162,44 +160,45 @@ class Server(Location):
                     message=f"{self.address.url} does not say for which database the token is; name it as "
                     f"--chroma {self.address.url}/TENANT/DATABASE, or in CHROMA_TENANT and CHROMA_DATABASE"
                 )
-        reply = session.ask("GET", self._path("tenants", tenant, "databases", database))
-        if reply.answer.status in (_GONE, _NO_NAME):
+        answer = session.request("GET", self._path("tenants", tenant, "databases", database))
+        if answer.status_code in (_GONE, _NO_NAME):
             raise UpsertCliError(
                 message=f"{self.address.url} has no database {database} of a tenant {tenant}; create it there, or name "
                 f"another as --chroma {self.address.url}/TENANT/DATABASE"
             )
-        self._good(reply)
+        self._value(answer)
         return tenant, database
 
     def _check_version(self, session: HttpSession) -> None:
         if self.address.is_cloud:
             return  # it is always the newest
         found = ""
-        for path in (self._path("version"), f"{self.address.url}/api/v1/version"):
+        for version in ("v2", "v1"):
+            path = f"/api/{version}/version"
             try:
-                reply = session.ask("GET", path)
+                answer = session.request("GET", self.address.url + path)
             except NotChromasAnswer as error:
                 found = found or f"something else ({error.found} is its answer to {error.request})"
                 continue
-            if reply.answer.is_good and isinstance(reply.value, str):
-                if reply.value.partition(".")[0] == MAJOR_VERSION:
+            if answer.is_success and isinstance(answer.json(), str):
+                if answer.json().partition(".")[0] == MAJOR_VERSION:
                     return
-                found = f"a Chroma of version {reply.value}"
+                found = f"a Chroma of version {answer.json()}"
                 break
-            found = found or f"something else ({reply.answer.status} is its answer to {reply.answer.path})"
+            found = found or f"something else ({answer.status_code} is its answer to {path})"
         raise UpsertCliError(
             message=f"{self.address.url} is {found}, and a Chroma server of version 1 is needed; check the address"
         )
 
-    def _good(self, reply: Reply) -> Any:
-        """Return the value of an answer, or fail with the error that Chroma reports.
+    def _value(self, answer: httpx.Response) -> Any:
+        """Return the value of an answer.
 
         Raises:
-            UpsertCliError: The answer is an error.
+            UpsertCliError: It is an error that Chroma reports.
         """
-        if reply.answer.is_good:
-            return reply.value
-        reason = without_secrets(f"{reply.answer.status}, {message_in(reply.answer)}")
+        if answer.is_success:
+            return answer.json()
+        reason = f"{answer.status_code}, {answer.json()['message']}"
         raise server_fails(self.address.url, self.collection, reason)
 
 

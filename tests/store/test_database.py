@@ -14,7 +14,8 @@ import pytest
 from tests.support.loading import a_target, numbered, opened, some_rows
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.database import DATABASE_NAME, describe, flushed_segments, is_flushed, list_collections
+from upsert_cli.store.chroma.database import describe, flushed_segments, is_flushed, list_collections
+from upsert_cli.store.folder import DATABASE_NAME
 
 # Fills a transaction that does not fit into memory, and is killed in the middle of it.
 KILLED = """

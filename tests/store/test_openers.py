@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from upsert_cli.store.chroma import openers
-from upsert_cli.store.chroma.openers import WRITER_PROGRAM, find_openers
+from upsert_cli.store import folder as folder_module
+from upsert_cli.store.folder import WRITER_PROGRAM, find_openers
 
 HOLD = "import sys, time\nheld = open(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(float(sys.argv[2]))\n"
 
@@ -24,7 +24,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     if request.param == "lsof":
         if shutil.which("lsof") is None:
             pytest.skip("lsof is not installed")
-        monkeypatch.setattr(openers, "_PROC", tmp_path / "no-proc")
+        monkeypatch.setattr(folder_module, "_PROC", tmp_path / "no-proc")
     (tmp_path / "segment").mkdir()
     for name in ("chroma.sqlite3", "segment/data_level0.bin", ".upsert-cli.lock"):
         (tmp_path / name).write_bytes(b"content")

@@ -9,12 +9,13 @@ import pytest
 
 from tests.support.loading import a_target
 from upsert_cli.errors import Refusal
-from upsert_cli.store.chroma.stamp import Described, check_model, stamp
+from upsert_cli.store.base import CollectionInfo
+from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
 
 
-def _described(name: str | None = None, metadata: dict[str, Any] | None = None, **config: Any) -> Described:
+def _described(name: str | None = None, metadata: dict[str, Any] | None = None, **config: Any) -> CollectionInfo:
     function = {"type": "legacy"} if name is None else {"type": "known", "name": name, "config": config}
-    return Described(metadata=metadata or {}, dimension=None, configuration={"embedding_function": function})
+    return info_of("default", None, metadata or {}, {"embedding_function": function})
 
 
 @pytest.mark.parametrize(
@@ -54,9 +55,11 @@ def test_a_stamp_is_accepted_by_its_maker(tmp_path: Path) -> None:
     assert check_model(target, _described(metadata={"upsert_cli_model": target.model})) == ()
 
 
-@pytest.mark.parametrize("key", ["upsert_cli_model", "upsert_cli_dimension", "upsert_cli_max_tokens"])
-def test_each_part_of_the_stamp_counts(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"), [("upsert_cli_model", "another"), ("upsert_cli_dimension", 5), ("upsert_cli_max_tokens", 777)]
+)
+def test_each_part_of_the_stamp_counts(key: str, value: str | int, tmp_path: Path) -> None:
     """Any difference in the stamp is refused, and the message says what it was and what it is."""
     target = a_target(tmp_path)
-    with pytest.raises(Refusal, match="another"):
-        check_model(target, _described(metadata={**stamp(target), key: "another"}))
+    with pytest.raises(Refusal, match=str(value)):
+        check_model(target, _described(metadata={**stamp(target), key: value}))

@@ -22,8 +22,7 @@ from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
-from upsert_cli.store.leasing import ENDING_SECONDS
-from upsert_cli.store.locations import Location, location_at
+from upsert_cli.store.locations import ENDING_SECONDS, Location, location_at
 from upsert_cli.store.process import StoreProcess
 
 

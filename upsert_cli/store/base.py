@@ -96,6 +96,9 @@ class CollectionInfo:
     default_function: bool
     """Whether its embedding function is the one that our default model equals."""
 
+    function: str | None
+    """The model of its embedding function, or the function's name; None without a function."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedRecords:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import IO, Any
 
 from upsert_cli.context import RunContext
@@ -24,19 +23,13 @@ from upsert_cli.errors import TargetDamaged, UpsertCliError, repair_command
 from upsert_cli.limits import memory_limit, out_of_memory
 from upsert_cli.redaction import without_secrets
 from upsert_cli.store.base import Leased, Opened
-from upsert_cli.store.child import Answer, Call, Notice, Start
+from upsert_cli.store.child import Answer, Call, Notice, Start, environment
+from upsert_cli.store.folder import WRITER_PROGRAM
 
 TRIES = 3  # tries of one call; a process that dies is started again in between
 POLL_SECONDS = 0.05  # seconds between two checks for signals in a wait
 EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say
 BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
-CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGRATIONS", "MIGRATIONS_HASH_ALGORITHM"}
-_PROGRAM = "from upsert_cli.store.child import main; main()"
-# For glibc's allocator. Blocks of 1 MiB go back when they are freed, and Chroma's many threads share one arena: with an
-# arena for each, what a write left in one is of no use to the next (measured over 36,000 first upserts: 1.8 in place of
-# 2.6 KB a row, and 50 MB less from the start, for 5 % of the process's CPU).
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
 _KINDS = {"compare": "comparing", "find_stale_chunks": "comparing", "write": "writing"}
 _CRASHES = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}
 
@@ -86,13 +79,7 @@ class ChildProcess:
     """
 
     def __init__(self, start: Start, *, verbose: bool, context: RunContext) -> None:
-        """Start the process without waiting for anything.
-
-        Args:
-            start: What it has to do.
-            verbose: Whether it may write to standard error.
-            context: Checked in the waits of the main thread; told what the process reports between its answers.
-        """
+        """Start the process without waiting for anything; see `StoreProcess`."""
         self._start = start
         self._verbose = verbose
         self._context = context
@@ -139,12 +126,7 @@ class ChildProcess:
             return self._await_opened()
 
     def ask(self, call: Call, *, tries: int = TRIES) -> Any:
-        """Make a call, and start the process again, up to a number of tries, when it dies.
-
-        Raises:
-            ProcessDied: It died each time.
-            StoreAbandoned: It was abandoned.
-        """
+        """Make a call, and start the process again when it dies; `ProcessDied` is raised if it dies each time."""
         with self._working(_KINDS.get(call.method)):
             while True:
                 tries -= 1
@@ -188,12 +170,12 @@ class ChildProcess:
                 raise StoreAbandoned
             self._popen = subprocess.Popen(
                 # -P: the working folder is the user's, and a `queue.py` in it must not be imported.
-                [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno())],
+                [sys.executable, "-P", "-c", WRITER_PROGRAM, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE if self._verbose else subprocess.DEVNULL,
-                env=_environment(),
+                env=environment(),
             )
             self._connection = Connection(ours.detach())
             self._is_dead = False
@@ -293,14 +275,3 @@ def _blocked_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _environment() -> dict[str, str]:
-    environment: dict[str, str] = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.upper().startswith("CHROMA_") and name.upper() not in CHROMA_SETTINGS
-    }
-    # The process finds what this one finds, however this one was told where to look.
-    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    return ALLOCATOR | environment

@@ -1,21 +1,41 @@
-"""The folder of a local store: created privately, with room for what is to come; errors of the system in words."""
+"""The folder of a local store: created privately, with room for new rows, and not open in any other program.
+
+An idle Chroma server, or a notebook with a client, keeps its own copy of the vector index in memory. At its next flush
+it writes that copy over ours, and neither program reports an error. Such a process holds no lock, but its open files
+can be seen.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import subprocess
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from upsert_cli.errors import UpsertCliError
 
+DATABASE_NAME = "chroma.sqlite3"
+INDEX_NAMES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
 LEASE_NAME = ".upsert-cli.lock"
 FOLDER_MODE = 0o700
 ROW_BYTES = 6 << 10  # bytes of disk a row; measured 5.5 KB with 384 numbers and 500 characters
 RESERVE_BYTES = 64 << 20  # bytes left alone: on a full disk Chroma loses index data without an error
 RESERVE_FILES = 16  # files left alone: an index has five in a folder of its own, and sqlite creates some for moments
 SCRATCH_BYTES = 16 << 20  # bytes below which a temporary folder is taken for full; a batch's statements need less
+MOMENT_SECONDS = 0.25  # seconds for which a program may have a file open without using the collection, such as a backup
+LOOK_SECONDS = 1.0  # seconds that a look at all processes may take; with 5,000 processes it takes 0.3 (measured)
+STEP_SECONDS = 0.05  # seconds between two looks at the same processes
+
+WRITER_PROGRAM = "from upsert_cli.store.child import main; main()"
+"""The code that our own processes run. Leases keep them apart, and their readers never write."""
+
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_PROC = Path("/proc")
 
 
 def prepare_folder(path: Path) -> bool:
@@ -50,13 +70,17 @@ def require_space(path: Path, *, rows: int) -> None:
         UpsertCliError: There is not.
     """
     free, needed = _free(path), rows * ROW_BYTES + RESERVE_BYTES
-    if free < needed or not _takes_files(path):
+    disk = os.statvfs(path)
+    if free < needed or (disk.f_files and disk.f_favail < RESERVE_FILES):  # some file systems count no files
         raise disk_full(path, free=free, needed=needed)
 
 
 def why_full(path: Path) -> UpsertCliError:
     """Return the error for a database in `path` that found no room, there or in its temporary folder."""
-    free, scratch = _free(path), _scratch()
+    # The folders that sqlite uses, in the order of its documentation.
+    named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp")  # noqa: S108
+    scratch = next((Path(name) for name in named if name and os.access(name, os.W_OK | os.X_OK)), None)
+    free = _free(path)
     if free >= RESERVE_BYTES and scratch is not None and (left := shutil.disk_usage(scratch).free) < SCRATCH_BYTES:
         return disk_full(scratch, free=left, needed=SCRATCH_BYTES)
     return disk_full(path, free=free, needed=RESERVE_BYTES)
@@ -73,19 +97,6 @@ def disk_full(path: Path, *, free: int, needed: int) -> UpsertCliError:
 def _free(path: Path) -> int:
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     return shutil.disk_usage(there).free
-
-
-def _takes_files(path: Path) -> bool:
-    if not hasattr(os, "statvfs"):
-        return True
-    disk = os.statvfs(path)
-    return not disk.f_files or disk.f_favail >= RESERVE_FILES  # some file systems count no files
-
-
-def _scratch() -> Path | None:
-    """Return the temporary folder that sqlite uses, in the order of its documentation."""
-    named = (os.environ.get("SQLITE_TMPDIR"), os.environ.get("TMPDIR"), "/var/tmp", "/usr/tmp", "/tmp")  # noqa: S108
-    return next((Path(name) for name in named if name and os.access(name, os.W_OK | os.X_OK)), None)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -105,3 +116,97 @@ def os_fault(path: Path, error: OSError) -> UpsertCliError:
 def unusable(path: Path | str, *, reason: str, remedy: str) -> UpsertCliError:
     """Return the error for a location that exists but cannot be used."""
     return UpsertCliError(message=f"{path} cannot be used: {reason}; {remedy}")
+
+
+# -- other programs ----------------------------------------------------------------------------------------------------
+
+
+class Opener(NamedTuple):
+    """A process that has the files of a Chroma folder open."""
+
+    pid: int
+    program: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} ({self.program})"
+
+
+def find_openers(folder: Path, *, patience: float = MOMENT_SECONDS) -> list[Opener]:
+    """Return the processes of other programs that have a folder's database or index files open.
+
+    Processes of other users or containers may not be visible, and are then not found.
+
+    Args:
+        folder: Where the database is.
+        patience: Seconds that a process may take to close the files; one that does is not returned.
+    """
+    paths = [folder / DATABASE_NAME, *(path for name in INDEX_NAMES for path in folder.glob(f"*/{name}"))]
+    look: Callable[[list[Path], Collection[int] | None], list[Opener]] = _look_in_proc if _PROC.is_dir() else _ask_lsof
+    found = look(paths, None) if paths[0].exists() else []
+    until = time.monotonic() + patience
+    while found and time.monotonic() < until:
+        time.sleep(STEP_SECONDS)
+        found = look(paths, [opener.pid for opener in found])
+    return found
+
+
+def _look_in_proc(paths: list[Path], pids: Collection[int] | None) -> list[Opener]:
+    """Return what Linux shows of each process, or of some."""
+    files = set()
+    for path in paths:
+        with suppress(OSError):
+            status = path.stat()
+            files.add((status.st_dev, status.st_ino))
+    until = time.monotonic() + LOOK_SECONDS
+    found: list[Opener] = []
+    everything = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+    for pid in everything if pids is None else pids:
+        if time.monotonic() >= until:
+            break
+        with suppress(OSError):  # it ended, or is of another user
+            process = _PROC / str(pid)
+            if pid != os.getpid() and _has_open(process, files) and not _is_ours(process):
+                found.append(Opener(pid, (process / "comm").read_text(errors="replace").strip()))
+    return found
+
+
+def _has_open(process: Path, files: Collection[tuple[int, int]]) -> bool:
+    """Tell whether a process has one of the files open, each a device and an inode: the same by any path or link."""
+    with os.scandir(process / "fd") as descriptors:
+        for descriptor in descriptors:
+            with suppress(OSError):
+                # Sockets, pipes and devices are most of the open files, and their names tell them apart.
+                # Without `Path`, which would double the time of a look at thousands of processes.
+                if os.readlink(descriptor.path).startswith("/"):  # noqa: PTH115
+                    status = os.stat(descriptor.path)  # noqa: PTH116
+                    if (status.st_dev, status.st_ino) in files:
+                        return True
+    return False
+
+
+def _is_ours(process: Path) -> bool:
+    return WRITER_PROGRAM.encode() in (process / "cmdline").read_bytes().split(b"\0")
+
+
+def _ask_lsof(paths: list[Path], pids: Collection[int] | None) -> list[Opener]:
+    """Return what `lsof` finds, which compares devices and inodes too; nothing where it is not installed."""
+    if (program := shutil.which("lsof")) is None:
+        return []
+    chosen = [] if pids is None else ["-a", "-p", ",".join(map(str, pids))]
+    found: dict[int, Opener] = {}
+    pid = 0
+    for line in _output([program, "-nPw", "-F", "pc", *chosen, "--", *map(str, paths)]):
+        if line.startswith("p"):
+            pid = int(line[1:])
+        elif line.startswith("c") and pid != os.getpid():
+            found[pid] = Opener(pid, line[1:])
+    listed = _output(["ps", "-ww", "-o", "pid=,args=", "-p", ",".join(map(str, found))]) if found else []
+    ours = {int(line.split(maxsplit=1)[0]) for line in listed if WRITER_PROGRAM in line}
+    return [opener for pid, opener in found.items() if pid not in ours]
+
+
+def _output(command: list[str]) -> list[str]:
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LOOK_SECONDS, check=False)
+        return done.stdout.splitlines()
+    return []

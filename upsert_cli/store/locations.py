@@ -5,13 +5,16 @@ Chroma is the only implementation. Another one is a package next to `chroma/` an
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from upsert_cli.errors import TargetInUse
-from upsert_cli.locks import Holder
+from upsert_cli.errors import LocksUnsupported, TargetInUse
+from upsert_cli.locks import Holder, Lease, LeaseHeld
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.store.base import CollectionInfo, Opened, Store, Target
 from upsert_cli.store.chroma.address import (
@@ -21,7 +24,7 @@ from upsert_cli.store.chroma.address import (
     names_folder,
     require_collection_name,
 )
-from upsert_cli.store.leasing import Ledger
+from upsert_cli.store.folder import os_fault
 
 __all__ = [
     "SECRET_VARIABLES",
@@ -34,15 +37,48 @@ __all__ = [
     "require_collection_name",
 ]
 
+ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
+LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
+
+
+class Ledger:
+    """The duties of a lease's holder to restore what it changed, kept in the lock file for the next holder."""
+
+    def __init__(self, lease: Lease, holder: Holder, collection: str) -> None:
+        """Write down who holds the lease, and keep what earlier holders did not restore."""
+        before = lease.before or replace(holder, clean=True)
+        self.was_clean = before.clean
+        """Whether the last holder ended in order."""
+
+        self._lease = lease
+        self._holder = replace(holder, owed=before.owed)
+        self._collection = collection
+        lease.write(self._holder)
+
+    @property
+    def owed(self) -> int | None:
+        """The collection's own sync threshold, if a holder that died did not restore it."""
+        return self._holder.owed.get(self._collection)
+
+    def owe(self, threshold: int | None) -> None:
+        """Remember a threshold that is about to be changed; None once it is restored."""
+        others = {name: value for name, value in self._holder.owed.items() if name != self._collection}
+        owed = others if threshold is None else others | {self._collection: threshold}
+        if owed != self._holder.owed:
+            self._holder = replace(self._holder, owed=owed)
+            self._lease.write(self._holder)
+
+    def close(self, *, clean: bool) -> None:
+        """Write down whether the next holder may trust what it finds."""
+        with suppress(OSError):  # on a full disk the next holder looks more closely, that is all
+            self._lease.write(replace(self._holder, clean=clean))
+
 
 class Location(Protocol):
     """Where a collection is: a folder, or a server, which looks after its own files."""
 
     is_shared: ClassVar[bool] = True
     """Whether it is a server, which others may write to at the same time."""
-
-    def holder(self) -> Holder | None:
-        """Return which upsert-cli has the lease now, or None; take and create nothing."""
 
     def in_use(self, holder: Holder) -> TargetInUse:
         """Return the error that names the holder of the lease."""
@@ -53,13 +89,59 @@ class Location(Protocol):
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Return all collections by name, each with its number of records, without the store's library."""
 
+    def lease_path(self) -> Path:
+        """Return the lock file that keeps other loads out; `enter` has created its folder."""
+
+    # -- the lease: its holder is a child process, which outlives a killed command by one write ------------------------
+
+    def holder(self) -> Holder | None:
+        """Return which upsert-cli has the lease now, or None; take and create nothing."""
+        try:
+            return Lease.peek(self.lease_path())
+        except (OSError, LocksUnsupported):
+            return None  # taking the lease fails for the same reason, and reports it
+
+    def await_orphan(self, check: Callable[[], None]) -> Holder | None:
+        """Wait while the holder is the child of a dead command, and return who has the lease then; take none."""
+        until = time.monotonic() + ENDING_SECONDS
+        while (found := self.holder()) is not None and found.is_orphan() and time.monotonic() < until:
+            check()
+            time.sleep(LEASE_STEP)
+        return found
+
+    def take_lease(
+        self, holder: Holder, *, timeout: float = 0.0, check: Callable[[Holder], None] = lambda _: None
+    ) -> Lease:
+        """Take the lease, and wait for a holder that is ending by itself.
+
+        Args:
+            holder: The facts to write into it.
+            timeout: Seconds to wait for any other holder.
+            check: Called with the present holder about every `LEASE_STEP` seconds; may raise to give up.
+
+        Raises:
+            TargetInUse: Somebody else still has it.
+            LocksUnsupported: The system has no flock.
+            UpsertCliError: The file cannot be opened or written.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                return Lease.take(self.lease_path(), holder, timeout=min(timeout, LEASE_STEP))
+            except LeaseHeld as error:
+                other = error.holder
+                # A child that works for this process can only be one that was abandoned.
+                is_ending = other.parent == os.getpid() or other.is_orphan()
+                if time.monotonic() - began >= max(timeout, ENDING_SECONDS if is_ending else 0.0):
+                    raise self.in_use(other) from error
+            except OSError as error:
+                raise os_fault(self.lease_path(), error) from error
+            check(other)
+
     # -- in the child process, in this order ---------------------------------------------------------------------------
 
     def enter(self) -> None:
         """Create the folders that are missing, and change to one where no .env file can redirect the library."""
-
-    def lease_path(self) -> Path:
-        """Return the lock file that keeps other loads out; `enter` has created its folder."""
 
     def open(
         self,

@@ -13,7 +13,6 @@ from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import QueryHit, Target
-from upsert_cli.store.leasing import await_orphan
 from upsert_cli.store.locations import Location, location_of
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
@@ -92,7 +91,7 @@ def nearest(subject: Subject, text: str, *, rows: int, where: dict[str, Any] | N
         except TargetDamaged as error:
             if location.holder() is None:
                 raise
-            holder = await_orphan(location.holder, context.check)
+            holder = location.await_orphan(context.check)
             if holder is not None and not left:
                 raise location.in_use(holder) from error
     return ask()  # the process that had the files is gone

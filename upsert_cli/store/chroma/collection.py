@@ -1,10 +1,11 @@
-"""An open collection: created as loads need it, or taken over and given back as it was."""
+"""An open collection: created as loads need it, or taken over and given back unchanged."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import call_with_retries
@@ -12,7 +13,7 @@ from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.address import bad_name
 from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
-from upsert_cli.store.chroma.stamp import Described, check_model, stamp
+from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
 from upsert_cli.store.folder import unusable
 
 if TYPE_CHECKING:
@@ -21,15 +22,18 @@ if TYPE_CHECKING:
 
     from upsert_cli.store.chroma.local import LocalFolder
     from upsert_cli.store.chroma.server import Server
-    from upsert_cli.store.leasing import Ledger
+    from upsert_cli.store.locations import Ledger
 
     ChromaLocation: TypeAlias = LocalFolder | Server
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which kill -9 finds the index half written
 READERS_THRESHOLD = 1_000_000_000  # rows; what others see during a load, so that none of them flushes
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
-PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 LEAST_THRESHOLD = 256  # rows; the index takes rows in by the hundred, and a flush after fewer gains nothing
+PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 FLUSH_TRIES = 2  # the second one for the whole of the threshold, where the engine counts in another way than we do
 # Characters that may be queued for the index: the engine reads all of them again at each write, which costs 6 ms and
@@ -45,28 +49,7 @@ class OpenCollection:
     """A collection and the client it came from; only one process at a time may have a folder's."""
 
     def __init__(
-        self, target: Target, location: ChromaLocation, client: Client, *, rows: int | None, ledger: Ledger | None
-    ) -> None:
-        """Take over a connected client; use `open`."""
-        self._target = target
-        self._location = location
-        self._client = client
-        self._rows = rows
-        self._ledger = ledger
-        self._threshold: int | None = None  # rows; None for another kind of index
-        self._load_threshold = LOAD_THRESHOLD
-        self._final_threshold: int | None = None
-        self._changes = 0  # rows written since the last flush
-        self._queued = 0  # characters of their strings
-        self.chroma: Collection
-        self.created = False
-        self.count = 0
-        self.max_batch = client.get_max_batch_size()
-        self.warnings: tuple[str, ...] = ()
-
-    @classmethod
-    def open(
-        cls,
+        self,
         target: Target,
         location: ChromaLocation,
         client: Client,
@@ -74,7 +57,7 @@ class OpenCollection:
         suspicious: bool,
         rows: int | None,
         ledger: Ledger | None,
-    ) -> OpenCollection:
+    ) -> None:
         """Open the collection, or create it; see `Location.open`.
 
         Args:
@@ -85,29 +68,46 @@ class OpenCollection:
             rows: Rows that will be written at most, where that is known.
             ledger: Told the threshold of somebody else's collection before it is changed for the time of the load.
         """
-        with understood(target):
-            opening = cls(target, location, client, rows=rows, ledger=ledger)
-            try:
-                opening._prepare(suspicious=suspicious)
-            except BaseException:
-                with suppress(UpsertCliError):  # the first error is the one that counts
-                    opening.close()
-                raise
-        return opening
+        self._target = target
+        self._location = location
+        self._client = client
+        self._rows = rows
+        self._ledger = ledger
+        self._threshold: int | None = None  # rows; None for another kind of index
+        self._load_threshold = LOAD_THRESHOLD
+        self._final_threshold: int | None = None
+        self._changes = 0  # rows written since the last flush
+        self._queued = 0  # characters of their strings
+        try:
+            with understood(target):
+                self.max_batch = client.get_max_batch_size()
+                self._open(suspicious=suspicious)
+        except BaseException:
+            self.close_after_error()
+            raise
 
-    def _prepare(self, *, suspicious: bool) -> None:
-        self.created = not self._target.as_found and retrying_locks(self._create_if_missing)
-        self.chroma = retrying_locks(self._get)
-        described = _describe(self.chroma)
-        warnings = check_model(self._target, described) if self._target.model else ()
-        if not (self._target.beside_others or self._target.reads_only):
-            self._raise_threshold(described)
+    def _open(self, *, suspicious: bool) -> None:
+        target = self._target
+        self.created = not target.as_found and retrying_locks(self._create_if_missing)
+        self.chroma: Collection = retrying_locks(self._get)
+        model = self.chroma.get_model()
+        configuration: Any = model["configuration_json"] or {}
+        info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
+        warnings = check_model(target, info) if target.model else ()
+        if not (self._location.is_shared or target.beside_others or target.reads_only):
+            self._raise_threshold((configuration.get("hnsw") or {}).get("sync_threshold"), ours=info.model is not None)
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self.count = retrying_locks(self.chroma.count)
         self.warnings = warnings if self.count else ()
-        if not self._target.as_found:
-            check_vectors(self._target, self.chroma, count=self.count, ours=described.is_ours, suspicious=suspicious)
+        if not target.as_found:
+            ours = info.model is not None
+            check_vectors(target, self.chroma, count=self.count, ours=ours, suspicious=suspicious)
+
+    def ask(self, query: Callable[Concatenate[Collection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function with Chroma's collection, and wait for locks; errors say what a user can do."""
+        with understood(self._target):
+            return retrying_locks(functools.partial(query, self.chroma, *args, **kwargs))
 
     def wrote(self, rows: int, characters: int) -> None:
         """Keep the queue in bounds and readers away from it; called after each write.
@@ -174,6 +174,11 @@ class OpenCollection:
                     retrying_locks(functools.partial(self.chroma.update, ids=ids, metadatas=unchanged))
                 missing = self._load_threshold
 
+    def close_after_error(self) -> None:
+        """Close it, and leave the first error the one that counts."""
+        with suppress(UpsertCliError):
+            self.close()
+
     def close(self) -> None:
         """Restore the collection's threshold and close the client."""
         try:
@@ -216,13 +221,14 @@ class OpenCollection:
             raise bad_name(self._target.collection, reason=text) from error
         return True
 
-    def _raise_threshold(self, described: Described) -> None:
-        if self._location.is_shared or described.sync_threshold is None:
+    def _raise_threshold(self, own: object, *, ours: bool) -> None:
+        """Set the threshold for the load, and remember the one to restore."""
+        if not isinstance(own, int):
             return
-        self._threshold = described.sync_threshold
-        own = CHROMA_THRESHOLD if self._threshold == READERS_THRESHOLD else self._threshold
+        self._threshold = own
         owed = None if self._ledger is None else self._ledger.owed
-        self._final_threshold = LOAD_THRESHOLD if described.is_ours else owed or own
+        theirs = owed or (CHROMA_THRESHOLD if own == READERS_THRESHOLD else own)
+        self._final_threshold = LOAD_THRESHOLD if ours else theirs
         if self._final_threshold != LOAD_THRESHOLD:
             self._owe(self._final_threshold)
         self._load_threshold = self._fitting_threshold()
@@ -245,10 +251,3 @@ class OpenCollection:
             configuration: Any = {"hnsw": {"sync_threshold": threshold}}
             retrying_locks(functools.partial(self.chroma.modify, configuration=configuration))
         self._threshold = threshold
-
-
-def _describe(collection: Collection) -> Described:
-    model = collection.get_model()
-    return Described(
-        metadata=model["metadata"] or {}, dimension=model["dimension"], configuration=model["configuration_json"] or {}
-    )

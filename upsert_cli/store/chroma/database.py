@@ -1,26 +1,29 @@
-"""Chroma's database, read with sqlite3 where Chroma itself would wait, crash or say nothing."""
+"""Chroma's database, read and repaired with sqlite3 where Chroma itself would wait, crash or say nothing.
+
+Ids, documents and metadata are in it; only the vectors are in the index files, and can be made again.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.base import CollectionInfo
 from upsert_cli.store.chroma.stamp import info_of
-from upsert_cli.store.folder import unusable
+from upsert_cli.store.folder import DATABASE_NAME, os_fault, unusable
 
-DATABASE_NAME = "chroma.sqlite3"
 PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
 READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction
-_NEEDS_WRITING = (
-    "SQLITE_READONLY",
-    "SQLITE_CANTOPEN",
-)  # errors if a transaction has to be undone
+# Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.
+QUEUE_KEYS = 5_460
+QUEUE_REMOVED = 32_766
+_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # errors if a transaction has to be undone
 
 _PAIRS = "SELECT key, COALESCE(str_value, int_value, float_value, bool_value)"
 _LISTED = (
@@ -29,36 +32,38 @@ _LISTED = (
     "JOIN databases d ON c.database_id = d.id WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
     "ORDER BY c.name"
 )
-
-
-def probe_writer(folder: Path) -> None:
-    """Check that no other program writes to the database at this moment.
-
-    Raises:
-        TargetBusy: Another program holds a write transaction.
-        UpsertCliError: The file may not be written, or is not a database.
-    """
-    path = folder / DATABASE_NAME
-    if not path.exists():
-        return
-    try:
-        with closing(_connect(path, mode="rw")) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-    except sqlite3.Error as error:
-        raise _meaning(folder, error) from error
+_FLUSHED = (
+    "SELECT s.id FROM segments s JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
+    "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0"
+)
+_SEGMENT_PAIRS = (
+    "SELECT v.id, m.id, vm.seq_id FROM collections c JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
+    "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' JOIN max_seq_id vm ON vm.segment_id = v.id "
+    "JOIN max_seq_id mm ON mm.segment_id = m.id WHERE c.name = ? AND vm.seq_id BETWEEN 1 AND mm.seq_id"
+)
+_QUEUED = (
+    "SELECT c.config_json_str, c.schema_str, (SELECT COUNT(*) FROM embeddings_queue q "
+    "WHERE q.topic LIKE '%/' || c.id AND q.seq_id > COALESCE(m.seq_id, 0)) FROM collections c "
+    "JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
+    "WHERE c.name = ?"
+)
+_REACHED = (
+    "SELECT s.scope, m.seq_id FROM collections c JOIN segments s ON s.collection = c.id "
+    "JOIN max_seq_id m ON m.segment_id = s.id WHERE c.name = ?"
+)
+_PENDING = (
+    "SELECT q.seq_id, q.id, q.metadata FROM embeddings_queue q JOIN collections c ON q.topic LIKE '%/' || c.id "
+    "JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
+    "WHERE c.name = ? AND q.seq_id > COALESCE(m.seq_id, 0)"
+)
+_SEGMENTS = (
+    "SELECT s.id FROM segments s JOIN collections c ON s.collection = c.id WHERE c.name = ? AND s.scope = 'VECTOR'"
+)
 
 
 def flushed_segments(folder: Path, collection: str) -> list[str]:
     """Return the vector segments of a collection whose index files were written at least once."""
-    rows = _ask(
-        folder,
-        "SELECT s.id FROM segments s "
-        "JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
-        "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0",
-        collection,
-    )
-    return [str(segment) for (segment,) in rows]
+    return [str(segment) for (segment,) in _ask(folder, _FLUSHED, collection)]
 
 
 def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]:
@@ -67,16 +72,26 @@ def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]
     These are the records that did not change after the files were written. The files may have others too. Where the
     records' own tables are behind the files, nothing is known: what they lack may be deletions.
     """
-    segments = _ask(
-        folder,
-        "SELECT v.id, m.id, vm.seq_id FROM collections c JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
-        "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' JOIN max_seq_id vm ON vm.segment_id = v.id "
-        "JOIN max_seq_id mm ON mm.segment_id = m.id WHERE c.name = ? AND vm.seq_id BETWEEN 1 AND mm.seq_id",
-        collection,
-    )
-    for vectors, records, reached in segments:
-        query = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
+    query = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
+    for vectors, records, reached in _ask(folder, _SEGMENT_PAIRS, collection):
         yield str(vectors), {str(one) for (one,) in _ask(folder, query, records, reached)}
+
+
+def is_flushed(folder: Path, collection: str) -> bool | None:
+    """Tell whether the index files hold all records; None if the database is locked or does not tell."""
+    with suppress(UpsertCliError):  # it is locked, or cannot be read
+        reached: dict[str, int] = dict(_ask(folder, _REACHED, collection))
+        if "METADATA" in reached:
+            return reached.get("VECTOR", 0) >= reached["METADATA"]
+    return None
+
+
+def reading_flushes(folder: Path, collection: str) -> bool:
+    """Tell whether merely reading a collection would write its index files, since too much is queued for them."""
+    return any(
+        queued >= min((value for text in configurations for value in _stored(text, "sync_threshold")), default=0)
+        for *configurations, queued in _ask(folder, _QUEUED, collection)
+    )
 
 
 def describe(folder: Path, collection: str) -> CollectionInfo | None:
@@ -109,18 +124,11 @@ def list_collections(folder: Path) -> list[tuple[CollectionInfo, int]]:
             raise _meaning(folder, error) from error
         remedy = "use the version of chromadb that wrote it, or restore it from a backup"
         raise unusable(path, reason=str(error), remedy=remedy) from error
-    return [
-        (
-            info_of(
-                str(name),
-                dimension,
-                {key: value for key, value, owner in pairs if owner == identity},
-                *map(_parsed, configurations),
-            ),
-            int(records),
-        )
-        for identity, name, dimension, records, *configurations in rows
-    ]
+    found = []
+    for identity, name, dimension, records, *configurations in rows:
+        metadata = {key: value for key, value, owner in pairs if owner == identity}
+        found.append((info_of(str(name), dimension, metadata, *map(_parsed, configurations)), int(records)))
+    return found
 
 
 def _parsed(configuration: str | None) -> object:
@@ -143,40 +151,73 @@ def _stored(configuration: str | None, key: str) -> list[Any]:
     return found
 
 
-def reading_flushes(folder: Path, collection: str) -> bool:
-    """Tell whether merely reading a collection would write its index files, since too much is queued for them."""
-    rows = _ask(
-        folder,
-        "SELECT c.config_json_str, c.schema_str, (SELECT COUNT(*) FROM embeddings_queue q "
-        "WHERE q.topic LIKE '%/' || c.id AND q.seq_id > COALESCE(m.seq_id, 0)) FROM collections c "
-        "JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
-        "WHERE c.name = ?",
-        collection,
+# -- repair ------------------------------------------------------------------------------------------------------------
+
+
+def take_poison(folder: Path, collection: str) -> list[str]:
+    """Remove the rows from the collection's queue that the engine can never apply, and return their ids.
+
+    Such a row was never stored, so everything that the collection lists stays. Nobody else may have the files open.
+    """
+    with writing(folder) as database:
+        pending = database.execute(_PENDING, (collection,)).fetchall()
+        poison = [(number, str(one)) for number, one, metadata in pending if _is_poison(metadata)]
+        database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
+    return [one for _, one in poison]
+
+
+def put_index_aside(folder: Path, collection: str) -> list[str]:
+    """Rename the folders of the collection's index, and return their new names; nothing is deleted.
+
+    Nobody else may have the files open.
+    """
+    moved: list[str] = []
+    with writing(folder) as database:
+        for (segment,) in database.execute(_SEGMENTS, (collection,)).fetchall():
+            index = folder / str(segment)
+            aside = index.with_name(f"{index.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            if index.exists():
+                index.rename(aside)
+                moved.append(aside.name)
+            # Like an index that was never flushed: what is still queued is read again, and its files are not missed.
+            database.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
+    return moved
+
+
+def _is_poison(metadata: str | None) -> bool:
+    values = json.loads(metadata) if metadata else None
+    if not isinstance(values, dict):
+        return False
+    lists = [value for value in values.values() if isinstance(value, list)]
+    removed = sum(value is None for value in values.values())
+    return (
+        any(part is None for value in lists for part in value)  # how the queue stores a number that is not finite
+        or len(values) - removed > QUEUE_KEYS
+        or sum(map(len, lists)) > QUEUE_KEYS
+        or removed > QUEUE_REMOVED
     )
-    return any(
-        queued >= min((value for text in configurations for value in _stored(text, "sync_threshold")), default=0)
-        for *configurations, queued in rows
-    )
 
 
-def is_flushed(folder: Path, collection: str) -> bool | None:
-    """Tell whether the index files hold all records; None if the database is locked or does not tell."""
-    with suppress(UpsertCliError):  # it is locked, or cannot be read
-        return _is_flushed(folder, collection)
-    return None
+# -- access ------------------------------------------------------------------------------------------------------------
 
 
-def _is_flushed(folder: Path, collection: str) -> bool | None:
-    rows = _ask(
-        folder,
-        "SELECT s.scope, m.seq_id FROM collections c JOIN segments s ON s.collection = c.id "
-        "JOIN max_seq_id m ON m.segment_id = s.id WHERE c.name = ?",
-        collection,
-    )
-    reached: dict[str, int] = dict(rows)
-    if "METADATA" not in reached:
-        return None
-    return reached.get("VECTOR", 0) >= reached["METADATA"]
+@contextmanager
+def writing(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Hold a write transaction; the database has to exist.
+
+    Raises:
+        TargetBusy: Another program holds one.
+        UpsertCliError: The file may not be written, or is not a database.
+    """
+    try:
+        with closing(_connect(folder / DATABASE_NAME, mode="rw", seconds=PROBE_SECONDS)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            yield database
+            database.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise _meaning(folder, error) from error
+    except OSError as error:
+        raise os_fault(folder, error) from error
 
 
 def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
@@ -197,19 +238,20 @@ def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
         raise _meaning(folder, error) from error
 
 
-def _read(path: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
+def _read(path: Path, query: str, *values: str | int, mode: str = "ro") -> list[tuple[Any, ...]]:
     try:
-        return _rows(path, query, values, mode="ro")
+        with closing(_connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
+            return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
-        if not error.sqlite_errorname.startswith(_NEEDS_WRITING):
+        if mode == "rw" or not error.sqlite_errorname.startswith(_NEEDS_WRITING):
             raise
     # A program that was killed left a transaction, which has to be undone before anything can be read.
-    return _rows(path, query, values, mode="rw")
+    return _read(path, query, *values, mode="rw")
 
 
-def _rows(path: Path, query: str, values: tuple[str | int, ...], *, mode: str) -> list[tuple[Any, ...]]:
-    with closing(_connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
-        return connection.execute(query, values).fetchall()
+def _connect(path: Path, *, mode: str, seconds: float) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)
 
 
 def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
@@ -225,8 +267,3 @@ def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
         remedy = "give this user access to it"
     remedy += ", or choose another folder with --chroma"
     return unusable(folder / DATABASE_NAME, reason=str(error), remedy=remedy)
-
-
-def _connect(path: Path, *, mode: str, seconds: float = PROBE_SECONDS) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)

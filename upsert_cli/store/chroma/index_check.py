@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli.errors import TargetDamaged
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import flushed_segments, indexed_ids
+from upsert_cli.store.folder import INDEX_NAMES
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -30,7 +31,6 @@ SAME_DISTANCE = 1e-3  # of a vector to itself, where rounding alone gives some 1
 _HEADER = struct.Struct("<iQQQQ")
 _HEADER_BYTES = 100
 _LENGTH = struct.Struct("<I")
-_FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ def check_files(target: Target, folder: Path, *, suspicious: bool = False) -> No
 
 
 def _files_fault(folder: Path, *, thorough: bool) -> str | None:
-    sizes = {name: _size(folder / name) for name in _FILES}
+    sizes = {name: _size(folder / name) for name in INDEX_NAMES}
     for name, size in sizes.items():
         if not size:
             return f"{folder.name}/{name} is {'missing' if size is None else 'empty'}"

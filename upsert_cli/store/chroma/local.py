@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,21 +16,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from upsert_cli.errors import LocksUnsupported, Refusal, TargetBusy, TargetInUse
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.errors import Refusal, TargetBusy, TargetInUse
+from upsert_cli.locks import Holder
 from upsert_cli.store.base import CollectionInfo, Opened, Target
-from upsert_cli.store.chroma import database, index_repair
-from upsert_cli.store.chroma.database import DATABASE_NAME, flushed_segments
+from upsert_cli.store.chroma import database
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_files, check_rows
-from upsert_cli.store.chroma.openers import Opener, find_openers
-from upsert_cli.store.chroma.row_limits import NO_QUOTAS, Quotas
-from upsert_cli.store.folder import LEASE_NAME, RESERVE_BYTES, disk_full, os_fault, prepare_folder, require_space
-from upsert_cli.store.locations import Location
+from upsert_cli.store.folder import (
+    DATABASE_NAME,
+    LEASE_NAME,
+    RESERVE_BYTES,
+    Opener,
+    disk_full,
+    find_openers,
+    os_fault,
+    prepare_folder,
+    require_space,
+)
+from upsert_cli.store.locations import Ledger, Location
 
 if TYPE_CHECKING:
     from upsert_cli.store.chroma.records import ChromaStore
-    from upsert_cli.store.leasing import Ledger
 
 COPIES = 3  # copies before a folder that keeps changing is reported as busy
 SHOWN_OPENERS = 3  # processes that a message names
@@ -40,19 +47,13 @@ class LocalFolder(Location):
     """A folder; its lease covers all collections in it."""
 
     is_shared: ClassVar[bool] = False
-    quotas: ClassVar[Quotas] = NO_QUOTAS
+    in_cloud: ClassVar[bool] = False
+    most_rows: ClassVar[int] = sys.maxsize
 
     path: Path
     """Absolute."""
 
     collection: str
-
-    def holder(self) -> Holder | None:
-        """Return who has the folder; an unreadable lock file is reported when the lease is taken."""
-        try:
-            return Lease.peek(self.lease_path())
-        except (OSError, LocksUnsupported):
-            return None
 
     def in_use(self, holder: Holder) -> TargetInUse:
         """Name the folder, which is taken as a whole."""
@@ -98,7 +99,8 @@ class LocalFolder(Location):
             check_rows(target, self.path)
         with understood(target):
             client = connect_folder(str(self.path))
-        return ChromaStore.open(target, self, client, unclean=unclean, rows=rows, ledger=ledger)
+        store = ChromaStore(target, self, client, unclean=unclean, rows=rows, ledger=ledger)
+        return store, store.opened
 
     def configuration(self, sync_threshold: int) -> dict[str, Any]:
         """Return the settings of a new collection: cosine, and after how many rows to flush."""
@@ -122,7 +124,9 @@ class LocalFolder(Location):
     def probe(self) -> None:
         """Check for a foreign writer, for whom Chroma would wait for a quarter of an hour."""
         try:
-            database.probe_writer(self.path)
+            if (self.path / DATABASE_NAME).exists():
+                with database.writing(self.path):
+                    pass  # so nobody else writes
         except TargetBusy as error:
             raise TargetBusy(path=str(self.path), program=_named(find_openers(self.path, patience=0.0))) from error
 
@@ -145,11 +149,22 @@ class LocalFolder(Location):
 
     def take_poison(self) -> list[str]:
         """Remove the rows from the database's queue."""
-        return index_repair.take_poison(self.path, self.collection, self.require_alone)
+        with self._alone():
+            return database.take_poison(self.path, self.collection)
 
     def put_index_aside(self) -> list[str]:
         """Rename the folders of the index."""
-        return index_repair.put_index_aside(self.path, self.collection, self.require_alone)
+        with self._alone():
+            return database.put_index_aside(self.path, self.collection)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the lease, and leave to the next writer to check closely."""
+        holder = Holder.this_process()
+        with self.take_lease(holder) as lease:
+            Ledger(lease, holder, self.collection)
+            self.require_alone()
+            yield
 
     # -- a copy of a read-only folder ----------------------------------------------------------------------------------
 
@@ -187,7 +202,7 @@ class LocalFolder(Location):
         path = self.path / DATABASE_NAME
         if not path.exists():
             return []
-        segments = (self.path / segment for segment in flushed_segments(self.path, self.collection))
+        segments = (self.path / segment for segment in database.flushed_segments(self.path, self.collection))
         return [path, *(file for segment in segments if segment.is_dir() for file in sorted(segment.iterdir()))]
 
     def _stamps(self) -> list[tuple[Path, int, int]]:

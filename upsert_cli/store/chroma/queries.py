@@ -37,14 +37,14 @@ class _Lost(Exception):
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def fetch(chroma: Collection, **which: Any) -> list[Record]:
+def fetch(chroma: Collection, /, **which: Any) -> list[Record]:
     """Return records with their documents and metadata; `which` is as `get` takes it: ids, or limit and offset."""
     read = chroma.get(**which, include=["documents", "metadatas"])
     columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
     return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
 
 
-def fetch_metadata(chroma: Collection, **which: Any) -> dict[str, dict[str, Any]]:
+def fetch_metadata(chroma: Collection, /, **which: Any) -> dict[str, dict[str, Any]]:
     """Return the metadata of records by their ids; `which` is as `get` takes it."""
     read = chroma.get(**which, include=["metadatas"])
     return {one: dict(metadata or {}) for one, metadata in zip(read["ids"], read["metadatas"] or [], strict=True)}
@@ -53,6 +53,11 @@ def fetch_metadata(chroma: Collection, **which: Any) -> dict[str, dict[str, Any]
 def storable(ids: Sequence[str]) -> list[str]:
     """Return the ids that can be stored, each once: asking for another one would fail for all."""
     return [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
+
+
+def delete(chroma: Collection, ids: Sequence[str]) -> None:
+    """Delete records by their ids."""
+    chroma.delete(ids=list(ids))
 
 
 def members_of(chroma: Collection, scope: str, *, start: int, rows: int) -> RecordRefPage:
@@ -142,7 +147,7 @@ def _wholes(chroma: Collection, items: Sequence[str]) -> Iterator[RecordRef]:
 def check_records(
     chroma: Collection, *, dimension: int, start: int, rows: int, every: int, identity: str | None
 ) -> CheckedRecords:
-    """Read records back with vectors of this dimension, and return what is wrong with each; see `Store.check`."""
+    """Read records back with vectors of this dimension, and return the faults of each; see `Store.check`."""
     records = fetch(chroma, limit=rows, offset=start)
     vectors = _vectors(chroma, [record.id for record in records])
     unreadable: dict[str, str] = _odd_lengths(vectors) if identity is not None else {}

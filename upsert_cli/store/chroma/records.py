@@ -6,14 +6,11 @@ It runs in a process of its own; see `process`.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
-from upsert_cli.errors import UpsertCliError
 from upsert_cli.store.base import (
     CheckedRecords,
     Comparison,
@@ -36,7 +33,7 @@ if TYPE_CHECKING:
 
     from upsert_cli.store.base import Vectors
     from upsert_cli.store.chroma.collection import ChromaLocation
-    from upsert_cli.store.leasing import Ledger
+    from upsert_cli.store.locations import Ledger
 
 WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, and more gain nothing (measured)
 
@@ -45,21 +42,7 @@ class ChromaStore:
     """The records of an open collection; see `base.Store`."""
 
     def __init__(
-        self, target: Target, location: ChromaLocation, collection: OpenCollection, *, unflushed: bool
-    ) -> None:
-        """Take over an open collection; use `open`."""
-        self._target = target
-        self._location = location
-        self._collection = collection
-        self._quotas = quotas = location.quotas
-        self._write_rows = quotas.most_rows(min(WRITE_ROWS, collection.max_batch))
-        self._read_rows = quotas.most_rows(queries.READ_ROWS)
-        self._unflushed = unflushed  # whether rows may be queued that the index files lack
-        self._has_chunks: bool | None = None  # None: not yet known
-
-    @classmethod
-    def open(
-        cls,
+        self,
         target: Target,
         location: ChromaLocation,
         client: Client,
@@ -67,15 +50,21 @@ class ChromaStore:
         unclean: bool,
         rows: int | None,
         ledger: Ledger | None,
-    ) -> tuple[ChromaStore, Opened]:
+    ) -> None:
         """Open the collection through a connected client; see `Location.open`."""
-        collection = OpenCollection.open(target, location, client, suspicious=unclean, rows=rows, ledger=ledger)
-        store = cls(target, location, collection, unflushed=unclean)
-        return store, Opened(
-            created=collection.created,
-            count=collection.count,
-            max_batch=store._write_rows,
-            warnings=collection.warnings,
+        self._target = target
+        self._location = location
+        self._collection = OpenCollection(target, location, client, suspicious=unclean, rows=rows, ledger=ledger)
+        self._ask = self._collection.ask
+        self._write_rows = min(WRITE_ROWS, self._collection.max_batch, location.most_rows)
+        self._read_rows = min(queries.READ_ROWS, location.most_rows)
+        self._unflushed = unclean  # whether rows may be queued that the index files lack
+        self._has_chunks: bool | None = None  # None: not yet known
+        self.opened = Opened(
+            created=self._collection.created,
+            count=self._collection.count,
+            max_batch=self._write_rows,
+            warnings=self._collection.warnings,
             unclean=unclean,
         )
 
@@ -85,8 +74,7 @@ class ChromaStore:
             if self._unflushed:
                 self._collection.flush()
         except BaseException:
-            with suppress(UpsertCliError):  # the first error is the one that counts
-                self._collection.close()
+            self._collection.close_after_error()
             raise
         self._collection.close()
 
@@ -104,50 +92,40 @@ class ChromaStore:
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
-        chroma = self._collection.chroma
-        with understood(self._target):
-            if any(chunks.values()):
-                self._has_chunks = True
-            elif self._has_chunks is None:
-                self._has_chunks = retrying_locks(lambda: queries.may_have_chunks(chroma))
-            if not self._has_chunks:
-                return {}
-            return retrying_locks(lambda: queries.find_stale_chunks(chroma, chunks, average=average))
+        if any(chunks.values()):
+            self._has_chunks = True
+        elif self._has_chunks is None:
+            self._has_chunks = self._ask(queries.may_have_chunks)
+        return self._ask(queries.find_stale_chunks, chunks, average=average) if self._has_chunks else {}
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read records back with their vectors."""
-        chroma, rows, dimension = self._collection.chroma, self._quotas.most_rows(rows), self._target.dimension
-        with understood(self._target):
-            return retrying_locks(
-                lambda: queries.check_records(
-                    chroma, dimension=dimension, start=start, rows=rows, every=every, identity=identity
-                )
-            )
+        return self._ask(
+            queries.check_records,
+            dimension=self._target.dimension,
+            start=start,
+            rows=min(rows, self._location.most_rows),
+            every=every,
+            identity=identity,
+        )
 
     def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
         """Return the records with these ids, or `rows` records from number `start` on."""
-        chroma, step, end = self._collection.chroma, self._read_rows, start + rows
-        parts: list[dict[str, Any]]
+        step = self._read_rows
+        parts: Iterator[dict[str, Any]]
         if ids is None:
-            parts = [{"limit": min(step, end - first), "offset": first} for first in range(start, end, step)]
+            parts = ({"limit": len(part), "offset": part[0]} for part in _parts(range(start, start + rows), step))
         else:
-            parts = [{"ids": ids[first : first + step]} for first in range(0, len(ids), step)]
-        found: list[Record] = []
-        with understood(self._target):
-            for which in parts:
-                found += retrying_locks(functools.partial(queries.fetch, chroma, **which))
-        return found
+            parts = ({"ids": part} for part in _parts(ids, step))
+        return [record for which in parts for record in self._ask(queries.fetch, **which)]
 
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
         """Return the records nearest to a vector."""
-        with understood(self._target):
-            return retrying_locks(lambda: queries.nearest(self._collection.chroma, vector, rows=rows, where=where))
+        return self._ask(queries.nearest, vector, rows=rows, where=where)
 
     def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
         """Return the records of a scope."""
-        rows = self._quotas.most_rows(rows)
-        with understood(self._target):
-            return retrying_locks(lambda: queries.members_of(self._collection.chroma, scope, start=start, rows=rows))
+        return self._ask(queries.members_of, scope, start=start, rows=min(rows, self._location.most_rows))
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed."""
@@ -156,16 +134,15 @@ class ChromaStore:
         had = [member for member in members if member.id in stored]
         same = [member.id for member in had if stored[member.id].get(HASH_KEY) == member.hash]
         self._unflushed = self._unflushed or bool(same)
-        with understood(self._target):
-            for part in _parts(same, self._write_rows):
-                retrying_locks(functools.partial(self._collection.chroma.delete, ids=part))
-                self._collection.wrote(len(part), 0)
+        for part in _parts(same, self._write_rows):
+            self._ask(queries.delete, part)
+            self._collection.wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves."""
         self._location.require_space(len(batch.ids))
-        faults = row_faults(batch, self._target, self._quotas)
+        faults = row_faults(batch, self._target, in_cloud=self._location.in_cloud)
         good = [row for row in range(len(batch.ids)) if row not in faults]
         self._unflushed = self._unflushed or bool(good)
         with understood(self._target):
@@ -190,19 +167,15 @@ class ChromaStore:
 
     def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the metadata of those records that exist."""
-        chroma = self._collection.chroma
         found: dict[str, dict[str, Any]] = {}
-        with understood(self._target):
-            for part in _parts(queries.storable(ids), self._read_rows):
-                found |= retrying_locks(functools.partial(queries.fetch_metadata, chroma, ids=part))
+        for part in _parts(queries.storable(ids), self._read_rows):
+            found |= self._ask(queries.fetch_metadata, ids=part)
         return found
 
 
-def _parts(values: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Yield the values in lists of at most `size`."""
-    rest = iter(values)
-    while part := [*itertools.islice(rest, size)]:
-        yield part
+def _parts(values: Sequence[Any], size: int) -> Iterator[Any]:
+    """Yield the values in slices of at most `size`."""
+    return (values[start : start + size] for start in range(0, len(values), size))
 
 
 def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from upsert_cli.store.base import Target, WriteBatch
@@ -22,63 +21,16 @@ INT64 = range(-(2**63), 2**63)  # Chroma turns larger integers into floats silen
 KEY_CHARACTERS = 60  # characters of a key in a reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quotas:
-    """The limits of a location; None for no limit of its own."""
-
-    rows: int | None = None
-    """Records in one write, and in one answer."""
-
-    id_bytes: int | None = None
-    text_bytes: int | None = None
-    keys: int | None = None
-    """Of a record's metadata."""
-
-    key_bytes: int | None = None
-    value_bytes: int | None = None
-
-    def most_rows(self, rows: int) -> int:
-        """Return `rows`, or the limit if that is less."""
-        return rows if self.rows is None else min(rows, self.rows)
-
-    def fault(self, identifier: str, text: str, metadata: Mapping[str, Any]) -> str | None:
-        """Return one line of reason why a row would be refused; None if it is good."""
-        values = {key: value for key, value in metadata.items() if value is not None}
-        found = [
-            _over("the id has", _bytes(identifier), "bytes", self.id_bytes),
-            _over("the text has", _bytes(text), "bytes", self.text_bytes),
-            _over("the metadata has", len(values), "keys", self.keys),
-        ]
-        if self.key_bytes is not None:
-            found += [
-                _over(f"the metadata key {_short(key)} has", _bytes(key), "bytes", self.key_bytes) for key in values
-            ]
-        if self.value_bytes is not None:
-            found += [
-                _over(f"metadata {_short(key)} has", _bytes(value), "bytes", self.value_bytes)
-                for key, value in values.items()
-                if isinstance(value, str)
-            ]
-        return next((fault for fault in found if fault is not None), None)
+# Quotas of Chroma Cloud, by its documentation (November 2026): https://docs.trychroma.com/cloud/quotas-limits
+CLOUD_ROWS = 300  # records in one write, and in one answer
+CLOUD_ID_BYTES = 128
+CLOUD_TEXT_BYTES = 16_384
+CLOUD_KEYS = 32  # of a record's metadata
+CLOUD_KEY_BYTES = 36
+CLOUD_VALUE_BYTES = 4_096
 
 
-NO_QUOTAS = Quotas()
-
-# Of Chroma Cloud, as its documentation has them (November 2026): https://docs.trychroma.com/cloud/quotas-limits
-CLOUD_QUOTAS = Quotas(rows=300, id_bytes=128, text_bytes=16_384, keys=32, key_bytes=36, value_bytes=4_096)
-
-
-def _over(what: str, found: int, unit: str, limit: int | None) -> str | None:
-    if limit is None or found <= limit:
-        return None
-    return f"{what} {found:,} {unit}, and the cloud takes {limit:,}"
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
-
-
-def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, str]:
+def row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int, str]:
     """Return the faults of rows by their index.
 
     Raises:
@@ -88,7 +40,7 @@ def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, st
     faults = {
         number: fault
         for number, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
-        if (fault := row_fault(*row) or quotas.fault(*row)) is not None
+        if (fault := row_fault(*row) or (_cloud_fault(*row) if in_cloud else None)) is not None
     }
     if rows.vectors is not None and len(rows.ids):
         import numpy as np
@@ -100,6 +52,27 @@ def row_faults(rows: WriteBatch, target: Target, quotas: Quotas) -> dict[int, st
         for number in np.flatnonzero(~rows.vectors.any(axis=1)):
             faults.setdefault(int(number), "its vector is all zeros, which no other is near to")
     return faults
+
+
+def _cloud_fault(identifier: str, text: str, metadata: Mapping[str, Any]) -> str | None:
+    """Return one line of reason why the cloud would refuse a row for its size; None if it is within the quotas."""
+    values = {key: value for key, value in metadata.items() if value is not None}
+    texts = {key: value for key, value in values.items() if isinstance(value, str)}
+    sizes = (
+        ("the id has", _bytes(identifier), "bytes", CLOUD_ID_BYTES),
+        ("the text has", _bytes(text), "bytes", CLOUD_TEXT_BYTES),
+        ("the metadata has", len(values), "keys", CLOUD_KEYS),
+        *((f"the metadata key {_short(key)} has", _bytes(key), "bytes", CLOUD_KEY_BYTES) for key in values),
+        *((f"metadata {_short(key)} has", _bytes(value), "bytes", CLOUD_VALUE_BYTES) for key, value in texts.items()),
+    )
+    over = (
+        f"{what} {size:,} {unit}, and the cloud takes {limit:,}" for what, size, unit, limit in sizes if size > limit
+    )
+    return next(over, None)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:

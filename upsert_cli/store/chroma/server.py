@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +13,20 @@ from urllib.parse import quote
 
 from upsert_cli.errors import NotChromasAnswer, TargetInUse, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
-from upsert_cli.locks import Holder, Lease
+from upsert_cli.locks import Holder
 from upsert_cli.store.base import CollectionInfo, Opened, Target
 from upsert_cli.store.chroma.address import Access, Address, access_to, address_of
 from upsert_cli.store.chroma.faults import server_fails, understood
-from upsert_cli.store.chroma.row_limits import CLOUD_QUOTAS, NO_QUOTAS, Quotas
+from upsert_cli.store.chroma.row_limits import CLOUD_ROWS
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import FOLDER_MODE, unusable
-from upsert_cli.store.locations import Location
+from upsert_cli.store.locations import Ledger, Location
 
 if TYPE_CHECKING:
     import httpx
 
     from upsert_cli.store.chroma.http_session import HttpSession
     from upsert_cli.store.chroma.records import ChromaStore
-    from upsert_cli.store.leasing import Ledger
 
 MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
@@ -56,16 +56,14 @@ class Server(Location):
         return cls(address=address, collection=collection, leases=leases, access=access, retry_for=retry_for)
 
     @property
-    def quotas(self) -> Quotas:
-        """The quotas of the cloud; another server only limits the size of a request."""
-        return CLOUD_QUOTAS if self.address.is_cloud else NO_QUOTAS
+    def in_cloud(self) -> bool:
+        """Whether the quotas of Chroma Cloud apply; another server only limits the size of a request."""
+        return self.address.is_cloud
 
-    def holder(self) -> Holder | None:
-        """Return which load with the same journal has the collection."""
-        try:
-            return Lease.peek(self.lease_path())
-        except OSError:
-            return None  # taking the lease fails for the same reason, and reports it
+    @property
+    def most_rows(self) -> int:
+        """Records in one write, and in one answer."""
+        return CLOUD_ROWS if self.in_cloud else sys.maxsize
 
     def describe(self) -> CollectionInfo | None:
         """Ask the server for the collection."""
@@ -124,7 +122,8 @@ class Server(Location):
             session = self._session(notify)
             tenant, database = self._database(session)
             client = connect_server(session, self.address.url, tenant=tenant, database=database)
-        return ChromaStore.open(target, self, client, unclean=False, rows=rows, ledger=ledger)
+        store = ChromaStore(target, self, client, unclean=False, rows=rows, ledger=ledger)
+        return store, store.opened
 
     def configuration(self, sync_threshold: int) -> dict[str, Any]:
         """Return the settings of a new collection; the cloud has another kind of index, which needs no flushing."""

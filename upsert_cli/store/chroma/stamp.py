@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 from upsert_cli.errors import Refusal
@@ -17,65 +17,6 @@ STAMP_VERSION = "upsert_cli_version"
 _DEFAULT_FUNCTIONS = ("default", "onnx_mini_lm_l6_v2")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """The facts about an existing collection."""
-
-    metadata: Mapping[str, Any]
-    dimension: int | None
-    """Of the vectors in it; None while there are none."""
-
-    configuration: Mapping[str, Any]
-    """As Chroma stores it: `{"hnsw": {...}, "embedding_function": {"name": "default", "config": {}}}`."""
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether this tool made it."""
-        return STAMP_MODEL in self.metadata
-
-    @property
-    def sync_threshold(self) -> int | None:
-        """Rows after which Chroma writes the index files; None for another kind of index."""
-        value = (self.configuration.get("hnsw") or {}).get("sync_threshold")
-        return value if isinstance(value, int) else None
-
-
-def info_of(name: str, dimension: int | None, stamp: Mapping[str, Any], *configurations: object) -> CollectionInfo:
-    """Return what a collection says about itself.
-
-    Args:
-        name: Of the collection.
-        dimension: Of its vectors; None while it is empty.
-        stamp: Its metadata.
-        configurations: Whatever Chroma stores about its index and its embedding function.
-    """
-    return CollectionInfo(
-        name=name,
-        dimension=dimension,
-        model=str(stamp[STAMP_MODEL]) if STAMP_MODEL in stamp else None,
-        stamped_dimension=_number(stamp.get(STAMP_DIMENSION)),
-        max_tokens=_number(stamp.get(STAMP_MAX_TOKENS)),
-        default_function=_function_in(*configurations) in _DEFAULT_FUNCTIONS,
-    )
-
-
-def _number(value: Any) -> int | None:
-    return None if value is None else int(value)
-
-
-def _function_in(*configurations: object) -> str:
-    """Return the name of the embedding function, wherever it stands in what is stored of a collection, or ""."""
-    for value in configurations:
-        if not isinstance(value, dict):
-            continue
-        function = value.get("embedding_function")
-        if isinstance(function, dict) and function.get("name"):
-            return str(function["name"])
-        if found := _function_in(*value.values()):
-            return found
-    return ""
-
-
 def stamp(target: Target) -> dict[str, str | int]:
     """Return the metadata that names the model of a new collection."""
     return {
@@ -86,45 +27,74 @@ def stamp(target: Target) -> dict[str, str | int]:
     }
 
 
-def check_model(target: Target, described: Described) -> tuple[str, ...]:
+def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *configurations: object) -> CollectionInfo:
+    """Return what a collection says about itself.
+
+    Args:
+        name: Of the collection.
+        dimension: Of its vectors; None while it is empty.
+        metadata: Its own, with the stamp.
+        configurations: Everything that Chroma stores about its index and its embedding function.
+    """
+    function = _function_in(*configurations)
+    config, function_name = function.get("config") or {}, function.get("name")
+    function_model = config.get("model_name") or config.get("model")
+    return CollectionInfo(
+        name=name,
+        dimension=dimension,
+        model=str(metadata[STAMP_MODEL]) if STAMP_MODEL in metadata else None,
+        stamped_dimension=_number(metadata.get(STAMP_DIMENSION)),
+        max_tokens=_number(metadata.get(STAMP_MAX_TOKENS)),
+        default_function=function_name in _DEFAULT_FUNCTIONS,
+        function=str(function_model or f"of the embedding function {function_name}") if function_name else None,
+    )
+
+
+def _number(value: Any) -> int | None:
+    with suppress(ValueError, TypeError):
+        return int(value)
+    return None
+
+
+def _function_in(*configurations: object) -> Mapping[str, Any]:
+    """Return the embedding function, wherever it stands in the stored configurations; empty without one."""
+    for value in configurations:
+        if not isinstance(value, dict):
+            continue
+        function = value.get("embedding_function")
+        if isinstance(function, dict) and function.get("name"):
+            return function
+        if found := _function_in(*value.values()):
+            return found
+    return {}
+
+
+def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
     """Refuse a collection that was made with another model, and return warnings where that is not known.
 
     Raises:
         Refusal: Its stamp or its stored embedding function names another model, or its vectors have another length.
     """
-    if described.is_ours:
-        _check_stamp(target, described.metadata)
-    if described.dimension not in (None, target.dimension):
-        raise dimension_mismatch(target, had=described.dimension or 0, asked=target.dimension)
-    return () if described.is_ours else _check_stored_function(target, described)
-
-
-def _check_stamp(target: Target, metadata: Mapping[str, Any]) -> None:
-    for key, what, asked in (
-        (STAMP_MODEL, "model", target.model),
-        (STAMP_DIMENSION, "dimension", target.dimension),
-        (STAMP_MAX_TOKENS, "token limit", target.max_tokens),
+    for what, had, asked in (
+        ("model", info.model, target.model),
+        ("dimension", info.stamped_dimension, target.dimension),
+        ("token limit", info.max_tokens, target.max_tokens),
     ):
-        if key in metadata and metadata[key] != asked:
-            raise _mismatch(target, what=what, had=str(metadata[key]), asked=str(asked))
-
-
-def _check_stored_function(target: Target, described: Described) -> tuple[str, ...]:
-    function = described.configuration.get("embedding_function") or {}
-    name = function.get("name")
-    if name is None:
+        if had not in (None, asked):
+            raise _mismatch(target, what=what, had=str(had), asked=str(asked))
+    if info.dimension not in (None, target.dimension):
+        raise dimension_mismatch(target, had=info.dimension or 0, asked=target.dimension)
+    if info.model is not None:
+        return ()
+    if info.function is None:
         return (
             f"the collection {target.collection} in {target.path} was not made by this tool and does not say with "
             f"which model; its records and those of this load answer queries together only if that was {target.model}",
         )
-    if name in _DEFAULT_FUNCTIONS:
-        if not target.default_model:
-            raise _mismatch(target, what="model", had="of Chroma's default embedding function", asked=target.model)
-        return ()
-    config = function.get("config") or {}
-    had = config.get("model_name") or config.get("model") or f"of the embedding function {name}"
-    if _short(str(had)) != _short(target.model):
-        raise _mismatch(target, what="model", had=str(had), asked=target.model)
+    if info.default_function and not target.default_model:
+        raise _mismatch(target, what="model", had="of Chroma's default embedding function", asked=target.model)
+    if not info.default_function and _short(info.function) != _short(target.model):
+        raise _mismatch(target, what="model", had=info.function, asked=target.model)
     return ()
 
 

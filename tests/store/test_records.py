@@ -68,7 +68,7 @@ def test_any_client_reads_the_records(target: Target) -> None:
     """Documents, metadata and vectors of more than one call are read back with chromadb alone."""
     rows = some_rows(numbered(0, 1_100), number=7, share=0.5, flag=True)
     with opened(target) as (records, facts):
-        assert (facts.created, facts.count, facts.max_batch, facts.unclean) == (True, 0, 512, False)
+        assert (facts.created, facts.count, facts.unclean) == (True, 0, False)
         assert records.write(rows) == []
     assert_holds(target, rows)
     with opened(target) as (_, facts):
@@ -402,7 +402,7 @@ def test_flush_of_few_rows_costs_next_to_nothing(
     from chromadb.api.models.Collection import Collection
 
     made: list[int] = []
-    with opened(target, rows=expected) as (records, _):
+    with opened(replace(target, rows=expected)) as (records, _):
         records.write(rows := some_rows(numbered(0, written)))
         update = Collection.update
 
@@ -435,7 +435,7 @@ def test_threshold_stays_high_while_rows_are_queued(target: Target) -> None:
     records, _ = open_store(target)
     records.write(some_rows(numbered(0, 400)))
     records.abandon()
-    with opened(target, rows=300, unclean=True):
+    with opened(replace(target, rows=300), unclean=True):
         database = sqlite3.connect(Path(target.path) / "chroma.sqlite3")
         (schema,) = database.execute("SELECT schema_str FROM collections").fetchone()
     assert '"sync_threshold":10000' in schema

@@ -113,9 +113,8 @@ def start_store(
     if holder is not None and seconds > 0.0:
         context.info(f"waiting for {task.chroma}, which is in use by {holder}")
     return StoreProcess(
-        target_of(journal, task, model),
+        replace(target_of(journal, task, model), rows=rows),
         task_id=task.id,
-        rows=rows,
         verbose=task.options.verbose,
         lease_timeout=seconds,
         context=context,

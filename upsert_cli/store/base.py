@@ -33,19 +33,19 @@ class Target:
     """Whether the model is the one of Chroma's own default embedding function."""
 
     as_found: bool = False
-    """Whether the collection has to exist and is taken as it is: for a full check instead of the usual glance."""
+    """Whether the collection has to exist and is taken unchanged: for a full check instead of the usual glance."""
 
     beside_others: bool = False
-    """Whether it is only read while a load may be writing to it: no lease is taken, and nothing is changed.
-
-    Also for the further writers of a load into a server, since the first one has the lease.
-    """
+    """Whether it is read while a load may be writing to it, or is a further writer to a server: no lease is taken."""
 
     reads_only: bool = False
     """Whether nothing is written: the settings stay as they are, and a read-only folder is good enough."""
 
     examined: bool = False
     """Whether every record will be read with its vector, so that an index that lacks some is no obstacle."""
+
+    rows: int | None = None
+    """Rows that will be written at most, where that is known."""
 
     leases: str = ""
     """The folder, in the journal, for the leases on collections of servers."""
@@ -54,8 +54,7 @@ class Target:
     """How long to keep retrying failed server requests, in seconds."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Leased:
+class Leased(NamedTuple):
     """A location that nobody else writes to now; the collection is about to be opened."""
 
     empty: bool
@@ -70,18 +69,15 @@ class Opened:
     count: int
     """Records in it."""
 
-    max_batch: int
-    """Rows per call."""
-
     warnings: tuple[str, ...]
 
     unclean: bool
-    """Whether the last writer did not end in order; the index was then checked more closely."""
+    """Whether the last writer did not end in order, so that the index was checked more closely."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionInfo:
-    """What a collection says about itself."""
+    """The description that a collection gives of itself."""
 
     name: str
     dimension: int | None
@@ -102,7 +98,7 @@ class CollectionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedRecords:
-    """What is wrong with a range of records, each id with one line of reason."""
+    """The faults of a range of records, each id with one line of reason."""
 
     rows: int
     """Records that were read."""
@@ -159,22 +155,15 @@ class Verdict(enum.IntEnum):
     """How a document compares with the collection."""
 
     NEW = 0
-
-    TEXT = 1
-    """Its text changed, or that cannot be told: embed and upsert."""
-
-    METADATA = 2
-    """Only its metadata changed: update."""
-
+    TEXT = 1  # its text changed, or that cannot be told: embed and upsert
+    METADATA = 2  # only its metadata changed: update
     UNCHANGED = 3
-
-    TAKEN = 4
-    """Its id belongs to a chunk of another item or, for a chunk, to an item stored as one record."""
+    TAKEN = 4  # its id belongs to a chunk of another item or, for a chunk, to an item stored as one record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What the collection holds of some documents, in their order."""
+    """The verdicts on some documents, in their order."""
 
     verdicts: list[Verdict]
 
@@ -220,13 +209,7 @@ class Store(Protocol):
     """A collection that is open."""
 
     def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
-        """Compare documents with their records.
-
-        Args:
-            ids: Of the documents.
-            hashes: Their `upsert_hash`, `<text>.<metadata>`.
-            keys: The keys of their metadata.
-        """
+        """Compare documents with their records, by their `upsert_hash`, `<text>.<metadata>`, and metadata keys."""
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return, by item, the records that are no longer part of it, the last chunk first.
@@ -243,8 +226,7 @@ class Store(Protocol):
             The id of each row that was not written, and one line of reason.
 
         Raises:
-            DiskFull: There is no room for them; nothing was written.
-            UpsertCliError: The store failed and no row is to blame; some rows may be written.
+            UpsertCliError: The store failed, or has no room, and no row is to blame; some rows may be written.
         """
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
@@ -262,23 +244,14 @@ class Store(Protocol):
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read `rows` records back from number `start` on, or fewer, with their vectors.
 
-        Args:
-            start: Number of the first record.
-            rows: Records to read.
-            every: Which records have to find themselves by a query: each one whose number is divisible by this.
-            identity: The model's, which is part of the hashes; None if the records have none.
+        Each record whose number is divisible by `every` has to find itself by a query. `identity` is the model's, which
+        is part of the hashes; None if the records have none.
         """
 
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
-        """Return the records nearest to a vector, the nearest first.
+        """Return the `rows` records nearest to a vector, float32 `(1, dimension)`, the nearest first.
 
-        Args:
-            vector: Float32, `(1, dimension)`.
-            rows: Records to return at most.
-            where: A filter on the metadata; None for all records.
-
-        Raises:
-            UsageFault: The store does not understand the filter.
+        `where` is a filter on the metadata; `UsageFault` is raised if the store does not understand it.
         """
 
     def close(self) -> None:

@@ -47,9 +47,6 @@ class Start:
     lease_timeout: float = 0.0
     """Seconds to wait for another holder of the folder."""
 
-    rows: int | None = None
-    """Rows that will be written at most, where that is known."""
-
     parent: int = field(default_factory=os.getpid)
     """The process that started the child."""
 
@@ -64,15 +61,11 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
-    """A message for the user, while the answer is still to come."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """The result of a call; before the first one, that the lease is taken, and then that the collection is open."""
+    """The result of a call; before the first one, that the lease is taken, and then that the collection is open.
+
+    A plain string between two answers is a message for the user.
+    """
 
     value: object = None
     error: Exception | None = None
@@ -138,7 +131,7 @@ def _work_alone(connection: Connection, start: Start) -> None:
         nonlocal notified
         _check_parent(connection)
         if not notified:
-            _send(connection, Notice(f"waiting for the last write of {other}, whose command has died"))
+            _send(connection, f"waiting for the last write of {other}, whose command has died")
             notified = True
 
     with location.take_lease(holder, timeout=start.lease_timeout, check=check) as lease:
@@ -153,9 +146,8 @@ def _work_alone(connection: Connection, start: Start) -> None:
             store, opened = location.open(
                 target,
                 unclean=not was_clean,
-                rows=start.rows,
                 ledger=ledger,
-                notify=lambda text: _send(connection, Notice(text)),
+                notify=lambda text: _send(connection, text),
             )
             clean = target.reads_only and was_clean  # until everything is flushed
             _serve(connection, store, opened, flush=not target.reads_only)
@@ -237,7 +229,7 @@ def _receive(connection: Connection) -> Any:
         raise ParentGone from error
 
 
-def _send(connection: Connection, message: Answer | Notice) -> None:
+def _send(connection: Connection, message: Answer | str) -> None:
     try:
         connection.send(message)
     except OSError as error:

@@ -23,7 +23,7 @@ from upsert_cli.errors import TargetDamaged, UpsertCliError, repair_command
 from upsert_cli.limits import memory_limit, out_of_memory
 from upsert_cli.redaction import without_secrets
 from upsert_cli.store.base import Leased, Opened
-from upsert_cli.store.child import Answer, Call, Notice, Start, environment
+from upsert_cli.store.child import Answer, Call, Start, environment
 from upsert_cli.store.folder import WRITER_PROGRAM
 
 TRIES = 3  # tries of one call; a process that dies is started again in between
@@ -249,13 +249,13 @@ class ChildProcess:
                     self._connection.send(call)
                 while not self._connection.poll(POLL_SECONDS):
                     self._check()
-                message: Answer | Notice = self._connection.recv()
+                message: Answer | str = self._connection.recv()
             except (EOFError, ConnectionError) as error:
                 target = self._start.target
                 raise ProcessDied(path=target.path, collection=target.collection, status=self.join()) from error
             if isinstance(message, Answer):
                 return message
-            self._context.info(message.text)
+            self._context.info(message)
             call = None
 
 

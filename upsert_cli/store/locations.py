@@ -148,7 +148,6 @@ class Location(Protocol):
         target: Target,
         *,
         unclean: bool = False,
-        rows: int | None = None,
         ledger: Ledger | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> tuple[Store, Opened]:
@@ -157,7 +156,6 @@ class Location(Protocol):
         Args:
             target: What to open. Nobody else writes to it, unless it is only read.
             unclean: Whether the last writer did not end in order.
-            rows: Rows that will be written at most, where that is known.
             ledger: Keeps what has to be restored after this process; needed for writing.
             notify: Called with a message about what is retried.
 

@@ -39,6 +39,7 @@ CALL_ROWS = 512  # rows a call, which nothing interrupts: 3.6 s of CPU where all
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might have another cause
 MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
 LAST_WRITE_SECONDS = 3.0  # seconds to wait for the process at an early end; CI systems grant 7.5 s in all
+_READING = (Store.check, Store.query)  # they read the index, and the death of the process means that it is damaged
 
 
 class StoreProcess(ChildProcess):
@@ -49,7 +50,6 @@ class StoreProcess(ChildProcess):
         target: Target,
         *,
         task_id: str | None = None,
-        rows: int | None = None,
         verbose: bool = False,
         lease_timeout: float = 0.0,
         context: RunContext | None = None,
@@ -60,7 +60,6 @@ class StoreProcess(ChildProcess):
         Args:
             target: What to open.
             task_id: Shown to others who want the folder.
-            rows: Rows that will be written at most, where that is known.
             verbose: Whether the process may write to standard error.
             lease_timeout: Seconds to wait for another holder of the folder.
             context: Checked in the waits of the main thread; receives messages about retries.
@@ -70,7 +69,6 @@ class StoreProcess(ChildProcess):
             target=target,
             location=location or location_of(target),
             task_id=task_id,
-            rows=rows,
             lease_timeout=lease_timeout,
         )
         super().__init__(start, verbose=verbose, context=context or Unattended())
@@ -78,7 +76,7 @@ class StoreProcess(ChildProcess):
 
     def helper(self) -> StoreProcess:
         """Start another writer to a server's collection; this one is open, has the lease and outlives it."""
-        target = replace(self._start.target, as_found=True, beside_others=True)
+        target = replace(self._start.target, as_found=True, beside_others=True, rows=None)
         return StoreProcess(target, task_id=self._start.task_id, verbose=self._verbose, context=self._context)
 
     def __enter__(self) -> Self:
@@ -146,20 +144,12 @@ class StoreProcess(ChildProcess):
         return self._call(Store.members, scope, start=start, rows=rows)
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
-        """Read records back with their vectors.
-
-        Raises:
-            TargetDamaged: Reading them ends the process, or the index cannot be read at all.
-        """
-        return self._read(Store.check, start=start, rows=rows, every=every, identity=identity)
+        """Read records back with their vectors; if that ends the process, `TargetDamaged` is raised."""
+        return self._call(Store.check, start=start, rows=rows, every=every, identity=identity)
 
     def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
-        """Return the records nearest to a vector.
-
-        Raises:
-            TargetDamaged: Reading them ends the process, or the index cannot be read at all.
-        """
-        return self._read(Store.query, vector, rows=rows, where=where)
+        """Return the records nearest to a vector; if that ends the process, `TargetDamaged` is raised."""
+        return self._call(Store.query, vector, rows=rows, where=where)
 
     def close(self) -> None:
         """Flush the index, and wait for the process to end: the folder is then free."""
@@ -170,11 +160,10 @@ class StoreProcess(ChildProcess):
 
     def _call(self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a method of the store in the child."""
-        return cast("R", self.ask(Call(method.__name__, args, kwargs)))
-
-    def _read(self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a method that reads the index, where the death of the process means that it is damaged."""
+        call = Call(method.__name__, args, kwargs)
+        if method not in _READING:
+            return cast("R", self.ask(call))
         try:
-            return cast("R", self.ask(Call(method.__name__, args, kwargs), tries=TRIES_ALONE))
+            return cast("R", self.ask(call, tries=TRIES_ALONE))
         except ProcessDied as death:
             raise death.of_a_reader() from death

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import call_with_retries
-from upsert_cli.store.base import Target
+from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.address import bad_name
-from upsert_cli.store.chroma.faults import is_bad_argument, is_missing, is_passing, reason, understood
+from upsert_cli.store.chroma.faults import is_of_kind, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
 from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
 from upsert_cli.store.folder import unusable
@@ -35,7 +35,6 @@ CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load
 LEAST_THRESHOLD = 256  # rows; the index takes rows in by the hundred, and a flush after fewer gains nothing
 PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
-FLUSH_TRIES = 2  # the second one for the whole of the threshold, where the engine counts in another way than we do
 # Characters that may be queued for the index: the engine reads all of them again at each write, which costs 6 ms and
 # more than 1 MB of memory for each MB (measured with rows of 7 MB). A flush writes the whole index, of 1.7 KB a row.
 QUEUE_SIZE = 32 << 20
@@ -54,24 +53,13 @@ class OpenCollection:
         location: ChromaLocation,
         client: Client,
         *,
-        suspicious: bool,
-        rows: int | None,
-        ledger: Ledger | None,
+        unclean: bool = False,
+        ledger: Ledger | None = None,
     ) -> None:
-        """Open the collection, or create it; see `Location.open`.
-
-        Args:
-            target: What to open.
-            location: Where it is.
-            client: Connected; closed if the collection cannot be opened.
-            suspicious: Whether to check more of the index, since the last writer did not end in order.
-            rows: Rows that will be written at most, where that is known.
-            ledger: Told the threshold of somebody else's collection before it is changed for the time of the load.
-        """
-        self._target = target
-        self._location = location
+        """Open the collection through a connected client, or create it; see `Location.open`."""
+        self.target = target
+        self.location = location
         self._client = client
-        self._rows = rows
         self._ledger = ledger
         self._threshold: int | None = None  # rows; None for another kind of index
         self._load_threshold = LOAD_THRESHOLD
@@ -81,32 +69,33 @@ class OpenCollection:
         try:
             with understood(target):
                 self.max_batch = client.get_max_batch_size()
-                self._open(suspicious=suspicious)
+                self.opened = self._open(unclean=unclean)
         except BaseException:
             self.close_after_error()
             raise
 
-    def _open(self, *, suspicious: bool) -> None:
-        target = self._target
-        self.created = not target.as_found and retrying_locks(self._create_if_missing)
+    def _open(self, *, unclean: bool) -> Opened:
+        target = self.target
+        created = not target.as_found and retrying_locks(self._create_if_missing)
         self.chroma: Collection = retrying_locks(self._get)
         model = self.chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
         warnings = check_model(target, info) if target.model else ()
-        if not (self._location.is_shared or target.beside_others or target.reads_only):
-            self._raise_threshold((configuration.get("hnsw") or {}).get("sync_threshold"), ours=info.model is not None)
+        if not (self.location.is_shared or target.beside_others or target.reads_only):
+            own = (configuration.get("hnsw") or {}).get("sync_threshold")
+            self._raise_threshold(own, ours=info.model is not None, is_flushed=created or self.location.is_flushed())
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self.count = retrying_locks(self.chroma.count)
-        self.warnings = warnings if self.count else ()
         if not target.as_found:
             ours = info.model is not None
-            check_vectors(target, self.chroma, count=self.count, ours=ours, suspicious=suspicious)
+            check_vectors(target, self.chroma, count=self.count, ours=ours, suspicious=unclean)
+        return Opened(created=created, count=self.count, warnings=warnings if self.count else (), unclean=unclean)
 
     def ask(self, query: Callable[Concatenate[Collection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function with Chroma's collection, and wait for locks; errors say what a user can do."""
-        with understood(self._target):
+        with understood(self.target):
             return retrying_locks(functools.partial(query, self.chroma, *args, **kwargs))
 
     def wrote(self, rows: int, characters: int) -> None:
@@ -133,7 +122,7 @@ class OpenCollection:
         """
         import numpy as np
 
-        vectors = np.full((1, self._target.dimension), 0.5, dtype=np.float32)
+        vectors = np.full((1, self.target.dimension), 0.5, dtype=np.float32)
         try:
             # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
             self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
@@ -142,7 +131,7 @@ class OpenCollection:
         except Exception as also:
             remedy = "try another version of chromadb, then restart the task"
             what = f"Chroma refuses any record: {reason(error)}"
-            raise unusable(self._target.path, reason=what, remedy=remedy) from also
+            raise unusable(self.target.path, reason=what, remedy=remedy) from also
 
     def flush(self) -> None:
         """Write all that is queued into the index files, so that the next reader opens at once.
@@ -152,27 +141,26 @@ class OpenCollection:
         To open the collection again with a lower threshold would put all that is queued into the index again, at up to
         7 ms a row, and would let readers see that threshold.
         """
-        self._location.require_space(0)
+        self.location.require_space(0)
         try:
             self._flush()
             self.count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
         finally:
             # On a disk that fills up meanwhile the engine writes a part, and says nothing.
-            self._location.check_index(self._target, suspicious=False)
+            self.location.check_index(self.target, suspicious=False)
 
     def _flush(self) -> None:
         missing = self._load_threshold - self._changes % self._load_threshold
-        with understood(self._target):
-            for _ in range(FLUSH_TRIES):
-                for start in range(0, missing, self.max_batch):
-                    if self._threshold is None or self._location.is_flushed() is not False:
-                        return
-                    numbers = range(start, min(start + self.max_batch, missing))
-                    ids = [f"upsert-cli-flush-{number}" for number in numbers]
-                    unchanged: Any = [None] * len(ids)
-                    retrying_locks(functools.partial(self.chroma.update, ids=ids, metadatas=unchanged))
-                missing = self._load_threshold
+        # The second time for the whole of the threshold, where the engine counts in another way than we do.
+        for rows in (missing, self._load_threshold):
+            for start in range(0, rows, self.max_batch):
+                if self._threshold is None or self.location.is_flushed() is not False:
+                    return
+                numbers = range(start, min(start + self.max_batch, rows))
+                ids = [f"upsert-cli-flush-{number}" for number in numbers]
+                unchanged: Any = [None] * len(ids)
+                self.ask(lambda chroma, ids, metadatas: chroma.update(ids=ids, metadatas=metadatas), ids, unchanged)
 
     def close_after_error(self) -> None:
         """Close it, and leave the first error the one that counts."""
@@ -182,7 +170,7 @@ class OpenCollection:
     def close(self) -> None:
         """Restore the collection's threshold and close the client."""
         try:
-            with understood(self._target):
+            with understood(self.target):
                 if self._final_threshold is not None:
                     self._set_threshold(self._final_threshold)
                     self._owe(None)
@@ -194,35 +182,41 @@ class OpenCollection:
             self._ledger.owe(threshold)
 
     def _get(self) -> Collection:
-        return self._client.get_collection(self._target.collection, embedding_function=None)
+        return self._client.get_collection(self.target.collection, embedding_function=None)
 
     def _create_if_missing(self) -> bool:
         try:
             self._get()
         except Exception as error:
-            if not is_missing(error):
+            if not is_of_kind(error, "NotFoundError"):
                 raise
         else:
             return False
+        # The cloud has another kind of index, which needs no flushing.
+        hnsw: Any = {"space": "cosine"} | ({} if self.location.in_cloud else {"sync_threshold": LOAD_THRESHOLD})
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
-        function: dict[str, Any] = {} if self._target.default_model else {"embedding_function": None}
+        function: dict[str, Any] = {} if self.target.default_model else {"embedding_function": None}
         try:
             # Another load may create it at this moment; the model that created it is checked after this.
             self._client.get_or_create_collection(
-                self._target.collection,
-                configuration=self._location.configuration(LOAD_THRESHOLD),  # type: ignore[arg-type]
-                metadata=stamp(self._target),
+                self.target.collection,
+                configuration={"hnsw": hnsw},
+                metadata=stamp(self.target),
                 **function,
             )
         except Exception as error:
-            if not is_bad_argument(error):
+            if not is_of_kind(error, "InvalidArgumentError"):
                 raise
             text = reason(error).removeprefix("Validation error: name: ")
-            raise bad_name(self._target.collection, reason=text) from error
+            raise bad_name(self.target.collection, reason=text) from error
         return True
 
-    def _raise_threshold(self, own: object, *, ours: bool) -> None:
-        """Set the threshold for the load, and remember the one to restore."""
+    def _raise_threshold(self, own: object, *, ours: bool, is_flushed: bool | None) -> None:
+        """Set the threshold for the load, and remember the one to restore.
+
+        It is the rows of the load, if they are few: the last of them then flushes all. Only while nothing is queued: a
+        reader that sees the threshold before our first write must not have to flush.
+        """
         if not isinstance(own, int):
             return
         self._threshold = own
@@ -231,17 +225,9 @@ class OpenCollection:
         self._final_threshold = LOAD_THRESHOLD if ours else theirs
         if self._final_threshold != LOAD_THRESHOLD:
             self._owe(self._final_threshold)
-        self._load_threshold = self._fitting_threshold()
+        if self.target.rows is not None and is_flushed:
+            self._load_threshold = min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self.target.rows))
         self._set_threshold(self._load_threshold)
-
-    def _fitting_threshold(self) -> int:
-        """Return the rows of the load, if they are few: the last of them then flushes all.
-
-        Only while nothing is queued: a reader that sees the threshold before our first write must not have to flush.
-        """
-        if self._rows is None or not (self.created or self._location.is_flushed()):
-            return LOAD_THRESHOLD
-        return min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._rows))
 
     def _set_threshold(self, threshold: int) -> None:
         if threshold == self._threshold or self._threshold is None:

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -62,6 +62,12 @@ class Connections:
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def exchange(self, method: str, url: str, *, seconds: float, **options: Any) -> httpx.Response:
         """Send a request and return its answer, read to the end; the text of an error holds no secret.

@@ -42,14 +42,9 @@ def is_data_fault(error: BaseException) -> bool:
     return not _speaks_of(error, _COLLECTION_WORDS)
 
 
-def is_missing(error: BaseException) -> bool:
-    """Tell whether the collection does not exist."""
-    return "NotFoundError" in _kinds(error)
-
-
-def is_bad_argument(error: BaseException) -> bool:
-    """Tell whether Chroma does not accept an argument."""
-    return "InvalidArgumentError" in _kinds(error)
+def is_of_kind(error: BaseException, *names: str) -> bool:
+    """Tell whether an error is of a class of Chroma's: they can be imported only with Chroma, or not at all."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -74,7 +69,7 @@ def meaning(error: BaseException, target: Target) -> UpsertCliError | None:
         return error
     if (limit := limit_reached(error, by_words=True)) is not None:
         return limit
-    if is_missing(error):
+    if is_of_kind(error, "NotFoundError"):
         remedy = "load it again: restart its task with --from-start"
         return unusable(target.path, reason=f"the collection {target.collection} is gone", remedy=remedy)
     return _of_a_server(error, target) if is_server(target.path) else _of_a_folder(error, target)
@@ -95,7 +90,7 @@ def understood(target: Target) -> Iterator[None]:
 def _of_a_server(error: BaseException, target: Target) -> UpsertCliError | None:
     # chromadb raises a bare Exception with the server's words for an answer that it does not know; the session says
     # that a request is unacceptable, which here is no row's fault.
-    if _kinds(error) & {"ChromaError", "Unacceptable"} or type(error) is Exception:
+    if is_of_kind(error, "ChromaError", "Unacceptable") or type(error) is Exception:
         return server_fails(target.path, target.collection, reason(error))
     if isinstance(error, ValueError | TypeError | LookupError | AttributeError) and _is_raised_by_chromadb(error):
         found = f"its description of the collection cannot be used, {type(error).__name__}: {reason(error)}"
@@ -126,14 +121,9 @@ def _of_a_folder(error: BaseException, target: Target) -> UpsertCliError | None:
         if _speaks_of(error, words):
             return unusable(target.path, reason=reason(error), remedy=remedy)
     # The engine's own errors; a panic of its Rust code is a BaseException, and not of a class that can be imported.
-    if _kinds(error) & {"ChromaError", "PanicException"}:
+    if is_of_kind(error, "ChromaError", "PanicException"):
         return TargetDamaged(path=target.path, collection=target.collection, detail=reason(error))
     return None
-
-
-def _kinds(error: BaseException) -> set[str]:
-    """Return the names of an error's classes: Chroma's own can be imported only with Chroma, or not at all."""
-    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _speaks_of(error: BaseException, words: tuple[str, ...]) -> bool:

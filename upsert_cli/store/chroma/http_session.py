@@ -9,7 +9,7 @@ from __future__ import annotations
 import email.utils
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class Unacceptable(ValueError):
     """Raised when the server refuses a request because of its content: fewer or other rows may pass."""
 
 
-class HttpSession:
+class HttpSession(Connections):
     """Requests to one server, in the interface that chromadb's client expects."""
 
     def __init__(self, url: str, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
@@ -62,7 +62,7 @@ class HttpSession:
         """
         remember(access.headers.values())  # this process may be another than the one that read them
         self._silence = min(LONGEST_SILENCE, max(SHORTEST_SILENCE, retry_for / SILENCES))
-        self._connections = Connections(access.headers, silence=self._silence)
+        super().__init__(access.headers, silence=self._silence)
         self._url = url
         self._access = access
         self._retry_for = retry_for
@@ -70,21 +70,6 @@ class HttpSession:
         self._reached = False
         self._recognized = False  # whether an answer of Chroma's has come
         self._next_message = 0.0
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What is sent with each request."""
-        return self._connections.headers
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._connections.close()
-
-    def __enter__(self) -> HttpSession:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         """Make a request until Chroma answers; an error that it reports is an answer as well.
@@ -114,7 +99,7 @@ class HttpSession:
         # Some slow answers and long ones end, so the limit for the whole of one try is not the silence.
         whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
         seconds = max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
-        answer = self._connections.exchange(method, url, seconds=seconds, **options)
+        answer = self.exchange(method, url, seconds=seconds, **options)
         self._reached = True
         status = answer.status_code
         if status in _PASSING:

@@ -1,14 +1,10 @@
-"""A glance at a collection's vector index: whether it holds what it should.
-
-Chroma counts and lists records from its database, and never notices that their vectors are gone. `verify` reads all of
-them; this check runs at every opening, so it takes milliseconds.
-"""
+"""A glance at a collection's vector index at every opening; `verify` reads all of it."""
 
 from __future__ import annotations
 
 import pickle
 import struct
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +35,7 @@ _LENGTH = struct.Struct("<I")
 def check_files(target: Target, folder: Path, *, suspicious: bool = False) -> None:
     """Check that the files of the index exist and are long enough, before Chroma maps them into memory.
 
-    Args:
-        target: The collection; all of its links are followed if it is opened as it was found.
-        folder: Where its files are.
-        suspicious: Whether to follow them in any case, however long that takes.
+    All links are followed, however long that takes, where something is suspicious or the collection is taken as found.
 
     Raises:
         TargetDamaged: One is missing or was cut; Chroma would end in a segmentation fault sooner or later.
@@ -53,10 +46,14 @@ def check_files(target: Target, folder: Path, *, suspicious: bool = False) -> No
 
 
 def _files_fault(folder: Path, *, thorough: bool) -> str | None:
-    sizes = {name: _size(folder / name) for name in INDEX_NAMES}
-    for name, size in sizes.items():
-        if not size:
-            return f"{folder.name}/{name} is {'missing' if size is None else 'empty'}"
+    sizes: dict[str, int] = {}
+    for name in INDEX_NAMES:
+        try:
+            sizes[name] = (folder / name).stat().st_size
+        except OSError:
+            return f"{folder.name}/{name} is missing"
+        if not sizes[name]:
+            return f"{folder.name}/{name} is empty"
     header = (folder / "header.bin").read_bytes()
     version, _, _, rows, row_bytes = _HEADER.unpack(header.ljust(_HEADER.size, b"\0")[: _HEADER.size])
     if version != 1:
@@ -66,7 +63,7 @@ def _files_fault(folder: Path, *, thorough: bool) -> str | None:
     least["link_lists.bin"] = 4 * rows
     if thorough or rows <= GLANCE_LINKS:
         least["link_lists.bin"] = _links_end(folder / "link_lists.bin", rows)
-    return next((f"{folder.name}/{name} was cut" for name in least if (sizes[name] or 0) < least[name]), None)
+    return next((f"{folder.name}/{name} was cut" for name in least if sizes[name] < least[name]), None)
 
 
 def _links_end(path: Path, rows: int) -> int:
@@ -81,13 +78,6 @@ def _links_end(path: Path, rows: int) -> int:
             return offset + _LENGTH.size
         offset += _LENGTH.size + _LENGTH.unpack_from(content, offset)[0]
     return offset
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
 
 
 # -- their rows --------------------------------------------------------------------------------------------------------
@@ -152,14 +142,14 @@ def saved_ids(path: Path) -> Set[str] | None:
 
 
 def check_vectors(target: Target, collection: Collection, *, count: int, ours: bool, suspicious: bool) -> None:
-    """Read vectors back, and query by a few of them.
+    """Read vectors back, more of them if something is suspicious, and query by a few of them.
 
     Args:
         target: For the message.
         collection: Open.
         count: Records in it.
         ours: Whether all of them were written by this tool, which writes no vector of zeros.
-        suspicious: Whether to check more, since the last writer did not end in order.
+        suspicious: Whether the last writer did not end in order.
 
     Raises:
         TargetDamaged: Vectors are missing, or the index does not find them.
@@ -187,12 +177,13 @@ def _vectors_fault(collection: Collection, start: int, rows: int, *, ours: bool)
     return f"{where} {lost} of {len(asked)} are not found by their own vector" if 2 * lost > len(asked) else None
 
 
-def lost_vectors(collection: Collection, vectors: Vectors) -> list[float | None]:
+def lost_vectors(collection: Collection, vectors: Sequence[Vectors] | Vectors) -> list[float | None]:
     """Return, for each vector, the distance of the nearest record if that is too far to be its own, else None."""
     import numpy as np
 
-    if (collection.configuration_json.get("hnsw") or {}).get("space") == "ip":
+    if not len(vectors) or (collection.configuration_json.get("hnsw") or {}).get("space") == "ip":
         return [None] * len(vectors)  # by the inner product a vector need not be nearest to itself
+    vectors = np.stack(list(vectors))
     found = collection.query(query_embeddings=vectors, n_results=1, include=["distances"])["distances"] or []
     nearest = np.array([distances[0] if distances else np.inf for distances in found])
     lost = ~(nearest <= SAME_DISTANCE * np.maximum(1.0, np.linalg.norm(vectors, axis=1) ** 2))

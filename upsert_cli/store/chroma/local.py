@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse
 from upsert_cli.locks import Holder
@@ -85,12 +85,12 @@ class LocalFolder(Location):
         target: Target,
         *,
         unclean: bool = False,
-        rows: int | None = None,
         ledger: Ledger | None = None,
         notify: Callable[[str], None] = lambda _: None,  # noqa: ARG002  # nothing is retried
     ) -> tuple[ChromaStore, Opened]:
         """Check the files, and open the collection with Chroma's library."""
         from upsert_cli.store.chroma.client import connect_folder
+        from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
         if not target.beside_others:
@@ -99,12 +99,8 @@ class LocalFolder(Location):
             check_rows(target, self.path)
         with understood(target):
             client = connect_folder(str(self.path))
-        store = ChromaStore(target, self, client, unclean=unclean, rows=rows, ledger=ledger)
-        return store, store.opened
-
-    def configuration(self, sync_threshold: int) -> dict[str, Any]:
-        """Return the settings of a new collection: cosine, and after how many rows to flush."""
-        return {"hnsw": {"space": "cosine", "sync_threshold": sync_threshold}}
+        collection = OpenCollection(target, self, client, unclean=unclean, ledger=ledger)
+        return ChromaStore(collection), collection.opened
 
     def require_space(self, rows: int) -> None:
         """Check the disk of the folder."""

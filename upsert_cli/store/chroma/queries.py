@@ -1,4 +1,4 @@
-"""What an open collection is asked: records, nearest records, stale chunks, and whether the index holds all vectors.
+"""The store in Chroma as a reader: records, nearest records, stale chunks, and whether the index holds all vectors.
 
 Chroma counts and lists records from its database and never notices that their vectors are gone. Asked for a vector that
 the index lacks, it fails for all that are asked for together.
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
-from upsert_cli.documents.hashing import HASH_KEY, is_chunk, stored_fault
+from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same, stored_fault
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
-from upsert_cli.store.base import CheckedRecords, QueryHit, Record, RecordRef, RecordRefPage
+from upsert_cli.store.base import CheckedRecords, Comparison, QueryHit, Record, RecordRef, RecordRefPage, Verdict
+from upsert_cli.store.chroma.collection import OpenCollection
 from upsert_cli.store.chroma.faults import is_data_fault, reason
 from upsert_cli.store.chroma.index_check import lost_vectors
 from upsert_cli.store.chroma.row_limits import string_fault
@@ -30,48 +31,109 @@ READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ so much, garbage mostly does
 
 
-class _Lost(Exception):
-    """Raised when fewer vectors came back than were asked for."""
+class ChromaReader:
+    """The records of an open collection, as far as they are read; see `base.Store`."""
+
+    def __init__(self, collection: OpenCollection) -> None:
+        """Take over an open collection."""
+        self._collection = collection
+        self._ask = collection.ask
+        self._read_rows = min(READ_ROWS, collection.location.most_rows)
+        self._has_chunks: bool | None = None  # None: not yet known
+
+    def compare(self, ids: Sequence[str], hashes: Sequence[str], keys: Sequence[Sequence[str]]) -> Comparison:
+        """Compare documents with their records."""
+        stored = self._metadata_of(ids)
+        return Comparison(
+            verdicts=[_verdict(stored.get(one), hashed) for one, hashed in zip(ids, hashes, strict=True)],
+            stale_keys=[tuple(stored.get(one, {}).keys() - own) for one, own in zip(ids, keys, strict=True)],
+        )
+
+    def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
+        """Return the records with these ids, or `rows` records from number `start` on."""
+        step = self._read_rows
+        parts: Iterator[dict[str, Any]]
+        if ids is None:
+            parts = ({"limit": len(part), "offset": part[0]} for part in parts_of(range(start, start + rows), step))
+        else:
+            parts = ({"ids": part} for part in parts_of(ids, step))
+        return [record for which in parts for record in self._ask(_fetch, **which)]
+
+    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
+        """Return the records of a scope."""
+        found = self._ask(_fetch_metadata, limit=min(rows, self._collection.location.most_rows), offset=start)
+        # Filtered here: Chroma would apply a filter of its own to all records for every page.
+        of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
+        return RecordRefPage(
+            rows=len(found), members=[RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
+        )
+
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+        """Return the records nearest to a vector."""
+        return self._ask(_nearest, vector, rows=rows, where=where)
+
+    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
+        """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
+        if any(chunks.values()):
+            self._has_chunks = True
+        elif self._has_chunks is None:
+            self._has_chunks = self._ask(_may_have_chunks)
+        return self._ask(_find_stale_chunks, chunks, average=average) if self._has_chunks else {}
+
+    def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
+        """Read records back with their vectors."""
+        rows = min(rows, self._collection.location.most_rows)
+        return self._ask(
+            _check, self._collection.target.dimension, start=start, rows=rows, every=every, identity=identity
+        )
+
+    def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the metadata of those records that exist."""
+        found: dict[str, dict[str, Any]] = {}
+        for part in parts_of(_storable(ids), self._read_rows):
+            found |= self._ask(_fetch_metadata, ids=part)
+        return found
+
+
+def parts_of(values: Sequence[Any], size: int) -> Iterator[Any]:
+    """Yield the values in slices of at most `size`."""
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
+def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
+    if stored is None:
+        return Verdict.NEW
+    had = stored.get(HASH_KEY)
+    if had == hashed or (isinstance(had, str) and is_same(had, hashed)):
+        return Verdict.UNCHANGED
+    if isinstance(had, str) and is_chunk(had) != is_chunk(hashed):
+        return Verdict.TAKEN
+    same_text = isinstance(had, str) and had.partition(".")[0] == hashed.partition(".")[0]
+    return Verdict.METADATA if same_text else Verdict.TEXT
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
 
 
-def fetch(chroma: Collection, /, **which: Any) -> list[Record]:
+def _fetch(chroma: Collection, /, **which: Any) -> list[Record]:
     """Return records with their documents and metadata; `which` is as `get` takes it: ids, or limit and offset."""
     read = chroma.get(**which, include=["documents", "metadatas"])
     columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
     return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
 
 
-def fetch_metadata(chroma: Collection, /, **which: Any) -> dict[str, dict[str, Any]]:
+def _fetch_metadata(chroma: Collection, /, **which: Any) -> dict[str, dict[str, Any]]:
     """Return the metadata of records by their ids; `which` is as `get` takes it."""
     read = chroma.get(**which, include=["metadatas"])
     return {one: dict(metadata or {}) for one, metadata in zip(read["ids"], read["metadatas"] or [], strict=True)}
 
 
-def storable(ids: Sequence[str]) -> list[str]:
+def _storable(ids: Sequence[str]) -> list[str]:
     """Return the ids that can be stored, each once: asking for another one would fail for all."""
     return [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
 
 
-def delete(chroma: Collection, ids: Sequence[str]) -> None:
-    """Delete records by their ids."""
-    chroma.delete(ids=list(ids))
-
-
-def members_of(chroma: Collection, scope: str, *, start: int, rows: int) -> RecordRefPage:
-    """Return the records of a scope among `rows` records from `start` on."""
-    found = fetch_metadata(chroma, limit=rows, offset=start)
-    # Filtered here: Chroma would apply a filter of its own to all records for every page.
-    of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
-    return RecordRefPage(
-        rows=len(found), members=[RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
-    )
-
-
-def nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
-    """Return the records nearest to a vector; see `Store.query`."""
+def _nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
     try:
         found = chroma.query(
             query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
@@ -84,37 +146,35 @@ def nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, 
             f'metadata, such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
         ) from error
     # One answer for each vector that was asked for.
+    columns = ((found[name] or [[]])[0] for name in ("distances", "documents", "metadatas"))
     return [
         QueryHit(one, float(distance), text, dict(metadata or {}))
-        for one, distance, text, metadata in zip(
-            found["ids"][0],
-            (found["distances"] or [[]])[0],
-            (found["documents"] or [[]])[0],
-            (found["metadatas"] or [[]])[0],
-            strict=True,
-        )
+        for one, distance, text, metadata in zip(found["ids"][0], *columns, strict=True)
     ]
 
 
 # -- stale chunks ------------------------------------------------------------------------------------------------------
 
 
-def may_have_chunks(chroma: Collection) -> bool:
+def _may_have_chunks(chroma: Collection) -> bool:
     """Tell whether a collection may hold chunks; keys of these names may also be an item's own."""
     where: Any = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
     return bool(chroma.get(where=where, limit=1, include=[])["ids"])
 
 
-def find_stale_chunks(chroma: Collection, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
-    """Return the records that are no longer part of their items; see `Store.find_stale_chunks`."""
+def _find_stale_chunks(chroma: Collection, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
     found: dict[str, list[RecordRef]] = {}
-    asked = storable([*chunks])
+    asked = _storable([*chunks])
     for object_id, number, member in sorted(_chunks_of(chroma, asked), reverse=True):
         is_kept = (average and chunks[object_id]) if number == AVERAGE_NUMBER else number < chunks[object_id]
         if not is_kept:
             found.setdefault(object_id, []).append(member)
-    for member in _wholes(chroma, [one for one in asked if chunks[one]]):
-        found.setdefault(member.id, []).append(member)
+    # Items that are split now, and stored as one record.
+    for part in parts_of([one for one in asked if chunks[one]], READ_ROWS):
+        for identifier, metadata in _fetch_metadata(chroma, ids=part).items():
+            hashed = metadata.get(HASH_KEY)
+            if hashed is not None and not is_chunk(hashed):
+                found.setdefault(identifier, []).append(RecordRef(identifier, str(hashed)))
     return found
 
 
@@ -123,7 +183,7 @@ def _chunks_of(chroma: Collection, items: Sequence[str]) -> Iterator[tuple[str, 
     known = frozenset(items)
     for start in itertools.count(0, READ_ROWS):
         which: Any = {"where": {OBJECT_KEY: {"$in": list(items)}}, "limit": READ_ROWS, "offset": start}
-        rows = fetch_metadata(chroma, **which) if items else {}
+        rows = _fetch_metadata(chroma, **which) if items else {}
         for identifier, metadata in rows.items():
             hashed = metadata.get(HASH_KEY)
             if is_chunk(hashed) and (owner := owner_of(identifier))[0] in known:
@@ -132,45 +192,43 @@ def _chunks_of(chroma: Collection, items: Sequence[str]) -> Iterator[tuple[str, 
             return
 
 
-def _wholes(chroma: Collection, items: Sequence[str]) -> Iterator[RecordRef]:
-    """Yield the items that are stored as one record."""
-    for start in range(0, len(items), READ_ROWS):
-        for identifier, metadata in fetch_metadata(chroma, ids=list(items[start : start + READ_ROWS])).items():
-            hashed = metadata.get(HASH_KEY)
-            if hashed is not None and not is_chunk(hashed):
-                yield RecordRef(identifier, str(hashed))
-
-
 # -- records with their vectors ----------------------------------------------------------------------------------------
 
 
-def check_records(
-    chroma: Collection, *, dimension: int, start: int, rows: int, every: int, identity: str | None
+def _check(
+    chroma: Collection, dimension: int, *, start: int, rows: int, every: int, identity: str | None
 ) -> CheckedRecords:
-    """Read records back with vectors of this dimension, and return the faults of each; see `Store.check`."""
-    records = fetch(chroma, limit=rows, offset=start)
+    records = _fetch(chroma, limit=rows, offset=start)
     vectors = _vectors(chroma, [record.id for record in records])
     unreadable: dict[str, str] = _odd_lengths(vectors) if identity is not None else {}
     different: dict[str, str] = {}
     for record in records:
         if (fault := _vector_fault(vectors.get(record.id), dimension)) is not None:
             unreadable[record.id] = fault
-        elif record.id in unreadable:
+        elif record.id in unreadable or identity is None:
             continue
-        elif record.text is None and identity is not None:
+        elif record.text is None:
             # Its vector could not be made again, so the index is left alone.
             different[record.id] = "it has no document"
-        elif identity is not None and (fault := stored_fault(record.text or "", record.metadata, identity)) is not None:
+        elif (fault := stored_fault(record.text, record.metadata, identity)) is not None:
             different[record.id] = fault
-    first = -start % every
-    sample = [record.id for record in records[first::every] if record.id not in unreadable]
+    sample = [record.id for record in records[-start % every :: every] if record.id not in unreadable]
+    lost = lost_vectors(chroma, [vectors[one] for one in sample])
     return CheckedRecords(
         rows=len(records),
         unreadable=unreadable,
         different=different,
-        unreachable=_unreachable(chroma, {one: vectors[one] for one in sample}),
+        unreachable={
+            one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
+            for one, distance in zip(sample, lost, strict=True)
+            if distance is not None
+        },
         asked=len(sample),
     )
+
+
+class _Lost(Exception):
+    """Raised when fewer vectors came back than were asked for."""
 
 
 def _vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]:
@@ -186,12 +244,11 @@ def _vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]:
             raise _Lost
         found.update(zip(got["ids"], (np.asarray(vector, dtype=np.float32) for vector in vectors), strict=True))
 
-    failing_rows(ids, read, is_data_fault=_is_lost)
+    def is_lost(error: BaseException) -> bool:
+        return isinstance(error, _Lost | TypeError) or "finding id" in str(error)
+
+    failing_rows(ids, read, is_data_fault=is_lost)
     return found
-
-
-def _is_lost(error: BaseException) -> bool:
-    return isinstance(error, _Lost | TypeError) or "finding id" in str(error)
 
 
 def _vector_fault(vector: Any, dimension: int) -> str | None:
@@ -216,18 +273,4 @@ def _odd_lengths(vectors: dict[str, Vectors]) -> dict[str, str]:
         one: f"its vector has the length {length:.3g}, and {usual:.3g} is usual"
         for one, length in lengths.items()
         if not usual / ODD_FACTOR <= length <= usual * ODD_FACTOR
-    }
-
-
-def _unreachable(chroma: Collection, sample: dict[str, Vectors]) -> dict[str, str]:
-    """Return the records whose own vector finds nothing as near as itself."""
-    import numpy as np
-
-    if not sample:
-        return {}
-    lost = lost_vectors(chroma, np.stack([*sample.values()]))
-    return {
-        one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
-        for one, distance in zip(sample, lost, strict=True)
-        if distance is not None
     }

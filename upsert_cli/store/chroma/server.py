@@ -110,25 +110,20 @@ class Server(Location):
         target: Target,
         *,
         unclean: bool = False,  # noqa: ARG002  # how we ended says nothing about a server
-        rows: int | None = None,
         ledger: Ledger | None = None,
         notify: Callable[[str], None] = lambda _: None,
     ) -> tuple[ChromaStore, Opened]:
         """Check that it is a server that we can talk to, and open the collection."""
         from upsert_cli.store.chroma.client import connect_server
+        from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
         with understood(target):
             session = self._session(notify)
             tenant, database = self._database(session)
             client = connect_server(session, self.address.url, tenant=tenant, database=database)
-        store = ChromaStore(target, self, client, unclean=False, rows=rows, ledger=ledger)
-        return store, store.opened
-
-    def configuration(self, sync_threshold: int) -> dict[str, Any]:
-        """Return the settings of a new collection; the cloud has another kind of index, which needs no flushing."""
-        hnsw = {"space": "cosine"} | ({} if self.address.is_cloud else {"sync_threshold": sync_threshold})
-        return {"hnsw": hnsw}
+        collection = OpenCollection(target, self, client, ledger=ledger)
+        return ChromaStore(collection), collection.opened
 
     # -- asking ---------------------------------------------------------------------------------------------------
 

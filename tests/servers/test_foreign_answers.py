@@ -14,8 +14,8 @@ from tests.support.chroma_server import ChromaServer
 from tests.support.proxy import Call, Fault, Proxy
 from tests.support.terminal import Terminal
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
-from upsert_cli.store.chroma import exchange, http_session
-from upsert_cli.store.chroma.address import Access
+from upsert_cli.store.address import Access
+from upsert_cli.store.chroma import http_session
 from upsert_cli.store.chroma.answers import NotChromas, error_of
 from upsert_cli.store.chroma.http_session import HttpSession, Unacceptable
 
@@ -263,7 +263,7 @@ def test_an_answer_has_a_size_limit(
     monkeypatch: pytest.MonkeyPatch, proxy: Proxy, asking: HttpSession, fault: Fault
 ) -> None:
     """An answer that is too large, as sent or unpacked, is given up and named."""
-    monkeypatch.setattr(exchange, "LARGEST_ANSWER", LIMIT)
+    monkeypatch.setattr(http_session, "LARGEST_ANSWER", LIMIT)
     proxy.plan = lambda _: fault
     with pytest.raises(NotChromasAnswer, match="it is larger than 1 MiB"):
         asking.request("GET", f"{proxy.url}{COLLECTION}/count")

@@ -14,7 +14,7 @@ from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.items import Items
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import UsageFault
-from upsert_cli.store.chroma.address import canonical_target
+from upsert_cli.store.address import canonical_target
 
 SAME = 1e-6  # between two numbers of a vector that went two ways
 

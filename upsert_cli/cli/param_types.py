@@ -87,7 +87,7 @@ class ChromaTarget(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the target; a password in a bad address is not repeated."""
-        from upsert_cli.store.locations import canonical_target
+        from upsert_cli.store.address import canonical_target
 
         if not value:  # a path would take it for the current folder, but it is an unset variable of the shell
             self.fail("it is empty; name a folder or a server")
@@ -99,7 +99,7 @@ class ChromaTarget(click.ParamType[str]):
     @staticmethod
     def below(folder: Path, value: str) -> str:
         """Return a folder as one below another, and any other target unchanged."""
-        from upsert_cli.store.locations import names_folder
+        from upsert_cli.store.address import names_folder
 
         return str(folder / expanded(Path(value))) if names_folder(value, below=folder) else value
 

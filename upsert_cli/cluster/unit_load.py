@@ -23,8 +23,8 @@ from upsert_cli.load.commit import Committer
 from upsert_cli.load.resources import sources_of
 from upsert_cli.pipeline.batch import NOTHING_IGNORED
 from upsert_cli.sources.units import UNIT_ROWS, Unit, plan_units
+from upsert_cli.store.address import SECRET_VARIABLES
 from upsert_cli.store.base import Target
-from upsert_cli.store.locations import SECRET_VARIABLES
 
 
 def load_on_ray(committer: Committer, receipts: Receipts, target: Target, context: RunContext) -> None:

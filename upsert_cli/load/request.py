@@ -33,7 +33,7 @@ class LoadRequest:
     """Sources as typed; `-` is standard input."""
 
     chroma: str
-    """The target, as `locations.canonical_target` spells it."""
+    """The target, as `canonical_target` spells it."""
 
     collection: str
     model: str

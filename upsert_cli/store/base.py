@@ -21,7 +21,7 @@ class Target:
     """The collection to open, and the model whose vectors it holds."""
 
     path: str
-    """The absolute path of a local folder, or the address of a server, as `locations.canonical_target` spells it."""
+    """The absolute path of a local folder, or the address of a server, as `canonical_target` spells it."""
 
     collection: str
     model: str

@@ -134,11 +134,8 @@ class Opener(NamedTuple):
 def find_openers(folder: Path, *, patience: float = MOMENT_SECONDS) -> list[Opener]:
     """Return the processes of other programs that have a folder's database or index files open.
 
-    Processes of other users or containers may not be visible, and are then not found.
-
-    Args:
-        folder: Where the database is.
-        patience: Seconds that a process may take to close the files; one that does is not returned.
+    Processes of other users or containers may not be visible, and are then not found. One that closes the files within
+    `patience` seconds is not returned.
     """
     paths = [folder / DATABASE_NAME, *(path for name in INDEX_NAMES for path in folder.glob(f"*/{name}"))]
     look: Callable[[list[Path], Collection[int] | None], list[Opener]] = _look_in_proc if _PROC.is_dir() else _ask_lsof

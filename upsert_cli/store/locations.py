@@ -16,26 +16,9 @@ from typing import ClassVar, Protocol
 from upsert_cli.errors import LocksUnsupported, TargetInUse
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 from upsert_cli.retry import RETRY_FOR
+from upsert_cli.store.address import is_server
 from upsert_cli.store.base import CollectionInfo, Opened, Store, Target
-from upsert_cli.store.chroma.address import (
-    SECRET_VARIABLES,
-    canonical_target,
-    is_server,
-    names_folder,
-    require_collection_name,
-)
 from upsert_cli.store.folder import os_fault
-
-__all__ = [
-    "SECRET_VARIABLES",
-    "Location",
-    "canonical_target",
-    "is_server",
-    "location_at",
-    "location_of",
-    "names_folder",
-    "require_collection_name",
-]
 
 ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
 LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
@@ -112,17 +95,13 @@ class Location(Protocol):
     def take_lease(
         self, holder: Holder, *, timeout: float = 0.0, check: Callable[[Holder], None] = lambda _: None
     ) -> Lease:
-        """Take the lease, and wait for a holder that is ending by itself.
+        """Take the lease, and wait for a holder that is ending by itself, or for any other one until a timeout.
 
-        Args:
-            holder: The facts to write into it.
-            timeout: Seconds to wait for any other holder.
-            check: Called with the present holder about every `LEASE_STEP` seconds; may raise to give up.
+        `check` is called with the present holder about every `LEASE_STEP` seconds, and may raise to give up.
 
         Raises:
             TargetInUse: Somebody else still has it.
-            LocksUnsupported: The system has no flock.
-            UpsertCliError: The file cannot be opened or written.
+            UpsertCliError: The file cannot be opened, written or locked.
         """
         began = time.monotonic()
         while True:
@@ -205,13 +184,7 @@ class Location(Protocol):
 
 
 def location_at(chroma: str, collection: str, *, leases: Path, retry_for: float = RETRY_FOR) -> Location:
-    """Return the location of a collection.
-
-    Args:
-        chroma: As `canonical_target` spells it.
-        collection: Its name.
-        leases: The folder for the leases on collections of servers.
-        retry_for: How long to keep retrying failed server requests, in seconds.
+    """Return the location of a collection; `chroma` is as `canonical_target` spells it.
 
     Raises:
         UsageFault: The address is not valid, or the credentials cannot be read.

@@ -45,7 +45,7 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
 
     Args:
         journal: The journal with the tasks that may have loaded them.
-        chroma: As `locations.canonical_target` spells it.
+        chroma: As `canonical_target` spells it.
 
     Raises:
         UpsertCliError: There is no Chroma in the folder, it cannot be read, or the server does not answer.

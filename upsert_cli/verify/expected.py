@@ -43,7 +43,7 @@ class Subject:
 
     @classmethod
     def of_collection(cls, journal: Journal, chroma: str, collection: str, options: LoadOptions) -> Subject:
-        """Return a collection as it describes itself; `chroma` is as `locations.canonical_target` spells it.
+        """Return a collection as it describes itself; `chroma` is as `canonical_target` spells it.
 
         Raises:
             UpsertCliError: The collection does not exist.

@@ -158,7 +158,7 @@ class _Deleted(_Done):
     deleted: NonNegativeInt
 
 
-class _Records(_Form):
+class _GetResult(_Form):
     ids: list[str]
     documents: list[str | None] | None = None
     metadatas: list[_Metadata | None] | None = None
@@ -175,7 +175,7 @@ class _Records(_Form):
         )
 
 
-class _Nearest(_Form):
+class _QueryResult(_Form):
     ids: list[list[str]]
     documents: list[list[str | None]] | None = None
     metadatas: list[list[_Metadata | None]] | None = None
@@ -209,8 +209,8 @@ _FORMS: Sequence[tuple[str, Any]] = (
     (f"POST {_IN_DATABASE}/collections|GET {_IN_COLLECTION}", _Collection),
     (f"(PUT|DELETE) {_IN_COLLECTION}|POST {_IN_COLLECTION}/(upsert|update|add)", _WRITTEN),
     (f"GET {_IN_COLLECTION}/count", NonNegativeInt),
-    (f"POST {_IN_COLLECTION}/get", _Records),
-    (f"POST {_IN_COLLECTION}/query", _Nearest),
+    (f"POST {_IN_COLLECTION}/get", _GetResult),
+    (f"POST {_IN_COLLECTION}/query", _QueryResult),
     (f"POST {_IN_COLLECTION}/delete", _WRITTEN | _Deleted),
     (".*", Any),  # an answer that is not used
 )
@@ -226,6 +226,6 @@ def _fits(value: object, request: httpx.Request) -> bool:
     except ValueError:
         return False
     asked: Any = parse_plain(request.content) if request.content else {"name": unquote(path.rpartition("/")[2])}
-    if isinstance(found, _Records | _Nearest):
+    if isinstance(found, _GetResult | _QueryResult):
         return found.fits(asked)
     return not isinstance(found, _Collection) or found.name == asked.get("name")

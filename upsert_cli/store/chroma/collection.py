@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVa
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import call_with_retries
+from upsert_cli.store.address import bad_name
 from upsert_cli.store.base import Opened, Target
-from upsert_cli.store.chroma.address import bad_name
 from upsert_cli.store.chroma.faults import is_of_kind, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
 from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
@@ -102,11 +102,8 @@ class OpenCollection:
         """Keep the queue in bounds and readers away from it; called after each write.
 
         A process that merely reads loads the index with the threshold that it finds, puts what is queued into it, and
-        writes the files while we do, if that was enough. Our engine has its own threshold by then.
-
-        Args:
-            rows: Rows that were written.
-            characters: Of all their strings.
+        writes the files while we do, if that was enough. Our engine has its own threshold by then. `characters` are
+        those of all strings of the rows.
         """
         self._set_threshold(READERS_THRESHOLD)
         self._changes += rows

@@ -1,29 +1,34 @@
 """Requests to a Chroma server, retried until Chroma answers or an error can say what to do.
 
 chromadb's own session waits forever, tries once, hides the server's message, and takes any answer for Chroma's. This
-one replaces it inside chromadb's client. Every request may be repeated: a write is an upsert by id.
+one replaces it inside chromadb's client. Every request may be repeated: a write is an upsert by id. No other module
+imports httpx.
 """
 
 from __future__ import annotations
 
 import email.utils
 import os
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
+
+import httpx
 
 from upsert_cli.errors import NotChromasAnswer, UpsertCliError
-from upsert_cli.redaction import remember
+from upsert_cli.redaction import remember, without_secrets
 from upsert_cli.retry import call_with_retries
-from upsert_cli.store.chroma.address import Access
+from upsert_cli.store.address import Access
 from upsert_cli.store.chroma.answers import NotChromas, error_of, message_in
-from upsert_cli.store.chroma.exchange import Connections, RequestFailed
 from upsert_cli.store.chroma.faults import short_line
 
-if TYPE_CHECKING:
-    import httpx
-
+CONNECT_SECONDS = 5.0  # seconds to connect; a host that does not answer at all is a wrong address
+LARGEST_ANSWER = 256 << 20  # bytes, as sent and unpacked; a thousand records with vectors and long texts have 50 MiB
 FIRST_SECONDS = 5.0  # seconds in which a server that was never reached may come up
 LONGEST_SILENCE = 60.0  # seconds to wait for an answer to begin or go on; a server writes 500 rows in one to four
 SHORTEST_SILENCE = 5.0  # seconds of the same where patience is short
@@ -33,6 +38,7 @@ FOREIGN_SECONDS = 30.0  # seconds until a gateway that answers instead of Chroma
 TELL_SECONDS = 5.0  # seconds between two messages about a server that keeps failing
 SMALLEST_LIMIT = 64 << 10  # bytes; no server or gateway calls less than that too large
 
+_ENCODINGS = {"", "identity", "gzip", "deflate"}  # others may unpack one chunk to gigabytes
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _LOCKED_OUT = {401, 403}
 _PROXY_REFUSES = 407
@@ -48,21 +54,27 @@ class Unacceptable(ValueError):
     """Raised when the server refuses a request because of its content: fewer or other rows may pass."""
 
 
-class HttpSession(Connections):
+class RequestFailed(Exception):
+    """Raised when a request is not answered, its answer breaks off, or reports something that may pass."""
+
+    def __init__(self, reason: str, *, pause: float = 0.0, is_permanent: bool = False) -> None:
+        super().__init__(reason)
+        self.pause = pause  # seconds for which the server asks to be left alone
+        self.is_permanent = is_permanent  # whether the next request would fail for the same reason
+
+
+class HttpSession:
     """Requests to one server, in the interface that chromadb's client expects."""
 
     def __init__(self, url: str, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            url: Of the server, for messages.
-            access: The headers with credentials.
-            retry_for: How long to keep retrying a failed request, in seconds.
-            notify: Called with a message before a pause.
-        """
+        """Connect to nothing yet; `notify` is called with a message before a pause."""
         remember(access.headers.values())  # this process may be another than the one that read them
         self._silence = min(LONGEST_SILENCE, max(SHORTEST_SILENCE, retry_for / SILENCES))
-        super().__init__(access.headers, silence=self._silence)
+        self._client = httpx.Client(
+            headers={"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"} | access.headers,
+            timeout=httpx.Timeout(self._silence, connect=CONNECT_SECONDS, pool=None),
+        )
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._url = url
         self._access = access
         self._retry_for = retry_for
@@ -70,6 +82,21 @@ class HttpSession(Connections):
         self._reached = False
         self._recognized = False  # whether an answer of Chroma's has come
         self._next_message = 0.0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of each request."""
+        return self._client.headers
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         """Make a request until Chroma answers; an error that it reports is an answer as well.
@@ -99,15 +126,14 @@ class HttpSession(Connections):
         # Some slow answers and long ones end, so the limit for the whole of one try is not the silence.
         whole = max(self._silence, self._retry_for / TRIES) if self._recognized else self._silence
         seconds = max(SHORTEST_SILENCE, min(whole, self._retry_for - elapsed))
-        answer = self.exchange(method, url, seconds=seconds, **options)
+        answer = self._exchange(method, url, seconds=seconds, **options)
         self._reached = True
         status = answer.status_code
         if status in _PASSING:
             said = message_in(answer)
-            reason = f"{status} {answer.reason_phrase}{said and f', {said}'}"
-            raise RequestFailed(reason, pause=_asked_pause(answer), answered=True)
+            raise RequestFailed(f"{status} {answer.reason_phrase}{said and f', {said}'}", pause=_asked_pause(answer))
         if status == _PROXY_REFUSES:
-            raise self._proxy_refuses()
+            raise RequestFailed(str(status), is_permanent=True)
         if status in _LOCKED_OUT:
             raise self._locked_out(status)
         is_large = len(answer.request.content) >= SMALLEST_LIMIT or answer.content.startswith(_TOO_LARGE_WORDS)
@@ -119,14 +145,52 @@ class HttpSession(Connections):
             raise Unacceptable(f"the server answers {status}: {short_line(reported[1])}")
         return answer
 
+    def _exchange(self, method: str, url: str, *, seconds: float, **options: Any) -> httpx.Response:
+        """Send a request and return its answer, read to the end within a time; the text of an error holds no secret.
+
+        Raises:
+            RequestFailed: The server cannot be reached, or does not answer in time.
+            NotChromas: The answer is larger than any of Chroma's, or compressed in a way that it does not use.
+        """
+        begun = False  # whether any of the answer is there
+        expired = threading.Event()
+        timer = threading.Timer(seconds, self._hang_up, [expired])
+        timer.daemon = True
+        timer.start()
+        try:
+            with self._client.stream(method, url, extensions={"trace": self._watch}, **options) as response:
+                begun = True
+                answer = _read(response)
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+            if not expired.is_set():
+                raise _fault(error) from error
+        finally:
+            timer.cancel()
+        # A body without a length ends with its connection, so a deadline may also look like a complete answer.
+        if expired.is_set():
+            raise RequestFailed(f"its answer {'does not end' if begun else 'does not come'} within {seconds:.0f} s")
+        return answer
+
+    def _watch(self, _: str, info: Mapping[str, Any]) -> None:
+        """Remember each connection that is made: httpx has a timeout for each read, but none for the whole."""
+        get_extra_info = getattr(info.get("return_value"), "get_extra_info", None)
+        if get_extra_info is not None:
+            self._sockets.add(get_extra_info("socket"))
+
+    def _hang_up(self, expired: threading.Event) -> None:
+        """Shut all connections down, which ends any read."""
+        expired.set()
+        for each in list(self._sockets):
+            with suppress(OSError):  # it is closed already
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
+
     def _is_passing(self, error: BaseException, seconds: float) -> bool:
         if isinstance(error, NotChromas):
             # An address that never answered as Chroma does is wrong; a gateway may answer while Chroma restarts.
             return self._recognized and error.may_pass and seconds < FOREIGN_SECONDS
-        if not isinstance(error, RequestFailed) or error.is_permanent or _is_refused_by_proxy(error):
-            return False
         # An address that never answered is more likely wrong than a server that is starting.
-        return error.answered or self._reached or seconds < FIRST_SECONDS
+        is_there = self._reached or seconds < FIRST_SECONDS
+        return is_there and isinstance(error, RequestFailed) and not error.is_permanent
 
     def _tell(self, error: BaseException, pause: float) -> None:
         if time.monotonic() >= self._next_message:
@@ -135,8 +199,12 @@ class HttpSession(Connections):
 
     def _given_up(self, error: RequestFailed, seconds: float) -> UpsertCliError:
         reason = short_line(str(error))
-        if _is_refused_by_proxy(error):
-            return self._proxy_refuses()
+        if reason.startswith(str(_PROXY_REFUSES)):
+            proxies = sorted(name for name, value in os.environ.items() if name.upper() in _PROXIES and value)
+            return UpsertCliError(
+                message=f"the proxy on the way to {self._url} refuses access (407); check the user and password in "
+                f"{' or '.join(proxies) or 'HTTPS_PROXY'}, or name the host in NO_PROXY"
+            )
         if error.is_permanent or not self._reached:
             return UpsertCliError(
                 message=f"{self._url} cannot be reached: {reason}; check that the address is right (`chroma run` "
@@ -150,26 +218,57 @@ class HttpSession(Connections):
         )
 
     def _locked_out(self, status: int) -> UpsertCliError:
+        remedy = (
+            "; UPSERT_CLI_CHROMA_TOKEN, or the file that UPSERT_CLI_CHROMA_TOKEN_FILE names, has to hold a token for "
+            "it (for the cloud also CHROMA_API_KEY)"
+        )
         if self._access.sources:
-            return UpsertCliError(
-                message=f"{self._url} refuses access ({status}) with the credentials of "
-                f"{' and '.join(self._access.sources)}; check that they are right for this server"
-            )
-        return UpsertCliError(
-            message=f"{self._url} refuses access ({status}); UPSERT_CLI_CHROMA_TOKEN, or the file that "
-            f"UPSERT_CLI_CHROMA_TOKEN_FILE names, has to hold a token for it (for the cloud also CHROMA_API_KEY)"
-        )
-
-    def _proxy_refuses(self) -> UpsertCliError:
-        proxies = sorted(name for name, value in os.environ.items() if name.upper() in _PROXIES and value)
-        return UpsertCliError(
-            message=f"the proxy on the way to {self._url} refuses access (407); check the user and password in "
-            f"{' or '.join(proxies) or 'HTTPS_PROXY'}, or name the host in NO_PROXY"
-        )
+            remedy = f" with the credentials of {' and '.join(self._access.sources)}; check that they are right for it"
+        return UpsertCliError(message=f"{self._url} refuses access ({status}){remedy}")
 
 
-def _is_refused_by_proxy(error: RequestFailed) -> bool:
-    return str(error).startswith(str(_PROXY_REFUSES))
+def _read(response: httpx.Response) -> httpx.Response:
+    """Return an answer with its body, unpacked."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in _ENCODINGS:
+        raise NotChromas(f"it is packed as {encoding}, which was not asked for", may_pass=False)
+    content = bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if max(len(content), response.num_bytes_downloaded) > LARGEST_ANSWER:
+            raise NotChromas(f"it is larger than {LARGEST_ANSWER >> 20} MiB", may_pass=False)
+    if not response.is_success:
+        content = bytearray(without_secrets(content.decode(errors="replace")).encode(errors="replace"))
+    kept = {name: value for name, value in response.headers.items() if name in ("location", "retry-after")}
+    return httpx.Response(
+        response.status_code,
+        headers={"Content-Type": "application/json"} | kept,
+        content=bytes(content),
+        request=response.request,
+        extensions={"reason_phrase": response.reason_phrase.encode()},
+    )
+
+
+def _fault(error: Exception) -> Exception:
+    reason = str(error) or type(error).__name__
+    if isinstance(error, httpx.DecodingError):
+        return NotChromas(f"it cannot be unpacked ({reason})", may_pass=False)
+    if isinstance(error, httpx.TimeoutException):
+        return RequestFailed(f"no answer in time ({reason})")
+    unusable = isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError | httpx.InvalidURL)
+    unusable = unusable or reason.startswith(str(_PROXY_REFUSES))
+    return RequestFailed(reason, is_permanent=unusable or _is_for_good(error))
+
+
+def _is_for_good(error: BaseException | None) -> bool:
+    """Tell whether the next connection fails for the same reason: a certificate, an unknown name."""
+    if error is None:
+        return False
+    return (
+        (isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError))
+        or (isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME)
+        or _is_for_good(error.__cause__ or error.__context__)
+    )
 
 
 def _asked_pause(answer: httpx.Response) -> float:

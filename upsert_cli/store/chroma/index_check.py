@@ -144,12 +144,7 @@ def saved_ids(path: Path) -> Set[str] | None:
 def check_vectors(target: Target, collection: Collection, *, count: int, ours: bool, suspicious: bool) -> None:
     """Read vectors back, more of them if something is suspicious, and query by a few of them.
 
-    Args:
-        target: For the message.
-        collection: Open.
-        count: Records in it.
-        ours: Whether all of them were written by this tool, which writes no vector of zeros.
-        suspicious: Whether the last writer did not end in order.
+    Where all records are `ours`, a vector of zeros is damage, since this tool writes none.
 
     Raises:
         TargetDamaged: Vectors are missing, or the index does not find them.

@@ -76,13 +76,7 @@ def _bytes(text: str) -> int:
 
 
 def row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
-    """Return one line of reason why Chroma would reject a row, be poisoned by it or change it; None if it is good.
-
-    Args:
-        identifier: The id.
-        text: The document; it may be empty.
-        metadata: Keys and values; a value of None takes the key away.
-    """
+    """Return one line of reason why Chroma would reject a row, be poisoned by it or change it; None if it is good."""
     return (
         string_fault("the id", identifier)
         or (None if identifier else "the id is empty")

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from upsert_cli.errors import NotChromasAnswer, TargetInUse, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder
+from upsert_cli.store.address import Access, Address, access_to, address_of
 from upsert_cli.store.base import CollectionInfo, Opened, Target
-from upsert_cli.store.chroma.address import Access, Address, access_to, address_of
 from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.row_limits import CLOUD_ROWS
 from upsert_cli.store.chroma.stamp import info_of

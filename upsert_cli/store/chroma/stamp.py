@@ -28,13 +28,9 @@ def stamp(target: Target) -> dict[str, str | int]:
 
 
 def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *configurations: object) -> CollectionInfo:
-    """Return what a collection says about itself.
+    """Return the description that a collection gives of itself.
 
-    Args:
-        name: Of the collection.
-        dimension: Of its vectors; None while it is empty.
-        metadata: Its own, with the stamp.
-        configurations: Everything that Chroma stores about its index and its embedding function.
+    The metadata has the stamp; the configurations are everything that Chroma stores about index and embedding function.
     """
     function = _function_in(*configurations)
     config, function_name = function.get("config") or {}, function.get("name")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.support.loading import a_target, assert_holds, numbered, plain_client
 from upsert_cli.context import Unattended
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store.base import Target, Verdict, WriteBatch
+from upsert_cli.store.base import Opened, Target, Verdict, WriteBatch
 from upsert_cli.store.child import Call
 from upsert_cli.store.child_process import StoreAbandoned
 from upsert_cli.store.chroma.local import LocalFolder
@@ -493,13 +494,19 @@ def test_a_row_that_kills_the_child_is_found(target: Target) -> None:
     assert found["id-000001"]["metadata"]["new"] == 1
 
 
+class DyingStore:
+    """A store whose process dies of each call; without Chroma, whose import takes most of the time to start again."""
+
+    def __getattr__(self, _: str) -> Any:
+        return lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+
 class FolderOfDeath(LocalFolder):
     """A folder whose child process dies of each call."""
 
-    def enter(self) -> None:
-        """Change the store, in a process that does nothing else."""
-        ChromaStore.write = ChromaStore.compare = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, method-assign]
-        super().enter()
+    def open(self, *_: Any, **__: Any) -> Any:
+        """Open nothing."""
+        return DyingStore(), Opened(created=True, count=0, warnings=(), unclean=False)
 
 
 def test_a_child_that_always_dies_blames_no_row(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:

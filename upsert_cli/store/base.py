@@ -1,4 +1,4 @@
-"""A store and what is said about its records; nothing here knows Chroma."""
+"""The seam to a store, and the types of its answers; nothing here knows Chroma."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class Verdict(enum.IntEnum):
     """How a document compares with the collection."""
 
     NEW = 0
-    TEXT = 1  # its text changed, or that cannot be told: embed and upsert
+    TEXT = 1  # its text changed, or may have changed: embed and upsert
     METADATA = 2  # only its metadata changed: update
     UNCHANGED = 3
     TAKEN = 4  # its id belongs to a chunk of another item or, for a chunk, to an item stored as one record

@@ -74,8 +74,8 @@ class ChildProcess:
     """The processes that have a collection open, one after the other.
 
     Calls may come from several threads; one at a time is carried out. A call that waits in the main thread checks the
-    context. If that raises while an answer is due, the process is abandoned: it finishes what it is writing or
-    flushing, but nobody learns of it.
+    context. If that raises while an answer is due, the process is abandoned: it finishes the write or flush
+    in flight, but nobody learns of it.
     """
 
     def __init__(self, start: Start, *, verbose: bool, context: RunContext) -> None:
@@ -100,7 +100,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The process that is at work, or was the last one."""
+        """The process id of the present process, or of the last one."""
         return self._popen.pid
 
     def leased(self) -> Leased:
@@ -269,7 +269,7 @@ def _forward(stderr: IO[bytes]) -> None:
 
 @contextmanager
 def _blocked_signals() -> Iterator[None]:
-    """Block signals in this thread: a new process inherits what is blocked."""
+    """Block signals in this thread: a new process inherits the mask."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
         yield

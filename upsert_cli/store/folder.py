@@ -87,7 +87,7 @@ def why_full(path: Path) -> UpsertCliError:
 
 
 def disk_full(path: Path, *, free: int, needed: int) -> UpsertCliError:
-    """Return the error that says how much room there is at `path`; `free` and `needed` in bytes."""
+    """Return the error for a lack of room in `path`; `free` and `needed` in bytes."""
     what = f"has {free >> 20} MiB free and {needed >> 20} MiB are needed"
     if free >= needed:
         what = "takes no more, though its disk is not full: there is a quota, or there are too many files"

@@ -25,7 +25,7 @@ LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
 
 
 class Ledger:
-    """The duties of a lease's holder to restore what it changed, kept in the lock file for the next holder."""
+    """The settings that a lease's holder has to restore, kept in the lock file for the next holder."""
 
     def __init__(self, lease: Lease, holder: Holder, collection: str) -> None:
         """Write down who holds the lease, and keep what earlier holders did not restore."""
@@ -52,7 +52,7 @@ class Ledger:
             self._lease.write(self._holder)
 
     def close(self, *, clean: bool) -> None:
-        """Write down whether the next holder may trust what it finds."""
+        """Write down whether the next holder may trust the index."""
         with suppress(OSError):  # on a full disk the next holder looks more closely, that is all
             self._lease.write(replace(self._holder, clean=clean))
 
@@ -67,7 +67,7 @@ class Location(Protocol):
         """Return the error that names the holder of the lease."""
 
     def describe(self) -> CollectionInfo | None:
-        """Return what the collection says about itself, without the store's library; None if it does not exist."""
+        """Return the collection's description, without the store's library; None if it does not exist."""
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Return all collections by name, each with its number of records, without the store's library."""
@@ -135,13 +135,13 @@ class Location(Protocol):
         Args:
             target: What to open. Nobody else writes to it, unless it is only read.
             unclean: Whether the last writer did not end in order.
-            ledger: Keeps what has to be restored after this process; needed for writing.
-            notify: Called with a message about what is retried.
+            ledger: Keeps the settings to restore after this process; needed for writing.
+            notify: Called with a message about a retry.
 
         Raises:
             Refusal: The collection was made with another model.
             UsageFault: The store does not accept its name.
-            TargetDamaged: The index cannot be read, or does not hold what it should.
+            TargetDamaged: The index cannot be read, or lacks records.
             UpsertCliError: The store cannot work with the location.
         """
 
@@ -154,7 +154,7 @@ class Location(Protocol):
         """Check the disk space and the index files; more closely if the last writer did not end in order."""
 
     def is_flushed(self) -> bool | None:
-        """Tell whether the index files hold all records; None where that cannot be told."""
+        """Tell whether the index files hold all records; None where that is not known."""
         return None
 
     def probe(self) -> None:

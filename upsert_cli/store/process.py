@@ -100,7 +100,7 @@ class StoreProcess(ChildProcess):
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves, `CALL_ROWS` at a time.
 
-        A row that ends the process is found by bisecting, and is at fault as well. The context is checked after each
+        A row that ends the process is found by bisecting, and is refused as well. The context is checked after each
         call but the last; if it raises, the rest is not written.
         """
         refused: list[tuple[str, str]] = []

@@ -28,7 +28,7 @@ class NotChromas(ValueError):
     """Raised for an answer that Chroma would not give; its text describes the answer, as the end of a sentence."""
 
     def __init__(self, found: str, *, may_pass: bool) -> None:
-        """Take what was found, and whether the same request may get an answer of Chroma's a moment later."""
+        """Take a description, and whether the same request may get an answer of Chroma's a moment later."""
         super().__init__(found)
         self.may_pass = may_pass
 

@@ -30,7 +30,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which kill -9 finds the index half written
-READERS_THRESHOLD = 1_000_000_000  # rows; what others see during a load, so that none of them flushes
+READERS_THRESHOLD = 1_000_000_000  # rows; set for other readers during a load, so that none of them flushes
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
 LEAST_THRESHOLD = 256  # rows; the index takes rows in by the hundred, and a flush after fewer gains nothing
 PROBE_ID = "upsert-cli-probe"  # an id that is never stored
@@ -94,16 +94,16 @@ class OpenCollection:
         return Opened(created=created, count=self.count, warnings=warnings if self.count else (), unclean=unclean)
 
     def ask(self, query: Callable[Concatenate[Collection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function with Chroma's collection, and wait for locks; errors say what a user can do."""
+        """Call a function with Chroma's collection, wait for locks, and word its errors for users."""
         with understood(self.target):
             return retrying_locks(functools.partial(query, self.chroma, *args, **kwargs))
 
     def wrote(self, rows: int, characters: int) -> None:
         """Keep the queue in bounds and readers away from it; called after each write.
 
-        A process that merely reads loads the index with the threshold that it finds, puts what is queued into it, and
-        writes the files while we do, if that was enough. Our engine has its own threshold by then. `characters` are
-        those of all strings of the rows.
+        A process that merely reads loads the index with the stored threshold, adds the queued rows to it and, if they
+        are enough, writes the files while we do. Our engine has read its own threshold by then. `characters` are those
+        of all strings of the rows.
         """
         self._set_threshold(READERS_THRESHOLD)
         self._changes += rows
@@ -133,10 +133,9 @@ class OpenCollection:
     def flush(self) -> None:
         """Write all that is queued into the index files, so that the next reader opens at once.
 
-        The engine flushes after so many queued changes, so it gets changes that change nothing: 0.3 s of CPU at most,
-        and next to none where the threshold could be what the load was going to write.
-        To open the collection again with a lower threshold would put all that is queued into the index again, at up to
-        7 ms a row, and would let readers see that threshold.
+        The engine flushes after a number of queued changes, so it gets changes that change nothing: 0.3 s of CPU at
+        most, and next to none where the threshold equals the rows of the load. Opening the collection again with a
+        lower threshold would put all queued rows into the index again, at up to 7 ms a row, and readers would see it.
         """
         self.location.require_space(0)
         try:
@@ -144,7 +143,7 @@ class OpenCollection:
             self.count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
         finally:
-            # On a disk that fills up meanwhile the engine writes a part, and says nothing.
+            # When the disk fills up during a flush, the engine writes a part without an error.
             self.location.check_index(self.target, suspicious=False)
 
     def _flush(self) -> None:

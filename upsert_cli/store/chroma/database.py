@@ -70,7 +70,7 @@ def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]
     """Yield each vector segment of a collection, with the ids of the records that its index files must have.
 
     These are the records that did not change after the files were written. The files may have others too. Where the
-    records' own tables are behind the files, nothing is known: what they lack may be deletions.
+    records' own tables are behind the files, nothing is known: a missing row may have been deleted.
     """
     query = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
     for vectors, records, reached in _ask(folder, _SEGMENT_PAIRS, collection):
@@ -95,7 +95,7 @@ def reading_flushes(folder: Path, collection: str) -> bool:
 
 
 def describe(folder: Path, collection: str) -> CollectionInfo | None:
-    """Return what the database says about a collection; None if it has none of that name."""
+    """Return the description of a collection; None if the database has none of that name."""
     rows = _ask(folder, "SELECT id, dimension, config_json_str, schema_str FROM collections WHERE name = ?", collection)
     if not rows:
         return None
@@ -179,7 +179,7 @@ def put_index_aside(folder: Path, collection: str) -> list[str]:
             if index.exists():
                 index.rename(aside)
                 moved.append(aside.name)
-            # Like an index that was never flushed: what is still queued is read again, and its files are not missed.
+            # Like an index that was never flushed: queued rows are read again, and its files are not missed.
             database.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
     return moved
 

@@ -1,4 +1,4 @@
-"""The meaning of Chroma's errors: a row is at fault, the error is transient, or the user has to act."""
+"""The meaning of Chroma's errors: a faulty row, a transient error, or a fault that the user has to fix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from upsert_cli.store.folder import unusable, why_full
 DETAIL_CHARACTERS = 300  # characters of a reason; some of Chroma's repeat the whole value
 
 _DATA_FAULTS = {"DuplicateIDError", "InvalidArgumentError", "InvalidDimensionException", "BatchSizeExceededError"}
-# The same classes of error mean a damaged collection when they come from reading what was queued.
+# The same classes of error mean a damaged collection when they come from reading the queue.
 _COLLECTION_WORDS = ("compaction", "compactor", "executing plan", "expecting embedding with dimension")
 _LOCK_WORDS = ("database is locked", "database table is locked", "database is busy")
 _SPACE_WORDS = ("disk is full", "no space left on device", "disk quota exceeded")
@@ -107,7 +107,7 @@ def server_fails(url: str, collection: str, reason: str) -> UpsertCliError:
 
 
 def _is_raised_by_chromadb(error: BaseException) -> bool:
-    """Tell whether an error was raised inside of chromadb, which takes apart what a server sends unseen."""
+    """Tell whether an error was raised inside of chromadb, which takes answers of a server apart without a check."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -103,8 +103,7 @@ class HttpSession:
 
         Raises:
             Unacceptable: It is too large, or makes no sense to the server.
-            NotChromasAnswer: What answers is not Chroma.
-            UpsertCliError: There is no server at this address, it wants another token, or it did not recover in time.
+            UpsertCliError: There is no Chroma at this address, it wants another token, or it did not recover in time.
         """
         began = time.monotonic()
         try:

@@ -86,7 +86,7 @@ def _links_end(path: Path, rows: int) -> int:
 def check_rows(target: Target, folder: Path) -> None:
     """Check that the index is not older than the records, wherever the rows are that it lacks.
 
-    A program that has an older index in memory writes it over a newer one, and Chroma continues with what it finds.
+    A program that has an older index in memory writes it over a newer one, and Chroma continues with that.
 
     Raises:
         TargetDamaged: The index lacks records.
@@ -102,7 +102,7 @@ def _missing_rows(folder: Path, ids: Set[str]) -> int:
         version, _, _, rows, _ = _HEADER.unpack((folder / "header.bin").read_bytes()[: _HEADER.size])
         saved = saved_ids(folder / "index_metadata.pickle")
     except (OSError, struct.error):
-        return 0  # what is missing or cut is found by `check_files`, and beside a writer it is not damage
+        return 0  # `check_files` finds missing and cut files, which are no damage while a writer is at work
     if version != 1:
         return 0
     # The index counts rows that were deleted too, so its own number alone would hide as many that were lost.

@@ -132,8 +132,8 @@ class LocalFolder(Location):
         self.probe()
         if openers:
             raise Refusal(
-                message=f"{self.path} is open in {_named(openers)}, which may write its older index over what is "
-                f"loaded; nothing was written: stop it, then try again, or, if it is a Chroma server, load through it "
+                message=f"{self.path} is open in {_named(openers)}, which may write its older index over a loaded "
+                f"one; nothing was written: stop it, then try again, or, if it is a Chroma server, load through it "
                 f"with --chroma http://HOST:PORT"
             )
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
 
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
-ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ so much, garbage mostly does
+ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ by as much, garbage mostly does
 
 
 class ChromaReader:

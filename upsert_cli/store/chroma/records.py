@@ -17,7 +17,7 @@ from upsert_cli.store.chroma.faults import is_data_fault, reason, understood
 from upsert_cli.store.chroma.queries import ChromaReader, parts_of
 from upsert_cli.store.chroma.row_limits import row_faults
 
-WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with so many, and more gain nothing (measured)
+WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with this many, and more gain nothing (measured)
 
 
 class ChromaStore(ChromaReader):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import unquote
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
@@ -148,16 +148,6 @@ class _Collection(_Database):
     configuration_json: _Configuration | None = None
 
 
-class _Done(_Form):
-    """An answer that confirms a write, as Chroma 1.x words it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class _Deleted(_Done):
-    deleted: NonNegativeInt
-
-
 class _GetResult(_Form):
     ids: list[str]
     documents: list[str | None] | None = None
@@ -199,7 +189,9 @@ def _is_column(values: Sequence[Any] | None, ids: Sequence[Any]) -> bool:
 
 _IN_DATABASE = "tenants/[^/]+/databases/[^/]+"
 _IN_COLLECTION = f"{_IN_DATABASE}/collections/[^/]+"
-_WRITTEN = _Done | Annotated[bool, AfterValidator(_require_true)]  # versions before 1.0 confirm a write by `true`
+# Chroma confirms a write by `{}`, versions before 1.0 by `true`.
+_WRITTEN = Annotated[dict[str, Any], Field(max_length=0)] | Annotated[bool, AfterValidator(_require_true)]
+_DELETED = Annotated[dict[Literal["deleted"], NonNegativeInt], Field(min_length=1)]
 _FORMS: Sequence[tuple[str, Any]] = (
     ("GET version", str),
     ("GET pre-flight-checks", _Limits),
@@ -211,7 +203,7 @@ _FORMS: Sequence[tuple[str, Any]] = (
     (f"GET {_IN_COLLECTION}/count", NonNegativeInt),
     (f"POST {_IN_COLLECTION}/get", _GetResult),
     (f"POST {_IN_COLLECTION}/query", _QueryResult),
-    (f"POST {_IN_COLLECTION}/delete", _WRITTEN | _Deleted),
+    (f"POST {_IN_COLLECTION}/delete", _WRITTEN | _DELETED),
     (".*", Any),  # an answer that is not used
 )
 _CHECKS = [(re.compile(route), TypeAdapter[Any](form)) for route, form in _FORMS]

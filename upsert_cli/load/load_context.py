@@ -18,7 +18,7 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.progress import TimelineRecorder
 from upsert_cli.journal.task import Task
 from upsert_cli.signals import SIGNALS, deadly_handler, die_by_signal
-from upsert_cli.store.locations import is_server
+from upsert_cli.store.address import is_server
 from upsert_cli.store.process import LAST_WRITE_SECONDS
 
 SHOW_SECONDS = 0.1  # seconds between two updates of the progress

@@ -44,8 +44,8 @@ from upsert_cli.pipeline.retry_rejects import superseded_by_later_rows
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import RowKey
+from upsert_cli.store.address import is_server
 from upsert_cli.store.base import Opened, Target
-from upsert_cli.store.locations import is_server
 from upsert_cli.store.process import StoreProcess
 
 UnitLoader: TypeAlias = Callable[[Committer, Receipts, Target, RunContext], None]

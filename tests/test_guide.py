@@ -39,6 +39,7 @@ FOREIGN_OPTIONS = {
 FOREIGN_COMMANDS = ("chroma ", "docker ", "ray ", "pip ")
 COLUMNS = 400  # of the terminal on which the sessions run: nothing is shortened
 LINE = 120  # characters; the pages are read in a terminal, too
+TYPED = 78  # characters of a command, which `help` would otherwise break on a terminal of 80 columns
 SHORT = 150  # lines of a page
 
 
@@ -187,6 +188,7 @@ def test_pages_are_short_and_fit_a_terminal(page: Path) -> None:
     assert len(lines) <= SHORT
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.S | re.M).splitlines()
     assert [line for line in prose if len(line) > LINE and not line.startswith("|")] == []
+    assert [line for line in lines if line.startswith("$ ") and len(line) > TYPED] == []
 
 
 def test_the_readme_lists_the_extras() -> None:

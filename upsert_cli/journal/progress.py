@@ -165,7 +165,7 @@ class TimelineRecorder:
         if self._is_lost or (is_last and self._timeline is None):
             return None
         if self._timeline is None:
-            # Without committed rows the sources are read from their start, whatever was before.
+            # Without committed rows the sources are read from their start again.
             self._timeline = self._of_earlier_attempts() if progress.committed else Timeline()
         now = time.monotonic()
         seconds = round(now - self._began, 3)

@@ -47,13 +47,14 @@ MOVES: Mapping[TaskStatus, frozenset[TaskStatus]] = {
 }
 """Which states may follow which; the only way out of a final one is a restart."""
 
+_EXIT_CODES = {
+    TaskStatus.FAILED: UpsertCliError.exit_code,
+    TaskStatus.REFUSED: Refusal.exit_code,
+    TaskStatus.CANCELED: Canceled.exit_code,
+}
 
 SHOWN_STATES = {DIED: TaskStatus.PROCESSING, STOPPED: TaskStatus.FAILED}
 """The states for people that no record has, each with the recorded one."""
-
-
-class ImpossibleMove(ValueError):
-    """Raised for a change of state that `MOVES` does not have: a bug, not the user's error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,15 +76,6 @@ class Attempt:
     """Those of the task at the attempt's end."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the attempt as plain data."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Attempt:
-        """Make an attempt from its JSON, and ignore unknown keys, written by a newer version."""
-        return cls(**known_fields(cls, value) | {"counts": Counts.from_json(value["counts"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,16 +141,9 @@ class Task:
     @property
     def exit_code(self) -> int:
         """The exit code that stands for the state; 0 while nothing has gone wrong."""
-        match self.status:
-            case TaskStatus.DONE:
-                return self.options.done_code(self.counts)
-            case TaskStatus.FAILED:
-                return UpsertCliError.exit_code
-            case TaskStatus.REFUSED:
-                return Refusal.exit_code
-            case TaskStatus.CANCELED:
-                return Canceled.exit_code
-        return 0
+        if self.status is TaskStatus.DONE:
+            return self.options.done_code(self.counts)
+        return _EXIT_CODES.get(self.status, 0)
 
     @property
     def load_attempts(self) -> int:
@@ -169,10 +154,10 @@ class Task:
         """Return the task in another state, with the fields that follow from that unless `changes` has them.
 
         Raises:
-            ImpossibleMove: The state may not follow the present one.
+            ValueError: The state may not follow the present one: a bug, not the user's error.
         """
         if to not in MOVES[self.status]:
-            raise ImpossibleMove(f"{self.status} -> {to}")
+            raise ValueError(f"{self.status} -> {to}")
         if isinstance(detail := changes.get("detail"), str):
             changes = changes | {"detail": in_message(detail)}
         now = utc_now()
@@ -225,7 +210,7 @@ class Task:
             "counts": self.counts.as_json(),
             "inputs": list(self.inputs),
             "options": self.options.as_json(),
-            "earlier": [attempt.as_json() for attempt in self.earlier],
+            "earlier": list(map(asdict, self.earlier)),
             **self.converted.as_json(),
         }
 
@@ -249,7 +234,7 @@ class Task:
                     "inputs": tuple(dict(value) for value in known.get("inputs", ())),
                     "seconds": dict(known.get("seconds", {})),
                     "options": LoadOptions.from_json(known.get("options", {})),
-                    "earlier": tuple(map(Attempt.from_json, known.get("earlier", ()))),
+                    "earlier": tuple(map(_attempt, known.get("earlier", ()))),
                 }
             )
         except (AttributeError, KeyError, TypeError) as error:
@@ -271,7 +256,7 @@ class Task:
             "converted": self.converted.values,
             "seconds": self.seconds,
             "queued": self.queued,
-            "attempts": [attempt.as_json() for attempt in self.attempts],
+            "attempts": list(map(asdict, self.attempts)),
             "options": self.options.as_json(),
         }
         plain: dict[str, Any] = json.loads(valid_json(shown))
@@ -291,6 +276,10 @@ class Task:
     def has_cut_items(self) -> bool:
         """Whether a failed item was too long for the record; the rejects file has it whole."""
         return any("cut" in item for item in self.failed_items)
+
+
+def _attempt(value: Mapping[str, Any]) -> Attempt:
+    return Attempt(**known_fields(Attempt, value) | {"counts": Counts.from_json(value["counts"])})
 
 
 def utc_now() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -119,7 +119,7 @@ class Committer:
         self._save(replace(self.checkpoint, missing=missing, unlisted=0))
 
     def deleted(self, records: int, *, changed: int) -> None:
-        """Commit the next records of the list, of which some had changed and were kept."""
+        """Commit the next records of the list; some had changed and were kept."""
         before = self.checkpoint
         counts = before.counts + Counts(deleted=records - changed)
         self._save(replace(before, unlisted=before.unlisted + records, counts=counts))
@@ -196,7 +196,9 @@ class Committer:
         ):
             raise rejects_lost(self.task.id, counts.failed)
 
-    def finish(self, status: TaskStatus, **fields: object) -> Task:
-        """Write the end of the attempt into the task's record."""
+    def finish(self, status: TaskStatus, *, busy: Mapping[str, float], **fields: object) -> Task:
+        """Write the end of the attempt into the task's record, with the seconds that each stage was busy."""
+        seconds = {name: round(spent, 3) for name, spent in sorted(busy.items())}
+        seconds["total"] = round(time.monotonic() - self._began, 3)
         checkpoint = replace(self.checkpoint, seconds=self._seconds())
-        return self._claim.finish(status, checkpoint=checkpoint, begun=self.task, **fields)
+        return self._claim.finish(status, checkpoint=checkpoint, begun=self.task, seconds=seconds, **fields)

@@ -30,7 +30,7 @@ from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.source import Source
 from upsert_cli.store.address import is_server, require_collection_name
 
-ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters, none of which looks like another
+ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters that all look different
 ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuses one that is taken
 
 

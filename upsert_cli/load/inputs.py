@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from upsert_cli.context import RunContext
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import spool
 from upsert_cli.pipeline.preflight import check_first_rows
@@ -98,3 +100,20 @@ def first_inputs(
 def check_first_inputs(sources: Sequence[Source], options: LoadOptions) -> None:
     """Check the first rows of sources against the options; see `check_first_rows`."""
     check_first_rows(options.rows(sources), recipe=options.recipe(identity=""))
+
+
+def check_read_inputs(sources: Sequence[Source], *, task_id: str, context: RunContext) -> None:
+    """Check that the files are still the ones that were read; warn of a change that may have cost no row.
+
+    Raises:
+        UpsertCliError: A file became shorter.
+    """
+    for source in sources:
+        if (change := source.change()) is None:
+            continue
+        if source.is_shorter():
+            raise UpsertCliError(
+                message=f"{source.name} became shorter while it was being read ({change}), so rows may be missing; "
+                f"once it is whole, load it with `upsert-cli restart {task_id} --from-start`"
+            )
+        context.warning(f"{source.name} changed while it was being read ({change}); load it again")

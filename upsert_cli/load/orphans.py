@@ -21,6 +21,7 @@ from upsert_cli.errors import JournalDamaged, Refusal, SourceUnreadable, UpsertC
 from upsert_cli.journal.rejects import JsonLines, read_json_lines
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
+from upsert_cli.load.load_context import LoadContext
 from upsert_cli.pipeline.id_set import IdSet
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.sources.item import Item
@@ -146,10 +147,8 @@ class OrphanDeletion:
         if missing:
             context.info(f"{missing:,} records are to be deleted once all rows are loaded")
 
-    def due(self, committer: Committer, *, context: RunContext) -> Iterator[list[RecordRef]]:
-        """Yield the listed records in blocks, each to be deleted and committed before the next one.
-
-        Nothing is yielded if a row was rejected, since it may stand for any record.
+    def run(self, committer: Committer, store: StoreProcess, *, context: LoadContext) -> None:
+        """Delete the listed records and commit that, in blocks; none if a row was rejected, which may be any record.
 
         Raises:
             SourceUnreadable: The sources could not be searched.
@@ -175,7 +174,12 @@ class OrphanDeletion:
         left = (orphan for orphan, _ in itertools.islice(listed, start, missing))
         while block := list(itertools.islice(left, DELETE_ROWS)):
             context.check()
-            yield block
+            context.progress.stage = "deleting"
+            context.progress.counts = committer.checkpoint.counts
+            context.show_now()
+            with context.progress.busy("deleting"), context.writing():
+                changed = store.delete(block)
+            committer.deleted(len(block), changed=len(changed))
         if (deleted := committer.checkpoint.unlisted) != missing:
             raise JournalDamaged(
                 path=str(committer.missing_path),

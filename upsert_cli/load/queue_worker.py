@@ -89,7 +89,7 @@ def run_queued(
 
 
 def _next_task(journal: Journal, *, watch: float | None, context: RunContext) -> tuple[Task, Claim] | None:
-    """Wait for a task that can be run, and claim it; return None if there is none and `watch` is None."""
+    """Wait for a task that can be run, and claim it; return None if nothing waits and `watch` is None."""
     reported = False
     while True:
         blocked: str | None = None

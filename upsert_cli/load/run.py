@@ -27,6 +27,7 @@ from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
+from upsert_cli.load.inputs import check_read_inputs
 from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.resources import (
@@ -132,7 +133,6 @@ class _Attempt:
         began = time.monotonic() - task.load_seconds
         self._progress = context.progress = Progress(total=self._committer.total(), began=began)
         self._progress.continue_after(self._committer.rows, self._committer.checkpoint.counts)
-        self._began = time.monotonic()
         self._ignored = NOTHING_IGNORED
 
     def load(self, load_in_units: UnitLoader) -> None:
@@ -157,14 +157,14 @@ class _Attempt:
             else:
                 deletion = self._load_units(load_in_units, model, store)
             if deletion is not None:
-                self._delete(deletion, store)
+                deletion.run(self._committer, store, context=self._context)
             self._progress.stage = "flushing"
             with self._progress.busy("flushing"), self._context.writing():
                 store.close()
         if (warning := self._ignored.warning()) is not None:
             self._context.warning(warning)
         self._committer.check_failures(least_rows=0)
-        self._check_sources()
+        check_read_inputs(self._sources, task_id=self._task.id, context=self._context)
         self._committer.check_complete()
 
     def _load_batches(
@@ -211,12 +211,7 @@ class _Attempt:
             only=only,
         )
         superseded = superseded_by_later_rows(rows, rejected=self._committer.rejects_to_retry, stopping=stages.stopping)
-        return read_batches(
-            rows,
-            recipe=recipe,
-            pace=stages.pace,
-            superseded=None if only is None else superseded,
-        )
+        return read_batches(rows, recipe=recipe, pace=stages.pace, superseded=None if only is None else superseded)
 
     def _load_model(self, model: Model) -> Embedder:
         with self._progress.busy("loading"):
@@ -262,33 +257,10 @@ class _Attempt:
         self._progress.stage = "loading"
         return opened, deletion
 
-    def _delete(self, deletion: OrphanDeletion, store: StoreProcess) -> None:
-        for block in deletion.due(self._committer, context=self._context):
-            self._progress.stage = "deleting"
-            self._progress.counts = self._committer.checkpoint.counts
-            self._context.show_now()
-            with self._progress.busy("deleting"), self._context.writing():
-                changed = store.delete(block)
-            self._committer.deleted(len(block), changed=len(changed))
-
-    def _check_sources(self) -> None:
-        """Check that the files are still the ones that were read."""
-        for source in self._sources:
-            if (change := source.change()) is None:
-                continue
-            if source.is_shorter():
-                raise UpsertCliError(
-                    message=f"{source.name} became shorter while it was being read ({change}), so rows may be missing; "
-                    f"once it is whole, load it with `upsert-cli restart {self._task.id} --from-start`"
-                )
-            self._context.warning(f"{source.name} changed while it was being read ({change}); load it again")
-
     def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
         """Write the end of the attempt into the task's record."""
         self._context.show_now(is_last=True)
-        busy = {name: round(spent, 3) for name, spent in sorted(self._progress.seconds.items())}
-        total = round(time.monotonic() - self._began, 3)
-        return self._committer.finish(status, detail=detail, seconds=busy | {"total": total}, stopped_by=stopped_by)
+        return self._committer.finish(status, busy=self._progress.seconds, detail=detail, stopped_by=stopped_by)
 
     def reason_of(self, error: BaseException) -> BaseException:
         """Return the error to report: a wish to stop explains any failure that it causes."""
@@ -303,17 +275,20 @@ class _Attempt:
 
     def finish_after(self, error: BaseException) -> None:
         """Write the reason for the end into the task's record; if that fails too, the first error counts."""
-        status = TaskStatus.FAILED
-        if isinstance(error, Canceled):
-            status = TaskStatus.CANCELED
-        elif isinstance(error, Refusal):
-            status = TaskStatus.REFUSED
-        elif isinstance(error, Interrupted) and error.queued:
-            status = TaskStatus.PENDING  # for the next worker
-        known = isinstance(error, UpsertCliError)
+        stopped_by = None
+        match error:
+            case Canceled():
+                status = TaskStatus.CANCELED
+            case Refusal():
+                status = TaskStatus.REFUSED
+            case Interrupted():
+                stopped_by = signal.Signals(error.signal_number).name
+                status = TaskStatus.PENDING if error.queued else TaskStatus.FAILED  # pending for the next worker
+            case _:
+                status = TaskStatus.FAILED
+        is_known = isinstance(error, UpsertCliError)
         try:
-            detail = str(error) if known else f"unexpected {type(error).__name__}: {error}"
-            stopped_by = signal.Signals(error.signal_number).name if isinstance(error, Interrupted) else None
+            detail = str(error) if is_known else f"unexpected {type(error).__name__}: {error}"
             self.finish(status, detail, stopped_by=stopped_by)
         except UpsertCliError as also:
             self._context.warning(f"the end of the task could not be written down: {also}")

@@ -5,14 +5,19 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import termios
 import time
+from itertools import groupby
 from types import TracebackType
 from typing import IO
 
 import pyte
+from pyte.screens import Char
+from rich.style import Style
+from rich.text import Text
 
 from tests.support.forked import start_python
 from tests.support.terminal import Terminal
@@ -64,9 +69,13 @@ class Screen:
 
     def wait_for(self, text: str) -> None:
         """Wait until a text stands on the screen."""
+        self.wait_for_match(re.escape(text))
+
+    def wait_for_match(self, pattern: str) -> None:
+        """Wait until a text that matches a regular expression stands on the screen."""
         until = time.monotonic() + SECONDS
-        while text not in self.text:
-            assert self._read(until), f"{text!r} never came:\n{self.text}"
+        while re.search(pattern, self.text) is None:
+            assert self._read(until), f"{pattern!r} never came:\n{self.text}"
 
     def finish(self, *, expect: int = 0) -> list[str]:
         """Wait for the end of the command, check its exit code, and return the lines on the screen."""
@@ -81,6 +90,16 @@ class Screen:
     def lines(self) -> list[str]:
         """Return the lines on the screen, down to the last that is not empty."""
         return self.text.split("\n")
+
+    @property
+    def styled_lines(self) -> list[Text]:
+        """Return the lines on the screen with their colors."""
+        buffer = self._screen.buffer
+        rows = [[buffer[number][column] for column in range(len(line))] for number, line in enumerate(self.lines)]
+        return [
+            Text.assemble(*(("".join(each.data for each in run), style) for style, run in groupby(row, _style)))
+            for row in rows
+        ]
 
     @property
     def text(self) -> str:
@@ -98,6 +117,14 @@ class Screen:
         self.drawn += part
         self._stream.feed(part)
         return bool(part)
+
+
+def _style(character: Char) -> Style:
+    # The emulator calls the color brown that others call yellow, and writes other colors as hexadecimal digits.
+    names = {"default": None, "brown": "yellow"}
+    color = names.get(character.fg, character.fg)
+    is_hex = color is not None and re.fullmatch("[0-9a-f]{6}", color) is not None
+    return Style(color=f"#{color}" if is_hex else color, bold=character.bold)
 
 
 def shown(terminal: Terminal, line: str, *, columns: int, expect: int = 0, output: IO[str] | None = None) -> list[str]:

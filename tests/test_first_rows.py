@@ -14,9 +14,8 @@ from tests.support.items import Items
 from tests.support.reading import write_lines
 from tests.support.terminal import Terminal
 from upsert_cli.sources.find import find_files
-from upsert_cli.sources.rows import Rows
+from upsert_cli.sources.rows import Rows, plan_units
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import plan_units
 
 CSV_ROWS = 'object_id,text\n"a","one\nline"\n"b","two"\n"c","three"\n'
 

@@ -16,8 +16,8 @@ from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.sources.item import Position
+from upsert_cli.sources.rows import Unit
 from upsert_cli.sources.source import Fingerprint, Source
-from upsert_cli.sources.units import Unit
 
 ROWS = 200
 SOURCE = Source(

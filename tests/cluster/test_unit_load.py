@@ -30,8 +30,8 @@ from upsert_cli.load.commit import Committer
 from upsert_cli.load.open import open_task
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import target_of
+from upsert_cli.sources.rows import Unit, plan_units
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import Unit, plan_units
 
 UNIT = 16  # rows
 

@@ -18,8 +18,8 @@ from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.errors import Refusal, SourceChanged
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded
+from upsert_cli.sources.rows import Unit, plan_units
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import Unit, plan_units
 from upsert_cli.store.base import Target
 
 MARKER = "marker-of-a-secret"

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from tests.support.reading import fuzz, sources_of
 from upsert_cli.sources.item import Item, Position, Reject
-from upsert_cli.sources.rows import Rows
+from upsert_cli.sources.rows import Rows, Unit, plan_units
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import Unit, plan_units
 
 Row = tuple[Item | Reject, Position]
 

@@ -8,9 +8,8 @@ import signal
 from upsert_cli.cli.root import main
 from upsert_cli.cluster import ray_cluster
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
-from upsert_cli.sources.rows import Rows
+from upsert_cli.sources.rows import Rows, Unit
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import Unit
 
 DEADLY = "deadly text"
 

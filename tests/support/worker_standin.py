@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from upsert_cli.cluster.scheduler import Event
 from upsert_cli.cluster.worker import UnitReceipt
-from upsert_cli.sources.units import Unit
+from upsert_cli.sources.rows import Unit
 
 
 class StandIns:

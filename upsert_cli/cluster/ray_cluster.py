@@ -20,7 +20,7 @@ from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.redaction import error_line
-from upsert_cli.sources.units import Unit
+from upsert_cli.sources.rows import Unit
 
 STEP = 0.05  # seconds between two checks of the context while a cluster is joined
 ANSWER_SECONDS = 5.0  # seconds for a connection to a cluster's head; Ray itself would try for ever

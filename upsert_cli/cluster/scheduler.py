@@ -16,8 +16,8 @@ from upsert_cli.counts import Counts
 from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.item import Reject
+from upsert_cli.sources.rows import Unit
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import Unit
 
 EVENT_SECONDS = 0.1  # seconds between two checks of the run's context
 TRIES = 3  # workers that may die with a unit before it is halved; machines go away for other reasons too

@@ -22,7 +22,7 @@ from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.resources import sources_of
 from upsert_cli.pipeline.batch import NOTHING_IGNORED
-from upsert_cli.sources.units import UNIT_ROWS, Unit, plan_units
+from upsert_cli.sources.rows import UNIT_ROWS, Unit, plan_units
 from upsert_cli.store.address import SECRET_VARIABLES
 from upsert_cli.store.base import Target
 

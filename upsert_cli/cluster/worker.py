@@ -27,8 +27,8 @@ from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.remote import RemoteFile
+from upsert_cli.sources.rows import UNIT_ROWS, Unit
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.units import UNIT_ROWS, Unit
 from upsert_cli.store.base import Target
 from upsert_cli.store.process import LAST_WRITE_SECONDS, StoreProcess
 

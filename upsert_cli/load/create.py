@@ -24,9 +24,8 @@ from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.sources.addresses import is_address, source_name
 from upsert_cli.sources.find import FoundFile
-from upsert_cli.sources.remote import FilePath
+from upsert_cli.sources.remote import FilePath, is_address, source_name
 from upsert_cli.sources.source import Source
 from upsert_cli.store.address import is_server, require_collection_name
 

@@ -17,8 +17,8 @@ from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.create import drafted, read_again, refuse_other_load
 from upsert_cli.load.request import IfRunning, LoadRequest
 from upsert_cli.load.resources import location_of_task, sources_of
-from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.item import START, Position
+from upsert_cli.sources.remote import is_address
 
 WAIT_STEP = 0.5  # seconds between two tries while another process runs the task
 

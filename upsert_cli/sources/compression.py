@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, TypeAlias
 
 from upsert_cli.sources.formats import Compression
 from upsert_cli.sources.remote import FilePath
@@ -17,6 +17,9 @@ PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
 MAX_WINDOW = 128 << 20  # bytes that a decoder has to keep; the limit of the zstd command
 MAX_WINDOW_LOG = 31  # the largest window that the zstd command takes with --long
 ZSTD_HEADER = 18  # bytes; the longest header of a frame, by RFC 8878
+
+_Decoder: TypeAlias = Any
+"""A `decompressobj` of zlib or zstandard, for one frame: `decompress`, `eof` and `unused_data`."""
 
 
 def decompressed(path: FilePath, file: BinaryIO, compression: Compression) -> Iterator[bytes]:
@@ -43,21 +46,6 @@ def decompressed(path: FilePath, file: BinaryIO, compression: Compression) -> It
         while byte := again.read(1):
             yield frames.feed(byte)
     frames.check_end()
-
-
-class _Decoder(Protocol):
-    """Decompresses one frame."""
-
-    @property
-    def eof(self) -> bool:
-        """The frame has ended."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """The bytes after the end of the frame."""
-
-    def decompress(self, data: bytes, /) -> bytes:
-        """Return the content of the next bytes."""
 
 
 class _Frames:
@@ -104,11 +92,12 @@ class _Frames:
 
 def _decoded(decoder: _Decoder, data: bytes) -> bytes:
     try:
-        return decoder.decompress(data)
+        content: bytes = decoder.decompress(data)
     except MemoryError:
         raise
     except Exception as error:  # zlib and zstandard have a class each
         raise OSError(f"its compressed data is damaged ({error})") from error
+    return content
 
 
 def _gzip_decoder(_: bytes) -> _Decoder:

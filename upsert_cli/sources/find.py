@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shlex
 import stat
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.addresses import WEB_SCHEMES, is_address, scheme_of, shown, source_name, why_refused
-from upsert_cli.sources.folders import DiskTree, FolderSearch, Tree, TreePath, inaccessible, status_of, valid_unicode
+from upsert_cli.sources.folders import DiskTree, FolderSearch, Tree, TreePath, status_of, valid_unicode
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
-from upsert_cli.sources.remote import FilePath, RemoteFile
+from upsert_cli.sources.remote import (
+    WEB_SCHEMES,
+    FilePath,
+    RemoteFile,
+    is_address,
+    scheme_of,
+    shown,
+    source_name,
+    why_refused,
+)
 from upsert_cli.sources.unreadable import HEAD, kind_of_file, why_unreadable
 
 STDIN = "-"
@@ -89,7 +99,10 @@ class _Finder:
         if not name:  # for Path that is the current folder, for a user it is a shell variable that was not set
             raise not_found("''")
         path = Path(name)
-        status = _status_of_named(path)
+        try:
+            status = status_of(path, absent=(errno.ENOENT, errno.ENOTDIR))
+        except ValueError:  # NUL, or a name that no file system can encode
+            raise not_found(ascii(name)) from None
         if status is not None and not stat.S_ISDIR(status.st_mode):
             yield self._identified(path, status)
         elif status is not None or glob.has_magic(name):
@@ -111,7 +124,7 @@ class _Finder:
             raise SourceUnreadable(name=name, reason="neither a file nor a folder nor a pipe")
         format_name = self.format_name or format_name_of(path) or (PIPE_FORMAT if is_pipe else None)
         if format_name is None:
-            raise _unknown_format(name, content=_content(path))
+            raise _unknown_format(name, path=path)
         file = FoundFile(name=name, path=path.absolute(), format=format_name, needs_spool=is_pipe)
         return (status.st_dev, status.st_ino), file
 
@@ -137,7 +150,7 @@ class _Finder:
     def _at_address(self, address: str) -> _Found:
         format_name = self.format_name or format_name_of(PurePath(shown(address)))
         if format_name is None:
-            raise _unknown_format(shown(address), content=None)
+            raise _unknown_format(shown(address))
         name = source_name(address)  # one file, even if it is signed twice
         return name, FoundFile(name=name, path=RemoteFile(address, self.retry_for), format=format_name)
 
@@ -175,34 +188,19 @@ def not_found(name: str) -> UsageFault:
     return UsageFault(message=f"{name} does not exist; name a file, a folder or a glob, or `-` for standard input")
 
 
-def _status_of_named(path: Path) -> os.stat_result | None:
-    """Return the status of a file that the user named, or None if there is no such file."""
-    try:
-        return path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError:  # NUL, or a name that no file system can encode
-        raise not_found(ascii(str(path))) from None
-    except OSError as error:
-        raise inaccessible(path, error) from error
-
-
-def _content(path: Path) -> str | None:
-    """Return the kind of a file by its first bytes, with a remedy."""
-    try:
-        with path.open("rb") as file:
-            found = kind_of_file(file.read(HEAD))
-    except OSError:  # that it has no suffix is the first thing to correct
-        return None
-    return None if found is None else "; ".join(found).replace("FILE", shlex.quote(str(path)))
-
-
-def _unknown_format(name: str, *, content: str | None) -> UsageFault:
-    """Return the error for an unknown suffix; `content` is the kind of the file by its first bytes, with a remedy."""
-    if content is not None:
-        return UsageFault(message=f"{name} has no suffix that tells its format; it is {content}")
+def _unknown_format(name: str, *, path: Path | None = None) -> UsageFault:
+    """Return the error for an unknown suffix; the first bytes of a file of this machine tell its kind and a remedy."""
+    with suppress(OSError):  # the missing suffix is the first thing to correct
+        if path is not None and (found := kind_of_file(_head(path))) is not None:
+            kind = "; ".join(found).replace("FILE", shlex.quote(str(path)))
+            return UsageFault(message=f"{name} has no suffix that tells its format; it is {kind}")
     hint = "; `jq -c '.[]'` converts a JSON array to JSONL" if name.lower().endswith(".json") else ""
     return UsageFault(
         message=f"{name} has none of the suffixes {', '.join(KNOWN_SUFFIXES)}; "
         f"--format says what it is, such as --format jsonl{hint}"
     )
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)

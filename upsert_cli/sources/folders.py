@@ -12,7 +12,7 @@ import glob
 import os
 import shlex
 import stat
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -219,12 +219,12 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def status_of(path: Path) -> os.stat_result | None:
-    """Return None for a link that leads nowhere."""
+def status_of(path: Path, *, absent: Collection[int] = _DANGLING) -> os.stat_result | None:
+    """Return the status of a file, or None for an error that means that there is none, such as a dangling link."""
     try:
         return path.stat()
     except OSError as error:
-        if error.errno in _DANGLING:
+        if error.errno in absent:
             return None
         raise inaccessible(path, error) from error
 

@@ -1,14 +1,14 @@
 """The formats of files, by name and suffix.
 
 A new format is a module with a class that has the methods of `TextFormat` (or, if it is not text, of `Format`), an
-entry in `_TEXTS` (or in `SUFFIXES` and `format_named`) below, and its tests. The modules of formats are imported late,
-since most commands only need the names.
+entry in `SUFFIXES` and in `format_named`, and its tests. The modules of formats are imported late, since most commands
+only need the names.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from upsert_cli.sources.item import Row
     from upsert_cli.sources.remote import FilePath
-    from upsert_cli.sources.text_format import TextFormat
 
 Compression: TypeAlias = Literal["gzip", "zstd"]
 
@@ -65,28 +64,11 @@ class Format(Protocol):
         """
 
 
-def _jsonl() -> TextFormat:
-    from upsert_cli.sources.jsonl import Jsonl
-
-    return Jsonl()
-
-
-def _delimited(delimiter: str) -> TextFormat:
-    from upsert_cli.sources.csv import DelimitedText
-
-    return DelimitedText(delimiter)
-
-
-_TEXTS: dict[str, tuple[tuple[str, ...], Callable[[], TextFormat]]] = {
-    "jsonl": ((".jsonl", ".ndjson"), _jsonl),
-    "csv": ((".csv",), lambda: _delimited(",")),
-    "tsv": ((".tsv",), lambda: _delimited("\t")),
-}
-"""The suffixes of each text format, and what imports and returns it."""
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 SUFFIXES = {
     f"{name}{ending}": tuple(f"{suffix}{ending}" for suffix in suffixes)
-    for name, (suffixes, _) in _TEXTS.items()
+    for name, suffixes in {"jsonl": (".jsonl", ".ndjson"), "csv": (".csv",), "tsv": (".tsv",)}.items()
     for ending in COMPRESSIONS
 } | {"parquet": (".parquet",)}
 """The suffixes of each format, in lower case; a compressed text format has a name of its own, such as `csv.gz`."""
@@ -101,10 +83,13 @@ def format_named(name: str) -> Format:
         from upsert_cli.sources.parquet import Parquet
 
         return Parquet()
+    from upsert_cli.sources.csv import DelimitedText
+    from upsert_cli.sources.jsonl import Jsonl
     from upsert_cli.sources.text_format import TextFileFormat
 
     text, dot, ending = name.partition(".")
-    return TextFileFormat(_TEXTS[text][1](), COMPRESSIONS[dot + ending])
+    reader = DelimitedText(_DELIMITERS[text]) if text in _DELIMITERS else Jsonl()
+    return TextFileFormat(reader, COMPRESSIONS[dot + ending])
 
 
 def is_read_from_its_end(name: str) -> bool:

@@ -13,8 +13,7 @@ from urllib.parse import quote, urljoin
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 from upsert_cli import __version__
-from upsert_cli.sources.addresses import WEB_SCHEMES, scheme_of, shown, why_refused
-from upsert_cli.sources.remote import TransientError
+from upsert_cli.sources.remote import WEB_SCHEMES, TransientError, scheme_of, shown, why_refused
 
 if TYPE_CHECKING:
     import socket
@@ -65,7 +64,7 @@ def _response(address: str, wanted: str | None, seconds: float) -> http.client.H
         headers["Range"] = wanted
     # Without the usual handlers: an opener with all of them would follow redirects to ftp and from https to http.
     opener = OpenerDirector()
-    for handler in (ProxyHandler(), _HttpHandler(), _HttpsHandler()):
+    for handler in (ProxyHandler(), _Handler()):
         opener.add_handler(handler)
     with _translated(f"its server does not answer within {seconds:g} s"):
         request = Request(address, headers=headers)  # noqa: S310  # http or https, see `why_refused`
@@ -139,29 +138,24 @@ class _TimedStream(io.RawIOBase):
         super().close()
 
 
-class _TimedResponse(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
-        super().__init__(sock, *arguments, **options)
-        self.fp.close()
-        self.fp = io.BufferedReader(_TimedStream(sock))
+class _Handler(HTTPHandler, HTTPSHandler):
+    """Opens connections whose responses are read through a `_TimedStream`."""
 
-
-class _HttpConnection(http.client.HTTPConnection):
-    response_class = _TimedResponse
-
-
-class _HttpsConnection(http.client.HTTPSConnection):
-    response_class = _TimedResponse
-
-
-class _HttpHandler(HTTPHandler):
     def http_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(_HttpConnection, request)
+        return self.do_open(_connection(http.client.HTTPConnection), request)
 
-
-class _HttpsHandler(HTTPSHandler):
     def https_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(_HttpsConnection, request)
+        return self.do_open(_connection(http.client.HTTPSConnection), request)
+
+
+def _connection(kind: type[http.client.HTTPConnection]) -> Any:
+    def response(sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
+        made = http.client.HTTPResponse(sock, **options)
+        made.fp.close()
+        made.fp = io.BufferedReader(_TimedStream(sock))
+        return made
+
+    return type("_Connection", (kind,), {"response_class": staticmethod(response)})
 
 
 @contextmanager

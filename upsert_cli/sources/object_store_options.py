@@ -11,6 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _AZURE_LOGIN = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_ID", "AZURE_TENANT_ID")
 _REGION = re.compile(r"[A-Za-z0-9-]+")
 _ACCOUNT = re.compile(r"[A-Za-z0-9-]+")
-_HEADING = re.compile(r"\s*\[\s*(?:profile\s+)?([^\]]+?)\s*\]")  # of a profile, in a file of the AWS tools
+_HEADING = re.compile(r"^\s*\[\s*(?:profile\s+)?([^\]\n]+?)\s*\]", re.MULTILINE)  # of a profile
 _KEY_FILES = {  # what Google's clients need of a file of each type
     "service_account": ("client_email", "private_key"),
     "authorized_user": ("client_id", "client_secret", "refresh_token"),
@@ -154,21 +155,16 @@ def _check_aws_keys(environment: Mapping[str, str]) -> None:
 
 def _profiles(environment: Mapping[str, str]) -> set[str]:
     """Return the names of all profiles, by the headings alone: the rest is for the store's client to read."""
-    names = {"AWS_SHARED_CREDENTIALS_FILE": ".aws/credentials", "AWS_CONFIG_FILE": ".aws/config"}
-    paths = [Path(environment.get(name) or _home(environment) / default) for name, default in names.items()]
-    headings = (_HEADING.match(line) for path in paths for line in _lines(path))
-    return {heading[1].strip("\"'") for heading in headings if heading is not None}
+    found: set[str] = set()
+    for name, default in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        with suppress(OSError):
+            text = Path(environment.get(name) or _home(environment) / ".aws" / default).read_text("utf-8", "replace")
+            found.update(heading.strip("\"'") for heading in _HEADING.findall(text))
+    return found
 
 
 def _home(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("HOME") or "/nonexistent")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
 
 
 def _content(path: str, *, named_by: str | None) -> bytes:

@@ -11,10 +11,9 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from upsert_cli.sources.addresses import scheme_of, shown
 from upsert_cli.sources.folders import TreePath
 from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
-from upsert_cli.sources.remote import FileInfo, TransientError, retry_transient
+from upsert_cli.sources.remote import FileInfo, TransientError, retry_transient, scheme_of, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,15 +79,16 @@ class ObjectTree:
     def __init__(self, root: str, *, retry_for: float) -> None:
         """List the names; raise OSError if there is no such folder, or the store cannot be asked."""
         self._root = root
-        self._folders: dict[TreePath, set[str]] = {(): set()}
-        self._files: dict[TreePath, set[str]] = {}
+        self._names: dict[TreePath, tuple[set[str], set[str]]] = {(): (set(), set())}
+        """The names of the folders and of the objects in each folder."""
+
         depth = root.count("/") + 1
         for name in retry_transient(lambda: _names_below(root), seconds=retry_for):
             *folder, file = name.split("/")[depth:]
-            self._files.setdefault(tuple(folder), set()).add(file)
-            for end in range(len(folder)):
-                self._folders.setdefault(tuple(folder[:end]), set()).add(folder[end])
-                self._folders.setdefault(tuple(folder[: end + 1]), set())
+            for end, inner in enumerate(folder):
+                self._names[tuple(folder[:end])][0].add(inner)
+                self._names.setdefault(tuple(folder[: end + 1]), (set(), set()))
+            self._names[tuple(folder)][1].add(file)
 
     def address(self, path: TreePath) -> str:
         """Return the address of a path."""
@@ -100,15 +100,16 @@ class ObjectTree:
 
     def is_folder(self, path: TreePath) -> bool:
         """Tell whether objects have names below it."""
-        return path in self._folders
+        return path in self._names
 
     def is_file(self, path: TreePath) -> bool:
         """Tell whether there is such an object."""
-        return path != () and path[-1] in self._files.get(path[:-1], ())
+        return path != () and self.is_folder(path[:-1]) and path[-1] in self._names[path[:-1]][1]
 
     def list(self, folder: TreePath) -> tuple[list[str], list[str]]:
         """Return the names of the folders and of the objects in a folder, each sorted."""
-        return sorted(self._folders[folder]), sorted(self._files.get(folder, ()))
+        folders, objects = self._names[folder]
+        return sorted(folders), sorted(objects)
 
     def identity(self, folder: TreePath) -> TreePath:
         """Return the path: there are no links."""
@@ -150,8 +151,7 @@ def _interruptibly(call: Callable[[], _T], *, seconds: float) -> _T:
 
     def ask() -> None:
         try:
-            with _translated():
-                asked.set_result(call())
+            asked.set_result(call())
         except BaseException as error:  # noqa: BLE001  # is raised in the waiting thread
             asked.set_exception(error)
 
@@ -162,7 +162,8 @@ def _interruptibly(call: Callable[[], _T], *, seconds: float) -> _T:
             raise OSError(f"the store does not answer within {seconds:g} s")
         with suppress(TimeoutError):
             asked.exception(STEP)
-    return asked.result()
+    with _translated():
+        return asked.result()
 
 
 def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
@@ -27,6 +27,9 @@ HUGE_GROUP = 1 << 30  # bytes; pyarrow unpacks pages as a whole, and a page may 
 AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
 SHOWN_FAULTS = 3  # unreadable columns in the message of a row
 
+Reader: TypeAlias = "Callable[..., Iterator[pa.RecordBatch]]"
+"""Takes how many rows to read at once and `row_groups`, and returns batches."""
+
 Readings: TypeAlias = "tuple[pa.RecordBatch, ...]"
 """A batch as the reader returned it; of a file with INT96 timestamps, also those columns in seconds."""
 
@@ -42,14 +45,14 @@ class Parquet:
 
     def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:  # noqa: ARG002  # the offset is 0
         """Yield the rows, without reading the row groups before them."""
-        with path.open("rb") as pages, _opened(path) as file, _opened_in_seconds(path, file) as seconds:
+        with path.open("rb") as pages, _opened(path) as file, _readers(path, file) as readers:
             check_column_names(file.schema_arrow.names)
             end = 0
             for group in range(file.metadata.num_row_groups):
                 begin, end = end, end + file.metadata.row_group(group).num_rows
                 if end <= row:
                     continue
-                for values in _group_values(file, seconds, pages, group, skip=row - begin):
+                for values in _group_values(file, readers, pages, group, skip=row - begin):
                     row += 1
                     yield Row(row, values, 0)
                 if row != end:
@@ -150,55 +153,40 @@ def _rows(count: int) -> str:
     return f"{count} row" if count == 1 else f"{count} rows"
 
 
-class _Seconds(NamedTuple):
-    """A file with INT96 timestamps, opened so that they are whole seconds; see `parquet_times`."""
-
-    file: pq.ParquetFile
-
-    names: Collection[str]
-    """The columns that may have such timestamps, at any depth."""
-
-    def read(self, rows: int, group: int) -> Iterator[pa.RecordBatch]:
-        """Yield the batches of a row group with those columns."""
-        # A name with a dot would also select a field of a struct, so then all columns are read.
-        selected = None if any("." in name for name in self.names) else list(self.names)
-        yield from self.file.iter_batches(rows, row_groups=[group], columns=selected, use_threads=False)
-
-
 @contextmanager
-def _opened_in_seconds(path: FilePath, file: pq.ParquetFile) -> Iterator[_Seconds | None]:
-    """Open the file again if it has INT96 timestamps, to read these in whole seconds."""
+def _readers(path: FilePath, file: pq.ParquetFile) -> Iterator[Sequence[Reader]]:
+    """Yield what reads the rows: the open file, and for INT96 timestamps the same file again; see `parquet_times`."""
+    readers = [partial(file.iter_batches, use_threads=False)]
     leaves = (file.schema.column(index) for index in range(len(file.schema)))
     # By type, since the path of a leaf does not tell a struct's field from a column with a dot in its name.
     names = [column.name for column in file.schema_arrow if "timestamp[ns" in str(column.type)]
     if not names or all(leaf.physical_type != "INT96" for leaf in leaves):
-        yield None
+        yield readers
         return
     with _opened(path, int96_unit="s") as again:
-        yield _Seconds(again, names)
+        # A name with a dot would also select a field of a struct, so then all columns are read.
+        selected = None if any("." in name for name in names) else names
+        yield [*readers, partial(again.iter_batches, columns=selected, use_threads=False)]
 
 
 # -- rows ---------------------------------------------------------------------------------------------------------
 
 
 def _group_values(
-    file: pq.ParquetFile, seconds: _Seconds | None, pages: BinaryIO, group: int, *, skip: int
+    file: pq.ParquetFile, readers: Sequence[Reader], pages: BinaryIO, group: int, *, skip: int
 ) -> Iterator[Values]:
     """Yield the values of the rows of a row group after the first `skip` ones."""
     metadata = file.metadata.row_group(group)
     if metadata.total_byte_size > max(HUGE_GROUP, MAX_ROW * metadata.num_rows):
         return repeat(too_large(), metadata.num_rows - max(0, skip))
     # All columns are read, also those that are not fields of an item: a reject keeps the whole row.
-    read = partial(file.iter_batches, row_groups=[group], use_threads=False)
     # The reader reports a damaged footer, while the metadata's accessors end the process (pyarrow 26).
-    next(read(1), None)
+    next(readers[0](1, row_groups=[group]), None)
     _check_values(file, group)
     rows = rows_at_once(file, pages, group)
-    readings = [read(rows)]
-    if seconds is not None:
-        readings.append(seconds.read(rows, group))
+    batches = zip(*(reader(rows, row_groups=[group]) for reader in readers), strict=True)
     converters = converters_of(file.schema_arrow)
-    return chain.from_iterable(unpacked(batch, converters) for batch in _after(zip(*readings, strict=True), skip))
+    return chain.from_iterable(unpacked(batch, converters) for batch in _after(batches, skip))
 
 
 def _after(batches: Iterable[Readings], skip: int) -> Iterator[Readings]:

@@ -16,12 +16,11 @@ from typing import Any
 
 from upsert_cli.errors import SourceChanged
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.addresses import is_address
 from upsert_cli.sources.find import FoundFile, not_found
 from upsert_cli.sources.folders import valid_unicode
 from upsert_cli.sources.formats import format_named
 from upsert_cli.sources.item import Row
-from upsert_cli.sources.remote import FilePath, RemoteFile
+from upsert_cli.sources.remote import FilePath, RemoteFile, is_address
 from upsert_cli.sources.unreadable import Unsuitable, not_loadable, why_unreadable
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime

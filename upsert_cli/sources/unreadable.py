@@ -47,6 +47,7 @@ def _by_pyarrow(read: str) -> str:
     return f"`python -c \"import sys, pyarrow.{read}, 'data.parquet')\" FILE` converts it to Parquet"
 
 
+_BY_FEATHER = _by_pyarrow("feather as f, pyarrow.parquet as p; p.write_table(f.read_table(sys.argv[1])")
 _UTF16 = ("text in UTF-16", "`iconv -f UTF-16 -t UTF-8 FILE` rewrites it")
 _UTF32 = ("text in UTF-32", "`iconv -f UTF-32 -t UTF-8 FILE` rewrites it")
 _ARCHIVE = "unpack it, and load the files in it"
@@ -69,14 +70,8 @@ _MAGIC = {
     b"\xfe\xff": _UTF16,
     b"Obj\x01": ("an Avro file", "`fastavro FILE` (of the package fastavro) prints it as JSONL"),
     b"ORC": ("an ORC file", _by_pyarrow("orc as o, pyarrow.parquet as p; p.write_table(o.read_table(sys.argv[1])")),
-    b"ARROW1": (
-        "an Arrow file",
-        _by_pyarrow("feather as f, pyarrow.parquet as p; p.write_table(f.read_table(sys.argv[1])"),
-    ),
-    b"FEA1": (
-        "a Feather file",
-        _by_pyarrow("feather as f, pyarrow.parquet as p; p.write_table(f.read_table(sys.argv[1])"),
-    ),
+    b"ARROW1": ("an Arrow file", _BY_FEATHER),
+    b"FEA1": ("a Feather file", _BY_FEATHER),
     b"\xff\xff\xff\xff": (
         "an Arrow stream",
         _by_pyarrow("ipc as i, pyarrow.parquet as p; p.write_table(i.open_stream(sys.argv[1]).read_all()"),

@@ -141,24 +141,19 @@ def too_large() -> ItemError:
     )
 
 
-def line_of(value: dict[str, Any], text: bytes | None) -> str | None:
-    """Return the text of a row, or its JSON; only the beginning if it is long."""
-    if text is not None:
-        return shortened(text)
-    readable = dict(value)
-    for name, one in value.items():
+def line_of(row: Row) -> str | None:
+    r"""Return the text of a row, or its JSON; only the beginning if it is long. Bytes beyond UTF-8 become `\xff`."""
+    if row.text is not None:
+        return row.text[: 4 * KEPT_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:KEPT_LINE]
+    if not isinstance(row.value, dict):
+        return None
+    readable = dict(row.value)
+    for name, one in row.value.items():
         if isinstance(one, bytes):
             with suppress(UnicodeDecodeError):
                 readable[name] = one.decode()
-    try:
-        return json.dumps(plain(readable), ensure_ascii=False)[:KEPT_LINE]
-    except ItemError:  # nested too deep for any JSON writer; source and row lead to it
-        return None
-
-
-def shortened(text: bytes) -> str:
-    r"""Return a row, or its beginning, as text; bytes that are not UTF-8 become `\xff`."""
-    return text[: 4 * KEPT_LINE].decode("utf-8", "backslashreplace").rstrip("\r\n")[:KEPT_LINE]
+    line = _plain_or_none(readable)  # None if nested too deep for any JSON writer
+    return None if line is None else json.dumps(line, ensure_ascii=False)[:KEPT_LINE]
 
 
 def field_at(values: dict[str, Any], path: str, default: object = None) -> object:

@@ -14,13 +14,15 @@ from typing import Any, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.formats import format_name_of, format_named
-from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, field_at, line_of, shortened
+from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, Row, field_at, line_of
 from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse
 from upsert_cli.sources.source import Source
 
 IdFrom: TypeAlias = Literal["row", "hash"]
 _Fields: TypeAlias = tuple[Any, Any, Any]
 """Values that may be the `object_id`, `payload` and `item_info` of an item."""
+
+_NO_FIELDS: _Fields = (None, None, None)
 
 DEFAULT_ID_FIELD = "object_id"
 ITEM_FIELDS = ("object_id", "payload", "item_info")
@@ -29,8 +31,8 @@ REJECT_FIELDS = frozenset(["detail", "failure_stage", "source", "row"])  # by wh
 ID_BYTES = 16  # of a hash that is an id; a collision of different rows is practically impossible
 SHOWN_FIELDS = 10  # names of fields in a message; enough to recognise the file
 
-ItemMaker: TypeAlias = Callable[[object, int, bytes | None], Item | Reject]
-"""Makes an item from the value, the number and the text of a `Row`, or a reject with the reason."""
+ItemMaker: TypeAlias = Callable[[Row], Item | Reject]
+"""Makes an item of a row, or a reject with the reason."""
 
 
 def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) -> ItemMaker:
@@ -60,16 +62,22 @@ class _Mapping:
     id_field: str
     id_from: IdFrom | None
 
-    def item(self, value: object, row: int, text: bytes | None) -> Item | Reject:
+    def item(self, row: Row) -> Item | Reject:
         """Return the item of a row, or a reject."""
-        if type(value) is not dict:
-            return self._from_no_object(value, row, text)
-        if "failure_stage" in value and value.keys() >= REJECT_FIELDS:
-            return self._corrected(value, row, text)
-        fields = self._item_form(value)
-        if fields is None:
-            return self._checked(value, self._mapped(value, row), row, text, mapped_by=self.id_field)
-        return self._checked(value, fields, row, text)
+        value = row.value
+        if type(value) is dict:
+            if "failure_stage" in value and value.keys() >= REJECT_FIELDS:
+                return self._corrected(row, value)
+            fields = self._item_form(value)
+            if fields is None:
+                return self._checked(row, value, self._mapped(value, row.number), mapped_by=self.id_field)
+            return self._checked(row, value, fields)
+        if isinstance(value, PartialRow):
+            return self._from_partial(row._replace(value=value.values), value)
+        if isinstance(value, ItemError):
+            return self._reject(row, _NO_FIELDS, value.detail, stage=value.stage)
+        hint = "; `jq -c '.[]'` writes the elements of an array one a line" if isinstance(value, list) else ""
+        return self._reject(row, _NO_FIELDS, f"an object was expected, not {kind_of(value)}{hint}")
 
     def _item_form(self, value: dict[str, Any]) -> _Fields | None:
         """Return the fields of a row in item form, or None if it is to be mapped."""
@@ -89,7 +97,7 @@ class _Mapping:
             return object_id, payload, info
         return None
 
-    def _mapped(self, value: dict[str, Any], row: int) -> _Fields:
+    def _mapped(self, value: dict[str, Any], number: int) -> _Fields:
         """Return the fields that the mapping makes of a foreign row."""
         info = self._object_in(value.get("item_info"))
         info = info if type(info) is dict else None
@@ -99,7 +107,7 @@ class _Mapping:
         if self.id_from is None:
             object_id = field_at(value, self.id_field)
         elif self.id_from == "row":
-            object_id = f"{PurePath(self.source).name}:{row}"
+            object_id = f"{PurePath(self.source).name}:{number}"
         else:
             try:
                 object_id = hashlib.blake2b(as_text([payload, info]).encode(), digest_size=ID_BYTES).hexdigest()
@@ -122,12 +130,12 @@ class _Mapping:
         found = _parsed(value) if text.startswith(b"{") else value
         return value if isinstance(found, ItemError) and not is_meant else found
 
-    def _corrected(self, record: dict[str, Any], row: int, text: bytes | None) -> Item | Reject:
+    def _corrected(self, row: Row, record: dict[str, Any]) -> Item | Reject:
         """Return the item of a reject: from its fields if they make one, otherwise from the row that it keeps."""
         object_id, payload, info = map(record.get, ITEM_FIELDS)
         line = record.get("line")
         if type(line) is not str or (payload is not None and _is_item(object_id, payload, info)):
-            return self._checked(record, (object_id, payload, info), row, text)
+            return self._checked(row, record, (object_id, payload, info))
         kept = line.encode("utf-8", "surrogatepass")
         try:
             value = parse(kept)
@@ -136,7 +144,7 @@ class _Mapping:
             if len(line) >= KEPT_LINE:
                 origin = f"{record['source']}, row {record['row']}"
                 value = ItemError(stage=error.stage, detail=f"its `line` was cut short; correct it in {origin}")
-        return self._for_rows_of(str(record["source"])).item(value, row, kept)
+        return self._for_rows_of(str(record["source"])).item(row._replace(value=value, text=kept))
 
     def _for_rows_of(self, origin: str) -> _Mapping:
         """Return the mapping for a row that a reject kept: it is read as in the file that it came from."""
@@ -146,8 +154,17 @@ class _Mapping:
         kept = format_named(name)
         return replace(self, is_mapped=self.is_mapped or kept.is_table, has_json_texts=kept.has_json_texts)
 
+    def _from_partial(self, row: Row, partial: PartialRow) -> Item | Reject:
+        """Return the item of a row whose unreadable columns are not part of it; reject any other row."""
+        is_lost = _ITEM_FIELD_SET.intersection(partial.unreadable)
+        fields = None if is_lost else self._item_form(partial.values)
+        if fields is None:
+            return self._reject(row, _NO_FIELDS, partial.detail)
+        made = self._checked(row, partial.values, fields)
+        return made._replace(ignored=(*made.ignored, *partial.unreadable)) if isinstance(made, Item) else made
+
     def _checked(
-        self, value: dict[str, Any], fields: _Fields, row: int, text: bytes | None, *, mapped_by: str | None = None
+        self, row: Row, value: dict[str, Any], fields: _Fields, *, mapped_by: str | None = None
     ) -> Item | Reject:
         """Return the item of these fields if they are valid; `mapped_by` is the field of a foreign row's id."""
         object_id, payload, info = fields
@@ -155,15 +172,16 @@ class _Mapping:
             try:
                 object_id = as_utf8(object_id, mapped_by or DEFAULT_ID_FIELD)
             except ItemError as error:
-                return self._reject(value, fields, error.detail, row, text)
+                return self._reject(row, fields, error.detail)
         if not _is_item(object_id, payload, info):
-            return self._reject(value, fields, _what_is_wrong(value, (object_id, payload, info), mapped_by), row, text)
+            return self._reject(row, fields, _what_is_wrong(value, (object_id, payload, info), mapped_by))
         ignored: tuple[str, ...] = ()
         if mapped_by is None and not value.keys() <= _ITEM_FIELD_SET and not value.keys() >= REJECT_FIELDS:
             ignored = tuple(name for name in value if name not in _ITEM_FIELD_SET)
-        return Item(object_id, payload, info, self.source, row, ignored)
+        return Item(object_id, payload, info, self.source, row.number, ignored)
 
-    def _reject(self, value: dict[str, Any], fields: _Fields, detail: str, row: int, text: bytes | None) -> Reject:
+    def _reject(self, row: Row, fields: _Fields, detail: str, *, stage: Stage = Stage.READING) -> Reject:
+        value = row.value if isinstance(row.value, dict) else {}
         # Invalid JSON stays text: the record of a reject must not look like an item that was corrected.
         object_id, payload, info = (
             value.get(name) if isinstance(field, ItemError) else field
@@ -174,36 +192,11 @@ class _Mapping:
             payload=payload if payload is not None else _other_fields(value, ITEM_FIELDS) or None,
             item_info=info,
             detail=detail,
-            stage=Stage.READING,
+            stage=stage,
             source=self.source,
-            row=row,
-            line=line_of(value, text),
+            row=row.number,
+            line=line_of(row),
         )
-
-    def _from_no_object(self, value: object, row: int, text: bytes | None) -> Item | Reject:
-        if isinstance(value, PartialRow):
-            return self._from_partial(value, row)
-        if not isinstance(value, ItemError):
-            hint = "; `jq -c '.[]'` writes the elements of an array one a line" if isinstance(value, list) else ""
-            value = ItemError(detail=f"an object was expected, not {kind_of(value)}{hint}")
-        return Reject(
-            object_id=None,
-            payload=None,
-            item_info=None,
-            detail=value.detail,
-            stage=value.stage,
-            source=self.source,
-            row=row,
-            line=None if text is None else shortened(text),
-        )
-
-    def _from_partial(self, value: PartialRow, row: int) -> Item | Reject:
-        """Return the item of a row whose unreadable columns are not part of it; reject any other row."""
-        fields = None if _ITEM_FIELD_SET.intersection(value.unreadable) else self._item_form(value.values)
-        if fields is None:
-            return self._reject(value.values, (None, None, None), value.detail, row, None)
-        made = self._checked(value.values, fields, row, None)
-        return made._replace(ignored=(*made.ignored, *value.unreadable)) if isinstance(made, Item) else made
 
 
 def _parsed(value: object) -> object:

@@ -154,9 +154,9 @@ class Rows:
         for source in self.sources:
             make = self._maker(source)
             try:
-                for row, value, _, text in source.read():
+                for row in source.read():
                     any_row = True
-                    yield value, make(value, row, text)
+                    yield row.value, make(row)
             except OSError as error:
                 if any_row:
                     return
@@ -169,9 +169,9 @@ class Rows:
             _, row, begin = start if index == start.source else (index, 0, 0)
             make = self._maker(source)
             try:
-                rows = source.read(row=row, offset=begin)
-                for row, value, offset, text in rows:
-                    yield make(value, row, text), Position(index, row, offset)
+                for each in source.read(row=row, offset=begin):
+                    row = each.number
+                    yield make(each), Position(index, row, each.offset)
             except OSError as error:
                 raise unreadable(source.name, error, row=row) from error
 

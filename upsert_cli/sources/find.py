@@ -113,7 +113,7 @@ class _Finder:
             raise not_found(valid_unicode(name))
 
     def _regular(self, path: Path) -> _Found | None:
-        """Return a file of this machine, or None for what is not a regular file: a pipe would block."""
+        """Return a regular file of this machine, or None for any other: a pipe would block."""
         status = status_of(path)
         return self._identified(path, status) if status is not None and stat.S_ISREG(status.st_mode) else None
 

@@ -220,7 +220,7 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def status_of(path: Path, *, absent: Collection[int] = _DANGLING) -> os.stat_result | None:
-    """Return the status of a file, or None for an error that means that there is none, such as a dangling link."""
+    """Return the status of a file, or None if an error says that it does not exist, as for a dangling link."""
     try:
         return path.stat()
     except OSError as error:

@@ -193,7 +193,7 @@ class _Response:
     # -- headers --------------------------------------------------------------------------------------------------
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header, or None if there is none.
+        """Return the value of a header, or None without one.
 
         Raises:
             OSError: It occurs with different values.

@@ -229,7 +229,7 @@ def _out_of_range(text: str) -> str:
 
 
 def _path_of_infinity(value: object) -> str | None:
-    """Return the dotted path that leads to the first infinite number; None if there is none."""
+    """Return the dotted path that leads to the first infinite number; None without one."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, one in inner:
         if isinstance(one, float) and math.isinf(one):

@@ -26,7 +26,7 @@ STEP = 0.05  # how often the waiting main thread checks for signals, in seconds
 _PASSING = re.compile(
     r"curlCode|NETWORK_CONNECTION|SLOW_DOWN|THROTTL|timed? ?out|HTTP status 5\d\d|UNAVAILABLE|CURL error"
 )
-_WITHOUT_ACCESS = {  # what the stores' clients say if they have no credentials, or none that is accepted
+_WITHOUT_ACCESS = {  # words of the stores' clients if credentials are missing or refused
     "OAuth2 access token": "Google Cloud gives no access: set GOOGLE_APPLICATION_CREDENTIALS to a valid key file",
     "DefaultAzureCredential": "Azure gives no access: set AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
 }

@@ -83,11 +83,8 @@ class Parquet:
                 if begin < start and end - begin > step:
                     begin = start
                     yield begin, 0
-                while end - begin > step:
+                while end - begin >= step:
                     begin += step
-                    yield begin, 0
-                if end - begin == step:
-                    begin = end
                     yield begin, 0
             if begin < end:
                 yield end, 0

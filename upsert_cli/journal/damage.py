@@ -37,7 +37,7 @@ LOOKS = 3  # at a task whose files seem damaged; more than one only if the task 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """A file of the journal that is damaged."""
+    """A damaged file of the journal, and for a file of a task, how it can be repaired without a loss."""
 
     path: Path
     reason: str
@@ -45,12 +45,8 @@ class Damage:
     settled: bool = False
     """Whether it was moved aside, and its whole tasks are back in the journal."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDamage(Damage):
-    """A damaged file of a task, and how it can be repaired without a loss."""
-
-    task_id: str
+    task_id: str = ""
+    """The task that the file belongs to, if it is of one."""
 
     cut_to: int | None = None
     """The length in bytes that the file should have, if the rest can be dropped."""
@@ -171,7 +167,7 @@ def _newest(records: Iterable[Record]) -> list[Record]:
 # -- files of tasks ---------------------------------------------------------------------------------------------------
 
 
-def _damaged_task_files(layout: Layout, *task_ids: str) -> Iterator[TaskDamage]:
+def _damaged_task_files(layout: Layout, *task_ids: str) -> Iterator[Damage]:
     """Yield the damaged files of some tasks, or of all, and open only files that hold something.
 
     Raises:
@@ -197,7 +193,7 @@ def _repair_task_files(journal: Journal) -> Iterator[str]:
             yield str(error)
 
 
-def _repaired(journal: Journal, found: TaskDamage) -> str | None:
+def _repaired(journal: Journal, found: Damage) -> str | None:
     if not found.is_repairable:
         return None
     with journal.claim(found.task_id):  # so that nothing changes after this last look
@@ -214,8 +210,8 @@ def _has_files(names: frozenset[str], record: Record) -> bool:
     return counted or f"{task_id}.jsonl" in names or f"{task_id}.progress" in names
 
 
-def _confirmed_damage(layout: Layout, record: Record, table: TaskTable) -> list[TaskDamage]:
-    found: list[TaskDamage] = []
+def _confirmed_damage(layout: Layout, record: Record, table: TaskTable) -> list[Damage]:
+    found: list[Damage] = []
     for _ in range(LOOKS):
         task = Task.from_record(record)
         files = layout.files(task.id)
@@ -228,17 +224,17 @@ def _confirmed_damage(layout: Layout, record: Record, table: TaskTable) -> list[
     return found
 
 
-def _judge(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[TaskDamage]:
+def _judge(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[Damage]:
     if task.status is TaskStatus.DONE:
         yield from _judge_rejects(task, files, None)
     elif checkpoint is not None:
         yield from _judge_rejects(task, files, checkpoint)
     elif files.progress.exists():
         reason = f"it is torn; the next attempt, such as `upsert-cli restart {task.id}`, reads all rows again"
-        yield TaskDamage(task_id=task.id, path=files.progress, reason=reason, is_useless=True)
+        yield Damage(task_id=task.id, path=files.progress, reason=reason, is_useless=True)
 
 
-def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[TaskDamage]:
+def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) -> Iterator[Damage]:
     counted, length, waits_from = task.counts.failed, None, None
     if checkpoint is not None:
         counted, length, waits_from = checkpoint.counts.failed, checkpoint.rejects_bytes, checkpoint.retried
@@ -258,11 +254,11 @@ def _judge_rejects(task: Task, files: TaskFiles, checkpoint: Checkpoint | None) 
     elif size != expected:
         reason = f"after its {count} rejects it ends in {expected - size} bytes that are torn"
         if checkpoint is None:
-            yield TaskDamage(task_id=task.id, path=path, reason=reason, cut_to=size)
+            yield Damage(task_id=task.id, path=path, reason=reason, cut_to=size)
         else:
             yield _lost(task, path, reason)
 
 
-def _lost(task: Task, path: Path, reason: str) -> TaskDamage:
+def _lost(task: Task, path: Path, reason: str) -> Damage:
     remedy = f"`upsert-cli restart {task.id} --from-start` loads all rows again"
-    return TaskDamage(task_id=task.id, path=path, reason=f"{reason}; {remedy}")
+    return Damage(task_id=task.id, path=path, reason=f"{reason}; {remedy}")

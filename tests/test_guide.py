@@ -20,7 +20,7 @@ from tests.support.manual import GUIDE, PAGES, README, ROOT, blocks, manual_text
 from tests.support.screens import shown
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.cli.command_tree import commands_below
-from upsert_cli.cli.options import Option
+from upsert_cli.cli.option_values import Option
 from upsert_cli.cli.root import cli
 
 SERVER = "http://localhost:8000"  # in the pages, a server of the reader's own

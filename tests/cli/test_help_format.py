@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.terminal import Terminal
 from upsert_cli.cli.command_tree import ALL_COMMANDS, commands_below, environment_variables
-from upsert_cli.cli.options import Option
+from upsert_cli.cli.option_values import Option
 from upsert_cli.cli.root import SECTIONS, cli
 
 ROOT = cli.make_context("upsert-cli", [], resilient_parsing=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from upsert_cli.cli.options import Option
+from upsert_cli.cli.option_values import Option
 from upsert_cli.cli.settings import is_common
 
 ALL_COMMANDS = "All commands"

@@ -43,11 +43,7 @@ _MAPPING_OPTIONS = (
         help="Format: jsonl, csv, tsv (or .gz, .zst), parquet.",
     ),
     option("--id-field", metavar="PATH", help="The id's field, in rows that are not items."),
-    option(
-        "--id-from",
-        type=click.Choice(["row", "hash"]),
-        help="Make ids: FILENAME:ROW, or a hash of the row.",
-    ),
+    option("--id-from", type=click.Choice(["row", "hash"]), help="Make ids: FILENAME:ROW, or a hash of the row."),
     option(
         "--text-field",
         multiple=True,
@@ -55,11 +51,7 @@ _MAPPING_OPTIONS = (
         show_default="text",
         help="Fields with the text, dotted, joined by newlines.",
     ),
-    option(
-        "--template",
-        metavar="TEXT",
-        help=r"Text made of fields: 'title: {title}\n{body}'.",
-    ),
+    option("--template", metavar="TEXT", help=r"Text made of fields: 'title: {title}\n{body}'."),
     option(
         "--metadata-fields",
         multiple=True,
@@ -67,12 +59,7 @@ _MAPPING_OPTIONS = (
         show_default="the whole payload",
         help="Fields to store as metadata, dotted.",
     ),
-    option(
-        "--vector-field",
-        metavar="PATH",
-        show_default="vector",
-        help="The field with an item's own vector.",
-    ),
+    option("--vector-field", metavar="PATH", show_default="vector", help="The field with an item's own vector."),
     option("--keep-lists", is_flag=True, default=None, help="Store lists of one kind as lists, not JSON text."),
     option(
         "--map",
@@ -141,11 +128,7 @@ _SERVER_OPTIONS = (
         help="Items per write.",
     ),
     option(
-        "--writers",
-        type=click.IntRange(1, MAX_WRITERS),
-        default=1,
-        metavar="N",
-        help="Concurrent writes to a server.",
+        "--writers", type=click.IntRange(1, MAX_WRITERS), default=1, metavar="N", help="Concurrent writes to a server."
     ),
     option(
         "--retry-for",
@@ -157,12 +140,7 @@ _SERVER_OPTIONS = (
 )
 
 _RAY_OPTIONS = (
-    option(
-        "--engine",
-        type=click.Choice(["local", "ray"]),
-        default="local",
-        help="Load here, or on a Ray cluster.",
-    ),
+    option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Load here, or on a Ray cluster."),
     option(
         "--ray-address",
         type=RayAddress(),
@@ -199,12 +177,7 @@ _TASK_OPTIONS = (
         default="refuse",
         help="What to do if another process has the task or the folder.",
     ),
-    option(
-        "--wait-timeout",
-        type=Number(0),
-        metavar="SECS",
-        help="With --if-running wait: give up after SECS.",
-    ),
+    option("--wait-timeout", type=Number(0), metavar="SECS", help="With --if-running wait: give up after SECS."),
     option("--dry-run", is_flag=True, help="Read, check and compare all, but write nothing."),
     option("--no-compare", is_flag=True, help="With --dry-run: use no collection and no model."),
     option("--verify", is_flag=True, help="Read everything back after the load."),
@@ -216,18 +189,8 @@ _TASK_OPTIONS = (
 def limit_options(default_failures: str, default_deletions: str) -> tuple[Decorator, Decorator]:
     """Return the options for the limits of a load, given their defaults in words."""
     return (
-        option(
-            "--max-failures",
-            type=Share(),
-            show_default=default_failures,
-            help="Fail beyond N rejects.",
-        ),
-        option(
-            "--max-delete",
-            type=Share(),
-            show_default=default_deletions,
-            help="Refuse to delete more records.",
-        ),
+        option("--max-failures", type=Share(), show_default=default_failures, help="Fail beyond N rejects."),
+        option("--max-delete", type=Share(), show_default=default_deletions, help="Refuse to delete more records."),
     )
 
 

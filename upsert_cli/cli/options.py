@@ -1,149 +1,30 @@
-"""The class of all options, and the options that every command takes.
-
-Every option is also an environment variable: `UPSERT_CLI_JOURNAL` for the common ones, for the others one with the name
-of the command, such as `UPSERT_CLI_RUN_MODEL`. And it is a key in the settings files; see `settings`.
-"""
+"""Decorators that add options, and the options that every command takes."""
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
-from click.core import ParameterSource
 
 from upsert_cli.cli.events import Events
 from upsert_cli.cli.help_format import COMMON, OWN
-from upsert_cli.cli.settings import CHOICE_OF_FILE, as_typed, fallback_of, setting_of
+from upsert_cli.cli.option_values import Option
+from upsert_cli.cli.settings import CHOICE_OF_FILE
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.context import Unattended
 from upsert_cli.journal.journal import Journal
 from upsert_cli.paths import expanded, no_home, state_folder
-from upsert_cli.report.printed_commands import PrintedCommands, remember
-from upsert_cli.settings import split_list
+from upsert_cli.report.printed_commands import PrintedCommands
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-    from click.types import OptionHelpExtra
-
     from upsert_cli.journal.task import Task
 
 Command: TypeAlias = Callable[..., None]
 Decorator: TypeAlias = Callable[..., Command]
-
-
-class Option(click.Option):
-    """An option that a variable or a settings file may also set; see `fallback_of` for those of other commands."""
-
-    def __init__(self, *args: Any, heading: str, **attributes: Any) -> None:
-        """Make an option that stands under a heading in the help."""
-        super().__init__(*args, **attributes)
-        self.heading = heading
-        if self.metavar is None and isinstance(self.type, click.Choice):
-            self.metavar = "|".join(map(str, self.type.choices))
-
-    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
-        """Return the additions to the help text: neither variables, which have a page of their own, nor ranges."""
-        extra = super().get_help_extra(ctx)
-        extra.pop("range", None)
-        if isinstance(self.show_default, str):
-            extra["default"] = self.show_default
-        elif isinstance(self.default, float):
-            extra["default"] = f"{self.default:g}"
-        return extra
-
-    def consume_value(self, ctx: click.Context, opts: Any) -> tuple[Any, ParameterSource]:
-        """Return the value and its origin: the command line beats the environment, which beats the files."""
-        if not (self.is_flag or self.multiple) and (typed := opts.get(self.name)):
-            if any(each != typed[0] for each in typed) and not ctx.resilient_parsing:
-                name = max(self.opts, key=len)
-                raise click.UsageError(f"{name} is given {len(typed)} times, with different values; give it once", ctx)
-            opts = {**opts, self.name: typed[-1]}
-        value, source = super().consume_value(ctx, opts)
-        if source is ParameterSource.COMMANDLINE:
-            remember(ctx, self.name, value)
-        if source is ParameterSource.DEFAULT and (setting := setting_of(self, ctx)) is not None:
-            return as_typed(setting, self), ParameterSource.DEFAULT_MAP
-        return value, source
-
-    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Let the parser keep every typed value, so that `consume_value` sees whether they differ."""
-        if self.is_flag:
-            super().add_to_parser(parser, ctx)
-        else:
-            parser.add_option(obj=self, opts=self.opts, dest=self.name, action="append", nargs=self.nargs)
-
-    def value_from_envvar(self, ctx: click.Context) -> Any:
-        """Return the value of a variable; for a repeatable option, each line is a value."""
-        if not self.multiple:
-            return super().value_from_envvar(ctx)
-        value = self.resolve_envvar_value(ctx)
-        return None if value is None else tuple(line for line in value.splitlines() if line.strip()) or None
-
-    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
-        """Return the value of the first variable of the option that is set and not empty."""
-        return next((value for name in self.variables(ctx) if (value := os.environ.get(name))), None)
-
-    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
-        """Convert a value; text has to be valid Unicode, while paths may be any bytes."""
-        if value == "" and isinstance(self.type, click.Path):
-            raise click.BadParameter("it is empty; name a folder or a file", ctx=ctx, param=self)
-        if self.multiple and isinstance(value, tuple | list):
-            value = tuple(part for each in value for part in split_list(each))
-        cast = super().type_cast_value(ctx, value)
-        if isinstance(cast, tuple):
-            return tuple(typed_text(each, ctx, self) for each in cast)
-        return typed_text(cast, ctx, self)
-
-    def get_error_hint(self, ctx: click.Context | None) -> str:
-        """Return the origin of a bad value: the option as typed, the variable, or the key in a file."""
-        hint = click.Parameter.get_error_hint(self, ctx)
-        source = None if ctx is None else ctx.get_parameter_source(self.name)
-        if ctx is not None and source is ParameterSource.ENVIRONMENT:
-            return f"the environment variable {self.variable_in_use(ctx)} ({hint})"
-        if ctx is not None and source is ParameterSource.DEFAULT_MAP and (setting := setting_of(self, ctx)) is not None:
-            return f"`{setting.key}` in {setting.location} ({hint})"
-        return hint
-
-    def variable_in_use(self, ctx: click.Context) -> str | None:
-        """Return the name of the variable that sets the option."""
-        return next((name for name in self.variables(ctx) if os.environ.get(name)), None)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer values from the journal for the options that name a collection or a model."""
-        from upsert_cli.cli import completion
-
-        by_name = {"collection": completion.collections, "model": completion.models, "chroma": completion.folders}
-        if self.name in by_name:
-            return by_name[self.name](ctx, self, incomplete)
-        return super().shell_complete(ctx, incomplete)
-
-    def variables(self, ctx: click.Context) -> Iterator[str]:
-        """Yield the names of the environment variables that set the option, the strongest first."""
-        if isinstance(self.envvar, str):
-            yield self.envvar
-        elif self.name and ctx.auto_envvar_prefix:
-            yield f"{ctx.auto_envvar_prefix}_{self.name.upper()}"
-            if (other := fallback_of(self, ctx)) is not None:
-                yield "_".join([ctx.find_root().auto_envvar_prefix or "", *other, self.name]).upper()
-
-
-def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) -> Any:
-    """Return a value; text as Unicode, even if the locale's encoding is ASCII.
-
-    Raises:
-        BadParameter: The text is not valid UTF-8, so neither a journal nor a collection could store it.
-    """
-    if not isinstance(value, str) or value.isascii() or value == value.encode(errors="replace").decode():
-        return value
-    try:
-        return os.fsencode(value).decode("utf-8")
-    except UnicodeError as error:
-        raise click.BadParameter(f"{value!r} is not valid UTF-8", ctx=ctx, param=param) from error
 
 
 def option(*names: str, **attributes: Any) -> Decorator:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option, typed_text
+from upsert_cli.cli.option_values import typed_text
+from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import chroma_option, model_files_options
 from upsert_cli.journal.load_options import LoadOptions
@@ -46,12 +47,7 @@ class Filter(click.ParamType[dict[str, Any]]):
 @option("-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="Find N records.")
 @chroma_option()
 @option("--collection", default="default", metavar="NAME", help="The collection to search.")
-@option(
-    "--where",
-    type=Filter(),
-    metavar="JSON",
-    help='A filter, such as \'{"year": {"$gte": 2024}}\'.',
-)
+@option("--where", type=Filter(), metavar="JSON", help='A filter, such as \'{"year": {"$gte": 2024}}\'.')
 @all_of(model_files_options())
 @json_option("Print the records whole, as JSON.")
 @common_options

@@ -120,6 +120,7 @@ class Root(SectionedGroup):
     options_metavar="COMMAND [OPTIONS]",
     subcommand_metavar="[ARGUMENTS]",
     epilog="""\b
+    `upsert-cli help` lists the pages of the guide.
     Options come after the command, as in `list --journal DIR`.
     Exit codes: 0 done, 1 failed, 2 usage, 3 done but some items were rejected,
     4 refused and nothing written, 5 canceled, 129/130/143 stopped by a signal.

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 def run(session: Invocation, **options: Any) -> None:
     """Load items into the default collection, as a task.
 
-    SOURCE is a file of JSONL, CSV, TSV (these also with .gz or .zst) or Parquet, a folder of them, a glob, or - for
-    JSONL on standard input. An item is {"object_id": ..., "payload": {"text": ...}, "item_info": {...}}; for other
-    shapes see --id-field, --id-from, --text-field and --template.
+    SOURCE is a file of JSONL, CSV, TSV or Parquet, a folder, a glob, an s3://, gs://, az:// or https:// address, or -
+    for JSONL on standard input. An item is {"object_id": ..., "payload": {"text": ...}, "item_info": {...}}; the
+    options under Input map rows of other shapes.
 
     \b
     upsert-cli run articles.jsonl --chroma ./chroma

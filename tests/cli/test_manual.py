@@ -84,6 +84,7 @@ def test_the_manual_is_in_the_wheel(tmp_path: Path) -> None:
         "report/page.css",
         "report/page.js",
         "guide/cron.md",
+        "guide/images/load.svg",
         "py.typed",
     ):
         assert f"upsert_cli/{part}" in names

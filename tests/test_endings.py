@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,16 +78,18 @@ def test_a_server_does_not_become_a_folder(tiny: Terminal, make_items: Items) ->
     assert {path.name for path in tiny.folder.iterdir()} == {"a.jsonl", "journal"}
 
 
-def _type_with_streams(terminal: Terminal, line: str, streams: str) -> subprocess.CompletedProcess[str]:
-    command = shlex.join(terminal.arguments(f"upsert-cli {line}"))
-    return subprocess.run(  # a closed stream is none that can be handed to a process
-        ["sh", "-c", f"{command} {streams}"],
-        cwd=terminal.folder,
-        env=terminal.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _type_with_streams(terminal: Terminal, line: str, streams: str) -> tuple[int, str]:
+    """Type a command with changed streams, written as for a shell; return its exit code and its errors."""
+    options: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    options["closed"] = [number for number, mark in enumerate(("<&-", ">&-", "2>&-")) if mark in streams.split()]
+    with (terminal.folder / "written").open("w") as written, Path(os.devnull).open() as empty:
+        if streams == "0>written":
+            options["stdin"] = written
+        elif streams == "1</dev/null":
+            options["stdout"] = empty
+        with terminal.start(f"upsert-cli {line}", **options) as process:
+            _, errors = process.communicate()
+    return process.returncode, errors
 
 
 @pytest.mark.parametrize(
@@ -99,8 +101,8 @@ def test_closed_streams_that_a_load_does_not_use_are_no_obstacle(
 ) -> None:
     """A daemon that closed its standard streams loads all the same."""
     tiny.write("a.jsonl", [*make_items(3), {"object_id": ""}])
-    done = _type_with_streams(tiny, f"run a.jsonl {json} --task-id t", streams)
-    assert (done.returncode, "Traceback" in done.stderr) == (3, False)
+    code, errors = _type_with_streams(tiny, f"run a.jsonl {json} --task-id t", streams)
+    assert (code, "Traceback" in errors) == (3, False)
     assert tiny.info("t")["counts"]["inserted"] == 3
 
 
@@ -124,9 +126,9 @@ CLOSED_OUTPUT = [">&-", "1</dev/null"]
 def test_a_closed_standard_input_is_an_error(tiny: Terminal, make_items: Items, line: str, streams: str) -> None:
     """Input that was never connected is not an empty file: exit code 1, one line that names it, and no task."""
     tiny.write("a.jsonl", make_items(1))
-    done = _type_with_streams(tiny, line, streams)
-    assert done.returncode == 1
-    (error,) = done.stderr.splitlines()
+    code, errors = _type_with_streams(tiny, line, streams)
+    assert code == 1
+    (error,) = errors.splitlines()
     assert "standard input cannot be read (it is closed)" in error
     assert json.loads(tiny.type("upsert-cli list --json").stdout) == []
 
@@ -144,9 +146,9 @@ def test_a_closed_standard_output_is_an_error(tiny: Terminal, make_items: Items,
     tiny.write("a.jsonl", make_items(1))
     tiny.type("upsert-cli run a.jsonl --enqueue --task-id t")
     before = tiny.type("upsert-cli list --json").stdout
-    done = _type_with_streams(tiny, line, streams)
-    assert done.returncode == 1
-    (error,) = done.stderr.splitlines()
+    code, errors = _type_with_streams(tiny, line, streams)
+    assert code == 1
+    (error,) = errors.splitlines()
     assert "standard output cannot be written (it is closed)" in error
     assert tiny.type("upsert-cli list --json").stdout == before
 

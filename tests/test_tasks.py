@@ -162,13 +162,14 @@ def test_cancel_from_another_terminal(tiny: Terminal, make_items: Items) -> None
 
 def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None:
     """Of two processes with the same task one works; the other is refused, skips, or waits and finds it done."""
-    tiny.write("a.jsonl", make_items(3000))
+    tiny.write("a.jsonl", make_items(800))
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
-    tiny.wait_for_rows("t")
+    tiny.halt_when(process, "t")
     line = "upsert-cli run a.jsonl --task-id t --batch-size 32"
     tiny.type(line, expect=4)
     tiny.type(f"{line} --if-running skip")
     tiny.type("upsert-cli restart t", expect=4)
+    tiny.go_on(process)
     tiny.type(f"{line} --if-running wait")
     process.communicate(timeout=300)
     assert process.returncode == 0
@@ -177,13 +178,14 @@ def test_a_task_is_run_by_one_process(tiny: Terminal, make_items: Items) -> None
 
 def test_a_folder_is_written_by_one_process(tiny: Terminal, make_items: Items) -> None:
     """Of two loads into one Chroma folder the second is refused, and names the first."""
-    tiny.write("a.jsonl", make_items(3000))
+    tiny.write("a.jsonl", make_items(800))
     tiny.write("b.jsonl", make_items(10, mark="other"))
     process = tiny.start("upsert-cli run a.jsonl --task-id first --batch-size 32")
-    tiny.wait_for_rows("first")
+    tiny.halt_when(process, "first")
     refused = tiny.type("upsert-cli run b.jsonl --task-id second", expect=4)
     assert "first" in refused.stderr
     assert tiny.info("second")["status"] == "refused"
+    tiny.go_on(process)
     process.communicate(timeout=300)
     assert process.returncode == 0
     tiny.type("upsert-cli run b.jsonl --task-id second")

@@ -94,6 +94,9 @@ class Request:
 
     umask: int
 
+    closed: tuple[int, ...] = ()
+    """The standard streams that are closed in the new process."""
+
     new_session: bool = False
     controlling_terminal: bool = False
     """Whether standard input is a terminal that is to control the new session."""
@@ -151,12 +154,14 @@ class Server:
 
 def take_over(request: Request, descriptors: list[int]) -> None:
     """Give this forked process the descriptors, folder and environment that it would have been started with."""
-    above = max(FIRST_FREE, *request.descriptors) + 1
+    above = max([FIRST_FREE, *request.descriptors]) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in descriptors]
     os.closerange(STREAMS, above)
     for descriptor, number in zip(moved, request.descriptors, strict=True):
         os.dup2(descriptor, number)
-    os.closerange(above, max(moved) + 1)
+    os.closerange(above, max([above, *moved]) + 1)
+    for number in request.closed:
+        os.close(number)
     if request.controlling_terminal:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     os.chdir(request.folder)
@@ -165,19 +170,22 @@ def take_over(request: Request, descriptors: list[int]) -> None:
     os.environ.update(request.environment)
     time.tzset()
     tempfile.tempdir = None
-    _open_streams()
+    _open_streams(request.closed)
     signal.pthread_sigmask(signal.SIG_SETMASK, request.blocked)
 
 
-def _open_streams() -> None:
-    """Open the standard streams as the interpreter does: how they are buffered depends on what they are."""
+def _open_streams(closed: tuple[int, ...]) -> None:
+    """Open the standard streams as the interpreter does: how they are buffered depends on their kind."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         errors = getattr(sys, name).errors
         mode, newline = ("w", "\n") if number else ("r", None)
-        stream = open(number, mode, errors=errors, newline=newline, closefd=False)  # noqa: SIM115  # open for good
+        stream = None
+        if number not in closed:
+            stream = open(number, mode, errors=errors, newline=newline, closefd=False)  # noqa: SIM115  # open for good
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if sys.stderr is not None:
+        sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def blocked_signals() -> list[int]:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import termios
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.support.fork_server import Request, blocked_signals, current_umask
+from tests.support.fork_server import STREAMS, Request, blocked_signals, current_umask
 from upsert_cli.store import child_process
 
 # What a program may find different from the server: nothing reads it before all is imported.
@@ -86,15 +87,17 @@ class ForkedProcess(subprocess.Popen[Any]):
         start_new_session: bool = False,
         controlling_terminal: bool = False,
         pass_fds: Sequence[int] = (),
+        closed: Sequence[int] = (),
         **options: Any,
     ) -> None:
-        """Start a Python program; the parameters are those of `Popen`, and whether its terminal controls it."""
+        """Start a Python program with the parameters of `Popen`, closed streams, and perhaps a controlling terminal."""
         self._passed = list(pass_fds)
         self._request = Request(
             arguments=arguments[1:],
             environment=env,
             folder=str(cwd),
-            descriptors=[0, 1, 2, *pass_fds],
+            descriptors=[*(number for number in range(STREAMS) if number not in closed), *pass_fds],
+            closed=tuple(closed),
             blocked=blocked_signals(),
             umask=current_umask(),
             new_session=start_new_session or controlling_terminal,
@@ -104,7 +107,8 @@ class ForkedProcess(subprocess.Popen[Any]):
 
     def _execute_child(self, *given: Any) -> None:
         pipes = stdin, _, _, stdout, _, stderr = given[10:16]
-        streams = [number if one == -1 else one for number, one in enumerate((stdin, stdout, stderr))]
+        given_streams = enumerate((stdin, stdout, stderr))
+        streams = [number if one == -1 else one for number, one in given_streams if number not in self._request.closed]
         self._reply = forker().fork(self._request, [*streams, *self._passed])
         self.pid = int(self._reply.recv(REPLY_BYTES))
         popen: Any = self
@@ -140,6 +144,7 @@ def start_python(
     environment: Mapping[str, str],
     forks: bool = True,
     controlling_terminal: bool = False,
+    closed: Sequence[int] = (),
     **options: Any,
 ) -> subprocess.Popen[Any]:
     """Start a program as `Popen` does; a Python program is forked if that makes no difference to it.
@@ -150,13 +155,16 @@ def start_python(
         environment: All of it.
         forks: Whether it may be forked.
         controlling_terminal: Whether standard input is a terminal that is to control the process.
+        closed: Numbers of the standard streams that are closed in the process.
         options: Of `Popen`.
     """
     options |= {"cwd": folder, "env": dict(environment)}
     if forks and sys.platform == "linux" and forker().can_run(arguments, environment):
-        return ForkedProcess(arguments, controlling_terminal=controlling_terminal, **options)
+        return ForkedProcess(arguments, controlling_terminal=controlling_terminal, closed=closed, **options)
     if controlling_terminal:
         options |= {"preexec_fn": lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), "start_new_session": True}
+    if closed:
+        options |= {"preexec_fn": lambda: deque(map(os.close, closed))}
     return subprocess.Popen(arguments, **options)
 
 

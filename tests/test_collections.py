@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -65,3 +66,92 @@ def test_a_folder_without_chroma_is_an_error(terminal: Terminal, tmp_path: Path)
     (terminal.folder / "chroma" / "chroma.sqlite3").write_bytes(b"garbage" * 1000)
     [said] = terminal.type("upsert-cli collections", expect=1).stderr.splitlines()
     assert "file is not a database" in said
+
+
+# -- delete ---------------------------------------------------------------------------------------------------------
+
+
+def _names(terminal: Terminal) -> list[str]:
+    return [one["collection"] for one in json.loads(terminal.type("upsert-cli collections list --json").stdout)]
+
+
+def test_a_collection_is_deleted_with_its_records(loaded: Terminal) -> None:
+    """It is gone with what it held, which is told; the other one, the tasks and the folder stay usable."""
+    done = loaded.type("upsert-cli collections delete categories --yes")
+    assert "deleted the collection categories of" in done.stderr
+    assert "with 5 records" in done.stderr
+    assert done.stdout == ""
+    assert _names(loaded) == ["default"]
+    assert loaded.info("kinds")["status"] == "done"
+    assert len(loaded.records()) == 5
+    told = json.loads(loaded.type("upsert-cli collections delete default --yes --json").stdout)
+    assert told == {"collection": "default", "chroma": str(loaded.folder / "chroma"), "records": 5}
+    loaded.type("upsert-cli run a.jsonl")
+    assert len(loaded.records()) == 5
+
+
+def test_nothing_is_deleted_without_a_yes(loaded: Terminal) -> None:
+    """It never asks, not even on a terminal, and a name is needed."""
+    assert "--yes confirms it" in loaded.type("upsert-cli collections delete default", expect=2).stderr
+    assert "NAME is missing" in loaded.type("upsert-cli collections delete --yes", expect=2).stderr
+    assert _names(loaded) == ["categories", "default"]
+
+
+def test_an_unknown_collection_is_an_error(loaded: Terminal) -> None:
+    """The message says that nothing was deleted, and how to see what there is."""
+    said = loaded.type("upsert-cli collections delete none --yes", expect=1).stderr
+    assert "there is no collection none" in said and "nothing was deleted" in said
+    assert "upsert-cli collections list --chroma" in said
+    loaded.type("upsert-cli collections delete x --yes --chroma none", expect=1)
+    assert not (loaded.folder / "none").exists()
+    assert _names(loaded) == ["categories", "default"]
+
+
+def test_a_target_in_use_is_refused(loaded: Terminal) -> None:
+    """A load and another program that has the folder open are named with their process, and nothing is deleted."""
+    with Lease.take(loaded.folder / "chroma" / LEASE_NAME, Holder.this_process("other")):
+        said = loaded.type("upsert-cli collections delete default --yes", expect=4).stderr
+        assert f"pid {os.getpid()}" in said and "other" in said
+    with (loaded.folder / "chroma" / "chroma.sqlite3").open("rb"):
+        said = loaded.type("upsert-cli collections delete default --yes", expect=4).stderr
+        assert f"pid {os.getpid()}" in said
+    assert _names(loaded) == ["categories", "default"]
+
+
+def test_tasks_of_a_deleted_collection_say_what_happened(loaded: Terminal) -> None:
+    """`verify` and a continuing `restart` name the missing collection and the command that loads it again, which works."""
+    bad = [{"object_id": "0", "payload": {"text": "x"}}, {"object_id": "bad", "payload": {}}]
+    loaded.write("b.jsonl", bad)
+    loaded.type("upsert-cli run b.jsonl --task-id halted --collection other --batch-size 1 --max-failures 0", expect=1)
+    loaded.type("upsert-cli collections delete default --yes")
+    loaded.type("upsert-cli collections delete other --yes")
+    before = loaded.info("halted")
+    for line, code in (("verify first", 1), ("restart halted", 4), ("restart halted --max-failures 100%", 4)):
+        said = loaded.type(f"upsert-cli {line}", expect=code).stderr
+        assert "any more, although task" in said
+        assert f"`upsert-cli restart {line.split()[1]} --from-start`" in said
+    assert loaded.info("halted") == before
+    loaded.type("upsert-cli restart first --from-start")
+    loaded.type("upsert-cli verify first")
+    loaded.type("upsert-cli restart halted --from-start --max-failures 100%", expect=3)
+    assert len(loaded.records("other")) == 1
+
+
+def test_settings_and_variables_of_the_group_count_for_its_commands(loaded: Terminal) -> None:
+    """The target that `[collections]` or its variable names is that of `list` and `delete`, as it was of `collections`."""
+    (loaded.folder / "upsert-cli.toml").write_text('[collections]\nchroma = "elsewhere"\n')
+    assert "elsewhere" in loaded.type("upsert-cli collections", expect=1).stderr
+    assert "elsewhere" in loaded.type("upsert-cli collections delete x --yes", expect=1).stderr
+    loaded.env["UPSERT_CLI_COLLECTIONS_CHROMA"] = "chroma"
+    assert _names(loaded) == ["categories", "default"]
+
+
+def test_options_alone_list_the_collections(loaded: Terminal) -> None:
+    """`collections` with or without options is `collections list`; a wrong command is not."""
+    listed = loaded.type("upsert-cli collections list --chroma chroma").stdout
+    for line in ("collections", "collections --chroma chroma", "collections -q"):
+        assert loaded.type(f"upsert-cli {line}").stdout == listed
+    assert (
+        "did you mean `upsert-cli collections delete`?" in loaded.type("upsert-cli collections rm x", expect=2).stderr
+    )
+    assert "delete" in loaded.type("upsert-cli collections --help").stdout

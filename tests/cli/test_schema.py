@@ -137,6 +137,7 @@ def test_output_about_loads_matches_the_schemas(tiny: Terminal) -> None:
     _check("journal.json", json.loads(tiny.type("upsert-cli journal repair --json").stdout))
     _check("collections.json", json.loads(tiny.type("upsert-cli collections --json").stdout))
     _check("prune.json", json.loads(tiny.type("upsert-cli prune --status canceled --json").stdout))
+    _check("deletion.json", json.loads(tiny.type("upsert-cli collections delete default --yes --json").stdout))
     _check("config.json", json.loads(tiny.type("upsert-cli config show --json").stdout))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.items import Items
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import UsageFault
+from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.address import canonical_target
 
 SAME = 1e-6  # between two numbers of a vector that went two ways
@@ -93,6 +95,23 @@ def test_what_is_missing_goes_from_a_server(tiny: Terminal, shared_server: Chrom
     model = tiny.env["UPSERT_CLI_RUN_MODEL_PATH"]
     found = json.loads(tiny.type(f"upsert-cli query text {where} -n 36 --model-path {model} --json").stdout)
     assert {hit["id"] for hit in found["hits"]} == {item["object_id"] for item in items[4:]}
+
+
+def test_a_collection_of_a_server_is_deleted(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
+    """It is gone with its records, a load of it is refused meanwhile, and a task cannot continue after records that are gone."""
+    where = f"--chroma {shared_server.url} --collection gone"
+    tiny.write("a.jsonl", [*vectored(6), {"object_id": "bad", "payload": {}}])
+    tiny.type(f"upsert-cli run a.jsonl --task-id t --max-failures 0 {where}", expect=1)
+    delete = f"upsert-cli collections delete gone --yes --chroma {shared_server.url}"
+    [lease] = [path for path in tiny.journal.rglob("*.lease") if "active" not in path.parts]
+    with Lease.take(lease, Holder.this_process("other")):
+        assert f"pid {os.getpid()}" in tiny.type(delete, expect=4).stderr
+    assert "with 6 records" in tiny.type(delete).stderr
+    assert "there is no collection gone" in tiny.type(delete, expect=1).stderr
+    assert "any more, although task t" in tiny.type("upsert-cli restart t --max-failures 9", expect=4).stderr
+    assert "there is no collection gone" in tiny.type(delete, expect=1).stderr
+    tiny.type("upsert-cli restart t --from-start --max-failures 9", expect=3)
+    assert len(shared_server.records("gone")) == 6
 
 
 def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:

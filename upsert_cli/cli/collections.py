@@ -1,15 +1,16 @@
-"""The command `collections`."""
+"""The commands `collections list` and `collections delete`; `collections` alone lists."""
 
 from __future__ import annotations
 
 import click
 
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.options import Invocation, common_options, json_option
+from upsert_cli.cli import completion
+from upsert_cli.cli.help_format import SectionedGroup
+from upsert_cli.cli.options import Invocation, common_options, json_option, option, typed_text
 from upsert_cli.cli.tables import Column, print_table, shown_time
 from upsert_cli.cli.target_options import chroma_option
 from upsert_cli.text import safe_json
-from upsert_cli.verify.collections import CollectionSummary, collections_at
+from upsert_cli.verify.collections import CollectionSummary, collections_at, delete_collection
 
 _COLUMNS = (
     Column("COLLECTION"),
@@ -22,17 +23,35 @@ _COLUMNS = (
 )
 
 
-@click.command(cls=SectionedCommand)
-@chroma_option()
-@json_option("Print a JSON array.")
-@common_options
-def collections(session: Invocation, *, chroma: str, json: bool) -> None:
-    """List the collections of a target and the latest loads.
+class ListingGroup(SectionedGroup):
+    """A group that lists if it is given options alone."""
 
-    The task is the newest of this journal. Works during a load.
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words after the group's name."""
+        is_own = args[:1] and (args[0] in ctx.help_option_names or not args[0].startswith("-"))
+        return super().parse_args(ctx, args if is_own else ["list", *args])
+
+
+@click.group(cls=ListingGroup)
+def collections() -> None:
+    """List and delete the collections of a target.
+
+    Without a command it lists them.
 
     \b
     upsert-cli collections --chroma ./chroma
+    upsert-cli collections delete trial --yes
+    """
+
+
+@collections.command("list")
+@chroma_option()
+@json_option("Print a JSON array.")
+@common_options
+def list_collections(session: Invocation, *, chroma: str, json: bool) -> None:
+    """List the collections of a target and the latest loads.
+
+    The task is the newest of this journal. Works during a load.
     """
     found = collections_at(session.journal, chroma)
     if json:
@@ -49,3 +68,29 @@ def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
         else (task.id, task.shown_state(running=running), shown_time(task.finished_at or "", short=True))
     )
     return (summary.name, str(summary.records), str(summary.dimension or ""), *of_task, summary.model or "")
+
+
+@collections.command()
+@click.argument(
+    "name",
+    metavar="NAME",
+    shell_complete=completion.collections,
+    callback=lambda ctx, param, value: typed_text(value, ctx, param),
+)
+@chroma_option()
+@option("--yes", is_flag=True, help="Confirm the deletion, which is final.")
+@json_option("Print the number of deleted records as JSON.")
+@common_options
+def delete(session: Invocation, *, name: str, chroma: str, yes: bool, json: bool) -> None:
+    """Delete a collection with all its records.
+
+    Never asks: without --yes it exits with 2. A target that a load or another program uses is refused. The tasks that
+    loaded into the collection stay in the journal; `upsert-cli restart TASK_ID --from-start` loads it again.
+    """
+    if not yes:
+        raise click.UsageError(f"deleting the collection {name} is final; --yes confirms it.")
+    records = delete_collection(session.journal, chroma, name, context=session.context)
+    if json:
+        click.echo(safe_json({"collection": name, "chroma": chroma, "records": records}))
+    else:
+        session.terminal.info(f"deleted the collection {name} of {chroma} with {records:,} records")

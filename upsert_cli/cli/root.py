@@ -36,7 +36,7 @@ SECTIONS = {
         "list": ("list:list_tasks", "List the tasks, newest first."),
         "info": ("info:info", "Show one task: state, progress, counts, rejected items."),
         "query": ("query:query", "Find the records that are nearest to a text."),
-        "collections": ("collections:collections", "List the collections of a target and the latest loads."),
+        "collections": ("collections:collections", "List and delete the collections of a target."),
         "report": ("report:report", "Write a page about one task, for a CI artifact or an email."),
     },
     "Check": {

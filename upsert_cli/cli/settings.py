@@ -15,10 +15,19 @@ from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.settings import Configuration, Setting, read_configuration
 
-_FALLBACKS = {("categories", "run"): ("run",), ("preview",): ("run",)}
+_FALLBACKS = {
+    ("categories", "run"): ("run",),
+    ("preview",): ("run",),
+    ("collections", "list"): ("collections",),
+    ("collections", "delete"): ("collections",),
+}
 """Commands that take the settings and variables of another one where they have none of their own."""
 
-_NOT_TAKEN = {("categories", "run"): {"collection", "task_id"}, ("preview",): {"limit", "json"}}
+_NOT_TAKEN = {
+    ("categories", "run"): {"collection", "task_id"},
+    ("preview",): {"limit", "json"},
+    ("collections", "delete"): {"json", "yes"},
+}
 CHOICE_OF_FILE = ("config", "profile")  # these options choose the settings, so they are none
 _KEPT = f"{__name__}.read"
 _CHECKED = f"{__name__}.checked"
@@ -60,7 +69,8 @@ def check_command(configuration: Configuration, ctx: click.Context) -> None:
     if path == ("categories", "run"):  # has the options of `run`, all of them
         configuration.check(("run",), settings=keys)
     if ctx.parent is not None and len(path) > 1 and isinstance(ctx.parent.command, click.Group):
-        configuration.check(path[:-1], settings=(), tables=ctx.parent.command.list_commands(ctx.parent))
+        shared = keys if _FALLBACKS.get(path) == path[:-1] else ()
+        configuration.check(path[:-1], settings=shared, tables=ctx.parent.command.list_commands(ctx.parent))
 
 
 def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:

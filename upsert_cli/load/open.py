@@ -16,7 +16,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.create import drafted, read_again, refuse_other_load
 from upsert_cli.load.request import IfRunning, LoadRequest
-from upsert_cli.load.resources import location_of_task, sources_of
+from upsert_cli.load.resources import collection_deleted, location_of_task, sources_of
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.remote import is_address
 
@@ -207,6 +207,7 @@ def _set_back(
     else:
         for source in sources:
             source.check_unchanged(task_id=wanted.id)
+        _refuse_deleted_collection(journal, wanted, claim)
     if failed_only:
         _refuse_unread(wanted, claim)
         claim.retry_rejects(wanted, START.as_json())
@@ -238,6 +239,15 @@ def _require_target(journal: Journal, task: Task) -> None:
     # A holder is a dead runner whose last write is in flight; the load waits for it.
     if location.holder() is None:
         location.require_alone()
+
+
+def _refuse_deleted_collection(journal: Journal, task: Task, claim: Claim) -> None:
+    """Check that a folder still has the collection that a task is to continue; a server is asked when it is opened."""
+    checkpoint = claim.checkpoint()
+    rows = task.rows if checkpoint is None else checkpoint.rows
+    location = location_of_task(journal, task)
+    if rows and not location.is_shared and location.describe() is None:
+        raise collection_deleted(task, rows=rows)
 
 
 def _refuse_unread(task: Task, claim: Claim) -> None:

@@ -53,6 +53,14 @@ def location_of_task(journal: Journal, task: Task) -> Location:
     return location_at(task.chroma, task.collection, leases=journal.layout.servers, retry_for=retry_for)
 
 
+def collection_deleted(task: Task, *, rows: int) -> Refusal:
+    """Return the error for a task that cannot continue after its committed rows, since their records are gone."""
+    return Refusal(
+        message=f"the collection {task.collection} is not in {task.chroma} any more, although task {task.id} has "
+        f"committed {rows:,} rows to it; `upsert-cli restart {task.id} --from-start` loads all rows again"
+    )
+
+
 def recipe_of(options: LoadOptions, model: Model) -> Recipe:
     """Return the recipe that makes documents of items; texts are split with the tokenizer of the model.
 

@@ -31,6 +31,7 @@ from upsert_cli.load.inputs import check_read_inputs
 from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.resources import (
+    collection_deleted,
     find_model_in_thread,
     recipe_of,
     sources_of,
@@ -246,6 +247,9 @@ class _Attempt:
         """Wait until the collection is open, and find the records to delete before anything is written."""
         with self._progress.busy("opening"):
             opened = store.opened()
+        if opened.created and self._committer.checkpoint.rows:
+            store.drop()  # or the next attempt would find it, and continue after records that are gone
+            raise collection_deleted(self._task, rows=self._committer.checkpoint.rows)
         for warning in opened.warnings:
             self._context.warning(warning)
         deletion = None

@@ -254,6 +254,9 @@ class Store(Protocol):
         `where` is a filter on the metadata; `UsageFault` is raised if the store does not understand it.
         """
 
+    def drop(self) -> int:
+        """Delete the collection itself, and return the number of records that it held; only `close` may follow."""
+
     def close(self) -> None:
         """Flush the index, so that the next reader opens it at once, and close the collection."""
 

@@ -151,6 +151,10 @@ class StoreProcess(ChildProcess):
         """Return the records nearest to a vector; if that ends the process, `TargetDamaged` is raised."""
         return self._call(Store.query, vector, rows=rows, where=where)
 
+    def drop(self) -> int:
+        """Delete the collection itself, and return the number of records that it held."""
+        return cast("int", self.ask(Call("drop"), tries=1))  # a second try would not find it any more
+
     def close(self) -> None:
         """Flush the index, and wait for the process to end: the folder is then free."""
         if not self._closed:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from upsert_cli import __version__
+from upsert_cli.context import RunContext
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.store.base import Target
 from upsert_cli.store.locations import location_at
+from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import model_named
 
 
@@ -62,6 +68,43 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
         )
         for one, records in found
     ]
+
+
+def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunContext) -> int:
+    """Delete a collection, and return the number of records that it held; tasks in the journal stay as they are.
+
+    Args:
+        journal: Knows the leases on collections of servers.
+        chroma: As `locations.canonical_target` spells it.
+        name: The collection.
+        context: Receives messages about retries.
+
+    Raises:
+        TargetInUse: A load has the folder, or the collection of a server.
+        Refusal: Another program has the folder open.
+        UpsertCliError: The collection does not exist.
+    """
+    location = location_at(chroma, name, leases=journal.layout.servers)
+    if (info := location.describe()) is None:
+        raise UpsertCliError(
+            message=f"there is no collection {name} in {chroma}, so nothing was deleted; `upsert-cli collections list "
+            f"--chroma {shlex.quote(chroma)}` lists them"
+        )
+    target = Target(
+        path=chroma,
+        collection=name,
+        model="",
+        dimension=info.stamped_dimension or info.dimension or 0,
+        max_tokens=0,
+        tool_version=__version__,
+        default_model=False,
+        as_found=True,
+        examined=True,  # a damaged collection can be deleted too
+        leases=str(journal.layout.servers),
+    )
+    with StoreProcess(target, location=location, context=context) as store:
+        store.opened()
+        return store.drop()
 
 
 def _last_tasks(journal: Journal, chroma: str, wanted: set[str]) -> Iterator[tuple[str, Task]]:

@@ -69,7 +69,8 @@ class Subject:
                     f"be compared with the collection; `upsert-cli verify {_named(task.chroma, task.collection)}` "
                     f"checks what is stored without them"
                 )
-        info, target = _describe(journal, task.chroma, task.collection, task.options)
+        loaded_by = task if task.rows else None
+        info, target = _describe(journal, task.chroma, task.collection, task.options, loaded_by=loaded_by)
         if info.model is None:  # not created by this tool: the hashes are those of the task's model
             model = model_of(task.model, task.options)
             target = replace(
@@ -131,10 +132,17 @@ def _named(chroma: str, collection: str) -> str:
     return f"--collection {shlex.quote(collection)} --chroma {shlex.quote(chroma)}"
 
 
-def _describe(journal: Journal, chroma: str, collection: str, options: LoadOptions) -> tuple[CollectionInfo, Target]:
+def _describe(
+    journal: Journal, chroma: str, collection: str, options: LoadOptions, *, loaded_by: Task | None = None
+) -> tuple[CollectionInfo, Target]:
     """Return the description of a collection, and the target to read every record with its vector."""
     leases = journal.layout.servers
     info = location_at(chroma, collection, leases=leases).describe()
+    if info is None and loaded_by is not None:
+        raise UpsertCliError(
+            message=f"the collection {collection} is not in {chroma} any more, although task {loaded_by.id} loaded "
+            f"{loaded_by.rows:,} rows into it; `upsert-cli restart {loaded_by.id} --from-start` loads them again"
+        )
     if info is None:
         raise UpsertCliError(
             message=f"there is no collection {collection} in {chroma}; --collection and --chroma name another one, "

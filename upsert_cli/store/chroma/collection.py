@@ -163,6 +163,13 @@ class OpenCollection:
         with suppress(UpsertCliError):
             self.close()
 
+    def drop(self) -> None:
+        """Delete the collection, so that nothing of it has to be restored."""
+        with understood(self.target):
+            retrying_locks(lambda: self._client.delete_collection(self.target.collection))
+        self._final_threshold = None
+        self._owe(None)
+
     def close(self) -> None:
         """Restore the collection's threshold and close the client."""
         try:

@@ -55,6 +55,12 @@ class ChromaStore(ChromaReader):
             self._collection.wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
+    def drop(self) -> int:
+        """Delete the collection itself."""
+        self._collection.drop()
+        self._unflushed = False
+        return self._collection.count
+
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves."""
         collection = self._collection

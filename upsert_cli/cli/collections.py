@@ -6,7 +6,8 @@ import click
 
 from upsert_cli.cli import completion
 from upsert_cli.cli.help_format import SectionedGroup
-from upsert_cli.cli.options import Invocation, common_options, json_option, option, typed_text
+from upsert_cli.cli.option_values import typed_text
+from upsert_cli.cli.options import Invocation, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table, shown_time
 from upsert_cli.cli.target_options import chroma_option
 from upsert_cli.text import safe_json

@@ -16,7 +16,7 @@ class Progress:
     """How far a load has come; the display reads it while the stages count."""
 
     total: int | None
-    """Rows of all sources, where that is known."""
+    """Rows of all sources; None until they are known."""
 
     read: int = 0
     """Rows that were read, in all attempts; the same goes for `embedding_passed` and `committed`."""

@@ -19,6 +19,7 @@ from tests.journal.conftest import start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from tests.support.screens import Screen, shown
 from tests.support.terminal import Terminal
+from tests.support.web_servers import web_server
 from upsert_cli.cli.display import BAR_CELLS, PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines
 from upsert_cli.cli.remaining_time import RemainingTime, as_clock
 from upsert_cli.cli.terminal import Terminal as Output
@@ -231,12 +232,25 @@ def test_something_moves_while_a_stage_works(stage: str) -> None:
 
 
 def test_a_load_of_unknown_length_shows_rows_and_rate() -> None:
-    """A stream has no percentage and no remaining time."""
+    """A stream has no percentage and no remaining time until it has been read to its end."""
     load = _Load(Progress(total=None, stage="loading"))
     for committed in range(0, 1_000, 50):
         lines = load.after(1.0, read=committed + 50, committed=committed, written=committed)
-    assert lines[3][2:] == "0:20 elapsed, 50 rows/s"
+    assert lines[3][2:] == "950 rows, 0:20 elapsed, 50 rows/s"
     assert (lines[0].split()[-1], lines[2].split()[-1]) == ("1,000", "950")
+    cells = len(re.findall("[━╸╺]", lines[0]))
+    lines = load.after(1.0, total=2_000, committed=1_000)
+    assert lines[3][2:] == "50%, 0:21 elapsed, 50 rows/s, 0:20 left"
+    assert len(re.findall("[━╸╺]", lines[0])) == cells
+
+
+def test_the_end_of_a_stream_is_its_length(tiny: Terminal, make_items: Items) -> None:
+    """Nobody counts the rows of an address beforehand; once all are read, the bars have an end."""
+    rows = tiny.write("a.jsonl", make_items(200)).read_bytes()
+    with web_server() as web:
+        web.files["/a.jsonl"] = rows
+        lines = shown(tiny, f"upsert-cli run {web.address}/a.jsonl", columns=80)
+    assert _bars(lines) == {"read": "200/200", "embedded": "200/200", "written": "200/200"}
 
 
 def test_bars_of_a_restarted_task_are_those_of_the_task() -> None:

@@ -23,7 +23,7 @@ PLAIN_SECONDS = 30.0  # seconds between two lines in a log
 REFRESHES = 8.0  # per second; a terminal over ssh stays usable
 BAR_CELLS = 50  # the most cells of a bar; a longer one says no more
 LEAST_BAR_CELLS = 8
-AMOUNT_CELLS = 9  # cells for an amount whose limit is unknown: 9,999,999
+UNKNOWN_TOTAL = 9_999_999  # for the room of amounts until the total is known
 RUNNING = "cyan"  # green is for what is done
 SPINNER, PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 SPINS = 10.0  # steps of the spinner per second
@@ -128,6 +128,7 @@ class Bars:
         self._clock = clock
         self._time = RemainingTime(clock)
         self._progress: Progress | None = None
+        self._amount_cells = 0
         self._closing = False
         self._marks = SPINNER if "utf" in (sys.stderr.encoding or "").lower() else PLAIN_SPINNER
         self._frame = Frame(terminal, self.lines, stderr=True, refreshes=REFRESHES)
@@ -137,7 +138,10 @@ class Bars:
         began, self._progress = self._progress is not None, progress
         if progress.stage == "loading":
             self._time.update(progress.committed, progress.total)
-        if not began:  # from here on `close` restores the cursor, even if Ctrl-C arrives while the frame starts
+        if not began:
+            largest = f"{UNKNOWN_TOTAL if progress.total is None else progress.total:,}"
+            self._amount_cells = len(f"{largest}/{largest}")
+            # From here on `close` restores the cursor, even if Ctrl-C arrives while the frame starts.
             self._frame.__enter__()
 
     def close(self) -> None:
@@ -164,12 +168,11 @@ class Bars:
         from rich.text import Text
 
         names = max(map(len, self._bars))
-        amounts = AMOUNT_CELLS if progress.total is None else 2 * len(f"{progress.total:,}") + 1
-        cells = max(LEAST_BAR_CELLS, min(BAR_CELLS, width - names - amounts - 2))
+        cells = max(LEAST_BAR_CELLS, min(BAR_CELLS, width - names - self._amount_cells - 2))
         table = Table.grid(padding=(0, 1))
         table.add_column(no_wrap=True, min_width=names)
         table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, min_width=amounts, justify="right")
+        table.add_column(no_wrap=True, min_width=self._amount_cells, justify="right")
         for name, bar in self._bars.items():
             done, total = bar(progress)
             # A bar without a total keeps moving, which would be wrong at the end; one of zero rows would look full.
@@ -195,8 +198,9 @@ class Bars:
         elif "loading" in progress.busy_now:
             step = f"loading the model, {elapsed}"
         else:
-            share = () if progress.total is None else (_percent(progress.committed, progress.total),)
-            step = ", ".join((*share, elapsed, *_pace(self._time)))
+            done, total = progress.committed, progress.total
+            share = f"{done:,} rows" if total is None else _percent(done, total)
+            step = ", ".join((share, elapsed, *_pace(self._time)))
         mark = self._marks[int(self._clock() * SPINS) % len(self._marks)]
         return Text.assemble((mark, RUNNING), f" {step}", no_wrap=True, overflow="ellipsis")
 

@@ -91,6 +91,8 @@ class Stages:
             with progress.busy("reading"):
                 batch = next(batches, None)
             if batch is None:
+                if progress.total is None:
+                    progress.total = progress.read
                 return
             progress.read += batch.read
             if not progress.example and batch.documents:

@@ -61,7 +61,7 @@ def test_quiet_rejects_are_a_complete_report(tiny: Terminal, make_items: Items) 
     assert again == "  once the rejected items are corrected: upsert-cli restart t --from-start"
 
 
-REPORTED = ["exit code", "sources", "target", "model", "host", "created", "started", "finished"]
+REPORTED = ["exit code", "sources", "target", "model", "host", "created", "started", "finished", "took"]
 
 
 def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Terminal) -> None:
@@ -79,6 +79,21 @@ def test_a_quiet_report_is_as_complete_when_the_task_was_done_before(tiny: Termi
             "  2 more; all of them: upsert-cli info t --failed",
             "  once the rejected items are corrected: upsert-cli restart t --from-start",
         ]
+
+
+def test_a_quiet_report_of_a_restarted_task_has_the_time_of_all_attempts(tiny: Terminal, make_items: Items) -> None:
+    """The reader of an email does not know that there were several attempts."""
+    tiny.write("a.jsonl", [*make_items(600), {"object_id": ""}])
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 50")
+    tiny.halt_when(process, "t")
+    process.terminate()
+    tiny.go_on(process)
+    process.communicate()
+    first, *described = tiny.type("upsert-cli restart t -q", expect=3).stderr.splitlines()
+    took = first.rpartition(" in ")[2]
+    assert took.endswith(" over 2 attempts")
+    assert f"  took       {took}" in described
+    assert f"  took       {took}" in tiny.type("upsert-cli run a.jsonl --task-id t --batch-size 50 -q", expect=3).stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.task import Task
+from upsert_cli.text import time_taken
 
 
 def sources_in_short(task: Task) -> str:
@@ -47,5 +48,5 @@ def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
         yield "started", task.started_at
     if task.finished_at is not None:
         yield "finished", task.finished_at
-    if task.attempt > 1:
-        yield "attempt", str(task.attempt)
+    if task.load_seconds:
+        yield "took", time_taken(task.load_seconds, task.load_attempts)

@@ -199,6 +199,12 @@ def test_the_readme_lists_the_extras() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.M)) == set(setup["options.extras_require"])
 
 
+def test_the_readme_links_every_page() -> None:
+    """A reader of the repository finds each page of the guide."""
+    linked = re.findall(r"\]\(upsert_cli/guide/([\w-]+)\.md\)", README.read_text())
+    assert sorted(linked) == sorted(page.stem for page in GUIDE.glob("*.md"))
+
+
 def test_the_readme_has_two_commands_and_is_short() -> None:
     """The two commands are there, the second one for continuous integration, and the README fits on a few screens."""
     assert len(re.findall(r"^```sh$", README.read_text(), re.M)) == 2

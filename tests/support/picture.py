@@ -22,6 +22,7 @@ from tests.support.terminal import SAMPLES, Terminal
 
 PICTURE = GUIDE / "images" / "load.svg"
 LINE = "upsert-cli run articles.jsonl --task-id articles"
+SHOWN_FOLDER = "/home/ann/articles"  # as in the guide; as long as the name of the temporary folder
 COLUMNS = 92
 COPIES = 3  # of each sample article, so that the load takes long enough to be looked at
 BATCH_ROWS = 48  # so few that a fast machine writes some batches before the middle of the load, too
@@ -82,9 +83,9 @@ def _articles() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="load-") as folder:
+    with tempfile.TemporaryDirectory(prefix="load-", dir="/tmp") as folder:
         Path(folder, "articles.jsonl").write_text("".join(f"{row}\n" for row in _articles()))
         terminal = Terminal(Path(folder), env={"UPSERT_CLI_RUN_BATCH_SIZE": str(BATCH_ROWS)})
         picture = draw_load(terminal, LINE, middle="[56][0-9]%.* left", expect=3)
     PICTURE.parent.mkdir(exist_ok=True)
-    PICTURE.write_text(picture)
+    PICTURE.write_text(picture.replace(folder, SHOWN_FOLDER))

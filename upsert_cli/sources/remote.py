@@ -165,7 +165,8 @@ class RemoteFile:
 
     def open(self, mode: Literal["rb"] = "rb", buffering: int = io.DEFAULT_BUFFER_SIZE) -> BinaryIO:  # noqa: ARG002
         """Open the file at its first byte; raise OSError if it cannot be reached, does not exist or is forbidden."""
-        return cast("BinaryIO", io.BufferedReader(_RemoteStream(self._connect(), self.retry_for), buffering))
+        stream = _RemoteStream(self._connect(), self.retry_for)
+        return cast("BinaryIO", io.BufferedReader(stream, max(BLOCK, buffering)))
 
     def info(self) -> FileInfo:
         """Ask for the current description of the file; raise OSError like `open`."""
@@ -197,8 +198,6 @@ class _RemoteStream(io.RawIOBase):
         self._file = file
         self._retry_for = retry_for
         self._position = 0
-        self._block = b""
-        self._block_start = 0
 
     def readable(self) -> bool:
         return True
@@ -221,14 +220,7 @@ class _RemoteStream(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         into = memoryview(buffer).cast("B")
-        if not into:
-            return 0
-        begin = self._position - self._block_start
-        if not 0 <= begin < len(self._block):
-            size = max(BLOCK, len(into))
-            self._block = retry_transient(lambda: self._file.read_at(self._position, size), seconds=self._retry_for)
-            self._block_start, begin = self._position, 0
-        data = self._block[begin : begin + len(into)]
+        data = retry_transient(lambda: self._file.read_at(self._position, len(into)), seconds=self._retry_for)
         into[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -236,7 +228,6 @@ class _RemoteStream(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             self._file.close()
-            self._block = b""
         super().close()
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2  # spaces between two columns
-LONG_ID = 30  # cells; longer ids may take a line of their own before all texts are as short as they can be
+LONG_ID = 20  # cells, as many as our own ids take; before other columns lose all, longer ids get a line of their own
 
 
 class Column(NamedTuple):

@@ -112,7 +112,8 @@ class Segment:
 
     def remove(self, *task_ids: str) -> None:
         """Remove records."""
-        self._change(lambda: self._storage.table().remove(lambda record: record.get("id") in task_ids))
+        ids = frozenset(task_ids)
+        self._change(lambda: self._storage.table().remove(lambda record: record.get("id") in ids))
 
     def delete(self) -> None:
         """Remove both files."""

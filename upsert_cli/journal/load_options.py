@@ -22,7 +22,7 @@ Engine = Literal["local", "ray"]
 
 DEFAULT_MAX_DELETE = "20%"  # of the records in the scope
 
-_DECIDES = {"decides": True}  # marks a field that decides what is stored; the others only decide how to do it
+_DECIDES = {"decides": True}  # marks a field on which the stored records depend; the others only say how to load
 _MAPS = {"maps": True} | _DECIDES  # marks a field that says how to read rows that are not in item form
 
 

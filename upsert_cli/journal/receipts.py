@@ -38,7 +38,7 @@ _INSERTED, _UNCHANGED = 1, 2  # bits of `seen`
 
 
 class Loaded(NamedTuple):
-    """What one or several rows of a unit did to an id."""
+    """The effect of one or several rows of a unit on an id."""
 
     row: int
     """The last of them."""
@@ -152,7 +152,7 @@ class Receipts:
         return counts, converted
 
     def correction(self) -> Counts:
-        """Return what has to be added to the sum so that each new record is counted once.
+        """Return the difference to add to the sum so that each new record is counted once.
 
         Units that load an id at the same time both find it new. And a unit that runs again after its worker died finds
         its own records unchanged, or changed by another unit: in a collection that was empty, all ids are new.

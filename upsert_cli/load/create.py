@@ -37,12 +37,12 @@ class Draft:
     """The task that a request would make; nothing of it is in the journal before `create`."""
 
     def __init__(self, journal: Journal, request: LoadRequest, stdin: BinaryIO) -> None:
-        """Read nothing yet; use `drafted`, which also removes what was spooled."""
+        """Read nothing yet; use `drafted`, which also removes the copies of streams."""
         self._journal = journal
         self._request = request
         self._stdin = stdin
         self._incoming: Path | None = None
-        """The folder of what was spooled."""
+        """The folder with the copies of streams, if there are any."""
 
         self.notes: list[str] = []
         """Messages for the user about the sources, such as skipped files."""
@@ -72,7 +72,7 @@ class Draft:
         )
 
     def create(self) -> Task:
-        """Put the task into the journal, and what was spooled into its folder.
+        """Put the task into the journal, and the copies of streams into its spool.
 
         Raises:
             TaskExists: The id is taken.
@@ -90,7 +90,7 @@ class Draft:
         return task
 
     def discard(self) -> None:
-        """Remove what was spooled, unless a task has it."""
+        """Remove the copies of streams, unless a task has them."""
         if self._incoming is not None:
             shutil.rmtree(self._incoming, ignore_errors=True)
 
@@ -115,7 +115,7 @@ class Draft:
 
 @contextmanager
 def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator[Draft]:
-    """Yield the draft of a request, and remove what was spooled for it unless the task is created.
+    """Yield the draft of a request, and remove its copies of streams unless the task is created.
 
     Raises:
         UsageFault: A source does not exist, or its first rows do not fit the options.
@@ -151,7 +151,7 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
     names = [typed.get(name, name) for name in task.sources if name not in spooled]
     files = {file.path: file for file in find_inputs(names, task.options)} if names else {}
-    shown = {source.path: source.name for source in sources}  # as it was typed, where that is known
+    shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
 
     def in_order() -> Iterator[FoundFile | Source]:
         for name in task.sources:  # in the order in which they were named, since the last row of an id wins

@@ -81,7 +81,7 @@ def first_inputs(
 
     Args:
         files: In the order in which they are read.
-        source_of: Returns the source of a file with so many of its first rows, or with all of them.
+        source_of: Returns the source of a file with that number of its first rows, or with all of them.
         limit: The most rows of all sources together, or None.
     """
     sources: list[Source] = []

@@ -170,7 +170,7 @@ def _resume(
             continue
         with ExitStack() as held:
             held.enter_context(claim)
-            task = journal.find(task.id)  # as it is now that no other process can change it
+            task = journal.find(task.id)  # once more, now that no other process can change it
             if task.status in (TaskStatus.DONE, TaskStatus.CANCELED):
                 continue
             skips = if_running == "skip" and not draft.queued
@@ -217,7 +217,7 @@ def _set_back(
 
 
 def _with_limits(task: Task, max_failures: str | None, max_delete: str | None) -> LoadOptions:
-    """Return the options of a task with other limits, which do not change what is stored."""
+    """Return the options of a task with other limits, which have no effect on the stored records."""
     options = task.options
     if max_delete is not None and not options.delete_missing:
         raise UsageFault(

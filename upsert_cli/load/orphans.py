@@ -160,7 +160,7 @@ class OrphanDeletion:
         if failed := committer.checkpoint.counts.failed:
             items = "item was" if failed == 1 else "items were"
             context.warning(
-                f"nothing was deleted, since {failed:,} {items} rejected, and what they stand for may be any record"
+                f"nothing was deleted, since {failed:,} {items} rejected, and each may stand for any record"
             )
             return
         for source in self.sources:

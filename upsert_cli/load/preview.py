@@ -243,7 +243,7 @@ class _Finish:
         )
 
     def notes(self, model_name: str) -> Iterator[str]:
-        """Yield what is missing in the records, and why."""
+        """Yield a message for each thing that the records lack, and why."""
         if self._model is None:
             without = "tokens" if self._has_hash else f"tokens and {HASH_KEY}"
             yield (

@@ -42,7 +42,7 @@ def claim_queued(
 ) -> Generator[tuple[Task, Claim], None, None]:
     """Yield each queued task with its claim, which is released before the next one, until nothing waits any more.
 
-    With `watch`, new tasks are looked for forever, in pauses of so many seconds.
+    With `watch`, new tasks are looked for forever, with pauses of that many seconds.
 
     Raises:
         EndedBySignal: A signal arrived between two tasks.
@@ -120,7 +120,7 @@ def _claim(journal: Journal, task: Task) -> Claim | None:
     except (TaskNotFound, TaskRunning):
         return None
     try:
-        task = journal.find(task.id)  # as it is now that no other process can run it
+        task = journal.find(task.id)  # once more, now that no other process can run it
         if task.queued and task.status is TaskStatus.PROCESSING:
             journal.change(task.id, TaskStatus.PENDING, expect=(TaskStatus.PROCESSING,), detail=None)
             return claim

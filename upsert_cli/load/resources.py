@@ -1,4 +1,4 @@
-"""What a task needs to be run: where it goes, its model, how documents are made for that, and a writer."""
+"""The resources of a task: its sources, its collection, its model, the recipe of its documents, and its writer."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def run_task(
     load_in_units: UnitLoader,
     wait_until: float = -math.inf,
 ) -> Task:
-    """Run a task from its checkpoint to its end and return it as it is then.
+    """Run a task from its checkpoint to its end, and return it in its final state.
 
     Args:
         journal: Where the task is kept.
@@ -120,7 +120,7 @@ def _begin(journal: Journal, task: Task) -> Task:
 
 
 class _Attempt:
-    """One attempt at a task, by the main thread, which commits what the stages yield."""
+    """One attempt at a task; the main thread commits the batches that the stages yield."""
 
     def __init__(self, journal: Journal, claim: Claim, task: Task, context: LoadContext, *, wait_until: float) -> None:
         self._journal = journal

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.atomic import make_folder, sync
 from upsert_cli.errors import (
+    Canceled,
     JournalDamaged,
     JournalUnreadable,
     JournalUnwritable,
@@ -64,6 +65,20 @@ class Claim:
         with suppress(OSError):  # a file that stays is in nobody's way
             self.files.lease.unlink()
         self.lease.release()
+
+    def begin(self) -> Task:
+        """Set the task, which is pending, to processing, and return it.
+
+        Raises:
+            Canceled: It was canceled a moment ago.
+        """
+        begun = {"started_at": utc_now(), "detail": None, "failed_items": ()}
+        try:
+            return self._journal.change(self.task_id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,), **begun)
+        except WrongStatus as error:
+            if error.status == TaskStatus.CANCELED:
+                raise Canceled(task_id=self.task_id) from error
+            raise
 
     def checkpoint(self) -> Checkpoint | None:
         """Return where to continue, or None to begin at the start; rows that are repeated change nothing."""

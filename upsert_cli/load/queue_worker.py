@@ -77,7 +77,7 @@ def run_queued(
             )
             task = journal.change(task.id, TaskStatus.FAILED, expect=(TaskStatus.PENDING,), detail=str(error))
             return task, error
-        task = run_task(journal, claim, task, observer=observer, load_in_units=load_in_units, wait_until=math.inf)
+        task = run_task(journal, claim, observer=observer, load_in_units=load_in_units, wait_until=math.inf)
         return task, None
     except Interrupted:
         raise

@@ -19,12 +19,12 @@ from upsert_cli.context import Progress, RunContext
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model
-from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError, WrongStatus
+from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.receipts import Receipts
 from upsert_cli.journal.rejects import JsonLines
-from upsert_cli.journal.task import Task, TaskStatus, utc_now
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.inputs import check_read_inputs
@@ -57,7 +57,6 @@ UnitLoader: TypeAlias = Callable[[Committer, Receipts, Target, RunContext], None
 def run_task(
     journal: Journal,
     claim: Claim,
-    task: Task,
     *,
     observer: Observer,
     load_in_units: UnitLoader,
@@ -67,8 +66,7 @@ def run_task(
 
     Args:
         journal: Where the task is kept.
-        claim: The right to run it.
-        task: A pending task.
+        claim: The right to run it; it is pending.
         observer: Shows the progress.
         load_in_units: Loads a task whose engine is a cluster.
         wait_until: Monotonic seconds at which waiting for another task that has the target's folder ends in a refusal.
@@ -78,7 +76,7 @@ def run_task(
         Canceled: Another process canceled it.
         UpsertCliError: It failed or was refused, which its record says too.
     """
-    task = _begin(journal, task)
+    task = claim.begin()
     context = LoadContext(claim, task, observer)
     with context.signals():
         attempt = _Attempt(journal, claim, task, context, wait_until=wait_until)
@@ -96,27 +94,6 @@ def run_task(
             # The signal came too late to stop anything, but its sender wants this process to die by it.
             raise Interrupted(task_id=task.id, signal_number=context.reason.signal_number, done=True)
     return task
-
-
-def _begin(journal: Journal, task: Task) -> Task:
-    """Set a pending task to processing.
-
-    Raises:
-        Canceled: It was canceled a moment ago.
-    """
-    try:
-        return journal.change(
-            task.id,
-            TaskStatus.PROCESSING,
-            expect=(TaskStatus.PENDING,),
-            started_at=utc_now(),
-            detail=None,
-            failed_items=(),
-        )
-    except WrongStatus as error:
-        if error.status == TaskStatus.CANCELED:
-            raise Canceled(task_id=task.id) from error
-        raise
 
 
 class _Attempt:

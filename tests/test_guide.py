@@ -191,6 +191,17 @@ def test_pages_are_short_and_fit_a_terminal(page: Path) -> None:
     assert [line for line in lines if line.startswith("$ ") and len(line) > TYPED] == []
 
 
+def test_the_map_for_contributors_is_true() -> None:
+    """Each module and folder of CONTRIBUTING exists, and it names each module that tests share."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"`([\w./]+(?:\.py|/))`", text):
+        assert (ROOT / name).exists() or (ROOT / "upsert_cli" / name).exists() or name == "chroma/", name
+    support = {path.stem for path in (ROOT / "tests" / "support").glob("[a-z]*.py")}
+    _, table = text.split("| module of `tests/support/` |")
+    rows = re.findall(r"^\| (`.*?) \|", table.split("\n\n")[0], re.M)
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == support
+
+
 def test_the_readme_lists_the_extras() -> None:
     """The table of the README has each extra of the package."""
     setup = configparser.ConfigParser()

@@ -90,7 +90,7 @@ def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 def _write(terminal: Terminal, rows: int) -> list[dict[str, Any]]:
     """Write two files in which ids come again in other units, with other texts and other keys, among bad rows."""
     items = [
-        {"object_id": f"obj-{row % 37:02d}", "payload": {"text": f"text {row}", f"key-{row % 5}": row}}
+        {"object_id": f"obj-{row % 37:02d}", "payload": {"text": f"text {row}", f"key-{row % 5}": row, "list": [row]}}
         for row in range(rows)
     ]
     items[5] = {"object_id": "", "payload": {"text": "no id"}}
@@ -130,6 +130,8 @@ def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> 
     counts = committer.checkpoint.counts
     assert (counts.read, counts.failed) == (120, 2)
     assert (counts.inserted, counts.updated + counts.unchanged + counts.duplicate) == (37, 120 - 2 - 37)
+    assert committer.checkpoint.converted.by_field.keys() == {"list"}
+    assert committer.checkpoint.converted.values >= first.converted.values > 0
     rejects = list(load.journal.rejects(load.task.id))
     assert [(Path(record["source"]).name, record["row"]) for record in rejects] == [("a.jsonl", 6), ("b.jsonl", 59)]
     load.claim.finish(TaskStatus.DONE, detail=None, failed_items=(), checkpoint=committer.checkpoint)

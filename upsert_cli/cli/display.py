@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from upsert_cli.cli.frame import Frame
 from upsert_cli.cli.remaining_time import Clock, RemainingTime, as_clock
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.terminal import STDERR, Terminal
 from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
 
@@ -207,16 +208,14 @@ class Bars:
 
 def restore_cursor() -> None:
     """Show the cursor again; safe in a signal handler, where rich's locks may be held."""
-    if sys.stderr.isatty():
-        import os
-
-        os.write(sys.stderr.fileno(), SHOW_CURSOR)
+    if os.isatty(STDERR):  # not `sys.stderr`, which a frame redirects
+        os.write(STDERR, SHOW_CURSOR)
 
 
-def _pace(time: RemainingTime) -> tuple[str, ...]:
+def _pace(left: RemainingTime) -> tuple[str, ...]:
     """Return the rate and the remaining time, as far as they are known."""
-    rate = () if time.rate is None else (f"{time.rate:,.0f} rows/s",)
-    return rate if time.seconds is None else (*rate, f"{as_clock(time.seconds)} left")
+    rate = () if left.rate is None else (f"{left.rate:,.0f} rows/s",)
+    return rate if left.seconds is None else (*rate, f"{as_clock(left.seconds)} left")
 
 
 def _percent(done: int, total: int) -> str:

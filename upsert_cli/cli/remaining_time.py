@@ -34,7 +34,7 @@ class RemainingTime:
         self._updated = 0.0
 
     def update(self, done: int, total: int | None) -> None:
-        """Take notice of the rows that are committed, and of how many there are; call it often."""
+        """Record the number of committed rows and of all rows; call it often."""
         now = self._clock()
         if self._done is None or done < self._done:
             self._done = done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from datetime import UTC, datetime
 from typing import Any
@@ -92,6 +93,19 @@ def test_the_options_that_differ_are_shown_as_typed(terminal: Terminal) -> None:
     assert sorted(words) == sorted(shlex.split(typed.replace("--retry-for 5", "--retry-for 5.0")))
     terminal.type("upsert-cli run a.jsonl --task-id plain --enqueue")
     assert "options" not in _info(terminal, "plain")
+
+
+def test_prose_is_wrapped_between_words_on_a_terminal(terminal: Terminal) -> None:
+    """Reasons go on below themselves, commands and paths are left whole, and a pipe gets one line each."""
+    detail = "nothing can be written, since the disk is full; make room, then `upsert-cli restart t` continues the load"
+    source = "/data/" + "a-folder/" * 12 + "a.jsonl"
+    task = make_task("t", status=TaskStatus.FAILED, detail=detail, sources=(source,))
+    Journal(terminal.journal).create(task)
+    assert _info(terminal, "t")["detail"] == detail
+    text = "\n".join(shown(terminal, "upsert-cli info t", columns=60))
+    rows = re.findall(r"^detail +(.*(?:\n {12}.*)+)", text, re.M)
+    assert [" ".join(row.split()) for row in rows] == [detail]
+    assert source in text.replace("\n", "")
 
 
 def test_stopped_tasks_can_be_listed(terminal: Terminal) -> None:

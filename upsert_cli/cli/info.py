@@ -23,6 +23,7 @@ from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.signals import EndedBySignal
 from upsert_cli.text import counts_line, safe_json, seconds_line
 
+_PROSE = ("detail", "counts", "seconds", "rejected")  # the other values are commands, paths and names to copy
 FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
 
 
@@ -50,7 +51,7 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     elif json and not follow:
         click.echo(safe_json(session.task_json(task, running=running)))
     elif not json:
-        print_pairs(_described(session, task, running=running))
+        print_pairs(_described(session, task, running=running), prose=_PROSE)
     if exit_status:
         click.get_current_context().exit(_exit_code(task, running=running))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.text import ellipsis, safe, tab_separated
+from upsert_cli.text import ellipsis, safe, tab_separated, wrapped
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -48,15 +48,19 @@ def print_table(terminal: Terminal, columns: Sequence[Column], rows: Sequence[Se
         console.print(line, soft_wrap=True)
 
 
-def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
-    """Print names and their values on stdout, one pair per line, each value whole."""
+def print_pairs(pairs: Iterable[tuple[str, object]], *, prose: Collection[str] = ()) -> None:
+    """Print names and their values on stdout, one pair per line; a terminal gets those of `prose` wrapped at words."""
     known = [(name, safe(str(value))) for name, value in pairs]
     if not sys.stdout.isatty():
         click.echo(tab_separated(known))
         return
+    import shutil  # late: it loads all kinds of archives
+
     width = max((len(safe(name)) for name, _ in known), default=0)
+    columns = shutil.get_terminal_size().columns
     for name, value in known:
-        click.echo(f"{safe(name):<{width}}  {value}")
+        text = wrapped(" " * width + value, columns - GAP)[width:] if name in prose else value
+        click.echo(f"{safe(name):<{width}}{' ' * GAP}{text}")
 
 
 def shown_time(moment: str, *, short: bool = False) -> str:

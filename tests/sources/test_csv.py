@@ -107,6 +107,18 @@ def test_a_huge_field_costs_no_memory(tmp_path: Path) -> None:
             assert peak < 60 << 20
 
 
+def test_a_huge_name_of_a_column_costs_bounded_memory(tmp_path: Path) -> None:
+    """A header just below the limit of a row is read in a few times its size."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'id,"' + b"x" * (7 << 20) + b'"\n1,good\n')
+    tracemalloc.start()
+    [row] = rows_of(path, id_field="id")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert item(row).object_id == "1"
+    assert peak < 100 << 20
+
+
 def test_open_quotes_cost_bounded_time(tmp_path: Path) -> None:
     """A file in which every line leaves a quote open is read in time proportional to its size."""
     path = tmp_path / "a.csv"

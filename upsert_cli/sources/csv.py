@@ -26,7 +26,7 @@ OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` wh
 SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line that tells Excel the delimiter
 RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice because a quote was left open; bounds the time
 
-_QUOTED = re.compile(rf'(?<![^\r\n,{OTHER_DELIMITERS}])"(?:[^"]|"")*("?)')  # a field, or its beginning
+_QUOTED = re.compile(rf'(?<![^\r\n,{OTHER_DELIMITERS}])"(?:[^"]++|"")*+("?)')  # a field, or its beginning
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,7 @@ def _translated(late: str) -> Iterator[None]:
     except URLError as error:
         if isinstance(error.reason, TimeoutError):
             raise TransientError("the server cannot be reached in time") from error
-        if isinstance(error.reason, OSError) and not _is_certificate(error.reason):
+        if isinstance(error.reason, OSError) and not isinstance(error.reason, ValueError):  # as a certificate is
             raise TransientError(f"the server cannot be reached ({error.reason})") from error
         raise OSError(f"the server cannot be asked ({error.reason})") from error
     except TimeoutError as error:
@@ -175,9 +175,3 @@ def _translated(late: str) -> Iterator[None]:
         raise OSError(f"the server cannot be asked ({type(error).__name__})") from error
     except (http.client.HTTPException, OSError) as error:
         raise TransientError(f"the connection broke off ({str(error) or type(error).__name__})") from error
-
-
-def _is_certificate(error: OSError) -> bool:
-    import ssl
-
-    return isinstance(error, ssl.SSLCertVerificationError)

@@ -97,24 +97,10 @@ class Parquet:
 def _opened(path: FilePath, *, int96_unit: Literal["s"] | None = None) -> Iterator[pq.ParquetFile]:
     """Open a file for the time of a `with` block; what pyarrow raises in the block becomes an OSError as well."""
     import pyarrow as pa
-
-    try:
-        file = _open(path, int96_unit=int96_unit)
-        try:
-            _check_totals(file.metadata)
-            yield file
-        finally:
-            file.close(force=True)
-    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for names of columns
-        raise OSError(error_line(error)) from error
-
-
-def _open(path: FilePath, *, int96_unit: Literal["s"] | None) -> pq.ParquetFile:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(
+        file = pq.ParquetFile(
             # By bytes: pyarrow takes every path in text for UTF-8.
             pa.PythonFile(path.open()) if isinstance(path, RemoteFile) else pa.OSFile(os.fsencode(path)),
             pre_buffer=False,
@@ -122,8 +108,15 @@ def _open(path: FilePath, *, int96_unit: Literal["s"] | None) -> pq.ParquetFile:
             page_checksum_verification=True,
             coerce_int96_timestamp_unit=int96_unit,
         )
+        try:
+            _check_totals(file.metadata)
+            yield file
+        finally:
+            file.close(force=True)
     except pa.ArrowNotImplementedError as error:  # a limit of the reader, not damage
         raise Unsuitable(error_line(error), "write it again with types that pyarrow reads") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for names of columns
+        raise OSError(error_line(error)) from error
 
 
 def _check_totals(footer: pq.FileMetaData) -> None:

@@ -87,7 +87,10 @@ def test_no_word_is_broken_at_80_columns(terminal: Terminal, command: str) -> No
 @pytest.mark.parametrize("command", ["", *GROUPS])
 def test_summaries_are_one_whole_line(terminal: Terminal, command: str) -> None:
     """Each command of a list has one line, which ends a sentence."""
-    text = _help(terminal, command).split("\nOptions:")[0]
+    about, _ = _help(terminal, command).split("\nOptions:")
+    _, *sections = re.split(r"^[A-Z]\w+:$", about, flags=re.M)
+    text = "".join(sections)
+    assert text
     for line in re.findall(r"^  [a-z].*$", text, re.M):
         assert re.fullmatch(r"  [a-z]+ +[A-Z].*\.", line), line
     assert not re.search(r"^ {6}", text, re.M)

@@ -90,6 +90,20 @@ def test_a_collection_is_deleted_with_its_records(loaded: Terminal) -> None:
     assert len(loaded.records()) == 5
 
 
+def test_a_damaged_collection_can_be_deleted(loaded: Terminal) -> None:
+    """Neither an index that cannot be read nor its files stay; the next load makes a new one."""
+    folders = [path for path in (loaded.folder / "chroma").iterdir() if path.is_dir()]
+    assert len(folders) == 2
+    for folder in folders:
+        for file in folder.iterdir():
+            file.write_bytes(b"damaged")
+    loaded.type("upsert-cli verify --collection default", expect=1)
+    assert "with 5 records" in loaded.type("upsert-cli collections delete default --yes").stderr
+    assert "with 5 records" in loaded.type("upsert-cli collections delete categories --yes").stderr
+    assert not [path for path in (loaded.folder / "chroma").iterdir() if path.is_dir()]
+    loaded.type("upsert-cli run a.jsonl --task-id again --verify")
+
+
 def test_nothing_is_deleted_without_a_yes(loaded: Terminal) -> None:
     """It never asks, not even on a terminal, and a name is needed."""
     assert "--yes confirms it" in loaded.type("upsert-cli collections delete default", expect=2).stderr

@@ -44,6 +44,9 @@ class Target:
     examined: bool = False
     """Whether every record will be read with its vector, so that an index that lacks some is no obstacle."""
 
+    to_delete: bool = False
+    """Whether it is opened only to be deleted, so that it may be damaged."""
+
     rows: int | None = None
     """Rows that will be written at most, where that is known."""
 

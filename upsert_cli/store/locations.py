@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +156,10 @@ class Location(Protocol):
     def is_flushed(self) -> bool | None:
         """Tell whether the index files hold all records; None where that is not known."""
         return None
+
+    def index_folders(self) -> Sequence[Path]:
+        """Return the folders with the index files of the collection."""
+        return ()
 
     def probe(self) -> None:
         """Check that no other program is writing to the database now."""

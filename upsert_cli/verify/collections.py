@@ -99,7 +99,7 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
         tool_version=__version__,
         default_model=False,
         as_found=True,
-        examined=True,  # a damaged collection can be deleted too
+        to_delete=True,
         leases=str(journal.layout.servers),
     )
     with StoreProcess(target, location=location, context=context) as store:

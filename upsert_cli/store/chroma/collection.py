@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
@@ -78,6 +79,9 @@ class OpenCollection:
         target = self.target
         created = not target.as_found and retrying_locks(self._create_if_missing)
         self.chroma: Collection = retrying_locks(self._get)
+        if target.to_delete:
+            self.count = self._count_for_deletion()
+            return Opened(created=False, count=self.count, warnings=(), unclean=unclean)
         model = self.chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
@@ -165,10 +169,20 @@ class OpenCollection:
 
     def drop(self) -> None:
         """Delete the collection, so that nothing of it has to be restored."""
+        folders = self.location.index_folders()
         with understood(self.target):
             retrying_locks(lambda: self._client.delete_collection(self.target.collection))
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)  # nobody reads them any more
         self._final_threshold = None
         self._owe(None)
+
+    def _count_for_deletion(self) -> int:
+        """Return the number of records; of a folder without Chroma, whose count fails where the index is damaged."""
+        if self.location.is_shared:
+            return retrying_locks(self.chroma.count)
+        found = {info.name: records for info, records in self.location.list_collections()}
+        return found[self.target.collection]
 
     def close(self) -> None:
         """Restore the collection's threshold and close the client."""

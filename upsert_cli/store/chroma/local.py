@@ -93,14 +93,18 @@ class LocalFolder(Location):
         from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
-        if not target.beside_others:
+        if not (target.beside_others or target.to_delete):
             self.check_index(target, suspicious=unclean)
-        if not target.examined:
+        if not (target.examined or target.to_delete):
             check_rows(target, self.path)
         with understood(target):
             client = connect_folder(str(self.path))
         collection = OpenCollection(target, self, client, unclean=unclean, ledger=ledger)
         return ChromaStore(collection), collection.opened
+
+    def index_folders(self) -> list[Path]:
+        """Return the folders with the index files of the collection, which Chroma leaves behind when it is deleted."""
+        return [self.path / segment for segment in database.flushed_segments(self.path, self.collection)]
 
     def require_space(self, rows: int) -> None:
         """Check the disk of the folder."""
@@ -198,7 +202,7 @@ class LocalFolder(Location):
         path = self.path / DATABASE_NAME
         if not path.exists():
             return []
-        segments = (self.path / segment for segment in database.flushed_segments(self.path, self.collection))
+        segments = self.index_folders()
         return [path, *(file for segment in segments if segment.is_dir() for file in sorted(segment.iterdir()))]
 
     def _stamps(self) -> list[tuple[Path, int, int]]:

@@ -134,7 +134,7 @@ def test_times_are_local_on_a_terminal_and_utc_in_a_pipe(terminal: Terminal) -> 
     assert _info(terminal, "old")["created"] == "2001-02-03T20:00:00Z"
 
 
-def test_a_time_that_is_none_is_shown_as_it_is_recorded(terminal: Terminal) -> None:
+def test_an_invalid_time_is_shown_unchanged(terminal: Terminal) -> None:
     """A journal that somebody edited is still shown."""
     Journal(terminal.journal).create(make_task("t", status=TaskStatus.DONE, created_at="yesterday", updated_at=MOMENT))
     assert any("yesterday" in line for line in shown(terminal, "upsert-cli list", columns=120))

@@ -84,7 +84,7 @@ class SectionedGroup(click.Group):
 
 
 def _unbroken(text: str) -> str:
-    """Return text of which the wrapping breaks neither a word nor a default."""
+    """Return text with its words and defaults protected from being broken by the wrapping."""
     return _DEFAULT.sub(lambda found: found[0].replace(" ", _BLANK), text).replace("-", _HYPHEN)
 
 

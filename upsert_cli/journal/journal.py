@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import JournalDamaged, JournalUnreadable, TaskExists, TaskRunning, WrongStatus
+from upsert_cli.errors import JournalDamaged, TaskExists, TaskRunning, WrongStatus
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import Layout, TaskFiles, reading_from, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
@@ -239,7 +239,7 @@ class Journal:
         found = known_rejects(self.files(task.id), checkpoint=checkpoint, count=task.counts.failed)
         try:
             return tuple(itertools.islice(found, FAILED_ITEMS))
-        except (JournalDamaged, JournalUnreadable) as error:  # a record must not be lost for its rejects
+        except JournalDamaged as error:
             self._warn(str(error))
             return task.failed_items
 

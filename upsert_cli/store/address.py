@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -148,16 +149,17 @@ def address_of(text: str) -> Address:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     url = f"{parts.scheme}://{host}" + ("" if port in (None, _PORTS[parts.scheme]) else f":{port}")
     is_cloud = parts.hostname.endswith(CLOUD_DOMAIN) or url == _cloud_url()
-    names = [unquote(part) for part in parts.path.split("/") if part]
-    if names and (len(names) != PARTS or any("/" in name or not name.isprintable() for name in names)):
-        raise _bad_address(f"the path of {in_message(text)!r} is not a tenant and a database")
-    tenant, database = names or _names_from_environment(is_cloud=is_cloud)
+    tenant, database = _names_in(parts.path, text, is_cloud=is_cloud)
     return Address(url=url, tenant=tenant, database=database, is_cloud=is_cloud)
 
 
-def _names_from_environment(*, is_cloud: bool) -> list[str | None]:
+def _names_in(path: str, text: str, *, is_cloud: bool) -> Sequence[str | None]:
+    """Return tenant and database of an address, or those that the environment names."""
+    names = [unquote(part) for part in path.split("/") if part]
+    if len(names) not in (0, PARTS) or any("/" in name or not name.isprintable() for name in names):
+        raise _bad_address(f"the path of {in_message(text)!r} is not a tenant and a database")
     # The variables of Chroma's own tools are for its cloud, not for other servers.
-    return [
+    return names or [
         os.environ.get(f"UPSERT_CLI_{name}") or (os.environ.get(name) or None if is_cloud else default)
         for name, default in (("CHROMA_TENANT", DEFAULT_TENANT), ("CHROMA_DATABASE", DEFAULT_DATABASE))
     ]

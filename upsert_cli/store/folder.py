@@ -102,14 +102,14 @@ def _free(path: Path) -> int:
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
-def os_fault(path: Path, error: OSError) -> UpsertCliError:
+def os_fault(path: Path, error: OSError, *, option: str = "--chroma") -> UpsertCliError:
     """Return the error that tells a user what to do about an error of the system at `path`."""
     if error.errno in _NO_SPACE:
         return disk_full(path, free=_free(path), needed=RESERVE_BYTES)
     return unusable(
         error.filename or path,
         reason=error.strerror or type(error).__name__,
-        remedy="give this user access, or choose another folder with --chroma",
+        remedy=f"give this user access, or choose another folder with {option}",
     )
 
 

@@ -186,9 +186,9 @@ class LocalFolder(Location):
         with tempfile.TemporaryDirectory(prefix="upsert-cli-", ignore_cleanup_errors=True) as name:
             copy = Path(name)
             for _ in range(COPIES):
-                before = self._stamps()
+                before = self._files()
                 self._copy_to(copy, before)
-                if self._stamps() == before:
+                if self._files() == before:
                     break
             else:
                 raise TargetBusy(path=str(self.path))
@@ -198,25 +198,19 @@ class LocalFolder(Location):
             finally:
                 os.chdir(self.path)  # the copy can be removed then
 
-    def _files(self) -> list[Path]:
-        path = self.path / DATABASE_NAME
-        if not path.exists():
-            return []
-        segments = self.index_folders()
-        return [path, *(file for segment in segments if segment.is_dir() for file in sorted(segment.iterdir()))]
+    def _files(self) -> dict[Path, tuple[int, int]]:
+        """Return the files of database and index, each with its size in bytes and the time of its last change."""
+        index = [file for segment in self.index_folders() if segment.is_dir() for file in segment.iterdir()]
+        stats = {file: file.stat() for file in (self.path / DATABASE_NAME, *index) if file.exists()}
+        return {file: (status.st_size, status.st_mtime_ns) for file, status in stats.items()}
 
-    def _stamps(self) -> list[tuple[Path, int, int]]:
-        """Return the files, each with its size in bytes and the time of its last change."""
-        stats = [(file, file.stat()) for file in self._files()]
-        return [(file, status.st_size, status.st_mtime_ns) for file, status in stats]
-
-    def _copy_to(self, copy: Path, stamps: list[tuple[Path, int, int]]) -> None:
-        needed = sum(size for _, size, _ in stamps) + RESERVE_BYTES
+    def _copy_to(self, copy: Path, files: dict[Path, tuple[int, int]]) -> None:
+        needed = sum(size for size, _ in files.values()) + RESERVE_BYTES
         free = shutil.disk_usage(copy).free
         if free < needed:
             raise disk_full(copy.parent, free=free, needed=needed)
         try:
-            for file, _, _ in stamps:
+            for file in files:
                 to = copy / file.relative_to(self.path)
                 to.parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, to)  # not its mode, which may be that of a read-only file

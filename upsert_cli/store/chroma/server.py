@@ -19,7 +19,7 @@ from upsert_cli.store.base import CollectionInfo, Opened, Target
 from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.row_limits import CLOUD_ROWS
 from upsert_cli.store.chroma.stamp import info_of
-from upsert_cli.store.folder import FOLDER_MODE, unusable
+from upsert_cli.store.folder import FOLDER_MODE, os_fault
 from upsert_cli.store.locations import Ledger, Location
 
 if TYPE_CHECKING:
@@ -90,11 +90,7 @@ class Server(Location):
             self.leases.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
             os.chdir(self.leases)  # chromadb reads the .env file of the working folder when it is imported
         except OSError as error:
-            raise unusable(
-                error.filename or self.leases,
-                reason=error.strerror or type(error).__name__,
-                remedy="give this user access, or choose another folder with --journal",
-            ) from error
+            raise os_fault(self.leases, error, option="--journal") from error
 
     def lease_path(self) -> Path:
         """Return a file in the journal's folder."""

@@ -40,7 +40,7 @@ def row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int,
     faults = {
         number: fault
         for number, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))
-        if (fault := row_fault(*row) or (_cloud_fault(*row) if in_cloud else None)) is not None
+        if (fault := _row_fault(*row) or (_cloud_fault(*row) if in_cloud else None)) is not None
     }
     if rows.vectors is not None and len(rows.ids):
         import numpy as np
@@ -75,7 +75,7 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
-def row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
+def _row_fault(identifier: Any, text: Any, metadata: Any) -> str | None:
     """Return one line of reason why Chroma would reject a row, be poisoned by it or change it; None if it is good."""
     return (
         string_fault("the id", identifier)

@@ -7,7 +7,7 @@ fault on a damaged index. In a process of its own it overlaps with embedding, an
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 CALL_ROWS = 512  # rows a call, which nothing interrupts: 3.6 s of CPU where all replace others, else 1.3 s
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might have another cause
@@ -65,12 +66,8 @@ class StoreProcess(ChildProcess):
             context: Checked in the waits of the main thread; receives messages about retries.
             location: Where the target is, if that is already known.
         """
-        start = Start(
-            target=target,
-            location=location or location_of(target),
-            task_id=task_id,
-            lease_timeout=lease_timeout,
-        )
+        location = location or location_of(target)
+        start = Start(target=target, location=location, task_id=task_id, lease_timeout=lease_timeout)
         super().__init__(start, verbose=verbose, context=context or Unattended())
         self._closed = False
 
@@ -109,10 +106,7 @@ class StoreProcess(ChildProcess):
         def may_blame_a_row(error: BaseException) -> bool:
             return isinstance(error, ProcessDied) and self.deaths < most
 
-        for start in range(0, len(batch.ids), CALL_ROWS):
-            if start:
-                self._context.check()
-            rows = range(start, min(start + CALL_ROWS, len(batch.ids)))
+        for rows in self._parts(range(len(batch.ids))):
             write = functools.partial(self._write, batch, refused, together=len(rows))
             failing = failing_rows(rows, write, is_data_fault=may_blame_a_row)
             refused += [
@@ -128,12 +122,7 @@ class StoreProcess(ChildProcess):
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked in between."""
-        changed: list[str] = []
-        for start in range(0, len(members), CALL_ROWS):
-            if start:
-                self._context.check()
-            changed += self._call(Store.delete, members[start : start + CALL_ROWS])
-        return changed
+        return [one for part in self._parts(members) for one in self._call(Store.delete, part)]
 
     def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
         """Return the records with these ids, or `rows` records from number `start` on."""
@@ -161,6 +150,13 @@ class StoreProcess(ChildProcess):
             self.ask(Call("close"))
             self._closed = True
             self.join()
+
+    def _parts(self, rows: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Yield the rows `CALL_ROWS` at a time, and check the context in between."""
+        for start in range(0, len(rows), CALL_ROWS):
+            if start:
+                self._context.check()
+            yield rows[start : start + CALL_ROWS]
 
     def _call(self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a method of the store in the child."""

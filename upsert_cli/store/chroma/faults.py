@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from upsert_cli.errors import TargetDamaged, UpsertCliError
 from upsert_cli.limits import SET_CLOCK, limit_reached
@@ -61,6 +62,18 @@ def short_line(text: str) -> str:
     """Return a text as one short line without secrets, which are masked before the line is cut."""
     line = " ".join(without_secrets(text).split())
     return line if len(line) <= DETAIL_CHARACTERS else f"{line[: DETAIL_CHARACTERS - 3]}..."
+
+
+def string_fault(what: str, value: Any) -> str | None:
+    """Return one line of reason why a value cannot be stored as text; None if it can."""
+    if not isinstance(value, str):
+        return f"{what} is of type {type(value).__name__}, not a string"
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"{what} has half a surrogate pair at character {error.start + 1}"
+    return None
 
 
 def meaning(error: BaseException, target: Target) -> UpsertCliError | None:

@@ -18,9 +18,8 @@ from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
 from upsert_cli.store.base import CheckedRecords, Comparison, QueryHit, Record, RecordRef, RecordRefPage, Verdict
 from upsert_cli.store.chroma.collection import OpenCollection
-from upsert_cli.store.chroma.faults import is_data_fault, reason
+from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault
 from upsert_cli.store.chroma.index_check import lost_vectors
-from upsert_cli.store.chroma.row_limits import string_fault
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection

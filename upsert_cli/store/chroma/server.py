@@ -17,7 +17,6 @@ from upsert_cli.locks import Holder
 from upsert_cli.store.address import Access, Address, access_to, address_of
 from upsert_cli.store.base import CollectionInfo, Opened, Target
 from upsert_cli.store.chroma.faults import server_fails, understood
-from upsert_cli.store.chroma.row_limits import CLOUD_ROWS
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import FOLDER_MODE, os_fault
 from upsert_cli.store.locations import Ledger, Location
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other answers
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
 LISTED = 100  # collections a request
+CLOUD_ROWS = 300  # records in one write, and in one answer; a quota of Chroma Cloud
 _GONE = 404
 _NO_NAME = 400  # the status for a name that no tenant or database can have
 

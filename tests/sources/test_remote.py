@@ -168,6 +168,9 @@ def test_the_files_of_an_address_in_an_object_store() -> None:
     assert found("s3://bucket/*.jsonl") == ["odd # name.jsonl", "other.jsonl"]
     assert found("s3://bucket/**/*.jsonl") == ["d/a.jsonl", "d/e/b.jsonl", "odd # name.jsonl", "other.jsonl"]
     assert found("s3://bucket/odd # name.jsonl") == ["odd # name.jsonl"]
+    for name, kept in {"d": ["d/a.jsonl", "d/e/b.jsonl"], "d/*.txt": ["d/notes.txt"]}.items():
+        files = find_files([f"s3://bucket/{name}"], format_name="tsv")
+        assert [file.name.removeprefix("s3://bucket/") for file in files] == kept
     for name, (error, message) in {
         "s3://bucket/d/notes.txt": (UsageFault, "none of the suffixes"),
         "s3://bucket/d/*.txt": (UsageFault, "no file of items"),

@@ -79,14 +79,8 @@ class Unit:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Unit:
         """Read what `as_json` wrote."""
-        only = value["only"]
-        return cls(
-            digest=value["digest"],
-            start=Position.from_json(value["start"]),
-            after=value["after"],
-            end=value["end"],
-            only=None if only is None else tuple(only),
-        )
+        start, only = Position.from_json(value["start"]), value["only"]
+        return cls(**value | {"start": start, "only": None if only is None else tuple(only)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

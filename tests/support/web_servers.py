@@ -15,6 +15,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 CHUNK = 16 << 10  # bytes sent at once
+POLL = 0.02  # how often a server looks for the end of its test, in seconds
 
 
 @dataclass
@@ -101,7 +102,7 @@ def web_server() -> Iterator[WebServer]:
     web = WebServer()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"behaviour": web}))
     web.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(POLL,), daemon=True)
     thread.start()
     try:
         yield web
@@ -177,7 +178,7 @@ def raw_server(respond: Respond, *, tls: ssl.SSLContext | None = None) -> Iterat
         server.block_on_close = False
         if tls is not None:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(POLL,), daemon=True)
         thread.start()
         try:
             yield f"{'https' if tls else 'http'}://localhost:{server.server_address[1]}"

@@ -121,11 +121,11 @@ class Source:
                 total=format_named(found.format).count(found.path) if limit is None else None,
                 spooled=found.needs_spool,
             )
-            return source if limit is None else source._first(limit)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
                 raise not_found(found.name) from error
             raise not_loadable(found.name, error) from error
+        return source if limit is None else source.first(limit)
 
     def first(self, limit: int) -> Source:
         """Return the source with its first `limit` rows.
@@ -133,19 +133,13 @@ class Source:
         Raises:
             SourceUnreadable: It cannot be read.
         """
-        try:
-            return self._first(limit)
-        except OSError as error:
-            raise not_loadable(self.name, error) from error
-
-    def _first(self, limit: int) -> Source:
         rows, last = 0, 0
         try:
             for row in itertools.islice(format_named(self.format).read(self.path, row=0, offset=0), limit):
                 rows, last = rows + 1, row.number
         except OSError as error:
             if not rows or isinstance(error, Unsuitable):
-                raise
+                raise not_loadable(self.name, error) from error
             return replace(self, total=None, end=None)  # loading the rows before the break reports it
         return replace(self, total=rows, end=last if rows == limit else None)
 

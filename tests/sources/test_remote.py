@@ -280,8 +280,8 @@ def test_an_item_cannot_name_an_address(web: WebServer, tmp_path: Any) -> None:
 @pytest.mark.usefixtures("store")
 def test_a_store_that_never_responds_does_not_hold_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call has a time limit, although the store's library would keep waiting."""
-    monkeypatch.setattr(object_stores, "SHORTEST_CALL", 0.5)
     [source] = _sources("s3://bucket/d/a.jsonl", retry_for=0.0)
+    monkeypatch.setattr(object_stores, "SHORTEST_CALL", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(SourceUnreadable, match=r"does not answer within 0\.5 s"):

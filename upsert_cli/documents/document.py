@@ -248,5 +248,5 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
     if recipe.scope is not None:
         metadata[SCOPE_KEY] = recipe.scope
     if len(metadata) >= MAX_KEYS:
-        raise ItemError(stage=Stage.READING, detail=f"{len(metadata)} metadata keys, {MAX_KEYS - 1} are allowed")
+        raise ItemError(detail=f"{len(metadata)} metadata keys, {MAX_KEYS - 1} are allowed")
     return metadata, converted

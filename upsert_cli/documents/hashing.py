@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from upsert_cli.documents.check_digits import check_digits, guesses, restored
-from upsert_cli.errors import ItemError, Stage
+from upsert_cli.errors import ItemError
 from upsert_cli.sources.json_text import canonical
 
 HASH_KEY = "upsert_hash"
@@ -149,7 +149,7 @@ def _metadata_hashes(metadata: dict[str, Any], text: str) -> Iterator[str]:
 def _text_hash(text: str, identity: str) -> str:
     data = text.encode()
     if len(data) > MAX_BYTES:
-        _reject(f"the text has {len(data)} bytes, {MAX_BYTES} are allowed")
+        raise ItemError(detail=f"the text has {len(data)} bytes, {MAX_BYTES} are allowed")
     return _digest(identity, data)
 
 
@@ -162,7 +162,7 @@ def _metadata_hash(metadata: dict[str, Any], text: str, field: str) -> str:
         field = ""
     data = canonical(metadata)
     if len(data) > MAX_BYTES:
-        _reject(f"the metadata has {len(data)} bytes as JSON, {MAX_BYTES} are allowed")
+        raise ItemError(detail=f"the metadata has {len(data)} bytes as JSON, {MAX_BYTES} are allowed")
     return _digest(field, data)
 
 
@@ -177,7 +177,3 @@ def _hasher(purpose: str) -> hashlib.blake2b:
     """Return a hasher to copy, which costs half of making one; each purpose has hashes of its own."""
     person = hashlib.blake2b(purpose.encode(), digest_size=hashlib.blake2b.PERSON_SIZE).digest()
     return hashlib.blake2b(digest_size=HASH_BYTES, person=person)
-
-
-def _reject(detail: str) -> None:
-    raise ItemError(stage=Stage.READING, detail=detail)

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
 from math import isfinite
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 from upsert_cli.documents.hashing import HASH_KEY
-from upsert_cli.errors import ItemError, Stage
+from upsert_cli.errors import ItemError
 from upsert_cli.sources.json_text import MAX_NESTING, as_text
 
 Scalar: TypeAlias = str | int | float | bool
@@ -43,6 +43,7 @@ def flatten(
     *,
     prefix: str = "",
     keep_lists: bool = False,
+    levels: int = MAX_NESTING,
 ) -> list[str]:
     """Add values under dotted keys, and return the keys of those that became text; a null is left out.
 
@@ -51,23 +52,12 @@ def flatten(
         into: Receives the values; its own are never replaced.
         prefix: Of all keys.
         keep_lists: Keep lists of one scalar kind as lists.
+        levels: How deep objects may be nested.
 
     Raises:
         ItemError: Chroma cannot hold them.
     """
     converted: list[str] = []
-    _flatten(values, prefix, into, keep_lists, MAX_NESTING, converted)
-    return converted
-
-
-def _flatten(  # noqa: PLR0917  # positional: it is called for every object
-    values: dict[str, Any],
-    prefix: str,
-    into: dict[str, Value],
-    keep_lists: bool,  # noqa: FBT001
-    levels: int,
-    converted: list[str],
-) -> None:
     for name, value in values.items():
         kind = type(value)
         key = prefix + name
@@ -79,15 +69,16 @@ def _flatten(  # noqa: PLR0917  # positional: it is called for every object
         ):
             _check_key(key)
             if key in into:
-                _reject(f"the key {shown(key)} occurs twice once nested keys are joined by dots")
+                raise ItemError(detail=f"the key {shown(key)} occurs twice once nested keys are joined by dots")
             into[key] = value
         elif kind is dict and value:
             if levels == 0:
-                _reject(f"nested deeper than {MAX_NESTING} levels")
-            _flatten(value, key + ".", into, keep_lists, levels - 1, converted)
+                raise ItemError(detail=f"nested deeper than {MAX_NESTING} levels")
+            converted += flatten(value, into, prefix=f"{key}.", keep_lists=keep_lists, levels=levels - 1)
         elif value is not None:
-            _flatten({name: as_text(value)}, prefix, into, keep_lists, levels, converted)
+            flatten({name: as_text(value)}, into, prefix=prefix)
             converted.append(key)
+    return converted
 
 
 def shown(key: str) -> str:
@@ -112,16 +103,12 @@ def _stays_a_list(values: list[Any], kept: dict[str, Value]) -> bool:
 @lru_cache(maxsize=4096)  # a file has few keys, which come with every row
 def _check_key(key: str) -> None:
     if not key:
-        _reject("a key of the payload is empty, which Chroma does not accept")
+        raise ItemError(detail="a key of the payload is empty, which Chroma does not accept")
     if len(key) > MAX_KEY:
-        _reject(f"the key {shown(key)} has {len(key)} characters, {MAX_KEY} are allowed")
+        raise ItemError(detail=f"the key {shown(key)} has {len(key)} characters, {MAX_KEY} are allowed")
     if key[0] in "#$":
-        _reject(f"the key {shown(key)} begins with `{key[0]}`, which Chroma does not accept")
+        raise ItemError(detail=f"the key {shown(key)} begins with `{key[0]}`, which Chroma does not accept")
     if key.startswith(RESERVED_PREFIX):
-        _reject(f"the key {shown(key)} begins with `{RESERVED_PREFIX}`, which is reserved for Chroma")
+        raise ItemError(detail=f"the key {shown(key)} begins with `{RESERVED_PREFIX}`, which is reserved for Chroma")
     if key in (HASH_KEY, SCOPE_KEY):
-        _reject(f"the key {shown(key)} is this tool's own")
-
-
-def _reject(detail: str) -> NoReturn:
-    raise ItemError(stage=Stage.READING, detail=detail)
+        raise ItemError(detail=f"the key {shown(key)} is this tool's own")

@@ -6,9 +6,9 @@ import math
 import re
 from array import array
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from upsert_cli.errors import ItemError, Stage, UsageFault
+from upsert_cli.errors import ItemError, UsageFault
 from upsert_cli.sources.item import field_at, with_field
 from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
 
@@ -93,11 +93,11 @@ def text_by_template(payload: dict[str, Any], template: str) -> str:
         if path is not None:
             value = field_at(payload, path)
             if value is None:
-                _reject(f"payload.{path} is missing, and the template needs it")
+                raise ItemError(detail=f"payload.{path} is missing, and the template needs it")
             pieces.append(as_text(value))
     text = "".join(pieces)
     if not text or text.isspace():
-        _reject("the text by the template is empty")
+        raise ItemError(detail="the text by the template is empty")
     return text
 
 
@@ -113,10 +113,10 @@ def text_of_fields(payload: dict[str, Any], names: tuple[str, ...]) -> str:
         if isinstance(value, str):
             texts.append(value)
         elif value is not None:
-            _reject(f"payload.{name} is {kind_of(value)}, not text")
+            raise ItemError(detail=f"payload.{name} is {kind_of(value)}, not text")
     text = "\n".join(texts)
     if not text or text.isspace():
-        _reject(f"payload.{' and payload.'.join(names)} is {'empty' if texts else 'missing'}")
+        raise ItemError(detail=f"payload.{' and payload.'.join(names)} is {'empty' if texts else 'missing'}")
     return text
 
 
@@ -138,9 +138,13 @@ def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) ->
     if isinstance(value, str | bytes):
         value = parse(value.encode() if isinstance(value, str) else value)
     if type(value) is not list or not _NUMBERS.issuperset(map(type, value)):
-        _reject(f"{name} is {'not only numbers' if type(value) is list else kind_of(value)}, not a vector")
+        raise ItemError(
+            detail=f"{name} is {'not only numbers' if type(value) is list else kind_of(value)}, not a vector"
+        )
     if not value or (dimension and len(value) != dimension):
-        _reject(f"{name} has {len(value)} numbers, and the collection's vectors have {dimension or 'some'}")
+        raise ItemError(
+            detail=f"{name} has {len(value)} numbers, and the collection's vectors have {dimension or 'some'}"
+        )
     return _as_floats(value, name)
 
 
@@ -151,11 +155,7 @@ def _as_floats(numbers: list[int | float], name: str) -> array[float]:
     except OverflowError:
         is_finite = False
     if not is_finite:
-        _reject(f"{name} has a number that is not finite as 32 bits")
+        raise ItemError(detail=f"{name} has a number that is not finite as 32 bits")
     if not any(floats):
-        _reject(f"{name} is all zeros, so no other vector is close to it")
+        raise ItemError(detail=f"{name} is all zeros, so no other vector is close to it")
     return floats
-
-
-def _reject(detail: str) -> NoReturn:
-    raise ItemError(stage=Stage.READING, detail=detail)

@@ -13,12 +13,14 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-SAMPLE_SECONDS = 0.05  # seconds between two looks at the memory
+SAMPLE_SECONDS = 0.05  # seconds between two looks at the memory, or more if they are expensive
+PAUSE = 10  # times as long as the CPU of a look, which the kernel needs some 10 ms for
 # An installed program is compiled; a checkout is only once Python may keep what it compiled.
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 MEGABYTE = 1_000_000  # bytes; the scorecard's figures are decimal
@@ -144,10 +146,13 @@ class _Sampler:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._ending.wait(SAMPLE_SECONDS):
+        pause = SAMPLE_SECONDS
+        while not self._ending.wait(pause):
+            began = time.thread_time()
             tree = list(_tree(self._pid))
             self.largest = max([self.largest, *(_kilobytes(pid, "status", "VmHWM") for pid in tree)])
             self.together = max(self.together, sum(_kilobytes(pid, "smaps_rollup", "Pss") for pid in tree))
+            pause = max(SAMPLE_SECONDS, PAUSE * (time.thread_time() - began))
 
 
 def _tree(pid: int) -> Iterator[int]:

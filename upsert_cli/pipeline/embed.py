@@ -48,8 +48,7 @@ def embed(
         stopping: Ends the work between two micro-batches; the batch is dropped.
 
     Raises:
-        EmbedderUnusable: The model cannot be loaded.
-        UpsertCliError: The model fails on any text, for example for lack of memory.
+        UpsertCliError: The model cannot be loaded, or it fails on any text, for example for lack of memory.
     """
     sums: dict[str, Sum] = {}
     with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:

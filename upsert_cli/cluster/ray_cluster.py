@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -40,90 +42,77 @@ def cluster(address: str, *, wait: Callable[[], None]) -> Iterator[None]:
     Raises:
         UpsertCliError: No cluster answers, or it refuses the connection.
     """
-    membership = _Membership(address)
+    joined: Future[None] = Future()
+    leaving = threading.Event()
+
+    def be_member() -> None:
+        try:
+            _connect(address)
+        except BaseException as error:  # noqa: BLE001  # raised in the main thread
+            joined.set_exception(error)
+            return
+        joined.set_result(None)
+        leaving.wait()
+        import ray
+
+        ray.shutdown()
+
+    # Ray's own processes end with the thread that started them, so this thread lives as long as they are needed. In the
+    # main thread, Ray would also replace our signal handlers.
+    member = threading.Thread(target=be_member, name="ray", daemon=True)
+    member.start()
     try:
-        membership.enter(wait)
+        _await_joined(joined, address, wait)
         yield
     finally:
-        membership.leave()
+        leaving.set()
+        member.join(LEAVE_SECONDS)
 
 
-class _Membership(threading.Thread):
-    """The thread that joins and leaves the cluster.
+def _connect(address: str) -> None:
+    # Ray reads these when it is imported. It would report usage, and leave a token in the home folder.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address == "local":
+        os.environ["RAY_AUTH_MODE"] = "token"
+        # One token for all clusters of this process, since Ray reads it once.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(TOKEN_BYTES))
+    import ray
+    import ray._private.worker as ray_worker
 
-    Ray's own processes end with the thread that started them, so this thread lives as long as they are needed. In the
-    main thread, Ray would also replace our signal handlers.
-    """
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    _await_head(address)
+    # Ray would print the workers' output to standard output.
+    ray_worker._worker_logs_enabled = False
+    ray.init(
+        address=address,
+        include_dashboard=False if address == "local" else None,
+        log_to_driver=False,
+        configure_logging=False,
+        logging_level=logging.CRITICAL,
+    )
 
-    def __init__(self, address: str) -> None:
-        super().__init__(name="ray", daemon=True)
-        self._address = address
-        self._joined = threading.Event()
-        self._leaving = threading.Event()
-        self._error: BaseException | None = None
 
-    def _connect(self) -> None:
-        # Ray reads these when it is imported. It would report usage, and leave a token in the home folder.
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        if self._address == "local":
-            os.environ["RAY_AUTH_MODE"] = "token"
-            # One token for all clusters of this process, since Ray reads it once.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(TOKEN_BYTES))
-        import ray
-        import ray._private.worker as ray_worker
+def _await_joined(joined: Future[None], address: str, wait: Callable[[], None]) -> None:
+    until = time.monotonic() + JOIN_SECONDS
+    while not joined.done():
+        wait_for([joined], timeout=STEP)
+        wait()
+        if not joined.done() and address != "local" and time.monotonic() >= until:
+            raise _unreachable(address, f"no valid answer of Ray within {JOIN_SECONDS:.0f} s")
+    if (error := joined.exception()) is not None:
+        raise _unreachable(address, error_line(error)) from error
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        # Ray's native code has put a handler before ours, which prints a stack trace.
+        signal.signal(signal.SIGTERM, handler)
 
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        _await_head(self._address)
-        # Ray would print the workers' output to standard output.
-        ray_worker._worker_logs_enabled = False
-        ray.init(
-            address=self._address,
-            include_dashboard=False if self._address == "local" else None,
-            log_to_driver=False,
-            configure_logging=False,
-            logging_level=logging.CRITICAL,
-        )
 
-    def run(self) -> None:
-        """Join the cluster, then leave it when asked to."""
-        try:
-            self._connect()
-        except BaseException as error:  # noqa: BLE001  # raised in the main thread
-            self._error = error
-        self._joined.set()
-        self._leaving.wait()
-        if self._error is None:
-            import ray
-
-            ray.shutdown()
-
-    def enter(self, wait: Callable[[], None]) -> None:
-        """Wait until the cluster is joined."""
-        self.start()
-        until = time.monotonic() + JOIN_SECONDS
-        while not self._joined.wait(STEP):
-            wait()
-            if self._address != "local" and time.monotonic() >= until:
-                reason = f"no valid answer of Ray within {JOIN_SECONDS:.0f} s"
-                raise self._unreachable(reason)
-        if self._error is not None:
-            raise self._unreachable(error_line(self._error)) from self._error
-        handler = signal.getsignal(signal.SIGTERM)
-        if handler is not None and threading.current_thread() is threading.main_thread():
-            # Ray's native code has put a handler before ours, which prints a stack trace.
-            signal.signal(signal.SIGTERM, handler)
-
-    def _unreachable(self, reason: str) -> UpsertCliError:
-        return UpsertCliError(
-            message=f"no Ray cluster at {self._address}: {reason}; `ray start --head` starts one on this machine, "
-            f"--ray-address HOST:PORT joins another (with RAY_AUTH_TOKEN, if it has a token), and --ray-address local "
-            f"makes one for this load alone"
-        )
-
-    def leave(self) -> None:
-        """Leave the cluster; one that was started for this load ends."""
-        self._leaving.set()
-        self.join(LEAVE_SECONDS)
+def _unreachable(address: str, reason: str) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"no Ray cluster at {address}: {reason}; `ray start --head` starts one on this machine, "
+        f"--ray-address HOST:PORT joins another (with RAY_AUTH_TOKEN, if it has a token), and --ray-address local "
+        f"makes one for this load alone"
+    )
 
 
 def _await_head(address: str) -> None:

@@ -132,7 +132,8 @@ def test_a_closed_terminal_stops_at_a_checkpoint(tiny: Terminal, make_items: Ite
     draining.start()
     draining.join(SECONDS)
     os.close(ours)
-    time.sleep(0.3)  # in which the bars are moved, with nobody to see them
+    for _ in range(2):  # after each checkpoint the bars are moved, with nobody to see them
+        tiny.wait_for_rows("t")
     assert process.poll() is None
     os.kill(process.pid, signal.SIGHUP)
     assert process.wait(SECONDS) == -signal.SIGHUP

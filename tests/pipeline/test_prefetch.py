@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.waiting import wait_until
 from upsert_cli.pipeline.prefetch import prefetch
 
 
@@ -31,10 +31,10 @@ def test_a_stage_stays_only_so_far_ahead() -> None:
             yield number
 
     stage = prefetch(numbers(), depth=2, stopping=threading.Event())
-    next(stage)
-    time.sleep(0.3)
-    assert len(made) <= 4
-    assert list(stage) == list(range(1, 50))
+    for taken in range(5):
+        assert next(stage) == taken
+        wait_until(lambda: len(made) == taken + 4)  # noqa: B023  # called before the next one
+    assert list(stage) == list(range(5, 50))
 
 
 def test_an_error_comes_in_its_place() -> None:

@@ -17,6 +17,8 @@ from upsert_cli.cli.tables import Column, table_lines
 from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from upsert_cli.load.preview import Preview, PreviewedRecord, ReplacedRow
     from upsert_cli.sources.item import Reject
 
@@ -84,18 +86,19 @@ def _show(session: Invocation, found: Preview) -> None:
         if number:
             click.echo()
         for name, *cells in _summary(entry):
-            for line in _wrapped(name, "  ".join(cells), width=console.width):
+            for line in _wrapped(console, name, "  ".join(cells)):
                 click.echo(line)
         if rows := [*_metadata(entry)]:
             for row in table_lines(_METADATA, rows, width=console.width):
                 console.print(row, soft_wrap=True)
 
 
-def _wrapped(name: str, value: str, *, width: int) -> Iterator[str]:
+def _wrapped(console: Console, name: str, value: str) -> Iterator[str]:
     """Yield the lines of a value; a document is shortened, ids and numbers stay whole."""
-    from rich.cells import chop_cells
+    from rich.text import Text
 
-    lines = [line for part in value.split("\n") for line in chop_cells(safe(part), max(1, width - LABEL)) or [""]]
+    width = max(1, console.width - LABEL)
+    lines = [line.plain.rstrip() for part in value.split("\n") for line in Text(safe(part)).wrap(console, width)]
     if name == "document" and len(lines) > DOCUMENT_LINES:
         mark = ellipsis()
         lines = [*lines[: DOCUMENT_LINES - 1], lines[DOCUMENT_LINES - 1][: -len(mark)] + mark]

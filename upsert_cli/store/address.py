@@ -236,8 +236,8 @@ def require_collection_name(name: str) -> None:
         UsageFault: It does not.
     """
     if not _COLLECTION_NAME.fullmatch(name):
-        reason = "3 to 512 of a-z, A-Z, 0-9, dot, hyphen and underscore, a letter or digit at both ends"
-        raise bad_name(name, reason=f"{reason}, make a name")
+        characters = "3 to 512 of the characters a-z, A-Z, 0-9, dot, hyphen and underscore"
+        raise bad_name(name, reason=f"a name has {characters}, and begins and ends with a letter or digit")
 
 
 def bad_name(name: str, *, reason: str) -> UsageFault:

@@ -73,6 +73,18 @@ class SectionedGroup(click.Group):
     context_class = HelpContext
     command_class = SectionedCommand
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first word names."""
+        name = args[0]
+        is_option = name.startswith("-") and name != "-"
+        if not is_option and not ctx.resilient_parsing and name not in self.list_commands(ctx):
+            from upsert_cli.cli.suggestions import UnknownCommand
+
+            raise UnknownCommand(name, self, ctx)
+        return super().resolve_command(ctx, args)
+
     def command_sections(self, ctx: click.Context) -> Sections:
         """Return each command with its summary, under headings."""
         found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]

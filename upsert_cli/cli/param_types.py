@@ -6,7 +6,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -16,6 +16,10 @@ from upsert_cli.paths import expanded
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    TextType: TypeAlias = click.ParamType[str]
+else:
+    TextType = click.ParamType  # takes no type argument at run time before Click 8.4
 
 MAX_PERCENT = 100.0
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
@@ -35,7 +39,7 @@ class Number(click.FloatRange):
         return number
 
 
-class TaskId(click.ParamType[str]):
+class TaskId(TextType):
     """The id of an existing task, or a word for one; `Journal.resolve` looks it up."""
 
     name = "task id"
@@ -63,7 +67,7 @@ class NewTaskId(TaskId):
         return super().convert(value, param, ctx)
 
 
-class Moment(click.ParamType[str]):
+class Moment(TextType):
     """An age such as `90d`, or a date, in the local time zone unless it names another."""
 
     name = "age|date"
@@ -80,7 +84,7 @@ class Moment(click.ParamType[str]):
         return moment.strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")  # strftime does not pad years below 1000
 
 
-class ChromaTarget(click.ParamType[str]):
+class ChromaTarget(TextType):
     """A folder, the address of a server, or the cloud, in the spelling that a task keeps."""
 
     name = "folder|url|cloud"
@@ -104,7 +108,7 @@ class ChromaTarget(click.ParamType[str]):
         return str(folder / expanded(Path(value))) if names_folder(value, below=folder) else value
 
 
-class Scope(click.ParamType[str]):
+class Scope(TextType):
     """The name of a scope, which each of its records stores."""
 
     name = "name"
@@ -116,7 +120,7 @@ class Scope(click.ParamType[str]):
         return str(value)
 
 
-class Share(click.ParamType[str]):
+class Share(TextType):
     """A number of items, or a percentage."""
 
     name = "n|n%"
@@ -129,7 +133,7 @@ class Share(click.ParamType[str]):
         return str(value)
 
 
-class RayAddress(click.ParamType[str]):
+class RayAddress(TextType):
     """The address of a Ray cluster."""
 
     name = "auto|local|host:port"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as stdlib_json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -21,12 +21,16 @@ from upsert_cli.text import safe_json
 if TYPE_CHECKING:
     from upsert_cli.verify.query import Nearest
 
+    ObjectType: TypeAlias = click.ParamType[dict[str, Any]]
+else:
+    ObjectType = click.ParamType  # takes no type argument at run time before Click 8.4
+
 MAX_RECORDS = 1_000
 
 _COLUMNS = (Column("ID"), Column("DISTANCE", number=True), Column("DOCUMENT", widths=(60, 20)))
 
 
-class Filter(click.ParamType[dict[str, Any]]):
+class Filter(ObjectType):
     """A Chroma filter as a JSON object, whose content Chroma checks."""
 
     name = "json"

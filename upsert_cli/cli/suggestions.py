@@ -45,6 +45,16 @@ _OPTIONS = {
 """What other tools call an option -> the option here; it is suggested in the commands that have it."""
 
 
+class UnknownCommand(click.UsageError):
+    """Raised when a group has no command of the given name; Click's own class exists from 8.4 on only."""
+
+    def __init__(self, name: str, group: click.Group, ctx: click.Context) -> None:
+        super().__init__(f"No such command {name!r}.", ctx)
+        self.name = name
+        self.group = group
+        self.group_ctx = ctx
+
+
 def usage_message(error: click.UsageError, ctx: click.Context, *, typed: Sequence[str] = ()) -> str:
     """Return one line that says what is wrong, and what was probably meant.
 
@@ -54,8 +64,8 @@ def usage_message(error: click.UsageError, ctx: click.Context, *, typed: Sequenc
         typed: All words after the program's name, if the command is not known yet.
     """
     match error:
-        case click.exceptions.NoSuchCommand(ctx=click.Context(command=click.Group() as group) as own):
-            return _with_suggestion(error.message, _command_for(error.command_name, group, own))
+        case UnknownCommand():
+            return _with_suggestion(error.message, _command_for(error.name, error.group, error.group_ctx))
         case click.NoSuchOption(ctx=click.Context(parent=None)):
             return _before_the_command(error, typed) or error.message
         case click.NoSuchOption():

@@ -1,0 +1,93 @@
+"""The metadata of the package: the requirements are those of the code, and the documents name the same ones."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+SETUP = ConfigParser()
+SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
+EXTRAS = SETUP["options.extras_require"]
+TYPING_ONLY = {"_typeshed"}  # which exists for type checkers alone
+
+
+def _requirements(lines: str) -> dict[str, Requirement]:
+    """Return the requirements of a setting by name."""
+    found = [Requirement(line) for line in lines.split("\n") if line and not line.startswith("#")]
+    return {canonicalize_name(each.name): each for each in found}
+
+
+REQUIRED = _requirements(SETUP["options"]["install_requires"])
+ALL = REQUIRED | {name: each for extra in EXTRAS for name, each in _requirements(EXTRAS[extra]).items()}
+
+
+def _imported(folder: Path) -> set[str]:
+    """Return the top-level names of all modules that are imported in a folder."""
+    nodes = [node for path in folder.rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - TYPING_ONLY - {"upsert_cli", "tests"}
+
+
+@pytest.mark.parametrize("folder", ["upsert_cli", "tests"])
+def test_every_import_is_declared(folder: str) -> None:
+    """Each package that the code or a test imports is a requirement of its own, even if another one brings it."""
+    distributions = packages_distributions()
+    undeclared = {
+        name
+        for name in _imported(ROOT / folder)
+        if not {canonicalize_name(each) for each in distributions.get(name, [name])} & set(ALL)
+    }
+    assert undeclared == set()
+
+
+def test_every_requirement_is_imported() -> None:
+    """No package is required that the code does not import."""
+    imported = _imported(ROOT / "upsert_cli")
+    provided = {
+        canonicalize_name(distribution)
+        for name, distributions in packages_distributions().items()
+        if name in imported
+        for distribution in distributions
+    }
+    assert set(REQUIRED) - provided == set()
+
+
+def test_requirements_have_tested_bounds() -> None:
+    """Each requirement has a lower bound, and packages whose private names are used have an upper one."""
+    bounds = {name: {each.operator for each in requirement.specifier} for name, requirement in ALL.items()}
+    assert [name for name, operators in bounds.items() if ">=" not in operators] == []
+    assert [name for name, operators in bounds.items() if "<" in operators] == ["chromadb", "fastembed"]
+
+
+def test_building_needs_no_other_versions() -> None:
+    """The packages that a build imports have the bounds of the installed program."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    needed = [Requirement(line) for line in project["build-system"]["requires"]]
+    assert {str(each) for each in needed} <= {str(each) for each in ALL.values()}
+
+
+def test_the_readme_lists_the_extras() -> None:
+    """The table of extras has a row for each extra, and each extra has a package."""
+    table = (ROOT / "README.md").read_text("utf-8").partition("## Extras")[2].partition("## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.+) \|$", table, flags=re.MULTILINE))
+    assert set(rows) == set(EXTRAS)
+    assert [extra for extra in EXTRAS if not _requirements(EXTRAS[extra])] == []
+
+
+def test_printed_requirements_are_those_of_the_package() -> None:
+    """Where a message or the guide names a package to install, it names the bound of `setup.cfg`."""
+    pages = [*(ROOT / "upsert_cli").rglob("*.py"), *(ROOT / "upsert_cli").rglob("*.md"), ROOT / "README.md"]
+    printed = [found for page in pages for found in re.findall(r"'([\w-]+>=[\w.]+)'", page.read_text("utf-8"))]
+    assert printed
+    assert [each for each in printed if str(ALL.get(canonicalize_name(Requirement(each).name))) != each] == []

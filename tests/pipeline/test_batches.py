@@ -42,7 +42,7 @@ def _write(path: Path, ids: list[str]) -> Path:
 
 
 @fuzz(ids=st.lists(st.sampled_from(["a", "b", "c", ""]), max_size=40), rows=st.integers(1, 10))
-def test_every_row_is_in_one_window_and_accounted_for(ids: list[str], rows: int) -> None:
+def test_every_row_is_in_one_batch_and_accounted_for(ids: list[str], rows: int) -> None:
     """Documents, rejects and duplicates of all batches are the rows of the file; the last of an id stays."""
     with tempfile.TemporaryDirectory() as folder:
         batches = _batches(_sources(_write(Path(folder) / "a.jsonl", ids)), rows)
@@ -58,7 +58,7 @@ def test_every_row_is_in_one_window_and_accounted_for(ids: list[str], rows: int)
             assert document.text == f"{document.id} {last}"
 
 
-def test_a_window_spans_files_and_can_be_resumed_after(tmp_path: Path) -> None:
+def test_a_batch_spans_files_and_can_be_resumed_after(tmp_path: Path) -> None:
     """Many small files make few batches, and reading on after any of them gives just the rest."""
     paths = [_write(tmp_path / f"{number}.jsonl", [f"{number}-{row}" for row in range(3)]) for number in range(5)]
     sources = _sources(*paths)
@@ -69,7 +69,7 @@ def test_a_window_spans_files_and_can_be_resumed_after(tmp_path: Path) -> None:
         assert [w.documents for w in rest] == [w.documents for w in batches[number + 1 :]]
 
 
-def test_a_window_is_bounded_in_bytes(tmp_path: Path) -> None:
+def test_a_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
     """Long rows make short batches, rejected rows included."""
     path = tmp_path / "a.jsonl"
     good = json.dumps({"object_id": "a", "payload": {"text": "x" * 3_000_000}})
@@ -108,7 +108,7 @@ def test_a_pace_that_is_not_known_is_waited_for_until_the_end() -> None:
 
 
 @pytest.mark.parametrize("field", ["text", "other", "nested"])
-def test_a_window_is_bounded_in_size_whatever_fills_it(tmp_path: Path, field: str) -> None:
+def test_a_batch_is_bounded_in_size_by_any_field(tmp_path: Path, field: str) -> None:
     """Large texts, large metadata and large rejects end a batch early, so that memory does not grow with them."""
     large = "x" * (MAX_SIZE // 4)
     payloads = {"text": {"text": large}, "other": {"text": "t", "note": large}, "nested": {"text": "", "a": [large]}}

@@ -46,10 +46,7 @@ def columns(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     folder = tmp_path_factory.mktemp("chroma")
     chromadb.PersistentClient(str(folder)).create_collection("any", embedding_function=None)
     with closing(sqlite3.connect(folder / "chroma.sqlite3")) as database:
-        return {
-            table: {name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")}
-            for table in TABLES
-        }
+        return {table: {name for _, name, *_ in database.execute(f"PRAGMA table_info({table})")} for table in TABLES}
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -88,6 +88,6 @@ def test_the_readme_lists_the_extras() -> None:
 def test_printed_requirements_are_those_of_the_package() -> None:
     """Where a message or the guide names a package to install, it names the bound of `setup.cfg`."""
     pages = [*(ROOT / "upsert_cli").rglob("*.py"), *(ROOT / "upsert_cli").rglob("*.md"), ROOT / "README.md"]
-    printed = [found for page in pages for found in re.findall(r"'([\w-]+>=[\w.]+)'", page.read_text("utf-8"))]
+    printed = [found for page in pages for found in re.findall(r"['\"]([\w-]+>=[\w.]+)['\"]", page.read_text("utf-8"))]
     assert printed
     assert [each for each in printed if str(ALL.get(canonicalize_name(Requirement(each).name))) != each] == []

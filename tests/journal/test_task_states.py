@@ -78,7 +78,8 @@ def test_counts_add_up(first: Counts, second: Counts) -> None:
     assert Counts.from_json(first.as_json() | {"of a newer version": 1}) == first
 
 
-converted = st.lists(texts.filter(bool), max_size=2 * MAX_FIELDS).map(Converted.of)
+fields = st.tuples(texts.filter(bool), st.sampled_from(["2024-01-01", "[1]", "{}"]))
+converted = st.lists(fields, max_size=2 * MAX_FIELDS).map(Converted.of)
 
 
 @given(first=converted, second=converted)
@@ -86,6 +87,7 @@ def test_converted_values_add_up(first: Converted, second: Converted) -> None:
     """Values are counted by field in the order of the fields, a record stays small, and the journal keeps them."""
     total = first + second
     assert total.values == first.values + second.values
+    assert total.plain == first.plain + second.plain
     assert list(total.by_field)[: len(first.by_field)] == list(first.by_field)
     assert len(total.by_field) <= MAX_FIELDS + 1
     assert Converted.from_json(json.loads(json.dumps(total.as_json()))) == total
@@ -94,7 +96,7 @@ def test_converted_values_add_up(first: Converted, second: Converted) -> None:
 def test_converted_values_of_long_or_many_fields_are_counted_together() -> None:
     """Any number of fields, with names of any length, takes a bounded part of a record."""
     names = [f"field {number}" for number in range(MAX_FIELDS)]
-    counted = Converted.of(["k" * 1_000, *names, *names, "one more"])
+    counted = Converted.of((name, "[]") for name in ["k" * 1_000, *names, *names, "one more"])
     assert counted.by_field == {OTHER_FIELDS: 4} | dict.fromkeys(names[:-1], 2)
     assert Converted.from_json({"converted": 7}) == Converted({OTHER_FIELDS: 7})
     assert Converted.from_json({}) == Converted()

@@ -51,7 +51,7 @@ class LoadSummary:
         if self._terminal.verbose:
             self._terminal.print(f"seconds busy: {seconds_line(task.seconds)}")
         if task.converted.values:
-            self._terminal.print(f"  {converted_line(task.converted.by_field)}")
+            self._terminal.print(f"  {converted_line(task.converted)}")
         if task.counts.truncated:
             self._terminal.print(_TRUNCATED)
         self._show_rejects(task, level=level)

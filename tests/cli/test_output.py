@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shlex
 import signal
@@ -19,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.forked import start_python
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import read_checkpoint
@@ -353,17 +351,7 @@ def test_cron_needs_no_home_and_no_terminal(tiny: Terminal, make_items: Items) -
 
 def _in_a_terminal(terminal: Terminal, line: str) -> str:
     """Runs a command with a terminal of 80 columns for stderr, and returns what it drew."""
-    ours, theirs = pty.openpty()
-    environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "80"}
-    process = start_python(
-        terminal.arguments(line),
-        folder=terminal.folder,
-        environment=environment,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
+    process, ours = terminal.start_drawn(line, columns=80)
     drawn = read_drawn(ours)
     assert process.wait() == 0
     return drawn.decode()

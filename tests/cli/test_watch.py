@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 
 from tests.journal.conftest import die, finish, start
-from tests.support.forked import start_python
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
@@ -94,17 +92,7 @@ def test_watching_on_a_terminal_replaces_the_frame(terminal: Terminal) -> None:
     claim = start(journal, "one")
     claim.save(make_checkpoint(30))
     for line in ("upsert-cli list --watch 0.1", "upsert-cli info one --follow"):
-        ours, theirs = pty.openpty()
-        environment = terminal.environment | {"TERM": "xterm-256color", "COLUMNS": "100"}
-        process = start_python(
-            terminal.arguments(line),
-            folder=terminal.folder,
-            environment=environment,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
+        process, ours = terminal.start_drawn(line, columns=100)
         drawn = b""
         while b"30/100" not in drawn:
             drawn += os.read(ours, 65_536)

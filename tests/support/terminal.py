@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -117,6 +118,20 @@ class Terminal:
         assert len(tasks) == 1
         value: dict[str, Any] = tasks[0]
         return value
+
+    def start_drawn(self, line: str, *, columns: int) -> tuple[subprocess.Popen[str], int]:
+        """Start a command on a pseudo-terminal, and return it with the descriptor of all that it draws."""
+        ours, theirs = pty.openpty()
+        process = start_python(
+            self.arguments(line),
+            folder=self.folder,
+            environment=self.environment | {"TERM": "xterm-256color", "COLUMNS": str(columns)},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        return process, ours
 
     def write(self, name: str, items: Iterable[dict[str, Any]]) -> Path:
         """Write items as JSONL."""

@@ -41,7 +41,7 @@ def _offered(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
     """Offer the topics and the commands to a shell."""
     from upsert_cli.cli.root import COMMANDS
 
-    offers = {topic: title_of(topic) for topics in TOPICS.values() for topic in topics}
+    offers = {topic: title_of(topic) for topic in _all_topics()}
     offers |= {name: short_help for name, (_, short_help) in COMMANDS.items()}
     return [CompletionItem(name, help=text) for name, text in offers.items() if name.startswith(incomplete)]
 
@@ -78,9 +78,7 @@ def list_of_topics() -> str:
         "\n".join([f"{group}:", *(f"  {topic:{width}}{title_of(topic)}" for topic in topics)])
         for group, topics in TOPICS.items()
     ]
-    return "\n\n".join(
-        [*groups, "`upsert-cli help TOPIC` shows a page, and `upsert-cli help COMMAND` a command's help."]
-    )
+    return "\n\n".join([*groups, HOW_TO_READ])
 
 
 def schema_names() -> list[str]:

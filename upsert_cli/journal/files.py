@@ -27,8 +27,8 @@ collection. Please do not edit it while upsert-cli runs.
 
     tasks-*.json      the tasks, up to 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
     active/           *.lease: locked by the process that runs a task; *.progress: how far it is;
-                      *.units: which parts of it are done, if several processes load it;
-                      *.missing: the records that it is to delete in its end
+                      *.units: which units of it are loaded, if several processes load it;
+                      *.missing: the records that it will delete at its end
     rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
     courses/          how far a task was at which second, for the chart of `upsert-cli report`
     spool/            what was read from standard input, so that a restart can read it again

@@ -29,9 +29,10 @@ TABLES = {
     "collection_metadata": {"collection_id", "key", "str_value", "int_value", "float_value", "bool_value"},
     "segments": {"id", "collection", "scope"},
     "embeddings": {"id", "segment_id", "embedding_id", "seq_id"},
+    "embedding_metadata": {"id", "key", "string_value"},
     "embeddings_queue": {"seq_id", "topic", "id", "metadata"},
     "max_seq_id": {"segment_id", "seq_id"},
-}  # of chroma.sqlite3, as `store/chroma/database.py` reads it
+}  # of chroma.sqlite3, as `store/chroma/database.py` and `stored_hashes.py` read it
 PRIVATE = re.compile(r"_(?!_|exit$|replace$)\w+")  # but for two public names of the standard library
 OWN = {"self", "cls"}
 

@@ -48,7 +48,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     plans = (
         replace(
             each,
-            comparison=Comparison(verdicts=[Verdict.NEW] * len(each.documents), stale_keys=[()] * len(each.documents)),
+            comparison=Comparison(verdicts=[Verdict.NEW] * len(each.documents)),
         )
         for each in batches
     )

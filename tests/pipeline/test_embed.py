@@ -49,7 +49,7 @@ def _embed(batches: list[Batch], load: Callable[[], Embedder], *, verdict: Verdi
     def plans() -> Iterator[Batch]:
         for batch in batches:
             rows = len(batch.documents)
-            yield replace(batch, comparison=Comparison(verdicts=[verdict] * rows, stale_keys=[()] * rows))
+            yield replace(batch, comparison=Comparison(verdicts=[verdict] * rows))
 
     return list(embed(plans(), load=load, effort=Effort(threads=2, budget=512), stopping=threading.Event()))
 

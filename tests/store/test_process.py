@@ -92,9 +92,9 @@ def test_rows_arrive_through_the_pipe(target: Target) -> None:
         bad = replace(some_rows(["bad"]), metadatas=[{"a": {}}])
         assert writer.write(rows) == []
         assert [one for one, _ in writer.write(bad) + writer.write(replace(bad, vectors=None))] == ["bad", "bad"]
-        compared = writer.compare(["id-000000", "no"], ["first.first", "x.y"], [("name",), ()])
+        compared = writer.compare(["id-000000", "no"], ["first.first", "x.y"], with_keys=True)
         assert compared.verdicts == [Verdict.UNCHANGED, Verdict.NEW]
-        assert compared.stale_keys == [("upsert_hash",), ()]
+        assert compared.stored_keys == {0: ["name", "upsert_hash"]}
     with Lease.take(lease_of(target), Holder.this_process()) as lease:
         assert lease.before is not None
         assert lease.before.clean
@@ -121,7 +121,7 @@ def test_threads_take_turns(target: Target) -> None:
         def ask(number: int) -> None:
             ids = [f"id-{number:06}", "no"] * (number + 1)
             for _ in range(20):
-                answers[number] = writer.compare(ids, ["first.first"] * len(ids), [()] * len(ids)).verdicts
+                answers[number] = writer.compare(ids, ["first.first"] * len(ids)).verdicts
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
         for thread in threads:
@@ -361,7 +361,7 @@ def test_an_abandoned_child_finishes_its_write(target: Target) -> None:
         writer.write(rows)
     assert not is_free(target)
     with pytest.raises(StoreAbandoned):
-        writer.compare(["a"], ["x.y"], [()])
+        writer.compare(["a"], ["x.y"])
     wait_until(lambda: is_free(target))
     assert_holds(target, rows)
     with StoreProcess(target) as second:
@@ -454,7 +454,7 @@ def test_a_write_survives_the_death_of_the_child(target: Target, delay: float) -
         timer = later(lambda: os.kill(first, signal.SIGKILL), seconds=delay)
         assert writer.write(rows) == []
         timer.join()
-        writer.compare(["a"], ["x.y"], [()])
+        writer.compare(["a"], ["x.y"])
         assert writer.pid != first
     assert_holds(target, rows)
 
@@ -515,7 +515,7 @@ def test_a_child_that_always_dies_blames_no_row(target: Target, monkeypatch: pyt
     with pytest.raises(UpsertCliError, match=r"ended by SIGKILL each time; .*`upsert-cli verify --repair"):
         writer.write(some_rows(numbered(0, 64)))
     with pytest.raises(UpsertCliError, match="ended by SIGKILL each time"):
-        writer.compare(["a"], ["x.y"], [()])
+        writer.compare(["a"], ["x.y"])
     writer.abandon()
 
 

@@ -117,7 +117,7 @@ def test_update_leaves_text_and_vector(target: Target) -> None:
 
 
 def test_a_comparison_tells_the_verdicts_apart(target: Target) -> None:
-    """New, other text, other metadata and unchanged are told apart; the keys to remove are named."""
+    """New, other text, other metadata and unchanged are told apart; the keys of each record are named."""
     rows = some_rows(["text", "metadata", "same", "foreign"], gone=1)
     del rows.metadatas[3]["upsert_hash"]
     load(target, rows)
@@ -125,21 +125,14 @@ def test_a_comparison_tells_the_verdicts_apart(target: Target) -> None:
         comparison = records.compare(
             ["new", "text", "metadata", "same", "foreign", "new"],
             ["first.first", "other.first", "first.other", "first.first", "first.first", "first.first"],
-            [
-                ("name", "upsert_hash"),
-                ("name", "upsert_hash", "gone"),
-                ("upsert_hash",),
-                ("name", "gone"),
-                ("name",),
-                (),
-            ],
         )
     assert comparison.verdicts == [
         Verdict.NEW, Verdict.TEXT, Verdict.METADATA, Verdict.UNCHANGED, Verdict.TEXT, Verdict.NEW,
     ]  # fmt: skip
-    assert [set(keys) for keys in comparison.stale_keys] == [
-        set(), set(), {"name", "gone"}, {"upsert_hash"}, {"gone"}, set(),
-    ]  # fmt: skip
+    assert {row: set(keys) for row, keys in comparison.stored_keys.items()} == {
+        1: {"name", "upsert_hash", "gone"}, 2: {"name", "upsert_hash", "gone"},
+        3: {"name", "upsert_hash", "gone"}, 4: {"name", "gone"},
+    }  # fmt: skip
 
 
 def test_a_comparison_of_many_rows_keeps_their_order(target: Target) -> None:
@@ -147,8 +140,8 @@ def test_a_comparison_of_many_rows_keeps_their_order(target: Target) -> None:
     load(target, some_rows(numbered(0, 2_500)))
     asked = [one for pair in zip(numbered(0, 2_500)[::-1], numbered(5_000, 7_500), strict=True) for one in pair]
     with opened(target) as (records, _):
-        verdicts = records.compare(asked, ["first.first"] * 5_000, [()] * 5_000).verdicts
-        assert records.compare([], [], []).verdicts == []
+        verdicts = records.compare(asked, ["first.first"] * 5_000).verdicts
+        assert records.compare([], []).verdicts == []
     assert verdicts == [Verdict.UNCHANGED, Verdict.NEW] * 2_500
 
 
@@ -446,7 +439,7 @@ def test_comparing_alone_flushes_nothing(target: Target, monkeypatch: pytest.Mon
     load(target, some_rows(["a"]))
     monkeypatch.setattr(collection_module.OpenCollection, "flush", lambda _: pytest.fail("flushed"))
     with opened(target) as (records, _):
-        records.compare(["a"], ["first.first"], [()])
+        records.compare(["a"], ["first.first"])
 
 
 def test_abandoned_load_is_flushed_by_the_next(target: Target) -> None:
@@ -624,7 +617,7 @@ def test_a_locked_database_is_waited_for(target: Target, monkeypatch: pytest.Mon
     monkeypatch.setattr(Collection, method, locked_twice)
     rows = some_rows(["a", "b"])
     with opened(target) as (records, _):
-        records.compare(rows.ids, ["1.1", "2.2"], [(), ()])
+        records.compare(rows.ids, ["1.1", "2.2"])
         assert records.write(rows) == []
     assert len(tries) > 2
     monkeypatch.undo()

@@ -110,7 +110,7 @@ def _open(journal: Journal, task: Task, model: Model | None, *, context: RunCont
 
 
 def _all_new(rows: int) -> Comparison:
-    return Comparison(verdicts=[Verdict.NEW] * rows, stale_keys=[()] * rows)
+    return Comparison(verdicts=[Verdict.NEW] * rows)
 
 
 class DryRunResult:

@@ -51,7 +51,7 @@ class IgnoredFields:
 
 
 NOTHING_IGNORED = IgnoredFields()
-NOT_COMPARED = Comparison(verdicts=[], stale_keys=[])
+NOT_COMPARED = Comparison(verdicts=[])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,14 +155,14 @@ class Batch:
 
     def _records(self, rows: Sequence[int], vectors: NDArray[np.float32] | None) -> WriteBatch:
         documents = [self.documents[row] for row in rows]
-        stale = [self.comparison.stale_keys[row] for row in rows]
+        stored = [self.comparison.stored_keys.get(row, ()) for row in rows]
         return WriteBatch(
             ids=[document.id for document in documents],
             texts=[document.text for document in documents],
             # Chroma merges metadata; a value of None removes a key that the item no longer has.
             metadatas=[
-                as_stored(document.metadata) | dict.fromkeys(keys)
-                for document, keys in zip(documents, stale, strict=True)
+                dict.fromkeys(keys) | as_stored(document.metadata)
+                for document, keys in zip(documents, stored, strict=True)
             ],
             vectors=vectors,
         )

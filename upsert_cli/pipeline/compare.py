@@ -74,35 +74,29 @@ def compare(
     for batch in batches:
         # An item that is still on its way to the collection would be compared with a record that it will replace.
         in_flight.enter(batch, stopping)
-        comparison = compare_documents(batch.documents, store)
+        comparison = compare_documents(batch.documents, store, force=force)
         taken = _rejects_of_taken(batch.documents, comparison.verdicts) | taken
         kept = [document for document in batch.documents if document.item.object_id not in taken]
         stale = store.find_stale_chunks(present_chunks(kept), average=average)
-        comparison = replace(forced(comparison) if force else comparison, stale_chunks=stale)
-        yield replace(batch, comparison=comparison, failed=taken)
+        yield replace(batch, comparison=replace(comparison, stale_chunks=stale), failed=taken)
         taken = taken if batch.goes_on else {}
 
 
-def compare_documents(documents: Sequence[Document], store: StoreProcess) -> Comparison:
-    """Compare documents with a collection."""
-    return store.compare(
-        [document.id for document in documents],
-        [document.upsert_hash for document in documents],
-        [tuple(document.metadata) for document in documents],
-    )
+def compare_documents(documents: Sequence[Document], store: StoreProcess, *, force: bool = False) -> Comparison:
+    """Compare documents with a collection; with `force`, every one of them is to be written."""
+    ids = [document.id for document in documents]
+    comparison = store.compare(ids, [document.upsert_hash for document in documents], with_keys=force)
+    if not force:
+        return comparison
+    kept = (Verdict.NEW, Verdict.TAKEN)
+    verdicts = [verdict if verdict in kept else Verdict.TEXT for verdict in comparison.verdicts]
+    return replace(comparison, verdicts=verdicts)
 
 
 def present_chunks(documents: Iterable[Document]) -> dict[str, int]:
     """Return the number of chunks of each item whose last one is among `documents`; 0 for an unsplit item."""
     ended = (one for one in documents if one.is_last_chunk)
     return {one.item.object_id: 0 if one.chunk is None else one.chunk.number + 1 for one in ended}
-
-
-def forced(comparison: Comparison) -> Comparison:
-    """Return a comparison by which everything is written again."""
-    kept = (Verdict.NEW, Verdict.TAKEN)
-    verdicts = [verdict if verdict in kept else Verdict.TEXT for verdict in comparison.verdicts]
-    return replace(comparison, verdicts=verdicts)
 
 
 def _rejects_of_taken(documents: Sequence[Document], verdicts: Sequence[Verdict]) -> dict[str, Reject]:

@@ -170,8 +170,8 @@ class Comparison:
 
     verdicts: list[Verdict]
 
-    stale_keys: list[tuple[str, ...]]
-    """Per document, the metadata keys that its record has and the document has not."""
+    stored_keys: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """By index, the metadata keys of the record of each document that may have to be written."""
 
     stale_chunks: Mapping[str, Sequence[RecordRef]] = field(default_factory=dict)
     """By item, the records that are no longer part of it: chunks, or the whole item if it is split now."""
@@ -211,8 +211,11 @@ class WriteBatch:
 class Store(Protocol):
     """A collection that is open."""
 
-    def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
-        """Compare documents with their records, by their `upsert_hash`, `<text>.<metadata>`, and metadata keys."""
+    def compare(self, ids: list[str], hashes: list[str]) -> Comparison:
+        """Compare documents with their records, by their `upsert_hash`, `<text>.<metadata>`."""
+
+    def may_have_chunks(self) -> bool:
+        """Tell whether the collection may hold chunks."""
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return, by item, the records that are no longer part of it, the last chunk first.

@@ -32,7 +32,9 @@ CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGR
 # the next write cannot use the memory that is free in another thread's (measured over 36,000 first upserts: 1.8 instead
 # of 2.6 KB a row, and 50 MB less from the start, for 5 % of the process's CPU).
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
-METHODS = frozenset({"compare", "find_stale_chunks", "write", "delete", "fetch", "members", "check", "query", "drop"})
+METHODS = frozenset(
+    {"compare", "may_have_chunks", "find_stale_chunks", "write", "delete", "fetch", "members", "check", "query", "drop"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

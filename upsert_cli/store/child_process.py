@@ -30,7 +30,7 @@ TRIES = 3  # tries of one call; a process that dies is started again in between
 POLL_SECONDS = 0.05  # seconds between two checks for signals in a wait
 EXIT_SECONDS = 30.0  # seconds that a process may take to end once it has nothing more to say
 BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_KINDS = {"compare": "comparing", "find_stale_chunks": "comparing", "write": "writing"}
+_KINDS = dict.fromkeys(("compare", "may_have_chunks", "find_stale_chunks"), "comparing") | {"write": "writing"}
 _CRASHES = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGILL, -signal.SIGFPE}
 
 
@@ -127,7 +127,7 @@ class ChildProcess:
 
     def ask(self, call: Call, *, tries: int = TRIES) -> Any:
         """Make a call, and start the process again when it dies; `ProcessDied` is raised if it dies each time."""
-        with self._working(_KINDS.get(call.method)):
+        with self._working(call.method):
             while True:
                 tries -= 1
                 self._await_opened()
@@ -185,15 +185,15 @@ class ChildProcess:
             self._connection.send(self._start)
 
     @contextmanager
-    def _working(self, kind: str | None = None) -> Iterator[None]:
-        """Wait for this thread's turn, and count the time inside."""
+    def _working(self, method: str = "") -> Iterator[None]:
+        """Wait for this thread's turn, and count the time inside as that of a method."""
         while not self._turn.acquire(timeout=POLL_SECONDS):
             self._check()
         began = time.monotonic()
         try:
             yield
         finally:
-            if kind is not None:
+            if (kind := _KINDS.get(method)) is not None:
                 self.seconds[kind] += time.monotonic() - began
             self._turn.release()
 

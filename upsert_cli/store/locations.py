@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -156,6 +156,13 @@ class Location(Protocol):
     def is_flushed(self) -> bool | None:
         """Tell whether the index files hold all records; None where that is not known."""
         return None
+
+    def stored_hashes(self, ids: Sequence[str]) -> Mapping[str, str]:  # noqa: ARG002  # a server is asked
+        """Return the `upsert_hash` of records as far as it can be read quickly; other records may exist too.
+
+        Called outside the process that has the collection open, while that process has the lease and writes nothing.
+        """
+        return {}
 
     def index_folders(self) -> Sequence[Path]:
         """Return the folders with the index files of the collection."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, ca
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.context import RunContext, Unattended
+from upsert_cli.documents.hashing import is_same
 from upsert_cli.store.base import (
     CheckedRecords,
     Comparison,
@@ -23,6 +24,7 @@ from upsert_cli.store.base import (
     RecordRefPage,
     Store,
     Target,
+    Verdict,
     WriteBatch,
 )
 from upsert_cli.store.child import Call, Start
@@ -69,6 +71,7 @@ class StoreProcess(ChildProcess):
         location = location or location_of(target)
         start = Start(target=target, location=location, task_id=task_id, lease_timeout=lease_timeout)
         super().__init__(start, verbose=verbose, context=context or Unattended())
+        self._has_chunks: bool | None = None  # None: not yet known
         self._closed = False
 
     def helper(self) -> StoreProcess:
@@ -86,13 +89,37 @@ class StoreProcess(ChildProcess):
             self.abandon()
             self.await_end(LAST_WRITE_SECONDS)
 
-    def compare(self, ids: list[str], hashes: list[str], keys: list[tuple[str, ...]]) -> Comparison:
-        """Compare documents with their records."""
-        return self._call(Store.compare, ids, hashes, keys)
+    def compare(self, ids: list[str], hashes: list[str], *, with_keys: bool = False) -> Comparison:
+        """Compare documents with their records; the process is asked only about those that may have changed.
+
+        `with_keys` asks about all of them, since the keys of unchanged records are wanted too.
+        """
+        stored = {} if with_keys else self._stored_hashes(ids)
+        had = [stored.get(one, "") for one in ids]
+        rest = [row for row, hashed in enumerate(hashes) if had[row] != hashed and not is_same(had[row], hashed)]
+        if len(rest) == len(ids):
+            return self._call(Store.compare, ids, hashes)
+        verdicts = [Verdict.UNCHANGED] * len(ids)
+        if not rest:
+            return Comparison(verdicts=verdicts)
+        answer = self._call(Store.compare, [ids[row] for row in rest], [hashes[row] for row in rest])
+        for row, verdict in zip(rest, answer.verdicts, strict=True):
+            verdicts[row] = verdict
+        return Comparison(verdicts=verdicts, stored_keys={rest[at]: keys for at, keys in answer.stored_keys.items()})
+
+    def _stored_hashes(self, ids: list[str]) -> Mapping[str, str]:
+        """Return hashes that can be read from here, in a moment in which the process has the lease and is idle."""
+        with self._working("compare"):
+            self._await_opened()
+            return self._start.location.stored_hashes(ids) if self._leased is not None else {}
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
-        """Return the records that are no longer part of their items."""
-        return self._call(Store.find_stale_chunks, chunks, average=average)
+        """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
+        if any(chunks.values()):
+            self._has_chunks = True
+        elif self._has_chunks is None:
+            self._has_chunks = self._call(Store.may_have_chunks)
+        return self._call(Store.find_stale_chunks, chunks, average=average) if self._has_chunks else {}
 
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves, `CALL_ROWS` at a time.

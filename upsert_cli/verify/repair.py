@@ -18,7 +18,7 @@ from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored
 from upsert_cli.errors import ItemError, TargetDamaged
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import MAX_ROWS
-from upsert_cli.pipeline.compare import compare_documents, forced
+from upsert_cli.pipeline.compare import compare_documents
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.sources.item import START, Item
 from upsert_cli.store.base import Comparison, Record, RecordRef, Verdict
@@ -122,10 +122,10 @@ class _Repairer:
             # All chunks of an item, since their average may be wrong.
             documents = tuple(one for one in batch.documents if one.item.object_id in items)
             if documents:
-                comparison = compare_documents(documents, store)
+                comparison = compare_documents(documents, store, force=True)
                 verdicts = [
                     verdict if document.id in wrong else Verdict.UNCHANGED
-                    for document, verdict in zip(documents, forced(comparison).verdicts, strict=True)
+                    for document, verdict in zip(documents, comparison.verdicts, strict=True)
                 ]
                 yield replace(batch, documents=documents, comparison=replace(comparison, verdicts=verdicts))
 
@@ -134,7 +134,7 @@ class _Repairer:
             # A vector that came with its item is only in the sources; no model can make it again.
             again = (one for one in block if one.text and not has_own_vector(one.metadata.get(HASH_KEY)))
             documents = tuple(self._document(one.id, one.text or "", one) for one in again)
-            comparison = Comparison(verdicts=[Verdict.TEXT] * len(documents), stale_keys=[()] * len(documents))
+            comparison = Comparison(verdicts=[Verdict.TEXT] * len(documents))
             yield Batch(number=number, documents=documents, read=len(block), after=START, comparison=comparison)
 
     def _document(self, identifier: str, text: str, stored: Record) -> Document:

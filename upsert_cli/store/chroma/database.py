@@ -210,7 +210,7 @@ def writing(folder: Path) -> Iterator[sqlite3.Connection]:
         UpsertCliError: The file may not be written, or is not a database.
     """
     try:
-        with closing(_connect(folder / DATABASE_NAME, mode="rw", seconds=PROBE_SECONDS)) as database:
+        with closing(connect(folder / DATABASE_NAME, mode="rw", seconds=PROBE_SECONDS)) as database:
             database.execute("BEGIN IMMEDIATE")
             yield database
             database.execute("COMMIT")
@@ -240,7 +240,7 @@ def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
 
 def _read(path: Path, query: str, *values: str | int, mode: str = "ro") -> list[tuple[Any, ...]]:
     try:
-        with closing(_connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
+        with closing(connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
             return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
         if mode == "rw" or not error.sqlite_errorname.startswith(_NEEDS_WRITING):
@@ -249,7 +249,8 @@ def _read(path: Path, query: str, *values: str | int, mode: str = "ro") -> list[
     return _read(path, query, *values, mode="rw")
 
 
-def _connect(path: Path, *, mode: str, seconds: float) -> sqlite3.Connection:
+def connect(path: Path, *, mode: str, seconds: float) -> sqlite3.Connection:
+    """Open a database in a mode of SQLite's, and wait that long for locks."""
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)
 

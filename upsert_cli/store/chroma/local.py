@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from upsert_cli.store.base import CollectionInfo, Opened, Target
 from upsert_cli.store.chroma import database
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_files, check_rows
+from upsert_cli.store.chroma.stored_hashes import read_hashes
 from upsert_cli.store.folder import (
     DATABASE_NAME,
     LEASE_NAME,
@@ -118,6 +119,10 @@ class LocalFolder(Location):
     def is_flushed(self) -> bool | None:
         """Ask the database how far the index is."""
         return database.is_flushed(self.path, self.collection)
+
+    def stored_hashes(self, ids: Sequence[str]) -> dict[str, str]:
+        """Ask the database."""
+        return read_hashes(self.path, self.collection, ids)
 
     # -- other programs ------------------------------------------------------------------------------------------------
 

@@ -38,14 +38,13 @@ class ChromaReader:
         self._collection = collection
         self._ask = collection.ask
         self._read_rows = min(READ_ROWS, collection.location.most_rows)
-        self._has_chunks: bool | None = None  # None: not yet known
 
-    def compare(self, ids: Sequence[str], hashes: Sequence[str], keys: Sequence[Sequence[str]]) -> Comparison:
+    def compare(self, ids: Sequence[str], hashes: Sequence[str]) -> Comparison:
         """Compare documents with their records."""
         stored = self._metadata_of(ids)
         return Comparison(
             verdicts=[_verdict(stored.get(one), hashed) for one, hashed in zip(ids, hashes, strict=True)],
-            stale_keys=[tuple(stored.get(one, {}).keys() - own) for one, own in zip(ids, keys, strict=True)],
+            stored_keys={row: [*stored[one]] for row, one in enumerate(ids) if one in stored},
         )
 
     def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
@@ -71,13 +70,13 @@ class ChromaReader:
         """Return the records nearest to a vector."""
         return self._ask(_nearest, vector, rows=rows, where=where)
 
+    def may_have_chunks(self) -> bool:
+        """Tell whether there may be chunks."""
+        return self._ask(_may_have_chunks)
+
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
-        """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
-        if any(chunks.values()):
-            self._has_chunks = True
-        elif self._has_chunks is None:
-            self._has_chunks = self._ask(_may_have_chunks)
-        return self._ask(_find_stale_chunks, chunks, average=average) if self._has_chunks else {}
+        """Return the records that are no longer part of their items."""
+        return self._ask(_find_stale_chunks, chunks, average=average)
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read records back with their vectors."""

@@ -1,0 +1,47 @@
+"""The hashes of stored records, from Chroma's database itself: a thirtieth of the cost of asking Chroma for them.
+
+They are read in a process that has no Chroma open. Chroma brings an SQLite of its own, and two of them in one process
+do not see each other's locks; each time one closes the file, the system even drops the locks of the other.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.store.chroma.database import PROBE_SECONDS, connect
+from upsert_cli.store.folder import DATABASE_NAME
+
+# Records are queued first, and then applied to the tables of the collection's metadata segment. This finds the segment
+# only if it has applied everything that is queued for the collection.
+_APPLIED = (
+    "SELECT m.segment_id FROM collections c JOIN databases d ON c.database_id = d.id "
+    "JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA' JOIN max_seq_id m ON m.segment_id = s.id "
+    "WHERE c.name = ? AND d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
+    "AND typeof(m.seq_id) = 'integer' AND NOT EXISTS "
+    "(SELECT 1 FROM embeddings_queue q WHERE q.seq_id > m.seq_id AND q.topic LIKE '%/' || c.id)"
+)
+_HASHES = (
+    "SELECT e.embedding_id, v.string_value FROM embeddings e JOIN embedding_metadata v ON v.id = e.id AND v.key = ? "
+    "WHERE e.segment_id = ? AND e.embedding_id IN (SELECT value FROM json_each(?)) AND v.string_value IS NOT NULL"
+)
+
+
+def read_hashes(folder: Path, collection: str, ids: Sequence[str]) -> dict[str, str]:
+    """Return the `upsert_hash` of each record with one of these ids, if the database tells for certain.
+
+    A record that is not in the answer may exist: other versions of Chroma may have other tables, records may be queued,
+    or the database may be locked or in need of recovery. Chroma itself knows then.
+    """
+    try:
+        with closing(connect(folder / DATABASE_NAME, mode="ro", seconds=PROBE_SECONDS)) as database:
+            database.execute("BEGIN")  # both queries see the same moment
+            if (segment := database.execute(_APPLIED, (collection,)).fetchone()) is None:
+                return {}
+            return dict(database.execute(_HASHES, (HASH_KEY, *segment, json.dumps(ids))))
+    except sqlite3.Error:
+        return {}

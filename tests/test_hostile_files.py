@@ -159,7 +159,7 @@ def _hopeless_files() -> Iterator[tuple[str, bytes]]:
 def _read(*paths: Path) -> list[Batch]:
     """Read like a run, up to the documents that would be embedded."""
     sources = [Source.of(found) for found in find_files([str(path) for path in paths])]
-    recipe = LoadOptions().recipe(identity="m", dimension=3)
+    recipe = LoadOptions().recipe("m", identity="m", dimension=3)
     return list(read_batches(Rows(sources=sources), recipe=recipe, pace=Pace(7)))
 
 
@@ -213,7 +213,7 @@ def test_the_first_rows_of_hostile_files(tmp_path: Path) -> None:
     for name, content, good, _ in (*_jsonl_files(), *_csv_files()):
         if good and len(content) < 1 << 20:
             sources = [Source.of(found) for found in find_files([str(write_file(tmp_path / name, content))])]
-            check_first_rows(Rows(sources=sources), recipe=LoadOptions().recipe(identity="m"))
+            check_first_rows(Rows(sources=sources), recipe=LoadOptions().recipe("m", identity="m"))
 
 
 def test_a_run_over_hostile_files(tiny: Terminal) -> None:

@@ -92,7 +92,7 @@ def test_items_that_bring_their_vectors(tiny: Terminal) -> None:
     tiny.write("a.jsonl", [*rows, {"id": "embedded", "text": "no vector"}, {"id": "bad", "text": "x", "emb": [1.0]}])
     options = "--id-field id --vector-field emb"
     said = tiny.type(f"upsert-cli run a.jsonl --task-id t --verify {options}", expect=3).stderr
-    assert "payload.emb has 1 numbers, and the collection's vectors have 384" in said
+    assert "payload.emb has 1 numbers, and those of the model sentence-transformers/all-MiniLM-L6-v2 have 384" in said
     records = tiny.records(vectors=True)
     assert records.keys() == {*(row["id"] for row in rows), "embedded"}
     for row in rows:

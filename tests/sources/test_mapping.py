@@ -167,8 +167,8 @@ def test_items_without_a_vector_are_embedded() -> None:
 @pytest.mark.parametrize(
     ("value", "detail"),
     [
-        ([1.0], "has 1 numbers, and the collection's vectors have 2"),
-        ([], "has 0 numbers"),
+        ([1.0], "has 1 numbers, and those of the model"),
+        ([], "has no numbers"),
         ([1, "a"], "is not only numbers"),
         ([1, True], "is not only numbers"),
         ([1, None], "is not only numbers"),
@@ -229,7 +229,7 @@ def test_rejects_ignore_the_mapping(tmp_path: Path) -> None:
 
 def _check(*paths: Path, **options: Any) -> None:
     own = LoadOptions(**options)
-    check_first_rows(own.rows(sources_of(*paths)), recipe=own.recipe(identity=""))
+    check_first_rows(own.rows(sources_of(*paths)), recipe=own.recipe("m", identity=""))
 
 
 def _lines(folder: Path, *rows: dict[str, Any], name: str = "a.jsonl") -> Path:

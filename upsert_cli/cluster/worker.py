@@ -14,8 +14,9 @@ from typing import Any
 from upsert_cli import __version__, embedding
 from upsert_cli.context import Unattended
 from upsert_cli.counts import Converted, Counts
+from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import Embedder
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
@@ -96,7 +97,7 @@ class UnitRunner:
         self._sources = [Source.from_json(value, retry_for=self._options.retry_for) for value in spec.sources]
         self._pace = Pace(self._options.batch_size)
         self._unchanged: dict[int, tuple[int, int]] = {}
-        self._model: Model | None = None
+        self._model: Model | OwnVectors | None = None
         self._embedder: Embedder | None = None
         self._writer: StoreProcess | None = None
         self._fault: Exception | None = None
@@ -110,7 +111,8 @@ class UnitRunner:
         """Open the collection and load the model, so that no unit waits for a slow machine."""
         try:
             model, writer = self._ready()
-            if self._options.force or not writer.opened().count:  # otherwise all rows may be unchanged
+            may_be_unchanged = writer.opened().count and not self._options.force
+            if isinstance(model, Model) and not may_be_unchanged:
                 self._load(model)
         except Exception as error:  # noqa: BLE001  # reported in the receipt of the first unit
             self._hang_up()
@@ -187,7 +189,7 @@ class UnitRunner:
         if now is not None:
             self._unchanged[index] = now
 
-    def _ready(self) -> tuple[Model, StoreProcess]:
+    def _ready(self) -> tuple[Model | OwnVectors, StoreProcess]:
         spec = self._spec
         for name in spec.secrets:
             if not os.environ.get(name):
@@ -196,7 +198,8 @@ class UnitRunner:
                     f"that machine, since a task carries only the names of such variables"
                 )
         if self._model is None:
-            self._model = model_of(spec.target.model, self._options)
+            own = OwnVectors(dimension=spec.target.dimension)
+            self._model = model_of(spec.target.model, self._options) if embeds(spec.target.model) else own
         if self._writer is None:
             # The process that runs the task holds the lease on the collection; workers do not exclude each other.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
@@ -204,7 +207,7 @@ class UnitRunner:
             self._writer.opened()
         return self._model, self._writer
 
-    def _load(self, model: Model) -> Embedder:
+    def _load(self, model: Model | OwnVectors) -> Embedder:
         if self._embedder is None:
             self._embedder = embedding.load(model, device=self._options.device)
         return self._embedder

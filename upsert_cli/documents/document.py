@@ -25,11 +25,13 @@ from upsert_cli.documents.payload import (
     with_texts,
 )
 from upsert_cli.documents.references import read_reference, reference_of
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item, field_at, without_field
-from upsert_cli.sources.json_text import canonical
+from upsert_cli.sources.json_text import canonical, kind_of
 
 MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of the metadata that every chunk of an item repeats
+DEFAULT_TEXT_FIELDS = ("text",)
 NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
 
 
@@ -37,7 +39,7 @@ NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32
 class Recipe:
     """How documents are made of items; anything that it changes in a record changes the record's hash."""
 
-    text_fields: tuple[str, ...] = ("text",)
+    text_fields: tuple[str, ...] = DEFAULT_TEXT_FIELDS
     """Dotted paths in the payload; their texts are joined by line breaks."""
 
     template: str | None = None
@@ -61,6 +63,9 @@ class Recipe:
     identity: str
     """The model's identity and the options of embedding."""
 
+    model: str = DEFAULT_MODEL
+    """Its name; with `none`, every item has to bring its vector, and may lack a text."""
+
     dimension: int = 0
     """Numbers of a vector; 0 if not known."""
 
@@ -69,6 +74,11 @@ class Recipe:
 
     average: bool = False
     """The mean of an item's chunks becomes a record too."""
+
+    @property
+    def embeds(self) -> bool:
+        """Check that texts are embedded by a model."""
+        return embeds(self.model)
 
     @property
     def text_paths(self) -> tuple[str, ...]:
@@ -81,6 +91,7 @@ class Document(NamedTuple):
 
     id: str
     text: str
+    """Empty for an item that brings its vector and has no text; it is stored without a document."""
 
     metadata: dict[str, Value]
     """The flat payload, `upsert_scope` if there is one, and `upsert_hash`."""
@@ -214,9 +225,14 @@ def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, arra
     payload = item.payload or {}
     vector = None
     if VECTOR_FIELD in payload or recipe.vector_field is not None:
-        vector = own_vector(payload, recipe.vector_field, dimension=recipe.dimension)
+        vector = own_vector(payload, recipe.vector_field, dimension=recipe.dimension, model=recipe.model)
         if vector is not None:
             payload = without_field(payload, recipe.vector_field or VECTOR_FIELD)
+    if vector is None and not recipe.embeds:
+        field = recipe.vector_field or VECTOR_FIELD
+        value = field_at(payload, field)
+        fault = "missing" if value is None else f"{kind_of(value)}, not a vector"
+        raise ItemError(detail=f"payload.{field} is {fault}, and with --model none nothing is embedded")
     payload = with_texts(payload, recipe.text_paths)
     return payload, _text(payload, item, recipe), vector
 
@@ -228,7 +244,7 @@ def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:
         reference = reference_of(item.item_info)
         if reference is not None:
             return read_reference(recipe.refs_root, reference)
-    return text_of_fields(payload, recipe.text_fields)
+    return text_of_fields(payload, recipe.text_fields, may_be_blank=not recipe.embeds)
 
 
 def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], list[str]]:

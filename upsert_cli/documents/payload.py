@@ -8,6 +8,7 @@ from array import array
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.errors import ItemError, UsageFault
 from upsert_cli.sources.item import field_at, with_field
 from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
@@ -101,11 +102,11 @@ def text_by_template(payload: dict[str, Any], template: str) -> str:
     return text
 
 
-def text_of_fields(payload: dict[str, Any], names: tuple[str, ...]) -> str:
+def text_of_fields(payload: dict[str, Any], names: tuple[str, ...], *, may_be_blank: bool = False) -> str:
     """Join the texts of some fields by line breaks.
 
     Raises:
-        ItemError: All are missing or blank, or one is not text.
+        ItemError: All are missing or blank, unless they may be; or one is not text.
     """
     texts = []
     for name in names:
@@ -115,18 +116,21 @@ def text_of_fields(payload: dict[str, Any], names: tuple[str, ...]) -> str:
         elif value is not None:
             raise ItemError(detail=f"payload.{name} is {kind_of(value)}, not text")
     text = "\n".join(texts)
-    if not text or text.isspace():
+    if (not text or text.isspace()) and not may_be_blank:
         raise ItemError(detail=f"payload.{' and payload.'.join(names)} is {'empty' if texts else 'missing'}")
     return text
 
 
-def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) -> array[float] | None:
+def own_vector(
+    payload: dict[str, Any], field: str | None, *, dimension: int, model: str = DEFAULT_MODEL
+) -> array[float] | None:
     """Return the vector that an item brings, as 32-bit floats; None for an item that is to be embedded.
 
     Args:
         payload: May hold it.
         field: Its dotted path, where it may also be JSON text; None: the usual field, if that is a list.
         dimension: Numbers in the collection's vectors; 0: any.
+        model: The name of the model that gives the others; `none` for none.
 
     Raises:
         ItemError: It is not a vector of that dimension that Chroma can hold.
@@ -141,10 +145,13 @@ def own_vector(payload: dict[str, Any], field: str | None, *, dimension: int) ->
         raise ItemError(
             detail=f"{name} is {'not only numbers' if type(value) is list else kind_of(value)}, not a vector"
         )
-    if not value or (dimension and len(value) != dimension):
-        raise ItemError(
-            detail=f"{name} has {len(value)} numbers, and the collection's vectors have {dimension or 'some'}"
-        )
+    if not value:
+        raise ItemError(detail=f"{name} has no numbers")
+    if dimension and len(value) != dimension:
+        wanted = f"the collection's vectors have {dimension}"
+        if embeds(model):
+            wanted = f"those of the model {model} have {dimension}; --model none takes vectors of any dimension"
+        raise ItemError(detail=f"{name} has {len(value)} numbers, and {wanted}")
     return _as_floats(value, name)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from upsert_cli.errors import UsageFault
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+NO_MODEL = "none"  # in place of a model's name: the items bring their vectors
 MAX_TOKENS = 256  # of the default model: the checkpoint's max_seq_length, and the limit of Chroma's default function
 SIMILAR_NAMES = 3  # suggested when a name is unknown
 
@@ -54,12 +55,28 @@ DEFAULT_ENTRY = ModelEntry(
 )
 
 
+def embeds(name: str) -> bool:
+    """Check that a name stands for a model, and not for the vectors of the items."""
+    return name.lower() != NO_MODEL
+
+
+def full_name(name: str) -> str:
+    """Return a model's name as the list spells it; `none` needs no list.
+
+    Raises:
+        UsageFault: fastembed has no dense text model of that name.
+    """
+    return find_entry(name).name if embeds(name) else NO_MODEL
+
+
 def find_entry(name: str) -> ModelEntry:
     """Return the model of a name, in any case of letters.
 
     Raises:
         UsageFault: fastembed has no dense text model of that name.
     """
+    if not embeds(name):
+        raise UsageFault(message="none is not a model: `run --model none` loads items with the vectors that they bring")
     if name.lower() == DEFAULT_MODEL.lower():
         return DEFAULT_ENTRY
     from upsert_cli.embedding.fastembed import other_kind, supported_models

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from upsert_cli.embedding.models import Model
+    from upsert_cli.embedding.models import Model, OwnVectors
 
     Vectors: TypeAlias = NDArray[np.float32]
 
@@ -45,12 +45,16 @@ class Embedder(Protocol):
         """Embed a search text, which some models treat differently: float32, `(1, dimension)`."""
 
 
-def load(model: Model, *, device: Device = "cpu") -> Embedder:
+def load(model: Model | OwnVectors, *, device: Device = "cpu") -> Embedder:
     """Load a model, which takes about a second of CPU.
 
     Raises:
         UpsertCliError: The files cannot be loaded, the device cannot be used, or memory or open files run out.
     """
+    from upsert_cli.embedding.models import Model
+
+    if not isinstance(model, Model):
+        raise TypeError("an item without a vector reached the embedder, although no model is used")
     from upsert_cli.embedding.fastembed import FastEmbedder
 
     return FastEmbedder(model, device=device)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from upsert_cli.context import RunContext, Unattended
 from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS, ModelEntry, find_entry
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS, NO_MODEL, ModelEntry, embeds, find_entry
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
 from upsert_cli.missing_packages import install_command
 
@@ -24,7 +24,8 @@ Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index
 
 def identity_of(name: str, dimension: int, max_tokens: int) -> str:
     """Return the identity of a model, which comparable vectors share, and which is part of each record's hash."""
-    return f"{name}|{dimension}|{max_tokens}"
+    # A vector that an item brings is hashed itself.
+    return f"{name}|{dimension}|{max_tokens}" if embeds(name) else NO_MODEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,18 @@ class Model:
     def as_json(self) -> dict[str, Any]:
         """Return the model as a JSON object."""
         return asdict(self) | {"folder": str(self.folder)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnVectors:
+    """The vectors that the items bring, in place of a model: nothing is looked for, loaded or embedded."""
+
+    name: ClassVar[str] = NO_MODEL
+    max_tokens: ClassVar[int] = 0
+    identity: ClassVar[str] = NO_MODEL
+
+    dimension: int
+    """Numbers of each vector; 0 if neither the collection nor any item has one."""
 
 
 def list_models() -> list[ModelEntry]:
@@ -124,6 +137,8 @@ def model_without_weights(name: str, *, folder: Path | None = None) -> Model | N
 
 def identity_if_known(name: str) -> str | None:
     """Return the identity of a model, such as the default one, if it is known without any file."""
+    if not embeds(name):
+        return NO_MODEL
     entry = find_entry(name)
     return identity_of(entry.name, entry.dimension, MAX_TOKENS) if entry.name == DEFAULT_MODEL else None
 
@@ -196,7 +211,7 @@ def _damaged(entry: ModelEntry, folder: Path, problem: str, *, given: bool) -> U
 def _not_found(entry: ModelEntry, reasons: Mapping[Origin, str], packages: tuple[str, ...]) -> UpsertCliError:
     remedy = (
         f"`upsert-cli models fetch --model {entry.name}` fetches it where there is a network, --model-path takes a "
-        "folder that holds it"
+        "folder that holds it, and --model none loads items with the vectors that they bring"
     )
     if packages:
         remedy = f"install what is missing: `{install_command(*packages)}`"

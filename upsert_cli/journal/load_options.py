@@ -146,8 +146,8 @@ class LoadOptions:
 
         return Rows(sources=sources, id_field=self.id_field, id_from=self.id_from)
 
-    def recipe(self, *, identity: str, dimension: int = 0) -> Recipe:
-        """Return how to make documents of items, for a model's identity and the dimension of its vectors."""
+    def recipe(self, model: str, *, identity: str, dimension: int = 0) -> Recipe:
+        """Return how to make documents of items, for a model's name, its identity and the dimension of its vectors."""
         from upsert_cli.documents.document import Recipe
 
         return Recipe(
@@ -158,6 +158,7 @@ class LoadOptions:
             keep_lists=self.keep_lists,
             refs_root=None if self.refs_root is None else Path(self.refs_root),
             scope=self.scope,
+            model=model,
             identity=identity,
             dimension=dimension,
         )

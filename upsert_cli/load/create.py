@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.metadata import scope_of
-from upsert_cli.embedding.catalog import find_entry
+from upsert_cli.embedding.catalog import full_name
 from upsert_cli.errors import Refusal, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions, flag
@@ -54,7 +54,9 @@ class Draft:
         self._sources = open_inputs(
             found, limit=request.options.limit, spool_folder=self._spool_folder, stdin=self._stdin
         )
-        check_first_inputs(self._sources, request.options)
+        model = full_name(request.model)
+        if (note := check_first_inputs(self._sources, request.options, model=model)) is not None:
+            self.notes.append(note)
         now = utc_now()
         self.task = Task(
             id=request.task_id or new_task_id(),
@@ -64,7 +66,7 @@ class Draft:
             kind=request.kind,
             collection=request.collection,
             chroma=request.chroma,
-            model=find_entry(request.model).name,
+            model=model,
             sources=tuple(map(_absolute, request.names)),
             options=self._with_scope(request.options),
             queued=request.enqueue,
@@ -164,7 +166,7 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
                     yield replace(file, name=shown.get(file.path, file.name))
 
     found = open_again(in_order(), limit=task.options.limit)
-    check_first_inputs(found, task.options)
+    check_first_inputs(found, task.options, model=task.model)
     next_attempt = task.attempt + (task.started_at is not None)
     nothing_yet = {"rows": 0, "counts": Counts(), "converted": Converted(), "failed_items": ()}
     return _inputs(found) | nothing_yet | {"first_attempt": next_attempt, "load_seconds": 0.0}

@@ -12,7 +12,7 @@ from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -21,7 +21,14 @@ from upsert_cli.journal.task import Task
 from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import location_of_task, model_of, recipe_of, sources_of, target_of
+from upsert_cli.load.resources import (
+    location_of_task,
+    recipe_of,
+    recipe_without_model,
+    sources_of,
+    target_of,
+    vectors_of,
+)
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
 from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.pipeline.compare import InFlight, compare
@@ -53,11 +60,13 @@ def dry_run_load(
         for note in draft.notes:
             context.info(note)
         options = draft.task.options
-        model = model_of(draft.task.model, options, context=context) if compare else None
+        model = vectors_of(journal, draft.task, context=context) if compare else None
         sources = sources_of(draft.task)
         batches = read_batches(
             options.rows(sources),
-            recipe=options.recipe(identity="") if model is None else recipe_of(options, model),
+            recipe=recipe_without_model(draft.task.model, options, sources)
+            if model is None
+            else recipe_of(options, model),
             pace=Pace(MAX_ROWS),
         )
         result = DryRunResult(model, options)
@@ -97,7 +106,9 @@ def _compare(batches: Iterator[Batch], store: StoreProcess | None, *, average: b
 
 
 @contextmanager
-def _open(journal: Journal, task: Task, model: Model | None, *, context: RunContext) -> Iterator[StoreProcess | None]:
+def _open(
+    journal: Journal, task: Task, model: Model | OwnVectors | None, *, context: RunContext
+) -> Iterator[StoreProcess | None]:
     """Open the collection for reading; yield None without a model, or if the collection does not exist."""
     if model is None or location_of_task(journal, task).describe() is None:
         yield None
@@ -116,7 +127,7 @@ def _all_new(rows: int) -> Comparison:
 class DryRunResult:
     """The results that a load would have; the model is loaded when the first text needs it."""
 
-    def __init__(self, model: Model | None, options: LoadOptions) -> None:
+    def __init__(self, model: Model | OwnVectors | None, options: LoadOptions) -> None:
         """Begin with none; without a model, nothing is compared."""
         self.counts = Counts()
         """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""

@@ -97,9 +97,9 @@ def first_inputs(
     return sources
 
 
-def check_first_inputs(sources: Sequence[Source], options: LoadOptions) -> None:
-    """Check the first rows of sources against the options; see `check_first_rows`."""
-    check_first_rows(options.rows(sources), recipe=options.recipe(identity=""))
+def check_first_inputs(sources: Sequence[Source], options: LoadOptions, *, model: str) -> str | None:
+    """Check the first rows of sources against the options and the model's name; see `check_first_rows`."""
+    return check_first_rows(options.rows(sources), recipe=options.recipe(model, identity=""))
 
 
 def check_read_inputs(sources: Sequence[Source], *, task_id: str, context: RunContext) -> None:

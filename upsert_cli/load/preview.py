@@ -16,12 +16,13 @@ from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.conversions import Conversion, conversions_of
 from upsert_cli.documents.document import Document, Recipe
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
+from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import load_token_counter
 from upsert_cli.embedding.models import Model, identity_if_known, model_without_weights
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
-from upsert_cli.load.resources import recipe_of
+from upsert_cli.load.resources import recipe_of, recipe_without_model
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
 from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.pipeline.preflight import PROBED_ROWS
@@ -120,9 +121,9 @@ def preview(
     """
     if options.split:
         require_splitter()
-    model = model_without_weights(model_name, folder=options.model_folder)
-    with _sources(names, options, rows=rows, stdin=stdin, context=context) as sources:
-        outcomes = _Outcomes(sources, _recipe(options, model, model_name))
+    model = model_without_weights(model_name, folder=options.model_folder) if embeds(model_name) else None
+    with _sources(names, options, model_name, rows=rows, stdin=stdin, context=context) as sources:
+        outcomes = _Outcomes(sources, _recipe(options, model, model_name, sources))
         broken = outcomes.read(options)
     finish = _Finish(model, has_hash=model is not None or identity_if_known(model_name) is not None)
     if (ignored := outcomes.ignored.warning()) is not None:
@@ -136,7 +137,7 @@ def preview(
 
 @contextmanager
 def _sources(
-    names: Sequence[str], options: LoadOptions, *, rows: int, stdin: BinaryIO, context: RunContext
+    names: Sequence[str], options: LoadOptions, model: str, *, rows: int, stdin: BinaryIO, context: RunContext
 ) -> Iterator[list[Source]]:
     """Yield the sources cut after some rows, once the first rows were checked as those of a load are."""
     found = find_inputs(names, options, report=context.info)
@@ -153,19 +154,20 @@ def _sources(
             stdin=stdin,
             most_spooled=max(STREAM_BYTES, (rows + 1) * MAX_ROW),
         )
-        check_first_inputs(probed, options)
+        if (note := check_first_inputs(probed, options, model=model)) is not None:
+            context.info(note)
         yield open_again(probed, limit=rows)
 
 
-def _recipe(options: LoadOptions, model: Model | None, model_name: str) -> Recipe:
+def _recipe(options: LoadOptions, model: Model | None, model_name: str, sources: Sequence[Source]) -> Recipe:
     if model is not None:
         return recipe_of(options, model)
-    if options.split:
+    if options.split and embeds(model_name):
         raise UpsertCliError(
             message=f"--split needs the tokenizer of {model_name}, which is not on this machine; `upsert-cli models "
             f"fetch --model {model_name}` fetches it, --model-path takes a folder that holds it"
         )
-    return options.recipe(identity=identity_if_known(model_name) or "")
+    return recipe_without_model(model_name, options, sources)
 
 
 class _Outcomes:
@@ -244,7 +246,7 @@ class _Finish:
 
     def notes(self, model_name: str) -> Iterator[str]:
         """Yield a message for each thing that the records lack, and why."""
-        if self._model is None:
+        if self._model is None and embeds(model_name):
             without = "tokens" if self._has_hash else f"tokens and {HASH_KEY}"
             yield (
                 f"shown without {without}, since the tokenizer of {model_name} is not on this machine; `upsert-cli "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -12,14 +12,15 @@ from upsert_cli import __version__
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.document import Recipe
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.embedding.embedder import load_tokenizer
-from upsert_cli.embedding.models import Model, find_model
+from upsert_cli.embedding.models import Model, OwnVectors, find_model, identity_if_known
 from upsert_cli.errors import Refusal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.prefetch import prefetch
+from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
 from upsert_cli.store.locations import ENDING_SECONDS, Location, location_at
@@ -31,11 +32,27 @@ def model_of(name: str, options: LoadOptions, *, context: RunContext | None = No
     return find_model(name, folder=options.model_folder, offline=options.offline, context=context)
 
 
-def find_model_in_thread(task: Task, options: LoadOptions, *, context: RunContext) -> Model:
-    """Find the model of a task in a thread, since a fetch may take minutes and signals have to be seen."""
+def vectors_of(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
+    """Return where the vectors of a task come from: its model, or its items, with the collection's dimension."""
+    if embeds(task.model):
+        return model_of(task.model, task.options, context=context)
+    info = location_of_task(journal, task).describe()
+    if info is not None and info.dimension is not None:
+        return OwnVectors(dimension=info.dimension)
+    return own_vectors(task.options, sources_of(task))
 
-    def find() -> Iterator[Model]:
-        yield model_of(task.model, options, context=context)
+
+def own_vectors(options: LoadOptions, sources: Sequence[Source]) -> OwnVectors:
+    """Return the vectors that the items of some sources bring into a new collection: the first sets the dimension."""
+    recipe = options.recipe(OwnVectors.name, identity=OwnVectors.identity)
+    return OwnVectors(dimension=first_dimension(options.rows(sources), recipe=recipe))
+
+
+def find_vectors_in_thread(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
+    """Call `vectors_of` in a thread, since a fetch may take minutes and signals have to be seen."""
+
+    def find() -> Iterator[Model | OwnVectors]:
+        yield vectors_of(journal, task, context=context)
 
     with closing(prefetch(find(), stopping=threading.Event(), wait=context.check)) as found:
         return next(found)
@@ -61,14 +78,14 @@ def collection_deleted(task: Task, *, rows: int) -> Refusal:
     )
 
 
-def recipe_of(options: LoadOptions, model: Model) -> Recipe:
+def recipe_of(options: LoadOptions, model: Model | OwnVectors) -> Recipe:
     """Return the recipe that makes documents of items; texts are split with the tokenizer of the model.
 
     Raises:
         Refusal: A chunk is to have more tokens than the model reads.
     """
-    recipe = options.recipe(identity=model.identity, dimension=model.dimension)
-    if not options.split:
+    recipe = options.recipe(model.name, identity=model.identity, dimension=model.dimension)
+    if not options.split or isinstance(model, OwnVectors):
         return recipe
     tokens = options.max_tokens or model.max_tokens
     if tokens > model.max_tokens:
@@ -79,7 +96,14 @@ def recipe_of(options: LoadOptions, model: Model) -> Recipe:
     return replace(recipe, splitter=splitter, average=options.average)
 
 
-def target_of(journal: Journal, task: Task, model: Model) -> Target:
+def recipe_without_model(name: str, options: LoadOptions, sources: Sequence[Source]) -> Recipe:
+    """Return the recipe for a model that is not on this machine, or for the vectors of the items."""
+    if not embeds(name):
+        return recipe_of(options, own_vectors(options, sources))
+    return options.recipe(name, identity=identity_if_known(name) or "")
+
+
+def target_of(journal: Journal, task: Task, model: Model | OwnVectors) -> Target:
     """Return the collection that a task writes to."""
     return Target(
         path=task.chroma,
@@ -97,7 +121,7 @@ def target_of(journal: Journal, task: Task, model: Model) -> Target:
 def start_store(
     journal: Journal,
     task: Task,
-    model: Model,
+    model: Model | OwnVectors,
     *,
     rows: int | None,
     wait_until: float,
@@ -108,7 +132,7 @@ def start_store(
     Args:
         journal: Where the task is kept.
         task: The task.
-        model: The model that embeds its texts.
+        model: Where its vectors come from.
         rows: Number of rows left to load; None if unknown.
         wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
         context: Checked in the waits of the main thread.

@@ -18,7 +18,7 @@ from upsert_cli import embedding
 from upsert_cli.context import Progress, RunContext
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
@@ -32,7 +32,7 @@ from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.resources import (
     collection_deleted,
-    find_model_in_thread,
+    find_vectors_in_thread,
     recipe_of,
     sources_of,
     start_store,
@@ -118,7 +118,7 @@ class _Attempt:
         only = self._committer.rows_to_retry()
         for source in self._sources:
             source.check_unchanged(task_id=self._task.id)
-        model = find_model_in_thread(self._task, self._options, context=self._context)
+        model = find_vectors_in_thread(self._journal, self._task, context=self._context)
         recipe = recipe_of(self._options, model)  # which may refuse the options, before a store starts
         with self._progress.busy("opening"):
             store = start_store(
@@ -146,7 +146,7 @@ class _Attempt:
         self._committer.check_complete()
 
     def _load_batches(
-        self, model: Model, recipe: Recipe, store: StoreProcess, only: Iterator[RowKey] | None
+        self, model: Model | OwnVectors, recipe: Recipe, store: StoreProcess, only: Iterator[RowKey] | None
     ) -> OrphanDeletion | None:
         """Load batches in this process, and return the deletions that are to follow."""
         with self._progress.busy("opening"):
@@ -191,7 +191,7 @@ class _Attempt:
         superseded = superseded_by_later_rows(rows, rejected=self._committer.rejects_to_retry, stopping=stages.stopping)
         return read_batches(rows, recipe=recipe, pace=stages.pace, superseded=None if only is None else superseded)
 
-    def _load_model(self, model: Model) -> Embedder:
+    def _load_model(self, model: Model | OwnVectors) -> Embedder:
         with self._progress.busy("loading"):
             return embedding.load(model, device=self._options.device)
 
@@ -211,7 +211,9 @@ class _Attempt:
         if records:
             self._context.rejected(records)
 
-    def _load_units(self, load_in_units: UnitLoader, model: Model, store: StoreProcess) -> OrphanDeletion | None:
+    def _load_units(
+        self, load_in_units: UnitLoader, model: Model | OwnVectors, store: StoreProcess
+    ) -> OrphanDeletion | None:
         """Load units by the workers of a cluster, and return the deletions that are to follow."""
         opened, deletion = self._open(store)
         with self._claim.receipts() as receipts:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
 
-from upsert_cli.documents.document import Recipe
+from upsert_cli.documents.document import DEFAULT_TEXT_FIELDS, Recipe, make_document
 from upsert_cli.documents.metadata import SHOWN_KEY
-from upsert_cli.documents.payload import template_fields
+from upsert_cli.documents.payload import VECTOR_FIELD, template_fields
 from upsert_cli.documents.references import reference_field
-from upsert_cli.errors import UsageFault
+from upsert_cli.errors import ItemError, SourceUnreadable, UsageFault
 from upsert_cli.sources.item import Item, Reject, field_at
 from upsert_cli.sources.item_mapping import DEFAULT_ID_FIELD, ITEM_FIELDS
 from upsert_cli.sources.rows import Rows
@@ -24,8 +25,8 @@ SHOWN_FIELDS = 20  # fields in a message
 _ABSENT = object()
 
 
-def check_first_rows(rows: Rows, *, recipe: Recipe) -> None:
-    """Check that ids and texts are found, and that every field that an option names exists.
+def check_first_rows(rows: Rows, *, recipe: Recipe) -> str | None:
+    """Check that ids and texts are found, and that every field that an option names exists; return a note or None.
 
     Raises:
         UsageFault: None of the first rows has the field of the id, the first item has none of the text fields, none of
@@ -37,11 +38,18 @@ def check_first_rows(rows: Rows, *, recipe: Recipe) -> None:
     probed = itertools.islice(rows.probe(), PROBED_ROWS)
     found = _first_item(probed, id_field=None if rows.id_from is not None else rows.id_field or DEFAULT_ID_FIELD)
     if found is None:
-        return
+        return None
     row, first = found
+    note = None
     if recipe.template is None and isinstance(row, dict):
-        _check_text_fields(first, row, recipe)
+        try:
+            _check_text_fields(first, row, recipe)
+        except UsageFault as error:
+            if recipe.embeds or recipe.text_fields != DEFAULT_TEXT_FIELDS:
+                raise
+            note = f"{error}; records without a text get no document"
     _check_named_fields(first, (item for _, item in probed if isinstance(item, Item)), recipe)
+    return note
 
 
 def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str | None) -> tuple[object, Item] | None:
@@ -86,8 +94,8 @@ def _check_named_fields(first: Item, others: Iterator[Item], recipe: Recipe) -> 
     missing = dict.fromkeys(recipe.metadata_fields or (), "--metadata-fields")
     if recipe.template is not None:
         missing |= dict.fromkeys(template_fields(recipe.template), "--template")
-    if recipe.vector_field is not None:
-        missing[recipe.vector_field] = "--vector-field"
+    if recipe.vector_field is not None or not recipe.embeds:
+        missing[recipe.vector_field or VECTOR_FIELD] = "--vector-field"
     for item in itertools.chain([first], others):
         payload = item.payload or {}
         missing = {path: option for path, option in missing.items() if field_at(payload, path, _ABSENT) is _ABSENT}
@@ -99,6 +107,16 @@ def _check_named_fields(first: Item, others: Iterator[Item], recipe: Recipe) -> 
         message=f"{first.source}, row {first.row}: the payload has no {wanted}, {_has(first.payload or {})}; "
         f"correct {option}, which takes dotted paths"
     )
+
+
+def first_dimension(rows: Rows, *, recipe: Recipe) -> int:
+    """Return the numbers of the first vector that an item brings and that can be loaded; 0 if there is none."""
+    with suppress(SourceUnreadable):  # reading the rows reports it, once those before it are committed
+        for row, _ in rows:
+            with suppress(ItemError):
+                if isinstance(row, Item) and (vector := make_document(row, recipe).vector) is not None:
+                    return len(vector)
+    return 0
 
 
 def _check_file_names(sources: Sequence[Source]) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.models import Model, identity_of
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
+from upsert_cli.embedding.models import Model, OwnVectors, identity_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -72,7 +72,8 @@ class Subject:
         loaded_by = task if task.rows else None
         info, target = _describe(journal, task.chroma, task.collection, task.options, loaded_by=loaded_by)
         if info.model is None:  # not created by this tool: the hashes are those of the task's model
-            model = model_of(task.model, task.options)
+            own = OwnVectors(dimension=target.dimension)
+            model = model_of(task.model, task.options) if embeds(task.model) else own
             target = replace(
                 target,
                 model=model.name,
@@ -98,7 +99,8 @@ class Subject:
         """
         if self.rows is None:
             return iter(())
-        recipe = self.options.recipe(identity=self.identity or "", dimension=self.target.dimension)
+        target = self.target
+        recipe = self.options.recipe(target.model, identity=self.identity or "", dimension=target.dimension)
         if self.options.split:
             recipe = recipe_of(self.options, self.model())
         return read_batches(self.rows, recipe=recipe, pace=Pace(MAX_ROWS))
@@ -114,6 +116,11 @@ class Subject:
             raise Refusal(
                 message=f"the collection {target.collection} in {target.path} does not say which model made its "
                 f"vectors, so no vector was made; load it again into a collection of this tool's own"
+            )
+        if not embeds(target.model):
+            raise Refusal(
+                message=f"the collection {target.collection} in {target.path} holds the vectors that its items "
+                f"brought, and no model makes others that fit them"
             )
         return model_of(target.model, self.options, context=context)
 

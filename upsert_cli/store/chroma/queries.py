@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
-from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same, stored_fault
+from upsert_cli.documents.hashing import HASH_KEY, has_own_vector, is_chunk, is_same, stored_fault
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
 from upsert_cli.store.base import CheckedRecords, Comparison, QueryHit, Record, RecordRef, RecordRefPage, Verdict
@@ -198,17 +198,20 @@ def _check(
 ) -> CheckedRecords:
     records = _fetch(chroma, limit=rows, offset=start)
     vectors = _vectors(chroma, [record.id for record in records])
-    unreadable: dict[str, str] = _odd_lengths(vectors) if identity is not None else {}
+    # A vector that came with its item may have any length.
+    own = {record.id for record in records if has_own_vector(record.metadata.get(HASH_KEY))}
+    embedded = {one: vector for one, vector in vectors.items() if one not in own}
+    unreadable: dict[str, str] = _odd_lengths(embedded) if identity is not None else {}
     different: dict[str, str] = {}
     for record in records:
         if (fault := _vector_fault(vectors.get(record.id), dimension)) is not None:
             unreadable[record.id] = fault
         elif record.id in unreadable or identity is None:
             continue
-        elif record.text is None:
+        elif record.text is None and record.id not in own:
             # Its vector could not be made again, so the index is left alone.
             different[record.id] = "it has no document"
-        elif (fault := stored_fault(record.text, record.metadata, identity)) is not None:
+        elif (fault := stored_fault(record.text or "", record.metadata, identity)) is not None:
             different[record.id] = fault
     sample = [record.id for record in records[-start % every :: every] if record.id not in unreadable]
     lost = lost_vectors(chroma, [vectors[one] for one in sample])

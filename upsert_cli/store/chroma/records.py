@@ -100,9 +100,16 @@ class ChromaStore(ChromaReader):
         chroma, metadatas = self._collection.chroma, cast("list[Mapping[str, Any]]", rows.metadatas)
         if rows.vectors is None:
             return functools.partial(chroma.update, ids=rows.ids, metadatas=metadatas)
+        documents: Any = self._documents(rows)
         return functools.partial(
-            chroma.upsert, ids=rows.ids, documents=rows.texts, metadatas=metadatas, embeddings=rows.vectors
+            chroma.upsert, ids=rows.ids, documents=documents, metadatas=metadatas, embeddings=rows.vectors
         )
+
+    def _documents(self, rows: WriteBatch) -> list[str | None]:
+        """Return the documents to write: none for an empty text, unless Chroma would keep an old one in its place."""
+        empty = [one for one, text in zip(rows.ids, rows.texts, strict=True) if not text]
+        replaced = {record.id for record in self.fetch(empty) if record.text} if empty else set()
+        return [text or ("" if one in replaced else None) for one, text in zip(rows.ids, rows.texts, strict=True)]
 
 
 # -- rows that Chroma must not be given --------------------------------------------------------------------------------

@@ -133,6 +133,26 @@ def test_the_last_of_repeated_ids_is_expected(fresh: Terminal, make_items: Items
     assert _ids(outcome, "different") == [items[0]["object_id"]]
 
 
+def test_records_of_an_older_version_lose_the_repeated_text(fresh: Terminal, tiny_model: Path) -> None:
+    """Metadata that repeats the text, as an older version wrote it, is named by `verify`; every way to write it again embeds nothing."""
+    once = fresh.records(vectors=True)
+    older = "upsert-cli run a.jsonl --metadata-fields text,number"
+    fresh.type(older)
+    assert all(record["metadata"]["text"] == record["document"] for record in fresh.records().values())
+    unloadable = fresh.folder / "unloadable"
+    shutil.copytree(tiny_model, unloadable)
+    (unloadable / "model.onnx").write_bytes(b"not a model")
+    fresh.env |= {f"UPSERT_CLI_{command}_MODEL_PATH": str(unloadable) for command in ("RUN", "VERIFY")}
+    outcome = _outcome(fresh, "upsert-cli verify load --json", expect=3)
+    assert _counts(outcome) == GOOD | {"different": 40}
+    assert outcome["different"]["first"][0]["detail"].endswith("a.jsonl:1 has other metadata")
+    for again in ("verify load --repair", "run a.jsonl --task-id again", "restart load --from-start"):
+        fresh.type(f"upsert-cli {again}")
+        assert fresh.records(vectors=True) == once
+        fresh.type(older)
+    assert fresh.info("again")["counts"]["updated"] == 40
+
+
 @pytest.mark.parametrize("line", ["upsert-cli verify", "upsert-cli verify --collection other"])
 def test_no_collection(terminal: Terminal, line: str) -> None:
     """A collection that does not exist cannot be read, and is not created."""

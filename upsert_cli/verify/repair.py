@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 
 from upsert_cli import embedding
 from upsert_cli.context import RunContext
@@ -49,7 +50,8 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
         context.info(f"removed {len(removed)} rows that blocked the collection's queue")
         found, _ = _look(subject, context)
     if found is None or found.index_is_lost:
-        repairer = _Repairer(subject, context)  # before anything is moved: without the model nothing could be rebuilt
+        repairer = _Repairer(subject, context)
+        repairer.embedder()  # before anything is moved: without the model nothing could be rebuilt
         aside = location.put_index_aside()  # a server indexes records that are written again by itself
         context.info("rebuilding the index from the stored documents")
         written += repairer.write_all_stored()
@@ -61,9 +63,8 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
         context.info("looking for every record by its own vector")
         found = examine(subject, context=context, ask_all=True)
     if found.wrong:
-        stale = found.stale.keys()
-        context.info(f"writing {len(found.wrong - stale)} records again")
-        written += _Repairer(subject, context).write_again(found.wrong - stale, stale)
+        context.info(f"writing {len(found.wrong - found.stale.keys())} records again")
+        written += _Repairer(subject, context).write_again(found)
         found = examine(subject, context=context)
     repaired = Repaired(damage=damage, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
     return Verification(subject=subject, found=found, repaired=repaired)
@@ -85,7 +86,7 @@ class _Repairer:
         self._subject = subject
         self._context = context
         self._model = subject.model()
-        self._embedder = embedding.load(self._model)
+        self.embedder = cache(lambda: embedding.load(self._model))
 
     def write_all_stored(self) -> int:
         """Write every record again from the stored documents, and return their number."""
@@ -94,29 +95,31 @@ class _Repairer:
             stored = itertools.takewhile(len, blocks)
             return sum(1 for _ in self._write(self._from_store(stored), store))
 
-    def write_again(self, wrong: Set[str], stale: Set[str]) -> int:
-        """Write some records again, and return their number; delete stale ones."""
+    def write_again(self, found: Findings) -> int:
+        """Write wrong records again, and return their number; delete stale ones."""
+        stale = found.stale.keys()
+        wrong = found.wrong - stale
         with opened(self._subject, context=self._context) as store:
-            done = set(self._write(self._from_sources(wrong, store), store))
+            done = set(self._write(self._from_sources(wrong, store, outdated=found.outdated), store))
             for ids in _blocks(stale):
-                found = store.fetch(ids)
-                store.delete([RecordRef(one.id, str(one.metadata.get(HASH_KEY))) for one in found])
+                records = store.fetch(ids)
+                store.delete([RecordRef(one.id, str(one.metadata.get(HASH_KEY))) for one in records])
             rest = (store.fetch(ids) for ids in _blocks(wrong - done))
             return len(done) + sum(1 for _ in self._write(self._from_store(rest), store))
 
     def _write(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[str]:
         """Yield the ids of the written records; each batch is written before the next one is compared."""
         embedded_batches = embed(
-            batches, load=lambda: self._embedder, effort=self._subject.options.effort, stopping=threading.Event()
+            batches, load=self.embedder, effort=self._subject.options.effort, stopping=threading.Event()
         )
         for embedded in embedded_batches:
             self._context.check()
-            if embedded.vectors:
-                upserts = embedded.upserts()
-                refused = {one for one, _ in store.write(upserts)}
-                yield from (one for one in upserts.ids if one not in refused)
+            for rows in (embedded.upserts(), embedded.updates()):
+                if rows.ids:
+                    refused = {one for one, _ in store.write(rows)}
+                    yield from (one for one in rows.ids if one not in refused)
 
-    def _from_sources(self, wrong: Set[str], store: StoreProcess) -> Iterator[Batch]:
+    def _from_sources(self, wrong: Set[str], store: StoreProcess, *, outdated: Set[str]) -> Iterator[Batch]:
         for batch in self._subject.batches():
             items = {one.item.object_id for one in batch.documents if one.id in wrong}
             # All chunks of an item, since their average may be wrong.
@@ -124,7 +127,7 @@ class _Repairer:
             if documents:
                 comparison = compare_documents(documents, store, force=True)
                 verdicts = [
-                    verdict if document.id in wrong else Verdict.UNCHANGED
+                    _verdict_on(document.id, verdict, wrong=wrong, outdated=outdated)
                     for document, verdict in zip(documents, comparison.verdicts, strict=True)
                 ]
                 yield replace(batch, documents=documents, comparison=replace(comparison, verdicts=verdicts))
@@ -148,6 +151,13 @@ class _Repairer:
                 metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.identity)}
         item = Item(identifier, None, None, self._subject.target.collection, 0)
         return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, ())
+
+
+def _verdict_on(identifier: str, verdict: Verdict, *, wrong: Set[str], outdated: Set[str]) -> Verdict:
+    """Return how to write a record: as it has to be written anew, by its metadata alone, or not at all."""
+    if identifier in outdated:
+        return Verdict.METADATA
+    return verdict if identifier in wrong else Verdict.UNCHANGED
 
 
 def _blocks(ids: Set[str]) -> Iterator[list[str]]:

@@ -31,7 +31,7 @@ KINDS = ("missing", "unreadable", "different", "unreachable", "stale")
 
 _DIFFERENCES = {
     Verdict.TEXT: "has another text",
-    Verdict.METADATA: "has another metadata",
+    Verdict.METADATA: "has other metadata",
     Verdict.TAKEN: "has another item's record under its id",
 }
 
@@ -55,6 +55,9 @@ class Findings:
     unreachable: dict[str, str] = field(default_factory=dict)
     stale: dict[str, str] = field(default_factory=dict)
     """Records that their item no longer has: chunks, or the whole text of an item that is split now."""
+
+    outdated: set[str] = field(default_factory=set)
+    """Of the different records, those that only need the metadata of their row."""
 
     @property
     def kinds(self) -> dict[str, dict[str, str]]:
@@ -215,6 +218,7 @@ def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str
     for document in batch.documents:
         if document.is_first_chunk:
             for one in wrong.pop(document.item.object_id, ()):
+                found.outdated.discard(one)
                 for rows in (found.missing, found.different, found.stale):
                     rows.pop(one, None)
     verdicts = compare_documents(batch.documents, store).verdicts
@@ -226,6 +230,8 @@ def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str
             found.missing[document.id] = f"{where} is not in the collection"
         else:
             found.different[document.id] = f"{where} {_DIFFERENCES[verdict]}"
+            if verdict is Verdict.METADATA:
+                found.outdated.add(document.id)
         wrong.setdefault(document.item.object_id, set()).add(document.id)
     stale = store.find_stale_chunks(present_chunks(batch.documents), average=average)
     for object_id, records in stale.items():
@@ -244,6 +250,7 @@ def _read_back(subject: Subject, store: StoreProcess, found: Findings, *, every:
         found.unreadable |= block.unreadable
         found.different |= block.different
         found.unreachable |= block.unreachable
+        found.outdated -= block.unreadable.keys() | block.different.keys() | block.unreachable.keys()
         if len(found.unreadable) > MAX_UNREADABLE:
             detail = f"{len(found.unreadable)} of the first {found.records} records cannot be read with their vectors"
             raise TargetDamaged(path=subject.target.path, collection=subject.target.collection, detail=detail)

@@ -77,7 +77,7 @@ def test_shards_without_ids(tiny: Terminal) -> None:
         for shard in range(3)
         for row, one in enumerate(rows[shard::3], start=1)
     }
-    expected = {"text": "text 3", "label": 0, "tags": ["a", "t3"], "meta.lang": "en"}
+    expected = {"label": 0, "tags": ["a", "t3"], "meta.lang": "en"}
     assert _without_hash(records["train-0.parquet:2"]) == expected
     tiny.type("upsert-cli run hub --id-from row --keep-lists --task-id again")
     assert tiny.info("again")["counts"]["unchanged"] == len(rows)
@@ -97,7 +97,7 @@ def test_items_that_bring_their_vectors(tiny: Terminal) -> None:
     assert records.keys() == {*(row["id"] for row in rows), "embedded"}
     for row in rows:
         record = records[row["id"]]
-        assert _without_hash(record) == {"text": row["text"]}
+        assert (record["document"], _without_hash(record)) == (row["text"], {})
         assert max(abs(a - b) for a, b in zip(record["vector"], row["emb"], strict=True)) < 1e-5
     rows[2]["emb"] = own[5][::-1]
     tiny.write("a.jsonl", [*rows, {"id": "embedded", "text": "no vector"}])

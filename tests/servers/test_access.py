@@ -121,13 +121,14 @@ def test_the_cloud_and_its_quotas(
     items[3]["payload"] |= {f"key-{number}": number for number in range(40)}
     items[4]["payload"]["k" * 37] = 1
     items[5]["payload"]["long"] = "v" * 4_097
+    items[6]["payload"]["text"] = "v" * 4_097  # not a value of the metadata
     tiny.write("a.jsonl", items)
     tiny.type("upsert-cli run a.jsonl --chroma cloud --collection quotas --task-id t --batch-size 700", expect=3)
     details = {failed["row"]: failed["detail"] for failed in tiny.info("t")["failed_items"]}
     assert details == {
         2: "the id has 129 bytes, and the cloud takes 128",
         3: "the text has 16,386 bytes, and the cloud takes 16,384",
-        4: "the metadata has 42 keys, and the cloud takes 32",
+        4: "the metadata has 41 keys, and the cloud takes 32",
         5: f"the metadata key '{'k' * 37}' has 37 bytes, and the cloud takes 36",
         6: "metadata 'long' has 4,097 bytes, and the cloud takes 4,096",
     }

@@ -46,7 +46,7 @@ class Recipe:
     """Such as `title: {title}\\n{body}`; takes precedence over the text fields."""
 
     metadata_fields: tuple[str, ...] | None = None
-    """Dotted paths in the payload of the fields that become metadata; None: all of them."""
+    """Dotted paths in the payload of the fields that become metadata; None: all that do not make up the document."""
 
     vector_field: str | None = None
     """Dotted path in the payload of the vector that an item may bring; None: `vector`, where that is a list."""
@@ -171,7 +171,7 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
         ItemError: As for `make_document`; also later, if a chunk cannot be made.
     """
     payload, text, vector = _read_payload(item, recipe)
-    metadata, converted = _metadata(_without_text(payload, recipe), item, recipe)
+    metadata, converted = _metadata(payload, item, recipe)
     converted += [key for key in (OBJECT_KEY, CHUNK_KEY) if key in metadata]  # ours replace the payload's own
     texts = _with_last(iter([text]) if vector is not None else splitter.chunks(text))
     first, is_only = next(texts)
@@ -211,15 +211,6 @@ def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
     yield known, True
 
 
-def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """Return a payload without the text that its chunks hold as documents, unless the user asks for that."""
-    if recipe.metadata_fields is not None:
-        return payload
-    for path in recipe.text_paths:
-        payload = without_field(payload, path)
-    return payload
-
-
 def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, array[float] | None]:
     """Return the payload that may become metadata, the text of the item, and its own vector, if any."""
     payload = item.payload or {}
@@ -252,7 +243,7 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
     metadata: dict[str, Value] = {}
     converted: list[str] = []
     if recipe.metadata_fields is None:
-        converted = flatten(payload, metadata, keep_lists=recipe.keep_lists)
+        converted = flatten(_without_text(payload, recipe), metadata, keep_lists=recipe.keep_lists)
     for name in recipe.metadata_fields or ():
         if (value := field_at(payload, name)) is not None:
             # Separately, since one path may lead into the value of another.
@@ -266,3 +257,10 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
     if len(metadata) >= MAX_KEYS:
         raise ItemError(detail=f"{len(metadata)} metadata keys, {MAX_KEYS - 1} are allowed")
     return metadata, converted
+
+
+def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return a payload without the fields that make up the document, since a record holds that already."""
+    for path in dict.fromkeys(recipe.text_paths):  # the second time, another field may answer to it
+        payload = without_field(payload, path)
+    return payload

@@ -169,12 +169,20 @@ def field_at(values: dict[str, Any], path: str, default: object = None) -> objec
 
 
 def without_field(values: dict[str, Any], path: str) -> dict[str, Any]:
-    """Return values without the field that `field_at` finds by this path, if there is one."""
-    name, _, rest = path.partition(".")
-    if path in values or not rest:
+    """Return values without the field that `field_at` finds by this path, and without the objects that this empties."""
+    if path in values or "." not in path:
         return {key: value for key, value in values.items() if key != path}
-    inner = values.get(name)
-    return values | {name: without_field(inner, rest)} if isinstance(inner, dict) else values
+    return _without_nested(values, path.split("."))
+
+
+def _without_nested(values: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    name, *rest = names
+    inner: Any = values.get(name)
+    if name not in values or (rest and not isinstance(inner, dict)):
+        return values
+    if rest and ((left := _without_nested(inner, rest)) or left is inner):
+        return values | {name: left}
+    return {key: value for key, value in values.items() if key != name}
 
 
 def with_field(values: dict[str, Any], path: str, value: object) -> dict[str, Any]:

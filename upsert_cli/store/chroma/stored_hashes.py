@@ -25,9 +25,10 @@ _APPLIED = (
     "AND typeof(m.seq_id) = 'integer' AND NOT EXISTS "
     "(SELECT 1 FROM embeddings_queue q WHERE q.seq_id > m.seq_id AND q.topic LIKE '%/' || c.id)"
 )
+# A cross join fixes the order: the other one, by an index on the values, looks at all hashes for each batch.
 _HASHES = (
-    "SELECT e.embedding_id, v.string_value FROM embeddings e JOIN embedding_metadata v ON v.id = e.id AND v.key = ? "
-    "WHERE e.segment_id = ? AND e.embedding_id IN (SELECT value FROM json_each(?)) AND v.string_value IS NOT NULL"
+    "SELECT e.embedding_id, v.string_value FROM embeddings e CROSS JOIN embedding_metadata v "
+    "WHERE e.segment_id = ? AND e.embedding_id IN (SELECT value FROM json_each(?)) AND v.id = e.id AND v.key = ?"
 )
 
 
@@ -42,6 +43,7 @@ def read_hashes(folder: Path, collection: str, ids: Sequence[str]) -> dict[str, 
             database.execute("BEGIN")  # both queries see the same moment
             if (segment := database.execute(_APPLIED, (collection,)).fetchone()) is None:
                 return {}
-            return dict(database.execute(_HASHES, (HASH_KEY, *segment, json.dumps(ids))))
+            found = database.execute(_HASHES, (*segment, json.dumps(ids), HASH_KEY)).fetchall()
     except sqlite3.Error:
         return {}
+    return {one: hashed for one, hashed in found if hashed is not None}

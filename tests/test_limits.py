@@ -7,13 +7,14 @@ import json
 import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from tests.support.loading import a_target
 from tests.support.terminal import Terminal
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.limits import limit_reached
-from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.faults import meaning
 
 FILES = "is limited to {} open files"
@@ -98,9 +99,7 @@ def test_a_clock_before_1970_is_no_damage(tiny: Terminal, day: str, line: str) -
 def test_a_clock_that_goes_wrong_midway_is_no_damage() -> None:
     """The engine's own words for it name the clock too."""
     error = RuntimeError("Do not deploy before UNIX epoch: SystemTimeError(1s)")
-    target = Target(
-        path="/c", collection="d", model="m", dimension=1, max_tokens=1, tool_version="1", default_model=False
-    )
+    target = a_target(Path("/c"))
     assert "the clock of this machine is before 1970" in str(meaning(error, target))
 
 

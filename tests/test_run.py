@@ -320,11 +320,11 @@ def _item(identifier: str, text: str) -> dict[str, Any]:
 
 
 def _unloadable_copy(terminal: Terminal) -> Any:
-    """Copy the tiny model with a graph that nothing can load: whoever tries to embed fails."""
+    """Copy the tiny model with settings that nothing can load: whoever tries to embed fails."""
     import shutil
     from pathlib import Path
 
     copy = terminal.folder / "unloadable"
     shutil.copytree(Path(terminal.env["UPSERT_CLI_RUN_MODEL_PATH"]), copy)
-    (copy / "model.onnx").write_bytes(b"not a model")
+    (copy / "config.json").write_bytes(b"no settings")  # which is no part of the weights
     return copy

@@ -46,13 +46,16 @@ def _end_of_a_load(chroma: Path, *, flush: bool) -> float:
     import numpy as np
 
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
+    from upsert_cli.embedding.identity import ModelIdentity
     from upsert_cli.store.base import Target, WriteBatch
     from upsert_cli.store.locations import location_of
 
     target = Target(
-        path=str(chroma), collection="default", model=DEFAULT_MODEL, dimension=384, max_tokens=256,
-        tool_version="bench", default_model=True,
-    )  # fmt: skip
+        path=str(chroma),
+        collection="default",
+        model=ModelIdentity(name=DEFAULT_MODEL, dimension=384, max_tokens=256),
+        tool_version="bench",
+    )
     records, _ = location_of(target).open(target)
     texts = [f"one more text {number}" for number in range(NEW_ROWS)]
     vectors = np.random.default_rng(0).normal(size=(NEW_ROWS, 384)).astype(np.float32)

@@ -15,6 +15,7 @@ from upsert_cli import __version__
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.identity import ModelIdentity, Prefixes
 from upsert_cli.errors import Refusal, SourceChanged
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded
@@ -33,20 +34,17 @@ def sources(tmp_path: Path) -> list[Source]:
     return sources_of(path)
 
 
-def _spec(tmp_path: Path, sources: list[Source], tiny_model: Path, *, tokens: int = 256, secret: str = "") -> Spec:
+def _spec(tmp_path: Path, sources: list[Source], tiny_model: Path, *, prefix: str = "", secret: str = "") -> Spec:
     target = Target(
         path=str(tmp_path / "chroma"),
         collection="default",
-        model=DEFAULT_MODEL,
-        dimension=384,
-        max_tokens=tokens,
+        model=ModelIdentity(name=DEFAULT_MODEL, dimension=384, max_tokens=256, prefixes=Prefixes(prefix)),
         tool_version=__version__,
-        default_model=True,
     )
     return Spec(
         task_id="t",
         target=target,
-        options=LoadOptions(model_path=str(tiny_model)).as_json(),
+        options=LoadOptions(model_path=str(tiny_model), passage_prefix=prefix).as_json(),
         sources=tuple(source.as_json() for source in sources),
         secrets=(secret,) if secret else (),
     )
@@ -99,7 +97,7 @@ def test_errors_do_not_stay(tmp_path: Path, sources: list[Source], tiny_model: P
     runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
     assert runner.run(_only(sources)).error is None
     runner.close()
-    other = UnitRunner(_spec(tmp_path, sources, tiny_model, tokens=128))
+    other = UnitRunner(_spec(tmp_path, sources, tiny_model, prefix="passage: "))
     for _ in range(2):
         assert isinstance(other.run(_only(sources)).error, Refusal)
     other.prepare()

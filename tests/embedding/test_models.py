@@ -66,7 +66,7 @@ def test_the_cached_default_model_needs_no_network(model: Model) -> None:
     assert (found.name, found.dimension, found.max_tokens) == (DEFAULT_MODEL, 384, 256)
     assert found.folder == model.folder
     assert found == find_model(DEFAULT_MODEL)
-    assert found.identity == "sentence-transformers/all-MiniLM-L6-v2|384|256"
+    assert found.hashed == "sentence-transformers/all-MiniLM-L6-v2|384|256"
 
 
 @pytest.mark.usefixtures("no_network")

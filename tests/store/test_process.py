@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.forked import start_python
-from tests.support.loading import a_target, assert_holds, numbered, plain_client, read_back, some_rows
+from tests.support.loading import a_target, assert_holds, numbered, of_model, plain_client, read_back, some_rows
 from upsert_cli.context import Unattended
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
@@ -135,7 +135,7 @@ def test_errors_cross_the_pipe(target: Target) -> None:
     """A refusal in the child is the same error in the parent."""
     with StoreProcess(target) as writer:
         writer.opened()
-    writer = StoreProcess(replace(target, model="maker/other"))
+    writer = StoreProcess(of_model(target, name="maker/other"))
     with pytest.raises(Refusal, match="made with the model maker/small-model, not maker/other"):
         writer.opened()
     wait_until(lambda: is_free(target))

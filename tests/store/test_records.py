@@ -19,12 +19,15 @@ from tests.support.loading import (
     a_target,
     assert_holds,
     numbered,
+    of_model,
     open_store,
     opened,
     plain_client,
     read_back,
     some_rows,
 )
+from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.identity import Prefixes, Weights
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.base import Target, Verdict, WriteBatch
@@ -92,7 +95,7 @@ def test_a_new_collection_has_the_settings_of_a_load(target: Target) -> None:
 
 def test_default_model_lets_clients_query_by_text(target: Target) -> None:
     """A collection for the default model stores Chroma's own function, and creating it fetches no model."""
-    load(replace(target, default_model=True), some_rows(["a"]))
+    load(of_model(target, name=DEFAULT_MODEL), some_rows(["a"]))
     assert settings_of(target)[0]["embedding_function"]["name"] == "default"
     assert not (Path.home() / ".cache" / "chroma").exists()
 
@@ -310,7 +313,7 @@ def test_vectors_of_another_length_are_no_rows_fault(target: Target) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"model": "maker/other-model"}, {"dimension": 5}, {"max_tokens": 512}],
+    [{"name": "maker/other-model"}, {"dimension": 5}, {"max_tokens": 512}],
     ids=lambda change: next(iter(change)),
 )
 def test_other_model_is_refused(target: Target, change: dict[str, Any]) -> None:
@@ -318,7 +321,7 @@ def test_other_model_is_refused(target: Target, change: dict[str, Any]) -> None:
     load(target, rows := some_rows(["a"]))
     with (
         pytest.raises(Refusal, match="load with that, or into another --collection"),
-        opened(replace(target, **change)),
+        opened(of_model(target, **change)),
     ):
         pass
     assert_holds(target, rows)
@@ -360,11 +363,17 @@ def test_foreign_collection_may_hold_zeros(target: Target) -> None:
 
 def test_foreign_collection_with_the_default_function(target: Target) -> None:
     """A collection with Chroma's default function accepts the default model and no other."""
-    make_foreign(target, some_rows(["a"]))
-    with opened(replace(target, default_model=True)) as (_, facts):
+    make_foreign(target, some_rows(["a"], dimension=384))
+    equal = of_model(target, name=DEFAULT_MODEL, dimension=384, weights=Weights("", is_published=True))
+    with opened(equal) as (_, facts):
         assert facts.warnings == ()
-    with pytest.raises(Refusal, match="default embedding function"), opened(target):
-        pass
+    for other in (
+        target,
+        of_model(equal, prefixes=Prefixes("passage: ")),
+        of_model(equal, weights=Weights("1", False)),
+    ):
+        with pytest.raises(Refusal), opened(other):
+            pass
 
 
 @pytest.mark.parametrize("name", ["a", "-bad-", "two words", "x" * 513])

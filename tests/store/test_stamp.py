@@ -52,7 +52,7 @@ def test_a_stamp_is_accepted_by_its_maker(tmp_path: Path) -> None:
     target = a_target(tmp_path)
     full = stamp(target)
     assert check_model(target, _described(metadata={**full, "owner": "me"})) == ()
-    assert check_model(target, _described(metadata={"upsert_cli_model": target.model})) == ()
+    assert check_model(target, _described(metadata={"upsert_cli_model": target.model.name})) == ()
 
 
 @pytest.mark.parametrize(

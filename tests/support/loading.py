@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.store.base import Opened, Store, Target, WriteBatch
 from upsert_cli.store.folder import prepare_folder
 from upsert_cli.store.locations import location_of
@@ -20,17 +22,15 @@ DIMENSION = 8
 
 
 def a_target(folder: Path, **changes: Any) -> Target:
-    """Return a target in `folder`, made by a small model."""
-    facts: dict[str, Any] = {
-        "path": str(folder / "chroma"),
-        "collection": "default",
-        "model": "maker/small-model",
-        "dimension": DIMENSION,
-        "max_tokens": 256,
-        "tool_version": "0.0.0",
-        "default_model": False,
-    }
-    return Target(**(facts | changes))
+    """Return a target in `folder` with changes to the identity of a small model."""
+    model = ModelIdentity(name="maker/small-model", dimension=DIMENSION, max_tokens=256)
+    path = str(folder / "chroma")
+    return Target(path=path, collection="default", model=replace(model, **changes), tool_version="0.0.0")
+
+
+def of_model(target: Target, **changes: Any) -> Target:
+    """Return a target with changes to the identity of its model."""
+    return replace(target, model=replace(target.model, **changes))
 
 
 def some_rows(ids: Sequence[str], *, mark: str = "first", dimension: int = DIMENSION, **metadata: Any) -> WriteBatch:

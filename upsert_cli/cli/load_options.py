@@ -77,6 +77,21 @@ _REFS_ROOT = option(
     help="Read the text of items without one from the files below DIR that they name.",
 )
 
+_PREFIX_OPTIONS = (
+    option(
+        "--passage-prefix",
+        metavar="TEXT",
+        show_default="by the model",
+        help="Embed this before each document; not stored.",
+    ),
+    option(
+        "--query-prefix",
+        metavar="TEXT",
+        show_default="by the model",
+        help="`query` embeds this before its text.",
+    ),
+)
+
 _EMBEDDING_OPTIONS = (
     option(
         "--device",
@@ -227,7 +242,7 @@ def preview_options() -> Decorator:
         [
             _SOURCES,
             *under("Input", limit, *_MAPPING_OPTIONS, _REFS_ROOT),
-            *under("Model", *MODEL_OPTIONS),
+            *under("Model", *MODEL_OPTIONS, *_PREFIX_OPTIONS),
             *under("Long texts", *_LONG_TEXT_OPTIONS),
             *under("Output", json_option("Print one JSON object per line.")),
         ]
@@ -246,7 +261,7 @@ def load_options(collection: str) -> Decorator:
                 option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
             ),
             *under("Input", *_MAPPING_OPTIONS, limit, _REFS_ROOT),
-            *under("Model", *MODEL_OPTIONS, *_EMBEDDING_OPTIONS),
+            *under("Model", *MODEL_OPTIONS, *_PREFIX_OPTIONS, *_EMBEDDING_OPTIONS),
             *under("Long texts", *_LONG_TEXT_OPTIONS),
             *under("Task", *_TASK_OPTIONS),
             *under("Limits", *_LIMIT_OPTIONS),

@@ -17,7 +17,7 @@ from upsert_cli.counts import Converted, Counts
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model, OwnVectors
-from upsert_cli.errors import SourceUnreadable, UpsertCliError
+from upsert_cli.errors import Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
 from upsert_cli.load.resources import model_of, recipe_of
@@ -198,14 +198,25 @@ class UnitRunner:
                     f"that machine, since a task carries only the names of such variables"
                 )
         if self._model is None:
-            own = OwnVectors(dimension=spec.target.dimension)
-            self._model = model_of(spec.target.model, self._options) if embeds(spec.target.model) else own
+            own = OwnVectors(dimension=spec.target.model.dimension)
+            self._model = self._same_model() if embeds(spec.target.model.name) else own
         if self._writer is None:
             # The process that runs the task holds the lease on the collection; workers do not exclude each other.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
             self._writer = StoreProcess(target, task_id=spec.task_id)
             self._writer.opened()
         return self._model, self._writer
+
+    def _same_model(self) -> Model:
+        """Find the model on this machine; it has to be the one of the process that runs the task."""
+        wanted = self._spec.target.model
+        found = model_of(wanted.name, self._options)
+        for what, had, asked in wanted.differences(found):
+            raise Refusal(
+                message=f"the {what} of {found.name} in {found.folder} of the worker {_here()} is {asked}, and "
+                f"{had} where the task is run; put the same files on each machine, then restart the task"
+            )
+        return found
 
     def _load(self, model: Model | OwnVectors) -> Embedder:
         if self._embedder is None:

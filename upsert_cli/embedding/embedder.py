@@ -36,13 +36,19 @@ class Embedder(Protocol):
     """Tokens of a text that the model reads, special tokens included."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text, those beyond the limit included."""
+        """Count the tokens of each document with its prefix, those beyond the limit included."""
+
+    def count_query(self, text: str) -> int:
+        """Count the tokens of a search text with its prefix."""
 
     def embed(self, texts: list[str]) -> Vectors:
-        """Embed one micro-batch: float32, `(len(texts), dimension)`. Several threads may call this at once."""
+        """Embed one micro-batch of documents, each after the prefix: float32, `(len(texts), dimension)`.
+
+        Several threads may call this at once.
+        """
 
     def embed_query(self, text: str) -> Vectors:
-        """Embed a search text, which some models treat differently: float32, `(1, dimension)`."""
+        """Embed a search text, after its own prefix: float32, `(1, dimension)`."""
 
 
 def load(model: Model | OwnVectors, *, device: Device = "cpu") -> Embedder:
@@ -64,7 +70,7 @@ class TokenCounter(Protocol):
     """A tokenizer that counts as `Embedder.count` does."""
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text, those beyond the limit included."""
+        """Count the tokens of each document with its prefix, those beyond the limit included."""
 
 
 def load_token_counter(model: Model) -> TokenCounter:
@@ -75,7 +81,8 @@ def load_token_counter(model: Model) -> TokenCounter:
     """
     from upsert_cli.embedding import fastembed
 
-    return fastembed.BoundedTokenizer(fastembed.load_tokenizer(model), max_tokens=model.max_tokens)
+    tokenizer = fastembed.load_tokenizer(model)
+    return fastembed.BoundedTokenizer(tokenizer, max_tokens=model.max_tokens, prefix=model.prefixes.passage)
 
 
 def load_tokenizer(model: Model) -> Any:

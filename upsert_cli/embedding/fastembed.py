@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from upsert_cli.embedding.embedder import Device, Vectors
     from upsert_cli.embedding.models import Model
 
-PREFIX_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
+BEGINNING_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
 BEGINNING = 2  # times the limit in tokens, that are enough of a text: a cut in a word moves no token before the limit
 GPU_PROVIDER = "CUDAExecutionProvider"
 
@@ -84,30 +84,32 @@ def download(entry: ModelEntry, folder: Path) -> Path:
 class BoundedTokenizer:
     """A model's tokenizer, which reads no more of a text than the model needs; implements `TokenCounter`."""
 
-    def __init__(self, tokenizer: Any, *, max_tokens: int) -> None:
-        """Take a tokenizer that neither truncates nor pads, and the tokens that the model reads."""
+    def __init__(self, tokenizer: Any, *, max_tokens: int, prefix: str) -> None:
+        """Take a tokenizer that neither truncates nor pads, and the tokens that the model reads of prefix and text."""
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._prefix = PREFIX_CHARACTERS * max_tokens
+        self._prefix = prefix
+        self._characters = BEGINNING_CHARACTERS * max_tokens
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text; of one that is far too long, just enough to see that it is.
+        """Count the tokens of each text with the prefix; of one that is far too long, just enough to see that it is.
 
         Counting all of them would cost 0.7 s and 800 MB for a text of 7 MB.
         """
-        encodings = self._tokenizer.encode_batch_fast([text[: self._prefix] for text in texts])
+        encodings = self._tokenizer.encode_batch_fast([(self._prefix + text)[: self._characters] for text in texts])
         lengths = list(map(len, encodings))
         for row, text in enumerate(texts):
-            if len(text) > self._prefix and lengths[row] < BEGINNING * self._max_tokens:
+            if len(self._prefix + text) > self._characters and lengths[row] < BEGINNING * self._max_tokens:
                 lengths[row] = len(self._tokenizer.encode(self.beginning(text)))
         return lengths
 
     def beginning(self, text: str) -> str:
-        """Return enough of a text to get the vector of the whole; left alone, the tokenizer reads all of it.
+        """Return the prefix and enough of a text to get the vector of the whole.
 
-        Only the last word may differ, and the model stops reading half-way.
+        Left alone, the tokenizer reads all of it. Only the last word may differ, and the model stops reading half-way.
         """
-        characters = self._prefix
+        text = self._prefix + text
+        characters = self._characters
         while characters < len(text) and not self._is_enough(text[:characters]):
             characters *= 2
         return text[:characters]
@@ -134,7 +136,10 @@ class FastEmbedder:
             self._embedding = TextEmbedding(
                 model.name, specific_model_path=str(model.folder), threads=1, cuda=device == "cuda"
             )
-            self._tokenizer = BoundedTokenizer(self._prepare_tokenizer(), max_tokens=model.max_tokens)
+            tokenizer = self._prepare_tokenizer()
+            self._documents, self._queries = (
+                BoundedTokenizer(tokenizer, max_tokens=model.max_tokens, prefix=prefix) for prefix in model.prefixes
+            )
             check_vectors(self.embed([PROBE_TEXT]), texts=1, dimension=self.dimension)
         except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
             raise _unusable(model, error) from error
@@ -152,21 +157,25 @@ class FastEmbedder:
         return _untruncated(Tokenizer.from_str(own.to_str()))
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each text."""
-        return self._tokenizer.count(texts)
+        """Count the tokens of each document with its prefix."""
+        return self._documents.count(texts)
+
+    def count_query(self, text: str) -> int:
+        """Count the tokens of a search text with its prefix."""
+        return self._queries.count([text])[0]
 
     def embed(self, texts: list[str]) -> Vectors:
-        """Embed one micro-batch."""
+        """Embed one micro-batch of documents; some models, such as jina-embeddings-v3, take them for another task."""
         import numpy as np
 
-        texts = [self._tokenizer.beginning(text) for text in texts]
-        return np.asarray(list(self._embedding.embed(texts, batch_size=len(texts))), dtype=np.float32)
+        texts = [self._documents.beginning(text) for text in texts]
+        return np.asarray(list(self._embedding.passage_embed(texts, batch_size=len(texts))), dtype=np.float32)
 
     def embed_query(self, text: str) -> Vectors:
         """Embed a search text."""
         import numpy as np
 
-        vectors = np.asarray(list(self._embedding.query_embed([self._tokenizer.beginning(text)])), dtype=np.float32)
+        vectors = np.asarray(list(self._embedding.query_embed([self._queries.beginning(text)])), dtype=np.float32)
         return check_vectors(vectors, texts=1, dimension=self.dimension)
 
 

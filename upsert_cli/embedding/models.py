@@ -6,14 +6,17 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from upsert_cli.context import RunContext, Unattended
 from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS, NO_MODEL, ModelEntry, embeds, find_entry
+from upsert_cli.embedding.identity import ModelIdentity, Prefixes, Weights
+from upsert_cli.embedding.prefixes import prefixes_of
+from upsert_cli.embedding.weights import digest_of
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
 from upsert_cli.missing_packages import install_command
 
@@ -22,32 +25,14 @@ STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which
 Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index"]
 
 
-def identity_of(name: str, dimension: int, max_tokens: int) -> str:
-    """Return the identity of a model, which comparable vectors share, and which is part of each record's hash."""
-    # A vector that an item brings is hashed itself.
-    return f"{name}|{dimension}|{max_tokens}" if embeds(name) else NO_MODEL
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class Model(ModelIdentity):
     """A model whose files are on this machine."""
-
-    name: str
-    """As fastembed spells it."""
-
-    dimension: int
-    max_tokens: int
-    """Tokens of a text that the model reads, special tokens included; the rest is truncated."""
 
     folder: Path
     """fastembed's `specific_model_path`."""
 
     source: Origin
-
-    @property
-    def identity(self) -> str:
-        """Return the model's identity, which comparable vectors share."""
-        return identity_of(self.name, self.dimension, self.max_tokens)
 
     @property
     def is_given(self) -> bool:
@@ -56,19 +41,24 @@ class Model:
 
     def as_json(self) -> dict[str, Any]:
         """Return the model as a JSON object."""
-        return asdict(self) | {"folder": str(self.folder)}
+        return {
+            "name": self.name,
+            "dimension": self.dimension,
+            "max_tokens": self.max_tokens,
+            "passage_prefix": self.prefixes.passage,
+            "query_prefix": self.prefixes.query,
+            "folder": str(self.folder),
+            "source": self.source,
+            "weights": None if self.weights is None else self.weights.digest,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OwnVectors:
+class OwnVectors(ModelIdentity):
     """The vectors that the items bring, in place of a model: nothing is looked for, loaded or embedded."""
 
-    name: ClassVar[str] = NO_MODEL
-    max_tokens: ClassVar[int] = 0
-    identity: ClassVar[str] = NO_MODEL
-
-    dimension: int
-    """Numbers of each vector; 0 if neither the collection nor any item has one."""
+    name: str = NO_MODEL
+    max_tokens: int = 0
 
 
 def list_models() -> list[ModelEntry]:
@@ -93,7 +83,12 @@ def _listed_limit(entry: ModelEntry, *, cached: bool) -> int | None:
 
 
 def find_model(
-    name: str, *, folder: Path | None = None, offline: bool = False, context: RunContext | None = None
+    name: str,
+    *,
+    folder: Path | None = None,
+    prefixes: Prefixes | None = None,
+    offline: bool = False,
+    context: RunContext | None = None,
 ) -> Model:
     """Find a model in the given folder, or else in the cache.
 
@@ -102,6 +97,7 @@ def find_model(
     Args:
         name: As in fastembed's list, in any case of letters.
         folder: Holds the model's files; nothing else is searched then.
+        prefixes: Those that a load asked for; None for those of the model's maker.
         offline: Do not use the network.
         context: Informed before each step that takes long.
 
@@ -111,15 +107,17 @@ def find_model(
     """
     entry = find_entry(name)
     if folder is None:
-        return _cached_or_fetched(entry, offline=offline, context=context or Unattended())
-    if not folder.is_dir():
+        found = _cached_or_fetched(entry, prefixes, offline=offline, context=context or Unattended())
+    elif not folder.is_dir():
         raise _damaged(entry, folder, "does not exist", given=True)
-    if missing := missing_files(folder, entry.files):
+    elif missing := missing_files(folder, entry.files):
         raise _damaged(entry, folder, f"lacks {', '.join(missing)}", given=True)
-    return _model(entry, folder.absolute(), "given folder")
+    else:
+        found = _model(entry, folder.absolute(), "given folder", prefixes)
+    return replace(found, weights=_weights_of(entry, found))
 
 
-def model_without_weights(name: str, *, folder: Path | None = None) -> Model | None:
+def model_without_weights(name: str, *, folder: Path | None = None, prefixes: Prefixes | None = None) -> Model | None:
     """Return a model whose tokenizer is on this machine, even if its weights are not; None if there is no tokenizer.
 
     Raises:
@@ -129,25 +127,36 @@ def model_without_weights(name: str, *, folder: Path | None = None) -> Model | N
     entry = find_entry(name)
     files = [file for file in entry.files if file not in entry.weights]
     if folder is None:
-        return _model(entry, cached_model(entry.name), "cache") if is_cached(entry.name, files) else None
+        return _model(entry, cached_model(entry.name), "cache", prefixes) if is_cached(entry.name, files) else None
     if not folder.is_dir():
         raise _damaged(entry, folder, "does not exist", given=True)
-    return None if missing_files(folder, files) else _model(entry, folder.absolute(), "given folder")
+    return None if missing_files(folder, files) else _model(entry, folder.absolute(), "given folder", prefixes)
 
 
-def identity_if_known(name: str) -> str | None:
+def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
     """Return the identity of a model, such as the default one, if it is known without any file."""
     if not embeds(name):
-        return NO_MODEL
+        return OwnVectors(dimension=0)
     entry = find_entry(name)
-    return identity_of(entry.name, entry.dimension, MAX_TOKENS) if entry.name == DEFAULT_MODEL else None
+    if entry.name != DEFAULT_MODEL:
+        return None
+    return ModelIdentity(name=entry.name, dimension=entry.dimension, max_tokens=MAX_TOKENS, prefixes=prefixes)
 
 
-def _cached_or_fetched(entry: ModelEntry, *, offline: bool, context: RunContext) -> Model:
+def _weights_of(entry: ModelEntry, found: Model) -> Weights:
+    """Return the weights of a model; a copy of the published files in another folder is published as well."""
+    digest = digest_of(found.folder, entry.weights)
+    if not found.is_given:
+        return Weights(digest, is_published=True)
+    is_copy = is_cached(entry.name, entry.files) and digest == digest_of(cached_model(entry.name), entry.weights)
+    return Weights(digest, is_published=is_copy)
+
+
+def _cached_or_fetched(entry: ModelEntry, prefixes: Prefixes | None, *, offline: bool, context: RunContext) -> Model:
     target = cached_model(entry.name)
     missing = missing_files(target, entry.files)
     if not missing:
-        return _model(entry, target, "cache")
+        return _model(entry, target, "cache", prefixes)
     reasons: dict[Origin, str] = {
         "cache": f"{target} lacks {', '.join(missing)}" if target.is_dir() else f"{target} does not exist"
     }
@@ -164,7 +173,7 @@ def _cached_or_fetched(entry: ModelEntry, *, offline: bool, context: RunContext)
             reasons[origin] = str(error)
             packages += error.missing if isinstance(error, ModelUnavailable) else ()
         else:
-            return _model(entry, target, origin)
+            return _model(entry, target, origin, prefixes)
     raise _not_found(entry, reasons, packages)
 
 
@@ -178,14 +187,21 @@ def _fetchers(entry: ModelEntry, target: Path, *, context: RunContext) -> dict[O
     return fetchers
 
 
-def _model(entry: ModelEntry, folder: Path, source: Origin) -> Model:
+def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes | None) -> Model:
     max_tokens = _max_tokens(entry, folder)
     if max_tokens is None:
         problem = "has a tokenizer_config.json that names no limit of tokens"
         raise _damaged(entry, folder, problem, given=source == "given folder")
     # fastembed repairs a snapshot of the hub's client while loading it, and recognises it by its path alone.
     folder = folder.resolve() if folder.is_symlink() else folder
-    return Model(name=entry.name, dimension=entry.dimension, max_tokens=max_tokens, folder=folder, source=source)
+    return Model(
+        name=entry.name,
+        dimension=entry.dimension,
+        max_tokens=max_tokens,
+        prefixes=prefixes_of(entry.name) if prefixes is None else prefixes,
+        folder=folder,
+        source=source,
+    )
 
 
 def _max_tokens(entry: ModelEntry, folder: Path) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ from upsert_cli.retry import RETRY_FOR
 if TYPE_CHECKING:
     from upsert_cli.documents.document import Recipe
     from upsert_cli.embedding.embedder import Device, Effort
+    from upsert_cli.embedding.identity import Prefixes
     from upsert_cli.sources.item_mapping import IdFrom
     from upsert_cli.sources.rows import Rows
     from upsert_cli.sources.source import Source
@@ -74,6 +75,13 @@ class LoadOptions:
     """Whether to store the mean of an item's chunks as well."""
 
     model_path: str | None = field(default=None, metadata=_DECIDES)
+    passage_prefix: str | None = field(default="", metadata=_DECIDES)
+    """Text before each document that is embedded. Tasks of older versions have none. None, in a request alone: the one
+    that the model asks for."""
+
+    query_prefix: str | None = field(default="", metadata=_DECIDES)
+    """The same for the search texts of the collection."""
+
     offline: bool = False
     batch_size: int | None = None
     """Items in a write; None: adapted to the measured speed."""
@@ -115,6 +123,21 @@ class LoadOptions:
     def model_folder(self) -> Path | None:
         """The folder given for the model, if any."""
         return Path(self.model_path) if self.model_path is not None else None
+
+    @property
+    def prefixes(self) -> Prefixes:
+        """The texts before those that are embedded."""
+        from upsert_cli.embedding.identity import Prefixes  # late, as below
+
+        return Prefixes(self.passage_prefix or "", self.query_prefix or "")
+
+    def with_prefixes(self, usual: Prefixes) -> LoadOptions:
+        """Return the options of a request with the usual prefixes where it gives none."""
+        return replace(
+            self,
+            passage_prefix=usual.passage if self.passage_prefix is None else self.passage_prefix,
+            query_prefix=usual.query if self.query_prefix is None else self.query_prefix,
+        )
 
     @property
     def effort(self) -> Effort:

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,8 @@ from upsert_cli.counts import Converted, Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import full_name
-from upsert_cli.errors import Refusal, UsageFault
+from upsert_cli.embedding.prefixes import prefixes_of
+from upsert_cli.errors import Refusal, TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
@@ -68,7 +69,7 @@ class Draft:
             chroma=request.chroma,
             model=model,
             sources=tuple(map(_absolute, request.names)),
-            options=self._with_scope(request.options),
+            options=self._with_scope(self._with_prefixes(request.options, model)),
             queued=request.enqueue,
             **_inputs(self._sources),
         )
@@ -100,6 +101,16 @@ class Draft:
         if self._incoming is None:
             self._incoming = incoming_folder(self._journal)
         return self._incoming
+
+    def _with_prefixes(self, options: LoadOptions, model: str) -> LoadOptions:
+        """Return the options with the prefixes of the task, if there is one already, or those that the model asks for.
+
+        A task of an older version has none, and stays the same load.
+        """
+        if self._request.task_id is not None:
+            with suppress(TaskNotFound):
+                options = options.with_prefixes(self._journal.find(self._request.task_id).options.prefixes)
+        return options.with_prefixes(prefixes_of(model))
 
     def _with_scope(self, options: LoadOptions) -> LoadOptions:
         """Return the options with the scope of the sources, if records are to be deleted and none is named."""
@@ -236,6 +247,8 @@ def _shown(value: str | int | tuple[str, ...] | None) -> str:
     """Return the value of an option as a user would give it."""
     if value is None or value is False:
         return "not given"
+    if value == "":
+        return "''"
     return "given" if value is True else ", ".join(value) if isinstance(value, tuple) else str(value)
 
 

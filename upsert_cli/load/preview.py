@@ -19,6 +19,7 @@ from upsert_cli.documents.hashing import HASH_KEY, as_stored
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import load_token_counter
 from upsert_cli.embedding.models import Model, identity_if_known, model_without_weights
+from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
@@ -121,11 +122,15 @@ def preview(
     """
     if options.split:
         require_splitter()
-    model = model_without_weights(model_name, folder=options.model_folder) if embeds(model_name) else None
+    options = options.with_prefixes(prefixes_of(model_name))
+    model = None
+    if embeds(model_name):
+        model = model_without_weights(model_name, folder=options.model_folder, prefixes=options.prefixes)
     with _sources(names, options, model_name, rows=rows, stdin=stdin, context=context) as sources:
         outcomes = _Outcomes(sources, _recipe(options, model, model_name, sources))
         broken = outcomes.read(options)
-    finish = _Finish(model, has_hash=model is not None or identity_if_known(model_name) is not None)
+    known = model or identity_if_known(model_name, options.prefixes)
+    finish = _Finish(model, has_hash=known is not None)
     if (ignored := outcomes.ignored.warning()) is not None:
         context.warning(ignored)
     return Preview(

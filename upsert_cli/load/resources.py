@@ -12,7 +12,7 @@ from upsert_cli import __version__
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.document import Recipe
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
+from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import load_tokenizer
 from upsert_cli.embedding.models import Model, OwnVectors, find_model, identity_if_known
 from upsert_cli.errors import Refusal
@@ -29,7 +29,9 @@ from upsert_cli.store.process import StoreProcess
 
 def model_of(name: str, options: LoadOptions, *, context: RunContext | None = None) -> Model:
     """Find a model as the options of a load say; see `find_model`."""
-    return find_model(name, folder=options.model_folder, offline=options.offline, context=context)
+    return find_model(
+        name, folder=options.model_folder, prefixes=options.prefixes, offline=options.offline, context=context
+    )
 
 
 def vectors_of(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
@@ -44,8 +46,9 @@ def vectors_of(journal: Journal, task: Task, *, context: RunContext) -> Model | 
 
 def own_vectors(options: LoadOptions, sources: Sequence[Source]) -> OwnVectors:
     """Return the vectors that the items of some sources bring into a new collection: the first sets the dimension."""
-    recipe = options.recipe(OwnVectors.name, identity=OwnVectors.identity)
-    return OwnVectors(dimension=first_dimension(options.rows(sources), recipe=recipe))
+    unknown = OwnVectors(dimension=0)
+    recipe = options.recipe(unknown.name, identity=unknown.hashed)
+    return replace(unknown, dimension=first_dimension(options.rows(sources), recipe=recipe))
 
 
 def find_vectors_in_thread(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
@@ -84,7 +87,7 @@ def recipe_of(options: LoadOptions, model: Model | OwnVectors) -> Recipe:
     Raises:
         Refusal: A chunk is to have more tokens than the model reads.
     """
-    recipe = options.recipe(model.name, identity=model.identity, dimension=model.dimension)
+    recipe = options.recipe(model.name, identity=model.hashed, dimension=model.dimension)
     if not options.split or isinstance(model, OwnVectors):
         return recipe
     tokens = options.max_tokens or model.max_tokens
@@ -100,7 +103,8 @@ def recipe_without_model(name: str, options: LoadOptions, sources: Sequence[Sour
     """Return the recipe for a model that is not on this machine, or for the vectors of the items."""
     if not embeds(name):
         return recipe_of(options, own_vectors(options, sources))
-    return options.recipe(name, identity=identity_if_known(name) or "")
+    known = identity_if_known(name, options.prefixes)
+    return options.recipe(name, identity="" if known is None else known.hashed)
 
 
 def target_of(journal: Journal, task: Task, model: Model | OwnVectors) -> Target:
@@ -108,11 +112,8 @@ def target_of(journal: Journal, task: Task, model: Model | OwnVectors) -> Target
     return Target(
         path=task.chroma,
         collection=task.collection,
-        model=model.name,
-        dimension=model.dimension,
-        max_tokens=model.max_tokens,
+        model=model.identity,
         tool_version=__version__,
-        default_model=model.name == DEFAULT_MODEL,
         leases=str(journal.layout.servers),
         retry_for=task.options.retry_for,
     )

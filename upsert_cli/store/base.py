@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
@@ -24,13 +25,11 @@ class Target:
     """The absolute path of a local folder, or the address of a server, as `canonical_target` spells it."""
 
     collection: str
-    model: str
-    dimension: int
-    max_tokens: int
-    tool_version: str
 
-    default_model: bool
-    """Whether the model is the one of Chroma's own default embedding function."""
+    model: ModelIdentity
+    """Without a name if nothing says which model made the vectors."""
+
+    tool_version: str
 
     as_found: bool = False
     """Whether the collection has to exist and is taken unchanged: for a full check instead of the usual glance."""
@@ -86,11 +85,8 @@ class CollectionInfo:
     dimension: int | None
     """Of its vectors; None while it is empty."""
 
-    model: str | None
-    """The model in the stamp that this tool leaves; None without a stamp. The next two come from there as well."""
-
-    stamped_dimension: int | None
-    max_tokens: int | None
+    stamp: ModelIdentity | None
+    """The model in the stamp that this tool leaves; None without a stamp."""
 
     default_function: bool
     """Whether its embedding function is the one that our default model equals."""

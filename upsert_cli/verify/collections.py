@@ -9,6 +9,7 @@ from typing import Any
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
@@ -93,11 +94,8 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
     target = Target(
         path=chroma,
         collection=name,
-        model="",
-        dimension=info.stamped_dimension or info.dimension or 0,
-        max_tokens=0,
+        model=ModelIdentity(name="", dimension=info.dimension or 0, max_tokens=0),
         tool_version=__version__,
-        default_model=False,
         as_found=True,
         to_delete=True,
         leases=str(journal.layout.servers),

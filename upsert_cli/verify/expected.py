@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
-from upsert_cli.embedding.models import Model, OwnVectors, identity_of
+from upsert_cli.embedding.identity import ModelIdentity
+from upsert_cli.embedding.models import Model, OwnVectors, find_model
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -49,7 +50,7 @@ class Subject:
             UpsertCliError: The collection does not exist.
         """
         info, target = _describe(journal, chroma, collection, options)
-        return cls(target=target, identity=None if info.model is None else _identity(target), options=options)
+        return cls(target=target, identity=None if info.stamp is None else target.model.hashed, options=options)
 
     @classmethod
     def of_task(cls, journal: Journal, task_id: str) -> Subject:
@@ -71,21 +72,15 @@ class Subject:
                 )
         loaded_by = task if task.rows else None
         info, target = _describe(journal, task.chroma, task.collection, task.options, loaded_by=loaded_by)
-        if info.model is None:  # not created by this tool: the hashes are those of the task's model
-            own = OwnVectors(dimension=target.dimension)
+        if info.stamp is None:  # not created by this tool: the hashes are those of the task's model
+            own = OwnVectors(dimension=target.model.dimension)
             model = model_of(task.model, task.options) if embeds(task.model) else own
-            target = replace(
-                target,
-                model=model.name,
-                dimension=model.dimension,
-                max_tokens=model.max_tokens,
-                default_model=model.name == DEFAULT_MODEL,
-            )
+            target = replace(target, model=model.identity)
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in _LATE_STAGES)
         return cls(
             target=target,
-            identity=_identity(target),
+            identity=target.model.hashed,
             options=task.options,
             task=task,
             rows=replace(task.options.rows(sources), refused=refused),
@@ -99,8 +94,8 @@ class Subject:
         """
         if self.rows is None:
             return iter(())
-        target = self.target
-        recipe = self.options.recipe(target.model, identity=self.identity or "", dimension=target.dimension)
+        model = self.target.model
+        recipe = self.options.recipe(model.name, identity=self.identity or "", dimension=model.dimension)
         if self.options.split:
             recipe = recipe_of(self.options, self.model())
         return read_batches(self.rows, recipe=recipe, pace=Pace(MAX_ROWS))
@@ -112,17 +107,30 @@ class Subject:
             Refusal: The collection does not name it.
         """
         target = self.target
-        if not target.model:
+        if not target.model.name:
             raise Refusal(
                 message=f"the collection {target.collection} in {target.path} does not say which model made its "
                 f"vectors, so no vector was made; load it again into a collection of this tool's own"
             )
-        if not embeds(target.model):
+        if not embeds(target.model.name):
             raise Refusal(
                 message=f"the collection {target.collection} in {target.path} holds the vectors that its items "
                 f"brought, and no model makes others that fit them"
             )
-        return model_of(target.model, self.options, context=context)
+        options = self.options
+        found = find_model(
+            target.model.name,
+            folder=options.model_folder,
+            prefixes=target.model.prefixes,
+            offline=options.offline,
+            context=context,
+        )
+        if any(difference.what == "weights" for difference in target.model.differences(found)):
+            raise Refusal(
+                message=f"the weights of {found.name} in {found.folder} differ from those that made the collection "
+                f"{target.collection} in {target.path}; give --model-path the folder with those weights"
+            )
+        return found
 
     @property
     def as_arguments(self) -> str:
@@ -132,7 +140,9 @@ class Subject:
 
 def model_named(info: CollectionInfo) -> str | None:
     """Return the model that a collection names, by our stamp or by its embedding function; None if it names none."""
-    return info.model or (DEFAULT_MODEL if info.default_function else None)
+    if info.stamp is not None:
+        return info.stamp.name
+    return DEFAULT_MODEL if info.default_function else None
 
 
 def _named(chroma: str, collection: str) -> str:
@@ -155,21 +165,14 @@ def _describe(
             message=f"there is no collection {collection} in {chroma}; --collection and --chroma name another one, "
             f"`upsert-cli run` creates it"
         )
-    model = model_named(info) or ""
+    model = info.stamp or ModelIdentity(name=model_named(info) or "", dimension=0, max_tokens=0)
     return info, Target(
         path=chroma,
         collection=collection,
-        model=model,
-        dimension=info.stamped_dimension or info.dimension or 0,
-        max_tokens=info.max_tokens or 0,
+        model=replace(model, dimension=model.dimension or info.dimension or 0),
         tool_version=__version__,
-        default_model=model == DEFAULT_MODEL,
         as_found=True,
         examined=True,
         leases=str(leases),
         retry_for=options.retry_for,
     )
-
-
-def _identity(target: Target) -> str:
-    return identity_of(target.model, target.dimension, target.max_tokens)

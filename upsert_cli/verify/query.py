@@ -41,7 +41,7 @@ class Nearest:
         return {
             "collection": self.target.collection,
             "chroma": self.target.path,
-            "model": self.target.model,
+            "model": self.target.model.name,
             "records": self.records,
             "text": self.text,
             "where": self.where,
@@ -105,15 +105,15 @@ def _opened(target: Target, location: Location, context: RunContext) -> StorePro
 
 def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
     target, model = subject.target, subject.model(context=context)
-    if target.dimension not in (0, model.dimension):
+    if target.model.dimension not in (0, model.dimension):
         raise Refusal(
-            message=f"the collection {target.collection} in {target.path} holds vectors of {target.dimension} numbers, "
-            f"and {model.name} gives {model.dimension}; query it by the program that filled it, or name another "
-            f"--collection"
+            message=f"the collection {target.collection} in {target.path} holds vectors of {target.model.dimension} "
+            f"numbers, and {model.name} gives {model.dimension}; query it by the program that filled it, or name "
+            f"another --collection"
         )
-    max_tokens = target.max_tokens or model.max_tokens
+    max_tokens = target.model.max_tokens or model.max_tokens
     embedder = embedding.load(replace(model, max_tokens=max_tokens))
-    [tokens] = embedder.count([text])
+    tokens = embedder.count_query(text)
     if tokens > max_tokens:
         context.warning(
             f"the text has more than the {max_tokens} tokens that the model takes; the rest of it does not count"

@@ -144,11 +144,11 @@ class _Repairer:
         """Return a stored record to write again, with the hash of its present content."""
         metadata = stored.metadata
         ours = self._subject.identity is not None or not metadata  # Chroma takes no record without any metadata
-        if ours and stored_fault(text, metadata, self._model.identity) is None:
+        if ours and stored_fault(text, metadata, self._model.hashed) is None:
             metadata = exact(metadata)  # the returned floats would be rounded once more
         elif ours:
             with suppress(ItemError):  # too large for our hash: another program stored it, and it stays unchanged
-                metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.identity)}
+                metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.hashed)}
         item = Item(identifier, None, None, self._subject.target.collection, 0)
         return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, ())
 

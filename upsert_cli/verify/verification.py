@@ -155,7 +155,7 @@ class Verification:
             "task": None if task is None else task.id,
             "collection": target.collection,
             "chroma": target.path,
-            "model": target.model or None,
+            "model": target.model.name or None,
             **self.found.as_json(),
             "repaired": None if self.repaired is None else self.repaired.as_json(),
         }

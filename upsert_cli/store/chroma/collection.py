@@ -85,15 +85,15 @@ class OpenCollection:
         model = self.chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
-        warnings = check_model(target, info) if target.model else ()
+        warnings = check_model(target, info) if target.model.name else ()
         if not (self.location.is_shared or target.beside_others or target.reads_only):
             own = (configuration.get("hnsw") or {}).get("sync_threshold")
-            self._raise_threshold(own, ours=info.model is not None, is_flushed=created or self.location.is_flushed())
+            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self.location.is_flushed())
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
         self.count = retrying_locks(self.chroma.count)
         if not target.as_found:
-            ours = info.model is not None
+            ours = info.stamp is not None
             check_vectors(target, self.chroma, count=self.count, ours=ours, suspicious=unclean)
         return Opened(created=created, count=self.count, warnings=warnings if self.count else (), unclean=unclean)
 
@@ -123,7 +123,7 @@ class OpenCollection:
         """
         import numpy as np
 
-        vectors = np.full((1, self.target.dimension), 0.5, dtype=np.float32)
+        vectors = np.full((1, self.target.model.dimension), 0.5, dtype=np.float32)
         try:
             # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
             self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
@@ -212,7 +212,7 @@ class OpenCollection:
         # The cloud has another kind of index, which needs no flushing.
         hnsw: Any = {"space": "cosine"} | ({} if self.location.in_cloud else {"sync_threshold": LOAD_THRESHOLD})
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
-        function: dict[str, Any] = {} if self.target.default_model else {"embedding_function": None}
+        function: dict[str, Any] = {} if self.target.model.is_chromas_default else {"embedding_function": None}
         try:
             # Another load may create it at this moment; the model that created it is checked after this.
             self._client.get_or_create_collection(

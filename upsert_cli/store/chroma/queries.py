@@ -82,7 +82,7 @@ class ChromaReader:
         """Read records back with their vectors."""
         rows = min(rows, self._collection.location.most_rows)
         return self._ask(
-            _check, self._collection.target.dimension, start=start, rows=rows, every=every, identity=identity
+            _check, self._collection.target.model.dimension, start=start, rows=rows, every=every, identity=identity
         )
 
     def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -130,8 +130,8 @@ def row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int,
     if rows.vectors is not None and len(rows.ids):
         import numpy as np
 
-        if rows.vectors.shape[1] != target.dimension:
-            raise dimension_mismatch(target, had=target.dimension, asked=rows.vectors.shape[1])
+        if rows.vectors.shape[1] != target.model.dimension:
+            raise dimension_mismatch(target, had=target.model.dimension, asked=rows.vectors.shape[1])
         for number in np.flatnonzero(~np.isfinite(rows.vectors).all(axis=1)):
             faults.setdefault(int(number), "its vector has a number that is not finite")
         for number in np.flatnonzero(~rows.vectors.any(axis=1)):

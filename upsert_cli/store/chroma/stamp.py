@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from upsert_cli.embedding.catalog import DEFAULT_ENTRY, NO_MODEL, embeds
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS, NO_MODEL, embeds
+from upsert_cli.embedding.identity import Difference, ModelIdentity, Prefixes, Weights
 from upsert_cli.errors import Refusal
 from upsert_cli.store.base import CollectionInfo, Target
 
 STAMP_MODEL = "upsert_cli_model"
 STAMP_DIMENSION = "upsert_cli_dimension"
 STAMP_MAX_TOKENS = "upsert_cli_max_tokens"
+STAMP_PASSAGE_PREFIX = "upsert_cli_passage_prefix"
+STAMP_QUERY_PREFIX = "upsert_cli_query_prefix"
+STAMP_WEIGHTS = "upsert_cli_weights"
 STAMP_VERSION = "upsert_cli_version"
 # The names under which Chroma stores its default function, the one that our default model equals.
 _DEFAULT_FUNCTIONS = ("default", "onnx_mini_lm_l6_v2")
+_MODEL_OF_DEFAULT_FUNCTION = ModelIdentity(
+    name=DEFAULT_ENTRY.name,
+    dimension=DEFAULT_ENTRY.dimension,
+    max_tokens=MAX_TOKENS,
+    weights=Weights("", is_published=True),
+)
 
 
 def stamp(target: Target) -> dict[str, str | int]:
     """Return the metadata that names the model of a new collection; without a model, only the tool is named."""
-    if not embeds(target.model):
+    model = target.model
+    if not embeds(model.name):
         return {STAMP_VERSION: target.tool_version}
-    return {
-        STAMP_MODEL: target.model,
-        STAMP_DIMENSION: target.dimension,
-        STAMP_MAX_TOKENS: target.max_tokens,
+    known: dict[str, str | int] = {
+        STAMP_MODEL: model.name,
+        STAMP_DIMENSION: model.dimension,
+        STAMP_MAX_TOKENS: model.max_tokens,
+        STAMP_PASSAGE_PREFIX: model.prefixes.passage,
+        STAMP_QUERY_PREFIX: model.prefixes.query,
+        STAMP_WEIGHTS: "" if model.weights is None else str(model.weights),
         STAMP_VERSION: target.tool_version,
     }
+    return {key: value for key, value in known.items() if value}
+
+
+def _stamped(metadata: Mapping[str, Any]) -> ModelIdentity | None:
+    """Return the model in a collection's stamp; collections of older versions name neither prefixes nor weights."""
+    if STAMP_MODEL not in metadata:
+        ours = STAMP_VERSION in metadata
+        return ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0) if ours else None
+    weights = metadata.get(STAMP_WEIGHTS)
+    return ModelIdentity(
+        name=str(metadata[STAMP_MODEL]),
+        dimension=_number(metadata.get(STAMP_DIMENSION)),
+        max_tokens=_number(metadata.get(STAMP_MAX_TOKENS)),
+        prefixes=Prefixes(str(metadata.get(STAMP_PASSAGE_PREFIX, "")), str(metadata.get(STAMP_QUERY_PREFIX, ""))),
+        weights=Weights.parsed(weights) if isinstance(weights, str) else None,
+    )
 
 
 def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *configurations: object) -> CollectionInfo:
@@ -38,22 +68,19 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
     function = _function_in(*configurations)
     config, function_name = function.get("config") or {}, function.get("name")
     function_model = config.get("model_name") or config.get("model")
-    ours = NO_MODEL if STAMP_VERSION in metadata else None
     return CollectionInfo(
         name=name,
         dimension=dimension,
-        model=str(metadata[STAMP_MODEL]) if STAMP_MODEL in metadata else ours,
-        stamped_dimension=_number(metadata.get(STAMP_DIMENSION)),
-        max_tokens=_number(metadata.get(STAMP_MAX_TOKENS)),
+        stamp=_stamped(metadata),
         default_function=function_name in _DEFAULT_FUNCTIONS,
         function=str(function_model or f"of the embedding function {function_name}") if function_name else None,
     )
 
 
-def _number(value: Any) -> int | None:
+def _number(value: Any) -> int:
     with suppress(ValueError, TypeError):
         return int(value)
-    return None
+    return 0
 
 
 def _function_in(*configurations: object) -> Mapping[str, Any]:
@@ -75,31 +102,57 @@ def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
     Raises:
         Refusal: Its stamp or its stored embedding function names another model, or its vectors have another length.
     """
-    if info.model not in (None, target.model):
-        raise _other_model(target, had=info.model or "")
-    for what, had, asked in (
-        ("dimension", info.stamped_dimension, target.dimension),
-        ("token limit", info.max_tokens, target.max_tokens),
-    ):
-        if had not in (None, asked):
-            raise _mismatch(target, what=what, had=str(had), asked=str(asked))
-    if info.dimension not in (None, target.dimension):
-        raise dimension_mismatch(target, had=info.dimension or 0, asked=target.dimension)
-    if info.model is not None:
+    model = target.model
+    if info.stamp is not None:
+        _refuse(target, info.stamp.differences(model))
+    if info.dimension not in (None, model.dimension):
+        raise dimension_mismatch(target, had=info.dimension or 0, asked=model.dimension)
+    if info.stamp is not None:
         return ()
     # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
     is_unused = info.default_function and info.dimension not in (None, DEFAULT_ENTRY.dimension)
-    if info.function is None or (is_unused and not embeds(target.model)):
+    if info.function is None or (is_unused and not embeds(model.name)):
         return (
             f"the collection {target.collection} in {target.path} was not made by this tool and does not say with "
             f"which model; its records and those of this load answer queries together only if that was "
-            f"{target.model if embeds(target.model) else 'the model of their vectors'}",
+            f"{model.name if embeds(model.name) else 'the model of their vectors'}",
         )
-    if info.default_function and not target.default_model:
-        raise _other_model(target, had="of Chroma's default embedding function")
-    if not info.default_function and _short(info.function) != _short(target.model):
-        raise _other_model(target, had=info.function)
+    if info.default_function:
+        _refuse(target, _MODEL_OF_DEFAULT_FUNCTION.differences(model))
+    elif _short(info.function) != _short(model.name):
+        _refuse(target, [Difference("model", info.function, model.name)])
     return ()
+
+
+def _refuse(target: Target, differences: Iterable[Difference]) -> None:
+    """Raise for the first difference to the model that made a collection, if there is any."""
+    where = f"the collection {target.collection} in {target.path}"
+    for what, had, asked in differences:
+        if what == "weights":
+            message = (
+                f"the weights of {target.model.name} differ from those that made {where}; give --model-path the folder "
+                f"with those weights, or load into another --collection"
+            )
+        elif what == "prefixes":
+            message = (
+                f"{where} was made with other prefixes than {asked}; `{had}` continues it, or load into another "
+                f"--collection"
+            )
+        elif what == "model" and not embeds(had):
+            message = (
+                f"{where} holds the vectors that its items brought (--model {NO_MODEL}), not those of {asked}; load "
+                f"with that, or into another --collection"
+            )
+        elif what == "model" and not embeds(asked):
+            message = (
+                f"{where} was made with the model {had}, and --model {NO_MODEL} does not say which model its vectors "
+                f"come from; load with that, or into another --collection"
+            )
+        else:
+            message = (
+                f"{where} was made with the {what} {had}, not {asked}; load with that, or into another --collection"
+            )
+        raise Refusal(message=message)
 
 
 def _short(model: str) -> str:
@@ -109,29 +162,10 @@ def _short(model: str) -> str:
 
 def dimension_mismatch(target: Target, *, had: int, asked: int) -> Refusal:
     """Return the error for vectors that do not fit into a collection."""
-    gives, remedy = f"{target.model} gives", "the --model it was made with, or another --collection"
-    if not embeds(target.model):
+    gives, remedy = f"{target.model.name} gives", "the --model it was made with, or another --collection"
+    if not embeds(target.model.name):
         gives, remedy = "the items bring", "another --collection"
     return Refusal(
         message=f"the collection {target.collection} in {target.path} holds vectors of {had} numbers, and "
         f"{gives} {asked}; choose {remedy}"
-    )
-
-
-def _other_model(target: Target, *, had: str) -> Refusal:
-    """Return the error for vectors of a model in a collection of another one, or of none that is known."""
-    collection = f"the collection {target.collection} in {target.path}"
-    if not embeds(had):
-        what = f"holds the vectors that its items brought (--model {NO_MODEL}), not those of {target.model}"
-    elif not embeds(target.model):
-        what = f"was made with the model {had}, and --model {NO_MODEL} does not say which model its vectors come from"
-    else:
-        return _mismatch(target, what="model", had=had, asked=target.model)
-    return Refusal(message=f"{collection} {what}; load with that, or into another --collection")
-
-
-def _mismatch(target: Target, *, what: str, had: str, asked: str) -> Refusal:
-    return Refusal(
-        message=f"the collection {target.collection} in {target.path} was made with the {what} {had}, not {asked}; "
-        f"load with that, or into another --collection"
     )

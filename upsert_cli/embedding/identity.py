@@ -1,0 +1,117 @@
+"""The identity of a model: vectors of equal identities can be compared, and no others."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds
+
+_PUBLISHED = "published"
+
+
+class Prefixes(NamedTuple):
+    """Texts that the model reads before each other text; they are embedded and not stored."""
+
+    passage: str = ""
+    """Before each document."""
+
+    query: str = ""
+    """Before each search text."""
+
+    def as_arguments(self) -> str:
+        """Return the options that ask for them."""
+        return f"--passage-prefix {shlex.quote(self.passage)} --query-prefix {shlex.quote(self.query)}"
+
+
+NO_PREFIXES = Prefixes()
+
+
+class Weights(NamedTuple):
+    """The content of a model's files."""
+
+    digest: str
+    """Of `weights.digest_of`; empty if not known."""
+
+    is_published: bool
+    """Whether they are known as the published ones of the model's name. These may come in several forms, such as the
+    graph of the model hub and the one that is built from the package index, which give the same vectors."""
+
+    def is_same(self, other: Weights) -> bool:
+        """Check that both give the same vectors."""
+        return self.digest == other.digest or (self.is_published and other.is_published)
+
+    def __str__(self) -> str:
+        """Return them as one word or two, for the stamp of a collection."""
+        return f"{_PUBLISHED} {self.digest}" if self.is_published else self.digest
+
+    @classmethod
+    def parsed(cls, text: str) -> Weights:
+        """Return the weights of a stamp."""
+        published, _, digest = text.rpartition(" ")
+        return cls(digest, published == _PUBLISHED)
+
+
+class Difference(NamedTuple):
+    """A part of the identity in which a model differs from the one of a collection."""
+
+    what: str
+    had: str
+    asked: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """The identity of a model, as far as it is known."""
+
+    name: str
+    """As fastembed spells it; empty if not known."""
+
+    dimension: int
+    """Numbers of a vector; 0 if not known."""
+
+    max_tokens: int
+    """Tokens of a text that the model reads, special tokens included; the rest is truncated. 0 if not known."""
+
+    prefixes: Prefixes = NO_PREFIXES
+
+    weights: Weights | None = None
+    """None if not known, as in collections of older versions."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Return the identity alone, without the files of a model."""
+        return ModelIdentity(**{field.name: getattr(self, field.name) for field in fields(ModelIdentity)})
+
+    @property
+    def hashed(self) -> str:
+        """Return the part that decides a document's vector, for the hash of its record.
+
+        Without the weights: a collection has the same ones for all of its records, and its stamp names them.
+        """
+        if not embeds(self.name):
+            return NO_MODEL  # a vector that an item brings is hashed itself
+        identity = f"{self.name}|{self.dimension}|{self.max_tokens}"
+        return f"{identity}|{self.prefixes.passage}" if self.prefixes.passage else identity
+
+    @property
+    def is_chromas_default(self) -> bool:
+        """Check that the model gives the vectors of Chroma's own default embedding function."""
+        is_published = self.weights is None or self.weights.is_published
+        return self.name == DEFAULT_MODEL and self.prefixes == NO_PREFIXES and is_published
+
+    def differences(self, asked: ModelIdentity) -> Iterator[Difference]:
+        """Yield what is other in a model that is asked for than in this one, which made a collection."""
+        for what, had, wanted in (
+            ("model", self.name, asked.name),
+            ("dimension", self.dimension, asked.dimension),
+            ("token limit", self.max_tokens, asked.max_tokens),
+        ):
+            if had and wanted and had != wanted:
+                yield Difference(what, str(had), str(wanted))
+        if self.prefixes != asked.prefixes:
+            yield Difference("prefixes", self.prefixes.as_arguments(), asked.prefixes.as_arguments())
+        if self.weights and asked.weights and not self.weights.is_same(asked.weights):
+            yield Difference("weights", self.weights.digest, asked.weights.digest)

@@ -1,0 +1,107 @@
+"""The digest of a model's files: of the weights and the tokenizer, which decide every vector.
+
+The other files do not count. What they may change is the token limit, which is a part of the identity by itself, and
+padding, which no vector depends on. Reading the files is spared as long as nobody touches them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from upsert_cli.atomic import write_out
+from upsert_cli.paths import user_cache_folder
+
+DIGEST_CHARACTERS = 32  # hex; 128 bits
+KNOWN_FILE = "digests.json"  # in the user's cache folder
+MOST_KNOWN = 200  # files; the oldest are forgotten
+_EXTERNAL = b"\n\x08location\x12"  # in a graph, before the length and the name of a file with external data
+
+
+def digest_of(folder: Path, weights: Sequence[str]) -> str:
+    """Return the digest of a model's weights, with the external data that they name, and of its tokenizer.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    known = _Known()
+    graphs = [folder / name for name in weights]
+    listed = dict.fromkeys(graphs)  # in this order; a file with external data is there once
+    for graph in graphs:
+        listed |= dict.fromkeys(known.external_files(graph))
+    digests = [known.digest(path) for path in (*listed, folder / "tokenizer.json")]
+    known.keep()
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:DIGEST_CHARACTERS]
+
+
+class _Known:
+    """The digests of files that were read before, by everything that changes when a file does."""
+
+    def __init__(self) -> None:
+        folder = user_cache_folder()
+        self._path = None if folder is None else folder / KNOWN_FILE
+        self._entries: dict[str, Any] = {}
+        self._is_changed = False
+        with suppress(OSError, ValueError):  # without it, the files are read again
+            content = json.loads(self._path.read_bytes()) if self._path is not None else {}
+            self._entries = content if isinstance(content, dict) else {}
+
+    def digest(self, path: Path) -> str:
+        """Return the digest of a file."""
+        return str(self._entry(path)["digest"])
+
+    def external_files(self, path: Path) -> Iterator[Path]:
+        """Yield the files with the external data that a graph names."""
+        for name in self._entry(path)["external"]:
+            if (external := path.parent / name).is_file():
+                yield external
+
+    def keep(self) -> None:
+        """Save the digests that are new."""
+        if self._path is None or not self._is_changed:
+            return
+        newest = dict(list(self._entries.items())[-MOST_KNOWN:])
+        with suppress(OSError):  # a cache that cannot be written costs time and nothing else
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_out(self._path, json.dumps(newest, indent=0))
+
+    def _entry(self, path: Path) -> dict[str, Any]:
+        with path.open("rb") as file:
+            key = _state(file.fileno())
+            entry = self._entries.get(key)
+            if isinstance(entry, dict) and {"digest", "external"} <= entry.keys():
+                return entry
+            made = {"digest": hashlib.file_digest(file, "sha256").hexdigest(), "external": _external_names(path)}
+            if _state(file.fileno()) == key:  # otherwise somebody writes to it now
+                self._entries[key] = made
+                self._is_changed = True
+            return made
+
+
+def _state(descriptor: int) -> str:
+    status = os.fstat(descriptor)
+    # With the time of the last change of the inode, which no program can set back.
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return "-".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))
+
+
+def _external_names(path: Path) -> list[str]:
+    """Return the names of files in a graph's external data, found without the package onnx."""
+    names = set()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(_EXTERNAL)
+        while start >= 0:
+            begin = start + len(_EXTERNAL) + 1
+            raw = content[begin : begin + content[begin - 1]]
+            # In the numbers of a graph without external data, the same bytes may stand by chance.
+            if raw and b"\0" not in raw:
+                with suppress(UnicodeDecodeError):
+                    names.add(raw.decode())
+            start = content.find(_EXTERNAL, begin)
+    return sorted(names)

@@ -14,6 +14,7 @@ from upsert_cli.cli.tables import Column, print_pairs, print_table
 from upsert_cli.cli.target_options import MODEL_OPTIONS
 from upsert_cli.embedding.embedder import PROBE_TEXT
 from upsert_cli.embedding.models import find_model, list_models
+from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
 
@@ -23,6 +24,8 @@ _COLUMNS = (
     Column("MAX_TOKENS", number=True),
     Column("SIZE_GB", number=True),
     Column("CACHED"),
+    Column("PASSAGE_PREFIX", order=2, widths=(20, 14)),
+    Column("QUERY_PREFIX", order=1, widths=(20, 12)),
 )
 
 
@@ -38,7 +41,7 @@ def list_all(session: Invocation, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
     if json:
-        click.echo(safe_json([model.as_json() for model in known]))
+        click.echo(safe_json([model.as_json() | prefixes_of(model.name).as_json() for model in known]))
         return
     rows = [
         (
@@ -47,6 +50,7 @@ def list_all(session: Invocation, *, json: bool) -> None:
             str(model.max_tokens or ""),
             str(model.size_gb),
             "yes" if model.cached else "no",
+            *prefixes_of(model.name),
         )
         for model in known
     ]

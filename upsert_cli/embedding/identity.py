@@ -21,6 +21,10 @@ class Prefixes(NamedTuple):
     query: str = ""
     """Before each search text."""
 
+    def as_json(self) -> dict[str, str]:
+        """Return them as fields of a model."""
+        return {"passage_prefix": self.passage, "query_prefix": self.query}
+
     def as_arguments(self) -> str:
         """Return the options that ask for them."""
         return f"--passage-prefix {shlex.quote(self.passage)} --query-prefix {shlex.quote(self.query)}"

@@ -118,6 +118,8 @@ def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
             f"{model.name if embeds(model.name) else 'the model of their vectors'}",
         )
     if info.default_function:
+        if model.name != _MODEL_OF_DEFAULT_FUNCTION.name:
+            _refuse(target, [Difference("model", "of Chroma's default embedding function", model.name)])
         _refuse(target, _MODEL_OF_DEFAULT_FUNCTION.differences(model))
     elif _short(info.function) != _short(model.name):
         _refuse(target, [Difference("model", info.function, model.name)])

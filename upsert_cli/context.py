@@ -47,6 +47,9 @@ class Progress:
     example: str = ""
     """The text of the first item that this attempt has read, which a query will find."""
 
+    is_model_unnamed: bool = False
+    """Whether the collection does not name its model, so that a query has to."""
+
     def continue_after(self, rows: int, counts: Counts) -> None:
         """Go on after `rows` committed rows of earlier attempts; in a retry of rejects, these are not all rows."""
         self.read = self.embedding_passed = self.committed = rows

@@ -33,6 +33,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli import embedding
     from upsert_cli.documents.document import Recipe
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
+    from upsert_cli.embedding.custom import GivenFolder
     from upsert_cli.embedding.embedder import Effort
     from upsert_cli.embedding.models import find_model
     from upsert_cli.pipeline import embed
@@ -42,7 +43,7 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.sources.source import Source
     from upsert_cli.store.base import Comparison, Verdict
 
-    embedder = embedding.load(find_model(DEFAULT_MODEL, folder=Path(model)))
+    embedder = embedding.load(find_model(DEFAULT_MODEL, given=GivenFolder(path=Path(model))))
     sources = [Source.of(found) for found in find_files([source])]
     batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (

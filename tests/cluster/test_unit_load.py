@@ -59,7 +59,7 @@ class _Load:
 
     @contextmanager
     def runner(self) -> Iterator[UnitRunner]:
-        model = find_model(DEFAULT_MODEL, folder=self.options.model_folder)
+        model = find_model(DEFAULT_MODEL, given=self.options.given_model)
         spec = Spec(
             task_id=self.task.id,
             target=target_of(self.journal, self.task, model),

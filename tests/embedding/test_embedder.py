@@ -13,6 +13,7 @@ import pytest
 
 from upsert_cli import embedding
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.custom import GivenFolder
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model, find_model
 from upsert_cli.errors import UpsertCliError
@@ -22,7 +23,7 @@ def test_only_the_beginning_of_an_endless_text_is_tokenized(tiny_model: Path) ->
     """Its vector equals that of the whole text, wherever a word is cut, and 7 MB of text take little memory."""
     from fastembed import TextEmbedding
 
-    model = find_model(DEFAULT_MODEL, folder=tiny_model)
+    model = find_model(DEFAULT_MODEL, given=GivenFolder(path=tiny_model))
     embedder = embedding.load(model)
     own = TextEmbedding(model.name, specific_model_path=str(model.folder))
     word = "pneumonoultramicroscopicsilicovolcanoconiosis"
@@ -36,8 +37,9 @@ def test_only_the_beginning_of_an_endless_text_is_tokenized(tiny_model: Path) ->
             "import resource, sys",
             "from pathlib import Path",
             "from upsert_cli import embedding",
+            "from upsert_cli.embedding.custom import GivenFolder",
             "from upsert_cli.embedding.models import find_model",
-            f"embedder = embedding.load(find_model({model.name!r}, folder=Path({str(model.folder)!r})))",
+            f"embedder = embedding.load(find_model({model.name!r}, given=GivenFolder(path=Path({str(model.folder)!r}))))",
             "text = 'word and more ' * (int(sys.argv[1]) // 14)",
             "print(embedder.count([text]), embedder.embed([text]).shape)",
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)",
@@ -62,7 +64,7 @@ def test_a_model_that_cannot_be_loaded(
     shutil.copytree(model.folder, folder)
     (folder / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(UpsertCliError) as caught:
-        embedding.load(find_model(model.name, folder=None if cached else folder))
+        embedding.load(find_model(model.name, given=None if cached else GivenFolder(path=folder)))
     assert ("remove the folder" in str(caught.value)) is cached
     assert ("--model-path" in str(caught.value)) is not cached
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)

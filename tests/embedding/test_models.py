@@ -14,6 +14,7 @@ import pytest
 
 from upsert_cli.embedding.cache import cache_folder
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.custom import GivenFolder
 from upsert_cli.embedding.models import Model, find_model, list_models
 from upsert_cli.errors import UpsertCliError, UsageFault
 
@@ -123,21 +124,21 @@ def test_a_given_folder_must_hold_all_files_of_the_model(
 ) -> None:
     """A complete folder is the model; each file that it lacks is named."""
     folder = make_folder(tmp_path / "given", *files, limits={"model_max_length": 77})
-    found = find_model(name, folder=folder, offline=True)
+    found = find_model(name, given=GivenFolder(path=folder), offline=True)
     assert (found.folder, found.source, found.max_tokens) == (folder, "given folder", tokens)
     for lacking in files:
         moved = (folder / lacking).rename(tmp_path / "moved")
         with pytest.raises(UpsertCliError, match=f"lacks {re.escape(lacking)}; give --model-path"):
-            find_model(name, folder=folder)
+            find_model(name, given=GivenFolder(path=folder))
         moved.rename(folder / lacking)
 
 
 def test_all_missing_files_are_named_together(tmp_path: Path) -> None:
     """An empty folder and a missing one have different messages, and the remedy is another folder."""
     with pytest.raises(UpsertCliError, match=r"lacks model\.onnx, tokenizer\.json, tokenizer_config\.json; give --mod"):
-        find_model(DEFAULT_MODEL, folder=tmp_path)
+        find_model(DEFAULT_MODEL, given=GivenFolder(path=tmp_path))
     with pytest.raises(UpsertCliError, match="does not exist; give --model-path"):
-        find_model(DEFAULT_MODEL, folder=tmp_path / "no")
+        find_model(DEFAULT_MODEL, given=GivenFolder(path=tmp_path / "no"))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,9 @@ def test_the_limit_is_the_one_that_fastembed_uses(tmp_path: Path, limits: dict[s
     from fastembed.common.preprocessor_utils import _resolve_max_context
 
     folder = make_folder(tmp_path, "model_optimized.onnx", "tokenizer.json", limits=limits)
-    assert find_model(SMALL, folder=folder).max_tokens == tokens == _resolve_max_context(limits, folder)
+    assert (
+        find_model(SMALL, given=GivenFolder(path=folder)).max_tokens == tokens == _resolve_max_context(limits, folder)
+    )
 
 
 @pytest.mark.parametrize("content", ["{}", '{"model_max_length": 1e30}', "[1]", "half a", "\x00"])
@@ -166,7 +169,7 @@ def test_a_tokenizer_without_a_limit_is_refused(tmp_path: Path, content: str) ->
     folder = make_folder(tmp_path, "model_optimized.onnx", "tokenizer.json")
     (folder / "tokenizer_config.json").write_text(content)
     with pytest.raises(UpsertCliError, match=r"tokenizer_config\.json that names no limit"):
-        find_model(SMALL, folder=folder)
+        find_model(SMALL, given=GivenFolder(path=folder))
 
 
 def test_a_damaged_model_in_the_cache_may_be_removed(empty_cache: Path) -> None:

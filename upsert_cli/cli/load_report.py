@@ -50,6 +50,7 @@ class RunReport:
         self._display = open_display(session.terminal, json=session.events.wanted)
         self._task: Task | None = None
         self._example = ""
+        self._names_model = False
         self._began = time.monotonic()
         self._next_event = 0.0
 
@@ -75,7 +76,7 @@ class RunReport:
 
     def progressed(self, progress: Progress) -> None:
         """Show the progress, and print an event now and then."""
-        self._example = progress.example
+        self._example, self._names_model = progress.example, progress.is_model_unnamed
         self._display.update(progress)
         if self._events.wanted and time.monotonic() >= self._next_event:
             self._next_event = time.monotonic() + EVENT_SECONDS
@@ -162,7 +163,7 @@ class RunReport:
     def _end(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> list[NextStep]:
         """Print the last event, send the notifications, and return what to do next."""
         self._close_display()
-        steps = [] if task is None else next_steps(task, example=self._example)
+        steps = [] if task is None else next_steps(task, example=self._example, names_model=self._names_model)
         steps = [step for step in steps if step.command not in (detail or "")]  # an error may know better
         outcome: dict[str, Any] = {"exit_code": exit_code, "seconds": self._seconds(), "detail": detail}
         self._events.summary(task, **outcome)

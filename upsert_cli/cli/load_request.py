@@ -9,6 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from upsert_cli.cli.target_options import refuse_pooling_alone
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
@@ -35,6 +36,7 @@ def parsed_options(terminal: Terminal, options: dict[str, Any]) -> LoadOptions:
     Raises:
         UsageFault: The mapping is not understood.
     """
+    refuse_pooling_alone(**options)
     given = _mapping_options(click.get_current_context(), options)
     mapping = read_mapping(options.pop("map_file"), given)
     folders = {name: _absolute(options[name]) for name in ("model_path", "refs_root")}

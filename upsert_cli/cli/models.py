@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ from upsert_cli import embedding
 from upsert_cli.cli.help_format import SectionedGroup
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option
 from upsert_cli.cli.tables import Column, print_pairs, print_table
-from upsert_cli.cli.target_options import MODEL_OPTIONS
+from upsert_cli.cli.target_options import MODEL_OPTIONS, model_options
 from upsert_cli.embedding.embedder import PROBE_TEXT
 from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.embedding.prefixes import prefixes_of
@@ -61,12 +60,13 @@ def list_all(session: Invocation, *, json: bool) -> None:
 @all_of(MODEL_OPTIONS)
 @json_option("Print the model as JSON.")
 @common_options
-def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
+def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
     """Fetch a model ahead of time, for a machine without network.
 
     The files go into the user's cache folder, or where UPSERT_CLI_MODEL_CACHE points.
     """
-    found = find_model(model, folder=model_path, offline=offline, context=session.context)
+    options = model_options(**files)
+    found = find_model(model, given=options.given_model, offline=options.offline, context=session.context)
     _show(found.as_json(), json=json)
 
 
@@ -74,9 +74,10 @@ def fetch(session: Invocation, *, model: str, model_path: Path | None, offline: 
 @all_of(MODEL_OPTIONS)
 @json_option("Print the model as JSON.")
 @common_options
-def check(session: Invocation, *, model: str, model_path: Path | None, offline: bool, json: bool) -> None:
+def check(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
     """Load a model and show its dimension, limit, source and path."""
-    found = find_model(model, folder=model_path, offline=offline, context=session.context)
+    options = model_options(**files)
+    found = find_model(model, given=options.given_model, offline=options.offline, context=session.context)
     require_resources()
     vector = embedding.load(found).embed([PROBE_TEXT])[0]
     _show(found.as_json() | {PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}, json=json)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from upsert_cli.cli.settings import value_unless_given
 from upsert_cli.journal.task import Task, TaskStatus
@@ -14,6 +14,7 @@ from upsert_cli.redaction import in_message
 
 TO_QUERY = "to query it"  # a label
 QUERY_WORDS, QUERY_CHARACTERS = 4, 40  # of a loaded text, enough to find it and short enough to read
+Wanted: TypeAlias = dict[str, str | Path | bool | None]  # values of options by name
 ANY_QUERY = "your text"  # where no loaded text is known
 
 
@@ -26,13 +27,14 @@ class NextStep(NamedTuple):
     command: str
 
 
-def next_steps(task: Task, *, running: bool = False, example: str = "") -> list[NextStep]:
+def next_steps(task: Task, *, running: bool = False, example: str = "", names_model: bool = False) -> list[NextStep]:
     """Return the next steps after a task in its present state; after a refusal, only its detail knows them.
 
     Args:
         task: The task.
         running: Whether a process runs it.
         example: A loaded text, which a query may look for.
+        names_model: Whether a query has to name the model, since the collection does not.
     """
     start = "upsert-cli work" if task.queued and not task.status.is_final else f"upsert-cli restart {task.id}"
     match task.status:
@@ -45,7 +47,7 @@ def next_steps(task: Task, *, running: bool = False, example: str = "") -> list[
         case TaskStatus.PROCESSING | TaskStatus.FAILED | TaskStatus.CANCELED:
             return [NextStep("to continue it", start)]
         case TaskStatus.DONE:
-            return [*_after_rejects(task), *_to_query(task, example)]
+            return [*_after_rejects(task), *_to_query(task, example, names_model=names_model)]
     return []
 
 
@@ -57,31 +59,36 @@ def _after_rejects(task: Task) -> Iterator[NextStep]:
         yield NextStep("once the rejected items are corrected", f"upsert-cli restart {task.id} --from-start")
         return
     command = ("run", "FILE") if task.kind == "default" else ("categories", "run", "FILE")
-    wanted = {"model": task.model, **_target(task)}
+    wanted = _target(task) | _model(task)
     yield NextStep("once the rejected items are corrected in FILE", _with_options(command, wanted, like="run"))
 
 
-def _to_query(task: Task, example: str) -> Iterator[NextStep]:
+def _to_query(task: Task, example: str, *, names_model: bool) -> Iterator[NextStep]:
     if task.counts.inserted + task.counts.updated + task.counts.unchanged:
-        yield NextStep(TO_QUERY, query_command(task, example))
+        yield NextStep(TO_QUERY, query_command(task, example, names_model=names_model))
 
 
-def query_command(task: Task, example: str = "") -> str:
+def query_command(task: Task, example: str = "", *, names_model: bool = False) -> str:
     """Return the command that queries the collection of a task for the beginning of a text."""
-    return _with_options(("query", _query_of(example)), _target(task), like="query")
+    wanted = _target(task) | (_model(task) if names_model else {})
+    return _with_options(("query", _query_of(example)), wanted, like="query")
 
 
-def _target(task: Task) -> dict[str, str | Path | None]:
+def _target(task: Task) -> Wanted:
     return {"chroma": task.chroma, "collection": task.collection, "model_path": task.options.model_folder}
 
 
-def _with_options(words: Sequence[str], wanted: Mapping[str, str | Path | None], *, like: str) -> str:
+def _model(task: Task) -> Wanted:
+    return {"model": task.model, "pooling": task.options.pooling, "no_normalize": task.options.no_normalize}
+
+
+def _with_options(words: Sequence[str], wanted: Wanted, *, like: str) -> str:
     """Return a command with the options whose values are not set elsewhere, by a variable or a file."""
     options = [
         word
         for name, value in wanted.items()
         if value and value != value_unless_given(like, name)
-        for word in (f"--{name.replace('_', '-')}", str(value))
+        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
     ]
     return shlex.join(["upsert-cli", *words, *options])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as stdlib_json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
@@ -13,8 +12,7 @@ from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.option_values import typed_text
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.target_options import chroma_option, model_files_options
-from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.cli.target_options import QUERY_MODEL_OPTIONS, chroma_option, model_options
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
 
@@ -52,7 +50,7 @@ class Filter(ObjectType):
 @chroma_option()
 @option("--collection", default="default", metavar="NAME", help="The collection to search.")
 @option("--where", type=Filter(), metavar="JSON", help='A filter, such as \'{"year": {"$gte": 2024}}\'.')
-@all_of(model_files_options())
+@all_of(QUERY_MODEL_OPTIONS)
 @json_option("Print the records whole, as JSON.")
 @common_options
 def query(
@@ -63,9 +61,9 @@ def query(
     chroma: str,
     collection: str,
     where: dict[str, Any] | None,
-    model_path: Path | None,
-    offline: bool,
+    model: str | None,
     json: bool,
+    **files: Any,
 ) -> None:
     """Find the records that are nearest to a text.
 
@@ -79,9 +77,9 @@ def query(
     from upsert_cli.verify.expected import Subject  # late: other commands look at the options of this one
     from upsert_cli.verify.query import nearest
 
-    options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    options = model_options(**files)
     require_resources()
-    subject = Subject.of_collection(session.journal, chroma, collection, options)
+    subject = Subject.of_collection(session.journal, chroma, collection, options, model=model)
     found = nearest(subject, text, rows=rows, where=where or None, context=session.context)
     if json:
         click.echo(safe_json(found.as_json()))

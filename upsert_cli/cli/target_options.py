@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from upsert_cli.cli.options import Decorator, option
 from upsert_cli.cli.param_types import ChromaTarget
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.custom import POOLINGS, Pooling
+from upsert_cli.journal.load_options import LoadOptions
 
 
 def chroma_option() -> Decorator:
@@ -36,7 +39,53 @@ def model_files_options() -> list[Decorator]:
     ]
 
 
-MODEL_OPTIONS: tuple[Decorator, ...] = (
-    option("--model", default=DEFAULT_MODEL, metavar="NAME", help="A dense text model; see `models list`."),
-    *model_files_options(),
+_CUSTOM_OPTIONS = (
+    option(
+        "--pooling",
+        type=click.Choice(POOLINGS),
+        metavar="KIND",
+        show_default="as the files say",
+        help="mean, cls, last-token or none, for a model of your own.",
+    ),
+    option("--no-normalize", is_flag=True, help="Keep the lengths of such a model's vectors."),
 )
+
+MODEL_OPTIONS: tuple[Decorator, ...] = (
+    option(
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME",
+        help="A dense text model; see `models list`. Any name with --model-path.",
+    ),
+    *model_files_options(),
+    *_CUSTOM_OPTIONS,
+)
+
+QUERY_MODEL_OPTIONS: tuple[Decorator, ...] = (
+    option("--model", metavar="NAME", show_default="the collection's", help="The model, if the collection names none."),
+    *model_files_options(),
+    *_CUSTOM_OPTIONS,
+)
+
+
+def model_options(
+    *, model_path: Path | None, offline: bool, pooling: Pooling | None = None, no_normalize: bool = False
+) -> LoadOptions:
+    """Return the options for a model's files, for commands that load nothing.
+
+    Raises:
+        UsageError: They describe files that none of them names.
+    """
+    refuse_pooling_alone(model_path=model_path, pooling=pooling, no_normalize=no_normalize)
+    path = None if model_path is None else str(model_path.absolute())
+    return LoadOptions(model_path=path, offline=offline, pooling=pooling, no_normalize=no_normalize)
+
+
+def refuse_pooling_alone(*, model_path: Path | None, pooling: str | None, no_normalize: bool, **_: Any) -> None:
+    """Refuse options that describe a model's files without naming their folder.
+
+    Raises:
+        UsageError: There is no folder.
+    """
+    if model_path is None and (pooling is not None or no_normalize):
+        raise click.UsageError("--pooling and --no-normalize go with --model-path.")

@@ -10,9 +10,8 @@ from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
 from upsert_cli.cli.param_types import TaskId
 from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.target_options import chroma_option, model_files_options
+from upsert_cli.cli.target_options import chroma_option, model_files_options, model_options
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.limits import require_resources
 from upsert_cli.report.printed_commands import how_to_continue
@@ -54,7 +53,7 @@ def verify(
     upsert-cli verify nightly-2026-11-24
     upsert-cli verify --collection default --chroma ./chroma --repair
     """
-    options = LoadOptions(model_path=None if model_path is None else str(model_path.absolute()), offline=offline)
+    options = model_options(model_path=model_path, offline=offline)
     try:
         require_resources()
         if task_id is not None:

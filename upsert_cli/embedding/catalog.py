@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import UsageFault
+
+if TYPE_CHECKING:
+    from upsert_cli.embedding.custom import GivenFolder, Postprocessing
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_MODEL = "none"  # in place of a model's name: the items bring their vectors
@@ -32,6 +35,8 @@ class ModelEntry:
     """In the list of models: from the files if they are cached, otherwise from the description, if that names it."""
 
     cached: bool = False
+    postprocessing: Postprocessing | None = None
+    """How vectors are made of the output of a model that fastembed does not list; None for one that it lists."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the model's line in the list of models."""
@@ -60,25 +65,34 @@ def embeds(name: str) -> bool:
     return name.lower() != NO_MODEL
 
 
-def full_name(name: str) -> str:
+def full_name(name: str, *, given: GivenFolder | None = None) -> str:
     """Return a model's name as the list spells it; `none` needs no list.
 
     Raises:
         UsageFault: fastembed has no dense text model of that name.
+        UpsertCliError: It has none, and the given folder is not that of a model.
     """
-    return find_entry(name).name if embeds(name) else NO_MODEL
+    return find_entry(name, given=given).name if embeds(name) else NO_MODEL
 
 
-def find_entry(name: str) -> ModelEntry:
-    """Return the model of a name, in any case of letters.
+def find_entry(name: str, *, given: GivenFolder | None = None) -> ModelEntry:
+    """Return the model of a name, in any case of letters; a given folder may hold one that fastembed does not list.
 
     Raises:
         UsageFault: fastembed has no dense text model of that name.
+        UpsertCliError: It has none, and the given folder is not that of a model.
     """
     if not embeds(name):
         raise UsageFault(message="none is not a model: `run --model none` loads items with the vectors that they bring")
-    if name.lower() == DEFAULT_MODEL.lower():
-        return DEFAULT_ENTRY
+    entry = DEFAULT_ENTRY if name.lower() == DEFAULT_MODEL.lower() else _listed(name, given)
+    if entry.postprocessing is None and given is not None and given.is_explicit:
+        raise UsageFault(
+            message=f"--pooling and --no-normalize are for models that fastembed does not list, and it has {entry.name}"
+        )
+    return entry
+
+
+def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
     from upsert_cli.embedding.fastembed import other_kind, supported_models
 
     known = {entry.name.lower(): entry for entry in supported_models()}
@@ -88,6 +102,10 @@ def find_entry(name: str) -> ModelEntry:
         raise UsageFault(
             message=f"{name!r} is {kind}, and only dense text models can be loaded; `upsert-cli models list` lists them"
         )
+    if given is not None:
+        from upsert_cli.embedding.custom import custom_entry
+
+        return custom_entry(name, given)
     import difflib
 
     # Compared without the organisation, which people leave out or mistake.
@@ -95,5 +113,6 @@ def find_entry(name: str) -> ModelEntry:
     similar = difflib.get_close_matches(name.lower().rpartition("/")[2], names, n=SIMILAR_NAMES)
     question = f"did you mean {' or '.join(names[each] for each in similar)}? " if similar else ""
     raise UsageFault(
-        message=f"fastembed has no text model named {name!r}; {question}`upsert-cli models list` lists all of them"
+        message=f"fastembed has no text model named {name!r}; {question}`upsert-cli models list` lists all of them; "
+        f"another model needs --model-path, with the folder of its files"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,17 @@ BEGINNING = 2  # times the limit in tokens, that are enough of a text: a cut in 
 GPU_PROVIDER = "CUDAExecutionProvider"
 
 
+_registered: set[str] = set()  # names of custom models, in fastembed's list of this process
+_REGISTERING = threading.Lock()
+
+
 def supported_models() -> Iterator[ModelEntry]:
     """Yield the dense text models that fastembed knows; importing it takes a second."""
     from fastembed import TextEmbedding
 
     for model in TextEmbedding.list_supported_models():
+        if model["model"] in _registered:
+            continue
         yield ModelEntry(
             name=model["model"],
             dimension=model["dim"],
@@ -134,7 +142,7 @@ class FastEmbedder:
                 from fastembed import TextEmbedding
 
             self._embedding = TextEmbedding(
-                model.name, specific_model_path=str(model.folder), threads=1, cuda=device == "cuda"
+                _name_in_fastembed(model), specific_model_path=str(model.folder), threads=1, cuda=device == "cuda"
             )
             tokenizer = self._prepare_tokenizer()
             self._documents, self._queries = (
@@ -177,6 +185,39 @@ class FastEmbedder:
 
         vectors = np.asarray(list(self._embedding.query_embed([self._queries.beginning(text)])), dtype=np.float32)
         return check_vectors(vectors, texts=1, dimension=self.dimension)
+
+
+def _name_in_fastembed(model: Model) -> str:
+    """Return the name under which fastembed has a model; one that it does not list is added to its list.
+
+    The list is that of the process, and names are final in it. So a custom model has a name made of all its settings.
+    """
+    steps = model.postprocessing
+    if steps is None or model.graph is None:
+        return model.name
+    from fastembed import TextEmbedding
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    name = hashlib.sha256(f"{model.name}|{model.dimension}|{steps}|{model.graph}|{steps.output}".encode()).hexdigest()
+    pooling = {
+        "mean": PoolingType.MEAN,
+        "cls": PoolingType.CLS,
+        "last-token": PoolingType.LAST_TOKEN,
+        "none": PoolingType.DISABLED,
+    }
+    with _REGISTERING:
+        if name not in _registered:
+            TextEmbedding.add_custom_model(
+                name,
+                pooling=pooling[steps.pooling],
+                normalization=steps.normalize,
+                sources=ModelSource(hf=name),  # never asked, since the folder is given
+                dim=model.dimension,
+                model_file=model.graph,
+                output_name=steps.output,
+            )
+            _registered.add(name)
+    return name
 
 
 def load_tokenizer(model: Model) -> Any:

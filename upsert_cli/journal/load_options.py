@@ -13,6 +13,7 @@ from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
     from upsert_cli.documents.document import Recipe
+    from upsert_cli.embedding.custom import GivenFolder, Pooling
     from upsert_cli.embedding.embedder import Device, Effort
     from upsert_cli.embedding.identity import Prefixes
     from upsert_cli.sources.item_mapping import IdFrom
@@ -75,6 +76,12 @@ class LoadOptions:
     """Whether to store the mean of an item's chunks as well."""
 
     model_path: str | None = field(default=None, metadata=_DECIDES)
+    pooling: Pooling | None = field(default=None, metadata=_DECIDES)
+    """How a model that fastembed does not list makes one vector of its tokens'; None: as its files say."""
+
+    no_normalize: bool = field(default=False, metadata=_DECIDES)
+    """Whether the vectors of such a model keep their lengths."""
+
     passage_prefix: str | None = field(default="", metadata=_DECIDES)
     """Text before each document that is embedded. Tasks of older versions have none. None, in a request alone: the one
     that the model asks for."""
@@ -123,6 +130,15 @@ class LoadOptions:
     def model_folder(self) -> Path | None:
         """The folder given for the model, if any."""
         return Path(self.model_path) if self.model_path is not None else None
+
+    @property
+    def given_model(self) -> GivenFolder | None:
+        """The folder given for the model, with what it may not say itself."""
+        from upsert_cli.embedding.custom import GivenFolder  # late: light commands only show the options
+
+        if self.model_folder is None:
+            return None
+        return GivenFolder(path=self.model_folder, pooling=self.pooling, normalize=not self.no_normalize)
 
     @property
     def prefixes(self) -> Prefixes:

@@ -55,7 +55,7 @@ class Draft:
         self._sources = open_inputs(
             found, limit=request.options.limit, spool_folder=self._spool_folder, stdin=self._stdin
         )
-        model = full_name(request.model)
+        model = full_name(request.model, given=request.options.given_model)
         if (note := check_first_inputs(self._sources, request.options, model=model)) is not None:
             self.notes.append(note)
         now = utc_now()

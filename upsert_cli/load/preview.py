@@ -125,7 +125,7 @@ def preview(
     options = options.with_prefixes(prefixes_of(model_name))
     model = None
     if embeds(model_name):
-        model = model_without_weights(model_name, folder=options.model_folder, prefixes=options.prefixes)
+        model = model_without_weights(model_name, given=options.given_model, prefixes=options.prefixes)
     with _sources(names, options, model_name, rows=rows, stdin=stdin, context=context) as sources:
         outcomes = _Outcomes(sources, _recipe(options, model, model_name, sources))
         broken = outcomes.read(options)

@@ -30,7 +30,7 @@ from upsert_cli.store.process import StoreProcess
 def model_of(name: str, options: LoadOptions, *, context: RunContext | None = None) -> Model:
     """Find a model as the options of a load say; see `find_model`."""
     return find_model(
-        name, folder=options.model_folder, prefixes=options.prefixes, offline=options.offline, context=context
+        name, given=options.given_model, prefixes=options.prefixes, offline=options.offline, context=context
     )
 
 

@@ -230,6 +230,7 @@ class _Attempt:
             store.drop()  # or the next attempt would find it, and continue after records that are gone
             raise collection_deleted(self._task, rows=self._committer.checkpoint.rows)
         for warning in opened.warnings:
+            self._progress.is_model_unnamed = True
             self._context.warning(warning)
         deletion = None
         if self._options.delete_missing:

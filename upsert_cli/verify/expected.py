@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds, full_name
+from upsert_cli.embedding.custom import parse_steps
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.embedding.models import Model, OwnVectors, find_model
+from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -43,13 +45,25 @@ class Subject:
     """The rows of the task's sources; None without a task."""
 
     @classmethod
-    def of_collection(cls, journal: Journal, chroma: str, collection: str, options: LoadOptions) -> Subject:
+    def of_collection(
+        cls, journal: Journal, chroma: str, collection: str, options: LoadOptions, *, model: str | None = None
+    ) -> Subject:
         """Return a collection as it describes itself; `chroma` is as `canonical_target` spells it.
 
+        Args:
+            journal: The journal.
+            chroma: The target.
+            collection: Its name.
+            options: Where the model's files are.
+            model: The model that made the vectors, for a collection that does not name it.
+
         Raises:
+            Refusal: The collection names another model.
             UpsertCliError: The collection does not exist.
         """
         info, target = _describe(journal, chroma, collection, options)
+        if model is not None and embeds(target.model.name):
+            target = replace(target, model=_checked(target, full_name(model, given=options.given_model)))
         return cls(target=target, identity=None if info.stamp is None else target.model.hashed, options=options)
 
     @classmethod
@@ -118,14 +132,24 @@ class Subject:
                 f"brought, and no model makes others that fit them"
             )
         options = self.options
+        if target.model.pooling and options.pooling is None:
+            pooling, normalized = parse_steps(target.model.pooling)
+            options = replace(options, pooling=pooling, no_normalize=not normalized)
         found = find_model(
             target.model.name,
-            folder=options.model_folder,
+            given=options.given_model,
             prefixes=target.model.prefixes,
             offline=options.offline,
             context=context,
         )
-        if any(difference.what == "weights" for difference in target.model.differences(found)):
+        for what, had, asked in target.model.differences(found):
+            if what == "pooling":
+                raise Refusal(
+                    message=f"the vectors of the collection {target.collection} in {target.path} were made with the "
+                    f"pooling {had}, not {asked}; leave --pooling and --no-normalize out"
+                )
+            if what != "weights":
+                continue
             raise Refusal(
                 message=f"the weights of {found.name} in {found.folder} differ from those that made the collection "
                 f"{target.collection} in {target.path}; give --model-path the folder with those weights"
@@ -143,6 +167,17 @@ def model_named(info: CollectionInfo) -> str | None:
     if info.stamp is not None:
         return info.stamp.name
     return DEFAULT_MODEL if info.default_function else None
+
+
+def _checked(target: Target, name: str) -> ModelIdentity:
+    """Return the identity of a model that the user names for a collection, which may not name another one."""
+    known = target.model
+    if known.name not in ("", name):
+        raise Refusal(
+            message=f"the collection {target.collection} in {target.path} was made with the model {known.name}, not "
+            f"{name}; leave --model out, or name another --collection"
+        )
+    return known if known.name else replace(known, name=name, prefixes=prefixes_of(name))
 
 
 def _named(chroma: str, collection: str) -> str:

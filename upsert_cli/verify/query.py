@@ -104,7 +104,13 @@ def _opened(target: Target, location: Location, context: RunContext) -> StorePro
 
 
 def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
-    target, model = subject.target, subject.model(context=context)
+    target = subject.target
+    if not target.model.name:
+        raise Refusal(
+            message=f"the collection {target.collection} in {target.path} does not say which model made its vectors; "
+            f"name it by --model NAME"
+        )
+    model = subject.model(context=context)
     if target.model.dimension not in (0, model.dimension):
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} holds vectors of {target.model.dimension} "

@@ -16,6 +16,7 @@ STAMP_DIMENSION = "upsert_cli_dimension"
 STAMP_MAX_TOKENS = "upsert_cli_max_tokens"
 STAMP_PASSAGE_PREFIX = "upsert_cli_passage_prefix"
 STAMP_QUERY_PREFIX = "upsert_cli_query_prefix"
+STAMP_POOLING = "upsert_cli_pooling"
 STAMP_WEIGHTS = "upsert_cli_weights"
 STAMP_VERSION = "upsert_cli_version"
 # The names under which Chroma stores its default function, the one that our default model equals.
@@ -39,6 +40,7 @@ def stamp(target: Target) -> dict[str, str | int]:
         STAMP_MAX_TOKENS: model.max_tokens,
         STAMP_PASSAGE_PREFIX: model.prefixes.passage,
         STAMP_QUERY_PREFIX: model.prefixes.query,
+        STAMP_POOLING: model.pooling,
         STAMP_WEIGHTS: "" if model.weights is None else str(model.weights),
         STAMP_VERSION: target.tool_version,
     }
@@ -56,6 +58,7 @@ def _stamped(metadata: Mapping[str, Any]) -> ModelIdentity | None:
         dimension=_number(metadata.get(STAMP_DIMENSION)),
         max_tokens=_number(metadata.get(STAMP_MAX_TOKENS)),
         prefixes=Prefixes(str(metadata.get(STAMP_PASSAGE_PREFIX, "")), str(metadata.get(STAMP_QUERY_PREFIX, ""))),
+        pooling=str(metadata.get(STAMP_POOLING, "")),
         weights=Weights.parsed(weights) if isinstance(weights, str) else None,
     )
 

@@ -1,0 +1,117 @@
+"""Models of one's own, and collections that name no model, from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.forked import run_python
+from tests.support.terminal import Terminal
+
+MINE = "my-org/my-model"
+LOAD = f"upsert-cli run a.jsonl --model {MINE} --model-path mine"
+
+
+@pytest.fixture
+def own(terminal: Terminal, tiny_model: Path) -> Terminal:
+    """Return a terminal with a model of one's own, whose files name its pooling, and two items."""
+    folder = shutil.copytree(tiny_model, terminal.folder / "mine")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    listed = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    modules = [{"type": f"sentence_transformers.models.{name}", "path": path} for name, path in listed]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    terminal.write("a.jsonl", [{"object_id": name, "payload": {"text": f"text {name}"}} for name in ("a", "b")])
+    return terminal
+
+
+def _stamp(terminal: Terminal) -> dict[str, Any]:
+    """Return the metadata of the collection."""
+    code = "import chromadb, json; print(json.dumps(chromadb.PersistentClient('chroma').get_collection('default').metadata))"
+    done = run_python([sys.executable, "-c", code], folder=terminal.folder, environment=terminal.environment)
+    stamp: dict[str, Any] = json.loads(done.stdout)
+    return stamp
+
+
+def test_a_model_of_ones_own_loads_and_answers(own: Terminal) -> None:
+    """The collection remembers the pooling, so `query`, `verify` and `restart` need the folder alone."""
+    own.type(f"{LOAD} --task-id t")
+    stamp = _stamp(own)
+    assert (stamp["upsert_cli_model"], stamp["upsert_cli_pooling"]) == (MINE, "cls")
+    said = own.type("upsert-cli query 'text a'", expect=2).stderr
+    assert f"fastembed has no text model named '{MINE}'" in said and "--model-path" in said
+    [first, _] = json.loads(own.type("upsert-cli query 'text a' --model-path mine --json").stdout)["hits"]
+    assert (first["id"], round(first["distance"], 4)) == ("a", 0.0)
+    own.type("upsert-cli verify t")
+    own.type("upsert-cli verify --model-path mine --repair")
+    own.type("upsert-cli restart t --from-start")
+    assert own.info("t")["counts"]["unchanged"] == 2
+    own.write("b.jsonl", [{"object_id": "b", "payload": {"text": "enqueued"}}])
+    own.type(f"{LOAD.replace('a.jsonl', 'b.jsonl')} --enqueue")
+    own.type("upsert-cli work")
+    assert own.records()["b"]["document"] == "enqueued"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (f"--model {MINE} --model-path mine --pooling mean", "the pooling cls, not mean"),
+        ("--model my-org/other --model-path mine", f"the model {MINE}, not my-org/other"),
+    ],
+)
+def test_another_pooling_or_name_is_refused(own: Terminal, options: str, says: str) -> None:
+    """Vectors that cannot be compared stay apart: nothing is written, and a query is refused too."""
+    own.type(LOAD)
+    own.write("b.jsonl", [{"object_id": "c", "payload": {"text": "c"}}])
+    assert says in own.type(f"upsert-cli run b.jsonl {options}", expect=4).stderr
+    assert set(own.records()) == {"a", "b"}
+    own.type(f"upsert-cli query x {options}", expect=4)
+
+
+def test_pooling_is_part_of_a_task(own: Terminal) -> None:
+    """The same id with another pooling is another load; --pooling needs the folder that it describes."""
+    own.type(f"{LOAD} --task-id t")
+    assert "--pooling" in own.type(f"{LOAD} --task-id t --pooling mean", expect=4).stderr
+    for command in ("run a.jsonl", "preview a.jsonl", "models check", "query x"):
+        assert "go with --model-path" in own.type(f"upsert-cli {command} --pooling cls", expect=2).stderr
+    shown = json.loads(own.type(f"upsert-cli models check --model {MINE} --model-path mine --json").stdout)
+    assert (shown["name"], shown["pooling"], shown["graph"]) == (MINE, "cls", "model.onnx")
+    previewed = own.type(f"upsert-cli preview a.jsonl --model {MINE} --model-path mine --json").stdout
+    hashes = [json.loads(line)["metadata"]["upsert_hash"] for line in previewed.splitlines()]
+    assert set(hashes) == {record["metadata"]["upsert_hash"] for record in own.records().values()}
+
+
+@pytest.mark.parametrize("records", [0, 1])
+def test_a_collection_that_names_no_model_is_queried_by_a_named_one(
+    tiny: Terminal, tiny_model: Path, records: int
+) -> None:
+    """A load warns, and names the model in the command that it prints; a query without a model is refused."""
+    code = (
+        "import chromadb\nc = chromadb.PersistentClient('chroma').create_collection('theirs', embedding_function=None)\n"
+        f"c.add(ids=['x'], embeddings=[[1.0] * 384], documents=['x']) if {records} else None\n"
+    )
+    run_python([sys.executable, "-c", code], folder=tiny.folder, environment=tiny.environment)
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
+    said = tiny.type("upsert-cli run a.jsonl --collection theirs").stderr
+    assert "does not say with which model" in said
+    [printed] = [line.strip() for line in said.splitlines() if line.strip().startswith("upsert-cli query")]
+    assert "--model sentence-transformers/all-MiniLM-L6-v2" in printed
+    tiny.env["UPSERT_CLI_QUERY_MODEL_PATH"] = str(tiny_model)
+    assert "name it by --model NAME" in tiny.type("upsert-cli query hello --collection theirs", expect=4).stderr
+    found = json.loads(tiny.type(f"{printed} --json").stdout)
+    assert found["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert found["hits"][0]["id"] == "a"
+
+
+def test_a_model_that_contradicts_the_collection_is_refused(tiny: Terminal, tiny_model: Path, other_model: str) -> None:
+    """The stamp beats the option; the same model in other letters is none."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "hello"}}])
+    tiny.type("upsert-cli run a.jsonl")
+    said = tiny.type(f"upsert-cli query hello {other_model}", expect=4).stderr
+    assert "was made with the model sentence-transformers/all-MiniLM-L6-v2, not sentence-transformers/para" in said
+    tiny.type(f"upsert-cli query hello --model Sentence-Transformers/ALL-minilm-l6-v2 --model-path {tiny_model}")

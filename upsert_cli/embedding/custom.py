@@ -1,0 +1,245 @@
+"""Models that fastembed does not list: the files of a folder tell how to use its ONNX graph.
+
+The files are those that sentence-transformers, transformers and optimum write.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from upsert_cli.embedding.catalog import ModelEntry
+from upsert_cli.embedding.onnx_graph import GraphOutput, OnnxGraph, read_graph
+from upsert_cli.errors import UpsertCliError, UsageFault
+
+Pooling: TypeAlias = Literal["mean", "cls", "last-token", "none"]
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+ONNX_NAME = "model.onnx"
+ONNX_FOLDERS = (".", "onnx")  # where exports have the graph
+SENTENCE_OUTPUT = "sentence_embedding"  # the output of an export that has pooling and what follows it in the graph
+SENTENCE_RANK, TOKEN_RANK = 2, 3  # dimensions of an output with a vector for each text, or for each token
+OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")  # files of a model that is yet to be exported
+_RANKS = (SENTENCE_RANK, TOKEN_RANK)
+_NORMALIZED = ", normalized"
+_FLAG = "pooling_mode_"
+_MODES: dict[str, Pooling] = {
+    "cls": "cls",
+    "cls_token": "cls",
+    "mean": "mean",
+    "mean_tokens": "mean",
+    "lasttoken": "last-token",
+}
+"""Modes of a pooling module: the older files have a flag for each, `pooling_mode_cls_token`, newer ones its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFolder:
+    """A folder that the user names for a model, and how to make vectors of its output."""
+
+    path: Path
+    pooling: Pooling | None = None
+    """None: as its files say."""
+
+    normalize: bool = True
+    """Normalize the vectors, unless its files list the steps after pooling and this is none of them."""
+
+    @property
+    def is_explicit(self) -> bool:
+        """Check that the user says how to make vectors."""
+        return self.pooling is not None or not self.normalize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postprocessing:
+    """The steps from the output of a graph to vectors."""
+
+    pooling: Pooling
+    normalize: bool
+    output: str
+    assumed: bool = False
+    """Whether neither the user nor the files name the pooling, so that it is that of sentence-transformers."""
+
+    def __str__(self) -> str:
+        """Return the steps as a collection's stamp names them."""
+        return self.pooling + (_NORMALIZED if self.normalize else "")
+
+
+def custom_entry(name: str, given: GivenFolder) -> ModelEntry:
+    """Return the entry of a model that fastembed does not list, made from its folder.
+
+    Raises:
+        UsageFault: The files name a pooling that cannot be computed, or the name cannot be printed.
+        UpsertCliError: The folder is not that of a model.
+    """
+    if not name.isprintable() or name != name.strip() or not name:
+        raise UsageFault(message=f"--model {name!r}: a model's name is text without control characters or outer spaces")
+    folder = given.path
+    file, graph = _graph_of(name, folder)
+    modules = _Modules.in_folder(name, folder)
+    output, pooling = _pooled_output(name, given, graph, modules)
+    steps = Postprocessing(
+        pooling=pooling or "mean",
+        normalize=given.normalize and modules.normalizes,
+        output=output.name,
+        assumed=pooling is None,
+    )
+    sizes = [output.shape[-1] if output.shape else None, modules.pooling.get("word_embedding_dimension")]
+    sizes.append(_settings(name, folder / "config.json").get("hidden_size"))
+    dimension = next((size for size in sizes if type(size) is int and size > 0), None)
+    if dimension is None:
+        raise not_a_model(name, folder, f"says neither in {file} nor in config.json how many numbers a vector has")
+    limit = _settings(name, folder / modules.transformer_path / "sentence_bert_config.json").get("max_seq_length")
+    return ModelEntry(
+        name=name,
+        dimension=dimension,
+        repository=None,
+        weights=(file, *(str(Path(file).parent / name) for name in graph.external_files)),
+        max_tokens=limit if type(limit) is int and limit > 0 else None,
+        postprocessing=steps,
+    )
+
+
+def not_a_model(name: str, folder: Path, problem: str) -> UpsertCliError:
+    """Return the error for a folder that cannot be used as a model."""
+    return UpsertCliError(
+        message=f"the folder {folder} of the model {name} {problem}; give --model-path a folder with {ONNX_NAME}, "
+        f"tokenizer.json, tokenizer_config.json and config.json"
+    )
+
+
+def parse_steps(steps: str) -> tuple[Pooling | None, bool]:
+    """Return the pooling that a collection's stamp names, and whether the vectors are normalized."""
+    name = steps.removesuffix(_NORMALIZED)
+    return next((one for one in POOLINGS if one == name), None), name != steps
+
+
+# -- the graph ---------------------------------------------------------------------------------------------------------
+
+
+def _graph_of(name: str, folder: Path) -> tuple[str, OnnxGraph]:
+    """Return the path of the graph in its folder, and its content."""
+    if not folder.is_dir():
+        raise not_a_model(name, folder, "does not exist")
+    found = {where: sorted((folder / where).glob("*.onnx")) for where in ONNX_FOLDERS}
+    files = [path for paths in found.values() for path in paths]
+    named = [path for path in files if path.name == ONNX_NAME]
+    chosen = files if len(files) == 1 else named
+    missing = [file for file in ("tokenizer.json", "tokenizer_config.json") if not (folder / file).is_file()]
+    if not files:
+        missing.insert(0, f"{ONNX_NAME} or {ONNX_FOLDERS[1]}/{ONNX_NAME}")
+    if missing:
+        raise not_a_model(name, folder, f"lacks {', '.join(missing)}{_exportable(folder) if not files else ''}")
+    if len(chosen) != 1:
+        choices = ", ".join(str(path.relative_to(folder)) for path in chosen or files)
+        raise UpsertCliError(
+            message=f"the folder {folder} of the model {name} has several ONNX graphs: {choices}; keep the one to "
+            f"load, or give it alone the name {ONNX_NAME}"
+        )
+    file = str(chosen[0].relative_to(folder))
+    try:
+        return file, read_graph(chosen[0])
+    except (OSError, ValueError) as error:
+        raise not_a_model(name, folder, f"has a {file} that cannot be read ({error})") from error
+
+
+def _exportable(folder: Path) -> str:
+    has_weights = any(next(folder.glob(pattern), None) is not None for pattern in OTHER_WEIGHTS)
+    return " (its weights can be exported by `optimum-cli export onnx`)" if has_weights else ""
+
+
+def _pooled_output(
+    name: str, given: GivenFolder, graph: OnnxGraph, modules: _Modules
+) -> tuple[GraphOutput, Pooling | None]:
+    """Return the output of the graph that vectors are made of, and how its tokens are pooled, if that is known."""
+    ranks = {rank: [one for one in graph.outputs if one.shape and len(one.shape) == rank] for rank in _RANKS}
+    unknown = [one for one in graph.outputs if one.shape is None]
+    tokens = next(iter(ranks[TOKEN_RANK] + unknown), None)
+    whole = next((one for one in graph.outputs if one.name == SENTENCE_OUTPUT), None)
+    if whole is None and (tokens is None or given.pooling == "none"):
+        whole = next(iter(ranks[SENTENCE_RANK]), None)
+    if whole is not None and given.pooling in (None, "none"):
+        return whole, "none"
+    if given.pooling == "none":
+        raise UsageFault(message=f"--pooling none: the graph of {name} has no output with one vector for each text")
+    if tokens is None:
+        outputs = ", ".join(one.name for one in graph.outputs)
+        raise UsageFault(
+            message=f"--pooling {given.pooling}: the graph of {name} has no output with a vector for each token, only "
+            f"{outputs}"
+        )
+    if modules.others:
+        raise not_a_model(
+            name,
+            given.path,
+            f"has modules that its graph leaves out ({', '.join(modules.others)}); export it with the output "
+            f"{SENTENCE_OUTPUT}",
+        )
+    pooling = given.pooling or modules.pooling_mode
+    if pooling is None and modules.modes:
+        raise UsageFault(
+            message=f"the files of {name} in {given.path} ask for the pooling {' and '.join(modules.modes)}, which is "
+            f"not supported; --pooling takes another one, or export the graph with the output {SENTENCE_OUTPUT}"
+        )
+    return tokens, pooling
+
+
+# -- the files of sentence-transformers --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Modules:
+    """The steps of a model, as `modules.json` lists them."""
+
+    pooling: Mapping[str, Any]
+    """The settings of its pooling; empty if there are none."""
+
+    transformer_path: str = "."
+    normalizes: bool = True
+    others: tuple[str, ...] = ()
+    """Steps that change vectors and are no part of this program."""
+
+    @classmethod
+    def in_folder(cls, name: str, folder: Path) -> _Modules:
+        """Read the files of a folder; without a list of modules, vectors are normalized."""
+        listed = _settings(name, folder / "modules.json", kind=list)
+        if not listed:
+            return cls(pooling=_settings(name, folder / "1_Pooling" / "config.json"))
+        paths = {
+            str(module.get("type")).rpartition(".")[2]: str(module.get("path") or ".")
+            for module in listed
+            if isinstance(module, dict)
+        }
+        return cls(
+            pooling=_settings(name, folder / paths.get("Pooling", "1_Pooling") / "config.json"),
+            transformer_path=paths.get("Transformer", "."),
+            normalizes="Normalize" in paths,
+            others=tuple(step for step in paths if step not in ("Transformer", "Pooling", "Normalize")),
+        )
+
+    @property
+    def modes(self) -> Sequence[str]:
+        """The ways of pooling that the files name."""
+        mode = self.pooling.get("pooling_mode")
+        named = mode if isinstance(mode, list) else [] if mode is None else [mode]
+        flags = (key.partition(_FLAG)[2] for key, value in self.pooling.items() if value is True)
+        return [str(one) for one in named] or [flag for flag in flags if flag]
+
+    @property
+    def pooling_mode(self) -> Pooling | None:
+        """The way of pooling; None if there is none, or several, or one that cannot be computed."""
+        return _MODES.get(self.modes[0]) if len(self.modes) == 1 else None
+
+
+def _settings(name: str, path: Path, *, kind: type[Any] = dict) -> Any:
+    """Return the object or list in a JSON file, empty if there is no such file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return kind()
+    except (OSError, ValueError, RecursionError) as error:
+        raise not_a_model(name, path.parent, f"has a {path.name} that cannot be read ({error})") from error
+    return value if isinstance(value, kind) else kind()

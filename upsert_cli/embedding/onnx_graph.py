@@ -1,0 +1,132 @@
+"""The outputs and the external files of an ONNX graph, read from the file without a library and without its weights.
+
+ONNX is a protocol buffer: each field is a key, and a number or a length with that many bytes, so weights are skipped.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Numbers of fields in onnx.proto.
+_GRAPH = 7  # of a model
+_INITIALIZER, _OUTPUT = 5, 12  # of a graph
+_EXTERNAL_DATA = 13  # of an initializer
+_NAME, _TYPE = 1, 2  # of an output
+_TENSOR, _SHAPE, _DIMENSION, _SIZE = 1, 2, 1, 1  # the way from a type to the size of a dimension
+_KEY, _VALUE = 1, 2
+
+_VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5  # the ways in which a value is stored
+_MORE = 0x80  # the bit of a byte of a number that another one follows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOutput:
+    """A tensor that a graph returns."""
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    """The sizes of its dimensions, None for one that varies; None if the file does not tell."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxGraph:
+    """The parts of a graph that tell how to use it."""
+
+    outputs: tuple[GraphOutput, ...]
+    external_files: tuple[str, ...]
+    """Files with weights, relative to the folder of the graph."""
+
+
+def read_graph(path: Path) -> OnnxGraph:
+    """Read the outputs and external files of a graph.
+
+    Raises:
+        ValueError: The file is not an ONNX graph.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last view of it
+    try:
+        graph = _read(memoryview(mapped))
+    except (IndexError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError("it is not an ONNX graph") from error
+    if not graph.outputs:
+        raise ValueError("it is not an ONNX graph, or one without outputs")
+    return graph
+
+
+def _read(model: memoryview) -> OnnxGraph:
+    outputs: list[GraphOutput] = []
+    files: dict[str, None] = {}
+    for graph in _parts(model, _GRAPH):
+        for number, value in _fields(graph):
+            if number == _OUTPUT:
+                outputs.append(_output(value))
+            elif number == _INITIALIZER:
+                files |= dict.fromkeys(_external_files(value))
+    return OnnxGraph(outputs=tuple(outputs), external_files=tuple(files))
+
+
+def _output(value: int | memoryview) -> GraphOutput:
+    [name] = _parts(value, _NAME)
+    shapes = [
+        shape for kind in _parts(value, _TYPE) for tensor in _parts(kind, _TENSOR) for shape in _parts(tensor, _SHAPE)
+    ]
+    sizes = None if not shapes else tuple(_size(dimension) for dimension in _parts(shapes[0], _DIMENSION))
+    return GraphOutput(name=bytes(name).decode(), shape=sizes)
+
+
+def _size(dimension: memoryview) -> int | None:
+    return next((value for number, value in _fields(dimension) if number == _SIZE and isinstance(value, int)), None)
+
+
+def _external_files(initializer: int | memoryview) -> Iterator[str]:
+    for entry in _parts(initializer, _EXTERNAL_DATA):
+        pair = {number: bytes(value).decode() for number, value in _fields(entry) if isinstance(value, memoryview)}
+        if pair.get(_KEY) == "location":
+            yield pair[_VALUE]
+
+
+def _parts(message: int | memoryview, wanted: int) -> Iterator[memoryview]:
+    """Yield the messages or texts that a message has under a number."""
+    for number, value in _fields(message):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(message: int | memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the fields of a message by number.
+
+    Raises:
+        IndexError: The message ends within a field.
+        TypeError: It is a number, or has a kind of field that does not exist.
+    """
+    if isinstance(message, int):
+        raise TypeError(message)
+    at = 0
+    while at < len(message):
+        key, at = _number(message, at)
+        kind = key & 7
+        if kind == _VARINT:
+            value, at = _number(message, at)
+            yield key >> 3, value
+            continue
+        if kind not in (_FIXED_64, _BYTES, _FIXED_32):
+            raise TypeError(kind)
+        size, at = _number(message, at) if kind == _BYTES else (8 if kind == _FIXED_64 else 4, at)
+        if at + size > len(message):
+            raise IndexError(at)
+        yield key >> 3, message[at : at + size]
+        at += size
+
+
+def _number(message: memoryview, at: int) -> tuple[int, int]:
+    """Return the number that begins at a position, and the position after it."""
+    value = shift = 0
+    while (byte := message[at]) & _MORE:
+        value |= (byte & ~_MORE) << shift
+        shift, at = shift + 7, at + 1
+    return value | byte << shift, at + 1

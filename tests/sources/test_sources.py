@@ -420,6 +420,7 @@ def test_a_pipe_is_read_to_its_end() -> None:
     [found] = find_files(["pipe"])
     writer = threading.Thread(target=lambda: Path("pipe").write_bytes(LINE * 3))
     writer.start()
+    assert isinstance(found.path, Path)
     with found.path.open("rb") as stream:
         spool(stream, Path("kept.jsonl").absolute(), name="-")
     writer.join()

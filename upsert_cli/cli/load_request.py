@@ -13,6 +13,7 @@ from upsert_cli.cli.target_options import refuse_pooling_alone
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
+from upsert_cli.sources.collection_reader import is_collection
 
 _REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
 _ORIGINS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
@@ -52,6 +53,7 @@ def refuse_contradictions(options: dict[str, Any]) -> None:
     for message in (*_contradicting_tasks(**options), *_contradicting_workers(**options)):
         raise click.UsageError(message)
     refuse_contradicting_chunks(**options)
+    refuse_options_of_collections(**options)
 
 
 def _contradicting_tasks(
@@ -97,6 +99,16 @@ def refuse_contradicting_chunks(*, split: bool, max_tokens: int | None, overlap:
         raise click.UsageError("--max-tokens, --overlap and --average go with --split.")
     if max_tokens is not None and overlap >= max_tokens:
         raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
+
+
+def refuse_options_of_collections(*, sources: tuple[str, ...], where: dict[str, Any] | None, **_: Any) -> None:
+    """Refuse options that only collections as sources have, where none is a source.
+
+    Raises:
+        UsageError: They are given.
+    """
+    if where is not None and not any(map(is_collection, sources)):
+        raise click.UsageError("--where goes with a collection as a source, chroma:TARGET#COLLECTION.")
 
 
 def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from datetime import UTC, datetime, timedelta
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     TextType: TypeAlias = click.ParamType[str]
+    ObjectType: TypeAlias = click.ParamType[dict[str, Any]]
 else:
-    TextType = click.ParamType  # takes no type argument at run time before Click 8.4
+    TextType = ObjectType = click.ParamType  # takes no type argument at run time before Click 8.4
 
 MAX_PERCENT = 100.0
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day
@@ -144,3 +146,19 @@ class RayAddress(TextType):
             hint = "; run upsert-cli on a machine of the cluster instead" if value.startswith("ray://") else ""
             self.fail(f"{value!r} is neither auto, local, nor HOST:PORT of a cluster's head{hint}")
         return str(value)
+
+
+class Filter(ObjectType):
+    """A Chroma filter as a JSON object, whose content Chroma checks."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """Return the object."""
+        try:
+            given = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            self.fail(f"{value!r} is not JSON ({error}); a filter looks like '{{\"year\": 2024}}'")
+        if not isinstance(given, dict):
+            self.fail(f"{value!r} is not a JSON object; a filter looks like '{{\"year\": 2024}}'")
+        return given

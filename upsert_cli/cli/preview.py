@@ -11,7 +11,7 @@ import click
 
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.load_options import preview_options
-from upsert_cli.cli.load_request import parsed_options, refuse_contradicting_chunks
+from upsert_cli.cli.load_request import parsed_options, refuse_contradicting_chunks, refuse_options_of_collections
 from upsert_cli.cli.options import Invocation, common_options
 from upsert_cli.cli.tables import Column, table_lines
 from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
@@ -47,6 +47,7 @@ def preview(
     upsert-cli preview products.csv --id-field sku --template '{title}' --limit 1
     """
     refuse_contradicting_chunks(**options)
+    refuse_options_of_collections(sources=sources, **options)
     from upsert_cli.load.preview import preview as preview_rows
 
     found = preview_rows(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json as stdlib_json
 import sys
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.option_values import typed_text
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
+from upsert_cli.cli.param_types import Filter
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import QUERY_MODEL_OPTIONS, chroma_option, model_options
 from upsert_cli.limits import require_resources
@@ -19,29 +19,9 @@ from upsert_cli.text import safe_json
 if TYPE_CHECKING:
     from upsert_cli.verify.query import Nearest
 
-    ObjectType: TypeAlias = click.ParamType[dict[str, Any]]
-else:
-    ObjectType = click.ParamType  # takes no type argument at run time before Click 8.4
-
 MAX_RECORDS = 1_000
 
 _COLUMNS = (Column("ID"), Column("DISTANCE", number=True), Column("DOCUMENT", widths=(60, 20)))
-
-
-class Filter(ObjectType):
-    """A Chroma filter as a JSON object, whose content Chroma checks."""
-
-    name = "json"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
-        """Return the object."""
-        try:
-            given = stdlib_json.loads(value)
-        except (ValueError, RecursionError) as error:
-            self.fail(f"{value!r} is not JSON ({error}); a filter looks like '{{\"year\": 2024}}'")
-        if not isinstance(given, dict):
-            self.fail(f"{value!r} is not a JSON object; a filter looks like '{{\"year\": 2024}}'")
-        return given
 
 
 @click.command(cls=SectionedCommand)

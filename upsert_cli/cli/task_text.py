@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.task import Task
+from upsert_cli.sources.collection_reader import SCHEME, is_collection
 from upsert_cli.text import time_taken
 
 
@@ -21,14 +23,17 @@ def _short_name(source: str) -> str:
     if source == "-":
         return "standard input"
     # The shell passes `<(...)` as /dev/fd/63, whose last part alone would say nothing.
-    return source if source.startswith(("/dev/", "/proc/")) else Path(source).name
+    if source.startswith(("/dev/", "/proc/")):
+        return source
+    return f"{SCHEME if is_collection(source) else ''}{Path(source).name}"
 
 
 def options_line(options: LoadOptions) -> str:
     """Return the options of a load that differ from the defaults, as they are typed."""
     words: list[str] = []
     for name, value in options.changed().items():
-        values = [each.replace(",", r"\,") for each in value] if isinstance(value, list) else [str(value)]
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+        values = [each.replace(",", r"\,") for each in value] if isinstance(value, list) else [text]
         words.append(flag(name))
         words += [] if value is True else [",".join(values)]
     return shlex.join(words)

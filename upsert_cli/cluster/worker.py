@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from upsert_cli import __version__, embedding
@@ -20,14 +21,13 @@ from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
-from upsert_cli.load.resources import model_of, recipe_of
+from upsert_cli.load.resources import model_of, recipe_of, stored_sources
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.id_set import digest_of
 from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
-from upsert_cli.sources.remote import RemoteFile
 from upsert_cli.sources.rows import UNIT_ROWS, Unit
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
@@ -94,7 +94,7 @@ class UnitRunner:
     def __init__(self, spec: Spec) -> None:
         self._spec = spec
         self._options = LoadOptions.from_json(spec.options)
-        self._sources = [Source.from_json(value, retry_for=self._options.retry_for) for value in spec.sources]
+        self._sources = stored_sources(spec.sources, self._options, chroma=spec.target.path)
         self._pace = Pace(self._options.batch_size)
         self._unchanged: dict[int, tuple[int, int]] = {}
         self._model: Model | OwnVectors | None = None
@@ -243,7 +243,7 @@ class _UnitTally:
 
 
 def _touched(source: Source) -> tuple[int, int] | None:
-    if isinstance(source.path, RemoteFile):
+    if not isinstance(source.path, Path):
         return None
     try:
         status = source.path.stat()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, Splitter, chunk_id, chunk_name
 from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, record_hash
-from upsert_cli.documents.metadata import MAX_KEYS, SCOPE_KEY, Value, flatten
+from upsert_cli.documents.metadata import MAX_KEYS, MAX_LIST, SCOPE_KEY, Value, flatten, shown
 from upsert_cli.documents.payload import (
     VECTOR_FIELD,
     own_vector,
@@ -25,8 +25,10 @@ from upsert_cli.documents.payload import (
     with_texts,
 )
 from upsert_cli.documents.references import read_reference, reference_of
+from upsert_cli.documents.stored_items import TEXT_FIELD
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.sources.collection_reader import StoredParts
 from upsert_cli.sources.item import Item, field_at, without_field
 from upsert_cli.sources.json_text import canonical, kind_of
 
@@ -214,6 +216,8 @@ def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
 def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, array[float] | None]:
     """Return the payload that may become metadata, the text of the item, and its own vector, if any."""
     payload = item.payload or {}
+    if item.stored is not None:
+        return payload, *_read_stored(payload, item.stored, recipe)
     vector = None
     if VECTOR_FIELD in payload or recipe.vector_field is not None:
         vector = own_vector(payload, recipe.vector_field, dimension=recipe.dimension, model=recipe.model)
@@ -226,6 +230,21 @@ def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, arra
         raise ItemError(detail=f"payload.{field} is {fault}, and with --model none nothing is embedded")
     payload = with_texts(payload, recipe.text_paths)
     return payload, _text(payload, item, recipe), vector
+
+
+def _read_stored(payload: dict[str, Any], stored: StoredParts, recipe: Recipe) -> tuple[str, array[float] | None]:
+    """Return the text of a stored record, by the options or its document, and its vector, if that is kept."""
+    if stored.fault is not None:
+        raise ItemError(detail=stored.fault)
+    if recipe.template is not None:
+        return text_by_template(payload, recipe.template), stored.vector
+    if recipe.text_fields != (TEXT_FIELD,):
+        return text_of_fields(payload, recipe.text_fields), stored.vector
+    text = stored.document or ""
+    if stored.vector is None and not text.strip():
+        fault = "has no document" if stored.document is None else "has a blank document"
+        raise ItemError(detail=f"the record {fault}, so there is no text to embed; --keep-vectors copies its vector")
+    return text, stored.vector
 
 
 def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:
@@ -242,14 +261,18 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
     """Return the flat metadata of an item, without a hash, and the keys of the values that were changed for it."""
     metadata: dict[str, Value] = {}
     converted: list[str] = []
+    stored = item.stored
+    keep_lists = recipe.keep_lists or stored is not None
     if recipe.metadata_fields is None:
-        converted = flatten(_without_text(payload, recipe), metadata, keep_lists=recipe.keep_lists)
+        converted = flatten(_without_text(payload, item, recipe), metadata, keep_lists=keep_lists)
     for name in recipe.metadata_fields or ():
         if (value := field_at(payload, name)) is not None:
             # Separately, since one path may lead into the value of another.
             chosen: dict[str, Value] = {}
-            converted += flatten({name: value}, chosen, keep_lists=recipe.keep_lists)
+            converted += flatten({name: value}, chosen, keep_lists=keep_lists)
             metadata |= chosen
+    if stored is not None and converted:
+        raise ItemError(detail=f"its list {shown(converted[0])} would become text; a load keeps {MAX_LIST:,} values")
     if item.item_info:
         converted += flatten(item.item_info, metadata, prefix="item_info.", keep_lists=recipe.keep_lists)
     if recipe.scope is not None:
@@ -259,8 +282,10 @@ def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict
     return metadata, converted
 
 
-def _without_text(payload: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+def _without_text(payload: dict[str, Any], item: Item, recipe: Recipe) -> dict[str, Any]:
     """Return a payload without the fields that make up the document, since a record holds that already."""
+    if item.stored is not None:  # its metadata is kept whole
+        return payload if item.stored.has_own_text else without_field(payload, TEXT_FIELD)
     for path in dict.fromkeys(recipe.text_paths):  # the second time, another field may answer to it
         payload = without_field(payload, path)
     return payload

@@ -50,6 +50,12 @@ class LoadOptions:
     limit: int | None = field(default=None, metadata=_DECIDES)
     """The most rows to read, over all sources; None for all of them."""
 
+    where: dict[str, Any] | None = field(default=None, metadata=_DECIDES)
+    """Chroma's filter on the metadata of the collections that are sources; None for all their records."""
+
+    keep_vectors: bool = field(default=False, metadata=_DECIDES)
+    """Whether the records of collections keep their vectors."""
+
     refs_root: str | None = field(default=None, metadata=_DECIDES)
     """Absolute."""
 

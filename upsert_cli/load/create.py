@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -22,13 +23,22 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
-from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
+from upsert_cli.load.inputs import (
+    check_first_inputs,
+    find_inputs,
+    open_again,
+    open_inputs,
+    refuse_target_as_source,
+)
 from upsert_cli.load.request import LoadRequest
+from upsert_cli.load.resources import sources_of
 from upsert_cli.missing_packages import install_command, is_installed
-from upsert_cli.sources.find import FoundFile
-from upsert_cli.sources.remote import FilePath, is_address, source_name
+from upsert_cli.sources.collection_reader import is_collection
+from upsert_cli.sources.find import FoundFile, SourcePath
+from upsert_cli.sources.remote import is_address, source_name
 from upsert_cli.sources.source import Source
 from upsert_cli.store.address import is_server, require_collection_name
+from upsert_cli.store.collection_source import collection_named
 
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters that all look different
 ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuses one that is taken
@@ -51,7 +61,8 @@ class Draft:
     def read(self) -> None:
         """Find, spool and fingerprint the sources, and check their first rows."""
         request = self._request
-        found = find_inputs(request.names, request.options, report=self.notes.append)
+        found = find_inputs(request.names, request.options, chroma=request.chroma, report=self.notes.append)
+        refuse_target_as_source(found, chroma=request.chroma, collection=request.collection)
         self._sources = open_inputs(
             found, limit=request.options.limit, spool_folder=self._spool_folder, stdin=self._stdin
         )
@@ -83,7 +94,7 @@ class Draft:
         task_id = self._request.task_id or new_task_id()
         if self._incoming is not None:
             kept = adopt_spool(self._journal, self._incoming, task_id)
-            moved: dict[FilePath, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
+            moved: dict[SourcePath, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
             self._sources = [replace(each, path=moved.get(each.path, each.path)) for each in self._sources]
             self._incoming = kept  # discarded like the folder before, if there is no task in the end
         now = utc_now()
@@ -163,7 +174,8 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     # The addresses themselves, whose queries the names leave out.
     typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
     names = [typed.get(name, name) for name in task.sources if name not in spooled]
-    files = {file.path: file for file in find_inputs(names, task.options)} if names else {}
+    found_now = find_inputs(names, task.options, chroma=task.chroma) if names else []
+    files = {file.path: file for file in found_now}
     shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
 
     def in_order() -> Iterator[FoundFile | Source]:
@@ -171,7 +183,7 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
             if name in spooled:
                 yield spooled[name]
                 continue
-            for file in find_inputs([typed.get(name, name)], task.options):
+            for file in find_inputs([typed.get(name, name)], task.options, chroma=task.chroma):
                 # A stream that was not spooled is after the limit, and cannot be read now.
                 if files.pop(file.path, None) is not None and not file.needs_spool:
                     yield replace(file, name=shown.get(file.path, file.name))
@@ -193,6 +205,8 @@ def _inputs(sources: Sequence[Source]) -> dict[str, Any]:
 
 
 def _absolute(name: str) -> str:
+    if is_collection(name):
+        return str(collection_named(name, target=None))
     if is_address(name):
         return source_name(name)
     return name if name == "-" else str(Path(name).absolute())
@@ -225,8 +239,8 @@ def refuse_other_load(task: Task, draft: Task) -> None:
     if names := task.options.differing(draft.options):
         had, asked = (" and ".join(_shown(getattr(each.options, name)) for name in names) for each in (task, draft))
         raise _conflict(task, " and ".join(map(flag, names)), had, asked)
-    before = {_identity(source): source for source in map(Source.from_json, task.inputs)}
-    for source in map(Source.from_json, draft.inputs):
+    before = {_identity(source): source for source in sources_of(task)}
+    for source in sources_of(draft):
         known = before.pop(_identity(source), None)
         change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
         if change is not None:
@@ -243,8 +257,10 @@ def _conflict(task: Task, what: str, had: str, asked: str) -> Refusal:
     )
 
 
-def _shown(value: str | int | tuple[str, ...] | None) -> str:
+def _shown(value: str | int | tuple[str, ...] | dict[str, Any] | None) -> str:
     """Return the value of an option as a user would give it."""
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
     if value is None or value is False:
         return "not given"
     if value == "":

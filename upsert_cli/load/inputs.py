@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from upsert_cli.context import RunContext
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import UpsertCliError, UsageFault
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import spool
 from upsert_cli.pipeline.preflight import check_first_rows
+from upsert_cli.sources.collection_reader import CollectionReader
 from upsert_cli.sources.find import STDIN, FoundFile, find_files
 from upsert_cli.sources.formats import is_read_from_its_end
 from upsert_cli.sources.source import Source
+from upsert_cli.store.collection_source import StoredCollection, collection_named
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
 
@@ -22,11 +25,54 @@ _File = TypeVar("_File")
 
 
 def find_inputs(
-    names: Sequence[str], options: LoadOptions, *, report: Callable[[str], object] = lambda _: None
+    names: Sequence[str],
+    options: LoadOptions,
+    *,
+    chroma: str | None,
+    report: Callable[[str], object] = lambda _: None,
 ) -> list[FoundFile]:
-    """Return the files that names stand for; `report` is called with notes, such as how many files were skipped."""
+    """Return the files and collections that names stand for.
+
+    Args:
+        names: As the user types them.
+        options: Those of the load.
+        chroma: Its target; None for a preview.
+        report: Called with notes, such as how many files were skipped.
+    """
     # An address may be misspelled, and no progress shows yet that the load waits for it.
-    return find_files(names, format_name=options.format, retry_for=min(options.retry_for, FIRST_CONTACT), report=report)
+    options = replace(options, retry_for=min(options.retry_for, FIRST_CONTACT))
+    return find_files(
+        names,
+        collection_at=collections_for(options, chroma=chroma),
+        format_name=options.format,
+        retry_for=options.retry_for,
+        report=report,
+    )
+
+
+def collections_for(options: LoadOptions, *, chroma: str | None) -> Callable[[str], StoredCollection]:
+    """Return the function that returns the reader of a collection for a load into `chroma`, by its name."""
+    return partial(
+        collection_named,
+        target=chroma,
+        where=options.where,
+        with_vectors=options.keep_vectors,
+        retry_for=options.retry_for,
+    )
+
+
+def refuse_target_as_source(found: Iterable[FoundFile], *, chroma: str, collection: str) -> None:
+    """Check that no source of a load is its target.
+
+    Raises:
+        UsageFault: One is.
+    """
+    for file in found:
+        if isinstance(file.path, StoredCollection) and file.path.is_same_as(chroma, collection):
+            raise UsageFault(
+                message=f"{file.name} is the collection to load into; load into another --collection, and give it the "
+                f"old name once it is complete"
+            )
 
 
 def open_inputs(
@@ -55,7 +101,7 @@ def open_inputs(
         most = None if is_read_from_its_end(file.format) else most_spooled
         if file.name == STDIN:
             spool(stdin, path, name=file.name, most=most)
-        else:
+        elif not isinstance(file.path, CollectionReader):
             with file.path.open("rb") as stream:
                 spool(stream, path, name=file.name, most=most)
         return Source.of(replace(file, path=path), limit=limit)

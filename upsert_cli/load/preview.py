@@ -145,7 +145,7 @@ def _sources(
     names: Sequence[str], options: LoadOptions, model: str, *, rows: int, stdin: BinaryIO, context: RunContext
 ) -> Iterator[list[Source]]:
     """Yield the sources cut after some rows, once the first rows were checked as those of a load are."""
-    found = find_inputs(names, options, report=context.info)
+    found = find_inputs(names, options, chroma=None, report=context.info)
     with ExitStack() as stack:
 
         @cache

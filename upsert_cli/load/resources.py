@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
@@ -19,6 +20,7 @@ from upsert_cli.errors import Refusal
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
+from upsert_cli.load.inputs import collections_for
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
@@ -63,8 +65,13 @@ def find_vectors_in_thread(journal: Journal, task: Task, *, context: RunContext)
 
 def sources_of(task: Task) -> list[Source]:
     """Return the sources that a task reads."""
-    retry_for = task.options.retry_for
-    return [Source.from_json(value, retry_for=retry_for) for value in task.inputs]
+    return stored_sources(task.inputs, task.options, chroma=task.chroma)
+
+
+def stored_sources(inputs: Iterable[dict[str, Any]], options: LoadOptions, *, chroma: str) -> list[Source]:
+    """Return the sources of a load into `chroma` that a journal holds as plain data."""
+    collection_at = collections_for(options, chroma=chroma)
+    return [Source.from_json(value, collection_at=collection_at, retry_for=options.retry_for) for value in inputs]
 
 
 def location_of_task(journal: Journal, task: Task) -> Location:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.retry import RETRY_FOR
+from upsert_cli.sources.collection_reader import FORMAT, CollectionReader, is_collection, no_collections
 from upsert_cli.sources.folders import DiskTree, FolderSearch, Tree, TreePath, status_of, valid_unicode
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
 from upsert_cli.sources.remote import (
@@ -33,18 +34,22 @@ STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
 
 
+SourcePath: TypeAlias = FilePath | CollectionReader
+"""A file, or a collection, to read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundFile:
-    """A file that the user named, not yet opened."""
+    """A file or collection that the user named, not yet opened."""
 
     name: str
     """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
 
-    path: FilePath
+    path: SourcePath
     """Absolute; the file to open."""
 
     format: str
-    """A key of `formats.SUFFIXES`."""
+    """A key of `formats.SUFFIXES`, or `collection_reader.FORMAT`."""
 
     needs_spool: bool = False
     """It can be read only once."""
@@ -57,6 +62,7 @@ _Found: TypeAlias = tuple[Hashable, FoundFile]
 def find_files(
     names: Sequence[str],
     *,
+    collection_at: Callable[[str], CollectionReader] = no_collections,
     format_name: str | None = None,
     retry_for: float = RETRY_FOR,
     report: Callable[[str], object] = lambda _: None,
@@ -64,7 +70,8 @@ def find_files(
     """Return the files that `names` stand for, in their order; those of folders and globs sorted; each file once.
 
     Args:
-        names: Files, folders, globs, pipes, addresses; `-` is standard input.
+        names: Files, folders, globs, pipes, addresses, collections; `-` is standard input.
+        collection_at: Returns the reader of a collection by its address.
         format_name: The format that the user specified, which overrides suffixes.
         retry_for: How long to repeat a request that fails, in seconds.
         report: Called with notes about folders and globs, such as how many files were skipped.
@@ -80,6 +87,10 @@ def find_files(
         if name == STDIN:
             stdin = FoundFile(name=STDIN, path=Path(STDIN), format=format_name or PIPE_FORMAT, needs_spool=True)
             found.setdefault(STDIN, stdin)
+            continue
+        if is_collection(name):
+            reader = collection_at(name)
+            found.setdefault(reader, FoundFile(name=valid_unicode(name), path=reader, format=FORMAT))
             continue
         for identity, file in finder.remote(name) if is_address(name) else finder.local(name):
             found.setdefault(identity, file)

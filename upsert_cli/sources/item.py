@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.redaction import without_secrets
+from upsert_cli.sources.collection_reader import StoredParts
 from upsert_cli.sources.json_text import plain
 
 KEPT_LINE = 10_000  # characters of a row that is not an item, which its reject keeps so that it can be corrected
@@ -27,7 +28,8 @@ class Position(NamedTuple):
     """Rows of that source before it; of JSONL, lines."""
 
     offset: int
-    """Byte at which the next row begins; 0 in formats that are addressed by rows."""
+    """Byte at which the next row begins; 0 in formats that are addressed by rows. Of a collection in a folder, the
+    number that its last record has in Chroma's tables."""
 
     def as_json(self) -> dict[str, int]:
         """Return the position as plain data, for a checkpoint."""
@@ -88,6 +90,9 @@ class Item(NamedTuple):
 
     ignored: tuple[str, ...] = ()
     """Fields of a row in item form that are not part of the item, and so are not stored."""
+
+    stored: StoredParts | None = None
+    """Of a record of a collection; None for an item of a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

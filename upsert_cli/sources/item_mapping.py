@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import PurePath
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from upsert_cli.errors import ItemError, Stage
+from upsert_cli.sources.collection_reader import CollectionReader
 from upsert_cli.sources.formats import format_name_of, format_named
 from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, Row, field_at, line_of
 from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse
@@ -37,6 +39,8 @@ ItemMaker: TypeAlias = Callable[[Row], Item | Reject]
 
 def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) -> ItemMaker:
     """Return the function that makes the items of a source; `Rows` describes the options."""
+    if isinstance(source.path, CollectionReader):
+        return partial(_of_collection, source.name)
     format_of_source = format_named(source.format)
     return _Mapping(
         source.name,
@@ -45,6 +49,11 @@ def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) 
         id_field=id_field or DEFAULT_ID_FIELD,
         id_from=id_from,
     ).item
+
+
+def _of_collection(name: str, row: Row) -> Item:
+    """Return the item that a row of a collection holds, with the name by which the user knows the collection."""
+    return cast("Item", row.value)._replace(source=name, row=row.number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import SourceChanged, Stage
-from upsert_cli.sources.formats import format_named
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.item_mapping import IdFrom, ItemMaker, item_maker
 from upsert_cli.sources.source import Source
@@ -215,7 +214,7 @@ def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = 
     """
     for index, source in enumerate(sources):
         digest = source.fingerprint.digest[:DIGEST_CHARACTERS]
-        boundaries = format_named(source.format).boundaries(source.path, rows=rows, size=size)
+        boundaries = source.boundaries(rows=rows, size=size)
         begin = Position(index, 0, 0)
         if boundaries is None:
             yield Unit(digest=digest, start=begin, after=0, end=None)

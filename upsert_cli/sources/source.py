@@ -1,4 +1,4 @@
-"""A file that a task reads, with a fingerprint by which a restart knows that the file is still the same.
+"""A file or collection that a task reads, with a fingerprint by which a restart knows that it is still the same.
 
 Standard input and pipes, which can be read only once, are first spooled into a file, so that a restart can read them.
 """
@@ -9,44 +9,49 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.errors import SourceChanged
+from upsert_cli.errors import SourceChanged, UsageFault
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.find import FoundFile, not_found
+from upsert_cli.sources.collection_reader import CollectionReader, is_collection, no_collections
+from upsert_cli.sources.find import FoundFile, SourcePath, not_found
 from upsert_cli.sources.folders import valid_unicode
 from upsert_cli.sources.formats import format_named
 from upsert_cli.sources.item import Row
-from upsert_cli.sources.remote import FilePath, RemoteFile, is_address
+from upsert_cli.sources.remote import RemoteFile, is_address
 from upsert_cli.sources.unreadable import Unsuitable, not_loadable, why_unreadable
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
 UNKNOWN_SIZE = -1  # of a remote file whose server does not say its size
+OF_COLLECTION = "collection "  # begins the digest of a collection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fingerprint:
-    """Shows cheaply whether a file is still the same."""
+    """Shows cheaply whether a file or a collection is still the same."""
 
     size: int
-    """Bytes."""
+    """Bytes; the records of a collection."""
 
     mtime_ns: int
     """Nanoseconds since 1970; 0 for a spooled file, whose age means nothing."""
 
     digest: str
-    """SHA-256 in hex of the first and the last 4 MiB, or of all of a spooled file; the etag of a remote file."""
+    """SHA-256 in hex of the first and the last 4 MiB, or of all of a spooled file; the etag of a remote file; of a
+    collection, `OF_COLLECTION` and what its store tells of its state."""
 
     @classmethod
-    def of(cls, path: FilePath, *, whole: bool) -> Fingerprint:
+    def of(cls, path: SourcePath, *, whole: bool) -> Fingerprint:
         """Return the fingerprint of a file; with `whole`, the digest covers all of it and the mtime is left out.
 
         Raises:
             OSError: The path cannot be read or is not a regular file.
         """
+        if isinstance(path, CollectionReader):
+            return path.fingerprint()
         if isinstance(path, RemoteFile):
             info = path.info()
             size = UNKNOWN_SIZE if info.size is None else info.size
@@ -66,6 +71,8 @@ class Fingerprint:
 
     def changed_from(self, old: Fingerprint) -> str | None:
         """Return the difference, such as `size 120 -> 180 bytes`, or None."""
+        if self.size != old.size and self.digest.startswith(OF_COLLECTION):
+            return f"{old.size:,} -> {self.size:,} records"
         if self.size != old.size:
             return f"size {old.size} -> {self.size} bytes"
         if self.digest != old.digest:
@@ -78,16 +85,16 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A file that a task reads, with its fingerprint from when the task was created."""
+    """A file or collection that a task reads, with its fingerprint from when the task was created."""
 
     name: str
     """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
 
-    path: FilePath
+    path: SourcePath
     """Absolute; the file to open."""
 
     format: str
-    """A key of `formats.SUFFIXES`."""
+    """A key of `formats.SUFFIXES`, or `collection_reader.FORMAT`."""
 
     fingerprint: Fingerprint
 
@@ -118,12 +125,14 @@ class Source:
                 path=found.path,
                 format=found.format,
                 fingerprint=Fingerprint.of(found.path, whole=found.needs_spool),
-                total=format_named(found.format).count(found.path) if limit is None else None,
+                total=_count(found) if limit is None else None,
                 spooled=found.needs_spool,
             )
         except OSError as error:
             if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
                 raise not_found(found.name) from error
+            if isinstance(error, FileNotFoundError) and isinstance(found.path, CollectionReader):
+                raise UsageFault(message=f"{found.name}: {error}") from error
             raise not_loadable(found.name, error) from error
         return source if limit is None else source.first(limit)
 
@@ -135,7 +144,7 @@ class Source:
         """
         rows, last = 0, 0
         try:
-            for row in itertools.islice(format_named(self.format).read(self.path, row=0, offset=0), limit):
+            for row in itertools.islice(self._rows(row=0, offset=0), limit):
                 rows, last = rows + 1, row.number
         except OSError as error:
             if not rows or isinstance(error, Unsuitable):
@@ -150,16 +159,27 @@ class Source:
             OSError: The file cannot be opened or read any further.
         """
         if self.end is None:
-            return format_named(self.format).read(self.path, row=row, offset=offset)
+            return self._rows(row=row, offset=offset)
         return self._read_to_end(self.end, row, offset)
+
+    def _rows(self, *, row: int, offset: int) -> Iterator[Row]:
+        if isinstance(self.path, CollectionReader):
+            return self.path.read(row=row, offset=offset)
+        return format_named(self.format).read(self.path, row=row, offset=offset)
 
     def _read_to_end(self, end: int, row: int, offset: int) -> Iterator[Row]:
         if row >= end:
             return
-        for each in format_named(self.format).read(self.path, row=row, offset=offset):
+        for each in self._rows(row=row, offset=offset):
             yield each
             if each.number >= end:  # the rows after it may not even be readable
                 return
+
+    def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
+        """Yield where to divide the rows for several readers, as `Format.boundaries` does."""
+        if isinstance(self.path, CollectionReader):
+            return self.path.boundaries(rows=rows)
+        return format_named(self.format).boundaries(self.path, rows=rows, size=size)
 
     def change(self) -> str | None:
         """Return how the file differs now, in one phrase, or None."""
@@ -200,21 +220,35 @@ class Source:
         return value if value["path"] == str(self.path) else value | {"path_bytes": os.fsencode(str(self.path)).hex()}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any], *, retry_for: float = RETRY_FOR) -> Source:
+    def from_json(
+        cls,
+        value: dict[str, Any],
+        *,
+        collection_at: Callable[[str], CollectionReader] = no_collections,
+        retry_for: float = RETRY_FOR,
+    ) -> Source:
         """Read what `as_json` wrote.
 
         Args:
             value: The source as plain data.
+            collection_at: Returns the reader of a collection by its address.
             retry_for: How long to repeat a request for a remote file that fails, in seconds.
         """
         raw = value.get("path_bytes")
-        path = value["path"] if raw is None else os.fsdecode(bytes.fromhex(raw))
+        text = value["path"] if raw is None else os.fsdecode(bytes.fromhex(raw))
+        path: SourcePath = RemoteFile(text, retry_for) if is_address(text) else Path(text)
         return cls(
             name=value["name"],
-            path=RemoteFile(path, retry_for) if is_address(path) else Path(path),
+            path=collection_at(text) if is_collection(value["name"]) else path,
             format=value["format"],
             fingerprint=Fingerprint(**value["fingerprint"]),
             total=value["total"],
             end=value.get("end"),
             spooled=value.get("spooled", False),
         )
+
+
+def _count(found: FoundFile) -> int | None:
+    if isinstance(found.path, CollectionReader):
+        return found.path.count()
+    return format_named(found.format).count(found.path)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from upsert_cli.errors import UsageFault
@@ -28,7 +29,18 @@ TOKEN = "UPSERT_CLI_CHROMA_TOKEN"  # noqa: S105  # a name
 CLOUD_TOKEN = "CHROMA_API_KEY"  # noqa: S105
 HEADERS = "UPSERT_CLI_CHROMA_HEADERS"
 FILE = "_FILE"  # ends the name of the variable that names a file instead
-SECRET_VARIABLES = tuple(name + ending for name in (TOKEN, CLOUD_TOKEN, HEADERS) for ending in ("", FILE))
+
+
+class CredentialNames(NamedTuple):
+    """The names of the variables with the credentials for a server; each may name a file instead."""
+
+    token: str
+    headers: str
+
+
+OF_TARGET = CredentialNames(TOKEN, HEADERS)
+OF_SOURCE = CredentialNames("UPSERT_CLI_SOURCE_CHROMA_TOKEN", "UPSERT_CLI_SOURCE_CHROMA_HEADERS")
+SECRET_VARIABLES = tuple(name + ending for name in (*OF_TARGET, *OF_SOURCE, CLOUD_TOKEN) for ending in ("", FILE))
 
 _IS_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 # Names that are unlikely for a folder: a host with a port, an address without a slash or its scheme, this machine.
@@ -173,7 +185,22 @@ def _cloud_url() -> str:
 # -- credentials -------------------------------------------------------------------------------------------------------
 
 
-def access_to(address: Address) -> Access:
+def source_credentials(chroma: str, target: str | None) -> CredentialNames:
+    """Return the variables with the credentials for a source.
+
+    The target's are used only if none are set for the source and they cannot be meant for another server.
+    """
+    own = any(os.environ.get(name + ending) for name in OF_SOURCE for ending in ("", FILE))
+    is_other = target is not None and is_server(target) and _origin(target) != _origin(chroma)
+    return OF_SOURCE if own or is_other else OF_TARGET
+
+
+def _origin(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    return parts.scheme, parts.netloc
+
+
+def access_to(address: Address, variables: CredentialNames = OF_TARGET) -> Access:
     """Return the headers for a server.
 
     Raises:
@@ -182,14 +209,14 @@ def access_to(address: Address) -> Access:
     headers: dict[str, str] = {}
     sources: list[str] = []
     # The key of the cloud must not be sent to another server.
-    names = (TOKEN, CLOUD_TOKEN) if address.is_cloud else (TOKEN,)
+    names = (variables.token, CLOUD_TOKEN) if address.is_cloud else (variables.token,)
     if (given := next(filter(None, map(_given, names)), None)) is not None:
         text, source = given
         headers["X-Chroma-Token"] = token = _sound(text.strip(), source)
         if not address.is_cloud:
             headers["Authorization"] = f"Bearer {token}"
         sources.append(source)
-    if (given := _given(HEADERS)) is not None:
+    if (given := _given(variables.headers)) is not None:
         text, source = given
         for line in filter(str.strip, text.splitlines()):
             name, colon, value = line.partition(":")

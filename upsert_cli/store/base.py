@@ -95,6 +95,18 @@ class CollectionInfo:
     """The model of its embedding function, or the function's name; None without a function."""
 
 
+class CollectionState(NamedTuple):
+    """The state of a collection, by which a later change shows."""
+
+    id: str
+    """Another collection of the same name has another one."""
+
+    changes: int
+    """Grows with each change; 0 where the store does not tell."""
+
+    records: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedRecords:
     """The faults of a range of records, each id with one line of reason."""
@@ -121,6 +133,15 @@ class Record(NamedTuple):
     id: str
     text: str | None
     metadata: dict[str, Any]
+
+
+class NumberedRecord(NamedTuple):
+    """A stored record and its number among those of all collections."""
+
+    number: int
+    """0 if the store does not tell."""
+
+    record: Record
 
 
 class RecordRef(NamedTuple):
@@ -237,8 +258,21 @@ class Store(Protocol):
         A record that is gone already counts as deleted, since the answer to a first try may have been lost.
         """
 
-    def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
-        """Return the records with these ids, or `rows` records from number `start` on."""
+    def fetch(
+        self,
+        ids: list[str] | None = None,
+        *,
+        start: int = 0,
+        rows: int = 0,
+        where: dict[str, Any] | None = None,
+    ) -> list[Record]:
+        """Return the records with these ids, or `rows` records from number `start` on, or fewer.
+
+        `where` is a filter on the metadata; `UsageFault` is raised if the store does not understand it.
+        """
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors of these records, float32 `(dimension,)`, without those that the index lacks."""
 
     def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
         """Return the records of a scope among `rows` records from number `start` on, or among fewer."""

@@ -33,7 +33,19 @@ CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGR
 # of 2.6 KB a row, and 50 MB less from the start, for 5 % of the process's CPU).
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
 METHODS = frozenset(
-    {"compare", "may_have_chunks", "find_stale_chunks", "write", "delete", "fetch", "members", "check", "query", "drop"}
+    {
+        "compare",
+        "may_have_chunks",
+        "find_stale_chunks",
+        "write",
+        "delete",
+        "fetch",
+        "vectors",
+        "members",
+        "check",
+        "query",
+        "drop",
+    }
 )
 
 

@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from upsert_cli.errors import LocksUnsupported, TargetInUse
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.store.address import is_server
-from upsert_cli.store.base import CollectionInfo, Opened, Store, Target
+from upsert_cli.store.address import OF_TARGET, CredentialNames, is_server
+from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Store, Target
 from upsert_cli.store.folder import os_fault
+
+if TYPE_CHECKING:
+    from upsert_cli.store.chroma.tables import RecordTables
 
 ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
 LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
@@ -71,6 +74,13 @@ class Location(Protocol):
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Return all collections by name, each with its number of records, without the store's library."""
+
+    def state(self) -> CollectionState | None:
+        """Return the collection's state, without the store's library; None if it does not exist."""
+
+    def tables(self) -> RecordTables | None:
+        """Return the tables with all records of the collection; None where only the store can read them."""
+        return None
 
     def lease_path(self) -> Path:
         """Return the lock file that keeps other loads out; `enter` has created its folder."""
@@ -194,8 +204,17 @@ class Location(Protocol):
         return []
 
 
-def location_at(chroma: str, collection: str, *, leases: Path, retry_for: float = RETRY_FOR) -> Location:
-    """Return the location of a collection; `chroma` is as `canonical_target` spells it.
+def location_at(
+    chroma: str, collection: str, *, leases: Path, retry_for: float = RETRY_FOR, names: CredentialNames = OF_TARGET
+) -> Location:
+    """Return the location of a collection.
+
+    Args:
+        chroma: As `canonical_target` spells it.
+        collection: Its name.
+        leases: The folder for the leases on collections of servers.
+        retry_for: How long to keep retrying failed server requests, in seconds.
+        names: The variables with the credentials for a server.
 
     Raises:
         UsageFault: The address is not valid, or the credentials cannot be read.
@@ -203,7 +222,7 @@ def location_at(chroma: str, collection: str, *, leases: Path, retry_for: float 
     if is_server(chroma):
         from upsert_cli.store.chroma.server import Server
 
-        return Server.at(chroma, collection, leases=leases, retry_for=retry_for)
+        return Server.at(chroma, collection, leases=leases, retry_for=retry_for, names=names)
     from upsert_cli.store.chroma.local import LocalFolder
 
     return LocalFolder(path=Path(chroma), collection=collection)

@@ -42,7 +42,11 @@ CALL_ROWS = 512  # rows a call, which nothing interrupts: 3.6 s of CPU where all
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might have another cause
 MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
 LAST_WRITE_SECONDS = 3.0  # seconds to wait for the process at an early end; CI systems grant 7.5 s in all
-_READING = (Store.check, Store.query)  # they read the index, and the death of the process means that it is damaged
+_READING = (
+    Store.check,
+    Store.query,
+    Store.vectors,
+)  # they read the index, and the death of the process means that it is damaged
 
 
 class StoreProcess(ChildProcess):
@@ -151,9 +155,20 @@ class StoreProcess(ChildProcess):
         """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked in between."""
         return [one for part in self._parts(members) for one in self._call(Store.delete, part)]
 
-    def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
-        """Return the records with these ids, or `rows` records from number `start` on."""
-        return self._call(Store.fetch, ids, start=start, rows=rows)
+    def fetch(
+        self,
+        ids: list[str] | None = None,
+        *,
+        start: int = 0,
+        rows: int = 0,
+        where: dict[str, Any] | None = None,
+    ) -> list[Record]:
+        """Return the records with these ids, or `rows` records from number `start` on, or fewer."""
+        return self._call(Store.fetch, ids, start=start, rows=rows, where=where)
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors of records; if that ends the process, `TargetDamaged` is raised."""
+        return self._call(Store.vectors, ids)
 
     def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
         """Return the records of a scope."""

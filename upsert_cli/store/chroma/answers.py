@@ -146,6 +146,8 @@ class _Collection(_Database):
     metadata: dict[str, Any] | None = None
     index_schema: dict[str, Any] | None = Field(default=None, alias="schema")
     configuration_json: _Configuration | None = None
+    version: NonNegativeInt | None = None
+    log_position: int | None = None
 
 
 class _GetResult(_Form):

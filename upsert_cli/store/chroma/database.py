@@ -121,7 +121,7 @@ def list_collections(folder: Path) -> list[tuple[CollectionInfo, int]]:
         pairs = _read(path, f"{_PAIRS}, collection_id FROM collection_metadata")
     except sqlite3.Error as error:
         if error.sqlite_errorname != "SQLITE_ERROR":
-            raise _meaning(folder, error) from error
+            raise meaning(folder, error) from error
         remedy = "use the version of chromadb that wrote it, or restore it from a backup"
         raise unusable(path, reason=str(error), remedy=remedy) from error
     found = []
@@ -215,7 +215,7 @@ def writing(folder: Path) -> Iterator[sqlite3.Connection]:
             yield database
             database.execute("COMMIT")
     except sqlite3.Error as error:
-        raise _meaning(folder, error) from error
+        raise meaning(folder, error) from error
     except OSError as error:
         raise os_fault(folder, error) from error
 
@@ -235,7 +235,7 @@ def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
     except sqlite3.Error as error:
         if error.sqlite_errorname == "SQLITE_ERROR":  # there is no such table or column
             return []
-        raise _meaning(folder, error) from error
+        raise meaning(folder, error) from error
 
 
 def _read(path: Path, query: str, *values: str | int, mode: str = "ro") -> list[tuple[Any, ...]]:
@@ -255,7 +255,7 @@ def connect(path: Path, *, mode: str, seconds: float) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)
 
 
-def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
+def meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
     """Return the error that tells a user what to do about a database that does not open."""
     if "locked" in str(error):
         return TargetBusy(path=str(folder))

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse
 from upsert_cli.locks import Holder
-from upsert_cli.store.base import CollectionInfo, Opened, Target
+from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Target
 from upsert_cli.store.chroma import database
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_files, check_rows
 from upsert_cli.store.chroma.stored_hashes import read_hashes
+from upsert_cli.store.chroma.tables import RecordTables
 from upsert_cli.store.folder import (
     DATABASE_NAME,
     LEASE_NAME,
@@ -67,6 +68,16 @@ class LocalFolder(Location):
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Ask the database."""
         return database.list_collections(self.path)
+
+    def state(self) -> CollectionState | None:
+        """Ask the database."""
+        found = RecordTables.find(self.path, self.collection)
+        return None if found is None else CollectionState(found.collection, found.changes, found.count)
+
+    def tables(self) -> RecordTables | None:
+        """Return the tables, unless changes are queued that they lack."""
+        found = RecordTables.find(self.path, self.collection)
+        return found if found is not None and found.is_applied else None
 
     def enter(self) -> None:
         """Create the folder for this user alone, and change to it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
@@ -47,15 +48,31 @@ class ChromaReader:
             stored_keys={row: [*stored[one]] for row, one in enumerate(ids) if one in stored},
         )
 
-    def fetch(self, ids: list[str] | None = None, *, start: int = 0, rows: int = 0) -> list[Record]:
-        """Return the records with these ids, or `rows` records from number `start` on."""
+    def fetch(
+        self,
+        ids: list[str] | None = None,
+        *,
+        start: int = 0,
+        rows: int = 0,
+        where: dict[str, Any] | None = None,
+    ) -> list[Record]:
+        """Return the records with these ids, or `rows` records from number `start` on, or fewer."""
         step = self._read_rows
         parts: Iterator[dict[str, Any]]
         if ids is None:
             parts = ({"limit": len(part), "offset": part[0]} for part in parts_of(range(start, start + rows), step))
         else:
             parts = ({"ids": part} for part in parts_of(ids, step))
+        if where is not None:
+            parts = (which | {"where": where} for which in parts)
         return [record for which in parts for record in self._ask(_fetch, **which)]
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors that the index has of these records."""
+        found: dict[str, Vectors] = {}
+        for part in parts_of(ids, self._read_rows):
+            found |= self._ask(_vectors, part)
+        return found
 
     def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
         """Return the records of a scope."""
@@ -114,8 +131,9 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
 
 
 def _fetch(chroma: Collection, /, **which: Any) -> list[Record]:
-    """Return records with their documents and metadata; `which` is as `get` takes it: ids, or limit and offset."""
-    read = chroma.get(**which, include=["documents", "metadatas"])
+    """Return records with documents and metadata; `which` is as `get` takes it: ids, or limit and offset, and where."""
+    with _filter_understood(which.get("where")):
+        read = chroma.get(**which, include=["documents", "metadatas"])
     columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
     return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
 
@@ -132,10 +150,22 @@ def _storable(ids: Sequence[str]) -> list[str]:
 
 
 def _nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
-    try:
+    with _filter_understood(where):
         found = chroma.query(
             query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
         )
+    # One answer for each vector that was asked for.
+    columns = ((found[name] or [[]])[0] for name in ("distances", "documents", "metadatas"))
+    return [
+        QueryHit(one, float(distance), text, dict(metadata or {}))
+        for one, distance, text, metadata in zip(found["ids"][0], *columns, strict=True)
+    ]
+
+
+@contextmanager
+def _filter_understood(where: object) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if where is None or not is_data_fault(error):
             raise
@@ -143,12 +173,6 @@ def _nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str,
             message=f"--where {json.dumps(where)}: {reason(error).rstrip('.')}; it takes a filter of Chroma's on the "
             f'metadata, such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
         ) from error
-    # One answer for each vector that was asked for.
-    columns = ((found[name] or [[]])[0] for name in ("distances", "documents", "metadatas"))
-    return [
-        QueryHit(one, float(distance), text, dict(metadata or {}))
-        for one, distance, text, metadata in zip(found["ids"][0], *columns, strict=True)
-    ]
 
 
 # -- stale chunks ------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from urllib.parse import quote
 from upsert_cli.errors import NotChromasAnswer, TargetInUse, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder
-from upsert_cli.store.address import Access, Address, access_to, address_of
-from upsert_cli.store.base import CollectionInfo, Opened, Target
+from upsert_cli.store.address import Access, Address, CredentialNames, access_to, address_of
+from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Target
 from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import FOLDER_MODE, os_fault
@@ -49,10 +49,10 @@ class Server(Location):
     """Seconds."""
 
     @classmethod
-    def at(cls, chroma: str, collection: str, *, leases: Path, retry_for: float) -> Server:
+    def at(cls, chroma: str, collection: str, *, leases: Path, retry_for: float, names: CredentialNames) -> Server:
         """Return the server at an address, with the credentials that the environment has for it."""
         address = address_of(chroma)
-        access = access_to(address)
+        access = access_to(address, names)
         return cls(address=address, collection=collection, leases=leases, access=access, retry_for=retry_for)
 
     @property
@@ -70,6 +70,18 @@ class Server(Location):
         with self._session() as session:
             answer = session.request("GET", f"{self._collections(session)}/{quote(self.collection, safe='')}")
             return None if answer.status_code == _GONE else _info(self._value(answer))
+
+    def state(self) -> CollectionState | None:
+        """Ask the server for the collection and its number of records; only some servers count the changes."""
+        with self._session() as session:
+            path = self._collections(session)
+            answer = session.request("GET", f"{path}/{quote(self.collection, safe='')}")
+            if answer.status_code == _GONE:
+                return None
+            found = self._value(answer)
+            count = self._value(session.request("GET", f"{path}/{found['id']}/count"))
+        changes = sum(int(found.get(name) or 0) for name in ("version", "log_position"))
+        return CollectionState(str(found["id"]), changes, int(count))
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Ask the server for all collections, and for the number of records in each."""

@@ -1,0 +1,215 @@
+"""A collection as a source: moved, embedded again, interrupted, filtered; with everything that works for files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.terminal import Terminal
+
+ROWS = 300
+PROGRAM = """
+import json, sys
+import chromadb
+client = chromadb.PersistentClient(sys.argv[1])
+collection = client.get_or_create_collection(sys.argv[2], embedding_function=None)
+records = json.load(sys.stdin)
+for start in range(0, len(records), 100):
+    part = records[start:start + 100]
+    collection.upsert(
+        ids=[one["id"] for one in part], documents=[one["document"] for one in part],
+        metadatas=[one["metadata"] for one in part], embeddings=[one["vector"] for one in part],
+    )
+"""
+
+
+def some_records(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
+    """Return records such as another program writes, with every type of metadata that Chroma stores."""
+    return [
+        {
+            "id": f"doc {number}",
+            "document": f"{mark} document number {number}",
+            "metadata": {
+                "number": number,
+                "exact": number / 7,
+                "even": number % 2 == 0,
+                "source": "a/b.pdf",
+                "tags": ["x", "y"],
+                "pages": [1, 2, number],
+                "loc.lines.from": number,
+                "text": f"a text of its own {number}",
+                "vector": [0.5, 0.25],
+                "item_info.url": "https://example.org/",
+            },
+            "vector": [1.0, number % 13 + 0.1, -(number % 7) / 3],
+        }
+        for number in range(count)
+    ]
+
+
+def write_records(
+    terminal: Terminal, records: list[dict[str, Any]], *, folder: str = "old", collection: str = "docs"
+) -> None:
+    """Write records as another program does, in a process of its own."""
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, folder, collection],
+        cwd=terminal.folder, env=terminal.environment, input=json.dumps(records), text=True, check=True,
+    )  # fmt: skip
+
+
+def without_hash(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the documents and metadata of records, without this tool's own key."""
+    return {
+        one: (record["document"], {key: value for key, value in (record["metadata"] or {}).items() if key != "upsert_hash"})
+        for one, record in records.items()
+    }  # fmt: skip
+
+
+def as_written(records: list[dict[str, Any]]) -> dict[str, Any]:
+    return {one["id"]: (one["document"], one["metadata"] or {}) for one in records}
+
+
+@pytest.fixture(scope="session")
+def old_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a collection `docs` of another program."""
+    terminal = Terminal(tmp_path_factory.mktemp("other-program"))
+    write_records(terminal, some_records(ROWS))
+    return terminal.folder / "old"
+
+
+@pytest.fixture
+def docs(tiny: Terminal, old_folder: Path) -> list[dict[str, Any]]:
+    """Return the records of a collection `docs` in the folder `old`, which another program wrote."""
+    shutil.copytree(old_folder, tiny.folder / "old")
+    return some_records(ROWS)
+
+
+def test_a_collection_is_loaded_like_a_file(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
+    """Ids, documents and metadata are those of the source, and its bytes stay as they were."""
+    before = _bytes_below(tiny.folder / "old")
+    tiny.type("upsert-cli run chroma:./old#docs --collection docs")
+    found = json.loads(tiny.type("upsert-cli verify latest --json", expect=None).stdout)
+    assert (found["records"], found["rows"], found["missing"]["count"], found["different"]["count"]) == (
+        ROWS,
+        ROWS,
+        0,
+        0,
+    )
+    stored = without_hash(tiny.records("docs"))
+    assert _floats_rounded(stored) == _floats_rounded(as_written(docs))
+    assert _bytes_below(tiny.folder / "old") == before
+    task = tiny.only_task()
+    assert task["progress"] == {"rows": ROWS, "total": ROWS}
+    assert task["sources"] == [f"chroma:{tiny.folder / 'old'}#docs"]
+    again = tiny.type("upsert-cli run chroma:old#docs --collection docs")
+    assert f"{ROWS} unchanged" in again.stderr
+
+
+def _bytes_below(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _floats_rounded(records: dict[str, Any]) -> dict[str, Any]:
+    """Round what Chroma itself stores with another last digit."""
+    return {
+        one: (document, {key: round(value, 12) if isinstance(value, float) else value for key, value in metadata.items()})
+        for one, (document, metadata) in records.items()
+    }  # fmt: skip
+
+
+def test_a_collection_is_embedded_again_next_to_itself(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
+    """Source and target may be collections of one folder, but not the same collection under any spelling."""
+    tiny.type("upsert-cli run chroma:./old#docs --chroma old --collection docs-2")
+    for target in ("old", "./old/", "old/../old"):
+        said = tiny.type(f"upsert-cli run chroma:old#docs --chroma {target} --collection docs", expect=2)
+        assert "is the collection to load into" in said.stderr
+    assert len(docs) == tiny.only_task()["counts"]["inserted"]
+
+
+def test_a_killed_load_continues(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
+    """After kill -9 in the middle, a restart reads the rest, and the result is that of an undisturbed load."""
+    line = "upsert-cli run chroma:old#docs --collection docs --task-id move --batch-size 64"
+    with tiny.start(line) as process:
+        tiny.wait_for_rows("move")
+        process.kill()
+    tiny.type(line)
+    assert tiny.info("move")["counts"]["read"] == ROWS
+    assert _floats_rounded(without_hash(tiny.records("docs"))) == _floats_rounded(as_written(docs))
+
+
+def test_a_changed_collection_is_noticed(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
+    """A checkpoint in a collection that changed since is refused; from the start, the load is that of the new one."""
+    tiny.type("upsert-cli run chroma:old#docs --collection docs --task-id move --max-failures 0 --limit 100")
+    docs[5]["document"] = "another"
+    write_records(tiny, docs[5:6])
+    said = tiny.type("upsert-cli verify move", expect=4)
+    assert "chroma:old#docs changed" in said.stderr
+    said = tiny.type("upsert-cli run chroma:old#docs --collection docs --task-id move --limit 100", expect=4)
+    assert "other content" in said.stderr
+    tiny.type("upsert-cli restart move --from-start")
+    stored = tiny.records("docs")
+    assert len(stored) == 100
+    assert stored["doc 5"]["document"] == "another"
+
+
+def test_a_filter_chooses_records(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
+    """Only the records that Chroma's filter chooses are read; the filter is part of the task."""
+    line = """upsert-cli run chroma:old#docs --collection docs --task-id move --where '{"number": {"$lt": 120}}'"""
+    tiny.type(f"{line} --limit 50")
+    assert [*tiny.records("docs")] == [one["id"] for one in docs[:50]]
+    assert "--limit" in tiny.type(line, expect=4).stderr
+    tiny.type(line.replace("move", "move-2"))
+    assert len(tiny.records("docs")) == 120
+    said = tiny.type(line.replace("$lt", "$below").replace("move", "move-3"), expect=2)
+    assert "takes a filter of Chroma's" in said.stderr
+    tiny.write("a.jsonl", [])
+    assert "goes with a collection" in tiny.type("""upsert-cli run a.jsonl --where '{"a": 1}'""", expect=2).stderr
+
+
+def test_records_without_a_document_are_rejected(tiny: Terminal) -> None:
+    """They have nothing to embed; the others are loaded, and the rejects can be read again."""
+    records = some_records(4)
+    for number, document in ((1, None), (2, " ")):
+        records[number]["document"] = document
+    records[3]["metadata"] = None
+    write_records(tiny, records)
+    said = tiny.type("upsert-cli run chroma:old#docs --collection docs", expect=3)
+    assert "the record has no document, so there is no text to embed" in said.stderr
+    assert "the record has a blank document" in said.stderr
+    assert [*tiny.records("docs")] == ["doc 0", "doc 3"]
+    failed = [json.loads(line) for line in tiny.type("upsert-cli info latest --failed").stdout.splitlines()]
+    assert [one["object_id"] for one in failed] == ["doc 1", "doc 2"]
+
+
+def test_preview_and_dry_run_read_a_collection(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
+    """Both show what a load would do; a template sees the document as `text` where the metadata has none."""
+    said = tiny.type("upsert-cli preview chroma:old#docs --json --template '{source}: {number}'")
+    assert json.loads(said.stdout.splitlines()[0])["document"] == "a/b.pdf: 0"
+    said = tiny.type("upsert-cli run chroma:old#docs --dry-run --no-compare")
+    assert f"{len(docs)} inserted" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("chroma:old", "is named as chroma:TARGET#COLLECTION"),
+        ("chroma:#docs", "is named as chroma:TARGET#COLLECTION"),
+        ("chroma:old#none", "there is no collection none in"),
+        ("chroma:nowhere#docs", "there is no collection docs in"),
+        ("chroma:http://user:s3cret-pw@host#docs", "has a user or password in it"),
+        ("chroma:http://user:s3cret-pw@host", "is named as chroma:TARGET#COLLECTION"),
+    ],
+)
+def test_a_wrong_name_is_refused(tiny: Terminal, old_folder: Path, source: str, message: str) -> None:
+    """Before anything is made, with the form that a name has, and without a password."""
+    shutil.copytree(old_folder, tiny.folder / "old")
+    said = tiny.type(f"upsert-cli run {source}", expect=2).stderr
+    assert message in said
+    assert "s3cret" not in said
+    assert not (tiny.folder / "nowhere").exists()

@@ -1,0 +1,130 @@
+"""The records of a collection in a folder, read page by page from Chroma's tables, without Chroma and without a lease.
+
+A page is found by the number of the record before it, so the last one costs no more than the first. Vectors are not in
+the tables.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from upsert_cli.store.base import NumberedRecord, Record
+from upsert_cli.store.chroma.database import connect, meaning
+from upsert_cli.store.folder import DATABASE_NAME
+
+LOCKED_SECONDS = 30.0  # seconds to wait for a writer; a load into the same folder commits for a second at a time
+DOCUMENT_KEY = "chroma:document"
+HIDDEN_PREFIX = "chroma:"  # of keys that are no metadata
+
+_STATE = (
+    "SELECT c.id, m.id, COALESCE(r.seq_id, 0), "
+    "COALESCE((SELECT MAX(q.seq_id) FROM embeddings_queue q WHERE q.topic LIKE '%/' || c.id), 0), "
+    "(SELECT COUNT(*) FROM embeddings e WHERE e.segment_id = m.id) FROM collections c "
+    "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' LEFT JOIN max_seq_id r ON r.segment_id = m.id "
+    "JOIN databases d ON d.id = c.database_id "
+    "WHERE c.name = ? AND d.name = 'default_database' AND d.tenant_id = 'default_tenant'"
+)
+# The plus keeps SQLite from the index on the segment, by which it would sort all records for each page.
+_NUMBERS = "SELECT id, embedding_id FROM embeddings WHERE id > ? AND +segment_id = ? ORDER BY id LIMIT ?"
+_VALUES = "SELECT id, key, string_value, int_value, float_value, bool_value FROM {} WHERE id IN ({}) ORDER BY rowid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordTables:
+    """The tables with the records of a collection, as it was when they were found."""
+
+    folder: Path
+
+    collection: str
+    """Its id, which another collection of the same name does not have."""
+
+    segment: str
+    """Its part of the tables."""
+
+    applied: int
+    """The last change that the tables have."""
+
+    queued: int
+    """The last change in the queue, from which applied ones are removed in time."""
+
+    count: int
+    """Records."""
+
+    @property
+    def changes(self) -> int:
+        """Return the number of the last change."""
+        return max(self.applied, self.queued)
+
+    @property
+    def is_applied(self) -> bool:
+        """Tell whether the tables have all changes."""
+        return self.applied >= self.queued
+
+    @classmethod
+    def find(cls, folder: Path, collection: str) -> RecordTables | None:
+        """Return the tables of a collection; None if there is none of that name."""
+        if not (folder / DATABASE_NAME).exists():
+            return None
+        with _reading(folder) as database:
+            found = database.execute(_STATE, (collection,)).fetchone()
+        if found is None:
+            return None
+        identity, segment, applied, queued, count = found
+        return cls(folder=folder, collection=identity, segment=segment, applied=applied, queued=queued, count=count)
+
+    def after(self, number: int, *, rows: int) -> list[NumberedRecord]:
+        """Return the next records after a number, in the order of their numbers."""
+        with _reading(self.folder) as database:
+            numbers = database.execute(_NUMBERS, (number, self.segment, rows)).fetchall()
+            return list(_records(database, numbers))
+
+    def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
+        """Yield the count and the number of each record that ends a run of `rows` records, and of the last record."""
+        count = number = 0
+        while True:
+            with _reading(self.folder) as database:
+                found = database.execute(_NUMBERS, (number, self.segment, rows)).fetchall()
+            if not found:
+                return
+            count, number = count + len(found), int(found[-1][0])
+            yield count, number
+
+
+def _records(database: sqlite3.Connection, numbers: list[tuple[int, str]]) -> Iterator[NumberedRecord]:
+    marks = ", ".join("?" * len(numbers))
+    scalars: dict[int, dict[str, Any]] = {number: {} for number, _ in numbers}
+    for number, key, *columns in database.execute(_VALUES.format("embedding_metadata", marks), [*scalars]):
+        if (value := _value(columns)) is not None:
+            scalars[number][key] = value
+    lists: dict[int, dict[str, list[Any]]] = {}
+    for number, key, *columns in database.execute(_VALUES.format("embedding_metadata_array", marks), [*scalars]):
+        lists.setdefault(number, {}).setdefault(key, []).append(_value(columns))
+    for number, identifier in numbers:
+        found = lists.get(number, {}) | scalars[number]
+        metadata = {key: value for key, value in found.items() if not key.startswith(HIDDEN_PREFIX)}
+        yield NumberedRecord(number, Record(identifier, found.get(DOCUMENT_KEY), metadata))
+
+
+def _value(columns: list[Any]) -> Any:
+    text, integer, number, flag = columns
+    if text is not None:
+        return text
+    if integer is not None:
+        return integer
+    return number if number is not None or flag is None else bool(flag)
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Open the database, and keep one state of it for all queries."""
+    try:
+        with closing(connect(folder / DATABASE_NAME, mode="ro", seconds=LOCKED_SECONDS)) as database:
+            database.execute("BEGIN")
+            yield database
+    except sqlite3.Error as error:
+        raise meaning(folder, error) from error

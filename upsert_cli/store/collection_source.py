@@ -1,0 +1,207 @@
+"""A collection as a source: its records as rows, from Chroma's tables where they can be read, else through a store.
+
+Reading takes no lease and writes nothing. A folder's records come from its tables by their numbers, so a position in
+them costs nothing to return to; vectors, filters and servers need the store, which counts the records before a page.
+"""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli import __version__
+from upsert_cli.documents.stored_items import item_of_record
+from upsert_cli.errors import UsageFault
+from upsert_cli.redaction import in_message
+from upsert_cli.retry import RETRY_FOR
+from upsert_cli.sources.collection_reader import SCHEME, CollectionReader
+from upsert_cli.sources.item import Item, Row
+from upsert_cli.sources.source import OF_COLLECTION, Fingerprint
+from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
+from upsert_cli.store.base import CollectionState, NumberedRecord, Record, Target
+from upsert_cli.store.locations import Location, location_at
+from upsert_cli.store.process import StoreProcess
+
+if TYPE_CHECKING:
+    from upsert_cli.store.base import Vectors
+    from upsert_cli.store.chroma.tables import RecordTables
+
+PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
+SEPARATOR = "#"  # between target and collection; no collection's name has one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCollection(CollectionReader):
+    """A collection that is read; see `CollectionReader`."""
+
+    chroma: str
+    """As `canonical_target` spells it."""
+
+    collection: str
+
+    target: str | None = field(default=None, compare=False)
+    """The target of the load, whose credentials are not for other servers; None for a preview."""
+
+    where: dict[str, Any] | None = field(default=None, compare=False)
+    """Chroma's filter on the metadata; None for all records."""
+
+    with_vectors: bool = field(default=False, compare=False)
+    """Whether the items keep the records' vectors."""
+
+    retry_for: float = field(default=RETRY_FOR, compare=False)
+    """How long to keep retrying failed server requests, in seconds."""
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.chroma}{SEPARATOR}{self.collection}"
+
+    def fingerprint(self) -> Fingerprint:
+        """Ask for the collection's id, its changes and its number of records."""
+        state = self.state()
+        return Fingerprint(size=state.records, mtime_ns=0, digest=f"{OF_COLLECTION}{state.id} {state.changes}")
+
+    def state(self) -> CollectionState:
+        """Return the state of the collection.
+
+        Raises:
+            FileNotFoundError: There is no such collection.
+        """
+        with self.location() as location:
+            state = location.state()
+        if state is None:
+            raise FileNotFoundError(
+                f"there is no collection {self.collection} in {self.chroma}; `upsert-cli collections --chroma "
+                f"{shlex.quote(self.chroma)}` lists those that are there"
+            )
+        return state
+
+    def is_same_as(self, chroma: str, collection: str) -> bool:
+        """Tell whether this is a certain collection, under any spelling of its folder or server."""
+        if self.collection != collection or is_server(self.chroma) != is_server(chroma):
+            return False
+        if self.chroma == chroma:
+            return True
+        if not is_server(chroma):
+            return Path(chroma).exists() and Path(self.chroma).exists() and Path(chroma).samefile(self.chroma)
+        with StoredCollection(chroma=chroma, collection=collection).location() as location:
+            there = location.state()
+        return there is not None and there.id == self.state().id
+
+    def count(self) -> int | None:
+        """Return the number of records, unless a filter would have to be applied for that."""
+        return None if self.where is not None else self.state().records
+
+    def read(self, *, row: int, offset: int) -> Iterator[Row]:
+        """Yield the records; an offset is a record's number in the tables, 0 where they are counted."""
+        with self.location() as location, ExitStack() as stack:
+            tables = location.tables() if self.where is None and (offset or not row) else None
+            store = None
+            if self.with_vectors or tables is None:
+                store = stack.enter_context(StoreProcess(self._target(location), location=location))
+            pages = _counted(store, row, where=self.where) if tables is None else _numbered(tables, offset)
+            for page in pages:
+                vectors = self._vectors(page, store)
+                for number, record in page:
+                    row += 1
+                    yield Row(row, self._item(record, vectors), number)
+
+    def _vectors(self, page: Sequence[NumberedRecord], store: StoreProcess | None) -> dict[str, Vectors]:
+        if not self.with_vectors or store is None:
+            return {}
+        return store.vectors([record.id for _, record in page])
+
+    def _item(self, record: Record, vectors: Mapping[str, Vectors]) -> Item:
+        vector, fault = None, None
+        if self.with_vectors and record.id in vectors:
+            vector = array("f", vectors[record.id].tobytes())
+        elif self.with_vectors:
+            fault = "the index has no vector of it; without --keep-vectors its document is embedded"
+        return item_of_record(record.id, record.text, record.metadata, vector=vector, fault=fault)
+
+    def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
+        """Yield where to divide the records; those that a filter chooses are counted by reading them."""
+        with self.location() as location:
+            tables = location.tables() if self.where is None else None
+        if tables is not None:
+            yield from tables.boundaries(rows=rows)
+            return
+        last = self.state().records if self.where is None else sum(1 for _ in self.read(row=0, offset=0))
+        yield from ((row, 0) for row in range(rows, last, rows))
+        if last:
+            yield last, 0
+
+    @contextmanager
+    def location(self) -> Iterator[Location]:
+        """Yield where the collection is, with the credentials for it."""
+        names = source_credentials(self.chroma, self.target)
+        with ExitStack() as stack:
+            # Its process works in the folder of leases, although it takes none.
+            leases = Path()
+            if is_server(self.chroma):
+                leases = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="upsert-cli-")))
+            yield location_at(self.chroma, self.collection, leases=leases, retry_for=self.retry_for, names=names)
+
+    def _target(self, location: Location) -> Target:
+        return Target(
+            path=self.chroma,
+            collection=self.collection,
+            model="",
+            dimension=0,
+            max_tokens=0,
+            tool_version=__version__,
+            default_model=False,
+            as_found=True,
+            beside_others=not location.reading_flushes(),
+            reads_only=True,
+            examined=True,
+            retry_for=self.retry_for,
+        )
+
+
+def _numbered(tables: RecordTables, number: int) -> Iterator[list[NumberedRecord]]:
+    """Yield the pages after a number of the tables."""
+    while page := tables.after(number, rows=PAGE_ROWS):
+        yield page
+        number = page[-1].number
+
+
+def _counted(store: StoreProcess | None, row: int, *, where: dict[str, Any] | None) -> Iterator[list[NumberedRecord]]:
+    """Yield the pages after a number of records; these have no numbers of their own."""
+    while store is not None and (page := store.fetch(start=row, rows=PAGE_ROWS, where=where)):
+        yield [NumberedRecord(0, record) for record in page]
+        row += len(page)
+
+
+def collection_named(
+    name: str,
+    *,
+    target: str | None,
+    where: dict[str, Any] | None = None,
+    with_vectors: bool = False,
+    retry_for: float = RETRY_FOR,
+) -> StoredCollection:
+    """Return the reader of a collection by the name that the user types, `chroma:TARGET#COLLECTION`.
+
+    Raises:
+        UsageFault: The name is not of that form, or a part of it is not valid.
+    """
+    chroma, separator, collection = name.removeprefix(SCHEME).rpartition(SEPARATOR)
+    if not separator or not chroma:
+        raise UsageFault(
+            message=f"{in_message(name)}: a collection is named as chroma:TARGET#COLLECTION, such as "
+            f"chroma:./chroma#default or chroma:http://localhost:8000#default"
+        )
+    require_collection_name(collection)
+    return StoredCollection(
+        chroma=canonical_target(chroma),
+        collection=collection,
+        target=target,
+        where=where,
+        with_vectors=with_vectors,
+        retry_for=retry_for,
+    )

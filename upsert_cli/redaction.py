@@ -22,8 +22,11 @@ SHORTEST_USER = 16  # characters of a user name without a password that is taken
 REASON_CHARACTERS = 500  # of an error's text in a message; onnxruntime may repeat whole inputs
 LARGEST_FILE = 1 << 16  # bytes of a file with credentials
 
-HEADERS = tuple(
-    f"UPSERT_CLI_{origin}{ending}" for origin in ("", "SOURCE_") for ending in ("CHROMA_HEADERS", "CHROMA_HEADERS_FILE")
+HEADERS = (
+    "UPSERT_CLI_CHROMA_HEADERS",
+    "UPSERT_CLI_CHROMA_HEADERS_FILE",
+    "UPSERT_CLI_SOURCE_CHROMA_HEADERS",
+    "UPSERT_CLI_SOURCE_CHROMA_HEADERS_FILE",
 )
 _FILES = {"GOOGLE_APPLICATION_CREDENTIALS", "AWS_SHARED_CREDENTIALS_FILE"}
 _DEFAULT_FILES = (

@@ -19,7 +19,7 @@ GUIDE = Path(__file__).parent.parent / "guide"
 SCHEMAS = Path(__file__).parent.parent / "schema"
 JSON = "json"  # the page that names the schemas, each of which is shown by its name after it
 TOPICS = {
-    "Load": ("csv", "files", "addresses", "server", "cron", "ci", "containers"),
+    "Load": ("csv", "files", "addresses", "copy", "server", "cron", "ci", "containers"),
     "Keep a collection right": ("mirror", "tasks", "errors", "repair", "troubleshooting"),
     "Texts, models and vectors": ("items", "split", "other-models", "vectors", "filters"),
     "Larger loads": ("speed", "queues", "machines"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
 from upsert_cli.documents.stored_items import item_of_record
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import UsageFault
 from upsert_cli.redaction import in_message
 from upsert_cli.retry import RETRY_FOR
@@ -150,11 +151,8 @@ class StoredCollection(CollectionReader):
         return Target(
             path=self.chroma,
             collection=self.collection,
-            model="",
-            dimension=0,
-            max_tokens=0,
+            model=ModelIdentity(name="", dimension=0, max_tokens=0),
             tool_version=__version__,
-            default_model=False,
             as_found=True,
             beside_others=not location.reading_flushes(),
             reads_only=True,

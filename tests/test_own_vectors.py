@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -131,3 +135,147 @@ def test_no_library_of_models_is_imported(terminal: Terminal) -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in said.splitlines()}
     assert "numpy" in imported
     assert not imported & MODEL_LIBRARIES
+
+
+def test_a_query_takes_a_vector(loaded: Terminal) -> None:
+    """A vector that is typed, in a file or piped finds its record first; a text is refused, since no model is known."""
+    typed = json.dumps(_vector(2))
+    (loaded.folder / "v.json").write_text("\ufeff" + typed, encoding="utf-8")
+    outputs = [
+        loaded.type(f"upsert-cli query --vector '{typed}' -n 2 --json").stdout,
+        loaded.type("upsert-cli query --vector v.json -n 2 --json").stdout,
+        loaded.type("upsert-cli query --vector - -n 2 --json", stdin=typed).stdout,
+    ]
+    assert len(set(outputs)) == 1
+    found = json.loads(outputs[0])
+    assert (found["model"], found["text"], found["records"]) == ("none", None, 6)
+    assert (found["hits"][0]["id"], found["hits"][0]["distance"]) == ("id2", pytest.approx(0.0, abs=1e-6))
+    said = loaded.type("upsert-cli query 'text 2'", expect=4).stderr
+    assert f"`query --vector FILE` takes one of {DIMENSION} numbers" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--vector '[1, 2]'", f"has 2 numbers, and the vectors of the collection default in .* have {DIMENSION}"),
+        ("--vector '[1, NaN]'", "not JSON"),
+        ("--vector '[1, \"2\"]'", "is not only numbers"),
+        ("--vector '[[1, 2]]'", "is not only numbers"),
+        ("--vector '[1e300, 1, 1, 1, 1]'", "is not finite"),
+        ("--vector '[0, 0, 0, 0, 0]'", "is all zeros"),
+        ("--vector '[]'", "has no numbers"),
+        ("--vector nowhere.json", "'nowhere.json' cannot be read"),
+        ("--vector a.jsonl", "a.jsonl is not JSON .*a vector is a JSON list of numbers"),
+        ("--vector -", "standard input"),
+        ("text --vector '[1]'", "either a TEXT or a --vector"),
+        ("", "either a TEXT or a --vector"),
+    ],
+)
+def test_what_is_no_vector_is_a_usage_error(loaded: Terminal, options: str, said: str) -> None:
+    """A value that cannot be a vector of the collection is named, before anything is asked."""
+    assert re.search(said, loaded.type(f"upsert-cli query {options}", expect=2).stderr)
+
+
+def test_the_query_of_other_collections(tiny: Terminal) -> None:
+    """A vector finds records that a model embedded, and those of a program that names no model, without a model."""
+    tiny.write("a.jsonl", [{"object_id": str(n), "payload": {"text": f"text {n}"}} for n in range(3)])
+    tiny.type("upsert-cli run a.jsonl")
+    tiny.env["UPSERT_CLI_MODEL_CACHE"] = str(tiny.folder / "no-models")
+    for identifier, record in tiny.records(vectors=True).items():
+        found = json.loads(tiny.type(f"upsert-cli query --vector '{record['vector']}' -n 1 --json").stdout)
+        assert found["hits"][0]["id"] == identifier
+    _plain(tiny, "client.create_collection('theirs', embedding_function=None).add(ids=['x'], embeddings=[[1.0, 2.0]])")
+    found = json.loads(tiny.type("upsert-cli query --vector '[2, 4]' --collection theirs --json").stdout)
+    assert (found["model"], [hit["id"] for hit in found["hits"]]) == (None, ["x"])
+
+
+def test_the_end_of_a_load_names_no_model(terminal: Terminal) -> None:
+    """The summary and `info` show how to query by a vector, and `--split` has no tokenizer to use."""
+    terminal.write("a.jsonl", [{"object_id": "a", "payload": {"vector": [1, 2]}}])
+    said = terminal.type("upsert-cli run a.jsonl --model none --task-id t").stderr
+    assert "the payload has no `text`, it has `vector`" in said
+    assert "with the vectors of its items; to query it by the vector in FILE:" in said
+    assert "upsert-cli query --vector FILE" in said
+    assert "query --vector FILE" in terminal.type("upsert-cli info t").stdout
+    for command in ("run", "preview"):
+        said = terminal.type(f"upsert-cli {command} a.jsonl --model none --split", expect=2).stderr
+        assert "--model none uses no model" in said
+    assert "none is not a model" in terminal.type("upsert-cli models check --model none", expect=2).stderr
+    assert (
+        "payload has no `v`" in terminal.type("upsert-cli run a.jsonl --model none --vector-field v", expect=2).stderr
+    )
+
+
+def _many(count: int, *, mark: str) -> list[dict[str, Any]]:
+    vectors = np.random.default_rng(len(mark)).standard_normal((count, DIMENSION)).round(3)
+    return [
+        {"object_id": f"{mark}-{n}", "payload": {"text": f"{mark} {n}", "vector": vector.tolist()}}
+        for n, vector in enumerate(vectors)
+    ]
+
+
+def test_a_killed_load_continues(terminal: Terminal) -> None:
+    """After kill -9 in the middle, `restart` ends with the collection of an uninterrupted load."""
+    rows = _many(900, mark="killed")
+    rows[0]["payload"]["vector"] = None  # so that the first vector is not in the first row
+    terminal.write("a.jsonl", rows)
+    terminal.type("upsert-cli run a.jsonl --model none --collection whole", expect=3)
+    process = terminal.start("upsert-cli run a.jsonl --model none --task-id t --batch-size 50")
+    terminal.halt_when(process, "t")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert terminal.info("t")["counts"]["read"] < 900
+    terminal.type("upsert-cli restart t", expect=3)
+    assert terminal.records(vectors=True) == terminal.records("whole", vectors=True)
+    assert terminal.info("t")["counts"]["inserted"] == 899
+
+
+def test_rows_come_and_go(terminal: Terminal) -> None:
+    """Rejects are retried, changed vectors written, lost texts taken away, and missing items deleted, by a worker too."""
+    rows = _many(4, mark="row")
+    terminal.write("a.jsonl", [*rows, {"object_id": "late", "payload": {"text": "late", "vector": [1.0]}}])
+    terminal.type("upsert-cli run a.jsonl --model none --task-id t --enqueue --scope s")
+    terminal.type("upsert-cli work --once", expect=None)
+    assert terminal.info("t")["counts"]["failed"] == 1
+    terminal.type("upsert-cli restart t --failed-only", expect=3)
+    changed = [
+        *json.loads(json.dumps(rows[:3])),
+        {"object_id": "late", "payload": {"text": "x", "vector": [2.0] * DIMENSION}},
+    ]
+    del changed[0]["payload"]["text"]
+    changed[1]["payload"]["vector"] = [3.0] * DIMENSION
+    terminal.write("b.jsonl", changed)
+    terminal.type("upsert-cli run b.jsonl --model none --task-id u --scope s --delete-missing --max-delete 1 --verify")
+    counts = terminal.info("u")["counts"]
+    assert {name: count for name, count in counts.items() if count} == {
+        "read": 4, "inserted": 1, "updated": 2, "unchanged": 1, "deleted": 1,
+    }  # fmt: skip
+    records = terminal.records(vectors=True)
+    assert records.keys() == {"row-0", "row-1", "row-2", "late"}
+    assert not records["row-0"]["document"]
+    np.testing.assert_allclose(records["row-1"]["vector"], [3.0] * DIMENSION, rtol=1e-6)
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_damaged_index_is_rebuilt_from_the_sources(terminal: Terminal, damage: str) -> None:
+    """Only the sources have the vectors: a repair reads those of each task, and without a task it is refused."""
+    terminal.write("a.jsonl", _many(1100, mark="first"))
+    terminal.write("b.jsonl", _many(1050, mark="second"))
+    for name in "ab":
+        terminal.type(f"upsert-cli run {name}.jsonl --model none --task-id {name}")
+    before = terminal.records(vectors=True)
+    [index] = [path.parent for path in terminal.folder.glob("chroma/*/data_level0.bin")]
+    if damage == "lost":
+        shutil.rmtree(index)
+    else:
+        os.truncate(index / "data_level0.bin", 1000)
+    said = terminal.type("upsert-cli verify --repair", expect=4).stderr
+    assert "`upsert-cli verify --repair TASK_ID`" in said
+    terminal.type("upsert-cli verify --repair a", expect=3)
+    outcome = json.loads(terminal.type("upsert-cli verify --repair b --json").stdout)
+    assert (outcome["ok"], outcome["records"], outcome["repaired"]["aside"]) == (True, 2150, [])
+    after = terminal.records(vectors=True)
+    assert after.keys() == before.keys()
+    for one, record in before.items():
+        np.testing.assert_allclose(after[one].pop("vector"), record.pop("vector"), rtol=1e-5)
+    assert after == before

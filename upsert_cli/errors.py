@@ -351,6 +351,10 @@ class TargetDamaged(UpsertCliError):
         )
 
 
+class VectorsMissing(TargetDamaged):
+    """Raised when so many records lack their vectors that the rest is not read, although the index can be opened."""
+
+
 class NotChromasAnswer(UpsertCliError):
     """Raised when an answer does not come from Chroma, so that nothing is known to be written."""
 

@@ -78,10 +78,11 @@ def collections(ctx: click.Context, _param: click.Parameter, incomplete: str) ->
 
 
 def models(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the default model and those of the newest tasks."""
-    from upsert_cli.embedding.catalog import DEFAULT_MODEL
+    """Offer the default model, those of the newest tasks and, where records are made, no model."""
+    from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 
-    return _different([DEFAULT_MODEL, *(task.model for task in _newest(_journal(ctx)))], incomplete)
+    none = [NO_MODEL] if ctx.info_name in ("run", "preview") else []
+    return _different([DEFAULT_MODEL, *none, *(task.model for task in _newest(_journal(ctx)))], incomplete)
 
 
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

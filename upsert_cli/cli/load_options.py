@@ -9,7 +9,7 @@ import click
 from upsert_cli.cli.completion import files
 from upsert_cli.cli.options import Decorator, all_of, json_option, option, under
 from upsert_cli.cli.param_types import Filter, NewTaskId, Number, RayAddress, Scope, Share
-from upsert_cli.cli.target_options import MODEL_OPTIONS, chroma_option
+from upsert_cli.cli.target_options import MODEL_OR_NONE_OPTIONS, chroma_option
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.formats import SUFFIXES
@@ -246,7 +246,7 @@ def preview_options() -> Decorator:
         [
             _SOURCES,
             *under("Input", limit, *_MAPPING_OPTIONS, _REFS_ROOT, *_COLLECTION_OPTIONS),
-            *under("Model", *MODEL_OPTIONS, *_PREFIX_OPTIONS),
+            *under("Model", *MODEL_OR_NONE_OPTIONS, *_PREFIX_OPTIONS),
             *under("Long texts", *_LONG_TEXT_OPTIONS),
             *under("Output", json_option("Print one JSON object per line.")),
         ]
@@ -265,7 +265,7 @@ def load_options(collection: str) -> Decorator:
                 option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
             ),
             *under("Input", *_MAPPING_OPTIONS, limit, _REFS_ROOT, *_COLLECTION_OPTIONS),
-            *under("Model", *MODEL_OPTIONS, *_PREFIX_OPTIONS, *_EMBEDDING_OPTIONS),
+            *under("Model", *MODEL_OR_NONE_OPTIONS, *_PREFIX_OPTIONS, *_EMBEDDING_OPTIONS),
             *under("Long texts", *_LONG_TEXT_OPTIONS),
             *under("Task", *_TASK_OPTIONS),
             *under("Limits", *_LIMIT_OPTIONS),

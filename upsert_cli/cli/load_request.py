@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from upsert_cli.cli.target_options import refuse_pooling_alone
 from upsert_cli.cli.terminal import Terminal
+from upsert_cli.embedding.catalog import embeds
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
 from upsert_cli.sources.collection_reader import is_collection
@@ -89,7 +90,9 @@ def _contradicting_workers(
         yield "--workers and --num-gpus-per-worker go with --engine ray."
 
 
-def refuse_contradicting_chunks(*, split: bool, max_tokens: int | None, overlap: int, average: bool, **_: Any) -> None:
+def refuse_contradicting_chunks(
+    *, model: str, split: bool, max_tokens: int | None, overlap: int, average: bool, **_: Any
+) -> None:
     """Refuse options of chunks that do not go together.
 
     Raises:
@@ -97,6 +100,8 @@ def refuse_contradicting_chunks(*, split: bool, max_tokens: int | None, overlap:
     """
     if not split and (max_tokens is not None or overlap or average):
         raise click.UsageError("--max-tokens, --overlap and --average go with --split.")
+    if split and not embeds(model):
+        raise click.UsageError("--split cuts texts by the tokens of a model, and --model none uses no model.")
     if max_tokens is not None and overlap >= max_tokens:
         raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.cli.next_steps import TO_QUERY, NextStep, query_command
+from upsert_cli.cli.next_steps import QUERIES, NextStep, to_query
 from upsert_cli.cli.task_text import described_load
 from upsert_cli.cli.terminal import COLORS, Colored, Terminal
+from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.report.github import ANNOTATED_REJECTS, Level
@@ -132,20 +133,21 @@ class LoadSummary:
 
     def _show_steps(self, steps: Sequence[NextStep]) -> None:
         for step in steps:
-            if step.label != TO_QUERY:
+            if step.label not in QUERIES:
                 self._terminal.print_command(step.command, step.label)
 
     def _show_target(self, task: Task, steps: Sequence[NextStep]) -> None:
         """Show where the data is, and how to query it if there is any."""
         target = f"collection {task.collection} in {task.chroma}"
-        commands = [step.command for step in steps if step.label == TO_QUERY]
-        if not commands and self._has_records(task):
-            commands = [query_command(task)]
-        if not commands:
+        queries = [step for step in steps if step.label in QUERIES]
+        if not queries and self._has_records(task):
+            queries = [to_query(task)]
+        if not queries:
             self._terminal.print(f"{target} has no records")
-        for command in commands:
-            self._terminal.print(f"{target}, embedded by {task.model}; {TO_QUERY}:")
-            self._terminal.print_command(command)
+        made = f"embedded by {task.model}" if embeds(task.model) else "with the vectors of its items"
+        for step in queries:
+            self._terminal.print(f"{target}, {made}; {step.label}:")
+            self._terminal.print_command(step.command)
 
     def _has_records(self, task: Task) -> bool:
         """Look into the collection, which may have records of other loads."""

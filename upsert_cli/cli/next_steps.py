@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from upsert_cli.cli.settings import value_unless_given
+from upsert_cli.embedding.catalog import embeds
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.redaction import in_message
 
-TO_QUERY = "to query it"  # a label
+TO_QUERY = "to query it"  # a label, like the next
+TO_QUERY_BY_VECTOR = "to query it by the vector in FILE"
+QUERIES = (TO_QUERY, TO_QUERY_BY_VECTOR)
 QUERY_WORDS, QUERY_CHARACTERS = 4, 40  # of a loaded text, enough to find it and short enough to read
 Wanted: TypeAlias = dict[str, str | Path | bool | None]  # values of options by name
 ANY_QUERY = "your text"  # where no loaded text is known
@@ -65,17 +68,20 @@ def _after_rejects(task: Task) -> Iterator[NextStep]:
 
 def _to_query(task: Task, example: str, *, names_model: bool) -> Iterator[NextStep]:
     if task.counts.inserted + task.counts.updated + task.counts.unchanged:
-        yield NextStep(TO_QUERY, query_command(task, example, names_model=names_model))
+        yield to_query(task, example, names_model=names_model)
 
 
-def query_command(task: Task, example: str = "", *, names_model: bool = False) -> str:
-    """Return the command that queries the collection of a task for the beginning of a text."""
+def to_query(task: Task, example: str = "", *, names_model: bool = False) -> NextStep:
+    """Return how to query the collection of a task: for the beginning of a text, or by a vector without a model."""
     wanted = _target(task) | (_model(task) if names_model else {})
-    return _with_options(("query", _query_of(example)), wanted, like="query")
+    if not embeds(task.model):
+        return NextStep(TO_QUERY_BY_VECTOR, _with_options(("query", "--vector", "FILE"), _target(task), like="query"))
+    return NextStep(TO_QUERY, _with_options(("query", _query_of(example)), wanted, like="query"))
 
 
 def _target(task: Task) -> Wanted:
-    return {"chroma": task.chroma, "collection": task.collection, "model_path": task.options.model_folder}
+    folder = task.options.model_folder if embeds(task.model) else None
+    return {"chroma": task.chroma, "collection": task.collection, "model_path": folder}
 
 
 def _model(task: Task) -> Wanted:

@@ -46,7 +46,7 @@ def preview(
     upsert-cli preview articles.jsonl
     upsert-cli preview products.csv --id-field sku --template '{title}' --limit 1
     """
-    refuse_contradicting_chunks(**options)
+    refuse_contradicting_chunks(model=model, **options)
     refuse_options_of_collections(sources=sources, **options)
     from upsert_cli.load.preview import preview as preview_rows
 

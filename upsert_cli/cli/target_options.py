@@ -50,15 +50,22 @@ _CUSTOM_OPTIONS = (
     option("--no-normalize", is_flag=True, help="Keep the lengths of such a model's vectors."),
 )
 
+_MODEL_HELP = "A dense text model; see `models list`. Any name with --model-path."
+
 MODEL_OPTIONS: tuple[Decorator, ...] = (
+    option("--model", default=DEFAULT_MODEL, metavar="NAME", help=_MODEL_HELP),
+    *model_files_options(),
+    *_CUSTOM_OPTIONS,
+)
+
+MODEL_OR_NONE_OPTIONS: tuple[Decorator, ...] = (
     option(
         "--model",
         default=DEFAULT_MODEL,
-        metavar="NAME",
-        help="A dense text model; see `models list`. Any name with --model-path.",
+        metavar="NAME|none",
+        help=f"{_MODEL_HELP} With none, items bring their vectors.",
     ),
-    *model_files_options(),
-    *_CUSTOM_OPTIONS,
+    *MODEL_OPTIONS[1:],
 )
 
 QUERY_MODEL_OPTIONS: tuple[Decorator, ...] = (

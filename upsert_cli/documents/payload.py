@@ -141,23 +141,33 @@ def own_vector(
     name = f"payload.{field or VECTOR_FIELD}"
     if isinstance(value, str | bytes):
         value = parse(value.encode() if isinstance(value, str) else value)
+    floats = checked_vector(value, name)
+    if dimension and len(floats) != dimension:
+        wanted = f"the collection's vectors have {dimension}"
+        if embeds(model):
+            wanted = f"those of the model {model} have {dimension}; --model none takes vectors of any dimension"
+        raise ItemError(detail=f"{name} has {len(floats)} numbers, and {wanted}")
+    return floats
+
+
+def checked_vector(value: object, name: str) -> array[float]:
+    """Return a vector as 32-bit floats.
+
+    Args:
+        value: As it was parsed.
+        name: Of the vector in an error, such as `payload.vector`.
+
+    Raises:
+        ItemError: It is not a list of finite numbers, or all of them are zero.
+    """
     if type(value) is not list or not _NUMBERS.issuperset(map(type, value)):
         raise ItemError(
             detail=f"{name} is {'not only numbers' if type(value) is list else kind_of(value)}, not a vector"
         )
     if not value:
         raise ItemError(detail=f"{name} has no numbers")
-    if dimension and len(value) != dimension:
-        wanted = f"the collection's vectors have {dimension}"
-        if embeds(model):
-            wanted = f"those of the model {model} have {dimension}; --model none takes vectors of any dimension"
-        raise ItemError(detail=f"{name} has {len(value)} numbers, and {wanted}")
-    return _as_floats(value, name)
-
-
-def _as_floats(numbers: list[int | float], name: str) -> array[float]:
     try:
-        floats = array("f", numbers)
+        floats = array("f", value)
         is_finite = math.isfinite(sum(floats))
     except OverflowError:
         is_finite = False

@@ -114,6 +114,12 @@ class Subject:
             recipe = recipe_of(self.options, self.model())
         return read_batches(self.rows, recipe=recipe, pace=Pace(MAX_ROWS))
 
+    def vectors(self) -> Model | OwnVectors:
+        """Return where the collection's vectors come from: its model, or its items."""
+        if not embeds(self.target.model.name):
+            return OwnVectors(dimension=self.target.model.dimension)
+        return self.model()
+
     def model(self, *, context: RunContext | None = None) -> Model:
         """Return the model that the collection's vectors come from.
 
@@ -125,11 +131,6 @@ class Subject:
             raise Refusal(
                 message=f"the collection {target.collection} in {target.path} does not say which model made its "
                 f"vectors, so no vector was made; load it again into a collection of this tool's own"
-            )
-        if not embeds(target.model.name):
-            raise Refusal(
-                message=f"the collection {target.collection} in {target.path} holds the vectors that its items "
-                f"brought, and no model makes others that fit them"
             )
         options = self.options
         if target.model.pooling and options.pooling is None:

@@ -1,16 +1,18 @@
-"""A text -> the records of a collection that are nearest to it, by the collection's own model.
+"""A text or a vector -> the records of a collection that are nearest to it; its own model embeds a text.
 
 Nothing is written, and no lease is taken, so a load can begin while the query runs.
 """
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import embedding
 from upsert_cli.context import RunContext
+from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.store.base import QueryHit, Target
 from upsert_cli.store.locations import Location, location_of
@@ -25,10 +27,12 @@ TRIES = 3  # while a load runs, which may be writing the index files at that mom
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nearest:
-    """The records of a collection that are nearest to a text."""
+    """The records of a collection that are nearest to a text or a vector."""
 
     target: Target
-    text: str
+    text: str | None
+    """None if a vector was given."""
+
     where: dict[str, Any] | None
     records: int
     """In the collection."""
@@ -41,7 +45,7 @@ class Nearest:
         return {
             "collection": self.target.collection,
             "chroma": self.target.path,
-            "model": self.target.model.name,
+            "model": self.target.model.name or None,
             "records": self.records,
             "text": self.text,
             "where": self.where,
@@ -52,37 +56,45 @@ class Nearest:
         }
 
 
-def nearest(subject: Subject, text: str, *, rows: int, where: dict[str, Any] | None, context: RunContext) -> Nearest:
-    """Embed a text and return the records nearest to it.
+def nearest(
+    subject: Subject, asked: str | array[float], *, rows: int, where: dict[str, Any] | None, context: RunContext
+) -> Nearest:
+    """Return the records nearest to a text, which is embedded, or to a vector.
 
     Args:
         subject: The collection.
-        text: The text to query for.
+        asked: The text or the vector to query for.
         rows: Number of records wanted.
         where: Chroma's filter on the metadata, such as `{"year": {"$gte": 2024}}`.
         context: Checked in the waits.
 
     Raises:
-        UsageFault: The text is blank, or Chroma does not understand the filter.
-        Refusal: The collection names no model, or its vectors do not come from the model that it names.
+        UsageFault: The text is blank, the vector has another dimension, or Chroma does not understand the filter.
+        Refusal: A text was given, and the collection names no model, or one that did not make its vectors.
         UpsertCliError: The collection is empty.
         TargetInUse: A load is writing the files that would be read.
     """
-    if not text.strip():
-        raise UsageFault(message="the text to query for is blank; give some words, in quotes")
-    vector = cache(lambda: _embed(subject, text, context))
     target = subject.target
+    vector = cache(lambda: _embed(subject, asked, context) if isinstance(asked, str) else _as_row(asked))
+    if isinstance(asked, str) and not asked.strip():
+        raise UsageFault(message="the text to query for is blank; give some words, in quotes")
+    if not isinstance(asked, str) and target.model.dimension not in (0, len(asked)):
+        raise UsageFault(
+            message=f"--vector has {len(asked)} numbers, and the vectors of the collection {target.collection} in "
+            f"{target.path} have {target.model.dimension}"
+        )
     location = location_of(target)
 
     def ask() -> Nearest:
         with _opened(target, location, context) as store:
-            asked = vector()  # while the process opens the collection
+            row = vector()  # while the process opens the collection
             if not (records := store.opened().count):
                 raise UpsertCliError(
                     message=f"the collection {target.collection} in {target.path} holds no record; `upsert-cli run` "
                     f"loads into it"
                 )
-            hits = store.query(asked, rows=rows, where=where)
+            hits = store.query(row, rows=rows, where=where)
+        text = asked if isinstance(asked, str) else None
         return Nearest(target=target, text=text, where=where, records=records, hits=tuple(hits))
 
     for left in reversed(range(TRIES)):
@@ -103,12 +115,23 @@ def _opened(target: Target, location: Location, context: RunContext) -> StorePro
     return StoreProcess(reader, context=context)
 
 
+def _as_row(vector: array[float]) -> Vectors:
+    import numpy as np
+
+    return np.asarray(vector, dtype=np.float32).reshape(1, -1)
+
+
 def _embed(subject: Subject, text: str, context: RunContext) -> Vectors:
     target = subject.target
     if not target.model.name:
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} does not say which model made its vectors; "
-            f"name it by --model NAME"
+            f"name it by --model NAME, or give a vector by --vector FILE"
+        )
+    if not embeds(target.model.name):
+        raise Refusal(
+            message=f"the collection {target.collection} in {target.path} holds the vectors that its items brought, so "
+            f"no model can embed a text for it; `query --vector FILE` takes one of {target.model.dimension} numbers"
         )
     model = subject.model(context=context)
     if target.model.dimension not in (0, model.dimension):

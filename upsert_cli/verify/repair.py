@@ -6,17 +6,19 @@ Records come from a task's sources where these have them, otherwise from the doc
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
-from upsert_cli.errors import ItemError, TargetDamaged
+from upsert_cli.embedding.models import Model, OwnVectors
+from upsert_cli.errors import ItemError, Refusal, TargetDamaged, VectorsMissing
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import MAX_ROWS
 from upsert_cli.pipeline.compare import compare_documents
@@ -37,46 +39,50 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
         context: Reports each step that may take long.
 
     Raises:
-        Refusal: Nothing says which model the vectors come from; only the queue was repaired.
+        Refusal: Nothing says which model the vectors come from, or they came with items and no task with their sources
+            is named; only the queue was repaired.
         TargetDamaged: The collection still cannot be read.
     """
     removed: list[str] = []
     aside: list[str] = []
     written = 0
     location = location_of(subject.target)
+    look_again = partial(examine, subject, context=context, most_unreadable=math.inf)
     found, damage = _look(subject, context)
-    before = found
+    before, detail = found, None if damage is None else damage.detail
     if damage is not None and (removed := location.take_poison()):
         context.info(f"removed {len(removed)} rows that blocked the collection's queue")
-        found, _ = _look(subject, context)
+        found, damage = _look(subject, context)
     if found is None or found.index_is_lost:
         repairer = _Repairer(subject, context)
-        repairer.embedder()  # before anything is moved: without the model nothing could be rebuilt
-        aside = location.put_index_aside()  # a server indexes records that are written again by itself
-        context.info("rebuilding the index from the stored documents")
-        written += repairer.write_all_stored()
-        found = examine(subject, context=context)
+        if repairer.embeds:
+            repairer.embedder()  # before anything is moved: without the model nothing could be rebuilt
+        if repairer.embeds or (found.queries_fail if found is not None else not isinstance(damage, VectorsMissing)):
+            aside = location.put_index_aside()  # a server indexes records that are written again by itself
+        context.info(f"rebuilding the index from the {'stored documents' if repairer.embeds else 'sources'}")
+        written += repairer.write_all()
+        found = look_again()
     if found.unreachable and found.asked < found.records:
         # An index that has dropped one of a sample has dropped others. With chromadb 1.5.9 that was one in 700 of the
         # records that were replaced where all vectors were close to each other, and none of 4,000 with the default
         # model. Writing a dropped record again brought it back each time.
         context.info("looking for every record by its own vector")
-        found = examine(subject, context=context, ask_all=True)
+        found = look_again(ask_all=True)
     if found.wrong:
         context.info(f"writing {len(found.wrong - found.stale.keys())} records again")
         written += _Repairer(subject, context).write_again(found)
-        found = examine(subject, context=context)
-    repaired = Repaired(damage=damage, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
+        found = look_again()
+    repaired = Repaired(damage=detail, before=before, removed=tuple(removed), aside=tuple(aside), written=written)
     return Verification(subject=subject, found=found, repaired=repaired)
 
 
-def _look(subject: Subject, context: RunContext) -> tuple[Findings | None, str | None]:
+def _look(subject: Subject, context: RunContext) -> tuple[Findings | None, TargetDamaged | None]:
     """Return the findings, or the damage that makes the collection unreadable."""
     try:
         return examine(subject, context=context), None
     except TargetDamaged as error:
         context.info(str(error))
-        return None, error.detail
+        return None, error
 
 
 class _Repairer:
@@ -85,15 +91,32 @@ class _Repairer:
     def __init__(self, subject: Subject, context: RunContext) -> None:
         self._subject = subject
         self._context = context
-        self._model = subject.model()
+        self._model = subject.vectors()
+        if isinstance(self._model, OwnVectors) and subject.rows is None:
+            target = subject.target
+            raise Refusal(
+                message=f"the vectors of the collection {target.collection} in {target.path} came with its items, and "
+                f"only their sources have them: `upsert-cli verify --repair TASK_ID` reads those of a task again, and "
+                f"`upsert-cli list` shows the tasks"
+            )
         self.embedder = cache(lambda: embedding.load(self._model))
 
-    def write_all_stored(self) -> int:
-        """Write every record again from the stored documents, and return their number."""
+    @property
+    def embeds(self) -> bool:
+        """Whether a model can make the vectors again; otherwise they are only in the sources and in the index."""
+        return isinstance(self._model, Model)
+
+    def write_all(self) -> int:
+        """Write every record again, from the sources if it brought its vector, otherwise from its stored document.
+
+        Returns:
+            The number of written records.
+        """
         with opened(self._subject, context=self._context) as store:
+            own = sum(1 for _ in self._write(self._own_from_sources(store), store))
             blocks = (store.fetch(start=start, rows=MAX_ROWS) for start in itertools.count(0, MAX_ROWS))
             stored = itertools.takewhile(len, blocks)
-            return sum(1 for _ in self._write(self._from_store(stored), store))
+            return own + sum(1 for _ in self._write(self._from_store(stored), store))
 
     def write_again(self, found: Findings) -> int:
         """Write wrong records again, and return their number; delete stale ones."""
@@ -119,6 +142,13 @@ class _Repairer:
                     refused = {one for one, _ in store.write(rows)}
                     yield from (one for one in rows.ids if one not in refused)
 
+    def _own_from_sources(self, store: StoreProcess) -> Iterator[Batch]:
+        for batch in self._subject.batches():
+            documents = tuple(one for one in batch.documents if one.vector is not None)
+            if documents:
+                comparison = compare_documents(documents, store, force=True)
+                yield replace(batch, documents=documents, comparison=comparison)
+
     def _from_sources(self, wrong: Set[str], store: StoreProcess, *, outdated: Set[str]) -> Iterator[Batch]:
         for batch in self._subject.batches():
             items = {one.item.object_id for one in batch.documents if one.id in wrong}
@@ -136,7 +166,7 @@ class _Repairer:
         for number, block in enumerate(blocks):
             # A vector that came with its item is only in the sources; no model can make it again.
             again = (one for one in block if one.text and not has_own_vector(one.metadata.get(HASH_KEY)))
-            documents = tuple(self._document(one.id, one.text or "", one) for one in again)
+            documents = tuple(self._document(one.id, one.text or "", one) for one in again if self.embeds)
             comparison = Comparison(verdicts=[Verdict.TEXT] * len(documents))
             yield Batch(number=number, documents=documents, read=len(block), after=START, comparison=comparison)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from upsert_cli.context import RunContext
-from upsert_cli.errors import SOME_REJECTED, TargetDamaged
+from upsert_cli.errors import SOME_REJECTED, VectorsMissing
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
@@ -72,7 +72,12 @@ class Findings:
     @property
     def index_is_lost(self) -> bool:
         """Whether the index lacks more than half of its records, so that it is better rebuilt."""
-        return 2 * len(self.unreadable) > self.records or 2 * len(self.unreachable) > self.asked
+        return 2 * len(self.unreadable) > self.records or self.queries_fail
+
+    @property
+    def queries_fail(self) -> bool:
+        """Whether more than half of the records are not found by their own vectors."""
+        return 2 * len(self.unreachable) > self.asked
 
     def examples(self) -> Iterator[tuple[str, str, str]]:
         """Yield the first few rows of each kind: kind, id, reason."""
@@ -166,16 +171,20 @@ def verify(subject: Subject, *, context: RunContext) -> Verification:
     return Verification(subject=subject, found=examine(subject, context=context))
 
 
-def examine(subject: Subject, *, context: RunContext, ask_all: bool = False) -> Findings:
+def examine(
+    subject: Subject, *, context: RunContext, ask_all: bool = False, most_unreadable: float = MAX_UNREADABLE
+) -> Findings:
     """Read every record with its vector, and compare the sources, if there are any, with the records.
 
     Args:
         subject: The collection.
         context: Reports each step that may take long.
         ask_all: Look for every record by a query, not just for a sample.
+        most_unreadable: Give up after more unreadable records than that.
 
     Raises:
         TargetDamaged: The index cannot be read, or reading it ends the process.
+        VectorsMissing: Too many records are unreadable.
         TargetInUse: Another upsert-cli has the folder.
     """
     found = Findings()
@@ -188,7 +197,7 @@ def examine(subject: Subject, *, context: RunContext, ask_all: bool = False) -> 
             for batch in subject.batches():
                 _compare(batch, store, found, wrong, average=subject.options.average)
         context.info("reading the records back with their vectors")
-        _read_back(subject, store, found, every=every)
+        _read_back(subject, store, found, every=every, most_unreadable=most_unreadable)
     # Each row is named once, with its worst fault.
     for one in found.unreadable:
         found.different.pop(one, None)
@@ -240,7 +249,7 @@ def _compare(batch: Batch, store: StoreProcess, found: Findings, wrong: dict[str
         found.stale |= dict.fromkeys(ids, f"the item {object_id} no longer has it")
 
 
-def _read_back(subject: Subject, store: StoreProcess, found: Findings, *, every: int) -> None:
+def _read_back(subject: Subject, store: StoreProcess, found: Findings, *, every: int, most_unreadable: float) -> None:
     while True:
         block = store.check(start=found.records, rows=BLOCK_ROWS, every=every, identity=subject.identity)
         if not block.rows:
@@ -251,6 +260,6 @@ def _read_back(subject: Subject, store: StoreProcess, found: Findings, *, every:
         found.different |= block.different
         found.unreachable |= block.unreachable
         found.outdated -= block.unreadable.keys() | block.different.keys() | block.unreachable.keys()
-        if len(found.unreadable) > MAX_UNREADABLE:
+        if len(found.unreadable) > most_unreadable:
             detail = f"{len(found.unreadable)} of the first {found.records} records cannot be read with their vectors"
-            raise TargetDamaged(path=subject.target.path, collection=subject.target.collection, detail=detail)
+            raise VectorsMissing(path=subject.target.path, collection=subject.target.collection, detail=detail)

@@ -116,9 +116,10 @@ def test_examples_can_be_typed(line: str, tmp_path: Path, monkeypatch: pytest.Mo
     """Also where an example names files and servers of the reader's own, its command and options exist."""
     monkeypatch.chdir(tmp_path)
     line = line.replace("$TASK_ID", "load-1")
-    for option, existing in {"--refs-root": tmp_path, "--model-path": tmp_path, "--map": README}.items():
-        for named in re.findall(rf"{option} (\S+)", line):
-            line = line.replace(named, str(existing))
+    values = {"--refs-root": tmp_path, "--model-path": tmp_path, "--map": README, "--vector": "[1]"}
+    for option, value in values.items():
+        for named in re.findall(rf"{option} ([^\s']+)", line):
+            line = line.replace(named, str(value))
     command: click.Command = cli
     ctx, rest = None, shlex.split(line)[1:]
     while isinstance(command, click.Group):

@@ -146,10 +146,9 @@ def test_a_query_takes_a_vector(loaded: Terminal) -> None:
         loaded.type("upsert-cli query --vector v.json -n 2 --json").stdout,
         loaded.type("upsert-cli query --vector - -n 2 --json", stdin=typed).stdout,
     ]
-    assert len(set(outputs)) == 1
-    found = json.loads(outputs[0])
-    assert (found["model"], found["text"], found["records"]) == ("none", None, 6)
-    assert (found["hits"][0]["id"], found["hits"][0]["distance"]) == ("id2", pytest.approx(0.0, abs=1e-6))
+    for found in map(json.loads, outputs):
+        assert (found["model"], found["text"], found["records"]) == ("none", None, 6)
+        assert (found["hits"][0]["id"], found["hits"][0]["distance"]) == ("id2", pytest.approx(0.0, abs=1e-6))
     said = loaded.type("upsert-cli query 'text 2'", expect=4).stderr
     assert f"`query --vector FILE` takes one of {DIMENSION} numbers" in said
 
@@ -227,7 +226,8 @@ def test_a_killed_load_continues(terminal: Terminal) -> None:
     assert terminal.info("t")["counts"]["read"] < 900
     terminal.type("upsert-cli restart t", expect=3)
     assert terminal.records(vectors=True) == terminal.records("whole", vectors=True)
-    assert terminal.info("t")["counts"]["inserted"] == 899
+    counts = terminal.info("t")["counts"]
+    assert counts["inserted"] + counts["unchanged"] == 899  # what was written before the kill, and not yet committed
 
 
 def test_rows_come_and_go(terminal: Terminal) -> None:

@@ -93,7 +93,7 @@ def test_what_is_offered_comes_from_the_journal(shell: Terminal) -> None:
         "pending",
         "processing",
     }
-    assert set(_asked(shell, "upsert-cli run --model ")) == {DEFAULT_MODEL, "BAAI/bge-small-en"}
+    assert set(_asked(shell, "upsert-cli run --model ")) == {DEFAULT_MODEL, "none", "BAAI/bge-small-en"}
     assert _asked(shell, "upsert-cli run --collection ") == ["articles"]
     assert {answer.partition("\t")[0] for answer in _asked(shell, "upsert-cli ")} >= set(COMMANDS)
     assert not any(_asked(shell, f"upsert-cli info --journal {shell.folder / 'none'} "))

@@ -37,7 +37,7 @@ def test_the_environment_page_ends_with_every_variable(terminal: Terminal) -> No
     """The page lists the variables of all commands, those of common options once."""
     page = terminal.type("upsert-cli help environment").stdout
     assert page.startswith((GUIDE / "environment.md").read_text())
-    assert "| `UPSERT_CLI_RUN_MODEL` | `--model NAME` |" in page
+    assert "| `UPSERT_CLI_RUN_MODEL` | `--model NAME\\|none` |" in page
     assert "| `UPSERT_CLI_JOURNAL_CHECK_JSON` | `--json` |" in page
     assert page.count("| `--journal DIR` |") == 1
 

@@ -35,7 +35,7 @@ SECTIONS = {
     "Look": {
         "list": ("list:list_tasks", "List the tasks, newest first."),
         "info": ("info:info", "Show one task: state, progress, counts, rejected items."),
-        "query": ("query:query", "Find the records that are nearest to a text."),
+        "query": ("query:query", "Find the records that are nearest to a text or a vector."),
         "collections": ("collections:collections", "List and delete the collections of a target."),
         "report": ("report:report", "Write a page about one task, for a CI artifact or an email."),
     },

@@ -20,7 +20,7 @@ from upsert_cli.documents.hashing import as_stored, is_chunk, stored_fault
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.embedder import load_tokenizer
 from upsert_cli.embedding.models import find_model
-from upsert_cli.errors import ItemError, Stage
+from upsert_cli.errors import ItemError, Refusal, Stage
 from upsert_cli.sources.item import Item
 
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=400) | st.text(
@@ -33,8 +33,8 @@ def _tokenizer() -> Any:
     return load_tokenizer(find_model(DEFAULT_MODEL))
 
 
-def _splitter(max_tokens: int = 256, overlap: int = 0) -> Splitter:
-    return Splitter(_tokenizer(), max_tokens=max_tokens, overlap=overlap)
+def _splitter(max_tokens: int = 256, overlap: int = 0, prefix: str = "") -> Splitter:
+    return Splitter(_tokenizer(), max_tokens=max_tokens, overlap=overlap, prefix=prefix)
 
 
 def _articles() -> str:
@@ -55,6 +55,21 @@ def test_chunks_cover_the_text_and_none_is_too_long(text: str, max_tokens: int) 
     assert "".join(chunks) == text
     assert all(chunks)
     assert max(len(_tokenizer().encode(chunk)) for chunk in chunks) <= max_tokens
+
+
+@fuzz(few=15, text=TEXTS, max_tokens=st.integers(8, 40))
+def test_chunks_leave_room_for_a_prefix(text: str, max_tokens: int) -> None:
+    """The chunks cover the text, and each fits after the prefix, which is no part of it."""
+    prefix = "search_document: "
+    chunks = list(_splitter(max_tokens, prefix=prefix).chunks(text))
+    assert "".join(chunks) == text
+    assert max(len(_tokenizer().encode(prefix + chunk)) for chunk in chunks) <= max_tokens
+
+
+def test_a_prefix_may_not_fill_a_chunk() -> None:
+    """The refusal names both options that help."""
+    with pytest.raises(Refusal, match=r"--max-tokens 8 leaves no room .*'a b c d e f g ';.* --passage-prefix"):
+        _splitter(8, prefix="a b c d e f g ")
 
 
 @pytest.mark.parametrize("max_tokens", [16, 256])

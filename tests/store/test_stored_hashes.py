@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.loading import a_target, numbered, opened, plain_client, some_rows
+from tests.support.loading import a_target, numbered, of_model, opened, plain_client, some_rows
 from upsert_cli.store.base import Target, Verdict
 from upsert_cli.store.chroma.stored_hashes import read_hashes
 from upsert_cli.store.folder import DATABASE_NAME
@@ -52,7 +52,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Target:
             store.write(some_rows(IDS, mark=mark))
     with plain_client(target) as client:
         foreign = client.create_collection("foreign", embedding_function=None)
-        vectors = np.ones((len(IDS), target.dimension), dtype=np.float32)
+        vectors = np.ones((len(IDS), target.model.dimension), dtype=np.float32)
         foreign.add(ids=IDS, embeddings=vectors, documents=IDS)
     return target
 
@@ -186,6 +186,6 @@ def test_a_comparison_is_the_same_either_way(target: Target, monkeypatch: pytest
 
 def test_the_records_of_another_program_are_not_unchanged(target: Target) -> None:
     """Records without a hash are compared through Chroma, and are to be written."""
-    foreign = replace(target, collection="foreign", model="")
+    foreign = of_model(replace(target, collection="foreign"), name="")
     with StoreProcess(foreign) as store:
         assert set(store.compare(IDS, SAME).verdicts) == {Verdict.TEXT}

@@ -52,6 +52,19 @@ def choking_model(tiny_model: Path, folder: Path, word: str) -> Path:
     return folder
 
 
+def tuned_model(tiny_model: Path, folder: Path) -> Path:
+    """Fill a new folder with a tiny model whose weights were trained further, and return the folder."""
+    import onnx
+    from onnx import numpy_helper
+
+    shutil.copytree(tiny_model, folder)
+    model = onnx.load(folder / "model.onnx")
+    tensor = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[::-1].copy(), tensor.name))
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
 def small_config(*, layers: int, heads: int) -> dict[str, Any]:
     """Return the numbers of an encoder that is computed in no time."""
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from upsert_cli.errors import ItemError, Stage, UpsertCliError
+from upsert_cli.errors import ItemError, Refusal, Stage, UpsertCliError
 from upsert_cli.missing_packages import install_command, is_installed
 
 if TYPE_CHECKING:
@@ -66,20 +66,32 @@ class Splitter:
     memory and delays nothing.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, overlap: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, overlap: int, prefix: str = "") -> None:
         """Prepare to split with a tokenizer that neither truncates nor pads.
 
         Args:
             tokenizer: The model's own.
-            max_tokens: Tokens of a chunk, including those that the model puts around each text.
+            max_tokens: Tokens of a chunk, including those of the prefix and those that the model puts around each text.
             overlap: The most tokens that a chunk repeats of the previous one; fewer than `max_tokens`.
+            prefix: Embedded before each chunk, and no part of it.
+
+        Raises:
+            Refusal: The prefix leaves no room for a chunk.
         """
         from semantic_text_splitter import TextSplitter
 
         self.max_tokens = max_tokens
         self.overlap = overlap
         self._tokenizer: Any = tokenizer
-        room = max(1, max_tokens - tokenizer.num_special_tokens_to_add(is_pair=False))
+        self._prefix = prefix
+        # Some tokenizers, such as that of e5, turn the space at the end of a prefix into a token of its own.
+        taken = len(self._tokenizer.encode(prefix)) if prefix else tokenizer.num_special_tokens_to_add(is_pair=False)
+        if prefix and taken >= max_tokens:
+            raise Refusal(
+                message=f"--max-tokens {max_tokens} leaves no room for text after the {taken} tokens of the prefix "
+                f"{prefix!r}; raise it, or give a shorter --passage-prefix"
+            )
+        room = max(1, max_tokens - taken)
         self._splitter = TextSplitter.from_huggingface_tokenizer(
             tokenizer, room, overlap=min(overlap, room - 1), trim=False
         )
@@ -109,7 +121,7 @@ class Splitter:
     def _fitting(self, text: str, start: int, end: int) -> Iterator[str]:
         """Yield one chunk, or its halves if it is too long: at a cut, a tokenizer may make more tokens."""
         chunk = text[start:end]
-        if len(self._tokenizer.encode(chunk)) <= self.max_tokens:
+        if len(self._tokenizer.encode(self._prefix + chunk)) <= self.max_tokens:
             yield chunk
         elif len(chunk) == 1:
             detail = f"the character {chunk!a} alone has more than {self.max_tokens} tokens; raise --max-tokens"

@@ -171,11 +171,15 @@ def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
 
 def _weights_of(entry: ModelEntry, found: Model) -> Weights:
     """Return the weights of a model; a copy of the published files in another folder is published as well."""
-    digest = digest_of(found.folder, entry.weights)
-    if not found.is_given:
-        return Weights(digest, is_published=True)
-    is_copy = is_cached(entry.name, entry.files) and digest == digest_of(cached_model(entry.name), entry.weights)
-    return Weights(digest, is_published=is_copy)
+    try:
+        digest = digest_of(found.folder, entry.weights)
+        if not found.is_given:
+            return Weights(digest, is_published=True)
+        is_copy = is_cached(entry.name, entry.files) and digest == digest_of(cached_model(entry.name), entry.weights)
+        return Weights(digest, is_published=is_copy)
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+        raise _damaged(entry, found.folder, problem, given=found.is_given) from error
 
 
 def _cached_or_fetched(entry: ModelEntry, prefixes: Prefixes | None, *, offline: bool, context: RunContext) -> Model:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.atomic import write_out
+from upsert_cli.embedding.onnx_graph import read_graph
 from upsert_cli.paths import user_cache_folder
 
 DIGEST_CHARACTERS = 32  # hex; 128 bits
 KNOWN_FILE = "digests.json"  # in the user's cache folder
 MOST_KNOWN = 200  # files; the oldest are forgotten
-_EXTERNAL = b"\n\x08location\x12"  # in a graph, before the length and the name of a file with external data
 
 
 def digest_of(folder: Path, weights: Sequence[str]) -> str:
@@ -92,16 +91,8 @@ def _state(descriptor: int) -> str:
 
 
 def _external_names(path: Path) -> list[str]:
-    """Return the names of files in a graph's external data, found without the package onnx."""
-    names = set()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        start = content.find(_EXTERNAL)
-        while start >= 0:
-            begin = start + len(_EXTERNAL) + 1
-            raw = content[begin : begin + content[begin - 1]]
-            # In the numbers of a graph without external data, the same bytes may stand by chance.
-            if raw and b"\0" not in raw:
-                with suppress(UnicodeDecodeError):
-                    names.add(raw.decode())
-            start = content.find(_EXTERNAL, begin)
-    return sorted(names)
+    """Return the names of the files with the external data of a graph; a table of vectors has none."""
+    try:
+        return list(read_graph(path).external_files)
+    except ValueError:  # it is no graph
+        return []

@@ -92,7 +92,7 @@ def recipe_of(options: LoadOptions, model: Model | OwnVectors) -> Recipe:
     """Return the recipe that makes documents of items; texts are split with the tokenizer of the model.
 
     Raises:
-        Refusal: A chunk is to have more tokens than the model reads.
+        Refusal: A chunk is to have more tokens than the model reads, or none after its prefix.
     """
     recipe = options.recipe(model.name, identity=model.hashed, dimension=model.dimension)
     if not options.split or isinstance(model, OwnVectors):
@@ -102,7 +102,8 @@ def recipe_of(options: LoadOptions, model: Model | OwnVectors) -> Recipe:
         raise Refusal(
             message=f"--max-tokens {tokens}: {model.name} reads at most {model.max_tokens} tokens; give that, or less"
         )
-    splitter = Splitter(load_tokenizer(model), max_tokens=tokens, overlap=options.overlap)
+    prefix = model.prefixes.passage
+    splitter = Splitter(load_tokenizer(model), max_tokens=tokens, overlap=options.overlap, prefix=prefix)
     return replace(recipe, splitter=splitter, average=options.average)
 
 

@@ -120,11 +120,21 @@ class Subject:
             return OwnVectors(dimension=self.target.model.dimension)
         return self.model()
 
+    def check_given_model(self) -> None:
+        """Check the weights in the folder that was given for the model; reading records back needs no model.
+
+        Raises:
+            Refusal: They differ from those that made the collection.
+        """
+        given = self.options.given_model
+        if given is not None and given.path.is_dir() and self.target.model.weights is not None:
+            self.model()
+
     def model(self, *, context: RunContext | None = None) -> Model:
         """Return the model that the collection's vectors come from.
 
         Raises:
-            Refusal: The collection does not name it.
+            Refusal: The collection does not name it, or was made with other weights of its name.
         """
         target = self.target
         if not target.model.name:

@@ -40,9 +40,10 @@ def repair(subject: Subject, *, context: RunContext) -> Verification:
 
     Raises:
         Refusal: Nothing says which model the vectors come from, or they came with items and no task with their sources
-            is named; only the queue was repaired.
+            is named; only the queue was repaired. Or the weights in the given folder are others, and nothing was.
         TargetDamaged: The collection still cannot be read.
     """
+    subject.check_given_model()
     removed: list[str] = []
     aside: list[str] = []
     written = 0

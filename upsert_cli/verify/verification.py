@@ -168,6 +168,7 @@ class Verification:
 
 def verify(subject: Subject, *, context: RunContext) -> Verification:
     """Read a collection back and change nothing; see `examine`."""
+    subject.check_given_model()
     return Verification(subject=subject, found=examine(subject, context=context))
 
 

@@ -6,6 +6,7 @@ the lease: a parent that was killed may leave a write running for a moment.
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import sys
@@ -121,7 +122,8 @@ def _work(connection: Connection, start: Start) -> None:
     location.enter()
     if location.is_shared:
         _end_with(connection)
-    if target.reads_only and (copied := location.readable_copy()) is not None:
+    notify = functools.partial(_send, connection)
+    if target.reads_only and (copied := location.readable_copy(notify)) is not None:
         # No lease can be taken in a folder that cannot be written to.
         holder = None if target.beside_others else location.await_orphan(lambda: _check_parent(connection))
         if holder is not None:

@@ -191,8 +191,8 @@ class Location(Protocol):
         """Tell whether merely reading the collection would write its index, so that no load may run at that time."""
         return False
 
-    def readable_copy(self) -> AbstractContextManager[Location] | None:
-        """Return a temporary copy of a folder that cannot be written to; None if no copy is needed."""
+    def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[Location] | None:  # noqa: ARG002
+        """Return a temporary copy of a folder that cannot be opened without a change; None if no copy is needed."""
         return None
 
     def take_poison(self) -> list[str]:

@@ -101,7 +101,8 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
         leases=str(journal.layout.servers),
     )
     with StoreProcess(target, location=location, context=context) as store:
-        store.opened()
+        for warning in store.opened().warnings:
+            context.warning(warning)
         return store.drop()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds, full_name
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL, embeds, full_name
 from upsert_cli.embedding.custom import parse_steps
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.embedding.models import Model, OwnVectors, find_model
@@ -177,7 +177,9 @@ def model_named(info: CollectionInfo) -> str | None:
     """Return the model that a collection names, by our stamp or by its embedding function; None if it names none."""
     if info.stamp is not None:
         return info.stamp.name
-    return DEFAULT_MODEL if info.default_function else None
+    # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
+    is_used = info.dimension in (None, DEFAULT_ENTRY.dimension)
+    return DEFAULT_MODEL if info.default_function and is_used else None
 
 
 def _checked(target: Target, name: str) -> ModelIdentity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
@@ -40,6 +40,12 @@ RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 # more than 1 MB of memory for each MB (measured with rows of 7 MB). A flush writes the whole index, of 1.7 KB a row.
 QUEUE_SIZE = 32 << 20
 QUEUE_SIZE_A_ROW = 1 << 10
+_OLD_SETTINGS = {
+    "hnsw:space": "space",
+    "hnsw:construction_ef": "ef_construction",
+    "hnsw:search_ef": "ef_search",
+    "hnsw:M": "max_neighbors",
+}  # keys of metadata, and their names in a configuration since Chroma 1.0
 
 # Another program may keep the database locked for a while.
 retrying_locks = functools.partial(call_with_retries, is_passing=is_passing, seconds=RETRY_SECONDS)
@@ -87,7 +93,8 @@ class OpenCollection:
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
         warnings = check_model(target, info) if target.model.name else ()
         if not (self.location.is_shared or target.beside_others or target.reads_only):
-            own = (configuration.get("hnsw") or {}).get("sync_threshold")
+            hnsw = configuration.get("hnsw") or {}
+            own = None if _contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
             self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self.location.is_flushed())
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
@@ -254,3 +261,12 @@ class OpenCollection:
             configuration: Any = {"hnsw": {"sync_threshold": threshold}}
             retrying_locks(functools.partial(self.chroma.modify, configuration=configuration))
         self._threshold = threshold
+
+
+def _contradicts(hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
+    """Tell whether versions before 1.0 set an index up in its collection's metadata, where the engine looks for it.
+
+    The configuration has defaults in its place, and any change to it makes them count: the index is then read by
+    another distance than it was built with, and vectors come back as zeros (measured with 1.5.9).
+    """
+    return any(metadata.get(old, hnsw.get(name)) != hnsw.get(name) for old, name in _OLD_SETTINGS.items())

@@ -6,24 +6,22 @@ Ids, documents and metadata are in it; only the vectors are in the index files, 
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.errors import TargetBusy, UpsertCliError
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.store.base import CollectionInfo
+from upsert_cli.store.chroma.database_file import read, read_if_made, writing
+from upsert_cli.store.chroma.migrations import rewrite_queue
 from upsert_cli.store.chroma.stamp import info_of
-from upsert_cli.store.folder import DATABASE_NAME, os_fault, unusable
+from upsert_cli.store.folder import DATABASE_NAME
 
-PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
-READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction
 # Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.
 QUEUE_KEYS = 5_460
 QUEUE_REMOVED = 32_766
-_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # errors if a transaction has to be undone
 
 _PAIRS = "SELECT key, COALESCE(str_value, int_value, float_value, bool_value)"
 _LISTED = (
@@ -32,6 +30,7 @@ _LISTED = (
     "JOIN databases d ON c.database_id = d.id WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
     "ORDER BY c.name"
 )
+_DESCRIBED = "SELECT id, dimension, config_json_str, schema_str FROM collections WHERE name = ?"
 _FLUSHED = (
     "SELECT s.id FROM segments s JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
     "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0"
@@ -63,7 +62,12 @@ _SEGMENTS = (
 
 def flushed_segments(folder: Path, collection: str) -> list[str]:
     """Return the vector segments of a collection whose index files were written at least once."""
-    return [str(segment) for (segment,) in _ask(folder, _FLUSHED, collection)]
+    return [str(segment) for (segment,) in read_if_made(folder, _FLUSHED, collection)]
+
+
+def vector_segments(folder: Path, collection: str) -> list[str]:
+    """Return the vector segments of a collection, with index files or without."""
+    return [str(segment) for (segment,) in read_if_made(folder, _SEGMENTS, collection)]
 
 
 def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]:
@@ -73,14 +77,14 @@ def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]
     records' own tables are behind the files, nothing is known: a missing row may have been deleted.
     """
     query = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
-    for vectors, records, reached in _ask(folder, _SEGMENT_PAIRS, collection):
-        yield str(vectors), {str(one) for (one,) in _ask(folder, query, records, reached)}
+    for vectors, records, reached in read_if_made(folder, _SEGMENT_PAIRS, collection):
+        yield str(vectors), {str(one) for (one,) in read_if_made(folder, query, records, reached)}
 
 
 def is_flushed(folder: Path, collection: str) -> bool | None:
     """Tell whether the index files hold all records; None if the database is locked or does not tell."""
     with suppress(UpsertCliError):  # it is locked, or cannot be read
-        reached: dict[str, int] = dict(_ask(folder, _REACHED, collection))
+        reached: dict[str, int] = dict(read_if_made(folder, _REACHED, collection))
         if "METADATA" in reached:
             return reached.get("VECTOR", 0) >= reached["METADATA"]
     return None
@@ -90,17 +94,17 @@ def reading_flushes(folder: Path, collection: str) -> bool:
     """Tell whether merely reading a collection would write its index files, since too much is queued for them."""
     return any(
         queued >= min((value for text in configurations for value in _stored(text, "sync_threshold")), default=0)
-        for *configurations, queued in _ask(folder, _QUEUED, collection)
+        for *configurations, queued in read_if_made(folder, _QUEUED, collection)
     )
 
 
 def describe(folder: Path, collection: str) -> CollectionInfo | None:
     """Return the description of a collection; None if the database has none of that name."""
-    rows = _ask(folder, "SELECT id, dimension, config_json_str, schema_str FROM collections WHERE name = ?", collection)
+    rows = read_if_made(folder, _DESCRIBED, collection)
     if not rows:
         return None
     identity, dimension, *configurations = rows[0]
-    pairs = _ask(folder, f"{_PAIRS} FROM collection_metadata WHERE collection_id = ?", identity)
+    pairs = read_if_made(folder, f"{_PAIRS} FROM collection_metadata WHERE collection_id = ?", identity)
     return info_of(collection, dimension, dict(pairs), *map(_parsed, configurations))
 
 
@@ -111,19 +115,12 @@ def list_collections(folder: Path) -> list[tuple[CollectionInfo, int]]:
         TargetBusy: Another program keeps the database locked.
         UpsertCliError: There is no Chroma in the folder, or its database cannot be read.
     """
-    path = folder / DATABASE_NAME
-    if not path.is_file():
+    if not (folder / DATABASE_NAME).is_file():
         raise UpsertCliError(
             message=f"there is no Chroma in {folder}; --chroma names another folder, `upsert-cli run` makes one"
         )
-    try:
-        rows = _read(path, _LISTED)
-        pairs = _read(path, f"{_PAIRS}, collection_id FROM collection_metadata")
-    except sqlite3.Error as error:
-        if error.sqlite_errorname != "SQLITE_ERROR":
-            raise meaning(folder, error) from error
-        remedy = "use the version of chromadb that wrote it, or restore it from a backup"
-        raise unusable(path, reason=str(error), remedy=remedy) from error
+    rows = read(folder, _LISTED)
+    pairs = read(folder, f"{_PAIRS}, collection_id FROM collection_metadata")
     found = []
     for identity, name, dimension, records, *configurations in rows:
         metadata = {key: value for key, value, owner in pairs if owner == identity}
@@ -180,8 +177,14 @@ def put_index_aside(folder: Path, collection: str) -> list[str]:
                 index.rename(aside)
                 moved.append(aside.name)
             # Like an index that was never flushed: queued rows are read again, and its files are not missed.
-            database.execute("DELETE FROM max_seq_id WHERE segment_id = ?", (segment,))
+            database.execute("DELETE FROM main.max_seq_id WHERE segment_id = ?", (segment,))
     return moved
+
+
+def make_queue_readable(folder: Path) -> None:
+    """Rewrite the queued rows of an older version of Chroma at which today's engine would end."""
+    with writing(folder) as database:
+        rewrite_queue(database)
 
 
 def _is_poison(metadata: str | None) -> bool:
@@ -196,75 +199,3 @@ def _is_poison(metadata: str | None) -> bool:
         or sum(map(len, lists)) > QUEUE_KEYS
         or removed > QUEUE_REMOVED
     )
-
-
-# -- access ------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Hold a write transaction; the database has to exist.
-
-    Raises:
-        TargetBusy: Another program holds one.
-        UpsertCliError: The file may not be written, or is not a database.
-    """
-    try:
-        with closing(connect(folder / DATABASE_NAME, mode="rw", seconds=PROBE_SECONDS)) as database:
-            database.execute("BEGIN IMMEDIATE")
-            yield database
-            database.execute("COMMIT")
-    except sqlite3.Error as error:
-        raise meaning(folder, error) from error
-    except OSError as error:
-        raise os_fault(folder, error) from error
-
-
-def _ask(folder: Path, query: str, *values: str | int) -> list[tuple[Any, ...]]:
-    """Return the rows of a query; none if the database is missing, or a version of Chroma with other tables wrote it.
-
-    Raises:
-        TargetBusy: Another program keeps it locked.
-        UpsertCliError: It cannot be read.
-    """
-    path = folder / DATABASE_NAME
-    if not path.exists():
-        return []
-    try:
-        return _read(path, query, *values)
-    except sqlite3.Error as error:
-        if error.sqlite_errorname == "SQLITE_ERROR":  # there is no such table or column
-            return []
-        raise meaning(folder, error) from error
-
-
-def _read(path: Path, query: str, *values: str | int, mode: str = "ro") -> list[tuple[Any, ...]]:
-    try:
-        with closing(connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
-            return connection.execute(query, values).fetchall()
-    except sqlite3.Error as error:
-        if mode == "rw" or not error.sqlite_errorname.startswith(_NEEDS_WRITING):
-            raise
-    # A program that was killed left a transaction, which has to be undone before anything can be read.
-    return _read(path, query, *values, mode="rw")
-
-
-def connect(path: Path, *, mode: str, seconds: float) -> sqlite3.Connection:
-    """Open a database in a mode of SQLite's, and wait that long for locks."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    return sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)
-
-
-def meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
-    """Return the error that tells a user what to do about a database that does not open."""
-    if "locked" in str(error):
-        return TargetBusy(path=str(folder))
-    if error.sqlite_errorname.startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():
-        what = "a program that was killed left a transaction to undo, and this user may not write to the folder"
-        remedy = "read it once where it can be written, such as with `upsert-cli collections`, or read a copy of it"
-        return unusable(folder / DATABASE_NAME, reason=what, remedy=remedy)
-    remedy = "restore it from a backup"
-    if isinstance(error, sqlite3.OperationalError):
-        remedy = "give this user access to it"
-    remedy += ", or choose another folder with --chroma"
-    return unusable(folder / DATABASE_NAME, reason=str(error), remedy=remedy)

@@ -176,7 +176,9 @@ def lost_vectors(collection: Collection, vectors: Sequence[Vectors] | Vectors) -
     """Return, for each vector, the distance of the nearest record if that is too far to be its own, else None."""
     import numpy as np
 
-    if not len(vectors) or (collection.configuration_json.get("hnsw") or {}).get("space") == "ip":
+    configuration = collection.configuration_json.get("hnsw") or {}
+    space = (collection.metadata or {}).get("hnsw:space", configuration.get("space"))  # versions before 1.0, later ones
+    if not len(vectors) or space == "ip":
         return [None] * len(vectors)  # by the inner product a vector need not be nearest to itself
     vectors = np.stack(list(vectors))
     found = collection.query(query_embeddings=vectors, n_results=1, include=["distances"])["distances"] or []

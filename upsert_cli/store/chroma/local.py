@@ -1,7 +1,8 @@
 """A local folder as the location of a collection: Chroma works in our own process there.
 
 Such a folder needs care: nobody else at its files, enough disk space, a sound index. Chroma opens a folder only where
-it can write to it, although it writes nothing while it only reads; so a read-only folder is copied.
+it can write to it, although it writes nothing while it only reads; so a read-only folder is copied. A folder that an
+older version wrote is upgraded as soon as Chroma opens it; so a copy is read there as well.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse
 from upsert_cli.locks import Holder
 from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Target
-from upsert_cli.store.chroma import database
+from upsert_cli.store.chroma import database, migrations
+from upsert_cli.store.chroma.database_file import applied_migrations, writing
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_files, check_rows
 from upsert_cli.store.chroma.stored_hashes import read_hashes
 from upsert_cli.store.chroma.tables import RecordTables
+from upsert_cli.store.chroma.upgrade import prepare_upgrade
 from upsert_cli.store.folder import (
     DATABASE_NAME,
     LEASE_NAME,
@@ -56,6 +59,8 @@ class LocalFolder(Location):
     """Absolute."""
 
     collection: str
+    is_copy: bool = False
+    """Whether it is a temporary copy, which may be upgraded without a word."""
 
     def in_use(self, holder: Holder) -> TargetInUse:
         """Name the folder, which is taken as a whole."""
@@ -109,10 +114,12 @@ class LocalFolder(Location):
             self.check_index(target, suspicious=unclean)
         if not (target.examined or target.to_delete):
             check_rows(target, self.path)
+        upgraded = prepare_upgrade(self.path, target, is_copy=self.is_copy)
         with understood(target):
             client = connect_folder(str(self.path))
         collection = OpenCollection(target, self, client, unclean=unclean, ledger=ledger)
-        return ChromaStore(collection), collection.opened
+        opened = collection.opened
+        return ChromaStore(collection), replace(opened, warnings=(*upgraded, *opened.warnings))
 
     def index_folders(self) -> list[Path]:
         """Return the folders with the index files of the collection, which Chroma leaves behind when it is deleted."""
@@ -141,7 +148,7 @@ class LocalFolder(Location):
         """Check for a foreign writer, for whom Chroma would wait for a quarter of an hour."""
         try:
             if (self.path / DATABASE_NAME).exists():
-                with database.writing(self.path):
+                with writing(self.path):
                     pass  # so nobody else writes
         except TargetBusy as error:
             raise TargetBusy(path=str(self.path), program=_named(find_openers(self.path, patience=0.0))) from error
@@ -182,11 +189,18 @@ class LocalFolder(Location):
             self.require_alone()
             yield
 
-    # -- a copy of a read-only folder ----------------------------------------------------------------------------------
+    # -- a copy of a folder that is read-only or an older one ----------------------------------------------------------
 
-    def readable_copy(self) -> AbstractContextManager[LocalFolder] | None:
-        """Copy the database and the index, if anything that Chroma or a lease has to write is read-only."""
+    def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
+        """Copy the database and the index, if Chroma would upgrade them, or if anything to be written is read-only."""
         lease, files = self.lease_path(), self._files()
+        found = applied_migrations(self.path)
+        if migrations.is_older(found):
+            size = sum(size for size, _ in files.values())
+            notify(
+                f"reading a temporary copy of {-(-size >> 20)} MiB, since {migrations.writer(found)} wrote {self.path}"
+            )
+            return self._copied()
         needed = {self.path, *files, *(file.parent for file in files), *([lease] if lease.exists() else [])}
         is_read_only = bool(files) and not all(os.access(path, os.W_OK) for path in needed)
         return self._copied() if is_read_only else None
@@ -210,13 +224,14 @@ class LocalFolder(Location):
                 raise TargetBusy(path=str(self.path))
             os.chdir(copy)  # see `enter`
             try:
-                yield LocalFolder(path=copy, collection=self.collection)
+                yield LocalFolder(path=copy, collection=self.collection, is_copy=True)
             finally:
                 os.chdir(self.path)  # the copy can be removed then
 
     def _files(self) -> dict[Path, tuple[int, int]]:
         """Return the files of database and index, each with its size in bytes and the time of its last change."""
-        index = [file for segment in self.index_folders() if segment.is_dir() for file in segment.iterdir()]
+        segments = [self.path / segment for segment in database.vector_segments(self.path, self.collection)]
+        index = [file for segment in segments if segment.is_dir() for file in segment.iterdir()]
         stats = {file: file.stat() for file in (self.path / DATABASE_NAME, *index) if file.exists()}
         return {file: (status.st_size, status.st_mtime_ns) for file, status in stats.items()}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.store.base import NumberedRecord, Record
-from upsert_cli.store.chroma.database import connect, meaning
+from upsert_cli.store.chroma.database_file import connect, meaning
 from upsert_cli.store.folder import DATABASE_NAME
 
 LOCKED_SECONDS = 30.0  # seconds to wait for a writer; a load into the same folder commits for a second at a time

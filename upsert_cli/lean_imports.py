@@ -1,9 +1,12 @@
-"""Imports of heavy packages without their telemetry, and without the command line of httpx, which nobody here needs.
+"""Imports of heavy packages without their telemetry, and without parts that nobody here needs.
 
 `import httpx` also imports its command line if click, rich and pygments are installed. Without it, `import chromadb`
 takes 1.02 instead of 1.17 s of CPU and `import fastembed` 0.93 instead of 1.10 s (lower quartiles of 15 interleaved
 runs). A load pays for both, since Chroma runs in a child process. Pausing the garbage collector gains nothing
 measurable, and skipping Chroma's checks of overridden methods 0.04 s, so neither is done.
+
+`import openvino` imports its converter of models, which sends an event to Google Analytics and keeps an id in
+`~/intel`; OpenVINO does without either where they are not installed.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-HTTPX_PROGRAM = "httpx._main"  # httpx does without it where the packages that it needs are missing
+HIDDEN = ("httpx._main", "openvino.tools.ovc", "openvino_telemetry")
+"""Modules without which their packages work, as where they are not installed."""
 
 TELEMETRY_SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime writes a device id and an event database into the home folder
@@ -29,11 +33,11 @@ def switch_off_telemetry() -> None:
 
 @contextmanager
 def lean_imports() -> Iterator[None]:
-    """Hide the command line of httpx from the imports inside, and only from these."""
-    program = sys.modules.get(HTTPX_PROGRAM)
-    sys.modules.setdefault(HTTPX_PROGRAM, None)  # type: ignore[arg-type]  # means: not to be found
+    """Hide some modules from the imports inside, and only from these."""
+    hidden = [name for name in HIDDEN if name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # means: not to be found
     try:
         yield
     finally:
-        if program is None:
-            sys.modules.pop(HTTPX_PROGRAM, None)
+        for name in hidden:
+            sys.modules.pop(name, None)

@@ -51,7 +51,11 @@ def refuse_contradictions(options: dict[str, Any]) -> None:
     Raises:
         UsageError: Two options contradict each other.
     """
-    for message in (*_contradicting_tasks(**options), *_contradicting_workers(**options)):
+    for message in (
+        *_contradicting_tasks(**options),
+        *_contradicting_workers(**options),
+        *_contradicting_devices(**options),
+    ):
         raise click.UsageError(message)
     refuse_contradicting_chunks(**options)
     refuse_options_of_collections(**options)
@@ -88,6 +92,11 @@ def _contradicting_workers(
 ) -> Iterator[str]:
     if engine == "local" and (workers or num_gpus_per_worker):
         yield "--workers and --num-gpus-per-worker go with --engine ray."
+
+
+def _contradicting_devices(*, device: str, precision: str, **_: Any) -> Iterator[str]:
+    if device == "cuda" and precision == "bf16":
+        yield "--precision bf16 is for processors; --device cuda computes in fp32."
 
 
 def refuse_contradicting_chunks(

@@ -10,9 +10,10 @@ from upsert_cli import embedding
 from upsert_cli.cli.help_format import SectionedGroup
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option
 from upsert_cli.cli.tables import Column, print_pairs, print_table
-from upsert_cli.cli.target_options import MODEL_OPTIONS, model_options
-from upsert_cli.embedding.embedder import PROBE_TEXT
+from upsert_cli.cli.target_options import MODEL_OPTIONS, model_options, precision_option
+from upsert_cli.embedding.embedder import PROBE_TEXT, Precision, require_precision
 from upsert_cli.embedding.models import find_model, list_models
+from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
@@ -72,15 +73,18 @@ def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
 
 @models.command()
 @all_of(MODEL_OPTIONS)
+@precision_option()
 @json_option("Print the model as JSON.")
 @common_options
-def check(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
-    """Load a model and show its dimension, limit, source and path."""
+def check(session: Invocation, *, model: str, precision: Precision, json: bool, **files: Any) -> None:
+    """Load a model and show its dimension, limit, source and path, and whether this machine computes in bf16."""
     options = model_options(**files)
+    require_precision(precision, model, given=options.given_model)
     found = find_model(model, given=options.given_model, offline=options.offline, context=session.context)
     require_resources()
-    vector = embedding.load(found).embed([PROBE_TEXT])[0]
-    _show(found.as_json() | {PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}, json=json)
+    vector = embedding.load(found, precision=precision).embed([PROBE_TEXT])[0]
+    shown = {"bf16": bf16_fault() or "available", PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}
+    _show(found.as_json() | shown, json=json)
 
 
 def _show(fields: dict[str, Any], *, json: bool) -> None:

@@ -26,6 +26,16 @@ def chroma_option() -> Decorator:
     )
 
 
+def precision_option() -> Decorator:
+    """Return the option for the precision in which a model computes."""
+    return option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16"]),
+        default="fp32",
+        help="Precision of the model; bf16 is faster on some processors.",
+    )
+
+
 def model_files_options() -> list[Decorator]:
     """Return the options for the files of a model."""
     return [

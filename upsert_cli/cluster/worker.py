@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from upsert_cli import __version__, embedding
+from upsert_cli import __version__
 from upsert_cli.context import Unattended
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.embedding.catalog import embeds
@@ -21,7 +21,7 @@ from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, follow
-from upsert_cli.load.resources import model_of, recipe_of, stored_sources
+from upsert_cli.load.resources import load_embedder, model_of, recipe_of, stored_sources
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.id_set import digest_of
@@ -220,7 +220,7 @@ class UnitRunner:
 
     def _load(self, model: Model | OwnVectors) -> Embedder:
         if self._embedder is None:
-            self._embedder = embedding.load(model, device=self._options.device)
+            self._embedder = load_embedder(model, self._options)
         return self._embedder
 
 

@@ -9,7 +9,11 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from upsert_cli.embedding.catalog import embeds, find_entry
+from upsert_cli.errors import UsageFault
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -17,11 +21,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from upsert_cli.embedding.custom import GivenFolder
     from upsert_cli.embedding.models import Model, OwnVectors
 
     Vectors: TypeAlias = NDArray[np.float32]
 
 Device: TypeAlias = Literal["cpu", "cuda"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
 
 TOKEN_BUDGET = 512  # padded tokens a micro-batch; least CPU a text between 256 and 8,192 (tests/bench, constants)
 CUDA_TOKEN_BUDGET = 32_768  # padded tokens, 128 texts of 256; not measured: a GPU wants few large calls
@@ -51,10 +57,19 @@ class Embedder(Protocol):
         """Embed a search text, after its own prefix: float32, `(1, dimension)`."""
 
 
-def load(model: Model | OwnVectors, *, device: Device = "cpu") -> Embedder:
+def load(
+    model: Model | OwnVectors, *, device: Device = "cpu", precision: Precision = "fp32", threads: int | None = None
+) -> Embedder:
     """Load a model, which takes about a second of CPU.
 
+    Args:
+        model: A model whose files are here.
+        device: Where it computes.
+        precision: Of the network's products; the vectors of both precisions are comparable.
+        threads: Calls of `embed` at the same time; None: one per processor. Only bf16 needs to know.
+
     Raises:
+        Refusal: This machine does not compute in bf16.
         UpsertCliError: The files cannot be loaded, the device cannot be used, or memory or open files run out.
     """
     from upsert_cli.embedding.models import Model
@@ -63,7 +78,41 @@ def load(model: Model | OwnVectors, *, device: Device = "cpu") -> Embedder:
         raise TypeError("an item without a vector reached the embedder, although no model is used")
     from upsert_cli.embedding.fastembed import FastEmbedder
 
+    if precision == "bf16":
+        from upsert_cli.embedding import openvino
+
+        openvino.require_bf16()
+        threads = threads or _usable_processors()
+        return FastEmbedder(model, device=device, compiled=partial(openvino.OpenVinoSession, threads=threads))
     return FastEmbedder(model, device=device)
+
+
+def require_precision(precision: Precision, model: str, *, given: GivenFolder | None = None, here: bool = True) -> None:
+    """Check that a model can be computed in a precision, before anything is read or written.
+
+    Args:
+        precision: The one that is asked for.
+        model: The name of a model.
+        given: The folder that the user names for it.
+        here: Whether this machine computes it.
+
+    Raises:
+        UsageFault: The model has no network, or is unknown.
+        Refusal: This machine does not compute in bf16.
+    """
+    if precision == "fp32":
+        return
+    if not embeds(model):
+        raise UsageFault(message="--precision bf16 goes with a model, and --model none embeds nothing")
+    if find_entry(model, given=given).is_static:
+        raise UsageFault(
+            message=f"--precision bf16 is for models with a network, and {model} is a table of vectors; use "
+            "--precision fp32"
+        )
+    if here:
+        from upsert_cli.embedding import openvino
+
+        openvino.require_bf16()
 
 
 class TokenCounter(Protocol):

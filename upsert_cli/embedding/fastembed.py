@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,9 +130,12 @@ class BoundedTokenizer:
 
 
 class FastEmbedder:
-    """A model loaded by fastembed, with one session for all threads."""
+    """A model loaded by fastembed, with one session for all threads.
 
-    def __init__(self, model: Model, *, device: Device) -> None:
+    `compiled` makes the session of a graph, if it is not to be onnxruntime's.
+    """
+
+    def __init__(self, model: Model, *, device: Device, compiled: Callable[[Path], Any] | None = None) -> None:
         self.dimension = model.dimension
         self.max_tokens = model.max_tokens
         if device == "cuda":
@@ -142,13 +145,23 @@ class FastEmbedder:
                 from fastembed import TextEmbedding
 
             self._embedding = TextEmbedding(
-                _name_in_fastembed(model), specific_model_path=str(model.folder), threads=1, cuda=device == "cuda"
+                _name_in_fastembed(model),
+                specific_model_path=str(model.folder),
+                threads=1,
+                cuda=device == "cuda",
+                lazy_load=compiled is not None,
             )
+            if compiled is not None:
+                self._embedding.token_count("")  # loads the tokenizer alone
+                own: Any = self._embedding.model
+                own.model = compiled(model.folder / own.model_description.model_file)
             tokenizer = self._prepare_tokenizer()
             self._documents, self._queries = (
                 BoundedTokenizer(tokenizer, max_tokens=model.max_tokens, prefix=prefix) for prefix in model.prefixes
             )
             check_vectors(self.embed([PROBE_TEXT]), texts=1, dimension=self.dimension)
+        except UpsertCliError:
+            raise
         except Exception as error:  # onnxruntime and tokenizers raise classes of their own, and bare ones
             raise _unusable(model, error) from error
         session = getattr(self._embedding.model, "model", None)

@@ -14,7 +14,7 @@ from upsert_cli.retry import RETRY_FOR
 if TYPE_CHECKING:
     from upsert_cli.documents.document import Recipe
     from upsert_cli.embedding.custom import GivenFolder, Pooling
-    from upsert_cli.embedding.embedder import Device, Effort
+    from upsert_cli.embedding.embedder import Device, Effort, Precision
     from upsert_cli.embedding.identity import Prefixes
     from upsert_cli.sources.item_mapping import IdFrom
     from upsert_cli.sources.rows import Rows
@@ -104,6 +104,9 @@ class LoadOptions:
 
     token_budget: int | None = None
     """Padded tokens in a micro-batch; None: the number that was measured to be fastest."""
+
+    precision: Precision = "fp32"
+    """Of the model's products; the vectors of both are comparable."""
 
     device: Device = "cpu"
     writers: int = 1

@@ -31,7 +31,7 @@ from upsert_cli.load.inputs import (
     refuse_target_as_source,
 )
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import sources_of
+from upsert_cli.load.resources import require_computable, sources_of
 from upsert_cli.missing_packages import install_command, is_installed
 from upsert_cli.sources.collection_reader import is_collection
 from upsert_cli.sources.find import FoundFile, SourcePath
@@ -143,13 +143,14 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
 
     Raises:
         UsageFault: A source does not exist, or its first rows do not fit the options.
-        Refusal: Ray is not installed, or cannot load into the target.
+        Refusal: Ray is not installed, or cannot load into the target; or this machine does not compute in bf16.
     """
     require_collection_name(request.collection)
     if request.options.engine == "ray":
         _require_ray(request.chroma)
     if request.options.split:
         require_splitter()
+    require_computable(request.model, request.options)
     draft = Draft(journal, request, stdin)
     try:
         draft.read()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO
 
-from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
@@ -22,6 +21,7 @@ from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import (
+    load_embedder,
     location_of_task,
     recipe_of,
     recipe_without_model,
@@ -196,7 +196,7 @@ class DryRunResult:
         texts = [document.text for document in documents]
         if self._embedder is not None:
             return self._embedder.count(texts)
-        embedder = self._embedder = embedding.load(self._model, device=self._options.device)
+        embedder = self._embedder = load_embedder(self._model, self._options)
         lengths = embedder.count(texts)
         probed = sum(min(length, self._model.max_tokens) for length in lengths[:PROBE_ROWS])
         probe = tuple(documents[:PROBE_ROWS])

@@ -16,7 +16,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.create import drafted, read_again, refuse_other_load
 from upsert_cli.load.request import IfRunning, LoadRequest
-from upsert_cli.load.resources import collection_deleted, location_of_task, sources_of
+from upsert_cli.load.resources import collection_deleted, location_of_task, require_computable, sources_of
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.remote import is_address
 
@@ -120,6 +120,7 @@ def restart_task(
         task = journal.find(task_id)
         wanted = replace(task, options=_with_limits(task, max_failures, max_delete), queued=enqueue)
         if not enqueue:
+            require_computable(task.model, task.options)
             _require_target(journal, task)
         if failed_only and not task.counts.failed:
             _refuse_unread(task, claim)

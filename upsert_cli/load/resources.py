@@ -9,12 +9,12 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from upsert_cli import __version__
+from upsert_cli import __version__, embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.catalog import embeds
-from upsert_cli.embedding.embedder import load_tokenizer
+from upsert_cli.embedding.embedder import Embedder, load_tokenizer, require_precision
 from upsert_cli.embedding.models import Model, OwnVectors, find_model, identity_if_known
 from upsert_cli.errors import Refusal
 from upsert_cli.journal.journal import Journal
@@ -34,6 +34,18 @@ def model_of(name: str, options: LoadOptions, *, context: RunContext | None = No
     return find_model(
         name, given=options.given_model, prefixes=options.prefixes, offline=options.offline, context=context
     )
+
+
+def require_computable(model: str, options: LoadOptions) -> None:
+    """Check that a model can be computed in the precision of a load; see `require_precision`."""
+    here = options.engine == "local"
+    require_precision(options.precision, model, given=options.given_model, here=here)
+
+
+def load_embedder(model: Model | OwnVectors, options: LoadOptions) -> Embedder:
+    """Load a model as the options of a load say; see `embedding.load`."""
+    threads = options.effort.threads
+    return embedding.load(model, device=options.device, precision=options.precision, threads=threads)
 
 
 def vectors_of(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:

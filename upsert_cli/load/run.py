@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TypeAlias
 
-from upsert_cli import embedding
 from upsert_cli.context import Progress, RunContext
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
@@ -33,6 +32,7 @@ from upsert_cli.load.orphans import OrphanDeletion
 from upsert_cli.load.resources import (
     collection_deleted,
     find_vectors_in_thread,
+    load_embedder,
     recipe_of,
     sources_of,
     start_store,
@@ -193,7 +193,7 @@ class _Attempt:
 
     def _load_model(self, model: Model | OwnVectors) -> Embedder:
         with self._progress.busy("loading"):
-            return embedding.load(model, device=self._options.device)
+            return load_embedder(model, self._options)
 
     def _wait(self, stages: Stages) -> None:
         """Stop the stages if the task has to stop; their batches in flight are still committed."""

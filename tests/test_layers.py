@@ -18,13 +18,15 @@ from upsert_cli.journal.task import TaskStatus
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "upsert_cli"
-HEAVY = ("chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "numpy", "tokenizers", "huggingface_hub", "ray")
+HEAVY = (
+    "chromadb", "fastembed", "onnxruntime", "onnx", "openvino", "pyarrow", "numpy", "tokenizers", "huggingface_hub", "ray",
+)  # fmt: skip
 LAYERS = (
     "cli", "cluster", "verify", "report", "load", "pipeline", "journal", "store", "documents", "embedding", "sources", "",
 )  # fmt: skip  # from the top down; the last one is of the modules at the bottom, such as `errors`
 UPWARD: set[tuple[str, str]] = set()
 THIRD_PARTY = {
-    "chromadb", "fastembed", "onnxruntime", "onnx", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
+    "chromadb", "fastembed", "onnxruntime", "onnx", "openvino", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
     "rich", "click", "tenacity", "jinja2", "markupsafe", "httpx", "pydantic", "ray",
 }  # fmt: skip  # numpy is the language of arrays, and may be spoken anywhere
 

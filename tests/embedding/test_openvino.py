@@ -21,6 +21,7 @@ from tests.support.items import Items
 from tests.support.terminal import Terminal
 from upsert_cli import embedding
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
+from upsert_cli.embedding.custom import GivenFolder
 from upsert_cli.embedding.models import Model, find_model
 from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.errors import UpsertCliError
@@ -111,7 +112,7 @@ def test_the_weights_may_have_a_file_of_their_own(bf16: None, tiny_model: Path, 
         graph = onnx.load(folder / "model.onnx")
         onnx.save(graph, folder / "model.onnx", save_as_external_data=True, location="model.onnx_data")
         assert (folder / "model.onnx_data").exists()
-    found = find_model(DEFAULT_MODEL, folder=folder)
+    found = find_model(DEFAULT_MODEL, given=GivenFolder(path=folder))
     precise, fast = (_embedded(found, precision, ["hello", "wide world"]) for precision in ("fp32", "bf16"))
     assert (precise * fast).sum(axis=1).min() >= LEAST_COSINE
 
@@ -129,7 +130,7 @@ def test_a_graph_that_openvino_cannot_compile(bf16: None, tiny_model: Path, tmp_
     else:
         (folder / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(UpsertCliError, match=r"OpenVINO cannot compile .*model\.onnx .*use --precision fp32") as caught:
-        embedding.load(find_model(DEFAULT_MODEL, folder=folder), precision="bf16")
+        embedding.load(find_model(DEFAULT_MODEL, given=GivenFolder(path=folder)), precision="bf16")
     assert "\n" not in str(caught.value)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -28,15 +29,27 @@ def write_out(path: Path, content: str) -> None:
     Raises:
         OSError: It cannot be written; its previous content is intact.
     """
+    with writing_out(path) as file:
+        file.write(content.encode())
+
+
+@contextmanager
+def writing_out(path: Path) -> Iterator[BinaryIO]:
+    """Yield the file that replaces one that the user named, unless the block raises. A pipe is written directly.
+
+    Raises:
+        OSError: It cannot be written; its previous content is intact.
+    """
     target = path.resolve()  # where `path` is a link, it stays one
     if target.exists() and not target.is_file():
-        target.write_text(content, encoding="utf-8")
+        with target.open("wb") as file:
+            yield file
         return
     # A hidden name with another ending, so that nobody who watches the folder takes it for one of theirs.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("x", encoding="utf-8") as file:  # with the mode that the user's umask gives
-            file.write(content)
+        with temporary.open("xb") as file:  # with the mode that the user's umask gives
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

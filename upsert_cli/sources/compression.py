@@ -5,15 +5,18 @@ gzip calls a part that can be decompressed by itself a member, zstd calls it a f
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, TypeAlias
+from contextlib import contextmanager
+from typing import Any, BinaryIO, TypeAlias, cast
 
 from upsert_cli.sources.formats import Compression
 from upsert_cli.sources.remote import FilePath
 from upsert_cli.sources.unreadable import Unsuitable
 
 PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
+GZIP_LEVEL = 6  # as the gzip command; 9 takes twice the time for 1 % less
 MAX_WINDOW = 128 << 20  # bytes that a decoder has to keep; the limit of the zstd command
 MAX_WINDOW_LOG = 31  # the largest window that the zstd command takes with --long
 ZSTD_HEADER = 18  # bytes; the longest header of a frame, by RFC 8878
@@ -46,6 +49,20 @@ def decompressed(path: FilePath, file: BinaryIO, compression: Compression) -> It
         while byte := again.read(1):
             yield frames.feed(byte)
     frames.check_end()
+
+
+@contextmanager
+def compressing(file: BinaryIO, compression: Compression) -> Iterator[BinaryIO]:
+    """Yield a stream whose content is written to a file, compressed; the file stays open."""
+    if compression == "gzip":
+        # Without a name and a time, so that equal content makes equal files.
+        with gzip.GzipFile("", mode="wb", compresslevel=GZIP_LEVEL, fileobj=file, mtime=0) as stream:
+            yield cast("BinaryIO", stream)
+        return
+    import zstandard
+
+    with zstandard.ZstdCompressor().stream_writer(file, closefd=False) as stream:
+        yield stream
 
 
 class _Frames:

@@ -98,6 +98,11 @@ def canonical(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
+def as_json(value: object) -> bytes:
+    """Return the JSON text of a value, in one line and with its keys in their order; see `canonical`."""
+    return orjson.dumps(value)
+
+
 def kind_of(value: object) -> str:
     """Return the kind of a value in the words of JSON, such as `a number`."""
     return _KINDS.get(type(value)) or f"of the type {type(value).__name__}"

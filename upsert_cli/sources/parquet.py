@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from upsert_cli.sources.item_writer import WrittenItem
+
 READ_BUFFER = 1 << 20  # bytes; without `pre_buffer` a third of the memory, and no slower
 HUGE_GROUP = 1 << 30  # bytes; pyarrow unpacks pages as a whole, and a page may be as large as its row group
 AT_ONCE_BYTES = 8 << 20  # bytes of a batch up to which all its rows become Python values at once
@@ -231,3 +233,23 @@ def _column(readings: Readings, index: int) -> Column:
     name = first.schema.names[index]
     found = [(other, other.schema.get_field_index(name)) for other in others]
     return (first.column(index), *(other.column(at) for other, at in found if at >= 0))
+
+
+@contextmanager
+def writing_items(file: BinaryIO) -> Iterator[Callable[[Sequence[WrittenItem]], None]]:
+    """Yield a function that writes items as a row group, with payload and info as JSON text."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [pa.field("object_id", pa.string(), nullable=False), ("payload", pa.string()), ("item_info", pa.string())]
+    )
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+
+        def write(items: Sequence[WrittenItem]) -> None:
+            columns = [
+                pa.array(column, schema.field(place).type) for place, column in enumerate(zip(*items, strict=True))
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=max(1, len(items)))
+
+        yield write

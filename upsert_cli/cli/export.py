@@ -1,0 +1,148 @@
+"""The command `export`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from upsert_cli.cli import completion
+from upsert_cli.cli.help_format import SectionedCommand
+from upsert_cli.cli.option_values import typed_text
+from upsert_cli.cli.options import Invocation, TerminalContext, common_options, json_option, option
+from upsert_cli.cli.param_types import Filter
+from upsert_cli.cli.streams import require_stdout
+from upsert_cli.cli.target_options import chroma_option
+from upsert_cli.limits import require_resources
+from upsert_cli.sources.formats import format_name_of
+from upsert_cli.sources.item_writer import WRITTEN_FORMATS
+from upsert_cli.text import safe_json
+
+if TYPE_CHECKING:
+    from upsert_cli.cli.display import Display
+    from upsert_cli.cli.terminal import Terminal
+    from upsert_cli.verify.export import Export
+
+STANDARD_OUTPUT = "-"
+
+
+class _DisplayedContext(TerminalContext):
+    """A context that shows its progress."""
+
+    def __init__(self, terminal: Terminal, display: Display) -> None:
+        super().__init__(terminal)
+        self._display = display
+
+    def check(self) -> None:
+        """Show the progress."""
+        self._display.update(self.progress)
+
+
+@click.command(cls=SectionedCommand)
+@click.argument(
+    "collection",
+    metavar="COLLECTION",
+    shell_complete=completion.collections,
+    callback=lambda ctx, param, value: typed_text(value, ctx, param),
+)
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), metavar="FILE")
+@chroma_option()
+@option(
+    "--format",
+    "format_name",
+    type=click.Choice(WRITTEN_FORMATS),
+    metavar="FORMAT",
+    show_default="by the suffix",
+    help="Format: jsonl (or .gz, .zst), parquet.",
+)
+@option("--vectors", is_flag=True, help="Write the vectors too, bit by bit.")
+@option("--where", type=Filter(), metavar="JSON", help='A filter, such as \'{"year": {"$gte": 2024}}\'.')
+@option("--limit", type=click.IntRange(min=1), metavar="N", help="Write only the first N records.")
+@option("--text-field", default="text", metavar="NAME", help="The payload's field for the document.")
+@option("--vector-field", default="vector", metavar="NAME", help="With --vectors: the payload's field for the vector.")
+@json_option("Print the outcome as JSON.")
+@common_options
+def export(
+    session: Invocation,
+    *,
+    collection: str,
+    file: Path,
+    chroma: str,
+    format_name: str | None,
+    vectors: bool,
+    where: dict[str, Any] | None,
+    limit: int | None,
+    text_field: str,
+    vector_field: str,
+    json: bool,
+) -> None:
+    """Write a collection to a file that `run` reads back.
+
+    FILE gets one item per record, as JSONL or Parquet, or not changed at all; - is standard output. An existing FILE
+    is replaced once the new one is complete. Works during a load. Exits with 3 if records could not be read back as
+    they are; each is named.
+
+    \b
+    upsert-cli export default backup.jsonl.zst
+    upsert-cli export default copy.parquet --vectors --chroma http://localhost:8000
+    """
+    format_name = _format_for(file, format_name, json=json)
+    if vector_field != "vector" and not vectors:
+        raise click.UsageError("--vector-field goes with --vectors.")
+    if not text_field or not vector_field or text_field == vector_field:
+        raise click.UsageError("--text-field and --vector-field have to name two fields.")
+    from upsert_cli.cli.display import ROWS_BAR, open_display
+    from upsert_cli.documents.exported_items import ItemForm
+    from upsert_cli.store.address import require_collection_name
+    from upsert_cli.store.collection_source import StoredCollection
+    from upsert_cli.verify.export import export as export_records
+
+    require_resources()
+    require_collection_name(collection)
+    with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
+        outcome = export_records(
+            StoredCollection(
+                chroma=chroma, collection=collection, target=chroma, where=where or None, with_vectors=vectors
+            ),
+            file,
+            format_name=format_name,
+            form=ItemForm(text_field=text_field, vector_field=vector_field, with_vectors=vectors),
+            limit=limit,
+            context=_DisplayedContext(session.terminal, display),
+        )
+    _show(session, outcome, json=json)
+    click.get_current_context().exit(outcome.exit_code)
+
+
+def _format_for(file: Path, given: str | None, *, json: bool) -> str:
+    """Return the format of a file that has to be written."""
+    if str(file) == STANDARD_OUTPUT:
+        if json:
+            raise click.UsageError("--json prints the outcome on standard output, which cannot take the records too.")
+        if given == "parquet":
+            raise click.UsageError("Parquet cannot be written to standard output; name a file.")
+        require_stdout()
+        return given or WRITTEN_FORMATS[0]
+    found = given or format_name_of(file)
+    if found not in WRITTEN_FORMATS:
+        raise click.UsageError(
+            f"{str(file)!r} does not end in .jsonl, .jsonl.gz, .jsonl.zst or .parquet; --format names the format."
+        )
+    return found
+
+
+def _show(session: Invocation, outcome: Export, *, json: bool) -> None:
+    terminal = session.terminal
+    if json:
+        click.echo(safe_json(outcome.as_json()))
+    for identifier, detail in outcome.examples.items():
+        terminal.warning(f"{identifier} is not in the file: {detail}")
+    if outcome.refused > len(outcome.examples):
+        terminal.warning(f"{outcome.refused - len(outcome.examples):,} more records are not in the file")
+    if outcome.has_changed:
+        terminal.warning("the collection changed during the export, so the file may hold some records as they were")
+    terminal.info(f"wrote {outcome.records:,} of {outcome.records + outcome.refused:,} records to {outcome.file}")
+    if str(outcome.file) != STANDARD_OUTPUT:
+        terminal.print_command(outcome.load_command(), "to load it, add --collection and --chroma")

@@ -1,0 +1,200 @@
+"""A collection -> a file of items, page by page, whole or not at all.
+
+Nothing is locked, so this works during a load.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from upsert_cli.atomic import writing_out
+from upsert_cli.context import RunContext
+from upsert_cli.documents.exported_items import ItemForm
+from upsert_cli.documents.payload import VECTOR_FIELD
+from upsert_cli.documents.stored_items import TEXT_FIELD
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
+from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError
+from upsert_cli.sources.item import Item
+from upsert_cli.sources.item_writer import WrittenItem, item_writer
+from upsert_cli.spelling import nearest
+from upsert_cli.store.collection_source import StoredCollection
+from upsert_cli.verify.expected import model_named
+
+BLOCK_ROWS = 10_000  # records written at once; a row group of Parquet
+BLOCK_BYTES = 16 << 20  # bytes written at once; 2,000 records with vectors of 384 numbers
+CHECKED_ROWS = 100  # records between two looks at the context
+EXAMPLES = 10  # refused records in a report
+STANDARD_OUTPUT = Path("-")
+
+
+@dataclass(slots=True, kw_only=True)
+class Export:
+    """The result of an export."""
+
+    collection: StoredCollection
+    file: Path
+    format: str
+    form: ItemForm
+    model: str | None
+    """The model that the collection names."""
+
+    records: int = 0
+    """Records that were written."""
+
+    lists: int = 0
+    """Written records with a list in their metadata."""
+
+    blank: int = 0
+    """Written records without a document, or with a blank one."""
+
+    refused: int = 0
+    examples: dict[str, str] = field(default_factory=dict)
+    """The first refused records, by id, with one line of reason."""
+
+    has_changed: bool = False
+    """The collection has changed while it was read."""
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 if records were refused."""
+        return SOME_REJECTED if self.refused else 0
+
+    def load_command(self) -> str:
+        """Return the command that loads the file, without the collection that it is for."""
+        words = ["run", str(self.file)]
+        if self.form.text_field != TEXT_FIELD:
+            words += ["--text-field", self.form.text_field]
+        if self.form.with_vectors:
+            words += ["--model", self.model if self.model is not None and not self.blank else NO_MODEL]
+            if self.form.vector_field != VECTOR_FIELD:
+                words += ["--vector-field", self.form.vector_field]
+        elif self.model not in (None, DEFAULT_MODEL):
+            words += ["--model", str(self.model)]
+        return shlex.join(["upsert-cli", *words, *(["--keep-lists"] if self.lists else [])])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as plain data."""
+        return {
+            "collection": self.collection.collection,
+            "chroma": self.collection.chroma,
+            "file": str(self.file),
+            "format": self.format,
+            "vectors": self.form.with_vectors,
+            "records": self.records,
+            "refused": {
+                "count": self.refused,
+                "first": [{"id": one, "detail": detail} for one, detail in self.examples.items()],
+            },
+            "changed": self.has_changed,
+        }
+
+
+def export(
+    collection: StoredCollection,
+    file: Path,
+    *,
+    format_name: str,
+    form: ItemForm,
+    limit: int | None,
+    context: RunContext,
+) -> Export:
+    """Write the records of a collection to a file, which keeps its content until the new one is complete.
+
+    Args:
+        collection: The collection, with the filter and the vectors that are wanted.
+        file: The file, or `-` for standard output.
+        format_name: One of `WRITTEN_FORMATS`.
+        form: Where documents and vectors stand in the items.
+        limit: The most records to read; None for all of them.
+        context: Checked between records, and shows the progress.
+
+    Raises:
+        UpsertCliError: There is no such collection, or the file cannot be written.
+        Refusal: The records do not fit the form; nothing was written.
+    """
+    with collection.location() as location:
+        if (info := location.describe()) is None:
+            known = [one.name for one, _ in location.list_collections()]
+            raise _no_collection(collection, known)
+    before = collection.state()
+    result = Export(collection=collection, file=file, format=format_name, form=form, model=model_named(info))
+    total = collection.count()
+    context.progress.total = min(total, limit) if total is not None and limit is not None else total
+    context.progress.stage = "loading"
+    items = islice(_items(collection), limit)
+    with _opened(file) as raw, item_writer(raw, format_name) as write:
+        for block in _blocks(_written(items, result, context)):
+            write(block)
+    result.has_changed = collection.state() != before
+    return result
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """Open the file to write, or standard output, whose faults belong to the command line."""
+    if file == STANDARD_OUTPUT:
+        yield sys.stdout.buffer
+        return
+    try:
+        with writing_out(file) as raw:
+            yield raw
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UpsertCliError(
+            message=f"{file} cannot be written ({reason}), and is as it was before; make room or access, or name "
+            f"another file"
+        ) from error
+
+
+def _items(collection: StoredCollection) -> Iterator[Item]:
+    for row in collection.read(row=0, offset=0):
+        assert isinstance(row.value, Item)  # noqa: S101  # so does every row of a collection
+        yield row.value
+
+
+def _written(items: Iterator[Item], result: Export, context: RunContext) -> Iterator[WrittenItem]:
+    """Yield the items to write, and count them."""
+    for item in items:
+        try:
+            written = result.form.written(item)
+        except ItemError as error:
+            result.refused += 1
+            if len(result.examples) < EXAMPLES:
+                result.examples[item.object_id] = error.detail
+        else:
+            result.records += 1
+            result.lists += any(type(value) is list for value in (item.payload or {}).values())
+            result.blank += item.stored is not None and not (item.stored.document or "").strip()
+            yield written
+        context.progress.committed += 1
+        if not context.progress.committed % CHECKED_ROWS:
+            context.check()
+
+
+def _blocks(items: Iterator[WrittenItem]) -> Iterator[list[WrittenItem]]:
+    block: list[WrittenItem] = []
+    size = 0
+    for item in items:
+        block.append(item)
+        size += len(item.payload)
+        if len(block) >= BLOCK_ROWS or size >= BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _no_collection(collection: StoredCollection, known: list[str]) -> UpsertCliError:
+    close = nearest(collection.collection, known)
+    near = f"did you mean {close}? " if close is not None else ""
+    return UpsertCliError(
+        message=f"there is no collection {collection.collection} in {collection.chroma}; {near}`upsert-cli collections "
+        f"list --chroma {shlex.quote(collection.chroma)}` lists those that are there"
+    )

@@ -103,7 +103,7 @@ def read_back(target: Target) -> dict[str, dict[str, Any]]:
 def assert_holds(target: Target, *parts: WriteBatch) -> None:
     """Check that the collection holds exactly these rows, vectors included; later parts replace earlier ones."""
     found = read_back(target)
-    wanted: dict[str, tuple[str, dict[str, Any], Any]] = {}
+    wanted: dict[str, tuple[str | None, dict[str, Any], Any]] = {}
     for part in parts:
         assert part.vectors is not None
         for one, text, metadata, vector in zip(part.ids, part.texts, part.metadatas, part.vectors, strict=True):

@@ -144,5 +144,5 @@ def _show(session: Invocation, outcome: Export, *, json: bool) -> None:
     if outcome.has_changed:
         terminal.warning("the collection changed during the export, so the file may hold some records as they were")
     terminal.info(f"wrote {outcome.records:,} of {outcome.records + outcome.refused:,} records to {outcome.file}")
-    if str(outcome.file) != STANDARD_OUTPUT:
+    if str(outcome.file) != STANDARD_OUTPUT and not terminal.quiet:
         terminal.print_command(outcome.load_command(), "to load it, add --collection and --chroma")

@@ -93,7 +93,7 @@ class Document(NamedTuple):
 
     id: str
     text: str
-    """Empty for an item that brings its vector and has no text; it is stored without a document."""
+    """May be empty for an item that brings its vector; see `has_text`."""
 
     metadata: dict[str, Value]
     """The flat payload, `upsert_scope` if there is one, and `upsert_hash`."""
@@ -111,6 +111,9 @@ class Document(NamedTuple):
 
     chunk: Chunk | None = None
     """Which chunk of its item it is; None: it is the whole item."""
+
+    has_text: bool = True
+    """Whether it is stored with a document; False for an item that brings its vector and has no text."""
 
     @property
     def is_average(self) -> bool:
@@ -161,7 +164,8 @@ def make_document(item: Item, recipe: Recipe) -> Document:
     upsert_hash = metadata[HASH_KEY] = record_hash(
         text, metadata, field=recipe.text_fields[0], identity=recipe.identity, vector=vector
     )
-    return Document(item.object_id, text, metadata, upsert_hash, item, converted, vector)
+    has_text = text != "" or _has_text(payload, item, recipe)
+    return Document(item.object_id, text, metadata, upsert_hash, item, converted, vector, has_text=has_text)
 
 
 def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document | None, Iterator[Document]]:
@@ -184,13 +188,16 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
         )
         raise ItemError(stage=Stage.SPLITTING, detail=detail)
 
+    has_text = text != "" or _has_text(payload, item, recipe)
+
     def document(chunk: Chunk, chunk_text: str, mean_of: str | None) -> Document:
         number = chunk.number
         whole = metadata | {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
         upsert_hash = whole[HASH_KEY] = chunk_hash(chunk_text, whole, identity=recipe.identity, mean_of=mean_of)
         own = None if number == AVERAGE_NUMBER else vector
         changed = converted if number == 0 else ()
-        return Document(chunk_id(item.object_id, number), chunk_text, whole, upsert_hash, item, changed, own, chunk)
+        identifier = chunk_id(item.object_id, number)
+        return Document(identifier, chunk_text, whole, upsert_hash, item, changed, own, chunk, has_text=has_text)
 
     def chunks() -> Iterator[Document]:
         mean_of = None if vector is None else vector.tobytes().hex()
@@ -255,6 +262,13 @@ def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:
         if reference is not None:
             return read_reference(recipe.refs_root, reference)
     return text_of_fields(payload, recipe.text_fields, may_be_blank=not recipe.embeds)
+
+
+def _has_text(payload: dict[str, Any], item: Item, recipe: Recipe) -> bool:
+    """Tell whether an empty text was given, as opposed to none."""
+    if item.stored is not None:
+        return item.stored.document is not None
+    return any(isinstance(field_at(payload, path), str) for path in recipe.text_paths)
 
 
 def _metadata(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], list[str]]:

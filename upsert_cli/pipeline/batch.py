@@ -158,7 +158,7 @@ class Batch:
         stored = [self.comparison.stored_keys.get(row, ()) for row in rows]
         return WriteBatch(
             ids=[document.id for document in documents],
-            texts=[document.text for document in documents],
+            texts=[document.text if document.has_text else None for document in documents],
             # Chroma merges metadata; a value of None removes a key that the item no longer has.
             metadatas=[
                 dict.fromkeys(keys) | as_stored(document.metadata)

@@ -200,8 +200,8 @@ class WriteBatch:
 
     ids: list[str]
 
-    texts: list[str]
-    """Ignored where only metadata is updated."""
+    texts: Sequence[str | None]
+    """Ignored where only metadata is updated; None for a record without a document."""
 
     metadatas: list[dict[str, Any]]
     """A value of None removes the key."""
@@ -211,7 +211,7 @@ class WriteBatch:
 
     def characters(self, rows: Sequence[int]) -> int:
         """Return the number of characters in all strings of some rows."""
-        texts = sum(len(self.texts[row]) for row in rows) if self.vectors is not None else 0
+        texts = sum(len(self.texts[row] or "") for row in rows) if self.vectors is not None else 0
         values = (value for row in rows for value in self.metadatas[row].values())
         return texts + sum(len(value) for value in values if isinstance(value, str))
 

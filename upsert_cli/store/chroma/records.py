@@ -106,10 +106,10 @@ class ChromaStore(ChromaReader):
         )
 
     def _documents(self, rows: WriteBatch) -> list[str | None]:
-        """Return the documents to write: none for an empty text, unless Chroma would keep an old one in its place."""
-        empty = [one for one, text in zip(rows.ids, rows.texts, strict=True) if not text]
-        replaced = {record.id for record in self.fetch(empty) if record.text} if empty else set()
-        return [text or ("" if one in replaced else None) for one, text in zip(rows.ids, rows.texts, strict=True)]
+        """Return the documents to write: an empty one for none, where Chroma would keep an old one in its place."""
+        lacking = [one for one, text in zip(rows.ids, rows.texts, strict=True) if text is None]
+        replaced = {record.id for record in self.fetch(lacking) if record.text} if lacking else set()
+        return ["" if one in replaced else text for one, text in zip(rows.ids, rows.texts, strict=True)]
 
 
 # -- rows that Chroma must not be given --------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def row_faults(rows: WriteBatch, target: Target, *, in_cloud: bool) -> dict[int,
     Raises:
         Refusal: Their vectors are not of the collection's dimension.
     """
-    texts = rows.texts if rows.vectors is not None else [""] * len(rows.ids)
+    texts = [text or "" for text in rows.texts] if rows.vectors is not None else [""] * len(rows.ids)
     faults = {
         number: fault
         for number, row in enumerate(zip(rows.ids, texts, rows.metadatas, strict=True))

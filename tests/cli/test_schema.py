@@ -136,6 +136,11 @@ def test_output_about_loads_matches_the_schemas(tiny: Terminal) -> None:
     _check("journal.json", json.loads(tiny.type("upsert-cli journal check --json").stdout))
     _check("journal.json", json.loads(tiny.type("upsert-cli journal repair --json").stdout))
     _check("collections.json", json.loads(tiny.type("upsert-cli collections --json").stdout))
+    tiny.write("refused.jsonl", [{"object_id": "a", "payload": {"vector": [1]}}])
+    tiny.type("upsert-cli run refused.jsonl --model none --collection vectors")
+    for collection, code in (("default", 0), ("vectors", 3)):
+        line = f"upsert-cli export {collection} out.jsonl --json"
+        _check("export.json", json.loads(tiny.type(line, expect=code).stdout))
     _check("prune.json", json.loads(tiny.type("upsert-cli prune --status canceled --json").stdout))
     _check("deletion.json", json.loads(tiny.type("upsert-cli collections delete default --yes --json").stdout))
     _check("config.json", json.loads(tiny.type("upsert-cli config show --json").stdout))

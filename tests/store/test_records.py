@@ -55,7 +55,12 @@ def make_foreign(target: Target, rows: WriteBatch | None, **options: Any) -> Non
     with plain_client(target) as client:
         made = client.create_collection(target.collection, **options)
         if rows is not None:
-            made.upsert(ids=rows.ids, documents=[text or "" for text in rows.texts], metadatas=[*rows.metadatas], embeddings=rows.vectors)
+            made.upsert(
+                ids=rows.ids,
+                documents=[text or "" for text in rows.texts],
+                metadatas=[*rows.metadatas],
+                embeddings=rows.vectors,
+            )
 
 
 def settings_of(target: Target) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -80,13 +80,13 @@ def export(
 ) -> None:
     """Write a collection to a file that `run` reads back.
 
-    FILE gets one item per record, as JSONL or Parquet, or not changed at all; - is standard output. An existing FILE
-    is replaced once the new one is complete. Works during a load. Exits with 3 if records could not be read back as
+    FILE gets one item per record, as JSONL or Parquet; - is standard output. An existing FILE is replaced once the new
+    one is complete. Works during a load. Exits with 3 if records could not be read back as
     they are; each is named.
 
     \b
     upsert-cli export default backup.jsonl.zst
-    upsert-cli export default copy.parquet --vectors --chroma http://localhost:8000
+    upsert-cli export default copy.parquet --vectors --chroma ./chroma
     """
     format_name = _format_for(file, format_name, json=json)
     if vector_field != "vector" and not vectors:

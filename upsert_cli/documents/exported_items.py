@@ -16,6 +16,7 @@ from upsert_cli.documents.payload import VECTOR_FIELD
 from upsert_cli.documents.stored_items import TEXT_FIELD
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 from upsert_cli.errors import ItemError, Refusal
+from upsert_cli.sources.collection_reader import StoredParts
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.item_writer import WrittenItem
 
@@ -42,21 +43,17 @@ class ItemForm:
         """
         stored = item.stored
         assert stored is not None  # noqa: S101  # `item_of_record` sets it
-        if stored.fault is not None:
-            raise ItemError(detail=stored.fault)
+        if (fault := self._fault(stored)) is not None:
+            raise ItemError(detail=fault)
         metadata = dict(item.payload or {})
         if not stored.has_own_text:
             metadata.pop(TEXT_FIELD, None)
         self._check_fields(item.object_id, metadata)
-        if not self.with_vectors and not (stored.document or "").strip():
-            fault = "no document" if stored.document is None else "a blank document"
-            raise ItemError(detail=f"it has {fault}, so nothing could be embedded; --vectors writes its vector")
         payload, info = self._divided(metadata)
         if stored.document is not None:
             payload = {self.text_field: stored.document} | payload
-        vector = None if stored.vector is None else stored.vector.tolist()
-        if vector is not None:
-            payload[self.vector_field] = vector
+        if stored.vector is not None:
+            payload[self.vector_field] = stored.vector.tolist()
         again = make_document(item._replace(payload=payload, item_info=info, stored=None), self._recipe)
         if again.converted:
             raise ItemError(detail=f"its metadata {shown(again.converted[0])} would become text")
@@ -64,6 +61,15 @@ class ItemForm:
         if (again.text, kept, again.vector) != (stored.document or "", metadata, stored.vector):
             raise ItemError(detail="a load would make another record of it")
         return WrittenItem.of(item.object_id, payload, info)
+
+    def _fault(self, stored: StoredParts) -> str | None:
+        """Return why an item lacks a part that a load needs, or None."""
+        if self.with_vectors and stored.vector is None:
+            return "the index has no vector of it; without --vectors its document is written"
+        if stored.fault is not None or self.with_vectors or (stored.document or "").strip():
+            return stored.fault
+        lacking = "no document" if stored.document is None else "a blank document"
+        return f"it has {lacking}, so nothing could be embedded; --vectors writes its vector"
 
     @property
     def _recipe(self) -> Recipe:

@@ -321,3 +321,20 @@ def test_a_missing_choice_is_one_line(terminal: Terminal) -> None:
 def test_a_missing_value_names_its_command(terminal: Terminal) -> None:
     """The way to the options is that of the command which has the option."""
     assert "`upsert-cli prune --help`" in _error(terminal, "upsert-cli prune --keep")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("run a --threads 0", "0 is too small: it has to be at least 1"),
+        ("run a --batch-size 5001", "5,001 is too large: it has to be at most 5,000"),
+        ("run a --retry-for -1", "-1.0 is too small: it has to be at least 0"),
+        ("list --offset -7", "-7 is too small: it has to be at least 0"),
+        ("query x -n many", "'many' is not a valid integer"),
+    ],
+)
+def test_a_number_out_of_range_is_told_its_bound(terminal: Terminal, line: str, said: str) -> None:
+    """The message names the bound that was missed, in words."""
+    told = terminal.type(f"upsert-cli {line}", expect=2).stderr
+    assert said in told
+    assert "<=" not in told

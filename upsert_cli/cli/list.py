@@ -11,7 +11,7 @@ import click
 
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Moment, Number
+from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Integer, Moment, Number
 from upsert_cli.cli.tables import Column, print_table, shown_time, table_lines
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
@@ -37,8 +37,8 @@ Found = Sequence[tuple[Task, bool]]
 
 
 @click.command("list", cls=SectionedCommand)
-@option("--offset", type=click.IntRange(0), default=0, metavar="N", help="Skip the newest N tasks.")
-@option("--limit", type=click.IntRange(0, MAX_LIMIT), default=100, metavar="N", help="Show at most N tasks.")
+@option("--offset", type=Integer(0), default=0, metavar="N", help="Skip the newest N tasks.")
+@option("--limit", type=Integer(0, MAX_LIMIT), default=100, metavar="N", help="Show at most N tasks.")
 @option(
     "--status",
     type=click.Choice([*(status.value for status in TaskStatus), *SHOWN_STATES]),

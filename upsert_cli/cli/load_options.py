@@ -8,7 +8,7 @@ import click
 
 from upsert_cli.cli.completion import files
 from upsert_cli.cli.options import Decorator, all_of, json_option, option, under
-from upsert_cli.cli.param_types import Filter, NewTaskId, Number, RayAddress, Scope, Share
+from upsert_cli.cli.param_types import Filter, Integer, NewTaskId, Number, RayAddress, Scope, Share
 from upsert_cli.cli.target_options import MODEL_OR_NONE_OPTIONS, chroma_option, precision_option
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE
 from upsert_cli.retry import RETRY_FOR
@@ -106,14 +106,14 @@ _EMBEDDING_OPTIONS = (
     ),
     option(
         "--threads",
-        type=click.IntRange(1, MAX_THREADS),
+        type=Integer(1, MAX_THREADS),
         metavar="N",
         show_default="one per processor",
         help="Threads that embed.",
     ),
     option(
         "--token-budget",
-        type=click.IntRange(1, MAX_TOKEN_BUDGET),
+        type=Integer(1, MAX_TOKEN_BUDGET),
         metavar="N",
         show_default="by device",
         help="Padded tokens per call.",
@@ -124,14 +124,14 @@ _LONG_TEXT_OPTIONS = (
     option("--split", is_flag=True, help="Store a long text as chunks: ID#0, ID#1."),
     option(
         "--max-tokens",
-        type=click.IntRange(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET),
+        type=Integer(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET),
         metavar="N",
         show_default="the model's limit",
         help="Tokens per chunk.",
     ),
     option(
         "--overlap",
-        type=click.IntRange(0, MAX_TOKEN_BUDGET),
+        type=Integer(0, MAX_TOKEN_BUDGET),
         default=0,
         metavar="N",
         help="Tokens shared by adjacent chunks.",
@@ -142,14 +142,12 @@ _LONG_TEXT_OPTIONS = (
 _SERVER_OPTIONS = (
     option(
         "--batch-size",
-        type=click.IntRange(1, MAX_BATCH),
+        type=Integer(1, MAX_BATCH),
         metavar="N",
         show_default="by measured speed",
         help="Items per write.",
     ),
-    option(
-        "--writers", type=click.IntRange(1, MAX_WRITERS), default=1, metavar="N", help="Concurrent writes to a server."
-    ),
+    option("--writers", type=Integer(1, MAX_WRITERS), default=1, metavar="N", help="Concurrent writes to a server."),
     option(
         "--retry-for",
         type=Number(0, MAX_RETRY_FOR),
@@ -170,7 +168,7 @@ _RAY_OPTIONS = (
     ),
     option(
         "--workers",
-        type=click.IntRange(1, MAX_WORKERS),
+        type=Integer(1, MAX_WORKERS),
         metavar="N",
         show_default="one per machine",
         help="Worker processes.",
@@ -240,9 +238,7 @@ _SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...
 
 def preview_options() -> Decorator:
     """Return a decorator for the sources of a preview and the options that decide what its records are."""
-    limit = option(
-        "--limit", type=click.IntRange(1, MAX_PREVIEW), default=3, metavar="N", help="Show the first N rows."
-    )
+    limit = option("--limit", type=Integer(1, MAX_PREVIEW), default=3, metavar="N", help="Show the first N rows.")
     return all_of(
         [
             _SOURCES,
@@ -256,7 +252,7 @@ def preview_options() -> Decorator:
 
 def load_options(collection: str) -> Decorator:
     """Return a decorator for the sources and options of a load, given the default collection."""
-    limit = option("--limit", type=click.IntRange(1, MAX_LIMIT), metavar="N", help="Read only the first N rows.")
+    limit = option("--limit", type=Integer(1, MAX_LIMIT), metavar="N", help="Read only the first N rows.")
     return all_of(
         [
             _SOURCES,

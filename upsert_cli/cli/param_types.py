@@ -30,15 +30,36 @@ _AGE = r"(\d{1,9})([smhdw])"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
+class Integer(click.IntRange):
+    """A whole number in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        number = int(click.INT.convert(value, param, ctx))
+        if (fault := _range_fault(number, least=self.min, most=self.max)) is not None:
+            self.fail(fault, param, ctx)
+        return number
+
+
 class Number(click.FloatRange):
     """A number in a range; never `nan`, which compares as if it were in every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
-        number = float(super().convert(value, param, ctx))
+        number = float(click.FLOAT.convert(value, param, ctx))
         if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)
+        if (fault := _range_fault(number, least=self.min, most=self.max)) is not None:
+            self.fail(fault, param, ctx)
         return number
+
+
+def _range_fault(number: float, *, least: float | None, most: float | None) -> str | None:
+    if least is not None and number < least:
+        return f"{number:,} is too small: it has to be at least {least:,}"
+    if most is not None and number > most:
+        return f"{number:,} is too large: it has to be at most {most:,}"
+    return None
 
 
 class TaskId(TextType):

@@ -9,7 +9,7 @@ import click
 
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import Moment
+from upsert_cli.cli.param_types import Integer, Moment
 from upsert_cli.cli.tables import Column, print_table, shown_time
 from upsert_cli.journal.prune import FINAL, OldTask, prune_tasks
 from upsert_cli.journal.task import TaskStatus
@@ -20,7 +20,7 @@ _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
 
 @click.command(cls=SectionedCommand)
 @option("--older-than", type=Moment(), metavar="AGE|DATE", help="Only tasks unchanged since: 90d, 2026-08-01.")
-@option("--keep", type=click.IntRange(0), metavar="N", help="Keep the newest N of them.")
+@option("--keep", type=Integer(0), metavar="N", help="Keep the newest N of them.")
 @option(
     "--status",
     type=click.Choice([status.value for status in FINAL]),

@@ -13,7 +13,7 @@ import click
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.option_values import typed_text
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
-from upsert_cli.cli.param_types import Filter
+from upsert_cli.cli.param_types import Filter, Integer
 from upsert_cli.cli.tables import Column, print_table
 from upsert_cli.cli.target_options import QUERY_MODEL_OPTIONS, chroma_option, model_options
 from upsert_cli.errors import ItemError
@@ -72,7 +72,7 @@ class Vector(VectorType):
     "text", metavar="[TEXT]", required=False, callback=lambda ctx, param, value: typed_text(value, ctx, param)
 )
 @option("--vector", type=Vector(), metavar="FILE|JSON", help="Search by a vector, not a text.")
-@option("-n", "rows", type=click.IntRange(1, MAX_RECORDS), default=5, metavar="N", help="Find N records.")
+@option("-n", "rows", type=Integer(1, MAX_RECORDS), default=5, metavar="N", help="Find N records.")
 @chroma_option()
 @option("--collection", default="default", metavar="NAME", help="The collection to search.")
 @option("--where", type=Filter(), metavar="JSON", help='A filter, such as \'{"year": {"$gte": 2024}}\'.')

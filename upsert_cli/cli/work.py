@@ -15,7 +15,7 @@ from upsert_cli.cli.load_options import METRICS_OPTION
 from upsert_cli.cli.load_report import RunReport
 from upsert_cli.cli.notifications import Notifications
 from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Number
+from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Integer, Number
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task
@@ -36,7 +36,7 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes mil
     metavar="[SECS]",
     help=f"Wait for new tasks; look every {WATCH_SECONDS:g} or SECS seconds.",
 )
-@option("--max-tasks", type=click.IntRange(1), metavar="N", help="End after N tasks.")
+@option("--max-tasks", type=Integer(1), metavar="N", help="End after N tasks.")
 @METRICS_OPTION
 @json_option("Print events as JSON lines, the last a summary.")
 @common_options

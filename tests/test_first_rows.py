@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -127,6 +128,18 @@ def test_a_stream_ends_at_the_limit(tiny: Terminal, make_items: Items) -> None:
     lines = "".join("\n" + json.dumps(item) + "\n" for item in make_items(5))
     tiny.type("upsert-cli run - --limit 2 --task-id t", stdin=lines)
     assert tiny.info("t")["progress"] == {"rows": 2, "total": 2}
+
+
+def test_a_writer_is_not_waited_for(tiny: Terminal, make_items: Items) -> None:
+    """A load ends after its rows although the writer of the stream goes on, and keeps only their lines."""
+    process = tiny.start("upsert-cli run - --limit 2 --task-id t", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write("  \n" + "".join(json.dumps(item) + "\n\n" for item in make_items(4)))
+    process.stdin.flush()
+    assert process.wait(120) == 0
+    assert tiny.info("t")["counts"]["inserted"] == 2
+    [kept] = (tiny.journal / "spool" / "t").iterdir()
+    assert [json.loads(line) for line in kept.read_text().splitlines() if line.strip()] == make_items(2)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 6])

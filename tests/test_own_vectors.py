@@ -15,7 +15,14 @@ import numpy as np
 import pytest
 
 from tests.support.forked import run_python
+from tests.support.reading import sources_of
 from tests.support.terminal import Terminal
+from upsert_cli import __version__
+from upsert_cli.cluster.worker import Spec, UnitRunner
+from upsert_cli.embedding.models import OwnVectors
+from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.sources.rows import plan_units
+from upsert_cli.store.base import Target
 
 DIMENSION = 5
 MODEL_LIBRARIES = {"fastembed", "onnxruntime", "tokenizers", "huggingface_hub", "openvino"}
@@ -203,6 +210,27 @@ def test_the_end_of_a_load_names_no_model(terminal: Terminal) -> None:
     assert (
         "payload has no `v`" in terminal.type("upsert-cli run a.jsonl --model none --vector-field v", expect=2).stderr
     )
+
+
+def test_a_worker_of_a_cluster_needs_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit of a load without a model is loaded with the dimension that its task has found."""
+    monkeypatch.setenv("UPSERT_CLI_MODEL_CACHE", str(tmp_path / "no-models"))
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in _rows()))
+    [source] = sources_of(path)
+    target = Target(
+        path=str(tmp_path / "chroma"),
+        collection="default",
+        model=OwnVectors(dimension=DIMENSION).identity,
+        tool_version=__version__,
+    )
+    runner = UnitRunner(Spec(task_id="t", target=target, options=LoadOptions().as_json(), sources=(source.as_json(),)))
+    runner.prepare()
+    [unit] = plan_units([source])
+    done = runner.run(unit)
+    runner.close()
+    assert done.error is None
+    assert (done.counts.inserted, done.counts.failed, done.embedded) == (6, 3, 0)
 
 
 def _many(count: int, *, mark: str) -> list[dict[str, Any]]:

@@ -59,6 +59,27 @@ def test_changes_replace_records_on_a_server(tiny: Terminal, shared_server: Chro
     assert "30 unchanged" in dry
 
 
+def test_own_vectors_on_a_server(tiny: Terminal, shared_server: ChromaServer) -> None:
+    """A server's collection takes vectors of any dimension without a model, and keeps to the first one's."""
+    rows = [{"object_id": f"id{n}", "payload": {"text": f"text {n}", "vector": [n, 2.0, n + 1]}} for n in range(20)]
+    del rows[3]["payload"]["text"]  # type: ignore[attr-defined]
+    tiny.write("a.jsonl", [{"object_id": "bad", "payload": {"vector": []}}, *rows])
+    where = f"--chroma {shared_server.url} --collection own"
+    tiny.type(f"upsert-cli run a.jsonl --model none --task-id t {where} --verify", expect=3)
+    stored = shared_server.records("own")
+    assert {one: record["vector"] for one, record in stored.items()} == {
+        str(row["object_id"]): pytest.approx(row["payload"]["vector"], rel=1e-5)  # type: ignore[index]
+        for row in rows
+    }
+    found = json.loads(tiny.type(f"upsert-cli query --vector '[0, 2, 1]' -n 1 --json {where}").stdout)
+    assert (found["model"], found["hits"][0]["id"]) == ("none", "id0")
+    tiny.write("b.jsonl", [{"object_id": "b", "payload": {"text": "b", "vector": [1, 2]}}])
+    said = tiny.type(f"upsert-cli run b.jsonl --model none {where}", expect=3).stderr
+    assert "has 2 numbers, and the collection's vectors have 3" in said
+    tiny.type(f"upsert-cli run b.jsonl {where}", expect=4)
+    assert shared_server.records("own") == stored
+
+
 def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """What somebody else changed or deleted on the server is found, and mended."""
     tiny.write("a.jsonl", vectored(40))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import time
@@ -48,8 +49,15 @@ def adopt_spool(journal: Journal, incoming: Path, task_id: str) -> Path:
         return incoming.rename(target)
 
 
-def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None) -> None:
-    """Copy a stream, to its end or `most` bytes of it, into a file that only its owner can read, whole or not at all.
+def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None, lines: int | None = None) -> None:
+    """Copy a stream into a file that only its owner can read, whole or not at all.
+
+    Args:
+        stream: Read to its end, unless a limit comes first.
+        path: The file.
+        name: Of the stream, in messages.
+        most: Bytes to copy, or None.
+        lines: Lines to copy that are not blank, or None; what follows them is not waited for.
 
     Raises:
         SourceUnreadable: The stream, which the user knows by `name`, cannot be read.
@@ -57,7 +65,7 @@ def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None) -
     """
     try:
         with replacing(path, durable=True) as descriptor:
-            for chunk in _chunks(stream, name):
+            for chunk in _chunks(stream, name) if lines is None else _first_lines(stream, name, lines):
                 write_all(descriptor, chunk if most is None else chunk[:most])
                 if most is not None and (most := most - len(chunk)) <= 0:
                     break
@@ -93,10 +101,29 @@ def _remove_stale(spool: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _chunks(stream: BinaryIO, name: str) -> Iterator[bytes]:
+def _first_lines(stream: BinaryIO, name: str, lines: int) -> Iterator[bytes]:
+    """Yield the beginning of a stream up to a number of lines that are not blank."""
+    is_blank = True
+    for chunk in _chunks(stream, name, waits=False):
+        *ended, rest = chunk.split(b"\n")
+        end = 0
+        for piece in ended:
+            end += len(piece) + 1
+            lines -= not (is_blank and (not piece or piece.isspace()))
+            is_blank = True
+            if not lines:
+                yield chunk[:end]
+                return
+        is_blank = is_blank and (not rest or rest.isspace())
+        yield chunk
+
+
+def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[bytes]:
+    """Yield the content of a stream; unless it `waits`, a chunk is as large as what is there."""
+    read = stream.read1 if isinstance(stream, io.BufferedReader) and not waits else stream.read
     while True:
         try:
-            chunk: bytes | None = stream.read(CHUNK)
+            chunk: bytes | None = read(CHUNK)
         except OSError as error:
             reason = "it is closed" if error.errno == errno.EBADF else why_unreadable(error)
             raise SourceUnreadable(name=name, reason=reason) from error

@@ -15,7 +15,7 @@ from upsert_cli.journal.spool import spool
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.collection_reader import CollectionReader
 from upsert_cli.sources.find import STDIN, FoundFile, find_files
-from upsert_cli.sources.formats import is_read_from_its_end
+from upsert_cli.sources.formats import has_row_on_each_line, is_read_from_its_end
 from upsert_cli.sources.source import Source
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 
@@ -93,18 +93,20 @@ def open_inputs(
         most_spooled: Bytes of a stream to copy, unless its format needs the end; None for all of it.
     """
 
-    def source_of(numbered: tuple[int, FoundFile], limit: int | None) -> Source:
+    def source_of(numbered: tuple[int, FoundFile], left: int | None) -> Source:
         number, file = numbered
         if not file.needs_spool:
-            return Source.of(file, limit=limit)
+            return Source.of(file, limit=left)
         path = spool_folder() / f"{number}.{file.format}"
         most = None if is_read_from_its_end(file.format) else most_spooled
+        # All of the limit: files before this one may have fewer rows when the task starts again.
+        lines = limit if has_row_on_each_line(file.format) else None
         if file.name == STDIN:
-            spool(stdin, path, name=file.name, most=most)
+            spool(stdin, path, name=file.name, most=most, lines=lines)
         elif not isinstance(file.path, CollectionReader):
             with file.path.open("rb") as stream:
-                spool(stream, path, name=file.name, most=most)
-        return Source.of(replace(file, path=path), limit=limit)
+                spool(stream, path, name=file.name, most=most, lines=lines)
+        return Source.of(replace(file, path=path), limit=left)
 
     return first_inputs(enumerate(found), source_of, limit=limit)
 

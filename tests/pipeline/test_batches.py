@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from tests.support.reading import fuzz
 from upsert_cli.documents.document import Recipe
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import MAX_ROWS, MAX_SIZE, MIN_ROWS, TARGET_SECONDS, Pace, read_batches
+from upsert_cli.pipeline.batches import (
+    LIGHT_ROWS,
+    LIGHT_SECONDS,
+    MAX_ROWS,
+    MAX_SIZE,
+    MIN_ROWS,
+    TARGET_SECONDS,
+    Pace,
+    read_batches,
+)
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.rows import Rows
@@ -79,12 +88,15 @@ def test_a_batch_is_bounded_in_bytes(tmp_path: Path) -> None:
 
 
 def test_the_pace_follows_the_measured_speed() -> None:
-    """Batches grow to the largest when they are fast, shrink to the smallest when slow, and obey the user."""
+    """Batches grow when they are fast, most of all if nothing is to be done, shrink to the smallest when slow, and obey the user."""
     pace = Pace()
     assert pace.rows == MIN_ROWS
     for _ in range(10):
-        pace.learn("embedding", pace.rows, 0.001)
+        pace.learn("embedding", pace.rows, pace.rows * LIGHT_SECONDS)
     assert pace.rows == MAX_ROWS
+    for _ in range(10):
+        pace.learn("embedding", pace.rows, 0.0)
+    assert pace.rows == LIGHT_ROWS
     pace.learn("embedding", MAX_ROWS, 2 * TARGET_SECONDS)
     pace.learn("writing", MAX_ROWS, 0.001)
     assert pace.rows == MAX_ROWS // 2

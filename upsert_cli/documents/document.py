@@ -139,12 +139,11 @@ class Document(NamedTuple):
 
 def size_of(value: object) -> int:
     """Return the characters of all strings in a value; the rest is small in comparison."""
-    if isinstance(value, dict):
-        value = [*value.values()]
-    if not isinstance(value, list):
-        return len(value) if isinstance(value, str | bytes) else 0
+    if isinstance(value, str | bytes):
+        return len(value)
+    inners = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     size = 0
-    for inner in value:
+    for inner in inners:
         kind = type(inner)  # looked at here, since this runs for every value of every row
         if kind is str or kind is bytes:
             size += len(inner)

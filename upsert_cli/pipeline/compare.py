@@ -22,7 +22,7 @@ class InFlight:
     """The items of the batches between their comparison and their commit."""
 
     def __init__(self) -> None:
-        self._items: dict[int, frozenset[str]] = {}
+        self._items: dict[int, set[str]] = {}
         self._changed = threading.Condition()
 
     def enter(self, batch: Batch, stopping: threading.Event) -> None:
@@ -33,13 +33,15 @@ class InFlight:
         Raises:
             StageStopped: `stopping` was set before that.
         """
-        beginning = frozenset(one.item.object_id for one in batch.documents if one.is_first_chunk)
+        beginning: set[str] = set()
+        continuing: set[str] = set()
+        for one in batch.documents:
+            (beginning if one.is_first_chunk else continuing).add(one.item.object_id)
         with self._changed:
             while not stopping.is_set():
                 others = (items for number, items in self._items.items() if number != batch.number)
                 if all(beginning.isdisjoint(items) for items in others):
-                    items = frozenset(one.item.object_id for one in batch.documents)
-                    self._items[batch.number] = self._items.get(batch.number, frozenset()) | items
+                    self._items[batch.number] = beginning | continuing | self._items.get(batch.number, set())
                     return
                 self._changed.wait(STEP_SECONDS)
         raise StageStopped
@@ -95,8 +97,11 @@ def compare_documents(documents: Sequence[Document], store: StoreProcess, *, for
 
 def present_chunks(documents: Iterable[Document]) -> dict[str, int]:
     """Return the number of chunks of each item whose last one is among `documents`; 0 for an unsplit item."""
-    ended = (one for one in documents if one.is_last_chunk)
-    return {one.item.object_id: 0 if one.chunk is None else one.chunk.number + 1 for one in ended}
+    return {
+        one.item.object_id: 0 if one.chunk is None else one.chunk.number + 1
+        for one in documents
+        if one.chunk is None or one.chunk.is_last
+    }
 
 
 def _rejects_of_taken(documents: Sequence[Document], verdicts: Sequence[Verdict]) -> dict[str, Reject]:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from upsert_cli.counts import Converted, Counts
-from upsert_cli.documents.document import Document
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.sources.item import Reject
@@ -58,20 +57,16 @@ class _ItemResult:
     """The result of one item so far."""
 
     row: int
-    verdicts: set[Verdict] = field(default_factory=set)
+    verdict: Verdict
+    """Of its records; updated unless all of them agree."""
+
     converted: list[tuple[str, str]] = field(default_factory=list)
     reject: Reject | None = None
 
-    def add(self, document: Document, verdict: Verdict, reject: Reject | None) -> None:
-        self.verdicts.add(verdict)
-        if verdict is not Verdict.UNCHANGED:
-            self.converted += [(key, str(document.metadata[key])) for key in document.converted]
-        self.reject = self.reject or reject
-
     def loaded(self, *, has_stale_chunks: bool) -> Loaded:
-        """Return the outcome of an item that was not rejected; it is updated unless all its records agree."""
-        verdict = None if has_stale_chunks or len(self.verdicts) > 1 else next(iter(self.verdicts))
-        return Loaded(self.row, inserted=verdict is Verdict.NEW, unchanged=verdict is Verdict.UNCHANGED)
+        """Return the outcome of an item that was not rejected."""
+        verdict = Verdict.TEXT if has_stale_chunks else self.verdict
+        return Loaded(self.row, verdict is Verdict.NEW, verdict is Verdict.UNCHANGED)
 
 
 class Outcomes:
@@ -84,7 +79,7 @@ class Outcomes:
         """Return the result of a batch and its fallbacks together."""
         first, *fallbacks = map(self.of, written)
         # Some chunks of an item may be written before another is refused: the fallback row finds them there.
-        new = written[0].new_ids()
+        new = written[0].new_ids() if fallbacks else set()
         return functools.reduce(BatchOutcome.plus, [one.counting_as_new(new) for one in fallbacks], first)
 
     def of(self, batch: Batch) -> BatchOutcome:
@@ -113,11 +108,19 @@ class Outcomes:
 
     def _results(self, batch: Batch) -> dict[str, _ItemResult]:
         results: dict[str, _ItemResult] = {}
+        unchanged = Verdict.UNCHANGED  # looked up once, since this runs for every row
         for document, verdict in zip(batch.documents, batch.comparison.verdicts, strict=True):
             object_id = document.item.object_id
-            if object_id not in results:
-                results[object_id] = self._unfinished.get(object_id) or _ItemResult(document.item.row)
-            results[object_id].add(document, verdict, batch.failed.get(object_id))
+            result = (
+                results.get(object_id) or self._unfinished.get(object_id) or _ItemResult(document.item.row, verdict)
+            )
+            results[object_id] = result
+            if verdict is not result.verdict:
+                result.verdict = Verdict.TEXT
+            if verdict is not unchanged:
+                result.converted += [(key, str(document.metadata[key])) for key in document.converted]
+        for object_id in results.keys() & batch.failed.keys():
+            results[object_id].reject = results[object_id].reject or batch.failed[object_id]
         return results
 
 

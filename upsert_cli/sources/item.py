@@ -176,7 +176,9 @@ def field_at(values: dict[str, Any], path: str, default: object = None) -> objec
 def without_field(values: dict[str, Any], path: str) -> dict[str, Any]:
     """Return values without the field that `field_at` finds by this path, and without the objects that this empties."""
     if path in values or "." not in path:
-        return {key: value for key, value in values.items() if key != path}
+        left = values.copy()
+        left.pop(path, None)
+        return left
     return _without_nested(values, path.split("."))
 
 

@@ -210,7 +210,7 @@ class _Mapping:
 
 def _parsed(value: object) -> object:
     """Return the JSON value of a text, or an error; other values as they are."""
-    if not isinstance(value, str | bytes):
+    if value is None or not isinstance(value, str | bytes):
         return value
     try:
         return parse(value.encode() if isinstance(value, str) else value)

@@ -56,7 +56,7 @@ def parse(text: bytes) -> object:
     try:
         value = orjson.loads(text)
         # Parsed again only if a value suggests it: looking for long numbers in every text costs more than parsing.
-        return json.loads(text) if _has_huge((value,)) else value
+        return json.loads(text) if _has_huge(value.values() if type(value) is dict else (value,)) else value
     except orjson.JSONDecodeError as error:
         raise ItemError(detail=_what_is_wrong(text, error)) from None
     except RecursionError:

@@ -382,7 +382,7 @@ def test_foreign_collection_with_the_default_function(target: Target) -> None:
 @pytest.mark.parametrize("name", ["a", "-bad-", "two words", "x" * 513])
 def test_bad_name_is_a_fault_of_usage(target: Target, name: str) -> None:
     """A name that Chroma does not accept is a usage error with a remedy."""
-    with pytest.raises(UsageFault, match="choose another with --collection"), opened(replace(target, collection=name)):
+    with pytest.raises(UsageFault, match="choose another name"), opened(replace(target, collection=name)):
         pass
 
 

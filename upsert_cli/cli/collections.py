@@ -1,17 +1,20 @@
-"""The commands `collections list` and `collections delete`; `collections` alone lists."""
+"""The commands `collections list`, `rename` and `delete`; `collections` alone lists."""
 
 from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
 
 import click
 
 from upsert_cli.cli import completion
 from upsert_cli.cli.help_format import SectionedGroup
 from upsert_cli.cli.option_values import typed_text
-from upsert_cli.cli.options import Invocation, common_options, json_option, option
+from upsert_cli.cli.options import Decorator, Invocation, common_options, json_option, option
 from upsert_cli.cli.tables import Column, print_table, shown_time
 from upsert_cli.cli.target_options import chroma_option
 from upsert_cli.text import safe_json
-from upsert_cli.verify.collections import CollectionSummary, collections_at, delete_collection
+from upsert_cli.verify.collections import CollectionSummary, collections_at, delete_collection, rename_collection
 
 _COLUMNS = (
     Column("COLLECTION"),
@@ -35,12 +38,13 @@ class ListingGroup(SectionedGroup):
 
 @click.group(cls=ListingGroup)
 def collections() -> None:
-    """List and delete the collections of a target.
+    """List, rename and delete the collections of a target.
 
     Without a command it lists them.
 
     \b
     upsert-cli collections --chroma ./chroma
+    upsert-cli collections rename articles-new articles --replace
     upsert-cli collections delete trial --yes
     """
 
@@ -71,13 +75,48 @@ def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
     return (summary.name, str(summary.records), str(summary.dimension or ""), *of_task, summary.model or "")
 
 
+def _name_argument(name: str) -> Decorator:
+    return click.argument(
+        name,
+        metavar=name.upper(),
+        shell_complete=completion.collections,
+        callback=lambda ctx, param, value: typed_text(value, ctx, param),
+    )
+
+
 @collections.command()
-@click.argument(
-    "name",
-    metavar="NAME",
-    shell_complete=completion.collections,
-    callback=lambda ctx, param, value: typed_text(value, ctx, param),
-)
+@_name_argument("old")
+@_name_argument("new")
+@chroma_option()
+@option("--replace", is_flag=True, help="Keep a collection NEW under the name NEW.before-TIME.")
+@json_option("Print the outcome as JSON.")
+@common_options
+def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: bool, json: bool) -> None:
+    """Rename a collection.
+
+    Refuses if there is a collection NEW; with --replace that one becomes NEW.before-TIME first, with the time in UTC,
+    and nothing is deleted. A target that a load or another program uses is refused. After a crash between both steps
+    the same command completes it. Unfinished tasks of this journal continue under the new names.
+
+    \b
+    upsert-cli collections rename articles-new articles --replace
+    """
+    if old == new:
+        raise click.UsageError(f"{old} has that name already; NEW has to be another one.")
+    done = rename_collection(session.journal, chroma, old, new, replaces=replace, context=session.context)
+    if json:
+        click.echo(safe_json({"collection": new, "chroma": chroma, "renamed": old} | asdict(done)))
+        return
+    session.terminal.info(f"renamed the collection {old} of {chroma} to {new}, with {done.records:,} records")
+    if done.kept is not None:
+        session.terminal.info(
+            f"the former {new} is {done.kept} now; `upsert-cli collections delete {done.kept} --chroma "
+            f"{shlex.quote(chroma)} --yes` deletes it"
+        )
+
+
+@collections.command()
+@_name_argument("name")
 @chroma_option()
 @option("--yes", is_flag=True, help="Confirm the deletion, which is final.")
 @json_option("Print the number of deleted records as JSON.")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import JournalDamaged, TaskExists, TaskRunning, WrongStatus
+from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, TaskRunning, WrongStatus
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import Layout, TaskFiles, reading_from, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
@@ -150,6 +151,14 @@ class Journal:
             task = task.moved(to, **fields)
             file.update(task.as_record())
         return task
+
+    def follow_rename(self, chroma: str, name: str, to: str) -> None:
+        """Let the tasks that are to continue in a collection continue under its new name, unless they are running."""
+        tasks = [task for task in self.newest_first() if (task.chroma, task.collection) == (chroma, name)]
+        for task_id in [task.id for task in tasks if task.rows and task.status is not TaskStatus.DONE]:
+            with suppress(TaskRunning, TaskNotFound), self.claim(task_id), self.table.changing(task_id) as changing:
+                file, record = changing
+                file.update(record | {"collection": to})
 
     def bring_back(self, task: Task) -> bool:
         """Restore the record that damage cost a task; only the holder of its claim may call this.

@@ -96,7 +96,8 @@ def collection_deleted(task: Task, *, rows: int) -> Refusal:
     """Return the error for a task that cannot continue after its committed rows, since their records are gone."""
     return Refusal(
         message=f"the collection {task.collection} is not in {task.chroma} any more, although task {task.id} has "
-        f"committed {rows:,} rows to it; `upsert-cli restart {task.id} --from-start` loads all rows again"
+        f"committed {rows:,} rows to it: it was deleted or renamed; "
+        f"`upsert-cli restart {task.id} --from-start` loads all rows again"
     )
 
 

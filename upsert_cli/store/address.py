@@ -269,6 +269,4 @@ def require_collection_name(name: str) -> None:
 
 def bad_name(name: str, *, reason: str) -> UsageFault:
     """Return the error for a name that Chroma does not accept."""
-    return UsageFault(
-        message=f"{name!r} cannot be the name of a collection: {reason}; choose another with --collection"
-    )
+    return UsageFault(message=f"{name!r} cannot be the name of a collection: {reason}; choose another name")

@@ -43,8 +43,8 @@ class Target:
     examined: bool = False
     """Whether every record will be read with its vector, so that an index that lacks some is no obstacle."""
 
-    to_delete: bool = False
-    """Whether it is opened only to be deleted, so that it may be damaged."""
+    as_a_whole: bool = False
+    """Whether it is opened only to be renamed or deleted, so that it may be damaged."""
 
     rows: int | None = None
     """Rows that will be written at most, where that is known."""
@@ -288,6 +288,15 @@ class Store(Protocol):
         """Return the `rows` records nearest to a vector, float32 `(1, dimension)`, the nearest first.
 
         `where` is a filter on the metadata; `UsageFault` is raised if the store does not understand it.
+        """
+
+    def rename(self, name: str, *, aside: str | None) -> int:
+        """Rename the collection, and return the number of its records; only `close` may follow.
+
+        Args:
+            name: Its new name.
+            aside: The name under which a collection that has the new name is kept; None if there is none. A death
+                between both steps leaves both collections, one of them under this name, and a second call completes it.
         """
 
     def drop(self) -> int:

@@ -45,6 +45,7 @@ METHODS = frozenset(
         "members",
         "check",
         "query",
+        "rename",
         "drop",
     }
 )
@@ -167,7 +168,7 @@ def _work_alone(connection: Connection, start: Start) -> None:
             )
             clean = target.reads_only and was_clean  # until everything is flushed
             _serve(connection, store, opened, flush=not target.reads_only)
-            clean = not target.reads_only or was_clean
+            clean = was_clean or not (target.reads_only or target.as_a_whole)
         finally:
             ledger.close(clean=clean)
 

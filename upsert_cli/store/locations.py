@@ -54,6 +54,13 @@ class Ledger:
             self._holder = replace(self._holder, owed=owed)
             self._lease.write(self._holder)
 
+    def rename(self, name: str, to: str) -> None:
+        """Keep what is owed to a collection under its new name."""
+        if (threshold := self._holder.owed.get(name)) is not None:
+            others = {each: value for each, value in self._holder.owed.items() if each != name}
+            self._holder = replace(self._holder, owed=others | {to: threshold})
+            self._lease.write(self._holder)
+
     def close(self, *, clean: bool) -> None:
         """Write down whether the next holder may trust the index."""
         with suppress(OSError):  # on a full disk the next holder looks more closely, that is all

@@ -182,6 +182,10 @@ class StoreProcess(ChildProcess):
         """Return the records nearest to a vector; if that ends the process, `TargetDamaged` is raised."""
         return self._call(Store.query, vector, rows=rows, where=where)
 
+    def rename(self, name: str, *, aside: str | None) -> int:
+        """Rename the collection, and return the number of its records."""
+        return cast("int", self.ask(Call("rename", (name,), {"aside": aside}), tries=1))  # as below
+
     def drop(self) -> int:
         """Delete the collection itself, and return the number of records that it held."""
         return cast("int", self.ask(Call("drop"), tries=1))  # a second try would not find it any more

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.identity import ModelIdentity
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import Refusal, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.store.base import Target
-from upsert_cli.store.locations import location_at
+from upsert_cli.locks import Holder
+from upsert_cli.store.address import require_collection_name
+from upsert_cli.store.base import CollectionInfo, Target
+from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import model_named
 
@@ -87,23 +91,97 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
     """
     location = location_at(chroma, name, leases=journal.layout.servers)
     if (info := location.describe()) is None:
-        raise UpsertCliError(
-            message=f"there is no collection {name} in {chroma}, so nothing was deleted; `upsert-cli collections list "
-            f"--chroma {shlex.quote(chroma)}` lists them"
+        raise _missing(chroma, name, "deleted")
+    with _opened(journal, chroma, info, location, context) as store:
+        return store.drop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renaming:
+    """A collection that was renamed."""
+
+    records: int
+    kept: str | None
+    """The new name of the collection that had the name before; None if there was none."""
+
+
+def rename_collection(
+    journal: Journal, chroma: str, name: str, to: str, *, replaces: bool, context: RunContext
+) -> Renaming:
+    """Rename a collection, and let the unfinished tasks of this journal follow it.
+
+    A death at any moment leaves every collection whole under some name, and a second call completes it. A task never
+    continues in another collection than the one that it began to fill.
+
+    Args:
+        journal: Knows the tasks, and the leases on collections of servers.
+        chroma: As `locations.canonical_target` spells it.
+        name: The collection.
+        to: Its new name.
+        replaces: Keep a collection that has the new name under another one.
+        context: Receives messages about retries.
+
+    Raises:
+        UsageFault: Chroma does not accept the new name.
+        TargetInUse: A load has the folder, or one of the collections of a server.
+        Refusal: Another program has the folder open, or there is a collection of the new name.
+        UpsertCliError: The collection does not exist.
+    """
+    require_collection_name(to)
+    leases = journal.layout.servers
+    location, place = (location_at(chroma, each, leases=leases) for each in (name, to))
+    found = {one.name: one for one, _ in location.list_collections()}
+    if name not in found:
+        raise _missing(chroma, name, "renamed")
+    if to in found and not replaces:
+        raise Refusal(
+            message=f"there is a collection {to} in {chroma} already, so nothing was renamed; --replace keeps it under "
+            f"another name"
         )
+    with _opened(journal, chroma, found[name], location, context) as store, ExitStack() as held:
+        if location.is_shared:  # the lease of a folder covers all of its collections
+            held.enter_context(place.take_lease(Holder.this_process()))
+        kept = _name_aside(to, found) if to in found else None
+        if kept is not None:
+            journal.follow_rename(chroma, to, kept)
+        records = store.rename(to, aside=kept)
+        journal.follow_rename(chroma, name, to)
+    return Renaming(records=records, kept=kept)
+
+
+def _name_aside(name: str, taken: Collection[str]) -> str:
+    """Return a free name for a collection that is replaced."""
+    base = f"{name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    free = next(each for each in (base, *(f"{base}-{number}" for number in range(2, 99))) if each not in taken)
+    require_collection_name(free)
+    return free
+
+
+@contextmanager
+def _opened(
+    journal: Journal, chroma: str, info: CollectionInfo, location: Location, context: RunContext
+) -> Iterator[StoreProcess]:
+    """Open a collection to rename or delete it as a whole."""
     target = Target(
         path=chroma,
-        collection=name,
+        collection=info.name,
         model=ModelIdentity(name="", dimension=info.dimension or 0, max_tokens=0),
         tool_version=__version__,
         as_found=True,
-        to_delete=True,
+        as_a_whole=True,
         leases=str(journal.layout.servers),
     )
     with StoreProcess(target, location=location, context=context) as store:
         for warning in store.opened().warnings:
             context.warning(warning)
-        return store.drop()
+        yield store
+
+
+def _missing(chroma: str, name: str, what: str) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"there is no collection {name} in {chroma}, so nothing was {what}; `upsert-cli collections list "
+        f"--chroma {shlex.quote(chroma)}` lists them"
+    )
 
 
 def _last_tasks(journal: Journal, chroma: str, wanted: set[str]) -> Iterator[tuple[str, Task]]:

@@ -206,7 +206,8 @@ def _describe(
     if info is None and loaded_by is not None:
         raise UpsertCliError(
             message=f"the collection {collection} is not in {chroma} any more, although task {loaded_by.id} loaded "
-            f"{loaded_by.rows:,} rows into it; `upsert-cli restart {loaded_by.id} --from-start` loads them again"
+            f"{loaded_by.rows:,} rows into it: it was deleted or renamed; "
+            f"`upsert-cli restart {loaded_by.id} --from-start` loads them again"
         )
     if info is None:
         raise UpsertCliError(

@@ -85,8 +85,8 @@ class OpenCollection:
         target = self.target
         created = not target.as_found and retrying_locks(self._create_if_missing)
         self.chroma: Collection = retrying_locks(self._get)
-        if target.to_delete:
-            self.count = self._count_for_deletion()
+        if target.as_a_whole:
+            self.count = self._count_of_whole()
             return Opened(created=False, count=self.count, warnings=(), unclean=unclean)
         model = self.chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
@@ -174,6 +174,25 @@ class OpenCollection:
         with suppress(UpsertCliError):
             self.close()
 
+    def rename(self, name: str, *, aside: str | None) -> None:
+        """Rename the collection, after one that has the name already."""
+        if aside is not None:
+            self._rename(name, aside)
+        try:
+            self._rename(self.target.collection, name)
+        except BaseException:
+            if aside is not None:
+                with suppress(Exception):  # the first error counts; another call renames it as well
+                    self._rename(aside, name)
+            raise
+
+    def _rename(self, name: str, to: str) -> None:
+        with understood(self.target):
+            found = retrying_locks(lambda: self._client.get_collection(name, embedding_function=None))
+            retrying_locks(lambda: found.modify(name=to))
+        if self._ledger is not None:
+            self._ledger.rename(name, to)
+
     def drop(self) -> None:
         """Delete the collection, so that nothing of it has to be restored."""
         folders = self.location.index_folders()
@@ -184,7 +203,7 @@ class OpenCollection:
         self._final_threshold = None
         self._owe(None)
 
-    def _count_for_deletion(self) -> int:
+    def _count_of_whole(self) -> int:
         """Return the number of records; of a folder without Chroma, whose count fails where the index is damaged."""
         if self.location.is_shared:
             return retrying_locks(self.chroma.count)

@@ -110,9 +110,9 @@ class LocalFolder(Location):
         from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
-        if not (target.beside_others or target.to_delete):
+        if not (target.beside_others or target.as_a_whole):
             self.check_index(target, suspicious=unclean)
-        if not (target.examined or target.to_delete):
+        if not (target.examined or target.as_a_whole):
             check_rows(target, self.path)
         upgraded = prepare_upgrade(self.path, target, is_copy=self.is_copy)
         with understood(target):

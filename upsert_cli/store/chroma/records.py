@@ -71,6 +71,11 @@ class ChromaStore(ChromaReader):
             self._collection.wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
+    def rename(self, name: str, *, aside: str | None) -> int:
+        """Rename the collection."""
+        self._collection.rename(name, aside=aside)
+        return self._collection.count
+
     def drop(self) -> int:
         """Delete the collection itself."""
         self._collection.drop()

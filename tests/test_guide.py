@@ -28,6 +28,7 @@ HOME = "/home/ann"  # in the pages, the folder in which everything happens
 VOLATILE = (
     (r"\b\d{8}-\d{6}-[a-z0-9]{4}\b", "ID"),
     (r"\b\d{4}-\d\d-\d\d[T ][\d:]+Z?|\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b", "TIME"),
+    (r"\b\d{8}T\d{6}Z\b", "TIME"),
     (r"\b(in|about) [\d.]+ (s|min|h)\b", r"\1 a while"),
     (r"\s+", " "),
 )
@@ -58,11 +59,15 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", _sessions(), ids=lambda page: page.stem)
-def test_sessions_run_as_shown(page: Path, address: str, terminal: Terminal, tiny_model: Path) -> None:
+def test_sessions_run_as_shown(
+    page: Path, address: str, terminal: Terminal, tiny_model: Path, request: pytest.FixtureRequest
+) -> None:
     """The sessions of a page run from the first to the last command, with the output and exit codes that it shows."""
     if "upsert-cli query" not in "".join(blocks(page, "console")):
         terminal.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(tiny_model)  # it has the real one's name, and loads faster
     shutil.copytree(SAMPLES, terminal.folder / "sample_data")
+    if "./my-model" in "".join(blocks(page, "console")):
+        shutil.copytree(request.getfixturevalue("model").folder, terminal.folder / "my-model")
     for session in blocks(page, "console"):
         commands = re.split(r"^\$ ", session, flags=re.M)
         assert commands[0] == ""

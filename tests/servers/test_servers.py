@@ -17,6 +17,7 @@ from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.errors import UsageFault
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.address import canonical_target
+from upsert_cli.store.locations import location_at
 
 SAME = 1e-6  # between two numbers of a vector that went two ways
 
@@ -133,6 +134,23 @@ def test_a_collection_of_a_server_is_deleted(tiny: Terminal, shared_server: Chro
     assert "there is no collection gone" in tiny.type(delete, expect=1).stderr
     tiny.type("upsert-cli restart t --from-start --max-failures 9", expect=3)
     assert len(shared_server.records("gone")) == 6
+
+
+def test_a_collection_of_a_server_is_renamed(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
+    """Loads into either name keep it from that; the replaced collection stays whole under a third name."""
+    for name, count in {"served-old": 5, "served-new": 3}.items():
+        tiny.write("a.jsonl", vectored(count, mark=name))
+        tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection {name}")
+    before = {name: shared_server.records(name) for name in ("served-old", "served-new")}
+    rename = f"upsert-cli collections rename served-new served-old --replace --chroma {shared_server.url}"
+    for name in before:
+        location = location_at(shared_server.url, name, leases=tiny.journal / "servers")
+        with Lease.take(location.lease_path(), Holder.this_process("other")):
+            assert f"pid {os.getpid()}" in tiny.type(rename, expect=4).stderr
+    kept = json.loads(tiny.type(f"{rename} --json").stdout)["kept"]
+    assert shared_server.records("served-old") == before["served-new"]
+    assert shared_server.records(kept) == before["served-old"]
+    assert "there is no collection served-new" in tiny.type(rename, expect=1).stderr
 
 
 def test_another_database_of_the_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:

@@ -21,7 +21,7 @@ JSON = "json"  # the page that names the schemas, each of which is shown by its 
 TOPICS = {
     "Load": ("csv", "files", "addresses", "copy", "server", "cron", "ci", "containers"),
     "Keep a collection right": ("mirror", "tasks", "errors", "repair", "backup", "troubleshooting"),
-    "Texts, models and vectors": ("items", "split", "other-models", "vectors", "filters"),
+    "Texts, models and vectors": ("items", "split", "other-models", "re-embed", "vectors", "filters"),
     "Larger loads": ("speed", "queues", "machines"),
     "Reference": ("configuration", "environment", "json", "metrics"),
 }

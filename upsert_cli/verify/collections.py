@@ -62,7 +62,7 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
         UpsertCliError: There is no Chroma in the folder, it cannot be read, or the server does not answer.
     """
     found = location_at(chroma, "", leases=journal.layout.servers).list_collections()
-    loaded = dict(_last_tasks(journal, chroma, {one.name for one, _ in found}))
+    loaded = dict(_last_tasks(journal, chroma, {one.name: model_named(one) for one, _ in found}))
     return [
         CollectionSummary(
             name=one.name,
@@ -184,12 +184,17 @@ def _missing(chroma: str, name: str, what: str) -> UpsertCliError:
     )
 
 
-def _last_tasks(journal: Journal, chroma: str, wanted: set[str]) -> Iterator[tuple[str, Task]]:
-    """Yield the newest task of each collection, and read no more of the journal than that takes."""
+def _last_tasks(journal: Journal, chroma: str, wanted: dict[str, str | None]) -> Iterator[tuple[str, Task]]:
+    """Yield the newest task of each collection, and read no more of the journal than that takes.
+
+    `wanted` has the model that each collection names: a task with another one filled a collection that had the name.
+    """
     tasks = journal.newest_first()
     while wanted and (task := next(tasks, None)) is not None:
         # A refused task has written nothing.
         began = task.started_at is not None and task.status is not TaskStatus.REFUSED
-        if began and task.chroma == chroma and task.collection in wanted:
-            wanted.remove(task.collection)
+        if not began or task.chroma != chroma or task.collection not in wanted:
+            continue
+        if wanted[task.collection] in (None, task.model):
+            del wanted[task.collection]
             yield task.collection, task

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.forked import forked_children
 from tests.support.items import Items, make_some_items
+from tests.support.other_program import ROWS, some_records, write_records
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
@@ -94,3 +95,11 @@ def other_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> s
 def make_items() -> Items:
     """Return a maker of items: `make_items(count, mark="first")`."""
     return make_some_items
+
+
+@pytest.fixture(scope="session")
+def old_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a collection `docs` of another program."""
+    terminal = Terminal(tmp_path_factory.mktemp("other-program"))
+    write_records(terminal, some_records(ROWS))
+    return terminal.folder / "old"

@@ -4,83 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.support.items import Items
+from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash, write_records
 from tests.support.terminal import Terminal
-
-ROWS = 300
-PROGRAM = """
-import json, sys
-import chromadb
-client = chromadb.PersistentClient(sys.argv[1])
-collection = client.get_or_create_collection(sys.argv[2], embedding_function=None)
-records = json.load(sys.stdin)
-for start in range(0, len(records), 100):
-    part = records[start:start + 100]
-    collection.upsert(
-        ids=[one["id"] for one in part], documents=[one["document"] for one in part],
-        metadatas=[one["metadata"] for one in part], embeddings=[one["vector"] for one in part],
-    )
-"""
-
-
-def some_records(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
-    """Return records such as another program writes, with every type of metadata that Chroma stores."""
-    return [
-        {
-            "id": f"doc {number}",
-            "document": f"{mark} document number {number}",
-            "metadata": {
-                "number": number,
-                "exact": number / 7,
-                "even": number % 2 == 0,
-                "source": "a/b.pdf",
-                "tags": ["x", "y"],
-                "pages": [1, 2, number],
-                "loc.lines.from": number,
-                "text": f"a text of its own {number}",
-                "vector": [0.5, 0.25],
-                "item_info.url": "https://example.org/",
-            },
-            "vector": [1.0, number % 13 + 0.1, -(number % 7) / 3],
-        }
-        for number in range(count)
-    ]
-
-
-def write_records(
-    terminal: Terminal, records: list[dict[str, Any]], *, folder: str = "old", collection: str = "docs"
-) -> None:
-    """Write records as another program does, in a process of its own."""
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder, collection],
-        cwd=terminal.folder, env=terminal.environment, input=json.dumps(records), text=True, check=True,
-    )  # fmt: skip
-
-
-def without_hash(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the documents and metadata of records, without this tool's own key."""
-    return {
-        one: (record["document"], {key: value for key, value in (record["metadata"] or {}).items() if key != "upsert_hash"})
-        for one, record in records.items()
-    }  # fmt: skip
-
-
-def as_written(records: list[dict[str, Any]]) -> dict[str, Any]:
-    return {one["id"]: (one["document"], one["metadata"] or {}) for one in records}
-
-
-@pytest.fixture(scope="session")
-def old_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a collection `docs` of another program."""
-    terminal = Terminal(tmp_path_factory.mktemp("other-program"))
-    write_records(terminal, some_records(ROWS))
-    return terminal.folder / "old"
 
 
 @pytest.fixture
@@ -102,7 +34,7 @@ def test_a_collection_is_loaded_like_a_file(tiny: Terminal, docs: list[dict[str,
         0,
     )
     stored = without_hash(tiny.records("docs"))
-    assert _floats_rounded(stored) == _floats_rounded(as_written(docs))
+    assert floats_rounded(stored) == floats_rounded(as_written(docs))
     assert _bytes_below(tiny.folder / "old") == before
     task = tiny.only_task()
     assert task["progress"] == {"rows": ROWS, "total": ROWS}
@@ -113,14 +45,6 @@ def test_a_collection_is_loaded_like_a_file(tiny: Terminal, docs: list[dict[str,
 
 def _bytes_below(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def _floats_rounded(records: dict[str, Any]) -> dict[str, Any]:
-    """Round what Chroma itself stores with another last digit."""
-    return {
-        one: (document, {key: round(value, 12) if isinstance(value, float) else value for key, value in metadata.items()})
-        for one, (document, metadata) in records.items()
-    }  # fmt: skip
 
 
 def test_a_collection_is_embedded_again_next_to_itself(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
@@ -140,7 +64,7 @@ def test_a_killed_load_continues(tiny: Terminal, docs: list[dict[str, Any]]) -> 
         process.kill()
     tiny.type(line)
     assert tiny.info("move")["counts"]["read"] == ROWS
-    assert _floats_rounded(without_hash(tiny.records("docs"))) == _floats_rounded(as_written(docs))
+    assert floats_rounded(without_hash(tiny.records("docs"))) == floats_rounded(as_written(docs))
 
 
 def test_a_changed_collection_is_noticed(tiny: Terminal, docs: list[dict[str, Any]]) -> None:
@@ -213,3 +137,56 @@ def test_a_wrong_name_is_refused(tiny: Terminal, old_folder: Path, source: str, 
     assert message in said
     assert "s3cret" not in said
     assert not (tiny.folder / "nowhere").exists()
+
+
+# -- vectors that are kept ---------------------------------------------------------------------------------------------
+
+
+def test_a_copy_of_our_collection_is_our_collection(tiny: Terminal, make_items: Items) -> None:
+    """The model, the hashes and each bit of the vectors are copied: the same file then changes nothing."""
+    tiny.write("a.jsonl", make_items(200))
+    tiny.type("upsert-cli run a.jsonl --chroma there --collection articles")
+    tiny.type("upsert-cli run chroma:there#articles --keep-vectors --collection articles --scope other")
+    before, after = (tiny.records("articles", vectors=True, folder=folder) for folder in ("there", "chroma"))
+    assert after.keys() == before.keys()
+    for one, record in before.items():
+        assert record["vector"] == after[one]["vector"]
+    tiny.type("upsert-cli run chroma:there#articles --keep-vectors --collection plain")
+    again = tiny.type("upsert-cli run a.jsonl --collection plain")
+    assert "200 unchanged" in again.stderr
+    tiny.type("upsert-cli verify --collection plain", expect=None)
+    found = tiny.type(
+        f"upsert-cli query 'text 7' --collection plain --model-path {tiny.env['UPSERT_CLI_RUN_MODEL_PATH']}"
+    )
+    assert "obj-" in found.stdout
+    other = tiny.type("upsert-cli run chroma:there#articles --keep-vectors --split", expect=2)
+    assert "does not go with --split" in other.stderr
+
+
+def test_chunks_are_kept_with_their_vectors(tiny: Terminal, make_items: Items) -> None:
+    """A collection of chunks and averages is copied record by record, and a load of the same file changes nothing."""
+    items = make_items(5)
+    items[2]["payload"]["text"] = " ".join(f"word{number} of a long text." for number in range(150))
+    tiny.write("a.jsonl", items)
+    how = "--split --max-tokens 64 --average"
+    tiny.type(f"upsert-cli run a.jsonl --chroma there --collection chunks {how}")
+    tiny.type("upsert-cli run chroma:there#chunks --keep-vectors --collection chunks")
+    again = tiny.type(f"upsert-cli run a.jsonl --collection chunks {how}")
+    assert "5 unchanged" in again.stderr
+
+
+def test_a_lost_vector_costs_one_record(tiny: Terminal) -> None:
+    """Records without a document are kept with their vectors; the distance of the source is that of the copy."""
+    records = some_records(3)
+    records[1]["document"] = None
+    write_records(tiny, records)
+    tiny.type("upsert-cli run chroma:old#docs --keep-vectors --collection docs")
+    stored = tiny.records("docs", vectors=True)
+    assert stored["doc 1"]["document"] is None
+    assert stored["doc 1"]["vector"] == [np.float32(number) for number in records[1]["vector"]]
+    said = tiny.type(
+        "upsert-cli run chroma:old#docs --collection docs --keep-vectors --model BAAI/bge-small-en", expect=2
+    )
+    assert "goes without --model" in said.stderr
+    said = tiny.type("upsert-cli run chroma:old#docs --collection docs --model none", expect=2)
+    assert "--keep-vectors copies the vectors" in said.stderr

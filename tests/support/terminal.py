@@ -139,9 +139,11 @@ class Terminal:
         path.write_text("".join(json.dumps(item) + "\n" for item in items))
         return path
 
-    def records(self, collection: str = "default", *, vectors: bool = False) -> dict[str, dict[str, Any]]:
+    def records(
+        self, collection: str = "default", *, vectors: bool = False, folder: str = "chroma"
+    ) -> dict[str, dict[str, Any]]:
         """Read a collection back with nothing but chromadb, in a process of its own: id -> document and metadata."""
-        program = [sys.executable, "-c", _READ_BACK, str(self.folder / "chroma"), collection, "1" if vectors else ""]
+        program = [sys.executable, "-c", _READ_BACK, str(self.folder / folder), collection, "1" if vectors else ""]
         done = run_python(program, folder=self.folder, environment=self.environment)
         assert done.returncode == 0, done.stderr.decode()
         value: dict[str, dict[str, Any]] = json.loads(done.stdout)

@@ -94,6 +94,7 @@ _PREFIX_OPTIONS = (
 
 _COLLECTION_OPTIONS = (
     option("--where", type=Filter(), metavar="JSON", help="Of a collection, read only the records of a filter."),
+    option("--keep-vectors", is_flag=True, help="Of a collection, copy the vectors; no model is used."),
 )
 
 _EMBEDDING_OPTIONS = (

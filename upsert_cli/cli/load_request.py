@@ -115,14 +115,24 @@ def refuse_contradicting_chunks(
         raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
 
 
-def refuse_options_of_collections(*, sources: tuple[str, ...], where: dict[str, Any] | None, **_: Any) -> None:
-    """Refuse options that only collections as sources have, where none is a source.
+def refuse_options_of_collections(
+    *, sources: tuple[str, ...], where: dict[str, Any] | None, keep_vectors: bool, split: bool, model: str, **_: Any
+) -> None:
+    """Refuse options that do not go with collections as sources, or only with them.
 
     Raises:
         UsageError: They are given.
     """
-    if where is not None and not any(map(is_collection, sources)):
-        raise click.UsageError("--where goes with a collection as a source, chroma:TARGET#COLLECTION.")
+    has_collection = any(map(is_collection, sources))
+    given = "--where" if where is not None else "--keep-vectors" if keep_vectors else ""
+    if given and not has_collection:
+        raise click.UsageError(f"{given} goes with a collection as a source, chroma:TARGET#COLLECTION.")
+    if keep_vectors and split:
+        raise click.UsageError("--keep-vectors copies records as they are, so it does not go with --split.")
+    if keep_vectors and _rank(click.get_current_context(), "model") == 0 and embeds(model):
+        raise click.UsageError("--keep-vectors copies the vectors and their model's name, so it goes without --model.")
+    if has_collection and not keep_vectors and not embeds(model):
+        raise click.UsageError("--model none embeds nothing; --keep-vectors copies the vectors of a collection.")
 
 
 def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:

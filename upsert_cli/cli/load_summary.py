@@ -145,6 +145,8 @@ class LoadSummary:
         if not queries:
             self._terminal.print(f"{target} has no records")
         made = f"embedded by {task.model}" if embeds(task.model) else "with the vectors of its items"
+        if task.options.keep_vectors:
+            made = "with the vectors of its source"
         for step in queries:
             self._terminal.print(f"{target}, {made}; {step.label}:")
             self._terminal.print_command(step.command)

@@ -47,7 +47,7 @@ def preview(
     upsert-cli preview products.csv --id-field sku --template '{title}' --limit 1
     """
     refuse_contradicting_chunks(model=model, **options)
-    refuse_options_of_collections(sources=sources, **options)
+    refuse_options_of_collections(sources=sources, model=model, **options)
     from upsert_cli.load.preview import preview as preview_rows
 
     found = preview_rows(

@@ -198,8 +198,9 @@ class UnitRunner:
                     f"that machine, since a task carries only the names of such variables"
                 )
         if self._model is None:
-            own = OwnVectors(dimension=spec.target.model.dimension)
-            self._model = self._same_model() if embeds(spec.target.model.name) else own
+            wanted = spec.target.model
+            is_found = embeds(wanted.name) and not self._options.keep_vectors
+            self._model = self._same_model() if is_found else OwnVectors.of(wanted, space=spec.target.space)
         if self._writer is None:
             # The process that runs the task holds the lease on the collection; workers do not exclude each other.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target

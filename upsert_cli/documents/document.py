@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, Splitter, chunk_id, chunk_name
-from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, record_hash
+from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, copied_hash, record_hash
 from upsert_cli.documents.metadata import MAX_KEYS, MAX_LIST, SCOPE_KEY, Value, flatten, shown
 from upsert_cli.documents.payload import (
     VECTOR_FIELD,
@@ -160,9 +160,13 @@ def make_document(item: Item, recipe: Recipe) -> Document:
     """
     payload, text, vector = _read_payload(item, recipe)
     metadata, converted = _metadata(payload, item, recipe)
-    upsert_hash = metadata[HASH_KEY] = record_hash(
-        text, metadata, field=recipe.text_fields[0], identity=recipe.identity, vector=vector
-    )
+    hashed, stored = None, item.stored
+    if stored is not None and stored.vector is not None and stored.hash is not None:
+        field = recipe.text_fields[0]
+        hashed = copied_hash(stored.hash, text, metadata, field=field, identity=recipe.identity)
+    if hashed is None:
+        hashed = record_hash(text, metadata, field=recipe.text_fields[0], identity=recipe.identity, vector=vector)
+    upsert_hash = metadata[HASH_KEY] = hashed
     has_text = text != "" or _has_text(payload, item, recipe)
     return Document(item.object_id, text, metadata, upsert_hash, item, converted, vector, has_text=has_text)
 

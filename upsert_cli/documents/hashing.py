@@ -60,6 +60,30 @@ def chunk_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: s
     return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, '')}{CHUNK_MARK}"
 
 
+def copied_hash(stored: str, text: str, metadata: dict[str, Any], *, field: str, identity: str) -> str | None:
+    """Return the hash of a copy of a record with its vector; None if the record's hash is not of its text and model.
+
+    A copy of a vector that the model made is like one that it makes again, so a later load of the same item changes
+    nothing.
+
+    Args:
+        stored: The record's own hash.
+        text: The document.
+        metadata: Of the copy, without the hash.
+        field: As for `record_hash`.
+        identity: The model's.
+
+    Raises:
+        ItemError: It is too large to be stored.
+    """
+    of_text = _without_digits(stored).removesuffix(CHUNK_MARK).partition(".")[0]
+    if of_text.partition(OWN_VECTOR)[0] != _text_hash(text, identity):
+        return None
+    if is_chunk(stored):
+        return f"{of_text}.{_metadata_hash(metadata, text, '')}{CHUNK_MARK}"
+    return f"{of_text}.{_metadata_hash(metadata, text, field)}"
+
+
 def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return a record's metadata for the store: with a check digit in its hash for each float, if there are any."""
     hashed, digits = metadata.get(HASH_KEY), check_digits(metadata)

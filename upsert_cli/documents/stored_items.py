@@ -41,7 +41,14 @@ def item_of_record(
     has_own_text = TEXT_FIELD in payload
     if document is not None and not has_own_text:
         payload = {TEXT_FIELD: document} | payload
-    parts = StoredParts(document, has_own_text, vector, fault or _fault(identifier, payload))
+    hashed = metadata.get(HASH_KEY)
+    parts = StoredParts(
+        document,
+        has_own_text,
+        vector,
+        hashed if isinstance(hashed, str) else None,
+        fault or _fault(identifier, payload),
+    )
     return Item(identifier, payload, None, "", 0, stored=parts)
 
 

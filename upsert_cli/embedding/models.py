@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -72,7 +72,16 @@ class OwnVectors(ModelIdentity):
     """The vectors that the items bring, in place of a model: nothing is looked for, loaded or embedded."""
 
     name: str = NO_MODEL
+    """`none`, or the model that made the vectors of a collection, where that names it and they are kept."""
+
     max_tokens: int = 0
+    space: str | None = None
+    """How distances are measured in the collection that they are kept from; None if they come from items."""
+
+    @classmethod
+    def of(cls, model: ModelIdentity, *, space: str | None) -> OwnVectors:
+        """Return the vectors that a model made, which are kept."""
+        return cls(**{field.name: getattr(model, field.name) for field in fields(ModelIdentity)}, space=space)
 
 
 def list_models() -> list[ModelEntry]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from upsert_cli.counts import Counts
+from upsert_cli.embedding.catalog import NO_MODEL
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.retry import RETRY_FOR
 
@@ -206,7 +207,7 @@ class LoadOptions:
             keep_lists=self.keep_lists,
             refs_root=None if self.refs_root is None else Path(self.refs_root),
             scope=self.scope,
-            model=model,
+            model=NO_MODEL if self.keep_vectors else model,
             identity=identity,
             dimension=dimension,
         )

@@ -17,6 +17,7 @@ from upsert_cli.counts import Converted, Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import full_name
+from upsert_cli.embedding.identity import NO_PREFIXES
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import Refusal, TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
@@ -30,6 +31,7 @@ from upsert_cli.load.inputs import (
     open_inputs,
     refuse_target_as_source,
 )
+from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import require_computable, sources_of
 from upsert_cli.missing_packages import install_command, is_installed
@@ -66,7 +68,7 @@ class Draft:
         self._sources = open_inputs(
             found, limit=request.options.limit, spool_folder=self._spool_folder, stdin=self._stdin
         )
-        model = full_name(request.model, given=request.options.given_model)
+        model = self._model()
         if (note := check_first_inputs(self._sources, request.options, model=model)) is not None:
             self.notes.append(note)
         now = utc_now()
@@ -108,6 +110,12 @@ class Draft:
         if self._incoming is not None:
             shutil.rmtree(self._incoming, ignore_errors=True)
 
+    def _model(self) -> str:
+        """Return the name of the model: the one that is asked for, or that of vectors that are kept."""
+        if self._request.options.keep_vectors:
+            return kept_vectors(self._sources).name
+        return full_name(self._request.model, given=self._request.options.given_model)
+
     def _spool_folder(self) -> Path:
         if self._incoming is None:
             self._incoming = incoming_folder(self._journal)
@@ -121,7 +129,7 @@ class Draft:
         if self._request.task_id is not None:
             with suppress(TaskNotFound):
                 options = options.with_prefixes(self._journal.find(self._request.task_id).options.prefixes)
-        return options.with_prefixes(prefixes_of(model))
+        return options.with_prefixes(NO_PREFIXES if options.keep_vectors else prefixes_of(model))
 
     def _with_scope(self, options: LoadOptions) -> LoadOptions:
         """Return the options with the scope of the sources, if records are to be deleted and none is named."""

@@ -29,6 +29,7 @@ def find_inputs(
     options: LoadOptions,
     *,
     chroma: str | None,
+    with_vectors: bool = False,
     report: Callable[[str], object] = lambda _: None,
 ) -> list[FoundFile]:
     """Return the files and collections that names stand for.
@@ -37,10 +38,12 @@ def find_inputs(
         names: As the user types them.
         options: Those of the load.
         chroma: Its target; None for a preview.
+        with_vectors: Read the vectors of collections that are to be kept, which a look at the first rows does not need.
         report: Called with notes, such as how many files were skipped.
     """
     # An address may be misspelled, and no progress shows yet that the load waits for it.
-    options = replace(options, retry_for=min(options.retry_for, FIRST_CONTACT))
+    patience = min(options.retry_for, FIRST_CONTACT)
+    options = replace(options, retry_for=patience, keep_vectors=options.keep_vectors and with_vectors)
     return find_files(
         names,
         collection_at=collections_for(options, chroma=chroma),

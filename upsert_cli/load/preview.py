@@ -124,7 +124,7 @@ def preview(
         require_splitter()
     options = options.with_prefixes(prefixes_of(model_name))
     model = None
-    if embeds(model_name):
+    if embeds(model_name) and not options.keep_vectors:
         model = model_without_weights(model_name, given=options.given_model, prefixes=options.prefixes)
     with _sources(names, options, model_name, rows=rows, stdin=stdin, context=context) as sources:
         outcomes = _Outcomes(sources, _recipe(options, model, model_name, sources))
@@ -145,7 +145,7 @@ def _sources(
     names: Sequence[str], options: LoadOptions, model: str, *, rows: int, stdin: BinaryIO, context: RunContext
 ) -> Iterator[list[Source]]:
     """Yield the sources cut after some rows, once the first rows were checked as those of a load are."""
-    found = find_inputs(names, options, chroma=None, report=context.info)
+    found = find_inputs(names, options, chroma=None, with_vectors=True, report=context.info)
     with ExitStack() as stack:
 
         @cache
@@ -167,7 +167,7 @@ def _sources(
 def _recipe(options: LoadOptions, model: Model | None, model_name: str, sources: Sequence[Source]) -> Recipe:
     if model is not None:
         return recipe_of(options, model)
-    if options.split and embeds(model_name):
+    if options.split and embeds(model_name):  # the vectors of collections are not kept then
         raise UpsertCliError(
             message=f"--split needs the tokenizer of {model_name}, which is not on this machine; `upsert-cli models "
             f"fetch --model {model_name}` fetches it, --model-path takes a folder that holds it"

@@ -21,6 +21,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
 from upsert_cli.load.inputs import collections_for
+from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
@@ -50,6 +51,8 @@ def load_embedder(model: Model | OwnVectors, options: LoadOptions) -> Embedder:
 
 def vectors_of(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
     """Return where the vectors of a task come from: its model, or its items, with the collection's dimension."""
+    if task.options.keep_vectors:
+        return kept_vectors(sources_of(task))
     if embeds(task.model):
         return model_of(task.model, task.options, context=context)
     info = location_of_task(journal, task).describe()
@@ -122,6 +125,8 @@ def recipe_of(options: LoadOptions, model: Model | OwnVectors) -> Recipe:
 
 def recipe_without_model(name: str, options: LoadOptions, sources: Sequence[Source]) -> Recipe:
     """Return the recipe for a model that is not on this machine, or for the vectors of the items."""
+    if options.keep_vectors:
+        return recipe_of(options, kept_vectors(sources))
     if not embeds(name):
         return recipe_of(options, own_vectors(options, sources))
     known = identity_if_known(name, options.prefixes)
@@ -134,6 +139,7 @@ def target_of(journal: Journal, task: Task, model: Model | OwnVectors) -> Target
         path=task.chroma,
         collection=task.collection,
         model=model.identity,
+        space=model.space if isinstance(model, OwnVectors) else None,
         tool_version=__version__,
         leases=str(journal.layout.servers),
         retry_for=task.options.retry_for,

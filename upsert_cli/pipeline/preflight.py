@@ -94,7 +94,7 @@ def _check_named_fields(first: Item, others: Iterator[Item], recipe: Recipe) -> 
     missing = dict.fromkeys(recipe.metadata_fields or (), "--metadata-fields")
     if recipe.template is not None:
         missing |= dict.fromkeys(template_fields(recipe.template), "--template")
-    if recipe.vector_field is not None or not recipe.embeds:
+    if recipe.vector_field is not None or (not recipe.embeds and first.stored is None):
         missing[recipe.vector_field or VECTOR_FIELD] = "--vector-field"
     for item in itertools.chain([first], others):
         payload = item.payload or {}

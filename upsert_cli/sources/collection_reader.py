@@ -27,6 +27,9 @@ class StoredParts(NamedTuple):
     vector: array[float] | None = None
     """Of 32-bit floats, to be kept; None: the document is to be embedded."""
 
+    hash: str | None = None
+    """The record's `upsert_hash`, which tells whether the vector is the model's; None if it has none."""
+
     fault: str | None = None
     """Why the record cannot be loaded, in one line."""
 

@@ -46,6 +46,9 @@ class Target:
     as_a_whole: bool = False
     """Whether it is opened only to be renamed or deleted, so that it may be damaged."""
 
+    space: str | None = None
+    """The distance of a collection whose vectors are kept: `cosine`, `l2` or `ip`; None: that of our own, cosine."""
+
     rows: int | None = None
     """Rows that will be written at most, where that is known."""
 
@@ -93,6 +96,9 @@ class CollectionInfo:
 
     function: str | None
     """The model of its embedding function, or the function's name; None without a function."""
+
+    space: str
+    """How distances are measured: `cosine`, `l2` or `ip`."""
 
 
 class CollectionState(NamedTuple):

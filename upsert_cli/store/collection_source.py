@@ -25,7 +25,7 @@ from upsert_cli.sources.collection_reader import SCHEME, CollectionReader
 from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.source import OF_COLLECTION, Fingerprint
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
-from upsert_cli.store.base import CollectionState, NumberedRecord, Record, Target
+from upsert_cli.store.base import CollectionInfo, CollectionState, NumberedRecord, Record, Target
 from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
 
@@ -75,11 +75,26 @@ class StoredCollection(CollectionReader):
         with self.location() as location:
             state = location.state()
         if state is None:
-            raise FileNotFoundError(
-                f"there is no collection {self.collection} in {self.chroma}; `upsert-cli collections --chroma "
-                f"{shlex.quote(self.chroma)}` lists those that are there"
-            )
+            raise self._missing()
         return state
+
+    def describe(self) -> CollectionInfo:
+        """Return the description that the collection gives of itself.
+
+        Raises:
+            FileNotFoundError: There is no such collection.
+        """
+        with self.location() as location:
+            info = location.describe()
+        if info is None:
+            raise self._missing()
+        return info
+
+    def _missing(self) -> FileNotFoundError:
+        return FileNotFoundError(
+            f"there is no collection {self.collection} in {self.chroma}; `upsert-cli collections --chroma "
+            f"{shlex.quote(self.chroma)}` lists those that are there"
+        )
 
     def is_same_as(self, chroma: str, collection: str) -> bool:
         """Tell whether this is a certain collection, under any spelling of its folder or server."""

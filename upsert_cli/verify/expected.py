@@ -17,6 +17,7 @@ from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
+from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.load.resources import model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
@@ -87,8 +88,11 @@ class Subject:
         loaded_by = task if task.rows else None
         info, target = _describe(journal, task.chroma, task.collection, task.options, loaded_by=loaded_by)
         if info.stamp is None:  # not created by this tool: the hashes are those of the task's model
-            own = OwnVectors(dimension=target.model.dimension)
-            model = model_of(task.model, task.options) if embeds(task.model) else own
+            model: ModelIdentity = OwnVectors(dimension=target.model.dimension)
+            if task.options.keep_vectors:
+                model = kept_vectors(sources)
+            elif embeds(task.model):
+                model = model_of(task.model, task.options)
             target = replace(target, model=model.identity)
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in _LATE_STAGES)

@@ -34,6 +34,7 @@ LOAD_THRESHOLD = 10_000  # rows; the fewer flushes, the fewer moments in which k
 READERS_THRESHOLD = 1_000_000_000  # rows; set for other readers during a load, so that none of them flushes
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
 LEAST_THRESHOLD = 256  # rows; the index takes rows in by the hundred, and a flush after fewer gains nothing
+DEFAULT_SPACE = "cosine"  # of the collections that we create
 PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 # Characters that may be queued for the index: the engine reads all of them again at each write, which costs 6 ms and
@@ -236,7 +237,9 @@ class OpenCollection:
         else:
             return False
         # The cloud has another kind of index, which needs no flushing.
-        hnsw: Any = {"space": "cosine"} | ({} if self.location.in_cloud else {"sync_threshold": LOAD_THRESHOLD})
+        hnsw: Any = {"space": self.target.space or DEFAULT_SPACE} | (
+            {} if self.location.in_cloud else {"sync_threshold": LOAD_THRESHOLD}
+        )
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
         function: dict[str, Any] = {} if self.target.model.is_chromas_default else {"embedding_function": None}
         try:

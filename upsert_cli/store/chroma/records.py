@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY
 from upsert_cli.store.base import RecordRef, Target, WriteBatch
-from upsert_cli.store.chroma.collection import OpenCollection, retrying_locks
+from upsert_cli.store.chroma.collection import DEFAULT_SPACE, OpenCollection, retrying_locks
+from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault, understood
 from upsert_cli.store.chroma.queries import ChromaReader, parts_of
 from upsert_cli.store.chroma.stamp import dimension_mismatch
@@ -88,6 +90,8 @@ class ChromaStore(ChromaReader):
         collection.location.require_space(len(batch.ids))
         faults = row_faults(batch, collection.target, in_cloud=collection.location.in_cloud)
         good = [row for row in range(len(batch.ids)) if row not in faults]
+        if batch.vectors is not None and collection.target.space == DEFAULT_SPACE and not collection.location.in_cloud:
+            batch = replace(batch, vectors=to_be_returned(batch.vectors))  # they are kept, and this index rounds
         self._unflushed = self._unflushed or bool(good)
         with understood(collection.target):
             for part in parts_of(good, self._write_rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -77,7 +77,20 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
         stamp=_stamped(metadata),
         default_function=function_name in _DEFAULT_FUNCTIONS,
         function=str(function_model or f"of the embedding function {function_name}") if function_name else None,
+        space=_space_in(metadata.get("hnsw:space"), *configurations),
     )
+
+
+def _space_in(named: object, *configurations: object) -> str:
+    """Return the distance in the stored configurations, else the one in the metadata, where older versions keep it."""
+    for value in configurations:
+        if not isinstance(value, dict):
+            continue
+        if isinstance(space := value.get("space"), str):
+            return space
+        if found := _space_in(None, *value.values()):
+            return found
+    return str(named or "")
 
 
 def _number(value: Any) -> int:
@@ -110,8 +123,21 @@ def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
         _refuse(target, info.stamp.differences(model))
     if info.dimension not in (None, model.dimension):
         raise dimension_mismatch(target, had=info.dimension or 0, asked=model.dimension)
-    if info.stamp is not None:
-        return ()
+    return (*_other_space(target, info), *(_unknown_model(target, info) if info.stamp is None else ()))
+
+
+def _other_space(target: Target, info: CollectionInfo) -> Iterator[str]:
+    """Yield a warning if kept vectors get into a collection that measures distances in another way."""
+    if target.space and info.space and target.space != info.space:
+        yield (
+            f"the collection {target.collection} in {target.path} measures distances as {info.space}, and the source "
+            f"as {target.space}; queries of the copy may give another order"
+        )
+
+
+def _unknown_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
+    """Refuse a collection of another program whose embedding function contradicts; otherwise return warnings."""
+    model = target.model
     # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
     is_unused = info.default_function and info.dimension not in (None, DEFAULT_ENTRY.dimension)
     if info.function is None or (is_unused and not embeds(model.name)):

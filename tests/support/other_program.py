@@ -1,0 +1,80 @@
+"""A collection that another program wrote, with every type of metadata that Chroma stores."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from tests.support.terminal import Terminal
+
+ROWS = 300
+PROGRAM = """
+import json, sys
+import chromadb
+client = chromadb.PersistentClient(sys.argv[1])
+collection = client.get_or_create_collection(sys.argv[2], embedding_function=None)
+records = json.load(sys.stdin)
+for start in range(0, len(records), 100):
+    part = records[start:start + 100]
+    collection.upsert(
+        ids=[one["id"] for one in part], documents=[one["document"] for one in part],
+        metadatas=[one["metadata"] for one in part], embeddings=[one["vector"] for one in part],
+    )
+"""
+
+
+def some_records(count: int, *, mark: str = "first") -> list[dict[str, Any]]:
+    """Return records such as another program writes, with every type of metadata that Chroma stores."""
+    return [
+        {
+            "id": f"doc {number}",
+            "document": f"{mark} document number {number}",
+            "metadata": {
+                "number": number,
+                "exact": number / 7,
+                "even": number % 2 == 0,
+                "source": "a/b.pdf",
+                "tags": ["x", "y"],
+                "pages": [1, 2, number],
+                "loc.lines.from": number,
+                "text": f"a text of its own {number}",
+                "vector": [0.5, 0.25],
+                "item_info.url": "https://example.org/",
+            },
+            "vector": [1.0, number % 13 + 0.1, -(number % 7) / 3],
+        }
+        for number in range(count)
+    ]
+
+
+def write_records(
+    terminal: Terminal, records: list[dict[str, Any]], *, folder: str = "old", collection: str = "docs"
+) -> None:
+    """Write records as another program does, in a process of its own."""
+    subprocess.run(
+        [sys.executable, "-c", PROGRAM, folder, collection],
+        cwd=terminal.folder, env=terminal.environment, input=json.dumps(records), text=True, check=True,
+    )  # fmt: skip
+
+
+def without_hash(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the documents and metadata of records, without this tool's own key."""
+    return {
+        one: (record["document"], {key: value for key, value in (record["metadata"] or {}).items() if key != "upsert_hash"})
+        for one, record in records.items()
+    }  # fmt: skip
+
+
+def as_written(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the same of records that were written."""
+    return {one["id"]: (one["document"], one["metadata"] or {}) for one in records}
+
+
+def floats_rounded(records: dict[str, Any]) -> dict[str, Any]:
+    """Round what Chroma itself stores with another last digit."""
+    return {
+        one: (document, {key: round(value, 12) if isinstance(value, float) else value for key, value in metadata.items()})
+        for one, (document, metadata) in records.items()
+    }  # fmt: skip

@@ -1,0 +1,50 @@
+"""The vectors that a load keeps from collections: the model that made them, their dimension and their distance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS, NO_MODEL
+from upsert_cli.embedding.identity import ModelIdentity
+from upsert_cli.embedding.models import OwnVectors
+from upsert_cli.errors import UsageFault
+from upsert_cli.sources.source import Source
+from upsert_cli.store.base import CollectionInfo
+from upsert_cli.store.collection_source import StoredCollection
+
+_UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
+_OF_DEFAULT_FUNCTION = ModelIdentity(name=DEFAULT_ENTRY.name, dimension=DEFAULT_ENTRY.dimension, max_tokens=MAX_TOKENS)
+
+
+def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
+    """Return the vectors of the collections among some sources, with the model that the collections name.
+
+    Raises:
+        UsageFault: They are of different models, dimensions or distances, or none of the sources is a collection.
+    """
+    described = [(source, source.path.describe()) for source in sources if isinstance(source.path, StoredCollection)]
+    if not described:
+        raise UsageFault(message="--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION")
+    found = {source.name: _vectors_of(info) for source, info in described}
+    (name, first), *others = found.items()
+    for other_name, other in others:
+        if other != first:
+            raise UsageFault(
+                message=f"--keep-vectors: {name} holds {_described(first)}, and {other_name} {_described(other)}; "
+                f"load them into different collections"
+            )
+    return first
+
+
+def _vectors_of(info: CollectionInfo) -> OwnVectors:
+    model = info.stamp or _UNKNOWN
+    if info.stamp is None and info.default_function and info.dimension in (None, DEFAULT_ENTRY.dimension):
+        model = _OF_DEFAULT_FUNCTION
+    model = replace(model, dimension=info.dimension or model.dimension)
+    return OwnVectors.of(model, space=info.space or None)
+
+
+def _described(vectors: OwnVectors) -> str:
+    model = "an unknown model" if vectors.name == NO_MODEL else vectors.name
+    return f"vectors of {model} with {vectors.dimension} numbers and the distance {vectors.space}"

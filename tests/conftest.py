@@ -23,6 +23,8 @@ from upsert_cli.store import child_process
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.
 MODEL_CACHE = cache_folder()
+OTHER_CHROMAS = MODEL_CACHE.parent / "chroma-for-tests"
+"""The environments with other versions of Chroma, each made once a machine."""
 
 
 @pytest.fixture(autouse=True, scope="session")

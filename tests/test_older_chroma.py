@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import MODEL_CACHE
+from tests.conftest import OTHER_CHROMAS
 from tests.support.older_chroma import (
     DIMENSION,
     ROWS,
@@ -94,8 +94,7 @@ def test_a_load_upgrades_an_older_folder_once(typing: Terminal, version: str) ->
 @pytest.mark.parametrize("version", VERSIONS)
 def test_folders_that_older_versions_write_now(typing: Terminal, version: str) -> None:
     """The same for a folder that an environment with that version has just written; it cannot open it after a load."""
-    python = python_with(version, MODEL_CACHE.parent / "older-chroma")
-    write_folder(python, typing.folder / "chroma")
+    write_folder(python_with(version, OTHER_CHROMAS), typing.folder / "chroma")
     _check_reading(typing, version)
     _check_loading(typing)
 

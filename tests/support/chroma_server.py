@@ -25,8 +25,9 @@ START_SECONDS = 60.0  # seconds for a server to come up on a busy machine
 class ChromaServer:
     """A server in a folder of its own, at a port of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
         self._folder = folder
+        self._python = python
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
 
@@ -36,10 +37,10 @@ class ChromaServer:
 
     @classmethod
     @contextmanager
-    def started(cls) -> Iterator[ChromaServer]:
-        """Yield a server that listens, and end it."""
+    def started(cls, *, python: str = sys.executable) -> Iterator[ChromaServer]:
+        """Yield a server that listens, of the Chroma that a Python has, and end it."""
         folder = Path(tempfile.mkdtemp(prefix="chroma-server-"))
-        server = cls(folder)
+        server = cls(folder, python=python)
         try:
             server.start()
             yield server
@@ -51,7 +52,7 @@ class ChromaServer:
         """Start the server, or start it again after a kill, and wait until it answers."""
         program = "from chromadb.cli.cli import app; app()"  # what the script `chroma` is
         self._process = start_python(
-            [sys.executable, "-c", program, "run", "--path", str(self._folder), "--port", str(self.port)],
+            [self._python, "-c", program, "run", "--path", str(self._folder), "--port", str(self.port)],
             folder=self._folder,
             environment=os.environ,
             stdout=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ tests.support.older_chroma` writes them again. So most tests need no other versi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -85,17 +86,20 @@ def content_of(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def python_with(version: str, cache: Path) -> Path:
-    """Return the Python of an environment that has a version of Chroma; it is made once a machine."""
+    """Return the Python of an environment that has a version of Chroma; it is made once a machine, in 10 to 20 s."""
     environment = cache / f"chroma-{version}"
     python = environment / "bin" / "python"
-    if not (environment / "made").exists():
-        subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        uv = shutil.which("uv")  # a fifth of the time
-        installs = [uv, "pip", "install", "-q", "-p"] if uv else ["-m", "pip", "install", "-q"]
-        installs = [*installs, str(python)] if uv else [str(python), *installs]
-        numpy = ["numpy<2"] if version.startswith("0.") else []
-        subprocess.run([*installs, f"chromadb=={version}", *numpy], check=True)
-        (environment / "made").touch()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f"{version}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of pytest may want it
+        if not (environment / "made").exists():
+            subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+            if (uv := shutil.which("uv")) is None:  # pip would take a minute and a half
+                subprocess.run([str(python), "-m", "pip", "install", "-q", "uv"], check=True)
+                uv = str(python.with_name("uv"))
+            numpy = ["numpy<2"] if version.startswith("0.") else []
+            subprocess.run([uv, "pip", "install", "-q", "-p", str(python), f"chromadb=={version}", *numpy], check=True)
+            (environment / "made").touch()
     return python
 
 

@@ -110,12 +110,19 @@ def _open(
     journal: Journal, task: Task, model: Model | OwnVectors | None, *, context: RunContext
 ) -> Iterator[StoreProcess | None]:
     """Open the collection for reading; yield None without a model, or if the collection does not exist."""
-    if model is None or location_of_task(journal, task).describe() is None:
+    if model is None:
+        yield None
+        return
+    location = location_of_task(journal, task)
+    if task.options.keep_lists:
+        location.require_lists()
+    if location.describe() is None:
         yield None
         return
     target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
     with StoreProcess(target, task_id=task.id, context=context) as store:
-        for warning in store.opened().warnings:
+        opened = store.opened()
+        for warning in (*([opened.upgrade] if opened.upgrade else []), *opened.warnings):
             context.warning(warning)
         yield store
 

@@ -141,6 +141,7 @@ def target_of(journal: Journal, task: Task, model: Model | OwnVectors) -> Target
         model=model.identity,
         space=model.space if isinstance(model, OwnVectors) else None,
         tool_version=__version__,
+        keeps_lists=task.options.keep_lists,
         leases=str(journal.layout.servers),
         retry_for=task.options.retry_for,
     )

@@ -229,6 +229,8 @@ class _Attempt:
         if opened.created and self._committer.checkpoint.rows:
             store.drop()  # or the next attempt would find it, and continue after records that are gone
             raise collection_deleted(self._task, rows=self._committer.checkpoint.rows)
+        if opened.upgrade is not None:
+            self._context.warning(opened.upgrade)
         for warning in opened.warnings:
             self._progress.is_model_unnamed = True
             self._context.warning(warning)

@@ -43,6 +43,9 @@ class Target:
     examined: bool = False
     """Whether every record will be read with its vector, so that an index that lacks some is no obstacle."""
 
+    keeps_lists: bool = False
+    """Whether metadata may have lists, which not every server stores."""
+
     as_a_whole: bool = False
     """Whether it is opened only to be renamed or deleted, so that it may be damaged."""
 
@@ -75,6 +78,9 @@ class Opened:
     """Records in it."""
 
     warnings: tuple[str, ...]
+
+    upgrade: str | None = None
+    """The warning that a folder of an older version is upgraded, or would be by a load; None if it is not."""
 
     unclean: bool
     """Whether the last writer did not end in order, so that the index was checked more closely."""

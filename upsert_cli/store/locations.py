@@ -79,6 +79,9 @@ class Location(Protocol):
     def describe(self) -> CollectionInfo | None:
         """Return the collection's description, without the store's library; None if it does not exist."""
 
+    def require_lists(self) -> None:
+        """Check that metadata may have lists, before anything is written; a `Refusal` is raised if it may not."""
+
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Return all collections by name, each with its number of records, without the store's library."""
 

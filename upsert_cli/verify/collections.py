@@ -172,7 +172,7 @@ def _opened(
         leases=str(journal.layout.servers),
     )
     with StoreProcess(target, location=location, context=context) as store:
-        for warning in store.opened().warnings:
+        if (warning := store.opened().upgrade) is not None:
             context.warning(warning)
         yield store
 

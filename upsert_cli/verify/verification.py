@@ -211,7 +211,7 @@ def opened(subject: Subject, *, context: RunContext, reads_only: bool = False) -
     target = replace(subject.target, reads_only=reads_only)
     task_id = None if subject.task is None else subject.task.id
     with StoreProcess(target, task_id=task_id, context=context) as store:
-        for warning in () if reads_only else store.opened().warnings:
+        if not reads_only and (warning := store.opened().upgrade) is not None:
             context.warning(warning)
         yield store
 

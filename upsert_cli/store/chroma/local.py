@@ -70,6 +70,9 @@ class LocalFolder(Location):
         """Ask the database."""
         return database.describe(self.path, self.collection)
 
+    def require_lists(self) -> None:
+        """Check nothing, since the Chroma that is installed stores lists."""
+
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Ask the database."""
         return database.list_collections(self.path)
@@ -114,12 +117,11 @@ class LocalFolder(Location):
             self.check_index(target, suspicious=unclean)
         if not (target.examined or target.as_a_whole):
             check_rows(target, self.path)
-        upgraded = prepare_upgrade(self.path, target, is_copy=self.is_copy)
+        upgrade = prepare_upgrade(self.path, target, is_copy=self.is_copy)
         with understood(target):
             client = connect_folder(str(self.path))
         collection = OpenCollection(target, self, client, unclean=unclean, ledger=ledger)
-        opened = collection.opened
-        return ChromaStore(collection), replace(opened, warnings=(*upgraded, *opened.warnings))
+        return ChromaStore(collection), replace(collection.opened, upgrade=upgrade)
 
     def index_folders(self) -> list[Path]:
         """Return the folders with the index files of the collection, which Chroma leaves behind when it is deleted."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from upsert_cli.errors import NotChromasAnswer, TargetInUse, UpsertCliError
+from upsert_cli.errors import NotChromasAnswer, Refusal, TargetInUse, UpsertCliError
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import Access, Address, CredentialNames, access_to, address_of
@@ -31,6 +31,7 @@ MAJOR_VERSION = "1"  # of Chroma; earlier versions have other paths and other an
 DIGEST_CHARACTERS = 32  # of the name of a lease; enough that no two collections share one
 LISTED = 100  # collections a request
 CLOUD_ROWS = 300  # records in one write, and in one answer; a quota of Chroma Cloud
+_NO_COLLECTION = "00000000-0000-0000-0000-000000000000"  # an id that Chroma gives to none
 _GONE = 404
 _NO_NAME = 400  # the status for a name that no tenant or database can have
 
@@ -129,9 +130,16 @@ class Server(Location):
         with understood(target):
             session = self._session(notify)
             tenant, database = self._database(session)
+            if target.keeps_lists:
+                self._require_lists(session)
             client = connect_server(session, self.address.url, tenant=tenant, database=database)
         collection = OpenCollection(target, self, client, ledger=ledger)
         return ChromaStore(collection), collection.opened
+
+    def require_lists(self) -> None:
+        """Ask the server."""
+        with self._session() as session:
+            self._require_lists(session)
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +199,25 @@ class Server(Location):
         raise UpsertCliError(
             message=f"{self.address.url} is {found}, and a Chroma server of version 1 is needed; check the address"
         )
+
+    def _require_lists(self, session: HttpSession) -> None:
+        """Check that the server stores lists, by an upsert into a collection that cannot exist.
+
+        A server reads the whole request before it looks for the collection, and the version that it reports is the same
+        for all of them.
+        """
+        from upsert_cli.store.chroma.http_session import Unacceptable
+
+        if self.in_cloud:
+            return  # it is always the newest
+        probe = {"ids": ["probe"], "embeddings": [[0.5]], "metadatas": [{"probe": ["list"]}]}
+        try:
+            session.request("POST", f"{self._collections(session)}/{_NO_COLLECTION}/upsert", json=probe)
+        except Unacceptable as error:
+            raise Refusal(
+                message=f"{self.address.url}: this server does not store lists, and nothing was written; leave out "
+                f"--keep-lists, or upgrade the server to Chroma 1.5"
+            ) from error
 
     def _value(self, answer: httpx.Response) -> Any:
         """Return the value of an answer.

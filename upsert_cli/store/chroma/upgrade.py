@@ -14,8 +14,8 @@ from upsert_cli.store.chroma.database_file import applied_migrations
 from upsert_cli.store.chroma.stamp import check_model
 
 
-def prepare_upgrade(folder: Path, target: Target, *, is_copy: bool) -> tuple[str, ...]:
-    """Return the warning of a folder that Chroma will upgrade, once nothing that is known speaks against it.
+def prepare_upgrade(folder: Path, target: Target, *, is_copy: bool) -> str | None:
+    """Return the warning that Chroma will upgrade a folder, once nothing known speaks against it; None if it will not.
 
     Args:
         folder: The folder that Chroma is about to open.
@@ -29,14 +29,14 @@ def prepare_upgrade(folder: Path, target: Target, *, is_copy: bool) -> tuple[str
     if migrations.is_newer(found, migrations.KNOWN):
         _require_known(found, target)
     if not migrations.is_older(found):
-        return ()
+        return None
     if target.model.name and (info := database.describe(folder, target.collection)) is not None:
         check_model(target, info)
     database.make_queue_readable(folder)
     upgrades = "would upgrade" if is_copy else "upgrades"
     return (
         f"{migrations.writer(found)} wrote {target.path}; a load {upgrades} it to the present one, and older "
-        f"versions cannot open it afterwards",
+        f"versions cannot open it afterwards"
     )
 
 

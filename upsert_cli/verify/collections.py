@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -130,27 +130,42 @@ def rename_collection(
     require_collection_name(to)
     leases = journal.layout.servers
     location, place = (location_at(chroma, each, leases=leases) for each in (name, to))
-    found = {one.name: one for one, _ in location.list_collections()}
-    if name not in found:
+    if (info := location.describe()) is None:
         raise _missing(chroma, name, "renamed")
-    if to in found and not replaces:
-        raise Refusal(
-            message=f"there is a collection {to} in {chroma} already, so nothing was renamed; --replace keeps it under "
-            f"another name"
-        )
-    with _opened(journal, chroma, found[name], location, context) as store, ExitStack() as held:
+    kept = _name_aside(location, to, replaces=replaces)  # before the collection is opened, which may take a while
+    with _opened(journal, chroma, info, location, context) as store, ExitStack() as held:
         if location.is_shared:  # the lease of a folder covers all of its collections
             held.enter_context(place.take_lease(Holder.this_process()))
-        kept = _name_aside(to, found) if to in found else None
-        if kept is not None:
+        kept = _name_aside(location, to, replaces=replaces)
+        if kept is None:
+            records = store.rename(to, aside=None)
+        else:
             journal.follow_rename(chroma, to, kept)
-        records = store.rename(to, aside=kept)
+            try:
+                records = store.rename(to, aside=kept)
+            except UpsertCliError:
+                if location_at(chroma, kept, leases=leases).describe() is None:
+                    journal.follow_rename(chroma, kept, to)
+                raise
         journal.follow_rename(chroma, name, to)
     return Renaming(records=records, kept=kept)
 
 
-def _name_aside(name: str, taken: Collection[str]) -> str:
-    """Return a free name for a collection that is replaced."""
+def _name_aside(location: Location, name: str, *, replaces: bool) -> str | None:
+    """Return a free name for a collection that is to be replaced, or None if there is no such collection.
+
+    Raises:
+        Refusal: There is one, and it is not to be replaced.
+        UsageFault: Its name has no room for a time.
+    """
+    taken = {info.name for info, _ in location.list_collections()}
+    if name not in taken:
+        return None
+    if not replaces:
+        raise Refusal(
+            message=f"there is a collection {name} already, so nothing was renamed; --replace keeps it under another "
+            f"name"
+        )
     base = f"{name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     free = next(each for each in (base, *(f"{base}-{number}" for number in range(2, 99))) if each not in taken)
     require_collection_name(free)

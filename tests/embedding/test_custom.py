@@ -17,6 +17,7 @@ from upsert_cli import embedding
 from upsert_cli.context import Unattended
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.custom import GivenFolder, Pooling, parse_steps
+from upsert_cli.embedding.identity import Prefixes
 from upsert_cli.embedding.models import Model, find_model, list_models
 from upsert_cli.errors import UpsertCliError, UsageFault
 
@@ -177,6 +178,27 @@ def test_the_limit_is_that_of_sentence_transformers(
     write(folder, "tokenizer_config.json", limits)
     write(folder, "sentence_bert_config.json", {"max_seq_length": own})
     assert found(folder).max_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("settings", "passage", "query"),
+    [
+        ({"prompts": {"query": "query: ", "passage": "passage: "}}, "passage: ", "query: "),
+        ({"prompts": {"query": "find: ", "document": ""}, "default_prompt_name": None}, "", "find: "),
+        ({"prompts": {"both": "text: "}, "default_prompt_name": "both"}, "text: ", "text: "),
+        ({"prompts": {"clustering": "group: "}}, "", ""),
+        ({"prompts": [1]}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_the_prefixes_are_the_prompts_of_the_files(
+    folder: Path, settings: dict[str, Any], passage: str, query: str
+) -> None:
+    """Prompts for documents and queries are used like those of listed models, unless a load asks for others."""
+    write(folder, "config_sentence_transformers.json", settings)
+    assert found(folder).prefixes == (passage, query)
+    others = Prefixes("own: ", "")
+    assert find_model(MINE, given=GivenFolder(path=folder), prefixes=others).prefixes == others
 
 
 def test_the_graph_is_the_only_one_or_the_one_with_the_usual_name(folder: Path) -> None:

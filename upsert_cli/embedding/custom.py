@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from upsert_cli.embedding.catalog import ModelEntry
+from upsert_cli.embedding.identity import Prefixes
 from upsert_cli.embedding.onnx_graph import GraphOutput, OnnxGraph, read_graph
 from upsert_cli.errors import UpsertCliError, UsageFault
 
@@ -101,6 +102,22 @@ def custom_entry(name: str, given: GivenFolder) -> ModelEntry:
         max_tokens=limit if type(limit) is int and limit > 0 else None,
         postprocessing=steps,
     )
+
+
+def prompts_of(name: str, folder: Path) -> Prefixes:
+    """Return the texts that sentence-transformers puts before documents and queries.
+
+    Raises:
+        UpsertCliError: Their file cannot be read.
+    """
+    settings = _settings(name, folder / "config_sentence_transformers.json")
+    listed = settings.get("prompts")
+    prompts = (
+        {key: value for key, value in listed.items() if isinstance(value, str)} if isinstance(listed, dict) else {}
+    )
+    usual = prompts.get(str(settings.get("default_prompt_name")), "")
+    passage = next((prompts[key] for key in ("document", "passage", "corpus") if key in prompts), usual)
+    return Prefixes(passage=passage, query=prompts.get("query", usual))
 
 
 def not_a_model(name: str, folder: Path, problem: str) -> UpsertCliError:

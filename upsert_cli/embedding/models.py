@@ -231,13 +231,14 @@ def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes |
     if max_tokens is None:
         problem = "has a tokenizer_config.json that names no limit of tokens"
         raise _damaged(entry, folder, problem, given=source == "given folder")
+    given = GivenFolder(path=folder) if source == "given folder" else None
     # fastembed repairs a snapshot of the hub's client while loading it, and recognises it by its path alone.
     folder = folder.resolve() if folder.is_symlink() else folder
     return Model(
         name=entry.name,
         dimension=entry.dimension,
         max_tokens=max_tokens,
-        prefixes=prefixes_of(entry.name) if prefixes is None else prefixes,
+        prefixes=prefixes_of(entry.name, given=given) if prefixes is None else prefixes,
         folder=folder,
         source=source,
         pooling="" if entry.postprocessing is None else str(entry.postprocessing),

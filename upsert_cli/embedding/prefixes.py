@@ -5,6 +5,7 @@ Every dense model has an entry; a test compares the names with fastembed's list.
 
 from __future__ import annotations
 
+from upsert_cli.embedding.custom import GivenFolder, prompts_of
 from upsert_cli.embedding.identity import NO_PREFIXES, Prefixes
 
 _SEARCHED_BY_SENTENCE = Prefixes(query="Represent this sentence for searching relevant passages: ")
@@ -74,6 +75,15 @@ PREFIXES = {
 _BY_LOWER_NAME = {name.lower(): prefixes for name, prefixes in PREFIXES.items()}
 
 
-def prefixes_of(name: str) -> Prefixes:
-    """Return the prefixes that the maker of a model asks for, in any case of the name's letters; none if not known."""
-    return _BY_LOWER_NAME.get(name.lower(), NO_PREFIXES)
+def prefixes_of(name: str, *, given: GivenFolder | None = None) -> Prefixes:
+    """Return the prefixes that the maker of a model asks for, in any case of the name's letters; none if not known.
+
+    Those of a model that fastembed does not list are in its folder.
+
+    Raises:
+        UpsertCliError: They cannot be read.
+    """
+    known = _BY_LOWER_NAME.get(name.lower())
+    if known is None and given is not None:
+        return prompts_of(name, given.path)
+    return NO_PREFIXES if known is None else known

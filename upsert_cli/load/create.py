@@ -129,7 +129,9 @@ class Draft:
         if self._request.task_id is not None:
             with suppress(TaskNotFound):
                 options = options.with_prefixes(self._journal.find(self._request.task_id).options.prefixes)
-        return options.with_prefixes(NO_PREFIXES if options.keep_vectors else prefixes_of(model))
+        return options.with_prefixes(
+            NO_PREFIXES if options.keep_vectors else prefixes_of(model, given=options.given_model)
+        )
 
     def _with_scope(self, options: LoadOptions) -> LoadOptions:
         """Return the options with the scope of the sources, if records are to be deleted and none is named."""

@@ -122,7 +122,7 @@ def preview(
     """
     if options.split:
         require_splitter()
-    options = options.with_prefixes(prefixes_of(model_name))
+    options = options.with_prefixes(prefixes_of(model_name, given=options.given_model))
     model = None
     if embeds(model_name) and not options.keep_vectors:
         model = model_without_weights(model_name, given=options.given_model, prefixes=options.prefixes)

@@ -64,7 +64,7 @@ class Subject:
         """
         info, target = _describe(journal, chroma, collection, options)
         if model is not None and embeds(target.model.name):
-            target = replace(target, model=_checked(target, full_name(model, given=options.given_model)))
+            target = replace(target, model=_checked(target, full_name(model, given=options.given_model), options))
         return cls(target=target, identity=None if info.stamp is None else target.model.hashed, options=options)
 
     @classmethod
@@ -186,7 +186,7 @@ def model_named(info: CollectionInfo) -> str | None:
     return DEFAULT_MODEL if info.default_function and is_used else None
 
 
-def _checked(target: Target, name: str) -> ModelIdentity:
+def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
     """Return the identity of a model that the user names for a collection, which may not name another one."""
     known = target.model
     if known.name not in ("", name):
@@ -194,7 +194,7 @@ def _checked(target: Target, name: str) -> ModelIdentity:
             message=f"the collection {target.collection} in {target.path} was made with the model {known.name}, not "
             f"{name}; leave --model out, or name another --collection"
         )
-    return known if known.name else replace(known, name=name, prefixes=prefixes_of(name))
+    return known if known.name else replace(known, name=name, prefixes=prefixes_of(name, given=options.given_model))
 
 
 def _named(chroma: str, collection: str) -> str:

@@ -24,6 +24,7 @@ from tests.bench import (
     servers,
     startup,
     workers,
+    writing,
 )
 from tests.bench.bench import MEASURE, SHORT, Bench, Sizes
 from tests.bench.measuring import CommandFailed
@@ -44,6 +45,7 @@ MEASURES: dict[str, MEASURE] = {
     **servers.MEASURES,
     **growth.MEASURES,
     **workers.MEASURES,
+    **writing.MEASURES,
     **constants.MEASURES,
 }
 

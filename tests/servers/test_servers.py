@@ -99,6 +99,21 @@ def test_verify_and_repair_on_a_server(tiny: Terminal, shared_server: ChromaServ
     assert_same(whole, shared_server.records("verified"))
 
 
+def test_a_collection_of_a_server_is_exported(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
+    """The file holds all records with their vectors, and a missing collection is named as such."""
+    tiny.write("a.jsonl", vectored(1_200))
+    tiny.type(f"upsert-cli run a.jsonl --chroma {shared_server.url} --collection exported")
+    tiny.type(f"upsert-cli export exported b.jsonl.gz --vectors --chroma {shared_server.url}")
+    tiny.type("upsert-cli run b.jsonl.gz --collection copy")
+    wanted, found = shared_server.records("exported"), tiny.records("copy", vectors=True)
+    assert found.keys() == wanted.keys()
+    assert all(found[one]["document"] == record["document"] for one, record in wanted.items())
+    one = "obj-00700"
+    assert found[one]["vector"] == pytest.approx(wanted[one]["vector"], rel=1e-5)
+    said = tiny.type(f"upsert-cli export exprted b.jsonl --chroma {shared_server.url}", expect=1).stderr
+    assert "did you mean exported?" in said
+
+
 def test_what_is_missing_goes_from_a_server(tiny: Terminal, shared_server: ChromaServer, vectored: Items) -> None:
     """What the file no longer holds is deleted there too, too much of it refused, and the collection is listed and asked."""
     items = vectored(40)

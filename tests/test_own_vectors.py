@@ -33,7 +33,7 @@ def _vector(number: int) -> list[float]:
 
 
 def _rows() -> list[dict[str, Any]]:
-    """Return rows of which the first two and the last have no usable vector, and one of the others has no text."""
+    """Return rows of which the first three and the last have no usable vector, and one of the others has no text."""
     good: list[dict[str, Any]] = [
         {"object_id": f"id{n}", "payload": {"text": f"text {n}", "n": n, "vector": _vector(n)}} for n in range(6)
     ]
@@ -41,6 +41,7 @@ def _rows() -> list[dict[str, Any]]:
     return [
         {"object_id": "lacking", "payload": {"text": "x"}},
         {"object_id": "zeros", "payload": {"text": "x", "vector": [0, 0]}},
+        {"object_id": "empty", "payload": {"text": "x", "vector": ""}},
         *good,
         {"object_id": "longer", "payload": {"text": "x", "vector": [1.5] * (DIMENSION + 1)}},
     ]
@@ -80,10 +81,10 @@ def test_the_first_vector_sets_the_dimension(loaded: Terminal) -> None:
     assert described[1:] == [{"type": "legacy"}, DIMENSION]
     task = loaded.info("own")
     assert task["model"] == "none"
-    assert [item["object_id"] for item in task["failed_items"]] == ["lacking", "zeros", "longer"]
+    assert [item["object_id"] for item in task["failed_items"]] == ["lacking", "zeros", "empty", "longer"]
     details = [item["detail"] for item in task["failed_items"]]
-    assert details[0] == "payload.vector is missing, and with --model none nothing is embedded"
-    assert details[2] == f"payload.vector has {DIMENSION + 1} numbers, and the collection's vectors have {DIMENSION}"
+    assert details[0] == details[2] == "payload.vector is missing, and with --model none nothing is embedded"
+    assert details[3] == f"payload.vector has {DIMENSION + 1} numbers, and the collection's vectors have {DIMENSION}"
     assert not (loaded.folder / "no-models").exists()
 
 
@@ -94,7 +95,7 @@ def test_nothing_is_different(loaded: Terminal) -> None:
         assert (outcome["ok"], outcome["records"], outcome["model"]) == (True, 6, "none")
     loaded.type("upsert-cli run a.jsonl --model NONE --task-id again", expect=3)
     counts = loaded.info("again")["counts"]
-    assert {name: count for name, count in counts.items() if count} == {"read": 9, "unchanged": 6, "failed": 3}
+    assert {name: count for name, count in counts.items() if count} == {"read": 10, "unchanged": 6, "failed": 4}
 
 
 def test_vectors_of_a_model_do_not_mix_with_others(loaded: Terminal, tiny_model: Path) -> None:
@@ -157,7 +158,7 @@ def test_a_query_takes_a_vector(loaded: Terminal) -> None:
         assert (found["model"], found["text"], found["records"]) == ("none", None, 6)
         assert (found["hits"][0]["id"], found["hits"][0]["distance"]) == ("id2", pytest.approx(0.0, abs=1e-6))
     said = loaded.type("upsert-cli query 'text 2'", expect=4).stderr
-    assert f"`query --vector FILE` takes one of {DIMENSION} numbers" in said
+    assert f"`query --vector FILE` takes a vector of {DIMENSION} numbers" in said
 
 
 @pytest.mark.parametrize(
@@ -195,6 +196,23 @@ def test_the_query_of_other_collections(tiny: Terminal) -> None:
     assert (found["model"], [hit["id"] for hit in found["hits"]]) == (None, ["x"])
 
 
+def test_a_query_names_the_model_of_own_vectors(tiny: Terminal, tiny_model: Path) -> None:
+    """A text finds vectors that were made elsewhere if the user names their model, and if it has their dimension."""
+    tiny.write("a.jsonl", [{"object_id": str(n), "payload": {"text": f"text {n}"}} for n in range(3)])
+    tiny.type("upsert-cli run a.jsonl")
+    rows = [
+        {"object_id": f"own-{one}", "payload": {"vector": record["vector"]}}
+        for one, record in tiny.records(vectors=True).items()
+    ]
+    tiny.write("b.jsonl", rows)
+    tiny.type("upsert-cli run b.jsonl --model none --collection own")
+    line = f"upsert-cli query 'text 2' --model sentence-transformers/all-MiniLM-L6-v2 --model-path {tiny_model} -n 1 --json"
+    assert json.loads(tiny.type(f"{line} --collection own").stdout)["hits"][0]["id"] == "own-2"
+    tiny.write("c.jsonl", [{"object_id": "c", "payload": {"vector": [1, 2]}}])
+    tiny.type("upsert-cli run c.jsonl --model none --collection short")
+    assert "holds vectors of 2 numbers" in tiny.type(f"{line} --collection short", expect=4).stderr
+
+
 def test_the_end_of_a_load_names_no_model(terminal: Terminal) -> None:
     """The summary and `info` show how to query by a vector, and `--split` has no tokenizer to use."""
     terminal.write("a.jsonl", [{"object_id": "a", "payload": {"vector": [1, 2]}}])
@@ -230,7 +248,7 @@ def test_a_worker_of_a_cluster_needs_no_model(tmp_path: Path, monkeypatch: pytes
     done = runner.run(unit)
     runner.close()
     assert done.error is None
-    assert (done.counts.inserted, done.counts.failed, done.embedded) == (6, 3, 0)
+    assert (done.counts.inserted, done.counts.failed, done.embedded) == (6, 4, 0)
 
 
 def _many(count: int, *, mark: str) -> list[dict[str, Any]]:

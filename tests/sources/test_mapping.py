@@ -177,7 +177,7 @@ def test_items_without_a_vector_are_embedded() -> None:
         ([1e39, 1], "not finite"),
         ([10**400, 1], "not finite"),
         ([0, 0.0], "all zeros"),
-        ("[1, 2", "not JSON"),
+        ("[1, 2", "payload.vector is not JSON"),
         ("1", "is a number, not a vector"),
         ({"a": 1}, "is an object, not a vector"),
     ],

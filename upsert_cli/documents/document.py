@@ -236,7 +236,7 @@ def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, arra
     if vector is None and not recipe.embeds:
         field = recipe.vector_field or VECTOR_FIELD
         value = field_at(payload, field)
-        fault = "missing" if value is None else f"{kind_of(value)}, not a vector"
+        fault = "missing" if value is None or value == "" else f"{kind_of(value)}, not a vector"
         raise ItemError(detail=f"payload.{field} is {fault}, and with --model none nothing is embedded")
     payload = with_texts(payload, recipe.text_paths)
     return payload, _text(payload, item, recipe), vector

@@ -140,7 +140,12 @@ def own_vector(
         return None
     name = f"payload.{field or VECTOR_FIELD}"
     if isinstance(value, str | bytes):
-        value = parse(value.encode() if isinstance(value, str) else value)
+        if not value.strip():  # an empty cell of a table
+            return None
+        try:
+            value = parse(value.encode() if isinstance(value, str) else value)
+        except ItemError as error:
+            raise ItemError(detail=f"{name} is {error.detail}") from None
     floats = checked_vector(value, name)
     if dimension and len(floats) != dimension:
         wanted = f"the collection's vectors have {dimension}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL, embeds, full_name
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL, NO_MODEL, embeds, full_name
 from upsert_cli.embedding.custom import parse_steps
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.embedding.models import Model, OwnVectors, find_model
@@ -45,6 +45,9 @@ class Subject:
     rows: Rows | None = None
     """The rows of the task's sources; None without a task."""
 
+    named: ModelIdentity | None = None
+    """The model of the vectors by the user's word, where the collection holds vectors that its items brought."""
+
     @classmethod
     def of_collection(
         cls, journal: Journal, chroma: str, collection: str, options: LoadOptions, *, model: str | None = None
@@ -63,9 +66,13 @@ class Subject:
             UpsertCliError: The collection does not exist.
         """
         info, target = _describe(journal, chroma, collection, options)
-        if model is not None and embeds(target.model.name):
-            target = replace(target, model=_checked(target, full_name(model, given=options.given_model), options))
-        return cls(target=target, identity=None if info.stamp is None else target.model.hashed, options=options)
+        identity = None if info.stamp is None else target.model.hashed
+        if model is None or not embeds(model):
+            return cls(target=target, identity=identity, options=options)
+        named = _checked(target, full_name(model, given=options.given_model), options)
+        if not embeds(target.model.name):
+            return cls(target=target, identity=identity, options=options, named=named)
+        return cls(target=replace(target, model=named), identity=identity, options=options)
 
     @classmethod
     def of_task(cls, journal: Journal, task_id: str) -> Subject:
@@ -146,18 +153,19 @@ class Subject:
                 message=f"the collection {target.collection} in {target.path} does not say which model made its "
                 f"vectors, so no vector was made; load it again into a collection of this tool's own"
             )
+        made_by = self.named or target.model
         options = self.options
-        if target.model.pooling and options.pooling is None:
-            pooling, normalized = parse_steps(target.model.pooling)
+        if made_by.pooling and options.pooling is None:
+            pooling, normalized = parse_steps(made_by.pooling)
             options = replace(options, pooling=pooling, no_normalize=not normalized)
         found = find_model(
-            target.model.name,
+            made_by.name,
             given=options.given_model,
-            prefixes=target.model.prefixes,
+            prefixes=made_by.prefixes,
             offline=options.offline,
             context=context,
         )
-        for what, had, asked in target.model.differences(found):
+        for what, had, asked in made_by.differences(found):
             if what == "pooling":
                 raise Refusal(
                     message=f"the vectors of the collection {target.collection} in {target.path} were made with the "
@@ -189,12 +197,13 @@ def model_named(info: CollectionInfo) -> str | None:
 def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
     """Return the identity of a model that the user names for a collection, which may not name another one."""
     known = target.model
-    if known.name not in ("", name):
+    if known.name not in ("", NO_MODEL, name):
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} was made with the model {known.name}, not "
             f"{name}; leave --model out, or name another --collection"
         )
-    return known if known.name else replace(known, name=name, prefixes=prefixes_of(name, given=options.given_model))
+    is_known = known.name and embeds(known.name)
+    return known if is_known else replace(known, name=name, prefixes=prefixes_of(name, given=options.given_model))
 
 
 def _named(chroma: str, collection: str) -> str:

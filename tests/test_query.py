@@ -142,7 +142,7 @@ ERRORS = [
     ('upsert-cli query text --where \'{"a": {"$near": 1}}\'', 2, "$near"),
     ("upsert-cli query text -n 0", 2, "'-n'"),
     ("upsert-cli query text --collection empty", 1, "holds no record; `upsert-cli run` loads into it"),
-    ("upsert-cli query text --collection short", 4, "holds vectors of 3 numbers"),
+    ("upsert-cli query text --collection short", 4, "does not say which model made its vectors"),
     ("upsert-cli query text --collection silent", 4, "does not say which model"),
 ]
 

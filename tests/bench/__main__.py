@@ -18,6 +18,7 @@ from tests.bench import (
     journal,
     memory,
     overlap,
+    precision,
     reading,
     reloading,
     resuming,
@@ -34,6 +35,7 @@ ON_REQUEST = ("R8", "ray-cost", "ray-scaling")  # S5 again unless it is given mo
 REASON = 500  # characters of why a row could not be measured
 MEASURES: dict[str, MEASURE] = {
     **embedding.MEASURES,
+    **precision.MEASURES,
     **reloading.MEASURES,
     **memory.MEASURES,
     **startup.MEASURES,

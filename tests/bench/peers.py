@@ -51,6 +51,35 @@ def with_fastembeds_defaults(source: Path, chroma: Path, model: Path) -> None:
         _upsert(collection, part, np.asarray(vectors[start : start + UPSERT_ROWS], dtype=np.float32))
 
 
+def with_sentence_transformers(source: Path, chroma: Path, model: Path) -> None:
+    """S2b: `encode(texts)` on torch with its defaults, and a loop of upserts."""
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(str(model), device="cpu")
+    collection = _collection(chroma)
+    for rows in _batches(source, UPSERT_ROWS):
+        _upsert(collection, rows, encoder.encode(_texts(rows), normalize_embeddings=True))
+
+
+def with_langchain(source: Path, chroma: Path, model: Path) -> None:
+    """S2b: `index()` with embeddings on torch; its record of what is loaded is kept in memory, which costs it least."""
+    from langchain_chroma import Chroma
+    from langchain_core.documents import Document
+    from langchain_core.indexing import InMemoryRecordManager, index
+    from langchain_huggingface import HuggingFaceEmbeddings
+
+    encoder = HuggingFaceEmbeddings(
+        model_name=str(model), model_kwargs={"device": "cpu"}, encode_kwargs={"normalize_embeddings": True}
+    )
+    records = InMemoryRecordManager(namespace="bench")
+    records.create_schema()
+    documents = [
+        Document(page_content=row["payload"]["text"], metadata={"source": row["object_id"]}) for row in _rows(source)
+    ]
+    store = Chroma("default", encoder, persist_directory=str(chroma))
+    index(documents, records, store, batch_size=UPSERT_ROWS, cleanup="incremental", source_id_key="source")
+
+
 def bare_minimum(source: Path, chroma: Path, model: Path) -> None:
     """S3: length-ordered micro-batches on two threads and one upsert a batch, in one process, and nothing else."""
     embed = _embedder(model)
@@ -134,6 +163,8 @@ def _texts(rows: list[dict[str, Any]]) -> list[str]:
 WAYS = {
     "chroma": with_chromas_function,
     "fastembed": with_fastembeds_defaults,
+    "sentence-transformers": with_sentence_transformers,
+    "LangChain": with_langchain,
     "bare": bare_minimum,
     "embed": embedding_alone,
 }

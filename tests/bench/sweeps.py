@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from upsert_cli.embedding.embedder import Device, Precision
+
     Vectors = NDArray[np.float32]
 
 DIMENSION = 384
@@ -28,8 +30,20 @@ QUERIES = 200
 NEAREST = 10
 
 
-def embed(*, source: str, model: str, budget: int, threads: int, window: int) -> dict[str, float]:
-    """Embed a file with the package's own stages, under another budget of tokens, threads and rows a batch."""
+def embed(
+    *,
+    source: str,
+    model: str,
+    budget: int,
+    threads: int,
+    window: int,
+    precision: Precision = "fp32",
+    device: Device = "cpu",
+    keep: str | None = None,
+) -> dict[str, float]:
+    """Embed a file with the package's own stages, and the vectors in the file `keep` in the order of the rows."""
+    import numpy as np
+
     from upsert_cli import embedding
     from upsert_cli.documents.document import Recipe
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -43,7 +57,8 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
     from upsert_cli.sources.source import Source
     from upsert_cli.store.base import Comparison, Verdict
 
-    embedder = embedding.load(find_model(DEFAULT_MODEL, given=GivenFolder(path=Path(model))))
+    found = find_model(DEFAULT_MODEL, given=GivenFolder(path=Path(model)))
+    embedder = embedding.load(found, device=device, precision=precision, threads=threads)
     sources = [Source.of(found) for found in find_files([source])]
     batches = read_batches(Rows(sources=sources), recipe=Recipe(identity=""), pace=Pace(window))
     plans = (
@@ -53,16 +68,57 @@ def embed(*, source: str, model: str, budget: int, threads: int, window: int) ->
         )
         for each in batches
     )
-    began, rows = (time.process_time(), time.monotonic()), 0
+    began = (time.process_time(), time.monotonic())
+    vectors: list[Any] = []
+    texts: list[str] = []
     stage = embed.embed(
         plans, load=lambda: embedder, effort=Effort(threads=threads, budget=budget), stopping=threading.Event()
     )
     for embedded in stage:
-        rows += len(embedded.vectors)
+        vectors += [embedded.vectors[row] for row in sorted(embedded.vectors)]
+        texts += [document.text for document in embedded.documents]
+    cpu, wall = time.process_time() - began[0], time.monotonic() - began[1]
+    if keep is not None:
+        np.save(keep, np.asarray(vectors, dtype=np.float32))
+    lengths = [min(length, embedder.max_tokens) for length in embedder.count(texts)]
     return {
-        "cpu_ms_a_text": (time.process_time() - began[0]) / rows * 1e3,
-        "wall_ms_a_text": (time.monotonic() - began[1]) / rows * 1e3,
+        "cpu_ms_a_text": cpu / len(texts) * 1e3,
+        "wall_ms_a_text": wall / len(texts) * 1e3,
+        "gflop_a_cpu_s": _gflop(lengths, json.loads((Path(model) / "config.json").read_text())) / cpu,
     }
+
+
+def _gflop(lengths: list[int], config: dict[str, int]) -> float:
+    """Return the work in the products of an encoder for texts of some lengths in tokens, in 1e9; padding is no work."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    a_token = 2 * (4 * hidden**2 + 2 * hidden * inner)
+    in_attention = sum(4 * hidden * length**2 for length in lengths)
+    return config["num_hidden_layers"] * (sum(lengths) * a_token + in_attention) / 1e9
+
+
+def multiply(*, rows: int, hidden: int, inner: int, seconds: float) -> dict[str, float]:
+    """Multiply matrices as large as those of the model, in one thread of onnxruntime, and return the rate."""
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = numpy_helper.from_array(np.ones((hidden, inner), dtype=np.float32), "weights")
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, width])
+        for name, width in (("in", hidden), ("out", inner))
+    ]
+    node = helper.make_node("MatMul", ["in", "weights"], ["out"])
+    graph = helper.make_graph([node], "product", ends[:1], ends[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    given = {"in": np.ones((rows, hidden), dtype=np.float32)}
+    began, calls = time.process_time(), 0
+    while time.process_time() - began < seconds:
+        session.run(None, given)
+        calls += 1
+    return {"gflop_a_cpu_s": 2 * rows * hidden * inner * calls / 1e9 / (time.process_time() - began)}
 
 
 def write(*, rows: int, batch: int, array: str, index: dict[str, Any]) -> dict[str, float]:
@@ -118,7 +174,7 @@ def _clustered(rows: int) -> Vectors:
     return unit
 
 
-SWEEPS: dict[str, Callable[..., dict[str, float]]] = {"embed": embed, "write": write}
+SWEEPS: dict[str, Callable[..., dict[str, float]]] = {"embed": embed, "write": write, "multiply": multiply}
 
 if __name__ == "__main__":
     print(json.dumps(SWEEPS[sys.argv[1]](**json.loads(sys.argv[2]))))

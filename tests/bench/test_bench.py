@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from upsert_cli.missing_packages import is_installed
+
 ROOT = Path(__file__).parent.parent.parent
 SIZES = ("--short", "--texts", "12", "--rows", "40", "--large", "100", "--tasks", "20")
 
@@ -34,6 +36,14 @@ def test_json_has_all_that_was_measured() -> None:
     assert [row["row"] for row in rows] == ["S3", "S10", "S10"]
     assert rows[0]["raw"]["bare_cpu_s"] > 0
     assert rows[0]["raw"]["run_cpu_s"] > 0
+
+
+@pytest.mark.skipif(is_installed("sentence_transformers"), reason="the other ways to load are installed")
+def test_ways_that_are_not_installed_are_left_out() -> None:
+    """The row says how to install them, and the benchmark goes on."""
+    rows = json.loads(_bench("--only", "S2b", "--json"))
+    assert [row["what"] for row in rows] == ["sentence-transformers", "LangChain"]
+    assert all("pip install -e '.[peers]'" in row["figure"] for row in rows)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,15 @@ def test_ways_that_are_not_installed_are_left_out() -> None:
     rows = json.loads(_bench("--only", "S2b", "--json"))
     assert [row["what"] for row in rows] == ["sentence-transformers", "LangChain"]
     assert all("pip install -e '.[peers]'" in row["figure"] for row in rows)
+
+
+def test_the_script_for_a_gpu_runs_on_a_processor() -> None:
+    """It compares vectors, embeds, loads, and prints the share of each stage."""
+    command = [sys.executable, "-m", "tests.bench.gpu", "--device", "cpu", "--texts", "12"]
+    table = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert re.search(r"largest difference .* \| yes", table)
+    assert re.search(r"`run` of \d+ texts", table)
+    assert "writing" in table
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def test_the_neighbours_are_those_of_fp32(bf16: None, model: Model) -> None:
 def test_a_load_that_is_killed_ends_like_one_in_fp32(bf16: None, tiny: Terminal, make_items: Items) -> None:
     """Kill a load in bf16 and restart it: the records are the same, and the vectors nearly."""
     tiny.write("a.jsonl", make_items(1_000))
-    process = tiny.start("upsert-cli run a.jsonl --task-id t --precision bf16 --batch-size 100")
+    process = tiny.start("upsert-cli run a.jsonl --task-id t --precision bf16 --batch-size 10")
     tiny.halt_when(process, "t")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

@@ -213,6 +213,17 @@ def test_a_collection_of_our_own_is_copied(tiny: Terminal) -> None:
     assert tiny.info("again")["counts"]["unchanged"] == 5
 
 
+def test_chunks_are_records_with_their_vectors(tiny: Terminal) -> None:
+    """With vectors, each chunk of an item is in the file by itself, and is loaded as it was."""
+    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "One sentence is here. " * 9, "n": 1}}])
+    tiny.type("upsert-cli run a.jsonl --split --max-tokens 16")
+    chunks = tiny.records()
+    assert len(chunks) > 3
+    assert f"wrote {len(chunks)} of" in tiny.type("upsert-cli export default b.jsonl --vectors").stderr
+    tiny.type("upsert-cli run b.jsonl --collection copy")
+    assert _stored(tiny.records("copy")) == _stored(chunks)
+
+
 def test_what_is_written_can_be_chosen(docs: Terminal) -> None:
     """A filter, a number of records, the names of the fields, and standard output."""
     lines = docs.type(

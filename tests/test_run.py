@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.items import Items
 from tests.support.terminal import SAMPLES, Terminal
+from tests.support.tiny_model import unloadable_model
 
 EXAMPLE = {"object_id": "obj-1", "payload": {"text": "deep learning paper"}}
 
@@ -90,12 +92,12 @@ def test_sample_articles_are_loaded_to_the_letter(tiny: Terminal, name: str) -> 
                 assert record["metadata"][key] == value
 
 
-def test_loading_again_embeds_nothing(tiny: Terminal, make_items: Items) -> None:
+def test_loading_again_embeds_nothing(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
     """An unchanged file is all `unchanged`, and not even the model is loaded for it."""
     tiny.write("a.jsonl", make_items(300))
     tiny.type("upsert-cli run a.jsonl")
     before = tiny.records(vectors=True)
-    tiny.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(_unloadable_copy(tiny))
+    tiny.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(unloadable_model(tiny_model, tiny.folder / "unloadable"))
     again = tiny.type("upsert-cli run a.jsonl --json")
     summary = json.loads(again.stdout.splitlines()[-1])
     assert summary["counts"]["unchanged"] == summary["counts"]["read"] == 300
@@ -115,7 +117,7 @@ def test_the_model_is_loaded_for_texts_alone(tiny: Terminal, make_items: Items) 
         assert ("loading" in tiny.info(line.split()[2])["seconds"]) is loads
 
 
-def test_changed_metadata_is_written_without_embedding(tiny: Terminal, make_items: Items) -> None:
+def test_changed_metadata_is_written_without_embedding(tiny: Terminal, tiny_model: Path, make_items: Items) -> None:
     """Metadata that changed everywhere is `updated` everywhere, the vectors stay, a vanished key vanishes."""
     items = make_items(200)
     tiny.write("a.jsonl", items)
@@ -125,7 +127,7 @@ def test_changed_metadata_is_written_without_embedding(tiny: Terminal, make_item
         item["payload"]["color"] = "red"
         del item["payload"]["number"]
     tiny.write("a.jsonl", items)
-    tiny.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(_unloadable_copy(tiny))
+    tiny.env["UPSERT_CLI_RUN_MODEL_PATH"] = str(unloadable_model(tiny_model, tiny.folder / "unloadable"))
     summary = json.loads(tiny.type("upsert-cli run a.jsonl --json").stdout.splitlines()[-1])
     assert summary["counts"]["updated"] == 200
     after = tiny.records(vectors=True)
@@ -317,14 +319,3 @@ def test_usage_errors_exit_with_2(terminal: Terminal, line: str) -> None:
 
 def _item(identifier: str, text: str) -> dict[str, Any]:
     return {"object_id": identifier, "payload": {"text": text}}
-
-
-def _unloadable_copy(terminal: Terminal) -> Any:
-    """Copy the tiny model with settings that nothing can load: whoever tries to embed fails."""
-    import shutil
-    from pathlib import Path
-
-    copy = terminal.folder / "unloadable"
-    shutil.copytree(Path(terminal.env["UPSERT_CLI_RUN_MODEL_PATH"]), copy)
-    (copy / "config.json").write_bytes(b"no settings")  # which is no part of the weights
-    return copy

@@ -17,6 +17,7 @@ import pytest
 from tests.support.forked import run_python
 from tests.support.loading import a_target
 from tests.support.terminal import Terminal
+from tests.support.tiny_model import unloadable_model
 from upsert_cli.store.locations import location_of
 
 Items = Callable[..., list[dict[str, Any]]]
@@ -139,9 +140,7 @@ def test_records_of_an_older_version_lose_the_repeated_text(fresh: Terminal, tin
     older = "upsert-cli run a.jsonl --metadata-fields text,number"
     fresh.type(older)
     assert all(record["metadata"]["text"] == record["document"] for record in fresh.records().values())
-    unloadable = fresh.folder / "unloadable"
-    shutil.copytree(tiny_model, unloadable)
-    (unloadable / "model.onnx").write_bytes(b"not a model")
+    unloadable = unloadable_model(tiny_model, fresh.folder / "unloadable")
     fresh.env |= {f"UPSERT_CLI_{command}_MODEL_PATH": str(unloadable) for command in ("RUN", "VERIFY")}
     outcome = _outcome(fresh, "upsert-cli verify load --json", expect=3)
     assert _counts(outcome) == GOOD | {"different": 40}

@@ -52,6 +52,13 @@ def choking_model(tiny_model: Path, folder: Path, word: str) -> Path:
     return folder
 
 
+def unloadable_model(tiny_model: Path, folder: Path) -> Path:
+    """Fill a new folder with a model of the same weights that nothing can load, and return the folder."""
+    shutil.copytree(tiny_model, folder)
+    (folder / "config.json").write_bytes(b"no settings")  # which are no part of the weights
+    return folder
+
+
 def tuned_model(tiny_model: Path, folder: Path) -> Path:
     """Fill a new folder with a tiny model whose weights were trained further, and return the folder."""
     import onnx

@@ -6,6 +6,9 @@ import base64
 import datetime
 import decimal
 import json
+import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -352,6 +355,24 @@ def test_large_rows_after_many_small_ones(tmp_path: Path) -> None:
     good, bad, peak = read_in_a_process(path)
     assert (good, bad) == (len(texts), 0)
     assert peak < 380  # MiB: pyarrow unpacks the page of 150 as a whole; 530 with all of its rows in one batch
+
+
+@pytest.mark.parametrize("limit", [None, 5])
+def test_pages_that_are_too_large_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    """The file is refused before anything is loaded, with a command that writes it so that it can be loaded."""
+    texts = [json.dumps({"text": f"{n} " * 10_000}) for n in range(900)]
+    columns = {"object_id": [str(n) for n in range(len(texts))], "payload": texts}
+    path = write_parquet(tmp_path / "its pages.parquet", columns, use_dictionary=False, compression="zstd")
+    wanted = [item(row)._replace(source="") for row in rows_of(path)]
+    monkeypatch.setattr("upsert_cli.sources.parquet_pages.MAX_PAGE", 3 << 20)
+    [found] = find_files([str(path)])
+    with pytest.raises(SourceUnreadable, match="one of its pages unpacks to ") as caught:
+        Source.of(found, limit=limit)
+    [command] = re.findall("`python (.*)`", str(caught.value))
+    subprocess.run([sys.executable, *shlex.split(command)], check=True, cwd=tmp_path)
+    assert [item(row)._replace(source="") for row in rows_of(tmp_path / "smaller-pages.parquet")] == wanted
 
 
 # -- damaged files ------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
 from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
-from upsert_cli.sources.parquet_pages import rows_at_once
+from upsert_cli.sources.parquet_pages import check_page_sizes, rows_at_once
 from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
 from upsert_cli.sources.remote import FilePath, RemoteFile
 from upsert_cli.sources.unreadable import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
@@ -48,6 +48,7 @@ class Parquet:
     def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:  # noqa: ARG002  # the offset is 0
         """Yield the rows, without reading the row groups before them."""
         with path.open("rb") as pages, _opened(path) as file, _readers(path, file) as readers:
+            _check_pages(path, file)
             check_column_names(file.schema_arrow.names)
             end = 0
             for group in range(file.metadata.num_row_groups):
@@ -64,7 +65,10 @@ class Parquet:
         """Return the number of rows that the footer promises."""
         try:
             with _opened(path) as file:
+                _check_pages(path, file)
                 return int(file.metadata.num_rows)
+        except Unsuitable:
+            raise
         except OSError:
             with path.open("rb") as raw:
                 head = raw.read(HEAD)
@@ -119,6 +123,13 @@ def _opened(path: FilePath, *, int96_unit: Literal["s"] | None = None) -> Iterat
         raise Unsuitable(error_line(error), "write it again with types that pyarrow reads") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:  # the latter for names of columns
         raise OSError(error_line(error)) from error
+
+
+def _check_pages(path: FilePath, file: pq.ParquetFile) -> None:
+    """Refuse a file with a page that takes too much memory; of a remote file, each look would be a request."""
+    if not isinstance(path, RemoteFile):
+        with path.open("rb") as pages:
+            check_page_sizes(file.metadata, pages)
 
 
 def _check_totals(footer: pq.FileMetaData) -> None:

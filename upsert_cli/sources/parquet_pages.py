@@ -8,7 +8,11 @@ compact form: fields with a number, counted from the field before, and a type.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from os import SEEK_END
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from upsert_cli.sources.unreadable import Unsuitable
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -18,6 +22,16 @@ BATCH_BYTES = 32 << 20  # bytes that a batch may unpack to at worst; pyarrow tak
 USUAL_DICTIONARY = 2 << 20  # bytes; writers give up a dictionary at about 1 MiB
 SKEW = 16  # the largest value of a usual page is assumed to be at most this multiple of the mean
 LARGE_PAGE = 64 << 20  # bytes; a page of this size costs a lot of memory already, so its rows are read one by one
+
+# Bytes; pyarrow unpacks a page as a whole, and takes twice its size for a moment: with the model and the store, a
+# larger page would take a load beyond 700 MB.
+MAX_PAGE = 192 << 20
+FIRST_PAGE = 4  # bytes before it
+SMALLER_PAGES = (
+    "`python -c 'import sys, pyarrow.parquet as p; f = p.ParquetFile(sys.argv[1]); "
+    "w = p.ParquetWriter(sys.argv[2], f.schema_arrow, write_batch_size=8); "
+    "[w.write_batch(b) for b in f.iter_batches(1024)]; w.close()' FILE smaller-pages.parquet` makes them smaller"
+)
 
 HEADER_BYTES = 1 << 10  # bytes; most headers take 50, and those with longer statistics are not read
 MAX_DEPTH = 8  # nested structures; a header has two
@@ -41,6 +55,27 @@ def rows_at_once(file: pq.ParquetFile, pages: BinaryIO, group: int) -> int:
         values = chunk.num_values / max(1, metadata.num_rows)
         row += _largest_value(chunk, pages) * max(1.0, values)
     return max(1, min(MAX_BATCH_ROWS, int(BATCH_BYTES / row)))
+
+
+def check_page_sizes(footer: pq.FileMetaData, pages: BinaryIO) -> None:
+    """Check that no page takes too much memory; files whose row groups are small are not looked at.
+
+    The headers are followed from the first page on, without the footer: pyarrow ends the process if the entry of a
+    column in it is damaged (pyarrow 26). Where a writer left a gap, the rest is not known.
+
+    Raises:
+        Unsuitable: A page does.
+    """
+    groups = map(footer.row_group, range(footer.num_row_groups))
+    if all(group.total_byte_size <= MAX_PAGE for group in groups):
+        return
+    size = 0
+    with suppress(ValueError):
+        for page in _pages_between(FIRST_PAGE, pages.seek(0, SEEK_END), pages):
+            size = max(size, page.size)
+    if size > MAX_PAGE:
+        reason = f"one of its pages unpacks to {size / 1e6:,.0f} MB at once, and {MAX_PAGE / 1e6:,.0f} MB are allowed"
+        raise Unsuitable(reason, SMALLER_PAGES)
 
 
 def _largest_value(chunk: pq.ColumnChunkMetaData, pages: BinaryIO) -> float:
@@ -88,7 +123,10 @@ def pages_of(chunk: pq.ColumnChunkMetaData, file: BinaryIO) -> Iterator[Page]:
         ValueError: There is no header where one should be, or it is longer than any usual one.
     """
     begin = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
-    end = begin + chunk.total_compressed_size
+    return _pages_between(begin, begin + chunk.total_compressed_size, file)
+
+
+def _pages_between(begin: int, end: int, file: BinaryIO) -> Iterator[Page]:
     while begin < end:
         file.seek(begin)
         try:

@@ -196,7 +196,7 @@ def test_columns_of_a_dataset_hub(tmp_path: Path, column: pa.Array, expected: An
     [row] = [row for row, _ in Rows(sources=sources_of(path), id_from="row")]
     document = make_document(item(row), Recipe(text_fields=("review",), identity="m"))
     assert (document.id, document.text) == ("train.parquet:1", "good")
-    assert document.metadata == {"review": "good", "more": expected, "upsert_hash": document.upsert_hash}
+    assert document.metadata == {"more": expected, "upsert_hash": document.upsert_hash}
 
 
 def test_structs_and_maps_of_a_dataset_hub(tmp_path: Path) -> None:
@@ -211,7 +211,6 @@ def test_structs_and_maps_of_a_dataset_hub(tmp_path: Path) -> None:
     document = make_document(item(rows_of(path, id_field="id")[0]), Recipe(identity="m"))
     assert document.id == "00000000-0000-0000-0000-000000000001"
     assert {key: value for key, value in document.metadata.items() if key != "upsert_hash"} == {
-        "text": "x",
         "image.bytes": "/w==",
         "image.at": "1970-01-01T00:00:00.000000001",
         "scores.a": 1.5,

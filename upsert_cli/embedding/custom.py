@@ -6,7 +6,7 @@ The files are those that sentence-transformers, transformers and optimum write.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -24,7 +24,6 @@ ONNX_FOLDERS = (".", "onnx")  # where exports have the graph
 SENTENCE_OUTPUT = "sentence_embedding"  # the output of an export that has pooling and what follows it in the graph
 SENTENCE_RANK, TOKEN_RANK = 2, 3  # dimensions of an output with a vector for each text, or for each token
 OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")  # files of a model that is yet to be exported
-_RANKS = (SENTENCE_RANK, TOKEN_RANK)
 _NORMALIZED = ", normalized"
 _FLAG = "pooling_mode_"
 _MODES: dict[str, Pooling] = {
@@ -82,26 +81,37 @@ def custom_entry(name: str, given: GivenFolder) -> ModelEntry:
     file, graph = _graph_of(name, folder)
     modules = _Modules.in_folder(name, folder)
     output, pooling = _pooled_output(name, given, graph, modules)
+    if modules.others and pooling != "none":
+        raise not_a_model(
+            name,
+            folder,
+            f"has modules that its graph leaves out ({', '.join(modules.others)}); export it with the output "
+            f"{SENTENCE_OUTPUT}",
+        )
     steps = Postprocessing(
         pooling=pooling or "mean",
         normalize=given.normalize and modules.normalizes,
         output=output.name,
         assumed=pooling is None,
     )
-    sizes = [output.shape[-1] if output.shape else None, modules.pooling.get("word_embedding_dimension")]
-    sizes.append(_settings(name, folder / "config.json").get("hidden_size"))
-    dimension = next((size for size in sizes if type(size) is int and size > 0), None)
+    hidden = _settings(name, folder / "config.json").get("hidden_size")
+    dimension = _size(*(output.shape or ())[-1:], modules.pooling.get("word_embedding_dimension"), hidden)
     if dimension is None:
         raise not_a_model(name, folder, f"says neither in {file} nor in config.json how many numbers a vector has")
-    limit = _settings(name, folder / modules.transformer_path / "sentence_bert_config.json").get("max_seq_length")
+    limits = _settings(name, folder / modules.transformer_path / "sentence_bert_config.json")
     return ModelEntry(
         name=name,
         dimension=dimension,
         repository=None,
         weights=(file, *(str(Path(file).parent / name) for name in graph.external_files)),
-        max_tokens=limit if type(limit) is int and limit > 0 else None,
+        max_tokens=_size(limits.get("max_seq_length")),
         postprocessing=steps,
     )
+
+
+def _size(*found: object) -> int | None:
+    """Return the first of some values that is a size."""
+    return next((value for value in found if type(value) is int and value > 0), None)
 
 
 def prompts_of(name: str, folder: Path) -> Prefixes:
@@ -141,15 +151,9 @@ def _graph_of(name: str, folder: Path) -> tuple[str, OnnxGraph]:
     """Return the path of the graph in its folder, and its content."""
     if not folder.is_dir():
         raise not_a_model(name, folder, "does not exist")
-    found = {where: sorted((folder / where).glob("*.onnx")) for where in ONNX_FOLDERS}
-    files = [path for paths in found.values() for path in paths]
-    named = [path for path in files if path.name == ONNX_NAME]
-    chosen = files if len(files) == 1 else named
-    missing = [file for file in ("tokenizer.json", "tokenizer_config.json") if not (folder / file).is_file()]
-    if not files:
-        missing.insert(0, f"{ONNX_NAME} or {ONNX_FOLDERS[1]}/{ONNX_NAME}")
-    if missing:
-        raise not_a_model(name, folder, f"lacks {', '.join(missing)}{_exportable(folder) if not files else ''}")
+    files = [path for where in ONNX_FOLDERS for path in sorted((folder / where).glob("*.onnx"))]
+    _require_files(name, folder, has_graph=bool(files))
+    chosen = files if len(files) == 1 else [path for path in files if path.name == ONNX_NAME]
     if len(chosen) != 1:
         choices = ", ".join(str(path.relative_to(folder)) for path in chosen or files)
         raise UpsertCliError(
@@ -163,6 +167,15 @@ def _graph_of(name: str, folder: Path) -> tuple[str, OnnxGraph]:
         raise not_a_model(name, folder, f"has a {file} that cannot be read ({error})") from error
 
 
+def _require_files(name: str, folder: Path, *, has_graph: bool) -> None:
+    """Check that a folder has a graph and a tokenizer."""
+    missing = [] if has_graph else [f"{ONNX_NAME} or {ONNX_FOLDERS[1]}/{ONNX_NAME}"]
+    missing += [file for file in ("tokenizer.json", "tokenizer_config.json") if not (folder / file).is_file()]
+    if missing:
+        hint = "" if has_graph else _exportable(folder)
+        raise not_a_model(name, folder, f"lacks {', '.join(missing)}{hint}")
+
+
 def _exportable(folder: Path) -> str:
     has_weights = any(next(folder.glob(pattern), None) is not None for pattern in OTHER_WEIGHTS)
     return " (its weights can be exported by `optimum-cli export onnx`)" if has_weights else ""
@@ -172,36 +185,34 @@ def _pooled_output(
     name: str, given: GivenFolder, graph: OnnxGraph, modules: _Modules
 ) -> tuple[GraphOutput, Pooling | None]:
     """Return the output of the graph that vectors are made of, and how its tokens are pooled, if that is known."""
-    ranks = {rank: [one for one in graph.outputs if one.shape and len(one.shape) == rank] for rank in _RANKS}
-    unknown = [one for one in graph.outputs if one.shape is None]
-    tokens = next(iter(ranks[TOKEN_RANK] + unknown), None)
-    whole = next((one for one in graph.outputs if one.name == SENTENCE_OUTPUT), None)
-    if whole is None and (tokens is None or given.pooling == "none"):
-        whole = next(iter(ranks[SENTENCE_RANK]), None)
+    tokens = _first(graph, lambda one: one.shape is None or len(one.shape) == TOKEN_RANK)
+    whole = _first(graph, lambda one: one.name == SENTENCE_OUTPUT)
+    if tokens is None or given.pooling == "none":
+        whole = whole or _first(graph, lambda one: len(one.shape or ()) == SENTENCE_RANK)
     if whole is not None and given.pooling in (None, "none"):
         return whole, "none"
-    if given.pooling == "none":
-        raise UsageFault(message=f"--pooling none: the graph of {name} has no output with one vector for each text")
-    if tokens is None:
+    if tokens is None or given.pooling == "none":
+        kind = "token" if tokens is None else "text"
         outputs = ", ".join(one.name for one in graph.outputs)
         raise UsageFault(
-            message=f"--pooling {given.pooling}: the graph of {name} has no output with a vector for each token, only "
+            message=f"--pooling {given.pooling}: the graph of {name} has no output with a vector for each {kind}, only "
             f"{outputs}"
         )
-    if modules.others:
-        raise not_a_model(
-            name,
-            given.path,
-            f"has modules that its graph leaves out ({', '.join(modules.others)}); export it with the output "
-            f"{SENTENCE_OUTPUT}",
-        )
-    pooling = given.pooling or modules.pooling_mode
-    if pooling is None and modules.modes:
+    return tokens, given.pooling or _pooling_of(name, given.path, modules)
+
+
+def _first(graph: OnnxGraph, fits: Callable[[GraphOutput], bool]) -> GraphOutput | None:
+    return next(filter(fits, graph.outputs), None)
+
+
+def _pooling_of(name: str, folder: Path, modules: _Modules) -> Pooling | None:
+    """Return the pooling that the files name; None if they name none."""
+    if modules.modes and modules.pooling_mode is None:
         raise UsageFault(
-            message=f"the files of {name} in {given.path} ask for the pooling {' and '.join(modules.modes)}, which is "
+            message=f"the files of {name} in {folder} ask for the pooling {' and '.join(modules.modes)}, which is "
             f"not supported; --pooling takes another one, or export the graph with the output {SENTENCE_OUTPUT}"
         )
-    return tokens, pooling
+    return modules.pooling_mode
 
 
 # -- the files of sentence-transformers --------------------------------------------------------------------------------

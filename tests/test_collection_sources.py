@@ -13,6 +13,7 @@ import pytest
 from tests.support.items import Items
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash, write_records
 from tests.support.terminal import Terminal
+from upsert_cli.documents.joining import joined
 
 
 @pytest.fixture
@@ -190,3 +191,57 @@ def test_a_lost_vector_costs_one_record(tiny: Terminal) -> None:
     assert "goes without --model" in said.stderr
     said = tiny.type("upsert-cli run chroma:old#docs --collection docs --model none", expect=2)
     assert "--keep-vectors copies the vectors" in said.stderr
+
+
+# -- chunks ------------------------------------------------------------------------------------------------------------
+
+
+def test_chunks_become_their_items_again(tiny: Terminal, make_items: Items) -> None:
+    """Items that were split without an overlap are embedded again as the whole items, also in other chunks."""
+    items = make_items(1_100)
+    for number, item in enumerate(items):
+        count = number + 60 if number in (3, 500, 1_090) else 1
+        item["payload"]["text"] = " ".join(f"word{each} of text {number}." for each in range(count))
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64 --average")
+    said = tiny.type("upsert-cli run chroma:there#chunks --collection whole")
+    assert "holds chunks of --split" in said.stderr
+    assert "1,100 inserted" in said.stderr, said.stderr
+    assert "1,100 unchanged" in tiny.type("upsert-cli run a.jsonl --collection whole").stderr
+    tiny.type("upsert-cli run chroma:there#chunks --collection others --split --max-tokens 32")
+    assert "1,100 unchanged" in tiny.type("upsert-cli run a.jsonl --collection others --split --max-tokens 32").stderr
+
+
+def test_chunks_that_overlap_or_lack_one_stay_chunks(tiny: Terminal, make_items: Items) -> None:
+    """What cannot be joined for certain is loaded as it is: no text is invented, and none is lost."""
+    items = make_items(3)
+    for number, count in enumerate((100, 80, 1)):
+        items[number]["payload"]["text"] = " ".join(f"word{each} of a long text." for each in range(count))
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64 --overlap 16")
+    chunks = tiny.records("chunks", folder="there")
+    tiny.type("upsert-cli run chroma:there#chunks --collection copy")
+    stored = tiny.records("copy")
+    assert {one: record["document"] for one, record in stored.items() if "#" in one} == {
+        one: record["document"] for one, record in chunks.items() if one != "obj-00002#0"
+    }
+    assert stored["obj-00002"]["document"] == items[2]["payload"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (["one. ", "two. ", "three."], "one. two. three."),
+        (["one. two. ", "two. three."], None),
+        (["aa", "ab"], None),
+        (["word word ", "word word "], None),
+        (["one", " two"], "one two"),
+        (["one"], "one"),
+        (["one", None], None),
+    ],
+)
+def test_texts_are_joined_where_that_is_certain(texts: list[str | None], whole: str | None) -> None:
+    """A chunk that begins as the one before it ends may repeat it."""
+    found = joined((number, text, {"part": number}) for number, text in reversed([*enumerate(texts)]))
+    assert (found.text if found else None) == whole
+    assert joined([(0, "a", {}), (2, "b", {})]) is None

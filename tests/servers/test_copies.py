@@ -6,10 +6,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tests.support.chroma_server import ChromaServer
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash
+from tests.support.proxy import Fault, Proxy
 from tests.support.terminal import Terminal
+from upsert_cli.store.collection_source import collection_named
+
+MANY = 3_000  # records; three pages
 
 
 def test_vectors_survive_a_move_to_a_server_and_back(
@@ -28,3 +33,105 @@ def test_vectors_survive_a_move_to_a_server_and_back(
         assert floats_rounded(without_hash(stored)) == floats_rounded(as_written(records))
         for record in records:
             assert np.array_equal(np.float32(stored[record["id"]]["vector"]), np.float32(record["vector"]))
+
+
+def test_a_source_that_restarts_is_waited_for(terminal: Terminal, server: ChromaServer) -> None:
+    """The source's server goes down in the middle and comes back: nothing is lost, and nothing is read twice."""
+    _fill(server)
+    line = f"upsert-cli run chroma:{server.url}#docs --keep-vectors --collection docs --task-id copy --batch-size 64"
+    with terminal.start(line) as process:
+        terminal.wait_for_rows("copy")
+        server.kill()
+        server.start()
+        assert process.wait() == 0, process.stderr and process.stderr.read()
+    assert terminal.info("copy")["counts"]["inserted"] == MANY
+    assert len(terminal.records("docs")) == MANY
+
+
+def test_a_source_that_stays_away_fails_the_load(terminal: Terminal, server: ChromaServer) -> None:
+    """A source that does not come back ends the load at a checkpoint, which a restart continues once it is there."""
+    _fill(server)
+    line = f"upsert-cli run chroma:{server.url}#docs --keep-vectors --collection docs --task-id copy --retry-for 1"
+    with terminal.start(f"{line} --batch-size 64") as process:
+        terminal.wait_for_rows("copy")
+        server.kill()
+        assert process.wait() == 1
+    assert "upsert-cli restart copy" in (terminal.type("upsert-cli info copy").stdout)
+    server.start()
+    terminal.type("upsert-cli restart copy")
+    assert len(terminal.records("docs")) == MANY
+
+
+def test_a_changed_server_is_noticed(terminal: Terminal, server: ChromaServer) -> None:
+    """Another number of records, or another collection of the same name, is another source."""
+    _fill(server)
+    line = f"upsert-cli run chroma:{server.url}#docs --keep-vectors --collection docs --task-id copy --limit 10"
+    terminal.type(line)
+    server.ask("DELETE", "tenants/default_tenant/databases/default_database/collections/docs")
+    _fill(server)
+    assert "other content" in terminal.type(line, expect=4).stderr
+
+
+def test_filters_and_units_read_a_server(tiny: Terminal, shared_server: ChromaServer, old_folder: Path) -> None:
+    """`--where` is Chroma's on a server too, and a source that is divided is read as a whole."""
+    shutil.copytree(old_folder, tiny.folder / "old")
+    url = shared_server.url
+    tiny.type(f"upsert-cli run chroma:old#docs --keep-vectors --chroma {url} --collection divided")
+    reader = collection_named(f"chroma:{url}#divided", target=None)
+    ends = [*reader.boundaries(rows=128)]
+    assert ends == [(128, 0), (256, 0), (ROWS, 0)]
+    rows = [row.number for row in reader.read(row=256, offset=0)]
+    assert rows == [*range(257, ROWS + 1)]
+    where = """--where '{"number": {"$lt": 20}}'"""
+    assert "20 inserted" in tiny.type(f"upsert-cli run chroma:{url}#divided {where} --collection few").stderr
+
+
+@pytest.mark.parametrize("answer", [b"<html>a login page</html>", b'{"ids": "no"}', b'{"ids": ["a"], "documents": []}'])
+def test_hostile_answers_are_no_records(terminal: Terminal, server: ChromaServer, answer: bytes) -> None:
+    """What answers in place of Chroma fails the load, and never becomes records."""
+    _fill(server)
+    with Proxy(server.port).running() as proxy:
+        proxy.plan = lambda call: Fault(status=200, body=answer) if call.path.endswith("/get") else None
+        said = terminal.type(
+            f"upsert-cli run chroma:{proxy.url}#docs --keep-vectors --collection docs --retry-for 1", expect=1
+        ).stderr
+    assert "is not Chroma's" in said
+
+
+def test_credentials_of_the_source_stay_with_it(terminal: Terminal, shared_server: ChromaServer) -> None:
+    """The target's token is not sent to another server, the source's own is, and neither is ever shown."""
+    with Proxy(shared_server.port).running() as proxy:
+        terminal.env |= {"UPSERT_CLI_CHROMA_TOKEN": "target-s3cret", "UPSERT_CLI_SOURCE_CHROMA_TOKEN": "source-s3cret"}
+        line = f"upsert-cli run chroma:{proxy.url}#absent --chroma {shared_server.url} --collection docs"
+        said = terminal.type(line, expect=2)
+        assert "s3cret" not in said.stderr + said.stdout
+        assert _tokens(proxy) == {"source-s3cret"}
+        del terminal.env["UPSERT_CLI_SOURCE_CHROMA_TOKEN"]
+        proxy.calls.clear()
+        terminal.type(line, expect=2)
+        assert _tokens(proxy) == {None}
+
+
+def _tokens(proxy: Proxy) -> set[str | None]:
+    return {
+        next((value for name, value in call.headers.items() if name.lower() == "x-chroma-token"), None)
+        for call in proxy.calls
+    }
+
+
+def _fill(server: ChromaServer) -> None:
+    """Fill a collection with more records than one page holds."""
+    collections = "tenants/default_tenant/databases/default_database/collections"
+    made = server.ask("POST", collections, {"name": "docs"})
+    for start in range(0, MANY, 1_000):
+        numbers = range(start, start + 1_000)
+        server.ask(
+            "POST",
+            f"{collections}/{made['id']}/upsert",
+            {
+                "ids": [f"doc {number}" for number in numbers],
+                "embeddings": [[1.0, number / 7, 2.0] for number in numbers],
+                "documents": [f"document {number}" for number in numbers],
+                "metadatas": [{"number": number} for number in numbers],
+            },
+        )

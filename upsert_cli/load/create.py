@@ -27,6 +27,7 @@ from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.load.inputs import (
     check_first_inputs,
     find_inputs,
+    notes_on_chunks,
     open_again,
     open_inputs,
     refuse_target_as_source,
@@ -68,6 +69,7 @@ class Draft:
         self._sources = open_inputs(
             found, limit=request.options.limit, spool_folder=self._spool_folder, stdin=self._stdin
         )
+        self.notes += notes_on_chunks(self._sources)
         model = self._model()
         if (note := check_first_inputs(self._sources, request.options, model=model)) is not None:
             self.notes.append(note)

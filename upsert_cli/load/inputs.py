@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,23 +43,26 @@ def find_inputs(
     """
     # An address may be misspelled, and no progress shows yet that the load waits for it.
     patience = min(options.retry_for, FIRST_CONTACT)
-    options = replace(options, retry_for=patience, keep_vectors=options.keep_vectors and with_vectors)
+    options = replace(options, retry_for=patience)
     return find_files(
         names,
-        collection_at=collections_for(options, chroma=chroma),
+        collection_at=collections_for(options, chroma=chroma, with_vectors=with_vectors),
         format_name=options.format,
-        retry_for=options.retry_for,
+        retry_for=patience,
         report=report,
     )
 
 
-def collections_for(options: LoadOptions, *, chroma: str | None) -> Callable[[str], StoredCollection]:
+def collections_for(
+    options: LoadOptions, *, chroma: str | None, with_vectors: bool = True
+) -> Callable[[str], StoredCollection]:
     """Return the function that returns the reader of a collection for a load into `chroma`, by its name."""
     return partial(
         collection_named,
         target=chroma,
         where=options.where,
-        with_vectors=options.keep_vectors,
+        with_vectors=options.keep_vectors and with_vectors,
+        joins_chunks=not options.keep_vectors,
         retry_for=options.retry_for,
     )
 
@@ -75,6 +78,16 @@ def refuse_target_as_source(found: Iterable[FoundFile], *, chroma: str, collecti
             raise UsageFault(
                 message=f"{file.name} is the collection to load into; load into another --collection, and give it the "
                 f"old name once it is complete"
+            )
+
+
+def notes_on_chunks(sources: Sequence[Source]) -> Iterator[str]:
+    """Yield a message for each collection that holds chunks, which a load joins as far as that is certain."""
+    for source in sources:
+        if isinstance(source.path, StoredCollection) and source.path.has_chunks():
+            yield (
+                f"{source.name} holds chunks of --split; those of an item are joined to its text, except where they "
+                f"overlap or one is missing: they are loaded as they are, under ids such as ID#0"
             )
 
 

@@ -6,16 +6,19 @@ them costs nothing to return to; vectors, filters and servers need the store, wh
 
 from __future__ import annotations
 
+import json
 import shlex
 import tempfile
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
+from upsert_cli.documents.chunking import CHUNK_KEY, OBJECT_KEY
+from upsert_cli.documents.joining import JoinedItem, joined, owner_of_chunk
 from upsert_cli.documents.stored_items import item_of_record
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import UsageFault
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
     from upsert_cli.store.chroma.tables import RecordTables
 
+JOINED_ITEMS = 64  # items whose chunks are read at once
 PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
 SEPARATOR = "#"  # between target and collection; no collection's name has one
 
@@ -54,6 +58,9 @@ class StoredCollection(CollectionReader):
 
     with_vectors: bool = field(default=False, compare=False)
     """Whether the items keep the records' vectors."""
+
+    joins_chunks: bool = field(default=True, compare=False)
+    """Whether the chunks of an item become that item again, as far as that is certain."""
 
     retry_for: float = field(default=RETRY_FOR, compare=False)
     """How long to keep retrying failed server requests, in seconds."""
@@ -109,8 +116,21 @@ class StoredCollection(CollectionReader):
         return there is not None and there.id == self.state().id
 
     def count(self) -> int | None:
-        """Return the number of records, unless a filter would have to be applied for that."""
-        return None if self.where is not None else self.state().records
+        """Return the number of records, unless they would have to be read for that: for a filter, or joined chunks."""
+        return None if self.where is not None or self.has_chunks() else self.state().records
+
+    def has_chunks(self) -> bool:
+        """Tell whether there are chunks that are joined to their items."""
+        if not self.joins_chunks:
+            return False
+        with self.location() as location:
+            if (tables := location.tables()) is not None:
+                return tables.has_chunks()
+            info = location.describe()
+            if info is None or info.stamp is None:  # a server's collection that this tool did not make
+                return False
+            with StoreProcess(self._target(location), location=location) as store:
+                return store.may_have_chunks()
 
     def read(self, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the records; an offset is a record's number in the tables, 0 where they are counted."""
@@ -120,11 +140,19 @@ class StoredCollection(CollectionReader):
             if self.with_vectors or tables is None:
                 store = stack.enter_context(StoreProcess(self._target(location), location=location))
             pages = _counted(store, row, where=self.where) if tables is None else _numbered(tables, offset)
+            chunks = _Chunks(tables, store, is_wanted=self._joins)
             for page in pages:
                 vectors = self._vectors(page, store)
+                chunks.look_at([record for _, record in page])
                 for number, record in page:
                     row += 1
-                    yield Row(row, self._item(record, vectors), number)
+                    if not chunks.is_joined_elsewhere(record):
+                        yield Row(row, chunks.item(record) or self._item(record, vectors), number)
+
+    @property
+    def _joins(self) -> bool:
+        """Whether chunks are joined; a filter may choose some of an item's."""
+        return self.joins_chunks and f'"{CHUNK_KEY}"' not in json.dumps(self.where)
 
     def _vectors(self, page: Sequence[NumberedRecord], store: StoreProcess | None) -> dict[str, Vectors]:
         if not self.with_vectors or store is None:
@@ -190,12 +218,60 @@ def _counted(store: StoreProcess | None, row: int, *, where: dict[str, Any] | No
         row += len(page)
 
 
+class _Chunks:
+    """The chunks in the pages, and the items that they are joined to: in place of an item's first chunk."""
+
+    def __init__(self, tables: RecordTables | None, store: StoreProcess | None, *, is_wanted: bool) -> None:
+        self._tables = tables
+        self._store = store
+        self._is_wanted = is_wanted
+        self._joined: dict[str, JoinedItem | None] = {}
+        """By the items of the page and of the one before; None where they are not joined."""
+
+    def look_at(self, page: Sequence[Record]) -> None:
+        """Join the chunks of the items that have one in a page."""
+        if not self._is_wanted:
+            return
+        owners = {found[0] for record in page if (found := owner_of_chunk(record.id, record.metadata)) is not None}
+        known = {owner: self._joined[owner] for owner in owners & self._joined.keys()}
+        self._joined = known | {owner: joined(chunks) for owner, chunks in self._chunks_of(owners - known.keys())}
+
+    def _chunks_of(self, owners: Set[str]) -> Iterator[tuple[str, list[tuple[int, str | None, dict[str, Any]]]]]:
+        for start in range(0, len(owners), JOINED_ITEMS):
+            some = sorted(owners)[start : start + JOINED_ITEMS]
+            found: dict[str, list[tuple[int, str | None, dict[str, Any]]]] = {owner: [] for owner in some}
+            for record in self._records_of(some):
+                chunk = owner_of_chunk(record.id, record.metadata)
+                if chunk is not None and chunk[0] in found:
+                    found[chunk[0]].append((chunk[1], record.text, record.metadata))
+            yield from found.items()
+
+    def _records_of(self, owners: Sequence[str]) -> Iterator[Record]:
+        if self._tables is not None:
+            yield from self._tables.of_items(owners)
+        else:
+            for page in _counted(self._store, 0, where={OBJECT_KEY: {"$in": list(owners)}}):
+                yield from (record for _, record in page)
+
+    def is_joined_elsewhere(self, record: Record) -> bool:
+        """Tell whether a record is part of an item that another record stands for."""
+        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
+        return found is not None and self._joined.get(found[0]) is not None and found[1] != 0
+
+    def item(self, record: Record) -> Item | None:
+        """Return the item that the first of its chunks stands for; None for any other record."""
+        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
+        whole = None if found is None else self._joined.get(found[0])
+        return None if found is None or whole is None else item_of_record(found[0], whole.text, whole.metadata)
+
+
 def collection_named(
     name: str,
     *,
     target: str | None,
     where: dict[str, Any] | None = None,
     with_vectors: bool = False,
+    joins_chunks: bool = True,
     retry_for: float = RETRY_FOR,
 ) -> StoredCollection:
     """Return the reader of a collection by the name that the user types, `chroma:TARGET#COLLECTION`.
@@ -216,5 +292,6 @@ def collection_named(
         target=target,
         where=where,
         with_vectors=with_vectors,
+        joins_chunks=joins_chunks,
         retry_for=retry_for,
     )

@@ -117,12 +117,16 @@ class StoreProcess(ChildProcess):
             self._await_opened()
             return self._start.location.stored_hashes(ids) if self._leased is not None else {}
 
+    def may_have_chunks(self) -> bool:
+        """Tell whether the collection may hold chunks of items."""
+        return self._call(Store.may_have_chunks)
+
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
         if any(chunks.values()):
             self._has_chunks = True
         elif self._has_chunks is None:
-            self._has_chunks = self._call(Store.may_have_chunks)
+            self._has_chunks = self.may_have_chunks()
         return self._call(Store.find_stale_chunks, chunks, average=average) if self._has_chunks else {}
 
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:

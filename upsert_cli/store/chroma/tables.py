@@ -6,13 +6,16 @@ the tables.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from upsert_cli.documents.chunking import OBJECT_KEY
+from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
 from upsert_cli.store.base import NumberedRecord, Record
 from upsert_cli.store.chroma.database_file import connect, meaning
 from upsert_cli.store.folder import DATABASE_NAME
@@ -31,7 +34,22 @@ _STATE = (
 )
 # The plus keeps SQLite from the index on the segment, by which it would sort all records for each page.
 _NUMBERS = "SELECT id, embedding_id FROM embeddings WHERE id > ? AND +segment_id = ? ORDER BY id LIMIT ?"
-_VALUES = "SELECT id, key, string_value, int_value, float_value, bool_value FROM {} WHERE id IN ({}) ORDER BY rowid"
+_OF_ITEMS = (
+    "SELECT e.id, e.embedding_id FROM embedding_metadata m JOIN embeddings e ON e.id = m.id "
+    "WHERE m.key = ? AND m.string_value IN (SELECT value FROM json_each(?)) AND e.segment_id = ?"
+)
+_HAS_CHUNKS = (
+    "SELECT 1 FROM embedding_metadata m JOIN embeddings e ON e.id = m.id "
+    "WHERE m.key = ? AND m.string_value LIKE ? AND e.segment_id = ? LIMIT 1"
+)
+_SCALARS = (
+    "SELECT id, key, string_value, int_value, float_value, bool_value FROM embedding_metadata "
+    "WHERE id IN (SELECT value FROM json_each(?))"
+)
+_LISTS = (
+    "SELECT id, key, string_value, int_value, float_value, bool_value FROM embedding_metadata_array "
+    "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY rowid"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +101,18 @@ class RecordTables:
             numbers = database.execute(_NUMBERS, (number, self.segment, rows)).fetchall()
             return list(_records(database, numbers))
 
+    def has_chunks(self) -> bool:
+        """Tell whether a record is a chunk of an item."""
+        with _reading(self.folder) as database:
+            found = database.execute(_HAS_CHUNKS, (HASH_KEY, f"%{CHUNK_MARK}", self.segment)).fetchone()
+        return found is not None
+
+    def of_items(self, items: Sequence[str]) -> list[Record]:
+        """Return the records that name one of these items as theirs."""
+        with _reading(self.folder) as database:
+            numbers = database.execute(_OF_ITEMS, (OBJECT_KEY, json.dumps(items), self.segment)).fetchall()
+            return [each.record for each in _records(database, numbers)]
+
     def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
         """Yield the count and the number of each record that ends a run of `rows` records, and of the last record."""
         count = number = 0
@@ -96,13 +126,13 @@ class RecordTables:
 
 
 def _records(database: sqlite3.Connection, numbers: list[tuple[int, str]]) -> Iterator[NumberedRecord]:
-    marks = ", ".join("?" * len(numbers))
+    chosen = json.dumps([number for number, _ in numbers])
     scalars: dict[int, dict[str, Any]] = {number: {} for number, _ in numbers}
-    for number, key, *columns in database.execute(_VALUES.format("embedding_metadata", marks), [*scalars]):
+    for number, key, *columns in database.execute(_SCALARS, (chosen,)):
         if (value := _value(columns)) is not None:
             scalars[number][key] = value
     lists: dict[int, dict[str, list[Any]]] = {}
-    for number, key, *columns in database.execute(_VALUES.format("embedding_metadata_array", marks), [*scalars]):
+    for number, key, *columns in database.execute(_LISTS, (chosen,)):
         lists.setdefault(number, {}).setdefault(key, []).append(_value(columns))
     for number, identifier in numbers:
         found = lists.get(number, {}) | scalars[number]

@@ -142,7 +142,8 @@ def test_output_about_loads_matches_the_schemas(tiny: Terminal) -> None:
         line = f"upsert-cli export {collection} out.jsonl --json"
         _check("export.json", json.loads(tiny.type(line, expect=code).stdout))
     _check("prune.json", json.loads(tiny.type("upsert-cli prune --status canceled --json").stdout))
-    _check("deletion.json", json.loads(tiny.type("upsert-cli collections delete default --yes --json").stdout))
+    _check("renaming.json", json.loads(tiny.type("upsert-cli collections rename default docs --json").stdout))
+    _check("deletion.json", json.loads(tiny.type("upsert-cli collections delete docs --yes --json").stdout))
     _check("config.json", json.loads(tiny.type("upsert-cli config show --json").stdout))
 
 

@@ -150,11 +150,20 @@ def test_the_output_is_the_one_that_the_pooling_needs(
     assert (model.postprocessing.pooling, model.postprocessing.output, model.dimension) == expected
 
 
-@pytest.mark.parametrize(("outputs", "pooling"), [([TOKENS], "none"), ([SENTENCE], "mean")])
-def test_a_pooling_without_its_output_is_refused(folder: Path, outputs: list[Output], pooling: Pooling) -> None:
-    """The option has to fit the graph."""
+@pytest.mark.parametrize(
+    ("outputs", "pooling", "says"),
+    [
+        ([TOKENS], "none", "--pooling none: the graph of"),
+        ([SENTENCE], "mean", "--pooling mean: the graph of"),
+        ([("scores", ("batch",))], None, "^the graph of"),
+    ],
+)
+def test_a_graph_without_the_output_is_refused(
+    folder: Path, outputs: list[Output], pooling: Pooling | None, says: str
+) -> None:
+    """The option has to fit the graph, and a classifier is no model of embeddings."""
     (folder / "model.onnx").write_bytes(graph(*outputs))
-    with pytest.raises(UsageFault, match=f"--pooling {pooling}: the graph of {MINE} has no output"):
+    with pytest.raises(UsageFault, match=f"{says} {MINE} has no output with a vector for each .*{outputs[0][0]}"):
         found(folder, pooling=pooling)
 
 

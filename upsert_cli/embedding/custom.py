@@ -194,9 +194,9 @@ def _pooled_output(
     if tokens is None or given.pooling == "none":
         kind = "token" if tokens is None else "text"
         outputs = ", ".join(one.name for one in graph.outputs)
+        asked = "" if given.pooling is None else f"--pooling {given.pooling}: "
         raise UsageFault(
-            message=f"--pooling {given.pooling}: the graph of {name} has no output with a vector for each {kind}, only "
-            f"{outputs}"
+            message=f"{asked}the graph of {name} has no output with a vector for each {kind}, only {outputs}"
         )
     return tokens, given.pooling or _pooling_of(name, given.path, modules)
 

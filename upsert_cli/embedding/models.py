@@ -23,9 +23,9 @@ from upsert_cli.embedding.catalog import (
     find_entry,
 )
 from upsert_cli.embedding.custom import GivenFolder, Postprocessing
-from upsert_cli.embedding.identity import ModelIdentity, Prefixes, Weights
+from upsert_cli.embedding.identity import ModelIdentity, Prefixes
 from upsert_cli.embedding.prefixes import prefixes_of
-from upsert_cli.embedding.weights import digest_of
+from upsert_cli.embedding.weights import weights_of
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
 from upsert_cli.missing_packages import install_command
 
@@ -142,7 +142,11 @@ def find_model(
                 f"sentence-transformers, unless --pooling names another way"
             )
         found = _model(entry, folder, "given folder", prefixes)
-    return replace(found, weights=_weights_of(entry, found))
+    try:
+        return replace(found, weights=weights_of(entry, found.folder, is_given=found.is_given))
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+        raise _damaged(entry, found.folder, problem, given=found.is_given) from error
 
 
 def _given_folder(entry: ModelEntry, given: GivenFolder) -> Path:
@@ -176,19 +180,6 @@ def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
     if name.lower() != entry.name.lower():
         return None
     return ModelIdentity(name=entry.name, dimension=entry.dimension, max_tokens=MAX_TOKENS, prefixes=prefixes)
-
-
-def _weights_of(entry: ModelEntry, found: Model) -> Weights:
-    """Return the weights of a model; a copy of the published files in another folder is published as well."""
-    try:
-        digest = digest_of(found.folder, entry.weights)
-        if not found.is_given:
-            return Weights(digest, is_published=True)
-        is_copy = is_cached(entry.name, entry.files) and digest == digest_of(cached_model(entry.name), entry.weights)
-        return Weights(digest, is_published=is_copy)
-    except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
-        raise _damaged(entry, found.folder, problem, given=found.is_given) from error
 
 
 def _cached_or_fetched(entry: ModelEntry, prefixes: Prefixes | None, *, offline: bool, context: RunContext) -> Model:

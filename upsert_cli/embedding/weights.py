@@ -15,12 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.atomic import write_out
+from upsert_cli.embedding.cache import cached_model, is_cached
+from upsert_cli.embedding.catalog import ModelEntry
+from upsert_cli.embedding.identity import Weights
 from upsert_cli.embedding.onnx_graph import read_graph
 from upsert_cli.paths import user_cache_folder
 
 DIGEST_CHARACTERS = 32  # hex; 128 bits
 KNOWN_FILE = "digests.json"  # in the user's cache folder
 MOST_KNOWN = 200  # files; the oldest are forgotten
+
+
+def weights_of(entry: ModelEntry, folder: Path, *, is_given: bool) -> Weights:
+    """Return the weights in a model's folder; those in a given folder are published if the cache has the same.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    digest = digest_of(folder, entry.weights)
+    if not is_given:
+        return Weights(digest, is_published=True)
+    is_copy = is_cached(entry.name, entry.files) and digest == digest_of(cached_model(entry.name), entry.weights)
+    return Weights(digest, is_published=is_copy)
 
 
 def digest_of(folder: Path, weights: Sequence[str]) -> str:

@@ -213,15 +213,18 @@ def test_a_collection_of_our_own_is_copied(tiny: Terminal) -> None:
     assert tiny.info("again")["counts"]["unchanged"] == 5
 
 
-def test_chunks_are_records_with_their_vectors(tiny: Terminal) -> None:
-    """With vectors, each chunk of an item is in the file by itself, and is loaded as it was."""
-    tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": "One sentence is here. " * 9, "n": 1}}])
+def test_chunks_are_joined_unless_their_vectors_are_written(tiny: Terminal) -> None:
+    """With vectors, each chunk of an item is in the file by itself and is loaded as it was; without, the item is."""
+    text = "".join(f"{number} is the number of this sentence. " for number in range(9))
+    whole = {"object_id": "a", "payload": {"text": text, "n": 1}}
+    tiny.write("a.jsonl", [whole])
     tiny.type("upsert-cli run a.jsonl --split --max-tokens 16")
     chunks = tiny.records()
     assert len(chunks) > 3
     assert f"wrote {len(chunks)} of" in tiny.type("upsert-cli export default b.jsonl --vectors").stderr
     tiny.type("upsert-cli run b.jsonl --collection copy")
     assert _stored(tiny.records("copy")) == _stored(chunks)
+    assert [json.loads(line) for line in tiny.type("upsert-cli export default -").stdout.splitlines()] == [whole]
 
 
 def test_what_is_written_can_be_chosen(docs: Terminal) -> None:

@@ -104,7 +104,12 @@ def export(
     with closing(open_display(session.terminal, bars=ROWS_BAR, json=json)) as display:
         outcome = export_records(
             StoredCollection(
-                chroma=chroma, collection=collection, target=chroma, where=where or None, with_vectors=vectors
+                chroma=chroma,
+                collection=collection,
+                target=chroma,
+                where=where or None,
+                with_vectors=vectors,
+                joins_chunks=not vectors,
             ),
             file,
             format_name=format_name,

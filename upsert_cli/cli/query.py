@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from upsert_cli.cli.completion import files
 from upsert_cli.cli.help_format import SectionedCommand
 from upsert_cli.cli.option_values import typed_text
 from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
@@ -21,6 +22,8 @@ from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from upsert_cli.verify.query import Nearest
 
     VectorType: TypeAlias = click.ParamType[array[float]]
@@ -53,6 +56,10 @@ class Vector(VectorType):
             self.fail(f"{name} is not JSON ({error}); {_A_VECTOR}")
         except ItemError as error:
             self.fail(f"{error}; {_A_VECTOR}")
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell offer files."""
+        return files(ctx, param, incomplete)
 
     def _read(self, value: str) -> tuple[bytes, str]:
         """Return the JSON text and its name."""

@@ -12,15 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
-from upsert_cli.documents.hashing import HASH_KEY, has_own_vector, is_chunk, is_same, stored_fault
+from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
 from upsert_cli.store.base import CheckedRecords, Comparison, QueryHit, Record, RecordRef, RecordRefPage, Verdict
 from upsert_cli.store.chroma.collection import OpenCollection
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault
-from upsert_cli.store.chroma.index_check import lost_vectors
+from upsert_cli.store.chroma.read_back import checked, stored_vectors
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
 
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
-ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ by as much, garbage mostly does
 
 
 class ChromaReader:
@@ -71,7 +69,7 @@ class ChromaReader:
         """Return the vectors that the index has of these records."""
         found: dict[str, Vectors] = {}
         for part in parts_of(ids, self._read_rows):
-            found |= self._ask(_vectors, part)
+            found |= self._ask(stored_vectors, part)
         return found
 
     def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
@@ -98,9 +96,13 @@ class ChromaReader:
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read records back with their vectors."""
         rows = min(rows, self._collection.location.most_rows)
-        return self._ask(
-            _check, self._collection.target.model.dimension, start=start, rows=rows, every=every, identity=identity
-        )
+        dimension = self._collection.target.model.dimension
+
+        def read_back(chroma: Collection) -> CheckedRecords:
+            records = _fetch(chroma, limit=rows, offset=start)
+            return checked(chroma, records, start=start, every=every, dimension=dimension, identity=identity)
+
+        return self._ask(read_back)
 
     def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the metadata of those records that exist."""
@@ -212,90 +214,3 @@ def _chunks_of(chroma: Collection, items: Sequence[str]) -> Iterator[tuple[str, 
                 yield *owner, RecordRef(identifier, str(hashed))
         if len(rows) < READ_ROWS:
             return
-
-
-# -- records with their vectors ----------------------------------------------------------------------------------------
-
-
-def _check(
-    chroma: Collection, dimension: int, *, start: int, rows: int, every: int, identity: str | None
-) -> CheckedRecords:
-    records = _fetch(chroma, limit=rows, offset=start)
-    vectors = _vectors(chroma, [record.id for record in records])
-    # A vector that came with its item may have any length.
-    own = {record.id for record in records if has_own_vector(record.metadata.get(HASH_KEY))}
-    embedded = {one: vector for one, vector in vectors.items() if one not in own}
-    unreadable: dict[str, str] = _odd_lengths(embedded) if identity is not None else {}
-    different: dict[str, str] = {}
-    for record in records:
-        if (fault := _vector_fault(vectors.get(record.id), dimension)) is not None:
-            unreadable[record.id] = fault
-        elif record.id in unreadable or identity is None:
-            continue
-        elif record.text is None and record.id not in own:
-            # Its vector could not be made again, so the index is left alone.
-            different[record.id] = "it has no document"
-        elif (fault := stored_fault(record.text or "", record.metadata, identity)) is not None:
-            different[record.id] = fault
-    sample = [record.id for record in records[-start % every :: every] if record.id not in unreadable]
-    lost = lost_vectors(chroma, [vectors[one] for one in sample])
-    return CheckedRecords(
-        rows=len(records),
-        unreadable=unreadable,
-        different=different,
-        unreachable={
-            one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
-            for one, distance in zip(sample, lost, strict=True)
-            if distance is not None
-        },
-        asked=len(sample),
-    )
-
-
-class _Lost(Exception):
-    """Raised when fewer vectors came back than were asked for."""
-
-
-def _vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]:
-    """Return the vectors that the index has; those that it lacks are found by bisecting."""
-    found: dict[str, Vectors] = {}
-
-    def read(part: Sequence[str]) -> None:
-        import numpy as np
-
-        got = chroma.get(ids=list(part), include=["embeddings"])
-        vectors = got["embeddings"]
-        if vectors is None or len(vectors) != len(part):
-            raise _Lost
-        found.update(zip(got["ids"], (np.asarray(vector, dtype=np.float32) for vector in vectors), strict=True))
-
-    def is_lost(error: BaseException) -> bool:
-        return isinstance(error, _Lost | TypeError) or "finding id" in str(error)
-
-    failing_rows(ids, read, is_data_fault=is_lost)
-    return found
-
-
-def _vector_fault(vector: Any, dimension: int) -> str | None:
-    import numpy as np
-
-    if vector is None:
-        return "the index has no vector of it"
-    if vector.shape != (dimension,):
-        return f"its vector has {vector.size} numbers, not {dimension}"
-    if not np.isfinite(vector).all():
-        return "its vector has a number that is not finite"
-    return None if vector.any() else "its vector is all zeros"
-
-
-def _odd_lengths(vectors: dict[str, Vectors]) -> dict[str, str]:
-    """Return the vectors that are far longer or shorter than others of one model; a cosine would not show it."""
-    import numpy as np
-
-    lengths = {one: float(np.linalg.norm(vector.astype(np.float64))) for one, vector in vectors.items()}
-    usual = float(np.median([*lengths.values()])) if lengths else 0.0
-    return {
-        one: f"its vector has the length {length:.3g}, and {usual:.3g} is usual"
-        for one, length in lengths.items()
-        if not usual / ODD_FACTOR <= length <= usual * ODD_FACTOR
-    }

@@ -1,0 +1,117 @@
+"""Reading records back with their vectors: the faults of each record, by its hash and by its vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli.bisect import failing_rows
+from upsert_cli.documents.hashing import HASH_KEY, has_own_vector, stored_fault
+from upsert_cli.store.base import CheckedRecords, Record
+from upsert_cli.store.chroma.index_check import lost_vectors
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+
+    from upsert_cli.store.base import Vectors
+
+ODD_FACTOR = 100.0  # from the usual length on either side; no model's vectors differ by as much, garbage mostly does
+
+
+def checked(
+    chroma: Collection, records: Sequence[Record], *, start: int, every: int, dimension: int, identity: str | None
+) -> CheckedRecords:
+    """Return the faults of some records.
+
+    Args:
+        chroma: The collection.
+        records: From number `start` on.
+        start: The number of the first one.
+        every: Each record whose number is divisible by it has to find itself by a query.
+        dimension: Numbers of each vector.
+        identity: The model's, which is part of the hashes; None if the records have none.
+    """
+    vectors = stored_vectors(chroma, [record.id for record in records])
+    unreadable = {
+        record.id: fault
+        for record in records
+        if (fault := _vector_fault(vectors.get(record.id), dimension)) is not None
+    }
+    different: dict[str, str] = {}
+    if identity is not None:
+        # A vector that came with its item may have any length.
+        embedded = [record.id for record in records if not has_own_vector(record.metadata.get(HASH_KEY))]
+        unreadable = _odd_lengths({one: vectors[one] for one in embedded if one in vectors}) | unreadable
+        different = {
+            record.id: fault
+            for record in records
+            if record.id not in unreadable and (fault := _content_fault(record, identity)) is not None
+        }
+    sample = [record.id for record in records[-start % every :: every] if record.id not in unreadable]
+    lost = lost_vectors(chroma, [vectors[one] for one in sample])
+    return CheckedRecords(
+        rows=len(records),
+        unreadable=unreadable,
+        different=different,
+        unreachable={
+            one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
+            for one, distance in zip(sample, lost, strict=True)
+            if distance is not None
+        },
+        asked=len(sample),
+    )
+
+
+def _content_fault(record: Record, identity: str) -> str | None:
+    if record.text is None and not has_own_vector(record.metadata.get(HASH_KEY)):
+        return "it has no document"
+    return stored_fault(record.text or "", record.metadata, identity)
+
+
+class _Lost(Exception):
+    """Raised when fewer vectors came back than were asked for."""
+
+
+def stored_vectors(chroma: Collection, ids: Sequence[str]) -> dict[str, Vectors]:
+    """Return the vectors that the index has; those that it lacks are found by bisecting."""
+    found: dict[str, Vectors] = {}
+
+    def read(part: Sequence[str]) -> None:
+        import numpy as np
+
+        got = chroma.get(ids=list(part), include=["embeddings"])
+        vectors = got["embeddings"]
+        if vectors is None or len(vectors) != len(part):
+            raise _Lost
+        found.update(zip(got["ids"], (np.asarray(vector, dtype=np.float32) for vector in vectors), strict=True))
+
+    def is_lost(error: BaseException) -> bool:
+        return isinstance(error, _Lost | TypeError) or "finding id" in str(error)
+
+    failing_rows(ids, read, is_data_fault=is_lost)
+    return found
+
+
+def _vector_fault(vector: Any, dimension: int) -> str | None:
+    import numpy as np
+
+    if vector is None:
+        return "the index has no vector of it"
+    if vector.shape != (dimension,):
+        return f"its vector has {vector.size} numbers, not {dimension}"
+    if not np.isfinite(vector).all():
+        return "its vector has a number that is not finite"
+    return None if vector.any() else "its vector is all zeros"
+
+
+def _odd_lengths(vectors: dict[str, Vectors]) -> dict[str, str]:
+    """Return the vectors that are far longer or shorter than others of one model; a cosine would not show it."""
+    import numpy as np
+
+    lengths = {one: float(np.linalg.norm(vector.astype(np.float64))) for one, vector in vectors.items()}
+    usual = float(np.median([*lengths.values()])) if lengths else 0.0
+    return {
+        one: f"its vector has the length {length:.3g}, and {usual:.3g} is usual"
+        for one, length in lengths.items()
+        if not usual / ODD_FACTOR <= length <= usual * ODD_FACTOR
+    }

@@ -36,7 +36,7 @@ SECTIONS = {
         "list": ("list:list_tasks", "List the tasks, newest first."),
         "info": ("info:info", "Show one task: state, progress, counts, rejected items."),
         "query": ("query:query", "Find the records that are nearest to a text or a vector."),
-        "collections": ("collections:collections", "List and delete the collections of a target."),
+        "collections": ("collections:collections", "List, rename and delete the collections of a target."),
         "export": ("export:export", "Write a collection to a file that `run` reads back."),
         "report": ("report:report", "Write a page about one task, for a CI artifact or an email."),
     },

@@ -83,9 +83,8 @@ class LocalFolder(Location):
         return None if found is None else CollectionState(found.collection, found.changes, found.count)
 
     def tables(self) -> RecordTables | None:
-        """Return the tables, unless changes are queued that they lack."""
-        found = RecordTables.find(self.path, self.collection)
-        return found if found is not None and found.is_applied else None
+        """Return the tables, with the changes that are queued for them."""
+        return RecordTables.find(self.path, self.collection)
 
     def enter(self) -> None:
         """Create the folder for this user alone, and change to it."""

@@ -25,9 +25,9 @@ _LATER_COLUMNS = {
 }
 _LATER_TABLES = {
     "databases": "SELECT 'default' AS id, 'default_database' AS name, 'default_tenant' AS tenant_id",
-    "embedding_metadata_array": "SELECT NULL AS id, NULL AS key, NULL AS string_value, NULL AS int_value, "
-    "NULL AS float_value, NULL AS bool_value WHERE FALSE",
-}
+    "embedding_metadata_array": "SELECT NULL AS rowid, NULL AS id, NULL AS key, NULL AS string_value, "
+    "NULL AS int_value, NULL AS float_value, NULL AS bool_value WHERE FALSE",
+}  # a view has no row numbers of its own
 # A record without a document, as versions before 1.0 queued it: today's engine ends at it. The tables have the record
 # already, and only the index, which needs no document, is still to take it from the queue.
 _NULL_DOCUMENTS = (

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ from upsert_cli.documents.chunking import OBJECT_KEY
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
 from upsert_cli.store.base import NumberedRecord, Record
 from upsert_cli.store.chroma.database_file import connect, meaning
+from upsert_cli.store.chroma.queued import DOCUMENT_KEY, HIDDEN_PREFIX, QueuedChanges
 from upsert_cli.store.folder import DATABASE_NAME
 
 LOCKED_SECONDS = 30.0  # seconds to wait for a writer; a load into the same folder commits for a second at a time
-DOCUMENT_KEY = "chroma:document"
-HIDDEN_PREFIX = "chroma:"  # of keys that are no metadata
 
 _STATE = (
     "SELECT c.id, m.id, COALESCE(r.seq_id, 0), "
@@ -71,17 +71,15 @@ class RecordTables:
     """The last change in the queue, from which applied ones are removed in time."""
 
     count: int
-    """Records."""
+    """Records, with those that are only queued."""
+
+    pending: QueuedChanges | None
+    """The changes that the tables do not have; None if they have all."""
 
     @property
     def changes(self) -> int:
         """Return the number of the last change."""
         return max(self.applied, self.queued)
-
-    @property
-    def is_applied(self) -> bool:
-        """Tell whether the tables have all changes."""
-        return self.applied >= self.queued
 
     @classmethod
     def find(cls, folder: Path, collection: str) -> RecordTables | None:
@@ -90,16 +88,37 @@ class RecordTables:
             return None
         with _reading(folder) as database:
             found = database.execute(_STATE, (collection,)).fetchone()
-        if found is None:
-            return None
-        identity, segment, applied, queued, count = found
-        return cls(folder=folder, collection=identity, segment=segment, applied=applied, queued=queued, count=count)
+            if found is None:
+                return None
+            identity, segment, applied, queued, count = found
+            pending = None
+            if applied < queued:
+                pending = QueuedChanges.find(database, collection=identity, segment=segment, applied=applied)
+                count += len(pending.new) - pending.removed
+        return cls(
+            folder=folder,
+            collection=identity,
+            segment=segment,
+            applied=applied,
+            queued=queued,
+            count=count,
+            pending=pending,
+        )
 
     def after(self, number: int, *, rows: int) -> list[NumberedRecord]:
-        """Return the next records after a number, in the order of their numbers."""
+        """Return the next records after a number, in the order of their numbers; queued ones come last."""
         with _reading(self.folder) as database:
-            numbers = database.execute(_NUMBERS, (number, self.segment, rows)).fetchall()
-            return list(_records(database, numbers))
+            while numbers := database.execute(_NUMBERS, (number, self.segment, rows)).fetchall():
+                if page := [*self._changed(database, _records(database, numbers))]:
+                    return page
+                number = numbers[-1][0]  # queued changes delete the whole page
+            return [] if self.pending is None else [*islice(self.pending.records_after(database, number), rows)]
+
+    def _changed(self, database: sqlite3.Connection, page: Iterator[NumberedRecord]) -> Iterator[NumberedRecord]:
+        for number, record in page:
+            changed = record if self.pending is None else self.pending.changed(database, record.id, record)
+            if changed is not None:
+                yield NumberedRecord(number, changed)
 
     def has_chunks(self) -> bool:
         """Tell whether a record is a chunk of an item."""
@@ -116,7 +135,10 @@ class RecordTables:
     def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
         """Yield the count and the number of each record that ends a run of `rows` records, and of the last record."""
         count = number = 0
-        while True:
+        while self.pending is not None and (page := self.after(number, rows=rows)):
+            count, number = count + len(page), page[-1].number
+            yield count, number
+        while self.pending is None:
             with _reading(self.folder) as database:
                 found = database.execute(_NUMBERS, (number, self.segment, rows)).fetchall()
             if not found:

@@ -1,0 +1,139 @@
+"""Rescue: a folder that today's Chroma cannot open, or would change, is a source whose records are all there."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.forked import run_python
+from tests.support.older_chroma import ROWS, VERSIONS, content_of, older_folder
+from tests.support.other_program import as_written, floats_rounded, some_records, without_hash, write_records
+from tests.support.terminal import Terminal
+from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.store.chroma.tables import RecordTables
+
+# A number that is not finite blocks the queue for good, so that every later change stays in it.
+BLOCKED = """
+import math, sys
+import chromadb
+collection = chromadb.PersistentClient("old").get_collection("docs", embedding_function=None)
+vector = [1.0, 2.0, 3.0]
+
+
+def attempt(change, **values):
+    try:
+        change(**values)
+    except Exception as error:
+        assert "compaction" in str(error)
+
+
+attempt(collection.upsert, ids=["blocks"], embeddings=[vector], documents=["blocks"], metadatas=[{"f": [1.0, math.nan]}])
+attempt(collection.upsert, ids=["late"], embeddings=[vector], documents=["late"], metadatas=[{"n": 1, "l": ["x"]}])
+two = {"embeddings": [vector, vector], "documents": ["later", "never"], "metadatas": [{"n": 2}, {"n": 3}]}
+attempt(collection.update, ids=["late", "never"], **two)
+attempt(collection.update, ids=["doc 1"], metadatas=[{"number": 99, "source": None}])
+attempt(collection.add, ids=["doc 3"], embeddings=[vector], documents=["ignored"])
+"""
+# Chroma asks the blocked collection before it queues a deletion, but another process may have asked earlier.
+DELETION = (
+    "INSERT INTO embeddings_queue (operation, topic, id, metadata) "
+    "SELECT 3, topic, 'doc 2', '{}' FROM embeddings_queue ORDER BY seq_id DESC LIMIT 1"
+)
+
+
+@pytest.fixture
+def blocked(tiny: Terminal) -> Terminal:
+    """Return a terminal with a folder `old` whose collection `docs` has changes that Chroma can never apply."""
+    write_records(tiny, some_records(5))
+    done = run_python([sys.executable, "-c", BLOCKED], folder=tiny.folder, environment=tiny.environment)
+    assert done.returncode == 0, done.stderr.decode()
+    with closing(sqlite3.connect(tiny.folder / "old" / "chroma.sqlite3", isolation_level=None)) as database:
+        database.execute(DELETION)
+    return tiny
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_older_folder_is_a_source(tiny: Terminal, version: str) -> None:
+    """Ids, documents and metadata come from its tables, with their types, and no byte of the folder changes."""
+    before = content_of(older_folder(version, tiny.folder / "old"))
+    tiny.type("upsert-cli run chroma:old#default --task-id all")
+    assert {one: record["document"] for one, record in tiny.records().items()} == {
+        f"o{row}": f"text {row}" for row in range(ROWS)
+    }
+    tiny.type("upsert-cli run chroma:old#kinds --collection kinds --task-id kinds", expect=3)
+    assert [one["object_id"] for one in tiny.info("kinds")["failed_items"]] == ["ü d"]
+    found = tiny.records("kinds").items()
+    own = {one: {key: value for key, value in record["metadata"].items() if key != HASH_KEY} for one, record in found}
+    assert own == {
+        "a": {"s": "changed", "new": 3, "i": 7, "f": 1.5, "yes": True, "no": False, "big": 2**62, "tiny": 1e-300},
+        "b": {},
+        "c": {},
+    }
+    assert {one: record["document"] for one, record in found} == {"a": "one", "b": "again", "c": "three"}
+    assert content_of(tiny.folder / "old") == before
+
+
+@pytest.mark.parametrize("version", ["0.4.24", "1.0.20"])
+def test_vectors_of_an_older_folder_come_from_a_copy(tiny: Terminal, version: str) -> None:
+    """With --keep-vectors a copy is upgraded and read, and the folder stays as it was."""
+    before = content_of(older_folder(version, tiny.folder / "old"))
+    tiny.type("upsert-cli run chroma:old#kinds --keep-vectors --collection kinds")
+    found = tiny.records("kinds", vectors=True)
+    assert found.keys() == {"a", "b", "c", "ü d"}
+    had = np.asarray(found["ü d"]["vector"])
+    wanted = np.full(3, 0.25)
+    assert had / np.linalg.norm(had) == pytest.approx(wanted / np.linalg.norm(wanted))
+    assert content_of(tiny.folder / "old") == before
+
+
+def _damage(folder: Path) -> None:
+    for path in folder.glob("*/data_level0.bin"):
+        path.write_bytes(path.read_bytes()[:100])
+
+
+def test_a_damaged_index_costs_vectors_and_no_records(tiny: Terminal) -> None:
+    """The documents are embedded; only --keep-vectors needs the index, and says what is wrong with it."""
+    records = some_records(1_100)  # more than Chroma keeps in its queue
+    write_records(tiny, records)
+    _damage(tiny.folder / "old")
+    before = content_of(tiny.folder / "old")
+    tiny.type("upsert-cli run chroma:old#docs --collection docs")
+    assert floats_rounded(without_hash(tiny.records("docs"))) == floats_rounded(as_written(records))
+    assert content_of(tiny.folder / "old") == before
+    said = tiny.type("upsert-cli run chroma:old#docs --keep-vectors --collection kept", expect=1)
+    assert "is damaged" in said.stderr
+
+
+def test_queued_changes_are_read(blocked: Terminal) -> None:
+    """Changes behind a row that blocks the queue count as if the tables had them; that row is rejected by name."""
+    tiny = blocked
+    before = content_of(tiny.folder / "old")
+    tiny.type("upsert-cli run chroma:old#docs --collection docs --task-id one", expect=3)
+    stored = without_hash(tiny.records("docs"))
+    assert list(stored) == ["doc 0", "doc 1", "doc 3", "doc 4", "late"]
+    assert stored["late"] == ("later", {"n": 2, "l": ["x"]})
+    assert [one["object_id"] for one in tiny.info("one")["failed_items"]] == ["blocks"]
+    changed = stored["doc 1"][1]
+    assert (changed["number"], "source" in changed) == (99, False)
+    assert stored["doc 3"] == as_written(some_records(5))["doc 3"]
+    assert tiny.info("one")["progress"] == {"rows": 6, "total": 6}
+    assert content_of(tiny.folder / "old") == before
+
+
+def test_a_position_among_queued_changes_is_found_again(blocked: Terminal) -> None:
+    """A position after any record leads to the next one, in the tables and in the queue."""
+    tables = RecordTables.find(blocked.folder / "old", "docs")
+    assert tables is not None
+    read: list[Any] = []
+    while page := tables.after(read[-1].number if read else 0, rows=1):
+        read += page
+    assert [one.record.id for one in read] == ["doc 0", "doc 1", "doc 3", "doc 4", "blocks", "late"]
+    assert tables.count == len(read)
+    ends = [*tables.boundaries(rows=4)]
+    assert ends == [(count, read[count - 1].number) for count in (3, 4, 6)]

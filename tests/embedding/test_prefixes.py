@@ -24,7 +24,7 @@ def test_every_model_has_an_entry() -> None:
 
 
 def test_models_whose_description_asks_for_prefixes_have_some() -> None:
-    """The table agrees with the descriptions in fastembed's list."""
+    """The table agrees with the descriptions in fastembed's list, but for one that knows of the tasks alone."""
     asking = {
         entry.name: "necessary" not in said or said.startswith("necessary")
         for entry in list_models()
@@ -32,7 +32,7 @@ def test_models_whose_description_asks_for_prefixes_have_some() -> None:
     }
     assert {name for name, asks in asking.items() if asks} == {
         name for name, prefixes in PREFIXES.items() if prefixes != NO_PREFIXES
-    }
+    } - {"jinaai/jina-embeddings-v3"}
     assert sum(asking.values()) == 16
 
 

@@ -41,6 +41,11 @@ PREFIXES = {
     "intfloat/multilingual-e5-large": Prefixes("passage: ", "query: "),
     # https://huggingface.co/google/embeddinggemma-300m: a document without a title
     "google/embeddinggemma-300m": Prefixes("title: none | text: ", "task: search result | query: "),
+    # https://huggingface.co/jinaai/jina-embeddings-v3: the prompts retrieval.passage and retrieval.query. fastembed
+    # sets the tasks of the same names, and leaves out the prompts.
+    "jinaai/jina-embeddings-v3": Prefixes(
+        "Represent the document for retrieval: ", "Represent the query for retrieving evidence documents: "
+    ),
     # https://huggingface.co/Qwen/Qwen3-Embedding-0.6B: the prompt `query`, and none for documents
     "Qwen/Qwen3-Embedding-0.6B": _QWEN,
     "Qwen/Qwen3-Embedding-0.6B-Q": _QWEN,
@@ -59,8 +64,6 @@ PREFIXES = {
         "jinaai/jina-embeddings-v2-base-es",
         "jinaai/jina-embeddings-v2-base-zh",
         "jinaai/jina-embeddings-v2-small-en",
-        # Tells queries from documents by a task, which fastembed sets.
-        "jinaai/jina-embeddings-v3",
         "minishlab/potion-base-8M",
         "minishlab/potion-multilingual-128M",
         "minishlab/potion-retrieval-32M",

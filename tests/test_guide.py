@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.chroma_server import ChromaServer
 from tests.support.manual import GUIDE, PAGES, README, ROOT, blocks, manual_text
+from tests.support.older_chroma import older_folder
 from tests.support.screens import shown
 from tests.support.terminal import SAMPLES, Terminal
 from upsert_cli.cli.command_tree import commands_below
@@ -68,6 +69,8 @@ def test_sessions_run_as_shown(
     shutil.copytree(SAMPLES, terminal.folder / "sample_data")
     if "./my-model" in "".join(blocks(page, "console")):
         shutil.copytree(request.getfixturevalue("model").folder, terminal.folder / "my-model")
+    if "./old" in "".join(blocks(page, "console")):
+        older_folder("0.6.3", terminal.folder / "old")
     for session in blocks(page, "console"):
         commands = re.split(r"^\$ ", session, flags=re.M)
         assert commands[0] == ""

@@ -20,7 +20,7 @@ SCHEMAS = Path(__file__).parent.parent / "schema"
 JSON = "json"  # the page that names the schemas, each of which is shown by its name after it
 TOPICS = {
     "Load": ("csv", "files", "addresses", "copy", "server", "cron", "ci", "containers"),
-    "Keep a collection right": ("mirror", "tasks", "errors", "repair", "backup", "troubleshooting"),
+    "Keep a collection right": ("mirror", "tasks", "errors", "repair", "rescue", "backup", "troubleshooting"),
     "Texts, models and vectors": ("items", "split", "other-models", "re-embed", "vectors", "filters"),
     "Larger loads": ("speed", "queues", "machines"),
     "Reference": ("configuration", "environment", "json", "metrics"),

@@ -30,7 +30,7 @@ _REMEDIES = (
     (("disk i/o error", "input/output error"), "check the disk, then restart the task"),
     (
         ("inconsistent hash", "inconsistent version", "unapplied migrations"),
-        "use the version of chromadb that wrote it",
+        "use the version of chromadb that wrote it, or load its records elsewhere: `upsert-cli help rescue`",
     ),
     (("before unix epoch",), f"the clock of this machine is before 1970: {SET_CLOCK}"),
 )

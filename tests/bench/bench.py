@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from tests.bench.texts import items, write_jsonl
 from upsert_cli.embedding import package_index
 from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS
 from upsert_cli.embedding.wheel import FOLDER_IN_WHEEL, PROJECT, WHEEL
+from upsert_cli.store.chroma.stamp import STAMP_WEIGHTS
+from upsert_cli.store.folder import DATABASE_NAME
 
 GROUP_ROWS = 10_000  # rows a row group of Parquet
 MEASURE = Callable[["Bench"], Iterator[Result]]
@@ -111,9 +115,15 @@ class Bench:
         )
 
     def loaded(self, count: int) -> Path:
-        """Return a copy of a collection that the tiny model filled; the real one takes it for its own, by its name."""
+        """Return a copy of a collection that the tiny model filled; the real one takes it for its own, by its name.
+
+        That is, once its stamp names no weights.
+        """
         master = self.made(f"loaded-{count}", lambda path: self.load(self.source(count), path, tiny=True))
-        return self.copy_of(master)
+        copy = self.copy_of(master)
+        with closing(sqlite3.connect(copy / DATABASE_NAME)) as database, database:
+            database.execute("DELETE FROM collection_metadata WHERE key = ?", (STAMP_WEIGHTS,))
+        return copy
 
     def copy_of(self, master: Path) -> Path:
         """Return a folder with the same content, to be changed."""

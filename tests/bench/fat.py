@@ -11,6 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+PAGE_ROWS = 24
+
 
 def write_parquet(source: Path, target: Path, *, fat_rows: int, fat_bytes: int, group: int | None = None) -> None:
     """Write the items of a JSONL file, and then fat ones, into row groups of `group` rows (None: a single one)."""
@@ -22,7 +24,8 @@ def write_parquet(source: Path, target: Path, *, fat_rows: int, fat_bytes: int, 
         "object_id": [row["object_id"] for row in rows],
         "payload": [json.dumps(row["payload"]) for row in rows],
     }
-    pq.write_table(pa.table(columns), target, row_group_size=group or len(rows))
+    # pyarrow ends a page only after so many rows: 24 of 7 MB make one of 168 MB, about the largest that is not refused.
+    pq.write_table(pa.table(columns), target, row_group_size=group or len(rows), write_batch_size=PAGE_ROWS)
 
 
 def _items(source: Path) -> Iterator[dict[str, object]]:

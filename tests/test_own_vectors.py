@@ -161,6 +161,14 @@ def test_a_query_takes_a_vector(loaded: Terminal) -> None:
     assert f"`query --vector FILE` takes a vector of {DIMENSION} numbers" in said
 
 
+def test_the_command_after_an_export_can_succeed(loaded: Terminal) -> None:
+    """Without its vectors a collection is not loaded by `--model none`, which needs them."""
+    said = loaded.type("upsert-cli export default texts.jsonl", expect=3).stderr  # one record has no document
+    assert "upsert-cli run texts.jsonl\n" in said
+    said = loaded.type("upsert-cli export default all.jsonl --vectors").stderr
+    assert "upsert-cli run all.jsonl --model none\n" in said
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -316,8 +324,9 @@ def test_a_damaged_index_is_rebuilt_from_the_sources(terminal: Terminal, damage:
     else:
         os.truncate(index / "data_level0.bin", 1000)
     said = terminal.type("upsert-cli verify --repair", expect=4).stderr
-    assert "`upsert-cli verify --repair TASK_ID`" in said
-    terminal.type("upsert-cli verify --repair a", expect=3)
+    assert "`upsert-cli verify --repair b`" in said  # the newest task
+    said = terminal.type("upsert-cli verify --repair a", expect=3).stderr
+    assert re.search(r"0 missing, 1,0\d\d unreadable", said)  # those that the other task loaded
     outcome = json.loads(terminal.type("upsert-cli verify --repair b --json").stdout)
     assert (outcome["ok"], outcome["records"], outcome["repaired"]["aside"]) == (True, 2150, [])
     after = terminal.records(vectors=True)

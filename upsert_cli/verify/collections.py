@@ -14,13 +14,13 @@ from upsert_cli.context import RunContext
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import Refusal, UpsertCliError
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.journal.task import Task
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.expected import model_named
+from upsert_cli.verify.expected import last_tasks, model_named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
         UpsertCliError: There is no Chroma in the folder, it cannot be read, or the server does not answer.
     """
     found = location_at(chroma, "", leases=journal.layout.servers).list_collections()
-    loaded = dict(_last_tasks(journal, chroma, {one.name: model_named(one) for one, _ in found}))
+    loaded = dict(last_tasks(journal, chroma, {one.name: model_named(one) for one, _ in found}))
     return [
         CollectionSummary(
             name=one.name,
@@ -197,19 +197,3 @@ def _missing(chroma: str, name: str, what: str) -> UpsertCliError:
         message=f"there is no collection {name} in {chroma}, so nothing was {what}; `upsert-cli collections list "
         f"--chroma {shlex.quote(chroma)}` lists them"
     )
-
-
-def _last_tasks(journal: Journal, chroma: str, wanted: dict[str, str | None]) -> Iterator[tuple[str, Task]]:
-    """Yield the newest task of each collection, and read no more of the journal than that takes.
-
-    `wanted` has the model that each collection names: a task with another one filled a collection that had the name.
-    """
-    tasks = journal.newest_first()
-    while wanted and (task := next(tasks, None)) is not None:
-        # A refused task has written nothing.
-        began = task.started_at is not None and task.status is not TaskStatus.REFUSED
-        if not began or task.chroma != chroma or task.collection not in wanted:
-            continue
-        if wanted[task.collection] in (None, task.model):
-            del wanted[task.collection]
-            yield task.collection, task

@@ -16,7 +16,7 @@ from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.task import Task
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.load.resources import model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batch import Batch
@@ -48,6 +48,9 @@ class Subject:
     named: ModelIdentity | None = None
     """The model of the vectors by the user's word, where the collection holds vectors that its items brought."""
 
+    loaded_by: str | None = None
+    """The newest task that loaded the collection, where only the sources of tasks have its vectors."""
+
     @classmethod
     def of_collection(
         cls, journal: Journal, chroma: str, collection: str, options: LoadOptions, *, model: str | None = None
@@ -67,12 +70,14 @@ class Subject:
         """
         info, target = _describe(journal, chroma, collection, options)
         identity = None if info.stamp is None else target.model.hashed
-        if model is None or not embeds(model):
-            return cls(target=target, identity=identity, options=options)
-        named = _checked(target, full_name(model, given=options.given_model), options)
-        if not embeds(target.model.name):
-            return cls(target=target, identity=identity, options=options, named=named)
-        return cls(target=replace(target, model=named), identity=identity, options=options)
+        subject = cls(target=target, identity=identity, options=options)
+        named = None
+        if model is not None and embeds(model):
+            named = _checked(target, full_name(model, given=options.given_model), options)
+        if embeds(target.model.name):
+            return subject if named is None else replace(subject, target=replace(target, model=named))
+        newest = dict(last_tasks(journal, chroma, {collection: NO_MODEL})).get(collection)
+        return replace(subject, named=named, loaded_by=None if newest is None else newest.id)
 
     @classmethod
     def of_task(cls, journal: Journal, task_id: str) -> Subject:
@@ -204,6 +209,22 @@ def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
         )
     is_known = known.name and embeds(known.name)
     return known if is_known else replace(known, name=name, prefixes=prefixes_of(name, given=options.given_model))
+
+
+def last_tasks(journal: Journal, chroma: str, wanted: dict[str, str | None]) -> Iterator[tuple[str, Task]]:
+    """Yield the newest task of each collection, and read no more of the journal than that takes.
+
+    `wanted` has the model that each collection names: a task with another one filled a collection that had the name.
+    """
+    tasks = journal.newest_first()
+    while wanted and (task := next(tasks, None)) is not None:
+        # A refused task has written nothing.
+        began = task.started_at is not None and task.status is not TaskStatus.REFUSED
+        if not began or task.chroma != chroma or task.collection not in wanted:
+            continue
+        if wanted[task.collection] in (None, task.model):
+            del wanted[task.collection]
+            yield task.collection, task
 
 
 def _named(chroma: str, collection: str) -> str:

@@ -75,7 +75,7 @@ class Export:
             words += ["--model", self.model if self.model is not None and not self.blank else NO_MODEL]
             if self.form.vector_field != VECTOR_FIELD:
                 words += ["--vector-field", self.form.vector_field]
-        elif self.model not in (None, DEFAULT_MODEL):
+        elif self.model not in (None, NO_MODEL, DEFAULT_MODEL):
             words += ["--model", str(self.model)]
         return shlex.join(["upsert-cli", *words, *(["--keep-lists"] if self.lists else [])])
 

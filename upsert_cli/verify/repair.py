@@ -97,8 +97,8 @@ class _Repairer:
             target = subject.target
             raise Refusal(
                 message=f"the vectors of the collection {target.collection} in {target.path} came with its items, and "
-                f"only their sources have them: `upsert-cli verify --repair TASK_ID` reads those of a task again, and "
-                f"`upsert-cli list` shows the tasks"
+                f"only their sources have them: `upsert-cli verify --repair {subject.loaded_by or 'TASK_ID'}` reads "
+                f"those of a task again, and `upsert-cli list` shows the tasks"
             )
         self.embedder = cache(lambda: embedding.load(self._model))
 

@@ -149,7 +149,7 @@ class Verification:
         """Return the command that corrects the findings; an unfinished task loads the missing rows."""
         task = self.subject.task
         if task is None:
-            return f"upsert-cli verify --repair {self.subject.as_arguments}"
+            return f"upsert-cli verify --repair {self.subject.loaded_by or self.subject.as_arguments}"
         return f"upsert-cli {'verify --repair' if task.status is TaskStatus.DONE else 'restart'} {task.id}"
 
     def as_json(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.bench import (
     constants,
+    copying,
     embedding,
     flushing,
     growth,
@@ -48,6 +49,7 @@ MEASURES: dict[str, MEASURE] = {
     **growth.MEASURES,
     **workers.MEASURES,
     **writing.MEASURES,
+    **copying.MEASURES,
     **constants.MEASURES,
 }
 

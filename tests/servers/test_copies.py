@@ -110,6 +110,8 @@ def test_credentials_of_the_source_stay_with_it(terminal: Terminal, shared_serve
         proxy.calls.clear()
         terminal.type(line, expect=2)
         assert _tokens(proxy) == {None}
+        proxy.plan = lambda _: Fault(status=401)
+        assert "UPSERT_CLI_SOURCE_CHROMA_TOKEN, or the file" in terminal.type(line, expect=1).stderr
 
 
 def _tokens(proxy: Proxy) -> set[str | None]:

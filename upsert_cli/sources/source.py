@@ -26,7 +26,7 @@ from upsert_cli.sources.unreadable import Unsuitable, not_loadable, why_unreadab
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
 UNKNOWN_SIZE = -1  # of a remote file whose server does not say its size
-OF_COLLECTION = "collection "  # begins the digest of a collection
+OF_COLLECTION = " of a collection"  # ends the digest of a collection's state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Fingerprint:
 
     digest: str
     """SHA-256 in hex of the first and the last 4 MiB, or of all of a spooled file; the etag of a remote file; of a
-    collection, `OF_COLLECTION` and what its store tells of its state."""
+    collection, the digest of what its store tells of its state, and `OF_COLLECTION`."""
 
     @classmethod
     def of(cls, path: SourcePath, *, whole: bool) -> Fingerprint:
@@ -71,7 +71,7 @@ class Fingerprint:
 
     def changed_from(self, old: Fingerprint) -> str | None:
         """Return the difference, such as `size 120 -> 180 bytes`, or None."""
-        if self.size != old.size and self.digest.startswith(OF_COLLECTION):
+        if self.size != old.size and self.digest.endswith(OF_COLLECTION):
             return f"{old.size:,} -> {self.size:,} records"
         if self.size != old.size:
             return f"size {old.size} -> {self.size} bytes"

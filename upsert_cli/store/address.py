@@ -87,6 +87,9 @@ class Access:
     sources: tuple[str, ...] = ()
     """Where they come from: `UPSERT_CLI_CHROMA_TOKEN_FILE (/run/secrets/token)`."""
 
+    wanted: str = TOKEN
+    """The variable that may hold the token."""
+
 
 def is_server(chroma: str) -> bool:
     """Tell whether a canonical target is a server's."""
@@ -225,7 +228,7 @@ def access_to(address: Address, variables: CredentialNames = OF_TARGET) -> Acces
             headers[_sound(name.strip(), source)] = _sound(value.strip(), source)
         sources.append(source)
     remember(headers.values())
-    return Access(headers, tuple(sources))
+    return Access(headers, tuple(sources), variables.token)
 
 
 def _given(name: str) -> tuple[str, str] | None:

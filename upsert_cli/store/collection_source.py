@@ -6,6 +6,7 @@ them costs nothing to return to; vectors, filters and servers need the store, wh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import tempfile
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 JOINED_ITEMS = 64  # items whose chunks are read at once
 PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
+DIGEST_BYTES = 16  # of a collection's state; a collision is practically impossible
 SEPARATOR = "#"  # between target and collection; no collection's name has one
 
 
@@ -71,7 +73,8 @@ class StoredCollection(CollectionReader):
     def fingerprint(self) -> Fingerprint:
         """Ask for the collection's id, its changes and its number of records."""
         state = self.state()
-        return Fingerprint(size=state.records, mtime_ns=0, digest=f"{OF_COLLECTION}{state.id} {state.changes}")
+        digest = hashlib.blake2b(f"{state.id} {state.changes}".encode(), digest_size=DIGEST_BYTES).hexdigest()
+        return Fingerprint(size=state.records, mtime_ns=0, digest=f"{digest}{OF_COLLECTION}")
 
     def state(self) -> CollectionState:
         """Return the state of the collection.
@@ -140,7 +143,8 @@ class StoredCollection(CollectionReader):
             if self.with_vectors or tables is None:
                 store = stack.enter_context(StoreProcess(self._target(location), location=location))
             pages = _counted(store, row, where=self.where) if tables is None else _numbered(tables, offset)
-            chunks = _Chunks(tables, store, is_wanted=self._joins)
+            is_certain = tables is None or tables.pending is None
+            chunks = _Chunks(tables, store, is_wanted=self._joins and is_certain)
             for page in pages:
                 vectors = self._vectors(page, store)
                 chunks.look_at([record for _, record in page])
@@ -285,9 +289,13 @@ def collection_named(
             message=f"{in_message(name)}: a collection is named as chroma:TARGET#COLLECTION, such as "
             f"chroma:./chroma#default or chroma:http://localhost:8000#default"
         )
-    require_collection_name(collection)
+    try:
+        require_collection_name(collection)
+        chroma = canonical_target(chroma)
+    except UsageFault as error:
+        raise UsageFault(message=f"the source {in_message(name)}: {error}") from error
     return StoredCollection(
-        chroma=canonical_target(chroma),
+        chroma=chroma,
         collection=collection,
         target=target,
         where=where,

@@ -217,9 +217,10 @@ class HttpSession:
         )
 
     def _locked_out(self, status: int) -> UpsertCliError:
+        wanted = self._access.wanted
         remedy = (
-            "; UPSERT_CLI_CHROMA_TOKEN, or the file that UPSERT_CLI_CHROMA_TOKEN_FILE names, has to hold a token for "
-            "it (for the cloud also CHROMA_API_KEY)"
+            f"; {wanted}, or the file that {wanted}_FILE names, has to hold a token for it (for the cloud also "
+            f"CHROMA_API_KEY)"
         )
         if self._access.sources:
             remedy = f" with the credentials of {' and '.join(self._access.sources)}; check that they are right for it"

@@ -18,7 +18,7 @@ from typing import Any
 from upsert_cli.documents.chunking import OBJECT_KEY
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
 from upsert_cli.store.base import NumberedRecord, Record
-from upsert_cli.store.chroma.database_file import connect, meaning
+from upsert_cli.store.chroma.database_file import connect, meaning, read_if_made
 from upsert_cli.store.chroma.queued import DOCUMENT_KEY, HIDDEN_PREFIX, QueuedChanges
 from upsert_cli.store.folder import DATABASE_NAME
 
@@ -84,7 +84,7 @@ class RecordTables:
     @classmethod
     def find(cls, folder: Path, collection: str) -> RecordTables | None:
         """Return the tables of a collection; None if there is none of that name."""
-        if not (folder / DATABASE_NAME).exists():
+        if not read_if_made(folder, "SELECT 1"):  # which undoes what a killed writer left
             return None
         with _reading(folder) as database:
             found = database.execute(_STATE, (collection,)).fetchone()

@@ -127,8 +127,8 @@ def test_every_option_has_a_variable_on_the_list(terminal: Terminal) -> None:
     """The list has every option of every command, the common ones once."""
     variables = environment_variables(ROOT)
     assert variables[ALL_COMMANDS]["UPSERT_CLI_JOURNAL"] == "--journal DIR"
-    assert variables["upsert-cli run"]["UPSERT_CLI_RUN_MODEL"] == "--model NAME"
-    assert variables["upsert-cli categories run"]["UPSERT_CLI_CATEGORIES_RUN_MODEL"] == "--model NAME"
+    assert variables["upsert-cli run"]["UPSERT_CLI_RUN_MODEL"] == "--model NAME|none"
+    assert variables["upsert-cli categories run"]["UPSERT_CLI_CATEGORIES_RUN_MODEL"] == "--model NAME|none"
     names = [name for rows in variables.values() for name in rows]
     assert len(names) == len(set(names))
     options = {id(param) for ctx in COMMANDS.values() for param in ctx.command.params if isinstance(param, Option)}

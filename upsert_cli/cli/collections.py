@@ -88,15 +88,13 @@ def _name_argument(name: str) -> Decorator:
 @_name_argument("old")
 @_name_argument("new")
 @chroma_option()
-@option("--replace", is_flag=True, help="Keep a collection NEW under the name NEW.before-TIME.")
+@option("--replace", is_flag=True, help="Rename a collection NEW to NEW.before-TIME first.")
 @json_option("Print the outcome as JSON.")
 @common_options
 def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: bool, json: bool) -> None:
     """Rename a collection.
 
-    Refuses if there is a collection NEW; with --replace that one becomes NEW.before-TIME first, with the time in UTC,
-    and nothing is deleted. A target that a load or another program uses is refused. After a crash between both steps
-    the same command completes it. Unfinished tasks of this journal continue under the new names.
+    Refuses a target in use, and an existing NEW unless --replace is given. After a crash, run the same command again.
 
     \b
     upsert-cli collections rename articles-new articles --replace

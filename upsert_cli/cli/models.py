@@ -77,7 +77,7 @@ def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
 @json_option("Print the model as JSON.")
 @common_options
 def check(session: Invocation, *, model: str, precision: Precision, json: bool, **files: Any) -> None:
-    """Load a model and show its dimension, limit, source and path, and whether this machine computes in bf16."""
+    """Load a model and show what it and this machine can do."""
     options = model_options(**files)
     require_precision(precision, model, given=options.given_model)
     found = find_model(model, given=options.given_model, offline=options.offline, context=session.context)

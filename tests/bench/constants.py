@@ -10,7 +10,8 @@ from typing import Any
 from tests.bench.bench import MEASURE, Bench
 from tests.bench.measuring import cost_of, python
 from tests.bench.results import Result, short, shown
-from upsert_cli.embedding.embedder import TOKEN_BUDGET
+from upsert_cli.embedding.embedder import BF16_TOKEN_BUDGET, TOKEN_BUDGET
+from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.pipeline.batches import MAX_ROWS
 from upsert_cli.store.chroma.collection import LOAD_THRESHOLD
 from upsert_cli.store.chroma.records import WRITE_ROWS
@@ -39,6 +40,17 @@ def budgets(bench: Bench) -> Iterator[Result]:
     for budget in BUDGETS:
         found = _embed(bench, budget=budget)
         yield _of_embedding("tokens", f"{budget:,} padded tokens a micro-batch", found, chosen=budget == TOKEN_BUDGET)
+
+
+def budgets_in_bf16(bench: Bench) -> Iterator[Result]:
+    """Measure the same in bf16, where the processor has it."""
+    if (fault := bf16_fault()) is not None:
+        yield shown("tokens-bf16", "padded tokens a micro-batch in bf16", fault)
+        return
+    for budget in BUDGETS:
+        found = _embed(bench, budget=budget, precision="bf16")
+        what = f"{budget:,} padded tokens a micro-batch in bf16"
+        yield _of_embedding("tokens-bf16", what, found, chosen=budget == BF16_TOKEN_BUDGET)
 
 
 def threads(bench: Bench) -> Iterator[Result]:
@@ -73,7 +85,7 @@ def indexes(bench: Bench) -> Iterator[Result]:
         yield _of_writing("index", f"index {name}", _write(bench, index=index), chosen=chosen)
 
 
-def _embed(bench: Bench, **setting: int) -> dict[str, float]:
+def _embed(bench: Bench, **setting: int | str) -> dict[str, float]:
     source = bench.source(max(1, bench.sizes.texts // SHARE))
     usual = {"budget": TOKEN_BUDGET, "threads": 2, "window": MAX_ROWS}
     return _median(bench, "embed", usual | setting | {"source": str(source), "model": str(bench.model.resolve())})
@@ -109,6 +121,7 @@ def _marked(what: str, *, chosen: bool) -> str:
 
 MEASURES: dict[str, MEASURE] = {
     "tokens": budgets,
+    "tokens-bf16": budgets_in_bf16,
     "threads": threads,
     "window": windows,
     "batch": batches,

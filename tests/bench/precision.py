@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from tests.bench.bench import Bench
 from tests.bench.measuring import cost_of, python
 from tests.bench.results import Result, at_least, at_most, shown
-from upsert_cli.embedding.embedder import TOKEN_BUDGET
+from upsert_cli.embedding.embedder import Effort, Precision
 from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.pipeline.batches import MAX_ROWS
 
@@ -47,7 +47,8 @@ def bf16_against_fp32(bench: Bench) -> Iterator[Result]:
         return
     import numpy as np
 
-    files = {precision: bench.fresh(precision).with_suffix(".npy") for precision in ("fp32", "bf16")}
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    files = {precision: bench.fresh(precision).with_suffix(".npy") for precision in precisions}
     found = [
         [_embedded(bench, threads=2, precision=precision, keep=str(file)) for precision, file in files.items()]
         for _ in range(bench.sizes.times)
@@ -66,9 +67,10 @@ def bf16_against_fp32(bench: Bench) -> Iterator[Result]:
     yield at_least("S3c", "of the ten nearest are the same", statistics.mean(same), SAME_NEIGHBOURS, unit="%")
 
 
-def _embedded(bench: Bench, **setting: object) -> dict[str, float]:
+def _embedded(bench: Bench, *, precision: Precision = "fp32", **setting: object) -> dict[str, float]:
     source, model = bench.source(bench.sizes.texts), bench.model.resolve()
-    usual = {"source": str(source), "model": str(model), "budget": TOKEN_BUDGET, "window": MAX_ROWS}
+    budget = Effort.fitting("cpu", precision=precision).budget
+    usual = {"source": str(source), "model": str(model), "budget": budget, "window": MAX_ROWS, "precision": precision}
     return _sweep("embed", usual | setting)
 
 

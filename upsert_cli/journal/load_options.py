@@ -170,7 +170,7 @@ class LoadOptions:
         """How much is embedded at the same time."""
         from upsert_cli.embedding.embedder import Effort  # late: light commands only show the options
 
-        return Effort.fitting(self.device, threads=self.threads, budget=self.token_budget)
+        return Effort.fitting(self.device, precision=self.precision, threads=self.threads, budget=self.token_budget)
 
     def exceeds_max_failures(self, failed: int, read: int, *, from_row: int) -> bool:
         """Check whether too many items were rejected; a percentage counts only from the `from_row`-th row on."""

@@ -9,7 +9,7 @@ from tests.bench.bench import Bench
 from tests.bench.memory import large_load
 from tests.bench.results import Result, shown
 
-PARTS = (100, 30, 10, 3, 1)  # of the largest number of rows
+PARTS = (1_000, 300, 100, 30, 10, 1)  # of the largest number of rows
 PLOT = Path(__file__).parent / "growth.png"
 
 

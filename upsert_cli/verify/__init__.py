@@ -1,1 +1,1 @@
-"""Reads a collection: verifies and repairs it, queries it, lists collections."""
+"""Reads a collection: verifies and repairs it, queries and exports it, lists collections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import sys
 from contextlib import closing
@@ -108,6 +109,28 @@ def test_a_damaged_index_costs_vectors_and_no_records(tiny: Terminal) -> None:
     assert content_of(tiny.folder / "old") == before
     said = tiny.type("upsert-cli run chroma:old#docs --keep-vectors --collection kept", expect=1)
     assert "is damaged" in said.stderr
+
+
+def test_a_damaged_part_of_the_database_costs_the_records_in_it(tiny: Terminal) -> None:
+    """These are rejected by name, and all others are loaded."""
+    records = some_records(1_100)
+    write_records(tiny, records)
+    path = tiny.folder / "old" / "chroma.sqlite3"
+    content = bytearray(path.read_bytes())
+    size = int.from_bytes(content[16:18], "big")  # bytes of a page
+    for found in re.finditer(rb"first document number 555\b", bytes(content)):
+        start = found.start() // size * size
+        content[start : start + 8] = b"\xff" * 8  # the header of a page that has the document
+    path.write_bytes(content)
+    tiny.type("upsert-cli run chroma:old#docs --collection docs --task-id one", expect=3)
+    counts = tiny.info("one")["counts"]
+    failed = tiny.info("one")["failed_items"]
+    assert "doc 555" in [one["object_id"] for one in failed]
+    assert all("damaged part of chroma.sqlite3" in one["detail"] for one in failed)
+    assert (counts["read"], counts["failed"]) == (len(records), len(failed))
+    lost = {one["object_id"] for one in failed}
+    stored = without_hash(tiny.records("docs"))
+    assert floats_rounded(stored) == floats_rounded(as_written([one for one in records if one["id"] not in lost]))
 
 
 def test_queued_changes_are_read(blocked: Terminal) -> None:

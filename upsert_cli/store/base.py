@@ -155,6 +155,9 @@ class NumberedRecord(NamedTuple):
 
     record: Record
 
+    fault: str | None = None
+    """Why the record could not be read, in one line; only its id is certain then."""
+
 
 class RecordRef(NamedTuple):
     """A record that may be deleted: one of a scope, or a stale chunk."""

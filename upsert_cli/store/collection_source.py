@@ -147,11 +147,11 @@ class StoredCollection(CollectionReader):
             chunks = _Chunks(tables, store, is_wanted=self._joins and is_certain)
             for page in pages:
                 vectors = self._vectors(page, store)
-                chunks.look_at([record for _, record in page])
-                for number, record in page:
+                chunks.look_at([each.record for each in page])
+                for number, record, fault in page:
                     row += 1
                     if not chunks.is_joined_elsewhere(record):
-                        yield Row(row, chunks.item(record) or self._item(record, vectors), number)
+                        yield Row(row, chunks.item(record) or self._item(record, vectors, fault), number)
 
     @property
     def _joins(self) -> bool:
@@ -161,14 +161,14 @@ class StoredCollection(CollectionReader):
     def _vectors(self, page: Sequence[NumberedRecord], store: StoreProcess | None) -> dict[str, Vectors]:
         if not self.with_vectors or store is None:
             return {}
-        return store.vectors([record.id for _, record in page])
+        return store.vectors([each.record.id for each in page])
 
-    def _item(self, record: Record, vectors: Mapping[str, Vectors]) -> Item:
-        vector, fault = None, None
-        if self.with_vectors and record.id in vectors:
+    def _item(self, record: Record, vectors: Mapping[str, Vectors], fault: str | None) -> Item:
+        vector = None
+        if fault is None and self.with_vectors and record.id in vectors:
             vector = array("f", vectors[record.id].tobytes())
         elif self.with_vectors:
-            fault = "the index has no vector of it; without --keep-vectors its document is embedded"
+            fault = fault or "the index has no vector of it; without --keep-vectors its document is embedded"
         return item_of_record(record.id, record.text, record.metadata, vector=vector, fault=fault)
 
     def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
@@ -255,7 +255,7 @@ class _Chunks:
             yield from self._tables.of_items(owners)
         else:
             for page in _counted(self._store, 0, where={OBJECT_KEY: {"$in": list(owners)}}):
-                yield from (record for _, record in page)
+                yield from (each.record for each in page)
 
     def is_joined_elsewhere(self, record: Record) -> bool:
         """Tell whether a record is part of an item that another record stands for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -109,16 +109,16 @@ class RecordTables:
         """Return the next records after a number, in the order of their numbers; queued ones come last."""
         with _reading(self.folder) as database:
             while numbers := database.execute(_NUMBERS, (number, self.segment, rows)).fetchall():
-                if page := [*self._changed(database, _records(database, numbers))]:
+                if page := [*self._changed(database, _readable(database, numbers))]:
                     return page
                 number = numbers[-1][0]  # queued changes delete the whole page
             return [] if self.pending is None else [*islice(self.pending.records_after(database, number), rows)]
 
-    def _changed(self, database: sqlite3.Connection, page: Iterator[NumberedRecord]) -> Iterator[NumberedRecord]:
-        for number, record in page:
+    def _changed(self, database: sqlite3.Connection, page: Iterable[NumberedRecord]) -> Iterator[NumberedRecord]:
+        for number, record, fault in page:
             changed = record if self.pending is None else self.pending.changed(database, record.id, record)
             if changed is not None:
-                yield NumberedRecord(number, changed)
+                yield NumberedRecord(number, changed, fault)
 
     def has_chunks(self) -> bool:
         """Tell whether a record is a chunk of an item."""
@@ -130,7 +130,7 @@ class RecordTables:
         """Return the records that name one of these items as theirs."""
         with _reading(self.folder) as database:
             numbers = database.execute(_OF_ITEMS, (OBJECT_KEY, json.dumps(items), self.segment)).fetchall()
-            return [each.record for each in _records(database, numbers)]
+            return [each.record for each in _readable(database, numbers) if each.fault is None]
 
     def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
         """Yield the count and the number of each record that ends a run of `rows` records, and of the last record."""
@@ -147,7 +147,22 @@ class RecordTables:
             yield count, number
 
 
-def _records(database: sqlite3.Connection, numbers: list[tuple[int, str]]) -> Iterator[NumberedRecord]:
+def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> list[NumberedRecord]:
+    """Return records, found by bisecting where a part of the file is damaged; those that are in it have a fault."""
+    try:
+        return [*_records(database, numbers)]
+    except sqlite3.DatabaseError as error:
+        if not error.sqlite_errorname.startswith("SQLITE_CORRUPT"):
+            raise
+        if len(numbers) > 1:
+            middle = len(numbers) // 2
+            return [*_readable(database, numbers[:middle]), *_readable(database, numbers[middle:])]
+        number, identifier = numbers[0]
+        fault = f"its document and metadata are in a damaged part of {DATABASE_NAME} ({error})"
+        return [NumberedRecord(number, Record(identifier, None, {}), fault)]
+
+
+def _records(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> Iterator[NumberedRecord]:
     chosen = json.dumps([number for number, _ in numbers])
     scalars: dict[int, dict[str, Any]] = {number: {} for number, _ in numbers}
     for number, key, *columns in database.execute(_SCALARS, (chosen,)):

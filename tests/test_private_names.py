@@ -22,6 +22,8 @@ from fastembed.common.preprocessor_utils import load_tokenizer
 
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
+from upsert_cli.store.chroma.database_file import applied_migrations
+from upsert_cli.store.chroma.migrations import KNOWN
 
 TABLES = {
     "databases": {"id", "name", "tenant_id"},
@@ -29,8 +31,10 @@ TABLES = {
     "collection_metadata": {"collection_id", "key", "str_value", "int_value", "float_value", "bool_value"},
     "segments": {"id", "collection", "scope"},
     "embeddings": {"id", "segment_id", "embedding_id", "seq_id"},
-    "embedding_metadata": {"id", "key", "string_value"},
-    "embeddings_queue": {"seq_id", "topic", "id", "metadata"},
+    "embedding_metadata": {"id", "key", "string_value", "int_value", "float_value", "bool_value"},
+    "embedding_metadata_array": {"id", "key", "string_value", "int_value", "float_value", "bool_value"},
+    "embeddings_queue": {"seq_id", "operation", "topic", "id", "metadata"},
+    "migrations": {"dir", "version"},
     "max_seq_id": {"segment_id", "seq_id"},
 }  # of chroma.sqlite3, as `store/chroma/database.py` and `stored_hashes.py` read it
 PRIVATE = re.compile(r"_(?!_|exit$|replace$)\w+")  # but for two public names of the standard library
@@ -55,6 +59,15 @@ def test_tables_of_chroma(columns: dict[str, set[str]], table: str) -> None:
     """Chroma's database has each table and column that is read with sqlite3."""
     for column in sorted(TABLES[table] - columns[table]):
         pytest.fail(_moved("chromadb", f"column {table}.{column}", "store/chroma/database.py"))
+
+
+def test_migrations_of_chroma(tmp_path: Path) -> None:
+    """The last migrations are known, so that a folder of an older version is noticed before it is upgraded."""
+    chromadb.PersistentClient(str(tmp_path)).create_collection("any", embedding_function=None)
+    if (found := applied_migrations(tmp_path)) != KNOWN:
+        pytest.fail(
+            f"chromadb {version('chromadb')} has the migrations {found}; write them into store/chroma/migrations.py"
+        )
 
 
 @pytest.mark.parametrize("name", ["get_user_identity", "_validate_tenant_database"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -21,7 +20,7 @@ from upsert_cli.embedding.identity import NO_PREFIXES
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import Refusal, TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.load_options import LoadOptions, flag
+from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.load.inputs import (
@@ -34,7 +33,7 @@ from upsert_cli.load.inputs import (
 )
 from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import require_computable, sources_of
+from upsert_cli.load.resources import require_computable
 from upsert_cli.missing_packages import install_command, is_installed
 from upsert_cli.sources.collection_reader import is_collection
 from upsert_cli.sources.find import FoundFile, SourcePath
@@ -234,54 +233,3 @@ def _require_ray(chroma: str) -> None:
         )
     if not is_installed("ray"):
         raise Refusal(message=f"--engine ray needs Ray, which is not installed; `{install_command('ray>=2.50')}`")
-
-
-# -- one id, one load ---------------------------------------------------------------------------------------------
-
-
-def refuse_other_load(task: Task, draft: Task) -> None:
-    """Check that a reused task id refers to the same load.
-
-    Raises:
-        Refusal: It refers to another one.
-    """
-    for what in ("kind", "collection", "chroma", "model", "sources"):
-        had, asked = getattr(task, what), getattr(draft, what)
-        if had != asked:
-            raise _conflict(task, what, _shown(had), _shown(asked))
-    if names := task.options.differing(draft.options):
-        had, asked = (" and ".join(_shown(getattr(each.options, name)) for name in names) for each in (task, draft))
-        raise _conflict(task, " and ".join(map(flag, names)), had, asked)
-    before = {_identity(source): source for source in sources_of(task)}
-    for source in sources_of(draft):
-        known = before.pop(_identity(source), None)
-        change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
-        if change is not None:
-            raise _conflict(task, source.name, "other content", change)
-    for name in before:
-        raise _conflict(task, name, "this file", "it is gone")
-
-
-def _conflict(task: Task, what: str, had: str, asked: str) -> Refusal:
-    """Return the error for a task id that refers to another load; `what` is an option or the name of a source."""
-    return Refusal(
-        message=f"task {task.id} stands for another load ({what}: {had}, now {asked}); "
-        f"choose another --task-id, or see `upsert-cli info {task.id}`"
-    )
-
-
-def _shown(value: str | int | tuple[str, ...] | dict[str, Any] | None) -> str:
-    """Return the value of an option as a user would give it."""
-    if isinstance(value, dict):
-        return json.dumps(value, ensure_ascii=False)
-    if value is None or value is False:
-        return "not given"
-    if value == "":
-        return "''"
-    return "given" if value is True else ", ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _identity(source: Source) -> str:
-    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
-    # The address of a remote file may be signed again each time; its name ignores the signature.
-    return source.name if source.spooled or is_address(source.name) else str(source.path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.bisect import failing_rows
@@ -48,18 +48,23 @@ def checked(
             if record.id not in unreadable and (fault := _content_fault(record, identity)) is not None
         }
     sample = [record.id for record in records[-start % every :: every] if record.id not in unreadable]
-    lost = lost_vectors(chroma, [vectors[one] for one in sample])
     return CheckedRecords(
         rows=len(records),
         unreadable=unreadable,
         different=different,
-        unreachable={
-            one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
-            for one, distance in zip(sample, lost, strict=True)
-            if distance is not None
-        },
+        unreachable=_unreachable(chroma, {one: vectors[one] for one in sample}),
         asked=len(sample),
     )
+
+
+def _unreachable(chroma: Collection, vectors: Mapping[str, Vectors]) -> dict[str, str]:
+    """Return the records, with the fault, that a query by their own vector does not find."""
+    lost = lost_vectors(chroma, list(vectors.values()))
+    return {
+        one: f"a query by its own vector finds nothing nearer than {distance:.3g}"
+        for one, distance in zip(vectors, lost, strict=True)
+        if distance is not None
+    }
 
 
 def _content_fault(record: Record, identity: str) -> str | None:

@@ -22,13 +22,13 @@ from upsert_cli.documents.payload import (
     template_fields,
     text_by_template,
     text_of_fields,
+    text_of_record,
     with_texts,
 )
 from upsert_cli.documents.references import read_reference, reference_of
 from upsert_cli.documents.stored_items import TEXT_FIELD
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.sources.collection_reader import StoredParts
 from upsert_cli.sources.item import Item, field_at, without_field
 from upsert_cli.sources.json_text import canonical, kind_of
 
@@ -227,7 +227,8 @@ def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, arra
     """Return the payload that may become metadata, the text of the item, and its own vector, if any."""
     payload = item.payload or {}
     if item.stored is not None:
-        return payload, *_read_stored(payload, item.stored, recipe)
+        text = text_of_record(payload, item.stored, template=recipe.template, fields=recipe.text_fields)
+        return payload, text, item.stored.vector
     vector = None
     if VECTOR_FIELD in payload or recipe.vector_field is not None:
         vector = own_vector(payload, recipe.vector_field, dimension=recipe.dimension, model=recipe.model)
@@ -240,21 +241,6 @@ def _read_payload(item: Item, recipe: Recipe) -> tuple[dict[str, Any], str, arra
         raise ItemError(detail=f"payload.{field} is {fault}, and with --model none nothing is embedded")
     payload = with_texts(payload, recipe.text_paths)
     return payload, _text(payload, item, recipe), vector
-
-
-def _read_stored(payload: dict[str, Any], stored: StoredParts, recipe: Recipe) -> tuple[str, array[float] | None]:
-    """Return the text of a stored record, by the options or its document, and its vector, if that is kept."""
-    if stored.fault is not None:
-        raise ItemError(detail=stored.fault)
-    if recipe.template is not None:
-        return text_by_template(payload, recipe.template), stored.vector
-    if recipe.text_fields != (TEXT_FIELD,):
-        return text_of_fields(payload, recipe.text_fields), stored.vector
-    text = stored.document or ""
-    if stored.vector is None and not text.strip():
-        fault = "has no document" if stored.document is None else "has a blank document"
-        raise ItemError(detail=f"the record {fault}, so there is no text to embed; --keep-vectors copies its vector")
-    return text, stored.vector
 
 
 def _text(payload: dict[str, Any], item: Item, recipe: Recipe) -> str:

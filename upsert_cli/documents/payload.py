@@ -8,8 +8,10 @@ from array import array
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from upsert_cli.documents.stored_items import TEXT_FIELD
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.errors import ItemError, UsageFault
+from upsert_cli.sources.collection_reader import StoredParts
 from upsert_cli.sources.item import field_at, with_field
 from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
 
@@ -118,6 +120,27 @@ def text_of_fields(payload: dict[str, Any], names: tuple[str, ...], *, may_be_bl
     text = "\n".join(texts)
     if (not text or text.isspace()) and not may_be_blank:
         raise ItemError(detail=f"payload.{' and payload.'.join(names)} is {'empty' if texts else 'missing'}")
+    return text
+
+
+def text_of_record(
+    payload: dict[str, Any], stored: StoredParts, *, template: str | None, fields: tuple[str, ...]
+) -> str:
+    """Return the text of a stored record: its document, unless a template or other fields are given.
+
+    Raises:
+        ItemError: The record cannot be loaded, or there is no text to embed.
+    """
+    if stored.fault is not None:
+        raise ItemError(detail=stored.fault)
+    if template is not None:
+        return text_by_template(payload, template)
+    if fields != (TEXT_FIELD,):
+        return text_of_fields(payload, fields)
+    text = stored.document or ""
+    if stored.vector is None and not text.strip():
+        fault = "has no document" if stored.document is None else "has a blank document"
+        raise ItemError(detail=f"the record {fault}, so there is no text to embed; --keep-vectors copies its vector")
     return text
 
 

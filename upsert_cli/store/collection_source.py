@@ -11,15 +11,14 @@ import json
 import shlex
 import tempfile
 from array import array
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
-from upsert_cli.documents.chunking import CHUNK_KEY, OBJECT_KEY
-from upsert_cli.documents.joining import JoinedItem, joined, owner_of_chunk
+from upsert_cli.documents.chunking import CHUNK_KEY
 from upsert_cli.documents.stored_items import item_of_record
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import UsageFault
@@ -32,13 +31,11 @@ from upsert_cli.store.address import canonical_target, is_server, require_collec
 from upsert_cli.store.base import CollectionInfo, CollectionState, NumberedRecord, Record, Target
 from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.store.record_pages import JoinedChunks, counted_pages, numbered_pages
 
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
-    from upsert_cli.store.chroma.tables import RecordTables
 
-JOINED_ITEMS = 64  # items whose chunks are read at once
-PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
 DIGEST_BYTES = 16  # of a collection's state; a collision is practically impossible
 SEPARATOR = "#"  # between target and collection; no collection's name has one
 
@@ -142,9 +139,9 @@ class StoredCollection(CollectionReader):
             store = None
             if self.with_vectors or tables is None:
                 store = stack.enter_context(StoreProcess(self._target(location), location=location))
-            pages = _counted(store, row, where=self.where) if tables is None else _numbered(tables, offset)
+            pages = counted_pages(store, row, where=self.where) if tables is None else numbered_pages(tables, offset)
             is_certain = tables is None or tables.pending is None
-            chunks = _Chunks(tables, store, is_wanted=self._joins and is_certain)
+            chunks = JoinedChunks(tables, store, is_wanted=self._joins and is_certain)
             for page in pages:
                 vectors = self._vectors(page, store)
                 chunks.look_at([each.record for each in page])
@@ -206,67 +203,6 @@ class StoredCollection(CollectionReader):
             examined=True,
             retry_for=self.retry_for,
         )
-
-
-def _numbered(tables: RecordTables, number: int) -> Iterator[list[NumberedRecord]]:
-    """Yield the pages after a number of the tables."""
-    while page := tables.after(number, rows=PAGE_ROWS):
-        yield page
-        number = page[-1].number
-
-
-def _counted(store: StoreProcess | None, row: int, *, where: dict[str, Any] | None) -> Iterator[list[NumberedRecord]]:
-    """Yield the pages after a number of records; these have no numbers of their own."""
-    while store is not None and (page := store.fetch(start=row, rows=PAGE_ROWS, where=where)):
-        yield [NumberedRecord(0, record) for record in page]
-        row += len(page)
-
-
-class _Chunks:
-    """The chunks in the pages, and the items that they are joined to: in place of an item's first chunk."""
-
-    def __init__(self, tables: RecordTables | None, store: StoreProcess | None, *, is_wanted: bool) -> None:
-        self._tables = tables
-        self._store = store
-        self._is_wanted = is_wanted
-        self._joined: dict[str, JoinedItem | None] = {}
-        """By the items of the page and of the one before; None where they are not joined."""
-
-    def look_at(self, page: Sequence[Record]) -> None:
-        """Join the chunks of the items that have one in a page."""
-        if not self._is_wanted:
-            return
-        owners = {found[0] for record in page if (found := owner_of_chunk(record.id, record.metadata)) is not None}
-        known = {owner: self._joined[owner] for owner in owners & self._joined.keys()}
-        self._joined = known | {owner: joined(chunks) for owner, chunks in self._chunks_of(owners - known.keys())}
-
-    def _chunks_of(self, owners: Set[str]) -> Iterator[tuple[str, list[tuple[int, str | None, dict[str, Any]]]]]:
-        for start in range(0, len(owners), JOINED_ITEMS):
-            some = sorted(owners)[start : start + JOINED_ITEMS]
-            found: dict[str, list[tuple[int, str | None, dict[str, Any]]]] = {owner: [] for owner in some}
-            for record in self._records_of(some):
-                chunk = owner_of_chunk(record.id, record.metadata)
-                if chunk is not None and chunk[0] in found:
-                    found[chunk[0]].append((chunk[1], record.text, record.metadata))
-            yield from found.items()
-
-    def _records_of(self, owners: Sequence[str]) -> Iterator[Record]:
-        if self._tables is not None:
-            yield from self._tables.of_items(owners)
-        else:
-            for page in _counted(self._store, 0, where={OBJECT_KEY: {"$in": list(owners)}}):
-                yield from (each.record for each in page)
-
-    def is_joined_elsewhere(self, record: Record) -> bool:
-        """Tell whether a record is part of an item that another record stands for."""
-        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
-        return found is not None and self._joined.get(found[0]) is not None and found[1] != 0
-
-    def item(self, record: Record) -> Item | None:
-        """Return the item that the first of its chunks stands for; None for any other record."""
-        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
-        whole = None if found is None else self._joined.get(found[0])
-        return None if found is None or whole is None else item_of_record(found[0], whole.text, whole.metadata)
 
 
 def collection_named(

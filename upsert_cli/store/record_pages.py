@@ -1,0 +1,83 @@
+"""The records of a collection page by page, from its tables or through a store, and the items of its chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from typing import TYPE_CHECKING, Any
+
+from upsert_cli.documents.chunking import OBJECT_KEY
+from upsert_cli.documents.joining import JoinedItem, joined, owner_of_chunk
+from upsert_cli.documents.stored_items import item_of_record
+from upsert_cli.sources.item import Item
+from upsert_cli.store.base import NumberedRecord, Record
+from upsert_cli.store.process import StoreProcess
+
+if TYPE_CHECKING:
+    from upsert_cli.store.chroma.tables import RecordTables
+
+JOINED_ITEMS = 64  # items whose chunks are read at once
+PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
+
+
+def numbered_pages(tables: RecordTables, number: int) -> Iterator[list[NumberedRecord]]:
+    """Yield the pages after a number of the tables."""
+    while page := tables.after(number, rows=PAGE_ROWS):
+        yield page
+        number = page[-1].number
+
+
+def counted_pages(
+    store: StoreProcess | None, row: int, *, where: dict[str, Any] | None
+) -> Iterator[list[NumberedRecord]]:
+    """Yield the pages after a number of records; these have no numbers of their own."""
+    while store is not None and (page := store.fetch(start=row, rows=PAGE_ROWS, where=where)):
+        yield [NumberedRecord(0, record) for record in page]
+        row += len(page)
+
+
+class JoinedChunks:
+    """The chunks in the pages, and the items that they are joined to: in place of an item's first chunk."""
+
+    def __init__(self, tables: RecordTables | None, store: StoreProcess | None, *, is_wanted: bool) -> None:
+        """Read from the tables, or through a store; join nothing unless that is wanted."""
+        self._tables = tables
+        self._store = store
+        self._is_wanted = is_wanted
+        self._joined: dict[str, JoinedItem | None] = {}
+        """By the items of the page and of the one before; None where they are not joined."""
+
+    def look_at(self, page: Sequence[Record]) -> None:
+        """Join the chunks of the items that have one in a page."""
+        if not self._is_wanted:
+            return
+        owners = {found[0] for record in page if (found := owner_of_chunk(record.id, record.metadata)) is not None}
+        known = {owner: self._joined[owner] for owner in owners & self._joined.keys()}
+        self._joined = known | {owner: joined(chunks) for owner, chunks in self._chunks_of(owners - known.keys())}
+
+    def _chunks_of(self, owners: Set[str]) -> Iterator[tuple[str, list[tuple[int, str | None, dict[str, Any]]]]]:
+        for start in range(0, len(owners), JOINED_ITEMS):
+            some = sorted(owners)[start : start + JOINED_ITEMS]
+            found: dict[str, list[tuple[int, str | None, dict[str, Any]]]] = {owner: [] for owner in some}
+            for record in self._records_of(some):
+                chunk = owner_of_chunk(record.id, record.metadata)
+                if chunk is not None and chunk[0] in found:
+                    found[chunk[0]].append((chunk[1], record.text, record.metadata))
+            yield from found.items()
+
+    def _records_of(self, owners: Sequence[str]) -> Iterator[Record]:
+        if self._tables is not None:
+            yield from self._tables.of_items(owners)
+        else:
+            for page in counted_pages(self._store, 0, where={OBJECT_KEY: {"$in": list(owners)}}):
+                yield from (each.record for each in page)
+
+    def is_joined_elsewhere(self, record: Record) -> bool:
+        """Tell whether a record is part of an item that another record stands for."""
+        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
+        return found is not None and self._joined.get(found[0]) is not None and found[1] != 0
+
+    def item(self, record: Record) -> Item | None:
+        """Return the item that the first of its chunks stands for; None for any other record."""
+        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
+        whole = None if found is None else self._joined.get(found[0])
+        return None if found is None or whole is None else item_of_record(found[0], whole.text, whole.metadata)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import asdict
+import platform
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,20 @@ def test_errors_do_not_stay(tmp_path: Path, sources: list[Source], tiny_model: P
     assert isinstance(other.run(_only(sources)).error, Refusal)  # which it met before there was a unit
     assert other.run(_only(sources)).error is None
     other.close()
+
+
+def test_a_machine_without_bf16_is_named(
+    tmp_path: Path, sources: list[Source], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processor that counts is the worker's, and it is asked before the collection is opened."""
+    monkeypatch.setitem(sys.modules, "openvino", None)  # means: not installed
+    spec = _spec(tmp_path, sources, tiny_model)
+    runner = UnitRunner(replace(spec, options=spec.options | {"precision": "bf16"}))
+    runner.prepare()
+    error = runner.run(_only(sources)).error
+    assert isinstance(error, Refusal)
+    assert f"not installed on {platform.node()}" in str(error)
+    assert not (tmp_path / "chroma").exists()
 
 
 def test_a_spec_names_secrets_and_holds_none(

@@ -16,7 +16,7 @@ from upsert_cli import __version__
 from upsert_cli.context import Unattended
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.embedding.catalog import embeds
-from upsert_cli.embedding.embedder import Embedder
+from upsert_cli.embedding.embedder import Embedder, require_precision
 from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
@@ -211,6 +211,7 @@ class UnitRunner:
     def _same_model(self) -> Model:
         """Find the model on this machine; it has to be the one of the process that runs the task."""
         wanted = self._spec.target.model
+        require_precision(self._options.precision, wanted.name, given=self._options.given_model)
         found = model_of(wanted.name, self._options)
         for what, had, asked in wanted.differences(found):
             raise Refusal(

@@ -58,7 +58,7 @@ class _ItemResult:
 
     row: int
     verdict: Verdict
-    """Of its records; updated unless all of them agree."""
+    """Of all its records; TEXT if they differ."""
 
     converted: list[tuple[str, str]] = field(default_factory=list)
     reject: Reject | None = None

@@ -25,7 +25,7 @@ LARGE_PAGE = 64 << 20  # bytes; a page of this size costs a lot of memory alread
 
 # Bytes; pyarrow unpacks a page as a whole, and takes twice its size for a moment: with the model and the store, a
 # larger page would take a load beyond 700 MB.
-MAX_PAGE = 192 << 20
+MAX_PAGE = 128 << 20
 FIRST_PAGE = 4  # bytes before it
 SMALLER_PAGES = (
     "`python -c 'import sys, pyarrow.parquet as p; f = p.ParquetFile(sys.argv[1]); "

@@ -184,6 +184,21 @@ def test_an_export_is_loaded_again(docs: Terminal, format_name: str) -> None:
         assert np.asarray(exported["payload"]["vector"], dtype=np.float32).tobytes() == wanted.tobytes()
 
 
+def test_vectors_of_a_cosine_collection_come_back_bit_by_bit(tiny: Terminal) -> None:
+    """Such an index rounds what it is given; a loaded export has exactly the vectors of the collection it is from."""
+    rows = [row["vector"] for row in _rows()]
+    items = [{"object_id": str(n), "payload": {"text": "x", "vector": vector}} for n, vector in enumerate(rows)]
+    tiny.write("a.jsonl", items)
+    tiny.type("upsert-cli run a.jsonl --model none --collection mine")
+    tiny.type("upsert-cli export mine a.parquet --vectors")
+    tiny.type("upsert-cli run a.parquet --model none --collection copy")
+    mine, copy = tiny.records("mine", vectors=True), tiny.records("copy", vectors=True)
+    assert any(mine[str(n)]["vector"] != np.float32(vector).tolist() for n, vector in enumerate(rows))
+    assert {one: record["vector"] for one, record in copy.items()} == {
+        one: record["vector"] for one, record in mine.items()
+    }
+
+
 def test_without_vectors_the_documents_are_embedded_again(docs: Terminal) -> None:
     """A record without a document is named and left out, with code 3; the others are embedded by the model."""
     done = docs.type("upsert-cli export docs a.jsonl --chroma old --json", expect=3)

@@ -92,6 +92,7 @@ class OpenCollection:
         model = self.chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
+        self.space = info.space
         warnings = check_model(target, info) if target.model.name else ()
         if not (self.location.is_shared or target.beside_others or target.reads_only):
             hnsw = configuration.get("hnsw") or {}

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from upsert_cli.bisect import failing_rows
-from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.documents.hashing import HASH_KEY, has_own_vector
 from upsert_cli.store.base import RecordRef, Target, WriteBatch
 from upsert_cli.store.chroma.collection import DEFAULT_SPACE, OpenCollection, retrying_locks
 from upsert_cli.store.chroma.cosine_vectors import to_be_returned
@@ -90,8 +90,7 @@ class ChromaStore(ChromaReader):
         collection.location.require_space(len(batch.ids))
         faults = row_faults(batch, collection.target, in_cloud=collection.location.in_cloud)
         good = [row for row in range(len(batch.ids)) if row not in faults]
-        if batch.vectors is not None and collection.target.space == DEFAULT_SPACE and not collection.location.in_cloud:
-            batch = replace(batch, vectors=to_be_returned(batch.vectors))  # they are kept, and this index rounds
+        batch = self._as_returned(batch)
         self._unflushed = self._unflushed or bool(good)
         with understood(collection.target):
             for part in parts_of(good, self._write_rows):
@@ -103,6 +102,21 @@ class ChromaStore(ChromaReader):
                 faults.update((row, f"Chroma rejects it: {reason(error)}") for row, error in failing)
                 collection.wrote(len(part), batch.characters(part))
         return [(batch.ids[row], faults[row]) for row in sorted(faults)]
+
+    def _as_returned(self, batch: WriteBatch) -> WriteBatch:
+        """Return a batch whose kept vectors, and those that items bring, come back bit by bit from a cosine index."""
+        collection = self._collection
+        if batch.vectors is None or collection.space != DEFAULT_SPACE or collection.location.in_cloud:
+            return batch
+        is_kept = collection.target.space is not None
+        rows = [
+            row for row, metadata in enumerate(batch.metadatas) if is_kept or has_own_vector(metadata.get(HASH_KEY))
+        ]
+        if not rows:
+            return batch
+        vectors = batch.vectors.copy()
+        vectors[rows] = to_be_returned(vectors[rows])
+        return replace(batch, vectors=vectors)
 
     def _writing(self, rows: WriteBatch) -> Callable[[], None]:
         """Return the call that writes all of the rows."""

@@ -174,7 +174,7 @@ def test_a_lost_connection(tiny: Terminal, make_items: Items) -> None:
         item["payload"]["padding"] = "x" * 1_000
     with web_server() as web:
         files = web.files = _Vanishing({"/a.jsonl": _lines(items)})
-        web.pause = 0.02
+        web.pause = 0.2  # so that most of the file is still to come at the first checkpoint
         load = tiny.start(f"upsert-cli run {web.address}/a.jsonl --task-id t")
         tiny.wait_for_rows("t")
         files.gone, web.break_after, web.breaks = True, 0, 1

@@ -47,7 +47,7 @@ class _Layer(NamedTuple):
     top: Table
 
     def table(self, path: Sequence[str]) -> Table:
-        """Return a table of the file; empty if there is none."""
+        """Return a table of the file; empty if the file lacks it."""
         table = self.top
         for name in path:
             inner = table.get(name)

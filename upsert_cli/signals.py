@@ -41,7 +41,7 @@ def _die(number: int, _frame: FrameType | None) -> None:
 
 
 class EndedBySignal(BaseException):
-    """Raised in the main thread by a signal that comes while no task is run, so that what was begun is cleaned up."""
+    """Raised in the main thread by a signal that comes while no task is run, so that unfinished work is cleaned up."""
 
     def __init__(self, number: int, when: str = "before anything was loaded") -> None:
         """Keeps the signal, to die by it."""

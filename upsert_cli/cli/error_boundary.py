@@ -29,7 +29,7 @@ _TYPED = f"{__name__}.typed"
 
 
 class EventCommand(SectionedCommand):
-    """A command that prints events with --json, of which the last one is a summary, whatever goes wrong."""
+    """A command that prints events with --json; the last one is a summary, also after an error."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options, and keep the arguments, in which an error may have to look for --json."""
@@ -46,7 +46,7 @@ def end_with(error: BaseException, ctx: click.Context) -> NoReturn:
             _terminal(ctx).error(str(error))
             number = error.signal_number
         case EndedBySignal():
-            if error.number != signal.SIGINT:  # whoever pressed Ctrl-C knows
+            if error.number != signal.SIGINT:  # the user who pressed Ctrl-C knows
                 _terminal(ctx).error(str(error))
             number = error.number
         case KeyboardInterrupt():  # raised by a library that handles the signal itself

@@ -150,7 +150,7 @@ class RunReport:
         self._terminal.info(f"task {task.id} is pending: {sources_in_short(task)}; `upsert-cli work` runs it")
 
     def failed(self, error: Exception | EndedBySignal, *, exit_code: int) -> None:
-        """Report what was done before an error; the error boundary shows the error itself."""
+        """Report the work done before an error; the error boundary shows the error itself."""
         self._close_display()
         task = None
         with suppress(UpsertCliError):  # an unreadable journal must not hide the first error

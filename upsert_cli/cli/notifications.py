@@ -38,7 +38,7 @@ class Notifications:
         """Send the outcome of a load.
 
         Args:
-            task: The task at its end; None if there is none.
+            task: The task at its end, if it was created.
             exit_code: The exit code of this process.
             seconds: The duration.
             detail: Why the load failed, or, with exit code 0, why nothing was done.

@@ -76,7 +76,7 @@ class Root(SectionedGroup):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(f"upsert_cli.cli.{module}"), name)
-        gc.freeze()  # what is imported lives to the end; no collection, not even the last one, has to look at it
+        gc.freeze()  # imported modules live to the end; no collection, not even the last one, has to look at them
         gc.set_threshold(GARBAGE_OBJECTS)
         gc.enable()
         return command

@@ -28,7 +28,7 @@ _NOT_TAKEN = {
     ("preview",): {"limit", "json"},
     ("collections", "delete"): {"json", "yes"},
 }
-CHOICE_OF_FILE = ("config", "profile")  # these options choose the settings, so they are none
+CHOICE_OF_FILE = ("config", "profile")  # these options choose the settings, so a file cannot set them
 _KEPT = f"{__name__}.read"
 _CHECKED = f"{__name__}.checked"
 

@@ -114,7 +114,7 @@ def _flush_or_discard(stream: TextIO) -> None:
     try:
         stream.flush()
     except OSError:
-        # Otherwise the interpreter would fail to flush it and exit with 120, whatever the command did.
+        # Otherwise the interpreter would fail to flush it and exit with 120 even after a success.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

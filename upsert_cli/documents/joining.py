@@ -1,7 +1,7 @@
 """Chunks -> the item that they were split from, where that is certain.
 
 Chunks that were made with an overlap repeat the end of the one before, and nothing stored tells how much. So texts are
-joined only where no chunk begins as the one before ends: they had no overlap there, whatever the options were.
+joined only where no chunk begins as the one before ends: they had no overlap there.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class GivenFolder:
     """None: as its files say."""
 
     normalize: bool = True
-    """Normalize the vectors, unless its files list the steps after pooling and this is none of them."""
+    """Normalize the vectors, unless its files list the steps after pooling without this one."""
 
     @property
     def is_explicit(self) -> bool:
@@ -223,7 +223,7 @@ class _Modules:
     """The steps of a model, as `modules.json` lists them."""
 
     pooling: Mapping[str, Any]
-    """The settings of its pooling; empty if there are none."""
+    """The settings of its pooling; empty if no file has any."""
 
     transformer_path: str = "."
     normalizes: bool = True
@@ -258,7 +258,7 @@ class _Modules:
 
     @property
     def pooling_mode(self) -> Pooling | None:
-        """The way of pooling; None if there is none, or several, or one that cannot be computed."""
+        """The way of pooling; None unless the files name exactly one that can be computed."""
         return _MODES.get(self.modes[0]) if len(self.modes) == 1 else None
 
 

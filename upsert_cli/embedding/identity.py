@@ -110,7 +110,7 @@ class ModelIdentity:
         return self.name == DEFAULT_MODEL and self.prefixes == NO_PREFIXES and is_published
 
     def differences(self, asked: ModelIdentity) -> Iterator[Difference]:
-        """Yield what is other in a model that is asked for than in this one, which made a collection."""
+        """Yield the differences between this model, which made a collection, and one that is asked for."""
         for what, had, wanted in (
             ("model", self.name, asked.name),
             ("dimension", self.dimension, asked.dimension),

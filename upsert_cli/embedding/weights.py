@@ -1,7 +1,7 @@
 """The digest of a model's files: of the weights and the tokenizer, which decide every vector.
 
-The other files do not count. What they may change is the token limit, which is a part of the identity by itself, and
-padding, which no vector depends on. Reading the files is spared as long as nobody touches them.
+The other files do not count. They may change the token limit, which is a part of the identity by itself, and padding,
+on which no vector depends. Reading the files is spared as long as nobody touches them.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ collection. Please do not edit it while upsert-cli runs.
                       *.missing: the records that it will delete at its end
     rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
     courses/          how far a task was at which second, for the chart of `upsert-cli report`
-    spool/            what was read from standard input, so that a restart can read it again
+    spool/            standard input as it was read, so that a restart can read it again
     servers/          *.lease: locked by the process that loads into a collection on a server
     locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
     pruned.json       the tasks whose files a prune is removing, should it be interrupted

@@ -114,7 +114,7 @@ def preview(
         model_name: The model that would embed the records.
         rows: The number of rows.
         stdin: Read where a name is `-`.
-        context: Reports what is skipped in folders.
+        context: Reports files that are skipped in folders.
 
     Raises:
         UsageFault: A source does not exist, or its first rows do not fit the options.

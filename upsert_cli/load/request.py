@@ -48,7 +48,7 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
 
     Args:
         map_file: A TOML file.
-        given: Values of options and their environment variables, which beat the file; None where there is none.
+        given: Values of options and their environment variables, which beat the file; None for one that is not given.
 
     Raises:
         UsageFault: The file or a value is invalid, or two of them contradict each other.

@@ -53,7 +53,7 @@ def check_first_rows(rows: Rows, *, recipe: Recipe) -> str | None:
 
 
 def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str | None) -> tuple[object, Item] | None:
-    """Return the first item with its row, or None if there is none; None for `id_field` if ids are made of the rows."""
+    """Return the first item with its row, or None without rows; None for `id_field` if ids are made of the rows."""
     without_id: tuple[Reject, dict[str, Any]] | None = None
     for row, item in probed:
         if isinstance(item, Item):
@@ -68,7 +68,7 @@ def _first_item(probed: Iterable[tuple[object, Item | Reject]], *, id_field: str
         reject, fields = without_id
         raise UsageFault(
             message=f"{reject.source}, row {reject.row}: there is no `{id_field}`, {_has(fields)}; "
-            f"--id-field names the id, --id-from row or hash makes one where there is none"
+            f"--id-field names the id, --id-from row or hash makes one for each row"
         )
     return None
 
@@ -110,7 +110,7 @@ def _check_named_fields(first: Item, others: Iterator[Item], recipe: Recipe) -> 
 
 
 def first_dimension(rows: Rows, *, recipe: Recipe) -> int:
-    """Return the numbers of the first vector that an item brings and that can be loaded; 0 if there is none."""
+    """Return the numbers of the first vector that an item brings and that can be loaded; 0 without one."""
     with suppress(SourceUnreadable):  # reading the rows reports it, once those before it are committed
         for row, _ in rows:
             with suppress(ItemError):

@@ -310,7 +310,7 @@ class Store(Protocol):
 
         Args:
             name: Its new name.
-            aside: The name under which a collection that has the new name is kept; None if there is none. A death
+            aside: The name under which a collection that has the new name is kept, if there is one. A death
                 between both steps leaves both collections, one of them under this name, and a second call completes it.
         """
 

@@ -55,7 +55,7 @@ class Ledger:
             self._lease.write(self._holder)
 
     def rename(self, name: str, to: str) -> None:
-        """Keep what is owed to a collection under its new name."""
+        """Keep the settings owed to a collection under its new name."""
         if (threshold := self._holder.owed.get(name)) is not None:
             others = {each: value for each, value in self._holder.owed.items() if each != name}
             self._holder = replace(self._holder, owed=others | {to: threshold})

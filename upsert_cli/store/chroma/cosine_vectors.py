@@ -1,7 +1,7 @@
 """Vectors for a cosine index, chosen so that the index returns the wanted ones bit by bit.
 
-Such an index keeps a vector divided by its length, and the length; what it returns is their product, which differs
-from the vector in the last bits of some numbers. A vector that came out of an index is the product of some vector next
+Such an index keeps a vector divided by its length, and the length. It returns their product, which differs from the
+vector in the last bits of some numbers. A vector that came out of an index is the product of some vector next
 to it: that one is found here, so that a copy of a copy is still the first.
 """
 
@@ -19,7 +19,7 @@ SHARES = (0.0, 1.0, 0.5, 0.25, 0.75, 0.1, 0.9, 0.35, 0.65, 0.5, 0.5, 0.5)  # of 
 
 
 def returned(vectors: Vectors) -> Vectors:
-    """Return what a cosine index of Chroma's returns for vectors."""
+    """Return the vectors that a cosine index of Chroma's gives back for these."""
     return _products(vectors, _lengths(vectors))
 
 

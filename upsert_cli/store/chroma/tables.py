@@ -54,7 +54,7 @@ _LISTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordTables:
-    """The tables with the records of a collection, as it was when they were found."""
+    """The tables with the records of a collection at the time when they were found."""
 
     folder: Path
 
@@ -83,8 +83,8 @@ class RecordTables:
 
     @classmethod
     def find(cls, folder: Path, collection: str) -> RecordTables | None:
-        """Return the tables of a collection; None if there is none of that name."""
-        if not read_if_made(folder, "SELECT 1"):  # which undoes what a killed writer left
+        """Return the tables of a collection; None if no collection has that name."""
+        if not read_if_made(folder, "SELECT 1"):  # undoes an unfinished write of a killed program
             return None
         with _reading(folder) as database:
             found = database.execute(_STATE, (collection,)).fetchone()

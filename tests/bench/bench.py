@@ -86,6 +86,11 @@ class Bench:
             lambda: self.load(self.source(self.sizes.texts), self.fresh("run"), *options, memory=True),
         )
 
+    def first_load_item(self) -> float:
+        """Return the CPU seconds an item of a first load with the real model, without start-up."""
+        start = self.once("run of one row", lambda: self.load(self.source(1), self.fresh("one"))).cpu
+        return max(self.first_load().cpu - start, 1e-9) / self.sizes.texts
+
     def once(self, name: str, measure: Callable[[], Cost]) -> Cost:
         """Return what is measured at the first call, and kept for the rows that share it."""
         if name not in self._costs:

@@ -26,7 +26,7 @@ def unchanged(bench: Bench) -> Iterator[Result]:
     """S4, S4b: nothing is embedded or written, rows are read, hashed and compared."""
     again, start = _reload_and_start(bench)
     rows = bench.sizes.rows
-    first, item = _first_load(bench), max(again - start, 1e-9) / rows
+    first, item = bench.first_load_item(), max(again - start, 1e-9) / rows
     yield at_least(
         "S4b",
         f"CPU an item of a first load / of an unchanged one, {rows:,} rows, without start-up",
@@ -74,21 +74,15 @@ def other_metadata(bench: Bench) -> Iterator[Result]:
     yield at_most(
         "S6b",
         f"CPU with all metadata changed / a first load, {rows:,} rows",
-        cost.cpu / (_first_load(bench) * rows),
+        cost.cpu / (bench.first_load_item() * rows),
         METADATA_SHARE,
         unit="times",
         metadata_cpu_s=cost.cpu,
-        first_us_an_item=_first_load(bench) * MICRO,
+        first_us_an_item=bench.first_load_item() * MICRO,
         metadata_us_an_item=cost.cpu / rows * MICRO,
     )
     embedding = task.get("seconds", {}).get("embedding", 0.0)
     yield at_most("S6b", "seconds of embedding meanwhile", embedding, 0.0, unit="s")
-
-
-def _first_load(bench: Bench) -> float:
-    """Return the CPU seconds an item of a first load with the real model, without start-up."""
-    start = bench.once("run of one row", lambda: bench.load(bench.source(1), bench.fresh("one"))).cpu
-    return max(bench.first_load().cpu - start, 1e-9) / bench.sizes.texts
 
 
 def _reload_and_start(bench: Bench) -> tuple[float, float]:

@@ -143,10 +143,9 @@ def test_a_task_waits_for_its_own_dead_runner(tiny: Terminal, make_items: Items)
         tiny.type("upsert-cli run a.jsonl --task-id t", expect=4)
     with _held(tiny, "t"):
         process = tiny.start("upsert-cli run a.jsonl --task-id t --if-running skip")
-        wait_until(lambda: _tasks(tiny)["t"] == "processing")
+        tiny.wait_for_line(process, "waiting for")
     _, errors = process.communicate(timeout=SECONDS)
-    assert process.returncode == 0
-    assert "waiting for" in errors
+    assert process.returncode == 0, errors
     assert tiny.info("t")["status"] == "done"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,9 @@ def python_with(version: str, cache: Path) -> Path:
                 subprocess.run([str(python), "-m", "pip", "install", "-q", "uv"], check=True)
                 uv = str(python.with_name("uv"))
             numpy = ["numpy<2"] if version.startswith("0.") else []
-            subprocess.run([uv, "pip", "install", "-q", "-p", str(python), f"chromadb=={version}", *numpy], check=True)
+            command = [uv, "pip", "install", "-q", "-p", str(python), f"chromadb=={version}", *numpy]
+            # As pip does, it trusts the certificates of the machine, to which a company may have added its own.
+            subprocess.run(command, check=True, env=os.environ | {"UV_SYSTEM_CERTS": "1"})
             (environment / "made").touch()
     return python
 

@@ -114,6 +114,16 @@ def test_credentials_of_the_source_stay_with_it(terminal: Terminal, shared_serve
         assert "UPSERT_CLI_SOURCE_CHROMA_TOKEN, or the file" in terminal.type(line, expect=1).stderr
 
 
+def test_the_target_gets_its_own_credentials_alone(terminal: Terminal, server: ChromaServer) -> None:
+    """To see whether source and target are one collection, the target is asked with its token, not the source's."""
+    _fill(server)
+    terminal.env |= {"UPSERT_CLI_CHROMA_TOKEN": "target-s3cret", "UPSERT_CLI_SOURCE_CHROMA_TOKEN": "source-s3cret"}
+    with Proxy(server.port).running() as source, Proxy(server.port).running() as target:
+        line = f"upsert-cli run chroma:{source.url}#docs --chroma {target.url} --collection docs --keep-vectors"
+        terminal.type(line, expect=2)
+        assert (_tokens(source), _tokens(target)) == ({"source-s3cret"}, {"target-s3cret"})
+
+
 def _tokens(proxy: Proxy) -> set[str | None]:
     return {
         next((value for name, value in call.headers.items() if name.lower() == "x-chroma-token"), None)

@@ -111,8 +111,8 @@ class StoredCollection(CollectionReader):
             return True
         if not is_server(chroma):
             return Path(chroma).exists() and Path(self.chroma).exists() and Path(chroma).samefile(self.chroma)
-        with StoredCollection(chroma=chroma, collection=collection).location() as location:
-            there = location.state()
+        with tempfile.TemporaryDirectory(prefix="upsert-cli-") as leases:
+            there = location_at(chroma, collection, leases=Path(leases), retry_for=self.retry_for).state()
         return there is not None and there.id == self.state().id
 
     def count(self) -> int | None:
@@ -135,9 +135,13 @@ class StoredCollection(CollectionReader):
     def read(self, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the records; an offset is a record's number in the tables, 0 where they are counted."""
         with self.location() as location, ExitStack() as stack:
-            tables = location.tables() if self.where is None and (offset or not row) else None
             store = None
-            if self.with_vectors or tables is None:
+            if self.with_vectors:
+                store = stack.enter_context(StoreProcess(self._target(location), location=location))
+                # The first vectors make Chroma apply what is queued, so the tables are looked at after that.
+                store.vectors([record.id for record in store.fetch(rows=1)])
+            tables = location.tables() if self.where is None and (offset or not row) else None
+            if tables is None and store is None:
                 store = stack.enter_context(StoreProcess(self._target(location), location=location))
             pages = counted_pages(store, row, where=self.where) if tables is None else numbered_pages(tables, offset)
             is_certain = tables is None or tables.pending is None

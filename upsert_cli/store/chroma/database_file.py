@@ -61,7 +61,7 @@ def read_if_made(folder: Path, query: str, *values: str | int) -> list[tuple[Any
     try:
         return _read(folder / DATABASE_NAME, query, *values)
     except sqlite3.Error as error:
-        if error.sqlite_errorname == "SQLITE_ERROR" and not applied_migrations(folder).get("sysdb"):
+        if error_name(error) == "SQLITE_ERROR" and not applied_migrations(folder).get("sysdb"):
             return []
         raise meaning(folder, error) from error
 
@@ -84,7 +84,7 @@ def _read(path: Path, query: str, *values: str | int, mode: str = "ro") -> list[
         with closing(connect(path, mode=mode, seconds=READ_SECONDS)) as connection:
             return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
-        if mode == "rw" or not error.sqlite_errorname.startswith(_NEEDS_WRITING):
+        if mode == "rw" or not error_name(error).startswith(_NEEDS_WRITING):
             raise
     # A program that was killed left a transaction, which has to be undone before anything can be read.
     return _read(path, query, *values, mode="rw")
@@ -102,16 +102,21 @@ def connect(path: Path, *, mode: str, seconds: float) -> sqlite3.Connection:
     return connection
 
 
+def error_name(error: sqlite3.Error) -> str:
+    """Return SQLite's name of an error, such as `SQLITE_BUSY`; empty for an error of Python's, such as bad UTF-8."""
+    return getattr(error, "sqlite_errorname", "")
+
+
 def meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
     """Return the error that tells a user what to do about a database that does not open."""
     if "locked" in str(error):
         return TargetBusy(path=str(folder))
-    if error.sqlite_errorname.startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():
+    if error_name(error).startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():
         what = "a program that was killed left a transaction to undo, and this user may not write to the folder"
         remedy = "read it once where it can be written, such as with `upsert-cli collections`, or read a copy of it"
         return unusable(folder / DATABASE_NAME, reason=what, remedy=remedy)
     remedy = "restore it from a backup"
-    if error.sqlite_errorname == "SQLITE_ERROR":  # there is no such table or column
+    if error_name(error) == "SQLITE_ERROR":  # there is no such table or column
         remedy = "use the version of chromadb that wrote it, or restore it from a backup"
     elif isinstance(error, sqlite3.OperationalError):
         remedy = "give this user access to it"

@@ -18,7 +18,7 @@ from typing import Any
 from upsert_cli.documents.chunking import OBJECT_KEY
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
 from upsert_cli.store.base import NumberedRecord, Record
-from upsert_cli.store.chroma.database_file import connect, meaning, read_if_made
+from upsert_cli.store.chroma.database_file import connect, error_name, meaning, read_if_made
 from upsert_cli.store.chroma.queued import DOCUMENT_KEY, HIDDEN_PREFIX, QueuedChanges
 from upsert_cli.store.folder import DATABASE_NAME
 
@@ -78,8 +78,8 @@ class RecordTables:
 
     @property
     def changes(self) -> int:
-        """Return the number of the last change."""
-        return max(self.applied, self.queued)
+        """Return the number of the last change; negative while some are only queued, which get other numbers later."""
+        return self.applied if self.pending is None else -self.queued
 
     @classmethod
     def find(cls, folder: Path, collection: str) -> RecordTables | None:
@@ -152,7 +152,7 @@ def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) 
     try:
         return [*_records(database, numbers)]
     except sqlite3.DatabaseError as error:
-        if not error.sqlite_errorname.startswith("SQLITE_CORRUPT"):
+        if error_name(error) and not error_name(error).startswith("SQLITE_CORRUPT"):  # a text that is no UTF-8 has none
             raise
         if len(numbers) > 1:
             middle = len(numbers) // 2

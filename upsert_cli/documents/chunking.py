@@ -42,10 +42,12 @@ def chunk_name(number: int) -> int | str:
     return AVERAGE if number == AVERAGE_NUMBER else number
 
 
-def owner_of(identifier: str) -> tuple[str, int]:
-    """Return the item and the number of a chunk from the id of its record."""
-    object_id, _, name = identifier.rpartition(SEPARATOR)
-    return object_id, AVERAGE_NUMBER if name == AVERAGE else int(name)
+def owner_of(identifier: str) -> tuple[str, int] | None:
+    """Return the item and the number of a chunk from the id of its record; None if no chunk has such an id."""
+    object_id, separator, name = identifier.rpartition(SEPARATOR)
+    if name == AVERAGE and separator:
+        return object_id, AVERAGE_NUMBER
+    return (object_id, int(name)) if separator and name.isascii() and name.isdecimal() else None
 
 
 def require_splitter() -> None:

@@ -196,4 +196,5 @@ def _orphan(value: Any) -> RecordRef | None:
 
 
 def _item_of(member: RecordRef) -> str:
-    return owner_of(member.id)[0] if is_chunk(member.hash) else member.id
+    owner = owner_of(member.id) if is_chunk(member.hash) else None
+    return member.id if owner is None else owner[0]

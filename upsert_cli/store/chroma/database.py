@@ -30,33 +30,39 @@ _LISTED = (
     "JOIN databases d ON c.database_id = d.id WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
     "ORDER BY c.name"
 )
-_DESCRIBED = "SELECT id, dimension, config_json_str, schema_str FROM collections WHERE name = ?"
+# Folders of `chroma run` may have other databases, with collections of the same names. (Only this is put into queries.)
+# ruff: noqa: S608
+_DEFAULT = (
+    "(SELECT c.* FROM collections c JOIN databases d ON c.database_id = d.id "
+    "WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant')"
+)
+_DESCRIBED = f"SELECT id, dimension, config_json_str, schema_str FROM {_DEFAULT} c WHERE c.name = ?"
 _FLUSHED = (
-    "SELECT s.id FROM segments s JOIN collections c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
+    f"SELECT s.id FROM segments s JOIN {_DEFAULT} c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
     "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0"
 )
 _SEGMENT_PAIRS = (
-    "SELECT v.id, m.id, vm.seq_id FROM collections c JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
+    f"SELECT v.id, m.id, vm.seq_id FROM {_DEFAULT} c JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
     "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' JOIN max_seq_id vm ON vm.segment_id = v.id "
     "JOIN max_seq_id mm ON mm.segment_id = m.id WHERE c.name = ? AND vm.seq_id BETWEEN 1 AND mm.seq_id"
 )
 _QUEUED = (
     "SELECT c.config_json_str, c.schema_str, (SELECT COUNT(*) FROM embeddings_queue q "
-    "WHERE q.topic LIKE '%/' || c.id AND q.seq_id > COALESCE(m.seq_id, 0)) FROM collections c "
+    f"WHERE q.topic LIKE '%/' || c.id AND q.seq_id > COALESCE(m.seq_id, 0)) FROM {_DEFAULT} c "
     "JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
     "WHERE c.name = ?"
 )
 _REACHED = (
-    "SELECT s.scope, m.seq_id FROM collections c JOIN segments s ON s.collection = c.id "
+    f"SELECT s.scope, m.seq_id FROM {_DEFAULT} c JOIN segments s ON s.collection = c.id "
     "JOIN max_seq_id m ON m.segment_id = s.id WHERE c.name = ?"
 )
 _PENDING = (
-    "SELECT q.seq_id, q.id, q.metadata FROM embeddings_queue q JOIN collections c ON q.topic LIKE '%/' || c.id "
+    f"SELECT q.seq_id, q.id, q.metadata FROM embeddings_queue q JOIN {_DEFAULT} c ON q.topic LIKE '%/' || c.id "
     "JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
     "WHERE c.name = ? AND q.seq_id > COALESCE(m.seq_id, 0)"
 )
 _SEGMENTS = (
-    "SELECT s.id FROM segments s JOIN collections c ON s.collection = c.id WHERE c.name = ? AND s.scope = 'VECTOR'"
+    f"SELECT s.id FROM segments s JOIN {_DEFAULT} c ON s.collection = c.id WHERE c.name = ? AND s.scope = 'VECTOR'"
 )
 
 

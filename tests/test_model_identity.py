@@ -126,8 +126,9 @@ def test_collections_of_older_versions_stay_loadable(cached: Terminal, models: P
     _without_weights(cached)
     before = cached.records(vectors=True)
     for more in ("", f" --model-path {models}/copy", f" --model-path {models}/tuned"):
-        events = cached.type(f"upsert-cli run a.jsonl --json{more}").stdout.splitlines()
-        assert json.loads(events[-1])["counts"]["unchanged"] == len(TEXTS)
+        done = cached.type(f"upsert-cli run a.jsonl --json{more}")
+        assert json.loads(done.stdout.splitlines()[-1])["counts"]["unchanged"] == len(TEXTS)
+        assert ("does not say with which weights" in done.stderr) is ("tuned" in more)
     assert cached.records(vectors=True) == before
 
 
@@ -159,6 +160,20 @@ def test_tuned_weights_are_not_those_of_chromas_default_function(cached: Termina
         done = run_python([sys.executable, "-c", code], folder=cached.folder, environment=cached.environment)
         functions[name] = done.stdout.decode().strip()
     assert functions == {"published": "known", "tuned": "legacy", "prefixed": "legacy"}
+
+
+def test_the_default_function_has_the_published_weights(cached: Terminal, models: Path) -> None:
+    """Other weights neither load into, answer for, nor repair a collection of Chroma's default function, or its copy."""
+    code = (
+        "import chromadb\nplain = chromadb.PersistentClient('chroma').create_collection('plain')\n"
+        "plain.add(ids=['x'], documents=['x'], embeddings=[[0.1] * 384])"
+    )
+    run_python([sys.executable, "-c", code], folder=cached.folder, environment=cached.environment)
+    cached.type("upsert-cli run chroma:chroma#plain --keep-vectors --collection copy")
+    for collection in ("plain", "copy"):
+        for line in ("run a.jsonl", "query text", "verify --repair"):
+            said = cached.type(f"upsert-cli {line} --collection {collection} --model-path {models}/tuned", expect=4)
+            assert "weights" in said.stderr
 
 
 # -- prefixes ------------------------------------------------------------------------------------------------------

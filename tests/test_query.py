@@ -114,9 +114,8 @@ def test_a_load_is_not_disturbed(loaded: Terminal) -> None:
     assert found["records"] == 640
 
 
-def test_what_reading_would_flush_is_read_alone(terminal: Terminal, tiny_model: Path) -> None:
+def test_what_reading_would_flush_is_read_alone(terminal: Terminal) -> None:
     """Where Chroma would write the index files for a reader, the query takes the lease, or is refused."""
-    terminal.env["UPSERT_CLI_QUERY_MODEL_PATH"] = str(tiny_model)
     make = (
         "import numpy as np\n"
         "c = client.create_collection('default', configuration={'hnsw': {'sync_threshold': 1000}})\n"
@@ -148,10 +147,9 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error[2])
-def test_errors_say_what_to_do(odd_folder: Path, tiny: Terminal, tiny_model: Path, error: tuple[str, int, str]) -> None:
+def test_errors_say_what_to_do(odd_folder: Path, tiny: Terminal, error: tuple[str, int, str]) -> None:
     """A query that cannot be answered is one line with the reason, and makes nothing."""
     line, code, says = error
-    tiny.env["UPSERT_CLI_QUERY_MODEL_PATH"] = str(tiny_model)
     target = "" if "--chroma" in line else f" --chroma {odd_folder}"
     done = tiny.type(line + target, expect=code)
     assert done.stdout == ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds
+from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, NO_MODEL, embeds
 
 _PUBLISHED = "published"
 
@@ -123,3 +123,12 @@ class ModelIdentity:
             yield Difference("prefixes", self.prefixes.as_arguments(), asked.prefixes.as_arguments())
         if self.weights and asked.weights and not self.weights.is_same(asked.weights):
             yield Difference("weights", self.weights.digest, asked.weights.digest)
+
+
+CHROMAS_DEFAULT = ModelIdentity(
+    name=DEFAULT_MODEL,
+    dimension=DEFAULT_ENTRY.dimension,
+    max_tokens=MAX_TOKENS,
+    weights=Weights("", is_published=True),
+)
+"""The model of Chroma's own default embedding function."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS, NO_MODEL
-from upsert_cli.embedding.identity import ModelIdentity
+from upsert_cli.embedding.catalog import NO_MODEL
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.embedding.models import OwnVectors
 from upsert_cli.errors import UsageFault
 from upsert_cli.sources.source import Source
@@ -14,7 +14,6 @@ from upsert_cli.store.base import CollectionInfo
 from upsert_cli.store.collection_source import StoredCollection
 
 _UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
-_OF_DEFAULT_FUNCTION = ModelIdentity(name=DEFAULT_ENTRY.name, dimension=DEFAULT_ENTRY.dimension, max_tokens=MAX_TOKENS)
 
 
 def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
@@ -26,25 +25,28 @@ def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
     described = [(source, source.path.describe()) for source in sources if isinstance(source.path, StoredCollection)]
     if not described:
         raise UsageFault(message="--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION")
-    found = {source.name: _vectors_of(info) for source, info in described}
+    found = {source.name: (_vectors_of(info), _function_of(info)) for source, info in described}
     (name, first), *others = found.items()
     for other_name, other in others:
         if other != first:
             raise UsageFault(
-                message=f"--keep-vectors: {name} holds {_described(first)}, and {other_name} {_described(other)}; "
+                message=f"--keep-vectors: {name} holds {_described(*first)}, and {other_name} {_described(*other)}; "
                 f"load them into different collections"
             )
-    return first
+    return first[0]
+
+
+def _function_of(info: CollectionInfo) -> str | None:
+    """Return the model of the embedding function of another program's collection, if it names one of its own."""
+    return None if info.stamp is not None or info.default_function else info.function
 
 
 def _vectors_of(info: CollectionInfo) -> OwnVectors:
-    model = info.stamp or _UNKNOWN
-    if info.stamp is None and info.default_function and info.dimension in (None, DEFAULT_ENTRY.dimension):
-        model = _OF_DEFAULT_FUNCTION
+    model = info.stamp or (_UNKNOWN if info.named_model is None else CHROMAS_DEFAULT)
     model = replace(model, dimension=info.dimension or model.dimension)
     return OwnVectors.of(model, space=info.space or None)
 
 
-def _described(vectors: OwnVectors) -> str:
-    model = "an unknown model" if vectors.name == NO_MODEL else vectors.name
+def _described(vectors: OwnVectors, function: str | None) -> str:
+    model = function or ("an unknown model" if vectors.name == NO_MODEL else vectors.name)
     return f"vectors of {model} with {vectors.dimension} numbers and the distance {vectors.space}"

@@ -231,8 +231,8 @@ class _Attempt:
             raise collection_deleted(self._task, rows=self._committer.checkpoint.rows)
         if opened.upgrade is not None:
             self._context.warning(opened.upgrade)
+        self._progress.is_model_unnamed = not opened.names_model
         for warning in opened.warnings:
-            self._progress.is_model_unnamed = True
             self._context.warning(warning)
         deletion = None
         if self._options.delete_missing:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from upsert_cli.embedding.identity import ModelIdentity
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ class Opened:
 
     warnings: tuple[str, ...]
 
+    names_model: bool = True
+    """Whether it names the model that made its vectors, by which it answers queries."""
+
     upgrade: str | None = None
     """The warning that a folder of an older version is upgraded, or would be by a load; None if it is not."""
 
@@ -105,6 +108,15 @@ class CollectionInfo:
 
     space: str
     """How distances are measured: `cosine`, `l2` or `ip`."""
+
+    @property
+    def named_model(self) -> str | None:
+        """Return the model that it names, by our stamp or by Chroma's default function; None if it names none."""
+        if self.stamp is not None:
+            return self.stamp.name
+        # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
+        is_used = self.dimension in (None, CHROMAS_DEFAULT.dimension)
+        return CHROMAS_DEFAULT.name if self.default_function and is_used else None
 
 
 class CollectionState(NamedTuple):

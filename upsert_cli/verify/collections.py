@@ -20,7 +20,7 @@ from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.expected import last_tasks, model_named
+from upsert_cli.verify.expected import last_tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +62,13 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
         UpsertCliError: There is no Chroma in the folder, it cannot be read, or the server does not answer.
     """
     found = location_at(chroma, "", leases=journal.layout.servers).list_collections()
-    loaded = dict(last_tasks(journal, chroma, {one.name: model_named(one) for one, _ in found}))
+    loaded = dict(last_tasks(journal, chroma, {one.name: one.named_model for one, _ in found}))
     return [
         CollectionSummary(
             name=one.name,
             records=records,
             dimension=one.dimension,
-            model=model_named(one),
+            model=one.named_model,
             task=loaded.get(one.name),
         )
         for one, records in found
@@ -138,7 +138,13 @@ def rename_collection(
             held.enter_context(place.take_lease(Holder.this_process()))
         kept = _name_aside(location, to, replaces=replaces)
         if kept is None:
-            records = store.rename(to, aside=None)
+            journal.follow_rename(chroma, name, to)  # first, so that the same command completes it after a death
+            try:
+                records = store.rename(to, aside=None)
+            except UpsertCliError:
+                if location.describe() is not None:
+                    journal.follow_rename(chroma, to, name)
+                raise
         else:
             journal.follow_rename(chroma, to, kept)
             try:
@@ -147,7 +153,7 @@ def rename_collection(
                 if location_at(chroma, kept, leases=leases).describe() is None:
                     journal.follow_rename(chroma, kept, to)
                 raise
-        journal.follow_rename(chroma, name, to)
+            journal.follow_rename(chroma, name, to)
     return Renaming(records=records, kept=kept)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL, NO_MODEL, embeds, full_name
+from upsert_cli.embedding.catalog import NO_MODEL, embeds, full_name
 from upsert_cli.embedding.custom import parse_steps
-from upsert_cli.embedding.identity import ModelIdentity
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.embedding.models import Model, OwnVectors, find_model
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
@@ -190,15 +190,6 @@ class Subject:
         return _named(self.target.path, self.target.collection)
 
 
-def model_named(info: CollectionInfo) -> str | None:
-    """Return the model that a collection names, by our stamp or by its embedding function; None if it names none."""
-    if info.stamp is not None:
-        return info.stamp.name
-    # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
-    is_used = info.dimension in (None, DEFAULT_ENTRY.dimension)
-    return DEFAULT_MODEL if info.default_function and is_used else None
-
-
 def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
     """Return the identity of a model that the user names for a collection, which may not name another one."""
     known = target.model
@@ -248,7 +239,8 @@ def _describe(
             message=f"there is no collection {collection} in {chroma}; --collection and --chroma name another one, "
             f"`upsert-cli run` creates it"
         )
-    model = info.stamp or ModelIdentity(name=model_named(info) or "", dimension=0, max_tokens=0)
+    unstamped = ModelIdentity(name="", dimension=0, max_tokens=0) if info.named_model is None else CHROMAS_DEFAULT
+    model = info.stamp or unstamped
     return info, Target(
         path=chroma,
         collection=collection,

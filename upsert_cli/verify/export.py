@@ -25,7 +25,6 @@ from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.item_writer import WrittenItem, item_writer
 from upsert_cli.spelling import nearest
 from upsert_cli.store.collection_source import StoredCollection
-from upsert_cli.verify.expected import model_named
 
 BLOCK_ROWS = 10_000  # records written at once; a row group of Parquet
 BLOCK_BYTES = 4 << 20  # bytes written at once; with 16 MiB the process grew to 300 MB, and was no faster
@@ -124,7 +123,7 @@ def export(
             known = [one.name for one, _ in location.list_collections()]
             raise _no_collection(collection, known)
     before = collection.state()
-    result = Export(collection=collection, file=file, format=format_name, form=form, model=model_named(info))
+    result = Export(collection=collection, file=file, format=format_name, form=form, model=info.named_model)
     total = collection.count()
     context.progress.total = min(total, limit) if total is not None and limit is not None else total
     context.progress.stage = "loading"

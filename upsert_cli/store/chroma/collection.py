@@ -104,7 +104,8 @@ class OpenCollection:
         if not target.as_found:
             ours = info.stamp is not None
             check_vectors(target, self.chroma, count=self.count, ours=ours, suspicious=unclean)
-        return Opened(created=created, count=self.count, warnings=warnings, unclean=unclean)
+        names_model = info.named_model is not None
+        return Opened(created=created, count=self.count, warnings=warnings, unclean=unclean, names_model=names_model)
 
     def ask(self, query: Callable[Concatenate[Collection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function with Chroma's collection, wait for locks, and word its errors for users."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS, NO_MODEL, embeds
-from upsert_cli.embedding.identity import Difference, ModelIdentity, Prefixes, Weights
+from upsert_cli.embedding.catalog import NO_MODEL, embeds
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Difference, ModelIdentity, Prefixes, Weights
 from upsert_cli.errors import Refusal
 from upsert_cli.store.base import CollectionInfo, Target
 
@@ -21,12 +21,6 @@ STAMP_WEIGHTS = "upsert_cli_weights"
 STAMP_VERSION = "upsert_cli_version"
 # The names under which Chroma stores its default function, the one that our default model equals.
 _DEFAULT_FUNCTIONS = ("default", "onnx_mini_lm_l6_v2")
-_MODEL_OF_DEFAULT_FUNCTION = ModelIdentity(
-    name=DEFAULT_ENTRY.name,
-    dimension=DEFAULT_ENTRY.dimension,
-    max_tokens=MAX_TOKENS,
-    weights=Weights("", is_published=True),
-)
 
 
 def stamp(target: Target) -> dict[str, str | int]:
@@ -123,7 +117,8 @@ def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
         _refuse(target, info.stamp.differences(model))
     if info.dimension not in (None, model.dimension):
         raise dimension_mismatch(target, had=info.dimension or 0, asked=model.dimension)
-    return (*_other_space(target, info), *(_unknown_model(target, info) if info.stamp is None else ()))
+    unknown = _unknown_model(target, info) if info.stamp is None else _unknown_weights(target, info.stamp)
+    return (*_other_space(target, info), *unknown)
 
 
 def _other_space(target: Target, info: CollectionInfo) -> Iterator[str]:
@@ -135,23 +130,36 @@ def _other_space(target: Target, info: CollectionInfo) -> Iterator[str]:
         )
 
 
+def _unknown_weights(target: Target, made_by: ModelIdentity) -> tuple[str, ...]:
+    """Return a warning if weights of the user's own meet a collection of a version that did not stamp any."""
+    weights = target.model.weights
+    if made_by.weights is not None or weights is None or weights.is_published or not embeds(made_by.name):
+        return ()
+    return (
+        f"the collection {target.collection} in {target.path} does not say with which weights of {made_by.name} it was "
+        f"made; its records and those of this load answer queries together only if they are those of --model-path",
+    )
+
+
 def _unknown_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
     """Refuse a collection of another program whose embedding function contradicts; otherwise return warnings."""
     model = target.model
-    # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
-    is_unused = info.default_function and info.dimension not in (None, DEFAULT_ENTRY.dimension)
-    if info.function is None or (is_unused and not embeds(model.name)):
+    if info.function is None or (info.default_function and info.named_model is None):
         return (
             f"the collection {target.collection} in {target.path} was not made by this tool and does not say with "
             f"which model; its records and those of this load answer queries together only if that was "
             f"{model.name if embeds(model.name) else 'the model of their vectors'}",
         )
     if info.default_function:
-        if model.name != _MODEL_OF_DEFAULT_FUNCTION.name:
+        if model.name != CHROMAS_DEFAULT.name:
             _refuse(target, [Difference("model", "of Chroma's default embedding function", model.name)])
-        _refuse(target, _MODEL_OF_DEFAULT_FUNCTION.differences(model))
+        _refuse(target, CHROMAS_DEFAULT.differences(model))
     elif _short(info.function) != _short(model.name):
         _refuse(target, [Difference("model", info.function, model.name)])
+    else:  # such a function adds no prefixes, and loads a listed model by its name
+        weights = None if model.pooling else Weights("", is_published=True)
+        named = ModelIdentity(name=model.name, dimension=0, max_tokens=0, pooling=model.pooling, weights=weights)
+        _refuse(target, named.differences(model))
     return ()
 
 

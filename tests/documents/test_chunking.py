@@ -113,8 +113,11 @@ def test_a_chunk_is_stored_with_its_item_and_number() -> None:
     *chunks, average = documents
     assert [one.id for one in chunks] == [f"a#{number}" for number in range(len(chunks))]
     assert len(chunks) > 3
-    assert [owner_of(one.id) for one in documents] == [*(("a", n) for n in range(len(chunks))), ("a", -1)]
-    assert [owner_of(other) for other in ("a", "a#", "a#b", "1", "average")] == [None] * 5
+    assert [owner_of(one.id, one.upsert_hash) for one in documents] == [
+        *(("a", n) for n in range(len(chunks))),
+        ("a", -1),
+    ]
+    assert [owner_of(other, average.upsert_hash) for other in ("a", "a#", "a#b", "1", "average")] == [None] * 5
     for number, one in enumerate(chunks):
         own = {"object_id": "a", "part": number, "title": "t", "item_info.origin": "x"}
         assert {key: value for key, value in one.metadata.items() if key != "upsert_hash"} == own

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.errors import ItemError, Refusal, Stage, UpsertCliError
 from upsert_cli.missing_packages import install_command, is_installed
 
@@ -42,8 +43,10 @@ def chunk_name(number: int) -> int | str:
     return AVERAGE if number == AVERAGE_NUMBER else number
 
 
-def owner_of(identifier: str) -> tuple[str, int] | None:
-    """Return the item and the number of a chunk from the id of its record; None if no chunk has such an id."""
+def owner_of(identifier: str, upsert_hash: object) -> tuple[str, int] | None:
+    """Return the item and the number of a chunk, from the id and the hash of its record; None for other records."""
+    if not is_chunk(upsert_hash):
+        return None
     object_id, separator, name = identifier.rpartition(SEPARATOR)
     if name == AVERAGE and separator:
         return object_id, AVERAGE_NUMBER

@@ -10,8 +10,8 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
-from upsert_cli.documents.hashing import HASH_KEY, exact, is_chunk
+from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY
+from upsert_cli.documents.hashing import HASH_KEY, exact
 
 
 class JoinedItem(NamedTuple):
@@ -20,11 +20,6 @@ class JoinedItem(NamedTuple):
     text: str
     metadata: dict[str, Any]
     """Of its chunks, without the keys that tell them apart."""
-
-
-def owner_of_chunk(identifier: str, metadata: Mapping[str, Any]) -> tuple[str, int] | None:
-    """Return the item and the number of a chunk; None for a record that is no chunk."""
-    return owner_of(identifier) if is_chunk(metadata.get(HASH_KEY)) else None
 
 
 def joined(chunks: Iterable[tuple[int, str | None, Mapping[str, Any]]]) -> JoinedItem | None:

@@ -16,7 +16,6 @@ from typing import Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import owner_of
-from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.errors import JournalDamaged, Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.rejects import JsonLines, read_json_lines
 from upsert_cli.journal.task import Task
@@ -196,5 +195,5 @@ def _orphan(value: Any) -> RecordRef | None:
 
 
 def _item_of(member: RecordRef) -> str:
-    owner = owner_of(member.id) if is_chunk(member.hash) else None
+    owner = owner_of(member.id, member.hash)
     return member.id if owner is None else owner[0]

@@ -1,6 +1,6 @@
 """A collection as a source: its records as rows, from Chroma's tables where they can be read, else through a store.
 
-Reading takes no lease and writes nothing. A folder's records come from its tables by their numbers, so a position in
+Reading takes no lease. A folder's records come from its tables by their numbers, so a position in
 them costs nothing to return to; vectors, filters and servers need the store, which counts the records before a page.
 """
 
@@ -11,11 +11,11 @@ import json
 import shlex
 import tempfile
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from upsert_cli import __version__
 from upsert_cli.documents.chunking import CHUNK_KEY
@@ -35,6 +35,8 @@ from upsert_cli.store.record_pages import JoinedChunks, counted_pages, numbered_
 
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
+
+T = TypeVar("T")
 
 DIGEST_BYTES = 16  # of a collection's state; a collision is practically impossible
 SEPARATOR = "#"  # between target and collection; no collection's name has one
@@ -79,11 +81,7 @@ class StoredCollection(CollectionReader):
         Raises:
             FileNotFoundError: There is no such collection.
         """
-        with self.location() as location:
-            state = location.state()
-        if state is None:
-            raise self._missing()
-        return state
+        return self._found(lambda location: location.state())
 
     def describe(self) -> CollectionInfo:
         """Return the description that the collection gives of itself.
@@ -91,17 +89,17 @@ class StoredCollection(CollectionReader):
         Raises:
             FileNotFoundError: There is no such collection.
         """
-        with self.location() as location:
-            info = location.describe()
-        if info is None:
-            raise self._missing()
-        return info
+        return self._found(lambda location: location.describe())
 
-    def _missing(self) -> FileNotFoundError:
-        return FileNotFoundError(
-            f"there is no collection {self.collection} in {self.chroma}; `upsert-cli collections --chroma "
-            f"{shlex.quote(self.chroma)}` lists those that are there"
-        )
+    def _found(self, ask: Callable[[Location], T | None]) -> T:
+        with self.location() as location:
+            answer = ask(location)
+        if answer is None:
+            raise FileNotFoundError(
+                f"there is no collection {self.collection} in {self.chroma}; `upsert-cli collections --chroma "
+                f"{shlex.quote(self.chroma)}` lists those that are there"
+            )
+        return answer
 
     def is_same_as(self, chroma: str, collection: str) -> bool:
         """Tell whether this is a certain collection, under any spelling of its folder or server."""
@@ -129,20 +127,19 @@ class StoredCollection(CollectionReader):
             info = location.describe()
             if info is None or info.stamp is None:  # a server's collection that this tool did not make
                 return False
-            with StoreProcess(self._target(location), location=location) as store:
-                return store.may_have_chunks()
+            with ExitStack() as stack:
+                return self._opened(location, stack).may_have_chunks()
 
     def read(self, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the records; an offset is a record's number in the tables, 0 where they are counted."""
         with self.location() as location, ExitStack() as stack:
-            store = None
-            if self.with_vectors:
-                store = stack.enter_context(StoreProcess(self._target(location), location=location))
-                # The first vectors make Chroma apply what is queued, so the tables are looked at after that.
+            store = self._opened(location, stack) if self.with_vectors else None
+            if store is not None:
+                # The first vectors make Chroma apply queued changes, so the tables are looked at after that.
                 store.vectors([record.id for record in store.fetch(rows=1)])
             tables = location.tables() if self.where is None and (offset or not row) else None
-            if tables is None and store is None:
-                store = stack.enter_context(StoreProcess(self._target(location), location=location))
+            if tables is None:
+                store = store or self._opened(location, stack)
             pages = counted_pages(store, row, where=self.where) if tables is None else numbered_pages(tables, offset)
             is_certain = tables is None or tables.pending is None
             chunks = JoinedChunks(tables, store, is_wanted=self._joins and is_certain)
@@ -195,8 +192,8 @@ class StoredCollection(CollectionReader):
                 leases = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="upsert-cli-")))
             yield location_at(self.chroma, self.collection, leases=leases, retry_for=self.retry_for, names=names)
 
-    def _target(self, location: Location) -> Target:
-        return Target(
+    def _opened(self, location: Location, stack: ExitStack) -> StoreProcess:
+        target = Target(
             path=self.chroma,
             collection=self.collection,
             model=ModelIdentity(name="", dimension=0, max_tokens=0),
@@ -207,6 +204,7 @@ class StoredCollection(CollectionReader):
             examined=True,
             retry_for=self.retry_for,
         )
+        return stack.enter_context(StoreProcess(target, location=location))
 
 
 def collection_named(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.documents.chunking import OBJECT_KEY
-from upsert_cli.documents.joining import JoinedItem, joined, owner_of_chunk
+from upsert_cli.documents.chunking import OBJECT_KEY, owner_of
+from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.documents.joining import JoinedItem, joined
 from upsert_cli.documents.stored_items import item_of_record
 from upsert_cli.sources.item import Item
 from upsert_cli.store.base import NumberedRecord, Record
@@ -50,7 +51,7 @@ class JoinedChunks:
         """Join the chunks of the items that have one in a page."""
         if not self._is_wanted:
             return
-        owners = {found[0] for record in page if (found := owner_of_chunk(record.id, record.metadata)) is not None}
+        owners = {found[0] for record in page if (found := _chunk_of(record)) is not None}
         known = {owner: self._joined[owner] for owner in owners & self._joined.keys()}
         self._joined = known | {owner: joined(chunks) for owner, chunks in self._chunks_of(owners - known.keys())}
 
@@ -59,7 +60,7 @@ class JoinedChunks:
             some = sorted(owners)[start : start + JOINED_ITEMS]
             found: dict[str, list[tuple[int, str | None, dict[str, Any]]]] = {owner: [] for owner in some}
             for record in self._records_of(some):
-                chunk = owner_of_chunk(record.id, record.metadata)
+                chunk = _chunk_of(record)
                 if chunk is not None and chunk[0] in found:
                     found[chunk[0]].append((chunk[1], record.text, record.metadata))
             yield from found.items()
@@ -73,11 +74,16 @@ class JoinedChunks:
 
     def is_joined_elsewhere(self, record: Record) -> bool:
         """Tell whether a record is part of an item that another record stands for."""
-        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
+        found = _chunk_of(record) if self._joined else None
         return found is not None and self._joined.get(found[0]) is not None and found[1] != 0
 
     def item(self, record: Record) -> Item | None:
         """Return the item that the first of its chunks stands for; None for any other record."""
-        found = owner_of_chunk(record.id, record.metadata) if self._joined else None
+        found = _chunk_of(record) if self._joined else None
         whole = None if found is None else self._joined.get(found[0])
         return None if found is None or whole is None else item_of_record(found[0], whole.text, whole.metadata)
+
+
+def _chunk_of(record: Record) -> tuple[str, int] | None:
+    """Return the item and the number of a chunk; None for a record that is no chunk."""
+    return owner_of(record.id, record.metadata.get(HASH_KEY))

@@ -110,8 +110,9 @@ def rename_collection(
 ) -> Renaming:
     """Rename a collection, and let the unfinished tasks of this journal follow it.
 
-    A death at any moment leaves every collection whole under some name, and a second call completes it. A task never
-    continues in another collection than the one that it began to fill.
+    A death at any moment leaves every collection whole under some name, and a second call completes the renaming. A
+    task never continues in another collection than the one that it began to fill; after a death, an unfinished one may
+    be refused, since it names a collection that is gone.
 
     Args:
         journal: Knows the tasks, and the leases on collections of servers.

@@ -210,8 +210,7 @@ def _chunks_of(chroma: Collection, items: Sequence[str]) -> Iterator[tuple[str, 
         rows = _fetch_metadata(chroma, **which) if items else {}
         for identifier, metadata in rows.items():
             hashed = metadata.get(HASH_KEY)
-            owner = owner_of(identifier) if is_chunk(hashed) else None
-            if owner is not None and owner[0] in known:
+            if (owner := owner_of(identifier, hashed)) is not None and owner[0] in known:
                 yield *owner, RecordRef(identifier, str(hashed))
         if len(rows) < READ_ROWS:
             return

@@ -35,6 +35,7 @@ from upsert_cli.store.record_pages import JoinedChunks, counted_pages, numbered_
 
 if TYPE_CHECKING:
     from upsert_cli.store.base import Vectors
+    from upsert_cli.store.chroma.tables import RecordTables
 
 T = TypeVar("T")
 
@@ -137,12 +138,11 @@ class StoredCollection(CollectionReader):
             if store is not None:
                 # The first vectors make Chroma apply queued changes, so the tables are looked at after that.
                 store.vectors([record.id for record in store.fetch(rows=1)])
-            tables = location.tables() if self.where is None and (offset or not row) else None
+            tables = self._tables(location) if offset or not row else None
             if tables is None:
                 store = store or self._opened(location, stack)
             pages = counted_pages(store, row, where=self.where) if tables is None else numbered_pages(tables, offset)
-            is_certain = tables is None or tables.pending is None
-            chunks = JoinedChunks(tables, store, is_wanted=self._joins and is_certain)
+            chunks = JoinedChunks(tables, store, is_wanted=self._joins(tables))
             for page in pages:
                 vectors = self._vectors(page, store)
                 chunks.look_at([each.record for each in page])
@@ -151,10 +151,14 @@ class StoredCollection(CollectionReader):
                     if not chunks.is_joined_elsewhere(record):
                         yield Row(row, chunks.item(record) or self._item(record, vectors, fault), number)
 
-    @property
-    def _joins(self) -> bool:
-        """Whether chunks are joined; a filter may choose some of an item's."""
-        return self.joins_chunks and f'"{CHUNK_KEY}"' not in json.dumps(self.where)
+    def _tables(self, location: Location) -> RecordTables | None:
+        """Return the tables to read; None where Chroma has to apply a filter, and on a server."""
+        return location.tables() if self.where is None else None
+
+    def _joins(self, tables: RecordTables | None) -> bool:
+        """Tell whether chunks are joined; a filter may choose some of an item's, and queued ones are not all found."""
+        is_certain = tables is None or tables.pending is None
+        return self.joins_chunks and is_certain and f'"{CHUNK_KEY}"' not in json.dumps(self.where)
 
     def _vectors(self, page: Sequence[NumberedRecord], store: StoreProcess | None) -> dict[str, Vectors]:
         if not self.with_vectors or store is None:
@@ -172,7 +176,7 @@ class StoredCollection(CollectionReader):
     def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
         """Yield where to divide the records; those that a filter chooses are counted by reading them."""
         with self.location() as location:
-            tables = location.tables() if self.where is None else None
+            tables = self._tables(location)
         if tables is not None:
             yield from tables.boundaries(rows=rows)
             return

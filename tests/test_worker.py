@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.cluster.unit_load import load_on_ray
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
@@ -31,7 +31,7 @@ class _Unseen:
 
 
 def _work_off(journal: Journal) -> list[tuple[Task, UpsertCliError | None]]:
-    tasks = claim_queued(journal, watch=None, context=Unattended())
+    tasks = claim_queued(journal, watch=None, context=RunContext())
     return [run_queued(journal, claim, task, observer=_Unseen(), load_in_units=load_on_ray) for task, claim in tasks]
 
 

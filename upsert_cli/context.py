@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from upsert_cli.counts import Counts
 
@@ -82,10 +82,11 @@ class Progress:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-class RunContext(Protocol):
-    """The surroundings that a load or a check runs in; any thread may use it."""
+class RunContext:
+    """The surroundings of a run, for any thread; these never stop it, and drop its reports."""
 
-    progress: Progress
+    def __init__(self, total: int | None = None) -> None:
+        self.progress = Progress(total=total)
 
     def check(self) -> None:
         """Show the progress and raise if the run has to stop; called at least every 0.1 s while a thread waits.
@@ -103,22 +104,3 @@ class RunContext(Protocol):
 
     def rejected(self, records: Sequence[dict[str, Any]]) -> None:
         """Report new records of the rejects file, in the main thread."""
-
-
-class Unattended:
-    """A context that never stops a run and drops its reports."""
-
-    def __init__(self) -> None:
-        self.progress = Progress(total=None)
-
-    def check(self) -> None:
-        """Return at once."""
-
-    def info(self, message: str) -> None:
-        """Drop the message."""
-
-    def warning(self, message: str) -> None:
-        """Drop the message."""
-
-    def rejected(self, records: Sequence[dict[str, Any]]) -> None:
-        """Drop the records."""

@@ -18,7 +18,7 @@ from upsert_cli.cluster import unit_load
 from upsert_cli.cluster.scheduler import Scheduler
 from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
@@ -50,7 +50,7 @@ class _Load:
             model=DEFAULT_MODEL,
             options=self.options,
         )
-        opened = open_task(self.journal, request, stdin=io.BytesIO(), if_running="refuse", context=Unattended())
+        opened = open_task(self.journal, request, stdin=io.BytesIO(), if_running="refuse", context=RunContext())
         assert opened.task is not None
         assert opened.claim is not None
         self.task: Task = self.journal.change(opened.task.id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,))
@@ -76,7 +76,7 @@ class _Load:
         committer = Committer(self.claim, self.task)
         with self.claim.receipts() as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
-            load = UnitLoad(committer, receipts, Unattended())
+            load = UnitLoad(committer, receipts, RunContext())
             load.run(lambda: Scheduler(workers, count=3, sources=self.sources, wait=lambda: None))
         committer.check_complete()
         return committer

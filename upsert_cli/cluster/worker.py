@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli import __version__
-from upsert_cli.context import Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import Embedder, require_precision
@@ -147,7 +147,7 @@ class UnitRunner:
         written_before = writer.seconds["writing"]
         # A row that is loaded once more, since its id came again, may look unchanged and hold another row's metadata.
         options = self._options if unit.only is None else replace(self._options, force=True)
-        context = Unattended()
+        context = RunContext()
         stages = Stages(options, context, load=lambda: self._load(model), pace=self._pace)
         batches = read_batches(options.rows(self._sources).of(unit), recipe=recipe_of(options, model), pace=self._pace)
         tally = _UnitTally()

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from upsert_cli.context import RunContext, Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
 from upsert_cli.embedding.catalog import (
     DEFAULT_ENTRY,
@@ -129,7 +129,7 @@ def find_model(
         UpsertCliError: The model was not found, cannot be stored in the cache, or is incomplete.
     """
     entry = find_entry(name, given=given)
-    context = context or Unattended()
+    context = context or RunContext()
     if given is None:
         found = _cached_or_fetched(entry, prefixes, offline=offline, context=context)
     else:

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
 
-from upsert_cli.context import Progress
+from upsert_cli.context import Progress, RunContext
 from upsert_cli.errors import Canceled, Interrupted, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.progress import TimelineRecorder
@@ -47,12 +47,12 @@ class Observer(Protocol):
         """Called in a signal handler at a second signal, before the process dies, to leave the terminal usable."""
 
 
-class LoadContext:
-    """A `RunContext` whose main thread talks to an observer; other threads leave their messages to it."""
+class LoadContext(RunContext):
+    """A context whose main thread talks to an observer; other threads leave their messages to it."""
 
     def __init__(self, claim: Claim, task: Task, observer: Observer) -> None:
         """Show nothing yet, and watch no signals until `signals` is entered."""
-        self.progress = Progress(total=task.total)
+        super().__init__(task.total)
         self.reason: UpsertCliError | None = None
         """The reason for which the task has to stop."""
 

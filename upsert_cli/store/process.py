@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from upsert_cli.bisect import failing_rows
-from upsert_cli.context import RunContext, Unattended
+from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import is_same
 from upsert_cli.store.base import (
     CheckedRecords,
@@ -74,7 +74,7 @@ class StoreProcess(ChildProcess):
         """
         location = location or location_of(target)
         start = Start(target=target, location=location, task_id=task_id, lease_timeout=lease_timeout)
-        super().__init__(start, verbose=verbose, context=context or Unattended())
+        super().__init__(start, verbose=verbose, context=context or RunContext())
         self._has_chunks: bool | None = None  # None: not yet known
         self._closed = False
 

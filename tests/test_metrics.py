@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.support.terminal import Terminal
 from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.report.prometheus import LoadEnd, write_metrics
+from upsert_cli.report.prometheus import write_metrics
 
 ITEM = {"object_id": "a", "payload": {"text": "x"}}
 SAMPLE = re.compile(
@@ -37,10 +38,11 @@ def _samples(path: Path) -> dict[tuple[str, ...], float]:
     return samples
 
 
-def _ending(**fields: Any) -> LoadEnd:
-    made: dict[str, Any] = {"collection": "default", "chroma": "/data/chroma", "exit_code": 0, "seconds": 2.5,
-                            "moment": 1_000.0, "is_success": True, "rows": Counts(read=3, inserted=3).as_json()}  # fmt: skip
-    return LoadEnd(**(made | fields))
+def _write_end(path: Path, *, moment: float = 1_000.0, exit_code: int = 0, **fields: Any) -> None:
+    """Write the metrics of a task that was done at a moment."""
+    finished = datetime.fromtimestamp(moment, UTC).isoformat()
+    task = make_task(status=TaskStatus.DONE, finished_at=finished, counts=Counts(read=3, inserted=3), **fields)
+    write_metrics(path, task, exit_code=exit_code, seconds=2.5)
 
 
 def test_loads_tell_how_they_ended(tiny: Terminal) -> None:
@@ -89,7 +91,7 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, content: str) -> 
     path = tmp_path / "node.prom"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UpsertCliError, match=r"else than metrics|no metric of upsert-cli's"):
-        write_metrics(path, _ending())
+        _write_end(path)
     assert path.read_bytes() == content.encode("utf-8", "surrogateescape")
 
 
@@ -99,10 +101,10 @@ def test_any_name_of_a_collection_survives(tmp_path_factory: pytest.TempPathFact
     """Quotes, backslashes and line breaks in labels are escaped, and read back when the next load adds its own."""
     path = tmp_path_factory.mktemp("metrics") / "load.prom"
     for moment, name in enumerate(names, 1):
-        write_metrics(path, _ending(collection=name, moment=float(moment)))
+        _write_end(path, collection=name, moment=float(moment))
     for moment, name in enumerate(names, 1):
         # Again with what is there already: nothing is doubled, nothing lost.
-        write_metrics(path, _ending(collection=name, moment=float(moment), is_success=False, exit_code=1))
+        _write_end(path, collection=name, moment=float(moment), exit_code=1)
     text = path.read_bytes().decode()
     assert text.count("upsert_cli_last_run_exit_code{") == len(names)
     assert text.count("upsert_cli_last_success_timestamp_seconds{") == len(names)
@@ -112,29 +114,33 @@ def test_any_name_of_a_collection_survives(tmp_path_factory: pytest.TempPathFact
 def test_an_older_end_does_not_replace_a_later_one(tmp_path: Path) -> None:
     """A task of last week that is asked for again, and done already, tells nothing new; a clock that was wrong heals."""
     path = tmp_path / "load.prom"
-    write_metrics(path, _ending(moment=2_000.0))
-    write_metrics(path, _ending(moment=1_000.0, exit_code=1))
+    _write_end(path, moment=2_000.0)
+    _write_end(path, moment=1_000.0, exit_code=1)
     assert _samples(path)["run_timestamp_seconds", "default"] == 2_000
-    write_metrics(path, _ending(moment=time.time() + 9_000))
-    write_metrics(path, _ending(moment=3_000.0))
+    _write_end(path, moment=time.time() + 9_000)
+    _write_end(path, moment=3_000.0)
     assert _samples(path)["run_timestamp_seconds", "default"] == 3_000
 
 
 def test_loads_that_end_together_both_tell(tmp_path: Path) -> None:
     """Whoever writes the same file at the same time, no collection is lost."""
     path = tmp_path / "load.prom"
-    endings = [_ending(collection=f"c{number}") for number in range(20)]
-    threads = [threading.Thread(target=write_metrics, args=(path, ending)) for ending in endings]
+    names = {f"c{number}" for number in range(20)}
+    threads = [threading.Thread(target=_write_end, args=(path,), kwargs={"collection": name}) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {key[1] for key in _samples(path)} == {ending.collection for ending in endings}
+    assert {key[1] for key in _samples(path)} == names
 
 
 @pytest.mark.parametrize(("code", "success"), [(0, True), (3, True), (1, False)])
-def test_a_task_is_a_success_when_it_is_done(code: int, success: bool) -> None:
+def test_a_task_is_a_success_when_it_is_done(tmp_path: Path, code: int, success: bool) -> None:
     """Rejects are counted and make no failure; with --strict, or a --verify that found something, they do."""
+    path = tmp_path / "load.prom"
     task = make_task(status=TaskStatus.DONE, finished_at="2026-11-25T03:00:00Z", seconds={"total": 7.0})
-    ending = LoadEnd.of_task(task, exit_code=code, seconds=1.0)
-    assert (ending.is_success, ending.seconds, ending.moment) == (success, 7.0, 1_795_575_600.0)
+    write_metrics(path, task, exit_code=code, seconds=1.0)
+    samples = _samples(path)
+    assert samples["run_duration_seconds", "default"] == 7.0
+    assert samples["run_timestamp_seconds", "default"] == 1_795_575_600.0
+    assert (("success_timestamp_seconds", "default") in samples) == success

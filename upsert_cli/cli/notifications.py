@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from upsert_cli.cli.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.report.github import append_summary
-from upsert_cli.report.prometheus import LoadEnd, write_metrics
+from upsert_cli.report.prometheus import write_metrics
 
 if TYPE_CHECKING:
     from upsert_cli.journal.task import Task
@@ -56,15 +56,10 @@ class Notifications:
         except OSError as error:
             self.terminal.warning(f"the summary of the step cannot be written: {error}")
         is_queued = task is not None and not task.status.is_final
-        if self.metrics is None or (exit_code == 0 and (detail is not None or is_queued)):
+        ended = task or self.request
+        if self.metrics is None or ended is None or (exit_code == 0 and (detail is not None or is_queued)):
             return  # no load has ended
-        if task is not None:
-            end = LoadEnd.of_task(task, exit_code=exit_code, seconds=seconds)
-        elif self.request is not None:
-            end = LoadEnd.of_request(self.request, exit_code=exit_code, seconds=seconds)
-        else:
-            return
         try:
-            write_metrics(self.metrics, end)
+            write_metrics(self.metrics, ended, exit_code=exit_code, seconds=seconds)
         except UpsertCliError as error:  # shown even with -q, or nobody would ever notice
             self.terminal.error(str(error))

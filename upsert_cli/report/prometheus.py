@@ -9,15 +9,14 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.atomic import write_out
-from upsert_cli.errors import LocksUnsupported, UpsertCliError
+from upsert_cli.errors import SOME_REJECTED, LocksUnsupported, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.locks import lock_within
 
@@ -51,59 +50,25 @@ Samples: TypeAlias = dict[tuple[str, Labels], str]
 """Values as written in a file, by name and labels."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadEnd:
-    """The end of a load."""
-
-    collection: str
-    chroma: str
-    exit_code: int
-    seconds: float
-    moment: float
-    """Seconds since 1970."""
-
-    is_success: bool
-    rows: Mapping[str, int] | None = None
-    """The counts of the task; None if the load ended without a task."""
-
-    @classmethod
-    def of_task(cls, task: Task, *, exit_code: int, seconds: float) -> LoadEnd:
-        """Return the end of a task; `seconds` is used if its record has no duration."""
-        ended = task.finished_at
-        return cls(
-            collection=task.collection,
-            chroma=task.chroma,
-            exit_code=exit_code,
-            seconds=task.seconds.get("total", seconds),
-            moment=time.time() if ended is None else datetime.fromisoformat(ended).timestamp(),
-            is_success=task.status is TaskStatus.DONE and exit_code in (0, 3),
-            rows=task.counts.as_json(),
-        )
-
-    @classmethod
-    def of_request(cls, request: LoadRequest, *, exit_code: int, seconds: float) -> LoadEnd:
-        """Return the end of a load without a task."""
-        return cls(
-            collection=request.collection,
-            chroma=request.chroma,
-            exit_code=exit_code,
-            seconds=seconds,
-            moment=time.time(),
-            is_success=False,
-        )
-
-
-def write_metrics(path: Path, end: LoadEnd) -> None:
+def write_metrics(path: Path, ended: Task | LoadRequest, *, exit_code: int, seconds: float) -> None:
     """Write the end of a load to a file, and keep the metrics of other collections.
+
+    Args:
+        path: The file.
+        ended: The task at its end, or the request of a load that ended without a task.
+        exit_code: The exit code of the process.
+        seconds: The duration, for a task whose record has none.
 
     Raises:
         UpsertCliError: The file cannot be written, or has metrics of other programs.
     """
+    target: Labels = (("chroma", ended.chroma), ("collection", ended.collection))
+    made = _made(ended, target, exit_code=exit_code, seconds=seconds)
     try:
         with _alone_in(path.absolute().parent):
-            samples = _merged(_read(path), end)
-            if samples is not None:
-                write_out(path, _text(samples))
+            before = _read(path)
+            if not time.time() >= float(before.get((_RUN, target), "0")) > float(made[_RUN, target]):  # a later end
+                write_out(path, _text(_without(before, target) | made))
     except (LocksUnsupported, OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UpsertCliError(
@@ -111,28 +76,24 @@ def write_metrics(path: Path, end: LoadEnd) -> None:
         ) from error
 
 
-def _merged(samples: Samples, end: LoadEnd) -> Samples | None:
-    """Return the samples with the end of a load, or None if they have a later one."""
-    target: Labels = (("chroma", end.chroma), ("collection", end.collection))
-    before = float(samples.get((_RUN, target), "0"))
-    if time.time() >= before > end.moment:
-        return None
-    last_success = samples.get((_SUCCESS, target))
-    kept = {key: value for key, value in samples.items() if not set(target) <= set(key[1])}
-    ours = {_RUN: end.moment, _DURATION: end.seconds, _CODE: end.exit_code}
-    made = {(name, target): _number(value) for name, value in ours.items()}
-    if end.is_success:
-        made[_SUCCESS, target] = _number(end.moment)
-    elif last_success is not None:
-        made[_SUCCESS, target] = last_success
-    if end.rows is not None:
-        made |= {(_ROWS, (*target, ("outcome", name))): _number(end.rows[name]) for name in OUTCOMES}
-        made[_DELETED, target] = _number(end.rows["deleted"])
-    return kept | made
+def _made(ended: Task | LoadRequest, target: Labels, *, exit_code: int, seconds: float) -> Samples:
+    values: dict[tuple[str, Labels], float] = {}
+    moment = time.time()
+    if isinstance(ended, Task):
+        counts = ended.counts.as_json()
+        values = {(_ROWS, (*target, ("outcome", name))): counts[name] for name in OUTCOMES}
+        values[_DELETED, target] = counts["deleted"]
+        seconds = ended.seconds.get("total", seconds)
+        moment = moment if ended.finished_at is None else datetime.fromisoformat(ended.finished_at).timestamp()
+        if ended.status is TaskStatus.DONE and exit_code in (0, SOME_REJECTED):
+            values[_SUCCESS, target] = moment
+    values |= {(_RUN, target): moment, (_DURATION, target): seconds, (_CODE, target): exit_code}
+    return {key: f"{value:.3f}".rstrip("0").rstrip(".") for key, value in values.items()}
 
 
-def _number(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".")
+def _without(samples: Samples, target: Labels) -> Samples:
+    """Return the samples of other collections, and when a load into this one was last done."""
+    return {key: value for key, value in samples.items() if not set(target) <= set(key[1]) or key == (_SUCCESS, target)}
 
 
 def _text(samples: Samples) -> str:

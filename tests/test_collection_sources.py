@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.support.forked import run_python
 from tests.support.items import Items
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash, write_records
 from tests.support.terminal import Terminal
@@ -228,6 +230,71 @@ def test_chunks_that_overlap_or_lack_one_stay_chunks(tiny: Terminal, make_items:
     assert stored["obj-00002"]["document"] == items[2]["payload"]["text"]
 
 
+_DELETE_LAST = """
+import chromadb
+collection = chromadb.PersistentClient("there").get_collection("chunks", embedding_function=None)
+last = sum("long#" in one for one in collection.get(include=[])["ids"]) - 1
+collection.delete(ids=[f"long#{last}"])
+"""
+# The hashes of the first versions did not tell whether another chunk follows.
+_AS_FIRST_VERSION = """
+import chromadb
+collection = chromadb.PersistentClient("there").get_collection("chunks", embedding_function=None)
+stored = collection.get(include=["metadatas"])
+hashes = [str(one["upsert_hash"]).replace(">#", "#").replace("$#", "#") for one in stored["metadatas"]]
+collection.update(ids=stored["ids"], metadatas=[{"upsert_hash": one} for one in hashes])
+"""
+
+
+def _long_item() -> dict[str, Any]:
+    return {
+        "object_id": "long",
+        "payload": {"text": " ".join(f"word{each} of a text." for each in range(90)), "n": 1.1},
+    }
+
+
+def _run_program(terminal: Terminal, program: str) -> None:
+    done = run_python([sys.executable, "-c", program], folder=terminal.folder, environment=terminal.environment)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_an_item_without_its_last_chunk_stays_chunks(tiny: Terminal) -> None:
+    """The rest of a text never passes for the whole, in a copy, in a copy of vectors, or in an export."""
+    tiny.write("a.jsonl", [_long_item(), {"object_id": "short", "payload": {"text": "short"}}])
+    tiny.type("upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64")
+    _run_program(tiny, _DELETE_LAST)
+    left = {one: record["document"] for one, record in tiny.records("chunks", folder="there").items() if "long" in one}
+    assert len(left) > 2
+    tiny.type("upsert-cli run chroma:there#chunks --chroma kept --collection chunks --keep-vectors")
+    for number, folder in enumerate(("there", "kept")):
+        tiny.type(f"upsert-cli run chroma:{folder}#chunks --collection copy-{number}")
+        stored = tiny.records(f"copy-{number}")
+        assert {one: record["document"] for one, record in stored.items()} == left | {"short": "short"}
+        done = tiny.type(f"upsert-cli export chunks - --chroma {folder}")
+        assert {json.loads(line)["object_id"] for line in done.stdout.splitlines()} == left.keys() | {"short"}
+        assert f"{len(left)} chunks of --split stay items of their own" in done.stderr
+
+
+def test_chunks_of_the_first_versions_are_unchanged(tiny: Terminal) -> None:
+    """Where the hashes do not tell whether a chunk follows, nothing is written again, and items are joined as before."""
+    tiny.write("a.jsonl", [_long_item()])
+    load = "upsert-cli run a.jsonl --chroma there --collection chunks --split --max-tokens 64 --average"
+    tiny.type(load)
+    _run_program(tiny, _AS_FIRST_VERSION)
+    before = tiny.records("chunks", folder="there")
+    assert "1 unchanged" in tiny.type(load).stderr
+    assert tiny.records("chunks", folder="there") == before
+    tiny.type("upsert-cli verify latest --chroma there", expect=None)
+    tiny.type("upsert-cli run chroma:there#chunks --collection whole")
+    assert "1 unchanged" in tiny.type("upsert-cli run a.jsonl --collection whole").stderr
+    # A longer text has chunks that tell; without the last of them, the item is not whole any more.
+    tiny.write("a.jsonl", [_long_item() | {"payload": {"text": _long_item()["payload"]["text"] + " More of it." * 40}}])
+    tiny.type(load)
+    _run_program(tiny, _DELETE_LAST.replace("- 1", "- 2"))  # the mean counts too
+    tiny.type("upsert-cli run chroma:there#chunks --collection rest")
+    assert "long" not in tiny.records("rest")
+
+
 @pytest.mark.parametrize(
     ("texts", "whole"),
     [
@@ -245,3 +312,27 @@ def test_texts_are_joined_where_that_is_certain(texts: list[str | None], whole: 
     found = joined((number, text, {"part": number}) for number, text in reversed([*enumerate(texts)]))
     assert (found.text if found else None) == whole
     assert joined([(0, "a", {}), (2, "b", {})]) is None
+
+
+@pytest.mark.parametrize(
+    ("places", "is_whole"),
+    [
+        ("> > $", True),
+        ("> >", False),
+        ("> $ >", False),  # what a killed load of a shorter text left
+        ("> $ $", False),
+        ("$", True),
+        (">", False),
+        ("- - -", True),  # of an early version
+        ("- - $", True),
+        ("- - >", False),
+        ("- $ -", False),
+    ],
+)
+def test_chunks_tell_whether_another_one_follows(places: str, is_whole: bool) -> None:
+    """An item is joined if the last of its chunks says so, or does not tell."""
+    marks = [place.replace("-", "") for place in places.split()]
+    chunks = [
+        (number, f"{number}.", {"upsert_hash": f"h.m{mark}#", "part": number}) for number, mark in enumerate(marks)
+    ]
+    assert (joined(chunks) is not None) == is_whole

@@ -146,6 +146,11 @@ def _show(session: Invocation, outcome: Export, *, json: bool) -> None:
         terminal.warning(f"{identifier} is not in the file: {detail}")
     if outcome.refused > len(outcome.examples):
         terminal.warning(f"{outcome.refused - len(outcome.examples):,} more records are not in the file")
+    if outcome.chunks:
+        terminal.warning(
+            f"{outcome.chunks:,} chunks of --split stay items of their own, since they overlap or one of their item is "
+            f"missing"
+        )
     if outcome.has_changed:
         terminal.warning("the collection changed during the export, so the file may hold some records as they were")
     terminal.info(f"wrote {outcome.records:,} of {outcome.records + outcome.refused:,} records to {outcome.file}")

@@ -196,7 +196,10 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
     def document(chunk: Chunk, chunk_text: str, mean_of: str | None) -> Document:
         number = chunk.number
         whole = metadata | {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
-        upsert_hash = whole[HASH_KEY] = chunk_hash(chunk_text, whole, identity=recipe.identity, mean_of=mean_of)
+        is_last = None if number == AVERAGE_NUMBER else chunk.is_last
+        upsert_hash = whole[HASH_KEY] = chunk_hash(
+            chunk_text, whole, identity=recipe.identity, is_last=is_last, mean_of=mean_of
+        )
         own = None if number == AVERAGE_NUMBER else vector
         changed = converted if number == 0 else ()
         identifier = chunk_id(item.object_id, number)

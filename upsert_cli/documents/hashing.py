@@ -1,8 +1,9 @@
 """The hash that a record carries in its metadata; the half that differs decides how the record is written.
 
 Two halves in hex, `<text>.<metadata>`. If an item brings its own vector, the first half is `<text>+<vector>`; for the
-mean of an item's chunks it is `<text>+<hash of the whole text>`. A chunk's hash ends with `#`. When it is stored, `~`
-and a check digit for each float of the metadata are added, before the `#`.
+mean of an item's chunks it is `<text>+<hash of the whole text>`. A chunk's hash ends with `>#` if another chunk follows
+and with `$#` if it is the last; that of the mean, and those of the first versions, end with `#` alone. When a hash is
+stored, `~` and a check digit for each float of the metadata are added, before these marks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ HASH_KEY = "upsert_hash"
 HASH_BYTES = 16  # of 64 that BLAKE2b has; 128 bits make equal hashes of different rows unheard of
 MAX_BYTES = 8 << 20  # bytes of a text, and of the rest of a record; the limit of a line of JSONL
 CHUNK_MARK = "#"  # at the end; tells a chunk from an item whose own id looks like a chunk's
+FOLLOWED_MARK, LAST_MARK = ">", "$"  # before the mark of a chunk; tell whether another chunk of its item follows
 FLOAT_MARK = "~"  # before the check digits of the floats
 OWN_VECTOR = "+"  # in the first half, before the hash of a vector that is not the model's
 
@@ -44,20 +46,24 @@ def record_hash(
     return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, field)}"
 
 
-def chunk_hash(text: str, metadata: dict[str, Any], *, identity: str, mean_of: str | None = None) -> str:
+def chunk_hash(
+    text: str, metadata: dict[str, Any], *, identity: str, is_last: bool | None, mean_of: str | None = None
+) -> str:
     """Return the hash of a chunk.
 
     Args:
         text: The document.
         metadata: Without the hash.
         identity: The model's.
+        is_last: Whether no chunk of the item follows; None for the mean of all chunks.
         mean_of: The inputs of the mean of all chunks; None for a chunk with a text of its own.
 
     Raises:
         ItemError: It is too large to be stored.
     """
     own = "" if mean_of is None else OWN_VECTOR + _digest("mean", mean_of.encode())
-    return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, '')}{CHUNK_MARK}"
+    place = "" if is_last is None else LAST_MARK if is_last else FOLLOWED_MARK
+    return f"{_text_hash(text, identity)}{own}.{_metadata_hash(metadata, text, '')}{place}{CHUNK_MARK}"
 
 
 def copied_hash(stored: str, text: str, metadata: dict[str, Any], *, field: str, identity: str) -> str | None:
@@ -76,12 +82,11 @@ def copied_hash(stored: str, text: str, metadata: dict[str, Any], *, field: str,
     Raises:
         ItemError: It is too large to be stored.
     """
-    of_text = _without_digits(stored).removesuffix(CHUNK_MARK).partition(".")[0]
+    halves, _, marks = _divided(stored)
+    of_text = halves.partition(".")[0]
     if of_text.partition(OWN_VECTOR)[0] != _text_hash(text, identity):
         return None
-    if is_chunk(stored):
-        return f"{of_text}.{_metadata_hash(metadata, text, '')}{CHUNK_MARK}"
-    return f"{of_text}.{_metadata_hash(metadata, text, field)}"
+    return f"{of_text}.{_metadata_hash(metadata, text, '' if marks else field)}{marks}"
 
 
 def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -89,30 +94,45 @@ def as_stored(metadata: dict[str, Any]) -> dict[str, Any]:
     hashed, digits = metadata.get(HASH_KEY), check_digits(metadata)
     if not digits or not isinstance(hashed, str):
         return metadata
-    plain = _without_digits(hashed)
-    mark = CHUNK_MARK if is_chunk(plain) else ""
-    return metadata | {HASH_KEY: f"{plain.removesuffix(CHUNK_MARK)}{FLOAT_MARK}{digits}{mark}"}
+    halves, _, marks = _divided(hashed)
+    return metadata | {HASH_KEY: f"{halves}{FLOAT_MARK}{digits}{marks}"}
 
 
 def is_same(stored: str, hashed: str) -> bool:
-    """Check that two hashes are of the same record, with check digits or without."""
-    return stored == hashed or _without_digits(stored) == _without_digits(hashed)
+    """Check that a stored hash is that of a document, whether it has check digits and a chunk's place or not."""
+    if not (is_chunk(stored) or is_chunk(hashed)):
+        return stored.partition(FLOAT_MARK)[0] == hashed.partition(FLOAT_MARK)[0]
+    had, _, had_marks = _divided(stored)
+    halves, _, marks = _divided(hashed)
+    # A chunk that was stored without its place stays so, since nothing else of it has changed.
+    return had == halves and (had_marks == marks or (had_marks == CHUNK_MARK and is_chunk(marks)))
 
 
-def _without_digits(hashed: str) -> str:
-    before, mark, after = hashed.partition(FLOAT_MARK)
-    return before + (CHUNK_MARK if mark and is_chunk(after) else "")
+def _divided(hashed: str) -> tuple[str, str, str]:
+    """Return the two halves of a hash, its check digits, and the marks of a chunk."""
+    marks = ""
+    if is_chunk(hashed):
+        marks = next((place for place in (FOLLOWED_MARK, LAST_MARK) if hashed.endswith(place + CHUNK_MARK)), "")
+        marks += CHUNK_MARK
+    halves, _, digits = hashed.removesuffix(marks).partition(FLOAT_MARK)
+    return halves, digits, marks
 
 
 def exact(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored record's metadata with its floats as they were before Chroma stored them."""
-    digits = str(metadata.get(HASH_KEY, "")).partition(FLOAT_MARK)[2].removesuffix(CHUNK_MARK)
+    digits = _divided(str(metadata.get(HASH_KEY, "")))[1]
     return restored(metadata, digits) if digits else dict(metadata)
 
 
 def is_chunk(upsert_hash: object) -> bool:
     """Check by a stored record's hash that it is a chunk of an item."""
     return isinstance(upsert_hash, str) and upsert_hash.endswith(CHUNK_MARK)
+
+
+def is_last_chunk(upsert_hash: object) -> bool | None:
+    """Tell by a stored chunk's hash whether it is the last of its item; None where the hash does not tell."""
+    place = upsert_hash[-2:-1] if isinstance(upsert_hash, str) and is_chunk(upsert_hash) else ""
+    return place == LAST_MARK if place in (FOLLOWED_MARK, LAST_MARK) else None
 
 
 def has_own_vector(upsert_hash: object) -> bool:
@@ -132,7 +152,7 @@ def stored_fault(text: str, metadata: Mapping[str, Any], identity: str) -> str |
     if not isinstance(hashed, str):
         return f"it has no {HASH_KEY}"
     own = {key: value for key, value in exact(metadata).items() if key != HASH_KEY}
-    of_text, _, of_metadata = _without_digits(hashed).removesuffix(CHUNK_MARK).partition(".")
+    of_text, _, of_metadata = _divided(hashed)[0].partition(".")
     try:
         # Without the vector: a cosine index stores it with another length.
         if _text_hash(text, identity) != of_text.partition(OWN_VECTOR)[0]:
@@ -159,8 +179,8 @@ def stored_hash(text: str, metadata: Mapping[str, Any], identity: str) -> str:
         ItemError: It is too large to have one.
     """
     own = {key: value for key, value in metadata.items() if key != HASH_KEY}
-    mark = CHUNK_MARK if is_chunk(metadata.get(HASH_KEY)) else ""
-    return f"{_text_hash(text, identity)}.{next(_metadata_hashes(own, text))}{mark}"
+    marks = _divided(str(metadata.get(HASH_KEY, "")))[2]
+    return f"{_text_hash(text, identity)}.{next(_metadata_hashes(own, text))}{marks}"
 
 
 def _metadata_hashes(metadata: dict[str, Any], text: str) -> Iterator[str]:

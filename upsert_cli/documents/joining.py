@@ -1,7 +1,8 @@
 """Chunks -> the item that they were split from, where that is certain.
 
 Chunks that were made with an overlap repeat the end of the one before, and nothing stored tells how much. So texts are
-joined only where no chunk begins as the one before ends: they had no overlap there.
+joined only where no chunk begins as the one before ends: they had no overlap there. The hash of a chunk tells whether
+another one follows, unless an early version of this tool wrote it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY
-from upsert_cli.documents.hashing import HASH_KEY, exact
+from upsert_cli.documents.hashing import HASH_KEY, exact, is_last_chunk
 
 
 class JoinedItem(NamedTuple):
@@ -31,6 +32,9 @@ def joined(chunks: Iterable[tuple[int, str | None, Mapping[str, Any]]]) -> Joine
     ordered = sorted((each for each in chunks if each[0] != AVERAGE_NUMBER), key=lambda each: each[0])
     texts = [text for _, text, _ in ordered if text]
     if not texts or [number for number, _, _ in ordered] != list(range(len(texts))):
+        return None
+    *inner, end = (is_last_chunk(metadata.get(HASH_KEY)) for _, _, metadata in ordered)
+    if any(inner) or end is False:  # the rest is missing, or left over from a longer text
         return None
     first, *others = (_common(metadata) for _, _, metadata in ordered)
     if any(other != first for other in others) or any(itertools.starmap(_may_overlap, itertools.pairwise(texts))):

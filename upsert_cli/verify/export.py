@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 from upsert_cli.atomic import writing_out
 from upsert_cli.context import RunContext
 from upsert_cli.documents.exported_items import ItemForm
+from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.documents.payload import VECTOR_FIELD
 from upsert_cli.documents.stored_items import TEXT_FIELD
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
@@ -52,6 +53,9 @@ class Export:
 
     blank: int = 0
     """Written records without a document, or with a blank one."""
+
+    chunks: int = 0
+    """Written chunks that could not be joined to their items."""
 
     refused: int = 0
     examples: dict[str, str] = field(default_factory=dict)
@@ -172,7 +176,9 @@ def _written(items: Iterator[Item], result: Export, context: RunContext) -> Iter
         else:
             result.records += 1
             result.lists += any(type(value) is list for value in (item.payload or {}).values())
-            result.blank += item.stored is not None and not (item.stored.document or "").strip()
+            if item.stored is not None:
+                result.blank += not (item.stored.document or "").strip()
+                result.chunks += result.collection.joins_chunks and is_chunk(item.stored.hash)
             yield written
         context.progress.committed += 1
         if not context.progress.committed % CHECKED_ROWS:

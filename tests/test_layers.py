@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections import defaultdict
@@ -24,6 +25,7 @@ HEAVY = (
 LAYERS = (
     "cli", "cluster", "verify", "report", "load", "pipeline", "journal", "store", "documents", "embedding", "sources", "",
 )  # fmt: skip  # from the top down; the last one is of the modules at the bottom, such as `errors`
+FLOORS = ("cli", "cli.options", "cli.display")  # of the command line, from the top down
 UPWARD: set[tuple[str, str]] = set()
 THIRD_PARTY = {
     "chromadb", "fastembed", "onnxruntime", "onnx", "openvino", "pyarrow", "tokenizers", "tinydb", "orjson", "huggingface_hub",
@@ -77,6 +79,31 @@ def test_layers(path: Path) -> None:
             assert not name.startswith(("click", "rich")), name
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").rglob("*.py")), ids=_name)
+def test_floors_of_the_command_line(path: Path) -> None:
+    """Options know nothing of commands, and the display nothing of either."""
+    above = FLOORS[: FLOORS.index(_floor(".".join(path.relative_to(PACKAGE).with_suffix("").parts)))]
+    upward = [name for name, _ in _imports(path) if _layer(name) == "cli" and _floor(name) in above]
+    assert upward == []
+
+
+def _floor(module: str) -> str:
+    """Return the folder of the command line that a module stands in."""
+    below = module.removeprefix("upsert_cli.")
+    return next((floor for floor in reversed(FLOORS) if f"{below}.".startswith(f"{floor}.")), FLOORS[0])
+
+
+def test_no_circles_in_the_command_line() -> None:
+    """No module of the command line leads back to itself, not even by an import inside a function."""
+    modules = {_module(path): path for path in (PACKAGE / "cli").rglob("*.py")}
+    users = {module: {name for name, _ in _imports(path)} & set(modules) for module, path in modules.items()}
+    graphlib.TopologicalSorter(users).prepare()  # raises CycleError, which names the circle
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
 def test_names_mean_one_thing() -> None:
     """No two classes share a name, and no two modules outside of the command line do."""
     classes, modules = defaultdict(list), defaultdict(list)
@@ -84,7 +111,7 @@ def test_names_mean_one_thing() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 classes[node.name].append(_name(path))
-        if not path.name.startswith("__") and path.parent.name != "cli":
+        if not path.name.startswith("__") and PACKAGE / "cli" not in path.parents:
             modules[path.name].append(_name(path))
     assert {name: paths for name, paths in (classes | modules).items() if len(paths) > 1} == {}
 

@@ -232,7 +232,7 @@ def test_what_is_masked_is_masked_before_it_is_cut(monkeypatch: pytest.MonkeyPat
 def test_libraries_that_write_to_stderr_show_no_secret(terminal: Terminal) -> None:
     """What is written to standard error by other means than ours is masked, too."""
     terminal.env["HF_TOKEN"] = MARKER
-    code = f"from upsert_cli.cli.streams import reliable_streams; import logging\nwith reliable_streams(): logging.error({MARKER!r})"
+    code = f"from upsert_cli.cli.display.streams import reliable_streams; import logging\nwith reliable_streams(): logging.error({MARKER!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=terminal.environment, check=True
     )

@@ -20,9 +20,9 @@ from tests.support.journal_tasks import make_checkpoint, make_task
 from tests.support.screens import Screen, shown
 from tests.support.terminal import Terminal
 from tests.support.web_servers import web_server
-from upsert_cli.cli.display import BAR_CELLS, PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines
-from upsert_cli.cli.remaining_time import RemainingTime, as_clock
-from upsert_cli.cli.terminal import Terminal as Output
+from upsert_cli.cli.display.progress import BAR_CELLS, PLAIN_SECONDS, STAGE_BARS, Bars, PlainLines
+from upsert_cli.cli.display.remaining_time import RemainingTime, as_clock
+from upsert_cli.cli.display.terminal import Terminal as Output
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal

@@ -15,7 +15,7 @@ from tests.journal.conftest import start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from tests.support.screens import shown
 from tests.support.terminal import Terminal
-from upsert_cli.cli.tables import Column, table_lines
+from upsert_cli.cli.display.tables import Column, table_lines
 from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from tests.support.terminal import Terminal
-from upsert_cli.cli.option_values import Option
+from upsert_cli.cli.options.option import Option
 from upsert_cli.cli.root import COMMANDS, cli
 
 WRONG = [

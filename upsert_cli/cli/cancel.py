@@ -6,9 +6,10 @@ import time
 
 import click
 
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import Number, TaskId
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.param_types import Number, TaskId
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json

@@ -7,12 +7,12 @@ from dataclasses import asdict
 
 import click
 
-from upsert_cli.cli import completion
-from upsert_cli.cli.help_format import SectionedGroup
-from upsert_cli.cli.option_values import typed_text
-from upsert_cli.cli.options import Decorator, Invocation, common_options, json_option, option
-from upsert_cli.cli.tables import Column, print_table, shown_time
-from upsert_cli.cli.target_options import chroma_option
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_table, shown_time
+from upsert_cli.cli.options import completions
+from upsert_cli.cli.options.help_format import SectionedGroup
+from upsert_cli.cli.options.option import Decorator, common_options, json_option, option, typed_text
+from upsert_cli.cli.options.target_options import chroma_option
 from upsert_cli.text import safe_json
 from upsert_cli.verify.collections import CollectionSummary, collections_at, delete_collection, rename_collection
 
@@ -79,7 +79,7 @@ def _name_argument(name: str) -> Decorator:
     return click.argument(
         name,
         metavar=name.upper(),
-        shell_complete=completion.collections,
+        shell_complete=completions.collections,
         callback=lambda ctx, param, value: typed_text(value, ctx, param),
     )
 

@@ -10,12 +10,19 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.command_tree import commands_below
-from upsert_cli.cli.help_format import SectionedGroup
-from upsert_cli.cli.option_values import Option
-from upsert_cli.cli.options import Invocation, common_options, json_option
-from upsert_cli.cli.settings import check_command, configuration_of, is_common, key_of, options_of, path_of, setting_of
-from upsert_cli.cli.tables import Column, print_table
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_table
+from upsert_cli.cli.options.help_format import SectionedGroup, commands_below
+from upsert_cli.cli.options.option import Option, common_options, json_option
+from upsert_cli.cli.options.settings import (
+    check_command,
+    configuration_of,
+    is_common,
+    key_of,
+    options_of,
+    path_of,
+    setting_of,
+)
 from upsert_cli.redaction import in_message
 from upsert_cli.text import safe_json
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from upsert_cli.cli.events import Events
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.settings import CHOICE_OF_FILE, setting_unchecked
-from upsert_cli.cli.streams import flush_streams, is_writable, stdout_fault
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.display.events import Events
+from upsert_cli.cli.display.streams import flush_streams, is_writable, stdout_fault
+from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.settings import CHOICE_OF_FILE, setting_unchecked
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError, UsageFault
 from upsert_cli.limits import limit_reached
 from upsert_cli.report.printed_commands import PrintedCommands
 from upsert_cli.signals import EndedBySignal, die_by_signal
 
 if TYPE_CHECKING:
-    from upsert_cli.cli.options import Invocation
+    from upsert_cli.cli.display.invocation import Invocation
 
 LOOKING_BACK = ("info", "report", "verify")  # what a CI step runs after a load, even if the load created no task
 TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the environment
@@ -62,7 +62,7 @@ def show_wrong_usage(error: click.UsageError, ctx: click.Context, *, typed: Sequ
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:
-        from upsert_cli.cli.suggestions import usage_message
+        from upsert_cli.cli.usage_message import usage_message
 
         message = usage_message(error, ctx, typed=typed)
         _print_final_events(message, error.exit_code, ctx)

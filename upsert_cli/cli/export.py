@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli import completion
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.option_values import typed_text
-from upsert_cli.cli.options import Invocation, TerminalContext, common_options, json_option, option
-from upsert_cli.cli.param_types import Filter
-from upsert_cli.cli.streams import require_stdout
-from upsert_cli.cli.target_options import chroma_option
+from upsert_cli.cli.display.invocation import Invocation, TerminalContext
+from upsert_cli.cli.display.streams import require_stdout
+from upsert_cli.cli.options import completions
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import common_options, json_option, option, typed_text
+from upsert_cli.cli.options.param_types import Filter
+from upsert_cli.cli.options.target_options import chroma_option
 from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import format_name_of
 from upsert_cli.sources.item_writer import WRITTEN_FORMATS
 from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
-    from upsert_cli.cli.display import Display
-    from upsert_cli.cli.terminal import Terminal
+    from upsert_cli.cli.display.progress import Display
+    from upsert_cli.cli.display.terminal import Terminal
     from upsert_cli.verify.export import Export
 
 STANDARD_OUTPUT = "-"
@@ -44,7 +44,7 @@ class _DisplayedContext(TerminalContext):
 @click.argument(
     "collection",
     metavar="COLLECTION",
-    shell_complete=completion.collections,
+    shell_complete=completions.collections,
     callback=lambda ctx, param, value: typed_text(value, ctx, param),
 )
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), metavar="FILE")
@@ -93,7 +93,7 @@ def export(
         raise click.UsageError("--vector-field goes with --vectors.")
     if not text_field or not vector_field or text_field == vector_field:
         raise click.UsageError("--text-field and --vector-field have to name two fields.")
-    from upsert_cli.cli.display import ROWS_BAR, open_display
+    from upsert_cli.cli.display.progress import ROWS_BAR, open_display
     from upsert_cli.documents.exported_items import ItemForm
     from upsert_cli.store.address import require_collection_name
     from upsert_cli.store.collection_source import StoredCollection

@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from upsert_cli.cli.command_tree import environment_variables
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.options import Invocation, common_options
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.options.help_format import SectionedCommand, commands_below
+from upsert_cli.cli.options.option import Option, common_options
+from upsert_cli.cli.options.settings import is_common
 from upsert_cli.spelling import nearest
 
 GUIDE = Path(__file__).parent.parent / "guide"
@@ -27,6 +28,7 @@ TOPICS = {
 }
 """The pages of the guide by group, in the order in which `help` lists them."""
 
+ALL_COMMANDS = "All commands"  # the heading of the variables that every command reads
 ENVIRONMENT = "environment"  # the page that ends with a list of all variables
 SHOWN_PAGES = 2  # that mention a word which is no topic
 MAX_WIDTH = 100  # columns; longer lines of prose are hard to read
@@ -37,13 +39,11 @@ HOW_TO_READ = "`upsert-cli help TOPIC` shows a page, and `upsert-cli help COMMAN
 _LINK_TO_PAGE = re.compile(r"\[([^\]]+)\]\(([a-z-]+)\.md\)")
 
 
-def _offered(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def _offered(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the topics and the commands to a shell."""
-    from upsert_cli.cli.root import COMMANDS
-
-    offers = {topic: title_of(topic) for topic in _all_topics()}
-    offers |= {name: short_help for name, (_, short_help) in COMMANDS.items()}
-    return [CompletionItem(name, help=text) for name, text in offers.items() if name.startswith(incomplete)]
+    topics = [CompletionItem(topic, help=title_of(topic)) for topic in _all_topics() if topic.startswith(incomplete)]
+    root = ctx.find_root()
+    return topics + root.command.shell_complete(root, incomplete)
 
 
 @click.command("help", cls=SectionedCommand)
@@ -84,6 +84,17 @@ def list_of_topics() -> str:
 def schema_names() -> list[str]:
     """Return the names of the schemas of all JSON output."""
     return sorted(path.stem for path in SCHEMAS.glob("*.json"))
+
+
+def environment_variables(root: click.Context) -> dict[str, dict[str, str]]:
+    """Return each variable with its option, such as `--model NAME`, by command; those of all commands come first."""
+    variables: dict[str, dict[str, str]] = {ALL_COMMANDS: {}}
+    for ctx in commands_below(root):
+        for param in ctx.command.params:
+            if isinstance(param, Option) and (record := param.get_help_record(ctx)) is not None:
+                heading = ALL_COMMANDS if is_common(param) else ctx.command_path
+                variables.setdefault(heading, {})[next(param.variables(ctx))] = record[0]
+    return variables
 
 
 def title_of(topic: str) -> str:

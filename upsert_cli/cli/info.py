@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 
 import click
 
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.next_steps import next_steps
-from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import TaskId
-from upsert_cli.cli.streams import require_stdout
-from upsert_cli.cli.tables import print_pairs, shown_time
-from upsert_cli.cli.task_text import options_line
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.next_steps import next_steps
+from upsert_cli.cli.display.streams import require_stdout
+from upsert_cli.cli.display.tables import print_pairs, shown_time
+from upsert_cli.cli.display.task_text import options_line
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.param_types import TaskId
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
@@ -62,7 +63,7 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
     Returns:
         The task, and whether a process runs it.
     """
-    from upsert_cli.cli.display import ROWS_BAR, open_display, progress_of
+    from upsert_cli.cli.display.progress import ROWS_BAR, open_display, progress_of
 
     shown: dict[str, object] = {}
     waits = False

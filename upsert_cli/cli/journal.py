@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import click
 
-from upsert_cli.cli.help_format import SectionedGroup
-from upsert_cli.cli.options import Invocation, common_options, json_option
-from upsert_cli.cli.tables import Column, print_table
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_table
+from upsert_cli.cli.options.help_format import SectionedGroup
+from upsert_cli.cli.options.option import common_options, json_option
 from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.damage import Damage, damaged_files, leftovers, repair_journal

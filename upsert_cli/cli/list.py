@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Integer, Moment, Number
-from upsert_cli.cli.tables import Column, print_table, shown_time, table_lines
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_table, shown_time, table_lines
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.param_types import MAX_WATCH_SECONDS, Integer, Moment, Number
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.signals import EndedBySignal
@@ -99,7 +100,7 @@ def _watch(session: Invocation, find: Callable[[], Found], *, json: bool, second
                 _show(session, find(), json=json)
                 sys.stdout.flush()
                 time.sleep(seconds)
-        from upsert_cli.cli.frame import Frame
+        from upsert_cli.cli.display.frame import Frame
 
         tasks = find()
         frame = Frame(session.terminal, lambda width: table_lines(_COLUMNS, _rows(tasks), width=width), stderr=False)

@@ -10,8 +10,8 @@ from functools import reduce
 import click
 
 from upsert_cli import __version__
-from upsert_cli.cli.command_tree import commands_below
-from upsert_cli.cli.option_values import Option
+from upsert_cli.cli.options.help_format import commands_below
+from upsert_cli.cli.options.option import Option
 from upsert_cli.cli.root import cli
 
 _VERBATIM = "\b"  # click's mark of a paragraph whose lines are kept

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from upsert_cli import embedding
-from upsert_cli.cli.help_format import SectionedGroup
-from upsert_cli.cli.options import Invocation, all_of, common_options, json_option
-from upsert_cli.cli.tables import Column, print_pairs, print_table
-from upsert_cli.cli.target_options import MODEL_OPTIONS, model_options, precision_option
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_pairs, print_table
+from upsert_cli.cli.options.help_format import SectionedGroup
+from upsert_cli.cli.options.option import all_of, common_options, json_option
+from upsert_cli.cli.options.target_options import MODEL_OPTIONS, model_options, precision_option
 from upsert_cli.embedding.embedder import PROBE_TEXT, Precision, require_precision
 from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.embedding.openvino import bf16_fault

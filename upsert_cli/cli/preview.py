@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.load_options import preview_options
-from upsert_cli.cli.load_request import parsed_options, refuse_contradicting_chunks, refuse_options_of_collections
-from upsert_cli.cli.options import Invocation, common_options
-from upsert_cli.cli.tables import Column, table_lines
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, table_lines
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.load_options import preview_options
+from upsert_cli.cli.options.load_request import (
+    parsed_options,
+    refuse_contradicting_chunks,
+    refuse_options_of_collections,
+)
+from upsert_cli.cli.options.option import common_options
 from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import click
 
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import Integer, Moment
-from upsert_cli.cli.tables import Column, print_table, shown_time
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_table, shown_time
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.param_types import Integer, Moment
 from upsert_cli.journal.prune import FINAL, OldTask, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from upsert_cli.cli.completion import files
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.option_values import typed_text
-from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
-from upsert_cli.cli.param_types import Filter, Integer
-from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.target_options import QUERY_MODEL_OPTIONS, chroma_option, model_options
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_table
+from upsert_cli.cli.options.completions import files
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import all_of, common_options, json_option, option, typed_text
+from upsert_cli.cli.options.param_types import Filter, Integer
+from upsert_cli.cli.options.target_options import QUERY_MODEL_OPTIONS, chroma_option, model_options
 from upsert_cli.errors import ItemError
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from upsert_cli.atomic import write_out
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.next_steps import next_steps
-from upsert_cli.cli.options import Invocation, common_options, option
-from upsert_cli.cli.param_types import TaskId
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.next_steps import next_steps
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import common_options, option
+from upsert_cli.cli.options.param_types import TaskId
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.progress import read_timeline
 from upsert_cli.report.page import render_page

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.display.notifications import Notifications
+from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.error_boundary import EventCommand
-from upsert_cli.cli.load_options import EVENTS_OPTION, METRICS_OPTION, limit_options
-from upsert_cli.cli.load_report import RunReport
-from upsert_cli.cli.notifications import Notifications
-from upsert_cli.cli.options import Invocation, all_of, common_options, option
-from upsert_cli.cli.param_types import TaskId
+from upsert_cli.cli.options.load_options import EVENTS_OPTION, METRICS_OPTION, limit_options
+from upsert_cli.cli.options.option import all_of, common_options, option
+from upsert_cli.cli.options.param_types import TaskId
 from upsert_cli.cli.run import run_opened
-from upsert_cli.cli.streams import require_stdout
 from upsert_cli.limits import require_resources
 
 _FAILED_ONLY_HELP = (

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from upsert_cli import __version__
+from upsert_cli.cli.display.streams import reliable_streams, stdout_fault
+from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.error_boundary import end_with, show_wrong_usage
-from upsert_cli.cli.help_format import SectionedGroup, Sections
-from upsert_cli.cli.streams import reliable_streams, stdout_fault
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.options.help_format import SectionedGroup, Sections
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.lean_imports import switch_off_telemetry
 from upsert_cli.limits import raise_file_limit

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.display.notifications import Notifications
+from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.error_boundary import EventCommand
-from upsert_cli.cli.help_format import SectionedGroup
-from upsert_cli.cli.load_options import load_options
-from upsert_cli.cli.load_report import RunReport
-from upsert_cli.cli.load_request import load_request, refuse_contradictions
-from upsert_cli.cli.notifications import Notifications
-from upsert_cli.cli.options import Invocation, common_options
-from upsert_cli.cli.streams import require_stdout
+from upsert_cli.cli.options.help_format import SectionedGroup
+from upsert_cli.cli.options.load_options import load_options
+from upsert_cli.cli.options.load_request import load_request, refuse_contradictions
+from upsert_cli.cli.options.option import common_options
 from upsert_cli.errors import TargetInUse
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources

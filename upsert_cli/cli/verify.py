@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.help_format import SectionedCommand
-from upsert_cli.cli.options import Invocation, all_of, common_options, json_option, option
-from upsert_cli.cli.param_types import TaskId
-from upsert_cli.cli.tables import Column, print_table
-from upsert_cli.cli.target_options import chroma_option, model_files_options, model_options
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.tables import Column, print_table
+from upsert_cli.cli.options.help_format import SectionedCommand
+from upsert_cli.cli.options.option import all_of, common_options, json_option, option
+from upsert_cli.cli.options.param_types import TaskId
+from upsert_cli.cli.options.target_options import chroma_option, model_files_options, model_options
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.limits import require_resources

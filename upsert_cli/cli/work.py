@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
+from upsert_cli.cli.display.events import total
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.display.notifications import Notifications
 from upsert_cli.cli.error_boundary import EventCommand
-from upsert_cli.cli.events import total
-from upsert_cli.cli.load_options import METRICS_OPTION
-from upsert_cli.cli.load_report import RunReport
-from upsert_cli.cli.notifications import Notifications
-from upsert_cli.cli.options import Invocation, common_options, json_option, option
-from upsert_cli.cli.param_types import MAX_WATCH_SECONDS, Integer, Number
+from upsert_cli.cli.options.load_options import METRICS_OPTION
+from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.param_types import MAX_WATCH_SECONDS, Integer, Number
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task

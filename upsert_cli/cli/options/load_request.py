@@ -9,8 +9,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.target_options import refuse_pooling_alone
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.options.target_options import refuse_pooling_alone
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping

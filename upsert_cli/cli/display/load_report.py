@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.display import open_display, restore_cursor
-from upsert_cli.cli.events import total
-from upsert_cli.cli.load_summary import LoadSummary
-from upsert_cli.cli.next_steps import NextStep, next_steps
-from upsert_cli.cli.notifications import Notifications
-from upsert_cli.cli.options import Invocation
-from upsert_cli.cli.task_text import sources_in_short
+from upsert_cli.cli.display.events import total
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.load_summary import LoadSummary
+from upsert_cli.cli.display.next_steps import NextStep, next_steps
+from upsert_cli.cli.display.notifications import Notifications
+from upsert_cli.cli.display.progress import open_display, restore_cursor
+from upsert_cli.cli.display.task_text import sources_in_short
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task
 from upsert_cli.limits import limit_reached

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.display.terminal import Terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,10 +6,12 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from upsert_cli.cli.settings import value_unless_given
+import click
+
 from upsert_cli.embedding.catalog import embeds
+from upsert_cli.errors import UsageFault
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.redaction import in_message
 
@@ -93,10 +95,28 @@ def _with_options(words: Sequence[str], wanted: Wanted, *, like: str) -> str:
     options = [
         word
         for name, value in wanted.items()
-        if value and value != value_unless_given(like, name)
+        if value and value != _value_unless_given(like, name)
         for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
     ]
     return shlex.join(["upsert-cli", *words, *options])
+
+
+def _value_unless_given(command: str, option: str) -> Any:
+    """Return the value that an option of a command has without being typed: from a variable, a file or the default.
+
+    None if the command would refuse the value.
+    """
+    root = click.get_current_context().find_root()
+    found = root.command.get_command(root, command) if isinstance(root.command, click.Group) else None
+    if found is None:
+        return None
+    ctx = click.Context(found, info_name=command, parent=root)
+    param = next(param for param in found.params if param.name == option)
+    try:
+        value, _ = param.consume_value(ctx, {})
+        return param.process_value(ctx, value)
+    except (click.UsageError, UsageFault):
+        return None
 
 
 def _query_of(text: str) -> str:

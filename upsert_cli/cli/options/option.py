@@ -6,20 +6,31 @@ of the command, such as `UPSERT_CLI_RUN_MODEL`. And it is a key in the settings 
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.settings import as_typed, fallback_of, setting_of
-from upsert_cli.report.printed_commands import remember
+from upsert_cli.cli.display.events import Events
+from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.streams import require_stdout
+from upsert_cli.cli.display.terminal import Terminal
+from upsert_cli.cli.options.help_format import COMMON, OWN
+from upsert_cli.cli.options.settings import CHOICE_OF_FILE, as_typed, fallback_of, setting_of
+from upsert_cli.paths import state_folder
+from upsert_cli.report.printed_commands import PrintedCommands, remember
 from upsert_cli.settings import split_list
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from click.types import OptionHelpExtra
+
+Command: TypeAlias = Callable[..., None]
+Decorator: TypeAlias = Callable[..., Command]
 
 
 class Option(click.Option):
@@ -101,9 +112,9 @@ class Option(click.Option):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer values from the journal for the options that name a collection or a model."""
-        from upsert_cli.cli import completion
+        from upsert_cli.cli.options import completions
 
-        by_name = {"collection": completion.collections, "model": completion.models, "chroma": completion.folders}
+        by_name = {"collection": completions.collections, "model": completions.models, "chroma": completions.folders}
         if self.name in by_name:
             return by_name[self.name](ctx, self, incomplete)
         return super().shell_complete(ctx, incomplete)
@@ -118,6 +129,31 @@ class Option(click.Option):
                 yield "_".join([ctx.find_root().auto_envvar_prefix or "", *other, self.name]).upper()
 
 
+def option(*names: str, **attributes: Any) -> Decorator:
+    """Return a decorator that adds an option; `under` gives it a heading."""
+
+    def decorate(command: Command, *, heading: str = OWN) -> Command:
+        return click.option(*names, cls=Option, heading=heading, **attributes)(command)
+
+    return decorate
+
+
+def under(heading: str, *options: Decorator) -> Iterator[Decorator]:
+    """Yield options with a heading in the help."""
+    return (functools.partial(each, heading=heading) for each in options)
+
+
+def all_of(options: Iterable[Decorator]) -> Decorator:
+    """Return a decorator that adds several options in their order."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(list(options)):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
 def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) -> Any:
     """Return a value; text as Unicode, even if the locale's encoding is ASCII.
 
@@ -130,3 +166,97 @@ def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) ->
         return os.fsencode(value).decode("utf-8")
     except UnicodeError as error:
         raise click.BadParameter(f"{value!r} is not valid UTF-8", ctx=ctx, param=param) from error
+
+
+_COMMON = tuple(
+    under(
+        COMMON,
+        option(
+            "--journal",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=state_folder,
+            show_default="the user's state folder",
+            envvar="UPSERT_CLI_JOURNAL",
+            metavar="DIR",
+            help="The journal.",
+        ),
+        option(
+            "--config",
+            type=click.Path(dir_okay=False, path_type=Path),
+            envvar="UPSERT_CLI_CONFIG",
+            is_eager=True,
+            metavar="FILE",
+            help="Read settings from FILE, not the usual files.",
+        ),
+        option(
+            "--profile",
+            envvar="UPSERT_CLI_PROFILE",
+            is_eager=True,
+            metavar="NAME",
+            help="Prefer the settings under [profile.NAME].",
+        ),
+        option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            envvar="UPSERT_CLI_QUIET",
+            help="Print nothing on success, a report on failure.",
+        ),
+        option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            envvar="UPSERT_CLI_VERBOSE",
+            help="Show tracebacks and messages of libraries.",
+        ),
+        option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=False,
+            envvar="UPSERT_CLI_COLOR",
+            help="When to color messages; NO_COLOR is honored.",
+        ),
+        option(
+            "--progress",
+            type=click.Choice(["auto", "bar", "plain", "none"]),
+            default="auto",
+            show_default=False,
+            envvar="UPSERT_CLI_PROGRESS",
+            metavar="KIND",
+            help="Progress: auto, bar, plain (for logs) or none.",
+        ),
+    )
+)
+
+
+def common_options(command: Command) -> Command:
+    """Add the options that every command takes, and pass the command an `Invocation` in their place."""
+
+    @functools.wraps(command)
+    def wrapped(**options: Any) -> None:
+        for name in CHOICE_OF_FILE:
+            options.pop(name)
+        folder: Path | None = options.pop("journal")
+        ctx = click.get_current_context()
+        shown = {name: options.pop(name) for name in ("quiet", "verbose", "color", "progress")}
+        terminal = Terminal(**shown, printed=PrintedCommands.typed_in(ctx))
+        events = Events(terminal, wanted=bool(options.get("json")))
+        session = ctx.find_root().obj = Invocation(folder, terminal, events)
+        try:
+            command(session, **options)
+        finally:
+            session.show_warnings()
+
+    return all_of(_COMMON)(wrapped)
+
+
+def json_option(text: str) -> Decorator:
+    """Return the option for output that programs read."""
+    return option("--json", is_flag=True, callback=_require_stdout, help=text)
+
+
+def _require_stdout(_ctx: click.Context, _param: click.Parameter, wanted: bool) -> bool:  # noqa: FBT001  # click's call
+    if wanted:
+        require_stdout()
+    return wanted

@@ -75,7 +75,7 @@ class TaskId(TextType):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer ids from the journal."""
-        from upsert_cli.cli.completion import task_ids
+        from upsert_cli.cli.options.completions import task_ids
 
         return task_ids(ctx, param, incomplete)
 

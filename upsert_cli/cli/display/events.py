@@ -10,7 +10,7 @@ from upsert_cli.redaction import in_message
 from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
-    from upsert_cli.cli.terminal import Terminal
+    from upsert_cli.cli.display.terminal import Terminal
     from upsert_cli.journal.task import Task
 
 

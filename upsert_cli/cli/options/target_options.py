@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from upsert_cli.cli.options import Decorator, option
-from upsert_cli.cli.param_types import ChromaTarget
+from upsert_cli.cli.options.option import Decorator, option
+from upsert_cli.cli.options.param_types import ChromaTarget
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.custom import POOLINGS, Pooling
 from upsert_cli.journal.load_options import LoadOptions

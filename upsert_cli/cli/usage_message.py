@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from upsert_cli.cli.options.help_format import UnknownCommand
 from upsert_cli.journal.files import LATEST
 from upsert_cli.spelling import nearest
 
@@ -43,16 +44,6 @@ _OPTIONS = {
     **dict.fromkeys(("--path", "--persist-directory", "--db"), "--chroma DIR"),
 }
 """What other tools call an option -> the option here; it is suggested in the commands that have it."""
-
-
-class UnknownCommand(click.UsageError):
-    """Raised when a group has no command of the given name; Click's own class exists from 8.4 on only."""
-
-    def __init__(self, name: str, group: click.Group, ctx: click.Context) -> None:
-        super().__init__(f"No such command {name!r}.", ctx)
-        self.name = name
-        self.group = group
-        self.group_ctx = ctx
 
 
 def usage_message(error: click.UsageError, ctx: click.Context, *, typed: Sequence[str] = ()) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded
 from upsert_cli.settings import Configuration, Setting, read_configuration
 
@@ -108,24 +107,6 @@ def as_typed(setting: Setting, param: click.Option) -> Any:
     if isinstance(value, list):
         raise setting.must_be("one text or number, not a list")
     return texts[0]
-
-
-def value_unless_given(command: str, option: str) -> Any:
-    """Return the value that an option of a command has without being typed: from a variable, a file or the default.
-
-    None if the command would refuse the value.
-    """
-    root = click.get_current_context().find_root()
-    found = root.command.get_command(root, command) if isinstance(root.command, click.Group) else None
-    if found is None:
-        return None
-    ctx = click.Context(found, info_name=command, parent=root)
-    param = next(param for param in found.params if param.name == option)
-    try:
-        value, _ = param.consume_value(ctx, {})
-        return param.process_value(ctx, value)
-    except (click.UsageError, UsageFault):
-        return None
 
 
 def options_of(command: click.Command) -> list[click.Option]:

@@ -6,6 +6,7 @@ Measured against Click's own hooks, used here, cloup doubles the CPU of `--help`
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import chain
 from typing import TypeAlias
 
@@ -49,6 +50,16 @@ class HelpContext(click.Context):
     formatter_class = HelpFormatter
 
 
+class UnknownCommand(click.UsageError):
+    """Raised when a group has no command of the given name; Click's own class exists from 8.4 on only."""
+
+    def __init__(self, name: str, group: click.Group, ctx: click.Context) -> None:
+        super().__init__(f"No such command {name!r}.", ctx)
+        self.name = name
+        self.group = group
+        self.group_ctx = ctx
+
+
 class SectionedCommand(click.Command):
     """A command whose help has its options under headings, those that all commands take at the end."""
 
@@ -80,8 +91,6 @@ class SectionedGroup(click.Group):
         name = args[0]
         is_option = name.startswith("-") and name != "-"
         if not is_option and not ctx.resilient_parsing and name not in self.list_commands(ctx):
-            from upsert_cli.cli.suggestions import UnknownCommand
-
             raise UnknownCommand(name, self, ctx)
         return super().resolve_command(ctx, args)
 
@@ -93,6 +102,16 @@ class SectionedGroup(click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, and then the options of the group itself."""
         _write(formatter, self.command_sections(ctx) | _option_sections(self, ctx, otherwise=OWN))
+
+
+def commands_below(ctx: click.Context) -> Iterator[click.Context]:
+    """Yield a context for each command in and below a group, in the order of the help; a group itself has none."""
+    if not isinstance(ctx.command, click.Group):
+        yield ctx
+        return
+    for name in ctx.command.list_commands(ctx):
+        if (command := ctx.command.get_command(ctx, name)) is not None:
+            yield from commands_below(click.Context(command, info_name=name, parent=ctx))
 
 
 def _unbroken(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.text import ellipsis, safe, tab_separated, wrapped
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upsert_cli.cli.terminal import Terminal
+from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.report.github import append_summary
 from upsert_cli.report.prometheus import write_metrics

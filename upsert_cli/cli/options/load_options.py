@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.completion import files
-from upsert_cli.cli.options import Decorator, all_of, json_option, option, under
-from upsert_cli.cli.param_types import Filter, Integer, NewTaskId, Number, RayAddress, Scope, Share
-from upsert_cli.cli.target_options import MODEL_OR_NONE_OPTIONS, chroma_option, precision_option
+from upsert_cli.cli.options.completions import files
+from upsert_cli.cli.options.option import Decorator, all_of, json_option, option, under
+from upsert_cli.cli.options.param_types import Filter, Integer, NewTaskId, Number, RayAddress, Scope, Share
+from upsert_cli.cli.options.target_options import MODEL_OR_NONE_OPTIONS, chroma_option, precision_option
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.formats import SUFFIXES

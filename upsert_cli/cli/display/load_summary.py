@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.cli.next_steps import QUERIES, NextStep, to_query
-from upsert_cli.cli.task_text import described_load
-from upsert_cli.cli.terminal import COLORS, Colored, Terminal
+from upsert_cli.cli.display.next_steps import QUERIES, NextStep, to_query
+from upsert_cli.cli.display.task_text import described_load
+from upsert_cli.cli.display.terminal import COLORS, Colored, Terminal
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus

@@ -16,8 +16,7 @@ from upsert_cli.documents.payload import VECTOR_FIELD
 from upsert_cli.documents.stored_items import TEXT_FIELD
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 from upsert_cli.errors import ItemError, Refusal
-from upsert_cli.sources.collection_reader import StoredParts
-from upsert_cli.sources.item import Item
+from upsert_cli.sources.item import Item, StoredParts
 from upsert_cli.sources.item_writer import WrittenItem
 
 INFO_PREFIX = "item_info."

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from upsert_cli.documents.stored_items import TEXT_FIELD
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, embeds
 from upsert_cli.errors import ItemError, UsageFault
-from upsert_cli.sources.collection_reader import StoredParts
-from upsert_cli.sources.item import field_at, with_field
+from upsert_cli.sources.item import StoredParts, field_at, with_field
 from upsert_cli.sources.json_text import as_text, as_utf8, kind_of, parse
 
 VECTOR_FIELD = "vector"  # of the payload, where a list is a vector without an option

@@ -12,8 +12,7 @@ from typing import Any
 
 from upsert_cli.documents.hashing import HASH_KEY, exact
 from upsert_cli.documents.metadata import SCOPE_KEY, shown
-from upsert_cli.sources.collection_reader import StoredParts
-from upsert_cli.sources.item import Item
+from upsert_cli.sources.item import Item, StoredParts
 
 TEXT_FIELD = "text"  # of the payload, where the document stands
 _OWN_KEYS = (HASH_KEY, SCOPE_KEY)

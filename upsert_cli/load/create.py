@@ -35,10 +35,10 @@ from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import require_computable
 from upsert_cli.missing_packages import install_command, is_installed
-from upsert_cli.sources.collection_reader import is_collection
-from upsert_cli.sources.find import FoundFile, SourcePath
+from upsert_cli.sources.find import FoundFile
 from upsert_cli.sources.remote import is_address, source_name
 from upsert_cli.sources.source import Source
+from upsert_cli.sources.source_path import SourcePath, is_collection
 from upsert_cli.store.address import is_server, require_collection_name
 from upsert_cli.store.collection_source import collection_named
 

@@ -13,10 +13,10 @@ from upsert_cli.errors import UpsertCliError, UsageFault
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import spool
 from upsert_cli.pipeline.preflight import check_first_rows
-from upsert_cli.sources.collection_reader import CollectionReader
 from upsert_cli.sources.find import STDIN, FoundFile, find_files
 from upsert_cli.sources.formats import has_row_on_each_line, is_read_from_its_end
 from upsert_cli.sources.source import Source
+from upsert_cli.sources.source_path import CollectionReader
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task

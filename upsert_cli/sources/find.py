@@ -15,27 +15,28 @@ from typing import TypeAlias
 
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.collection_reader import FORMAT, CollectionReader, is_collection, no_collections
 from upsert_cli.sources.folders import DiskTree, FolderSearch, Tree, TreePath, status_of, valid_unicode
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
 from upsert_cli.sources.remote import (
     WEB_SCHEMES,
-    FilePath,
-    RemoteFile,
     is_address,
     scheme_of,
     shown,
     source_name,
     why_refused,
 )
+from upsert_cli.sources.source_path import (
+    COLLECTION_FORMAT,
+    CollectionReader,
+    RemoteFile,
+    SourcePath,
+    is_collection,
+    no_collections,
+)
 from upsert_cli.sources.unreadable import HEAD, kind_of_file, why_unreadable
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
-
-
-SourcePath: TypeAlias = FilePath | CollectionReader
-"""A file, or a collection, to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class FoundFile:
     """Absolute; the file to open."""
 
     format: str
-    """A key of `formats.SUFFIXES`, or `collection_reader.FORMAT`."""
+    """A key of `formats.SUFFIXES`, or `source_path.COLLECTION_FORMAT`."""
 
     needs_spool: bool = False
     """It can be read only once."""
@@ -90,7 +91,7 @@ def find_files(
             continue
         if is_collection(name):
             reader = collection_at(name)
-            found.setdefault(reader, FoundFile(name=valid_unicode(name), path=reader, format=FORMAT))
+            found.setdefault(reader, FoundFile(name=valid_unicode(name), path=reader, format=COLLECTION_FORMAT))
             continue
         for identity, file in finder.remote(name) if is_address(name) else finder.local(name):
             found.setdefault(identity, file)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from upsert_cli.sources.item import Row
-    from upsert_cli.sources.remote import FilePath
+    from upsert_cli.sources.source_path import FilePath
 
 Compression: TypeAlias = Literal["gzip", "zstd"]
 

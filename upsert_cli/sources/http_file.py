@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from upsert_cli.sources.http_get import NOT_SATISFIABLE, PARTIAL, get, read_piece
-from upsert_cli.sources.remote import FileInfo, TransientError
+from upsert_cli.sources.remote import FileInfo, RemoteStream, TransientError
 
 LONGEST_WAIT = 30.0  # seconds for the headers of a response, and for bytes; longer than a slow disk takes
 SHORTEST_WAIT = 1.0  # seconds, however short the time for retries is
@@ -25,8 +25,8 @@ _NUMBER = re.compile(r"\d+", re.ASCII)
 _COMPRESSED = ("gzip", "x-gzip", "zstd")  # encodings in which a file may be stored; its suffix or --format names them
 
 
-class HttpFile:
-    """An open file on a web server; implements `RangeReader`. Read from start to end, it takes one response."""
+class HttpFile(RemoteStream):
+    """An open file on a web server. Read from start to end, it takes one response."""
 
     def __init__(self, address: str, *, retry_for: float) -> None:
         """Request a description of the file.
@@ -38,28 +38,32 @@ class HttpFile:
         self._address = address
         self._seconds = min(LONGEST_WAIT, max(SHORTEST_WAIT, retry_for))
         self._response: _Response | None = None
-        self.info = self._request_info()
+        super().__init__(self._request_info(), retry_for=retry_for)
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Return up to `size` bytes from a position on; no bytes only at the end."""
+        """Return up to `size` bytes from a position on."""
         if self.info.size is not None and position >= self.info.size:
             return b""
         try:
             if self._response is None or self._response.position != position:
-                self.close()
+                self._disconnect()
                 self._response = self._request(position)
             if self._response.is_beyond_end:
                 return b""
             data = self._response.read(size)
         except OSError:
-            self.close()
+            self._disconnect()
             raise
         if self._response.is_read:
-            self.close()
+            self._disconnect()
         return data
 
     def close(self) -> None:
         """Close the connection."""
+        self._disconnect()
+        super().close()
+
+    def _disconnect(self) -> None:
         if self._response is not None:
             self._response.close()
             self._response = None

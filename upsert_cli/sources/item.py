@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from array import array
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.redaction import without_secrets
-from upsert_cli.sources.collection_reader import StoredParts
 from upsert_cli.sources.json_text import plain
 
 KEPT_LINE = 10_000  # characters of a row that is not an item, which its reject keeps so that it can be corrected
@@ -71,6 +71,23 @@ class Row(NamedTuple):
 
     text: bytes | None = None
     """The row's own text; None if it is not text, says no more than the value, or is too long."""
+
+
+class StoredParts(NamedTuple):
+    """The parts of a stored record that are no fields of its item's payload."""
+
+    document: str | None
+    has_own_text: bool = False
+    """The metadata has a key `text`; otherwise `payload.text` is the document alone."""
+
+    vector: array[float] | None = None
+    """Of 32-bit floats, to be kept; None: the document is to be embedded."""
+
+    hash: str | None = None
+    """The record's `upsert_hash`, which tells whether the vector is the model's; None if it has none."""
+
+    fault: str | None = None
+    """Why the record cannot be loaded, in one line."""
 
 
 class Item(NamedTuple):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from upsert_cli.sources.folders import TreePath
 from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
-from upsert_cli.sources.remote import FileInfo, TransientError, retry_transient, scheme_of, shown
+from upsert_cli.sources.remote import FileInfo, RemoteStream, TransientError, retry_transient, scheme_of, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,8 +33,8 @@ _WITHOUT_ACCESS = {  # words of the stores' clients if credentials are missing o
 _T = TypeVar("_T")
 
 
-class ObjectFile:
-    """An open object; implements `RangeReader`."""
+class ObjectFile(RemoteStream):
+    """An open object."""
 
     def __init__(self, address: str, *, retry_for: float) -> None:
         """Request a description of the object.
@@ -44,19 +44,16 @@ class ObjectFile:
             OSError: The store does not allow reading the object.
         """
         self._seconds = max(SHORTEST_CALL, retry_for)
-        self._file, self.info = _interruptibly(lambda: _opened(address), seconds=self._seconds)
+        self._file, info = _interruptibly(lambda: _opened(address), seconds=self._seconds)
+        super().__init__(info, retry_for=retry_for)
 
     def read_at(self, position: int, size: int) -> bytes:
-        """Return up to `size` bytes from a position on; no bytes only at the end."""
+        """Return up to `size` bytes from a position on."""
         wanted = min(size, max(0, (self.info.size or 0) - position))
         data = _interruptibly(lambda: bytes(self._file.read_at(wanted, position)), seconds=self._seconds)
         if wanted and not data:
             raise TransientError("the store sends less than the object holds")
         return data
-
-    def close(self) -> None:
-        """Close the object."""
-        self._file.close()
 
 
 def is_object(address: str, *, retry_for: float) -> bool:

@@ -15,7 +15,7 @@ from upsert_cli.sources.formats import check_column_names
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import check_page_sizes, rows_at_once
 from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
-from upsert_cli.sources.remote import FilePath, RemoteFile
+from upsert_cli.sources.source_path import FilePath, RemoteFile
 from upsert_cli.sources.unreadable import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
 
 if TYPE_CHECKING:

@@ -1,24 +1,22 @@
-"""Files at an address: opened like local ones, read from any position, and requested again if a connection breaks."""
+"""Addresses of files, and an open file at one: read from any position, and requested again if a connection breaks."""
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import io
 import os
 import re
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias, TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_plus, urlsplit
 
-from upsert_cli.retry import RETRY_FOR, call_with_retries
+from upsert_cli.retry import call_with_retries
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes of a column
 OBJECT_SCHEMES = ("s3", "gs", "az")
 WEB_SCHEMES = ("http", "https")
 DIGEST_BYTES = 6  # of a query; a collision between the queries of one file is practically impossible
@@ -133,11 +131,16 @@ class FileInfo:
     """The compression in which a web server sends the file."""
 
 
-class RangeReader(Protocol):
-    """An open file on a server."""
+class RemoteStream(io.RawIOBase):
+    """An open file on a server, from which Python and pyarrow read as from any file."""
 
-    info: FileInfo
+    def __init__(self, info: FileInfo, *, retry_for: float) -> None:
+        """Begin at the first byte; `retry_for` is how long to repeat a request that fails, in seconds."""
+        self.info = info
+        self._retry_for = retry_for
+        self._position = 0
 
+    @abc.abstractmethod
     def read_at(self, position: int, size: int) -> bytes:
         """Return up to `size` bytes from a position on; no bytes only at the end.
 
@@ -146,89 +149,36 @@ class RangeReader(Protocol):
             OSError: It would not.
         """
 
-    def close(self) -> None:
-        """Close the connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file that is read over the network; has the methods of `pathlib.Path` that readers need."""
-
-    address: str
-    """Such as `s3://bucket/folder/a.jsonl`."""
-
-    retry_for: float = field(default=RETRY_FOR, compare=False)
-    """How long to repeat a request that fails, in seconds."""
-
-    def __str__(self) -> str:
-        return self.address
-
-    def open(self, mode: Literal["rb"] = "rb", buffering: int = io.DEFAULT_BUFFER_SIZE) -> BinaryIO:  # noqa: ARG002
-        """Open the file at its first byte; raise OSError if it cannot be reached, does not exist or is forbidden."""
-        stream = _RemoteStream(self._connect(), self.retry_for)
-        return cast("BinaryIO", io.BufferedReader(stream, max(BLOCK, buffering)))
-
-    def info(self) -> FileInfo:
-        """Ask for the current description of the file; raise OSError like `open`."""
-        with closing(self._connect()) as file:
-            return file.info
-
-    def _connect(self) -> RangeReader:
-        return retry_transient(self._try_to_connect, seconds=self.retry_for)
-
-    def _try_to_connect(self) -> RangeReader:
-        # Imported here, since HTTP and object stores take longer to load than all formats.
-        if scheme_of(self.address) in WEB_SCHEMES:
-            from upsert_cli.sources.http_file import HttpFile
-
-            return HttpFile(self.address, retry_for=self.retry_for)
-        from upsert_cli.sources.object_stores import ObjectFile
-
-        return ObjectFile(self.address, retry_for=self.retry_for)
-
-
-FilePath: TypeAlias = Path | RemoteFile
-"""A file to read."""
-
-
-class _RemoteStream(io.RawIOBase):
-    """A file on a server as Python and pyarrow read files."""
-
-    def __init__(self, file: RangeReader, retry_for: float) -> None:
-        self._file = file
-        self._retry_for = retry_for
-        self._position = 0
-
     def readable(self) -> bool:
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
+        """Return True."""
         return True
 
     def tell(self) -> int:
+        """Return the position of the next byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; raise OSError for one from the end of a file whose size is not known."""
         if whence == os.SEEK_CUR:
             offset += self._position
         elif whence == os.SEEK_END:
-            if self._file.info.size is None:
+            if self.info.size is None:
                 raise OSError("its server does not say how long it is")
-            offset += self._file.info.size
+            offset += self.info.size
         self._position = offset
         return offset
 
     def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read the next bytes into a buffer, and return their number."""
         into = memoryview(buffer).cast("B")
-        data = retry_transient(lambda: self._file.read_at(self._position, len(into)), seconds=self._retry_for)
+        data = retry_transient(lambda: self.read_at(self._position, len(into)), seconds=self._retry_for)
         into[: len(data)] = data
         self._position += len(data)
         return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
 
 
 def retry_transient(call: Callable[[], _T], *, seconds: float) -> _T:

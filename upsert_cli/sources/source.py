@@ -16,12 +16,12 @@ from typing import Any
 
 from upsert_cli.errors import SourceChanged, UsageFault
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.collection_reader import CollectionReader, is_collection, no_collections
-from upsert_cli.sources.find import FoundFile, SourcePath, not_found
+from upsert_cli.sources.find import FoundFile, not_found
 from upsert_cli.sources.folders import valid_unicode
 from upsert_cli.sources.formats import format_named
 from upsert_cli.sources.item import Row
-from upsert_cli.sources.remote import RemoteFile, is_address
+from upsert_cli.sources.remote import is_address
+from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, is_collection, no_collections
 from upsert_cli.sources.unreadable import Unsuitable, not_loadable, why_unreadable
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
@@ -94,7 +94,7 @@ class Source:
     """Absolute; the file to open."""
 
     format: str
-    """A key of `formats.SUFFIXES`, or `collection_reader.FORMAT`."""
+    """A key of `formats.SUFFIXES`, or `source_path.COLLECTION_FORMAT`."""
 
     fingerprint: Fingerprint
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.task import Task
-from upsert_cli.sources.collection_reader import SCHEME, is_collection
+from upsert_cli.sources.source_path import SCHEME, is_collection
 from upsert_cli.text import time_taken
 
 

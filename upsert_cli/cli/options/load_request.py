@@ -14,7 +14,7 @@ from upsert_cli.cli.options.target_options import refuse_pooling_alone
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
-from upsert_cli.sources.collection_reader import is_collection
+from upsert_cli.sources.source_path import is_collection
 
 _REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
 _ORIGINS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)

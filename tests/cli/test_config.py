@@ -113,6 +113,7 @@ def test_a_typed_map_file_beats_the_settings_file(tiny: Terminal) -> None:
         ("", "list --profile x", "no profile 'x' in {}"),
         ("[profile.night]\n", "list --profile nigth", "did you mean `night`?"),
         ("[run]\nbatchsize = 3\n", "config show", "did you mean `batch-size`?"),
+        ('[run]\nmax-failures = "many"\n', "config show", "Invalid value for `max-failures` in [run] of {}"),
     ],
 )  # fmt: skip
 def test_unknown_keys_and_wrong_values_are_refused(terminal: Terminal, text: str, line: str, said: str) -> None:

@@ -9,7 +9,8 @@ import click
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, json_option, option
-from upsert_cli.cli.options.param_types import Number, TaskId
+from upsert_cli.cli.options.param_types import number
+from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json
@@ -18,8 +19,8 @@ WAIT_STEP = 0.2  # seconds between two looks at the task
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
-@option("--wait", type=Number(0), metavar="SECS", help="Wait up to SECS until the task has stopped.")
+@task_argument()
+@option("--wait", type=number(0), metavar="SECS", help="Wait up to SECS until the task has stopped.")
 @json_option("Print the task as JSON.")
 @common_options
 def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool) -> None:

@@ -9,10 +9,9 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time
-from upsert_cli.cli.options import completions
 from upsert_cli.cli.options.help_format import SectionedGroup
-from upsert_cli.cli.options.option import Decorator, common_options, json_option, option, typed_text
-from upsert_cli.cli.options.target_options import chroma_option
+from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.shared_options import CHROMA_OPTION, collection_argument
 from upsert_cli.text import safe_json
 from upsert_cli.verify.collections import CollectionSummary, collections_at, delete_collection, rename_collection
 
@@ -50,7 +49,7 @@ def collections() -> None:
 
 
 @collections.command("list")
-@chroma_option()
+@CHROMA_OPTION
 @json_option("Print a JSON array.")
 @common_options
 def list_collections(session: Invocation, *, chroma: str, json: bool) -> None:
@@ -75,19 +74,10 @@ def _row(session: Invocation, summary: CollectionSummary) -> tuple[str, ...]:
     return (summary.name, str(summary.records), str(summary.dimension or ""), *of_task, summary.model or "")
 
 
-def _name_argument(name: str) -> Decorator:
-    return click.argument(
-        name,
-        metavar=name.upper(),
-        shell_complete=completions.collections,
-        callback=lambda ctx, param, value: typed_text(value, ctx, param),
-    )
-
-
 @collections.command()
-@_name_argument("old")
-@_name_argument("new")
-@chroma_option()
+@collection_argument("old")
+@collection_argument("new")
+@CHROMA_OPTION
 @option("--replace", is_flag=True, help="Rename a collection NEW to NEW.before-TIME first.")
 @json_option("Print the outcome as JSON.")
 @common_options
@@ -114,8 +104,8 @@ def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: boo
 
 
 @collections.command()
-@_name_argument("name")
-@chroma_option()
+@collection_argument("name")
+@CHROMA_OPTION
 @option("--yes", is_flag=True, help="Confirm the deletion, which is final.")
 @json_option("Print the number of deleted records as JSON.")
 @common_options

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
+from click.core import ParameterSource, augment_usage_errors
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table
@@ -108,7 +108,8 @@ def _all_settings(ctx: click.Context) -> Iterator[ShownSetting]:
                 value, source = param.consume_value(inner, {})
                 inner.set_parameter_source(param.name, source)
                 has_value = not param.required or source is not ParameterSource.DEFAULT
-                checked = param.process_value(inner, value) if has_value else None
+                with augment_usage_errors(inner, param=param):  # a bad value is named with its origin
+                    checked = param.process_value(inner, value) if has_value else None
                 yield _shown(param, inner, ".".join((*path_of(inner), key_of(param))), checked, source)
 
 

@@ -10,11 +10,10 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation, TerminalContext
 from upsert_cli.cli.display.streams import require_stdout
-from upsert_cli.cli.options import completions
 from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import common_options, json_option, option, typed_text
-from upsert_cli.cli.options.param_types import Filter
-from upsert_cli.cli.options.target_options import chroma_option
+from upsert_cli.cli.options.option import common_options, json_option, option
+from upsert_cli.cli.options.param_types import integer
+from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, collection_argument
 from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import format_name_of
 from upsert_cli.sources.item_writer import WRITTEN_FORMATS
@@ -41,14 +40,9 @@ class _DisplayedContext(TerminalContext):
 
 
 @click.command(cls=SectionedCommand)
-@click.argument(
-    "collection",
-    metavar="COLLECTION",
-    shell_complete=completions.collections,
-    callback=lambda ctx, param, value: typed_text(value, ctx, param),
-)
+@collection_argument("collection")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), metavar="FILE")
-@chroma_option()
+@CHROMA_OPTION
 @option(
     "--format",
     "format_name",
@@ -58,8 +52,8 @@ class _DisplayedContext(TerminalContext):
     help="Format: jsonl (or .gz, .zst), parquet.",
 )
 @option("--vectors", is_flag=True, help="Write the vectors too, bit by bit.")
-@option("--where", type=Filter(), metavar="JSON", help='A filter, such as \'{"year": {"$gte": 2024}}\'.')
-@option("--limit", type=click.IntRange(min=1), metavar="N", help="Write only the first N records.")
+@WHERE_OPTION
+@option("--limit", type=integer(1), metavar="N", help="Write only the first N records.")
 @option("--text-field", default="text", metavar="NAME", help="The payload's field for the document.")
 @option("--vector-field", default="vector", metavar="NAME", help="With --vectors: the payload's field for the vector.")
 @json_option("Print the outcome as JSON.")

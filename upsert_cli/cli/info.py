@@ -17,7 +17,7 @@ from upsert_cli.cli.display.tables import print_pairs, shown_time
 from upsert_cli.cli.display.task_text import options_line
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, json_option, option
-from upsert_cli.cli.options.param_types import TaskId
+from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
@@ -29,7 +29,7 @@ FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@task_argument()
 @json_option("Print the task as JSON; with --follow every change.")
 @option("--failed", is_flag=True, help="Print all rejected items as JSONL, to correct.")
 @option("--follow", is_flag=True, help="Show the progress until the task has ended.")

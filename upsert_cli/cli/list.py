@@ -13,7 +13,8 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time, table_lines
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, json_option, option
-from upsert_cli.cli.options.param_types import MAX_WATCH_SECONDS, Integer, Moment, Number
+from upsert_cli.cli.options.param_types import integer, moment
+from upsert_cli.cli.options.shared_options import watch_option
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.signals import EndedBySignal
@@ -38,8 +39,8 @@ Found = Sequence[tuple[Task, bool]]
 
 
 @click.command("list", cls=SectionedCommand)
-@option("--offset", type=Integer(0), default=0, metavar="N", help="Skip the newest N tasks.")
-@option("--limit", type=Integer(0, MAX_LIMIT), default=100, metavar="N", help="Show at most N tasks.")
+@option("--offset", type=integer(0), default=0, metavar="N", help="Skip the newest N tasks.")
+@option("--limit", type=integer(0, MAX_LIMIT), default=100, metavar="N", help="Show at most N tasks.")
 @option(
     "--status",
     type=click.Choice([*(status.value for status in TaskStatus), *SHOWN_STATES]),
@@ -47,15 +48,8 @@ Found = Sequence[tuple[Task, bool]]
     metavar="STATUS,...",
     help="Only these: pending, processing, done, canceled, failed, refused, died, stopped.",
 )
-@option("--since", type=Moment(), metavar="AGE|DATE", help="Only tasks created since: 2h, 2026-11-24.")
-@option(
-    "--watch",
-    is_flag=False,
-    flag_value=WATCH_SECONDS,
-    type=Number(0.1, MAX_WATCH_SECONDS),
-    metavar="[SECS]",
-    help=f"Refresh every {WATCH_SECONDS:g} or SECS seconds.",
-)
+@option("--since", type=moment, metavar="AGE|DATE", help="Only tasks created since: 2h, 2026-11-24.")
+@watch_option(f"Refresh every {WATCH_SECONDS:g} or SECS seconds.", seconds=WATCH_SECONDS)
 @json_option("Print a JSON array, with --watch again and again.")
 @common_options
 def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: tuple[str, ...], **which: Any) -> None:

@@ -11,7 +11,7 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_pairs, print_table
 from upsert_cli.cli.options.help_format import SectionedGroup
 from upsert_cli.cli.options.option import all_of, common_options, json_option
-from upsert_cli.cli.options.target_options import MODEL_OPTIONS, model_options, precision_option
+from upsert_cli.cli.options.shared_options import MODEL_OPTIONS, PRECISION_OPTION, model_options
 from upsert_cli.embedding.embedder import PROBE_TEXT, Precision, require_precision
 from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.embedding.openvino import bf16_fault
@@ -74,7 +74,7 @@ def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
 
 @models.command()
 @all_of(MODEL_OPTIONS)
-@precision_option()
+@PRECISION_OPTION
 @json_option("Print the model as JSON.")
 @common_options
 def check(session: Invocation, *, model: str, precision: Precision, json: bool, **files: Any) -> None:

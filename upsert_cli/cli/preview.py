@@ -13,11 +13,7 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, table_lines
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.load_options import preview_options
-from upsert_cli.cli.options.load_request import (
-    parsed_options,
-    refuse_contradicting_chunks,
-    refuse_options_of_collections,
-)
+from upsert_cli.cli.options.load_request import parsed_options, refuse_contradictions
 from upsert_cli.cli.options.option import common_options
 from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
 
@@ -51,8 +47,7 @@ def preview(
     upsert-cli preview articles.jsonl
     upsert-cli preview products.csv --id-field sku --template '{title}' --limit 1
     """
-    refuse_contradicting_chunks(model=model, **options)
-    refuse_options_of_collections(sources=sources, model=model, **options)
+    refuse_contradictions({"sources": sources, "model": model} | options)
     from upsert_cli.load.preview import preview as preview_rows
 
     found = preview_rows(

@@ -11,7 +11,7 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, json_option, option
-from upsert_cli.cli.options.param_types import Integer, Moment
+from upsert_cli.cli.options.param_types import integer, moment
 from upsert_cli.journal.prune import FINAL, OldTask, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.text import safe_json
@@ -20,8 +20,8 @@ _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
 
 
 @click.command(cls=SectionedCommand)
-@option("--older-than", type=Moment(), metavar="AGE|DATE", help="Only tasks unchanged since: 90d, 2026-08-01.")
-@option("--keep", type=Integer(0), metavar="N", help="Keep the newest N of them.")
+@option("--older-than", type=moment, metavar="AGE|DATE", help="Only tasks unchanged since: 90d, 2026-08-01.")
+@option("--keep", type=integer(0), metavar="N", help="Keep the newest N of them.")
 @option(
     "--status",
     type=click.Choice([status.value for status in FINAL]),

@@ -6,7 +6,7 @@ import codecs
 import sys
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,21 +14,21 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.options.completions import files
 from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.option import all_of, common_options, json_option, option, typed_text
-from upsert_cli.cli.options.param_types import Filter, Integer
-from upsert_cli.cli.options.target_options import QUERY_MODEL_OPTIONS, chroma_option, model_options
+from upsert_cli.cli.options.option import all_of, common_options, json_option, option
+from upsert_cli.cli.options.param_types import integer, unicode_text
+from upsert_cli.cli.options.shared_options import (
+    CHROMA_OPTION,
+    QUERY_MODEL_OPTIONS,
+    WHERE_OPTION,
+    collection_option,
+    model_options,
+)
 from upsert_cli.errors import ItemError
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
-
     from upsert_cli.verify.query import Nearest
-
-    VectorType: TypeAlias = click.ParamType[array[float]]
-else:
-    VectorType = click.ParamType  # takes no type argument at run time before Click 8.4
 
 MAX_RECORDS = 1_000
 MAX_VECTOR_BYTES = 8 << 20  # bytes of JSON; the limit of a line of JSONL
@@ -39,50 +39,42 @@ _COLUMNS = (Column("ID"), Column("DISTANCE", number=True), Column("DOCUMENT", wi
 _A_VECTOR = "a vector is a JSON list of numbers, such as '[0.12, -3.4]'"
 
 
-class Vector(VectorType):
-    """A vector as a JSON list: typed, in a file, or on standard input."""
+def json_vector(value: str) -> array[float]:
+    """Return a vector, given as a JSON list, the name of a file that holds one, or - for standard input."""
+    from upsert_cli.documents.payload import checked_vector  # late: the help does not wait for it
+    from upsert_cli.sources.json_text import parse_plain
 
-    name = "file|json"
+    text, name = _read(value)
+    try:
+        return checked_vector(parse_plain(text.removeprefix(codecs.BOM_UTF8)), name)
+    except ValueError as error:
+        raise click.BadParameter(f"{name} is not JSON ({error}); {_A_VECTOR}") from error
+    except ItemError as error:
+        raise click.BadParameter(f"{error}; {_A_VECTOR}") from error
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> array[float]:
-        """Return the vector."""
-        from upsert_cli.documents.payload import checked_vector  # late: the help does not wait for it
-        from upsert_cli.sources.json_text import parse_plain
 
-        text, name = self._read(value)
-        try:
-            return checked_vector(parse_plain(text.removeprefix(codecs.BOM_UTF8)), name)
-        except ValueError as error:
-            self.fail(f"{name} is not JSON ({error}); {_A_VECTOR}")
-        except ItemError as error:
-            self.fail(f"{error}; {_A_VECTOR}")
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Let the shell offer files."""
-        return files(ctx, param, incomplete)
-
-    def _read(self, value: str) -> tuple[bytes, str]:
-        """Return the JSON text and its name."""
-        if value.lstrip().startswith("["):
-            return value.encode(), "the vector"
-        try:
-            if value == "-":
-                return sys.stdin.buffer.read(MAX_VECTOR_BYTES), "standard input"
-            with Path(value).open("rb") as file:
-                return file.read(MAX_VECTOR_BYTES), value
-        except OSError as error:
-            self.fail(f"{value!r} cannot be read ({error.strerror}); name a file, or give a JSON list")
+def _read(value: str) -> tuple[bytes, str]:
+    """Return the JSON text of a vector and its name."""
+    if value.lstrip().startswith("["):
+        return value.encode(), "the vector"
+    try:
+        if value == "-":
+            return sys.stdin.buffer.read(MAX_VECTOR_BYTES), "standard input"
+        with Path(value).open("rb") as file:
+            return file.read(MAX_VECTOR_BYTES), value
+    except OSError as error:
+        raise click.BadParameter(
+            f"{value!r} cannot be read ({error.strerror}); name a file, or give a JSON list"
+        ) from error
 
 
 @click.command(cls=SectionedCommand)
-@click.argument(
-    "text", metavar="[TEXT]", required=False, callback=lambda ctx, param, value: typed_text(value, ctx, param)
-)
-@option("--vector", type=Vector(), metavar="FILE|JSON", help="Search by a vector, not a text.")
-@option("-n", "rows", type=Integer(1, MAX_RECORDS), default=5, metavar="N", help="Find N records.")
-@chroma_option()
-@option("--collection", default="default", metavar="NAME", help="The collection to search.")
-@option("--where", type=Filter(), metavar="JSON", help='A filter, such as \'{"year": {"$gte": 2024}}\'.')
+@click.argument("text", type=unicode_text, metavar="[TEXT]", required=False)
+@option("--vector", type=json_vector, metavar="FILE|JSON", shell_complete=files, help="Search by a vector, not a text.")
+@option("-n", "rows", type=integer(1, MAX_RECORDS), default=5, metavar="N", help="Find N records.")
+@CHROMA_OPTION
+@collection_option("The collection to search.")
+@WHERE_OPTION
 @all_of(QUERY_MODEL_OPTIONS)
 @json_option("Print the records whole, as JSON.")
 @common_options

@@ -11,14 +11,14 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.next_steps import next_steps
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, option
-from upsert_cli.cli.options.param_types import TaskId
+from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.progress import read_timeline
 from upsert_cli.report.page import render_page
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@task_argument()
 @option(
     "--html",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),

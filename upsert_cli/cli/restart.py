@@ -11,9 +11,8 @@ from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.notifications import Notifications
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.error_boundary import EventCommand
-from upsert_cli.cli.options.load_options import EVENTS_OPTION, METRICS_OPTION, limit_options
 from upsert_cli.cli.options.option import all_of, common_options, option
-from upsert_cli.cli.options.param_types import TaskId
+from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, limit_options, task_argument
 from upsert_cli.cli.run import run_opened
 from upsert_cli.limits import require_resources
 
@@ -24,7 +23,7 @@ _FAILED_ONLY_HELP = (
 
 
 @click.command(cls=EventCommand)
-@click.argument("task_id", type=TaskId(), metavar="TASK_ID")
+@task_argument()
 @option("--from-start", is_flag=True, help="Read the sources again from the first row.")
 @option("--failed-only", is_flag=True, help=_FAILED_ONLY_HELP)
 @all_of(limit_options("as before", "as before"))

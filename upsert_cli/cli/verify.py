@@ -10,8 +10,13 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import all_of, common_options, json_option, option
-from upsert_cli.cli.options.param_types import TaskId
-from upsert_cli.cli.options.target_options import chroma_option, model_files_options, model_options
+from upsert_cli.cli.options.shared_options import (
+    CHROMA_OPTION,
+    MODEL_FILES_OPTIONS,
+    collection_option,
+    model_options,
+    task_argument,
+)
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.limits import require_resources
@@ -26,11 +31,11 @@ _COLUMNS = (Column("PROBLEM"), Column("ID"), Column("DETAIL", widths=(40, 20)))
 
 
 @click.command(cls=SectionedCommand)
-@click.argument("task_id", type=TaskId(), metavar="[TASK_ID]", required=False)
-@chroma_option()
-@option("--collection", default="default", metavar="NAME", help="The collection to read, without a TASK_ID.")
+@task_argument("[TASK_ID]", required=False)
+@CHROMA_OPTION
+@collection_option("The collection to read, without a TASK_ID.")
 @option("--repair", is_flag=True, help="Write records again that are not as they should be.")
-@all_of(model_files_options())
+@all_of(MODEL_FILES_OPTIONS)
 @json_option("Print the outcome as JSON, also on failure.")
 @common_options
 def verify(

@@ -14,9 +14,9 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
 from upsert_cli.cli.display.notifications import Notifications
 from upsert_cli.cli.error_boundary import EventCommand
-from upsert_cli.cli.options.load_options import METRICS_OPTION
-from upsert_cli.cli.options.option import common_options, json_option, option
-from upsert_cli.cli.options.param_types import MAX_WATCH_SECONDS, Integer, Number
+from upsert_cli.cli.options.option import common_options, option
+from upsert_cli.cli.options.param_types import integer
+from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, watch_option
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import Task
@@ -29,17 +29,10 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes mil
 
 @click.command(cls=EventCommand)
 @option("--once", is_flag=True, help="Run at most one task.")
-@option(
-    "--watch",
-    is_flag=False,
-    flag_value=WATCH_SECONDS,
-    type=Number(0.1, MAX_WATCH_SECONDS),
-    metavar="[SECS]",
-    help=f"Wait for new tasks; look every {WATCH_SECONDS:g} or SECS seconds.",
-)
-@option("--max-tasks", type=Integer(1), metavar="N", help="End after N tasks.")
+@watch_option(f"Wait for new tasks; look every {WATCH_SECONDS:g} or SECS seconds.", seconds=WATCH_SECONDS)
+@option("--max-tasks", type=integer(1), metavar="N", help="End after N tasks.")
 @METRICS_OPTION
-@json_option("Print events as JSON lines, the last a summary.")
+@EVENTS_OPTION
 @common_options
 def work(
     session: Invocation,

@@ -6,10 +6,18 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.options.completions import files
+from upsert_cli.cli.options.completions import files, task_ids
 from upsert_cli.cli.options.option import Decorator, all_of, json_option, option, under
-from upsert_cli.cli.options.param_types import Filter, Integer, NewTaskId, Number, RayAddress, Scope, Share
-from upsert_cli.cli.options.target_options import MODEL_OR_NONE_OPTIONS, chroma_option, precision_option
+from upsert_cli.cli.options.param_types import chroma_filter, integer, new_task_id, number, ray_address, scope
+from upsert_cli.cli.options.shared_options import (
+    CHROMA_OPTION,
+    EVENTS_OPTION,
+    METRICS_OPTION,
+    MODEL_OR_NONE_OPTIONS,
+    PRECISION_OPTION,
+    collection_option,
+    limit_options,
+)
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.formats import SUFFIXES
@@ -24,15 +32,6 @@ MAX_TOKEN_BUDGET = 1 << 20
 MAX_WRITERS = 10  # Chroma Cloud allows 10 concurrent writes to a collection
 MAX_RETRY_FOR = 7 * 86_400  # seconds; a week
 MIN_CHUNK_TOKENS = 8  # tokens; models put two or more around each text, and a character may have several
-
-METRICS_OPTION = option(
-    "--metrics-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="PATH",
-    help="Write the outcome for Prometheus to PATH.",
-)
-
-EVENTS_OPTION = json_option("Print events as JSON lines, the last a summary.")
 
 _MAPPING_OPTIONS = (
     option(
@@ -93,12 +92,12 @@ _PREFIX_OPTIONS = (
 )
 
 _COLLECTION_OPTIONS = (
-    option("--where", type=Filter(), metavar="JSON", help="Of a collection, read only the records of a filter."),
+    option("--where", type=chroma_filter, metavar="JSON", help="Of a collection, read only the records of a filter."),
     option("--keep-vectors", is_flag=True, help="Of a collection, copy the vectors; no model is used."),
 )
 
 _EMBEDDING_OPTIONS = (
-    precision_option(),
+    PRECISION_OPTION,
     option(
         "--device",
         type=click.Choice(["cpu", "cuda"]),
@@ -107,14 +106,14 @@ _EMBEDDING_OPTIONS = (
     ),
     option(
         "--threads",
-        type=Integer(1, MAX_THREADS),
+        type=integer(1, MAX_THREADS),
         metavar="N",
         show_default="one per processor",
         help="Threads that embed.",
     ),
     option(
         "--token-budget",
-        type=Integer(1, MAX_TOKEN_BUDGET),
+        type=integer(1, MAX_TOKEN_BUDGET),
         metavar="N",
         show_default="by device",
         help="Padded tokens per call.",
@@ -125,14 +124,14 @@ _LONG_TEXT_OPTIONS = (
     option("--split", is_flag=True, help="Store a long text as chunks: ID#0, ID#1."),
     option(
         "--max-tokens",
-        type=Integer(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET),
+        type=integer(MIN_CHUNK_TOKENS, MAX_TOKEN_BUDGET),
         metavar="N",
         show_default="the model's limit",
         help="Tokens per chunk.",
     ),
     option(
         "--overlap",
-        type=Integer(0, MAX_TOKEN_BUDGET),
+        type=integer(0, MAX_TOKEN_BUDGET),
         default=0,
         metavar="N",
         help="Tokens shared by adjacent chunks.",
@@ -143,15 +142,15 @@ _LONG_TEXT_OPTIONS = (
 _SERVER_OPTIONS = (
     option(
         "--batch-size",
-        type=Integer(1, MAX_BATCH),
+        type=integer(1, MAX_BATCH),
         metavar="N",
         show_default="by measured speed",
         help="Items per write.",
     ),
-    option("--writers", type=Integer(1, MAX_WRITERS), default=1, metavar="N", help="Concurrent writes to a server."),
+    option("--writers", type=integer(1, MAX_WRITERS), default=1, metavar="N", help="Concurrent writes to a server."),
     option(
         "--retry-for",
-        type=Number(0, MAX_RETRY_FOR),
+        type=number(0, MAX_RETRY_FOR),
         default=RETRY_FOR,
         metavar="SECS",
         help="Retry failed requests this long.",
@@ -162,21 +161,21 @@ _RAY_OPTIONS = (
     option("--engine", type=click.Choice(["local", "ray"]), default="local", help="Load here, or on a Ray cluster."),
     option(
         "--ray-address",
-        type=RayAddress(),
+        type=ray_address,
         default="auto",
         metavar="ADDRESS",
         help="The cluster: auto, local or HOST:PORT.",
     ),
     option(
         "--workers",
-        type=Integer(1, MAX_WORKERS),
+        type=integer(1, MAX_WORKERS),
         metavar="N",
         show_default="one per machine",
         help="Worker processes.",
     ),
     option(
         "--num-gpus-per-worker",
-        type=Number(0, MAX_GPUS),
+        type=number(0, MAX_GPUS),
         default=0.0,
         metavar="X",
         help="GPUs per worker, for --device cuda.",
@@ -186,8 +185,9 @@ _RAY_OPTIONS = (
 _TASK_OPTIONS = (
     option(
         "--task-id",
-        type=NewTaskId(),
+        type=new_task_id,
         metavar="ID",
+        shell_complete=task_ids,
         help="Make sure that this task is done: create it, continue it, or do nothing.",
     ),
     option(
@@ -196,21 +196,13 @@ _TASK_OPTIONS = (
         default="refuse",
         help="What to do if another process has the task or the folder.",
     ),
-    option("--wait-timeout", type=Number(0), metavar="SECS", help="With --if-running wait: give up after SECS."),
+    option("--wait-timeout", type=number(0), metavar="SECS", help="With --if-running wait: give up after SECS."),
     option("--dry-run", is_flag=True, help="Read, check and compare all, but write nothing."),
     option("--no-compare", is_flag=True, help="With --dry-run: use no collection and no model."),
     option("--verify", is_flag=True, help="Read everything back after the load."),
     option("--force", is_flag=True, help="Embed and write unchanged items too."),
     option("--enqueue", is_flag=True, help="Leave the task to `upsert-cli work`."),
 )
-
-
-def limit_options(default_failures: str, default_deletions: str) -> tuple[Decorator, Decorator]:
-    """Return the options for the limits of a load, given their defaults in words."""
-    return (
-        option("--max-failures", type=Share(), show_default=default_failures, help="Fail beyond N rejects."),
-        option("--max-delete", type=Share(), show_default=default_deletions, help="Refuse to delete more records."),
-    )
 
 
 _MAX_FAILURES, _MAX_DELETE = limit_options("no limit", DEFAULT_MAX_DELETE)
@@ -225,7 +217,7 @@ _LIMIT_OPTIONS = (
     ),
     option(
         "--scope",
-        type=Scope(),
+        type=scope,
         metavar="NAME",
         show_default="from the sources",
         help="Name these records as a set for --delete-missing.",
@@ -239,7 +231,7 @@ _SOURCES = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...
 
 def preview_options() -> Decorator:
     """Return a decorator for the sources of a preview and the options that decide what its records are."""
-    limit = option("--limit", type=Integer(1, MAX_PREVIEW), default=3, metavar="N", help="Show the first N rows.")
+    limit = option("--limit", type=integer(1, MAX_PREVIEW), default=3, metavar="N", help="Show the first N rows.")
     return all_of(
         [
             _SOURCES,
@@ -253,14 +245,14 @@ def preview_options() -> Decorator:
 
 def load_options(collection: str) -> Decorator:
     """Return a decorator for the sources and options of a load, given the default collection."""
-    limit = option("--limit", type=Integer(1, MAX_LIMIT), metavar="N", help="Read only the first N rows.")
+    limit = option("--limit", type=integer(1, MAX_LIMIT), metavar="N", help="Read only the first N rows.")
     return all_of(
         [
             _SOURCES,
             *under(
                 "Target",
-                chroma_option(),
-                option("--collection", default=collection, metavar="NAME", help="The collection to load into."),
+                CHROMA_OPTION,
+                collection_option("The collection to load into.", default=collection),
             ),
             *under("Input", *_MAPPING_OPTIONS, limit, _REFS_ROOT, *_COLLECTION_OPTIONS),
             *under("Model", *MODEL_OR_NONE_OPTIONS, *_PREFIX_OPTIONS, *_EMBEDDING_OPTIONS),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 from click.core import ParameterSource
 
 from upsert_cli.cli.display.terminal import Terminal
-from upsert_cli.cli.options.target_options import refuse_pooling_alone
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
 from upsert_cli.sources.source_path import is_collection
+
+_Given: TypeAlias = Callable[[str], Any]  # returns the value of an option by its name; None without it
 
 _REQUEST_OPTIONS = ("chroma", "collection", "model", "task_id", "enqueue")
 _ORIGINS = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
@@ -38,101 +39,79 @@ def parsed_options(terminal: Terminal, options: dict[str, Any]) -> LoadOptions:
     Raises:
         UsageFault: The mapping is not understood.
     """
-    refuse_pooling_alone(**options)
     given = _mapping_options(click.get_current_context(), options)
     mapping = read_mapping(options.pop("map_file"), given)
     folders = {name: _absolute(options[name]) for name in ("model_path", "refs_root")}
     return LoadOptions(**options | mapping | folders, verbose=terminal.verbose)
 
 
-def refuse_contradictions(options: dict[str, Any]) -> None:
-    """Refuse options of `run` that do not go together.
+def refuse_contradictions(options: Mapping[str, Any]) -> None:
+    """Refuse options of `run` or `preview` that do not go together.
 
     Raises:
         UsageError: Two options contradict each other.
     """
-    for message in (
-        *_contradicting_tasks(**options),
-        *_contradicting_workers(**options),
-        *_contradicting_devices(**options),
-    ):
-        raise click.UsageError(message)
-    refuse_contradicting_chunks(**options)
-    refuse_options_of_collections(**options)
+    for message, applies in _CONTRADICTIONS.items():
+        if applies(options.get):
+            raise click.UsageError(message.format_map(options))
 
 
-def _contradicting_tasks(
-    *,
-    enqueue: bool,
-    dry_run: bool,
-    verify: bool,
-    no_compare: bool,
-    delete_missing: bool,
-    max_delete: str | None,
-    limit: int | None,
-    **_: Any,
-) -> Iterator[str]:
-    if enqueue and (dry_run or verify):
-        yield "--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify."
-    if no_compare and not dry_run:
-        yield "--no-compare goes with --dry-run; a load always compares, unless --force writes all."
-    if max_delete is not None and not delete_missing:
-        yield "--max-delete goes with --delete-missing, without which nothing is deleted."
-    if limit is not None and delete_missing:
-        yield (
-            "--delete-missing deletes what the sources do not hold, and --limit leaves part of them unread; "
-            "choose one of them."
-        )
-    if no_compare and delete_missing:
-        yield "--delete-missing looks at the collection, which --no-compare leaves alone."
+def _has_collection(given: _Given) -> bool:
+    return any(map(is_collection, given("sources")))
 
 
-def _contradicting_workers(
-    *, engine: str, workers: int | None, num_gpus_per_worker: float | None, **_: Any
-) -> Iterator[str]:
-    if engine == "local" and (workers or num_gpus_per_worker):
-        yield "--workers and --num-gpus-per-worker go with --engine ray."
-
-
-def _contradicting_devices(*, device: str, precision: str, **_: Any) -> Iterator[str]:
-    if device == "cuda" and precision == "bf16":
-        yield "--precision bf16 is for processors; --device cuda computes in fp32."
-
-
-def refuse_contradicting_chunks(
-    *, model: str, split: bool, max_tokens: int | None, overlap: int, average: bool, **_: Any
-) -> None:
-    """Refuse options of chunks that do not go together.
-
-    Raises:
-        UsageError: Two options contradict each other.
-    """
-    if not split and (max_tokens is not None or overlap or average):
-        raise click.UsageError("--max-tokens, --overlap and --average go with --split.")
-    if split and not embeds(model):
-        raise click.UsageError("--split cuts texts by the tokens of a model, and --model none uses no model.")
-    if max_tokens is not None and overlap >= max_tokens:
-        raise click.UsageError(f"--overlap {overlap} has to be less than --max-tokens {max_tokens}.")
-
-
-def refuse_options_of_collections(
-    *, sources: tuple[str, ...], where: dict[str, Any] | None, keep_vectors: bool, split: bool, model: str, **_: Any
-) -> None:
-    """Refuse options that do not go with collections as sources, or only with them.
-
-    Raises:
-        UsageError: They are given.
-    """
-    has_collection = any(map(is_collection, sources))
-    given = "--where" if where is not None else "--keep-vectors" if keep_vectors else ""
-    if given and not has_collection:
-        raise click.UsageError(f"{given} goes with a collection as a source, chroma:TARGET#COLLECTION.")
-    if keep_vectors and split:
-        raise click.UsageError("--keep-vectors copies records as they are, so it does not go with --split.")
-    if keep_vectors and _rank(click.get_current_context(), "model") == 0 and embeds(model):
-        raise click.UsageError("--keep-vectors copies the vectors and their model's name, so it goes without --model.")
-    if has_collection and not keep_vectors and not embeds(model):
-        raise click.UsageError("--model none embeds nothing; --keep-vectors copies the vectors of a collection.")
+_CONTRADICTIONS: dict[str, Callable[[_Given], Any]] = {
+    "--pooling and --no-normalize go with --model-path.": (
+        lambda given: given("model_path") is None and (given("pooling") or given("no_normalize"))
+    ),
+    "--enqueue leaves the task to a worker, so it goes neither with --dry-run nor --verify.": (
+        lambda given: given("enqueue") and (given("dry_run") or given("verify"))
+    ),
+    "--no-compare goes with --dry-run; a load always compares, unless --force writes all.": (
+        lambda given: given("no_compare") and not given("dry_run")
+    ),
+    "--max-delete goes with --delete-missing, without which nothing is deleted.": (
+        lambda given: given("max_delete") is not None and not given("delete_missing")
+    ),
+    (
+        "--delete-missing deletes what the sources do not hold, and --limit leaves part of them unread; "
+        "choose one of them."
+    ): (lambda given: given("delete_missing") and given("limit") is not None),
+    "--delete-missing looks at the collection, which --no-compare leaves alone.": (
+        lambda given: given("delete_missing") and given("no_compare")
+    ),
+    "--workers and --num-gpus-per-worker go with --engine ray.": (
+        lambda given: given("engine") == "local" and (given("workers") or given("num_gpus_per_worker"))
+    ),
+    "--precision bf16 is for processors; --device cuda computes in fp32.": (
+        lambda given: given("device") == "cuda" and given("precision") == "bf16"
+    ),
+    "--max-tokens, --overlap and --average go with --split.": (
+        lambda given: not given("split") and (given("max_tokens") or given("overlap") or given("average"))
+    ),
+    "--split cuts texts by the tokens of a model, and --model none uses no model.": (
+        lambda given: given("split") and not embeds(given("model"))
+    ),
+    "--overlap {overlap} has to be less than --max-tokens {max_tokens}.": (
+        lambda given: given("max_tokens") is not None and given("overlap") >= given("max_tokens")
+    ),
+    "--where goes with a collection as a source, chroma:TARGET#COLLECTION.": (
+        lambda given: given("where") is not None and not _has_collection(given)
+    ),
+    "--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION.": (
+        lambda given: given("keep_vectors") and not _has_collection(given)
+    ),
+    "--keep-vectors copies records as they are, so it does not go with --split.": (
+        lambda given: given("keep_vectors") and given("split")
+    ),
+    "--keep-vectors copies the vectors and their model's name, so it goes without --model.": (
+        lambda given: given("keep_vectors") and embeds(given("model")) and _is_typed("model")
+    ),
+    "--model none embeds nothing; --keep-vectors copies the vectors of a collection.": (
+        lambda given: not embeds(given("model")) and not given("keep_vectors") and _has_collection(given)
+    ),
+}
+"""Messages for options that do not go together, each with the condition on the given options, in this order."""
 
 
 def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, Any]:
@@ -150,6 +129,10 @@ def _mapping_options(ctx: click.Context, options: dict[str, Any]) -> dict[str, A
         for name, value in given.items()
         if rank[name] <= max(weakest, _ENVIRONMENT) and rank[name] <= rank.get(INSTEAD.get(name, ""), _UNSET)
     }
+
+
+def _is_typed(name: str) -> bool:
+    return _rank(click.get_current_context(), name) == 0
 
 
 def _rank(ctx: click.Context, param: str) -> int:

@@ -20,13 +20,13 @@ from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.help_format import COMMON, OWN
+from upsert_cli.cli.options.param_types import unicode_text
 from upsert_cli.cli.options.settings import CHOICE_OF_FILE, as_typed, fallback_of, setting_of
 from upsert_cli.paths import state_folder
 from upsert_cli.report.printed_commands import PrintedCommands, remember
 from upsert_cli.settings import split_list
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
     from click.types import OptionHelpExtra
 
 Command: TypeAlias = Callable[..., None]
@@ -92,9 +92,7 @@ class Option(click.Option):
         if self.multiple and isinstance(value, tuple | list):
             value = tuple(part for each in value for part in split_list(each))
         cast = super().type_cast_value(ctx, value)
-        if isinstance(cast, tuple):
-            return tuple(typed_text(each, ctx, self) for each in cast)
-        return typed_text(cast, ctx, self)
+        return tuple(map(unicode_text, cast)) if isinstance(cast, tuple) else unicode_text(cast)
 
     def get_error_hint(self, ctx: click.Context | None) -> str:
         """Return the origin of a bad value: the option as typed, the variable, or the key in a file."""
@@ -109,15 +107,6 @@ class Option(click.Option):
     def variable_in_use(self, ctx: click.Context) -> str | None:
         """Return the name of the variable that sets the option."""
         return next((name for name in self.variables(ctx) if os.environ.get(name)), None)
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Offer values from the journal for the options that name a collection or a model."""
-        from upsert_cli.cli.options import completions
-
-        by_name = {"collection": completions.collections, "model": completions.models, "chroma": completions.folders}
-        if self.name in by_name:
-            return by_name[self.name](ctx, self, incomplete)
-        return super().shell_complete(ctx, incomplete)
 
     def variables(self, ctx: click.Context) -> Iterator[str]:
         """Yield the names of the environment variables that set the option, the strongest first."""
@@ -152,20 +141,6 @@ def all_of(options: Iterable[Decorator]) -> Decorator:
         return command
 
     return decorate
-
-
-def typed_text(value: Any, ctx: click.Context | None, param: click.Parameter) -> Any:
-    """Return a value; text as Unicode, even if the locale's encoding is ASCII.
-
-    Raises:
-        BadParameter: The text is not valid UTF-8, so neither a journal nor a collection could store it.
-    """
-    if not isinstance(value, str) or value.isascii() or value == value.encode(errors="replace").decode():
-        return value
-    try:
-        return os.fsencode(value).decode("utf-8")
-    except UnicodeError as error:
-        raise click.BadParameter(f"{value!r} is not valid UTF-8", ctx=ctx, param=param) from error
 
 
 _COMMON = tuple(

@@ -137,7 +137,8 @@ def fallback_of(param: click.Parameter, ctx: click.Context) -> tuple[str, ...] |
 
 
 def _below(folder: Path, value: str, param: click.Option) -> str:
-    if isinstance(param.type, click.Path):
-        return str(folder / expanded(Path(value)))
-    below = getattr(param.type, "below", None)
-    return value if below is None else str(below(folder, value))
+    """Return a value of a file in a folder; a path, or a target that is one, as a path below that folder."""
+    from upsert_cli.store.address import names_folder
+
+    is_path = isinstance(param.type, click.Path) or (param.name == "chroma" and names_folder(value, below=folder))
+    return str(folder / expanded(Path(value))) if is_path else value

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.models import Model
 
+if TYPE_CHECKING:
+    import onnx
+
 INNER = 64  # numbers inside a layer; the real model has 1,536
+# Rows of the table of words, which tokens share; the real model has 30,522, and reading them is most of a short load.
+WORDS = 1021
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -27,10 +32,12 @@ def build_tiny_model(model: Model, folder: Path) -> Path:
         folder: An empty folder.
     """
     config = json.loads((model.folder / "config.json").read_text())
-    config |= {"num_hidden_layers": 1, "intermediate_size": INNER}
+    config |= {"num_hidden_layers": 1, "intermediate_size": INNER, "vocab_size": WORDS}
     for path in model.folder.glob("*.json"):
         shutil.copy(path, folder)
-    (folder / "model.onnx").write_bytes(build_bert_graph(_tiny_weights(config), config).SerializeToString())
+    graph = build_bert_graph(_tiny_weights(config), config)
+    _share_words(graph)
+    (folder / "model.onnx").write_bytes(graph.SerializeToString())
     return folder
 
 
@@ -45,8 +52,8 @@ def choking_model(tiny_model: Path, folder: Path, word: str) -> Path:
     model = onnx.load(folder / "model.onnx")
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor).copy()
-        if values.ndim == 2 and values.shape[0] > token:
-            values[token] = np.nan
+        if values.ndim == 2 and values.shape[0] == WORDS:
+            values[token % WORDS] = np.nan
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     onnx.save(model, folder / "model.onnx")
     return folder
@@ -90,6 +97,17 @@ def random_weights(config: Mapping[str, Any], *, mean: float = 0.1, spread: floa
     """Return random weights under the names of a checkpoint."""
     random = np.random.default_rng(seed)
     return {name: random.normal(mean, spread, shape).astype(np.float32) for name, shape in _shapes(config).items()}
+
+
+def _share_words(model: onnx.ModelProto) -> None:
+    """Let each token have the row of the remainder of its number."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    (lookup,) = (node for node in graph.node if node.op_type == "Gather" and node.input[1] == "input_ids")
+    lookup.input[1] = "word"
+    graph.initializer.append(numpy_helper.from_array(np.array(WORDS, np.int64), "words"))
+    graph.node.insert(0, helper.make_node("Mod", ["input_ids", "words"], ["word"], name="word"))
 
 
 def _tiny_weights(config: Mapping[str, Any]) -> Tensors:

@@ -36,6 +36,8 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.delenv(name)
     for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "FORCE_COLOR", "NO_COLOR"):
         patch.delenv(name, raising=False)
+    # Programs that the tests start keep what they compile; without that, each compiles all that it imports.
+    patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     # A shell's background job ignores some signals, and so would all that the tests start.
     for number in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:

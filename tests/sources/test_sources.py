@@ -35,10 +35,10 @@ from upsert_cli.errors import (
 )
 from upsert_cli.journal.spool import spool
 from upsert_cli.sources.find import FoundFile, find_files
-from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of, format_named
+from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.source import Source, format_named
 
 LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'
 EDGE = 4 << 20  # bytes at each end that a fingerprint covers

@@ -11,15 +11,13 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.formats import check_column_names
+from upsert_cli.sources.formats import Compression, check_column_names
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_text import not_utf8
-from upsert_cli.sources.jsonl import skip_line
-from upsert_cli.sources.text_format import skip, skip_byte_order_mark
+from upsert_cli.sources.text_format import TextFormat, skip, skip_byte_order_mark, skip_line
 from upsert_cli.sources.unreadable import Unsuitable
 
 OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
@@ -29,22 +27,20 @@ RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice because a quot
 _QUOTED = re.compile(rf'(?<![^\r\n,{OTHER_DELIMITERS}])"(?:[^"]++|"")*+("?)')  # a field, or its beginning
 
 
-@dataclass(frozen=True, slots=True)
-class DelimitedText:
-    """Implements `TextFormat` for CSV and TSV; the records after the header are numbered from 1.
-
-    A header that cannot be used is an OSError.
-    """
-
-    delimiter: str
-    """Where it is a comma, the header may show another one."""
+class DelimitedText(TextFormat):
+    """CSV and TSV; the records after the header are numbered from 1. A header that cannot be used is an OSError."""
 
     is_table = True
     has_json_texts = True
 
-    def read(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
+    def __init__(self, compression: Compression | None, delimiter: str) -> None:
+        """Take the delimiter; where it is a comma, the header may show another one."""
+        super().__init__(compression)
+        self._delimiter = delimiter
+
+    def rows(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the records by the names of their columns."""
-        records = _Records(file, self.delimiter)
+        records = _Records(file, self._delimiter)
         if offset:
             records.go_to(offset)
         names = records.header
@@ -59,52 +55,12 @@ class DelimitedText:
 
     def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
         """Yield the number of each record and the offset after it; finding them is to read the records."""
-        records = _Records(file, self.delimiter)
+        records = _Records(file, self._delimiter)
         return ((number, records.offset) for number, _ in enumerate(records, start=1))
 
 
 class _TooLong(Exception):
     """Raised when a record has no end within the limit."""
-
-
-class _Lines:
-    """The lines of a file as the parser takes them, and those of the current record."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._again: deque[bytes] = deque()
-        self.begin()
-
-    def begin(self) -> None:
-        """Begin a record."""
-        self.record: list[bytes] = []
-        self.size = 0
-        self.fault: str | None = None
-
-    def put_back(self, kept: int) -> int:
-        """Put back the lines after the first `kept` ones of the record, and return their bytes."""
-        again = self.record[kept:]
-        size = sum(map(len, again))
-        self._again.extendleft(reversed(again))
-        self.record, self.size = self.record[:kept], self.size - size
-        return size
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.popleft() if self._again else self._file.readline(MAX_ROW + 1)
-        if not line:
-            raise StopIteration
-        self.record.append(line)
-        self.size += len(line)
-        if self.size > MAX_ROW:
-            raise _TooLong
-        try:
-            return line.decode()
-        except UnicodeDecodeError as error:
-            self.fault = self.fault or not_utf8(line, error)
-            return line.decode(errors="replace")
 
 
 class _Records:
@@ -116,31 +72,35 @@ class _Records:
         """Of the byte after the last record."""
 
         self._file = file
-        self._lines = _Lines(file)
+        self._again: deque[bytes] = deque()
+        """Lines to be read again, before those of the file."""
+
         self._rescanned = 0
+        self._begin()
         outside_quotes = self._look_at_header()
         if delimiter == "," and "," not in outside_quotes:
             delimiter = max(",", *OTHER_DELIMITERS, key=outside_quotes.count)
-        self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
+        self._delimiter = delimiter
+        self._reader = self._new_reader()
         self.header = self._read_header()
 
     def _look_at_header(self) -> str:
         """Return the header without its quoted names; it may take several lines, which are read again."""
-        lines, text, is_quoted = self._lines, "", False
+        text, is_quoted = "", False
         with suppress(_TooLong):
-            for line in lines:
+            for line in self._lines():
                 open_line = f'"{line}' if is_quoted else line
                 is_quoted = "" in _QUOTED.findall(open_line)
                 text += _QUOTED.sub("", open_line)
                 if line.strip() and not is_quoted:
                     break
-        if SEPARATOR_LINE.fullmatch(b"".join(lines.record).decode(errors="replace").strip().strip('"')):
+        if SEPARATOR_LINE.fullmatch(b"".join(self._record).decode(errors="replace").strip().strip('"')):
             raise Unsuitable(
                 "its first line, `sep=`, is only for Excel",
                 "`tail -n +2 FILE | upsert-cli run - --format FORMAT` loads the rest",
                 is_usage=True,
             )
-        lines.put_back(0)
+        self._put_back(0)
         return text
 
     def _read_header(self) -> list[str]:
@@ -159,32 +119,66 @@ class _Records:
 
     def text(self) -> bytes | None:
         """Return the text of the last record, or None if it is longer than a record may be."""
-        return b"".join(self._lines.record) if self._lines.size <= MAX_ROW else None
+        return b"".join(self._record) if self._size <= MAX_ROW else None
 
     def __iter__(self) -> Iterator[list[str] | ItemError]:
         return self
 
     def __next__(self) -> list[str] | ItemError:
-        lines, fields = self._lines, None
+        fields = None
         while not fields:  # blank lines are not records
-            lines.begin()
+            self._begin()
             try:
                 fields = next(self._reader)
             except (csv.Error, _TooLong) as error:
-                reason = _reason(error, lines=len(lines.record))
+                reason = _reason(error, lines=len(self._record))
                 self._give_up()
-                self.offset += lines.size
+                self.offset += self._size
                 return reason
-            self.offset += lines.size
-        return fields if lines.fault is None else ItemError(detail=lines.fault)
+            self.offset += self._size
+        return fields if self._fault is None else ItemError(detail=self._fault)
 
     def _give_up(self) -> None:
         """Continue after the first line of a broken record, since a quote left open swallows good records."""
-        lines = self._lines
-        if len(lines.record) > 1 and self._rescanned + lines.size <= RESCAN_BYTES:
-            self._rescanned += lines.put_back(1)
-        elif not lines.record[-1].endswith(b"\n"):
-            lines.size += skip_line(self._file)
+        if len(self._record) > 1 and self._rescanned + self._size <= RESCAN_BYTES:
+            self._rescanned += self._put_back(1)
+        elif not self._record[-1].endswith(b"\n"):
+            self._size += skip_line(self._file)
+        self._reader = self._new_reader()  # an error ends the generator of lines
+
+    # -- lines ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Begin a record."""
+        self._record: list[bytes] = []
+        """Its lines so far."""
+
+        self._size = 0
+        self._fault: str | None = None
+
+    def _new_reader(self) -> Iterator[list[str]]:
+        return csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
+
+    def _lines(self) -> Iterator[str]:
+        """Yield the lines as the parser takes them, and add each to the record."""
+        while line := self._again.popleft() if self._again else self._file.readline(MAX_ROW + 1):
+            self._record.append(line)
+            self._size += len(line)
+            if self._size > MAX_ROW:
+                raise _TooLong
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                self._fault = self._fault or not_utf8(line, error)
+                yield line.decode(errors="replace")
+
+    def _put_back(self, kept: int) -> int:
+        """Put back the lines after the first `kept` ones of the record, and return their bytes."""
+        again = self._record[kept:]
+        size = sum(map(len, again))
+        self._again.extendleft(reversed(again))
+        self._record, self._size = self._record[:kept], self._size - size
+        return size
 
 
 def _reason(error: csv.Error | _TooLong, *, lines: int) -> ItemError:

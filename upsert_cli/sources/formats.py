@@ -1,15 +1,13 @@
 """The formats of files, by name and suffix.
 
-A new format is a module with a class that has the methods of `TextFormat` (or, if it is not text, of `Format`), an
-entry in `SUFFIXES` and in `format_named`, and its tests. The modules of formats are imported late, since most commands
-only need the names.
+A new format is a module with a subclass of `TextFormat` (or, if it is not text, a class with the methods of `Format`),
+an entry in `SUFFIXES` and in `source.format_named`, and its tests.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -64,7 +62,7 @@ class Format(Protocol):
         """
 
 
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 SUFFIXES = {
     f"{name}{ending}": tuple(f"{suffix}{ending}" for suffix in suffixes)
@@ -74,22 +72,6 @@ SUFFIXES = {
 """The suffixes of each format, in lower case; a compressed text format has a name of its own, such as `csv.gz`."""
 
 KNOWN_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
-
-
-@cache
-def format_named(name: str) -> Format:
-    """Return a format by its name, a key of `SUFFIXES`."""
-    if name == "parquet":
-        from upsert_cli.sources.parquet import Parquet
-
-        return Parquet()
-    from upsert_cli.sources.csv import DelimitedText
-    from upsert_cli.sources.jsonl import Jsonl
-    from upsert_cli.sources.text_format import TextFileFormat
-
-    text, dot, ending = name.partition(".")
-    reader = DelimitedText(_DELIMITERS[text]) if text in _DELIMITERS else Jsonl()
-    return TextFileFormat(reader, COMPRESSIONS[dot + ending])
 
 
 def is_read_from_its_end(name: str) -> bool:

@@ -14,10 +14,10 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, cast
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.sources.formats import format_name_of, format_named
+from upsert_cli.sources.formats import format_name_of
 from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, Row, field_at, line_of
 from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.source import Source, format_named
 from upsert_cli.sources.source_path import CollectionReader
 
 IdFrom: TypeAlias = Literal["row", "hash"]

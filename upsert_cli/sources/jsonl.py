@@ -11,16 +11,13 @@ from typing import BinaryIO
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_text import parse
-from upsert_cli.sources.text_format import BUFFER, skip, skip_byte_order_mark
+from upsert_cli.sources.text_format import TextFormat, skip, skip_byte_order_mark, skip_line
 
 
-class Jsonl:
-    """Implements `TextFormat` for lines of JSON; blank lines are numbered, but are not rows."""
+class Jsonl(TextFormat):
+    """Lines of JSON; blank lines are numbered, but are not rows."""
 
-    is_table = False
-    has_json_texts = False
-
-    def read(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
+    def rows(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the lines that are not blank, with their numbers."""
         for number, end, line in _lines(file, row=row, offset=offset):
             if line is None:
@@ -52,16 +49,6 @@ def _lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, int,
             yield row, offset, None
         elif not line.isspace():
             yield row, offset, line
-
-
-def skip_line(file: BinaryIO) -> int:
-    """Read to the end of the line and return the bytes read."""
-    skipped = 0
-    while piece := file.readline(BUFFER):
-        skipped += len(piece)
-        if piece.endswith(b"\n"):
-            break
-    return skipped
 
 
 def _truncated(error: ItemError) -> ItemError:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from upsert_cli.errors import SourceChanged, UsageFault
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.find import FoundFile, not_found
 from upsert_cli.sources.folders import valid_unicode
-from upsert_cli.sources.formats import format_named
+from upsert_cli.sources.formats import COMPRESSIONS, DELIMITERS, Format
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import is_address
 from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, is_collection, no_collections
@@ -246,6 +247,21 @@ class Source:
             end=value.get("end"),
             spooled=value.get("spooled", False),
         )
+
+
+@cache
+def format_named(name: str) -> Format:
+    """Return a format by its name, a key of `SUFFIXES`; most commands need at most one, so each is imported late."""
+    if name == "parquet":
+        from upsert_cli.sources.parquet import Parquet
+
+        return Parquet()
+    from upsert_cli.sources.csv import DelimitedText
+    from upsert_cli.sources.jsonl import Jsonl
+
+    text, dot, ending = name.partition(".")
+    compression = COMPRESSIONS[dot + ending]
+    return DelimitedText(compression, DELIMITERS[text]) if text in DELIMITERS else Jsonl(compression)
 
 
 def _count(found: FoundFile) -> int | None:

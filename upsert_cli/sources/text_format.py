@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from upsert_cli.sources.compression import decompressed
 from upsert_cli.sources.formats import Compression
@@ -23,32 +24,27 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a frame without data, with which parallel writers begin
 
 
-class TextFormat(Protocol):
-    """A format of text, in files that are open at their first byte."""
+class TextFormat(abc.ABC):
+    """A format of text, in files that are compressed in one way or not at all; implements `Format`."""
 
-    is_table: bool
-    has_json_texts: bool
+    is_table = False
+    has_json_texts = False
 
-    def read(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
-        """Yield every row after the first `row` ones, as `Format.read` does."""
+    def __init__(self, compression: Compression | None) -> None:
+        self._compression = compression
 
+    @abc.abstractmethod
+    def rows(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
+        """Yield the rows of a file that is open at its first byte, as `Format.read` does."""
+
+    @abc.abstractmethod
     def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
         """Yield the number of each row and the offset after it."""
-
-
-class TextFileFormat:
-    """Implements `Format` for a text format in files that are compressed in one way, or not at all."""
-
-    def __init__(self, text: TextFormat, compression: Compression | None) -> None:
-        self._text = text
-        self._compression = compression
-        self.is_table = text.is_table
-        self.has_json_texts = text.has_json_texts
 
     def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the rows."""
         with _opened(path, self._compression, is_known=offset > 0) as file:
-            yield from self._text.read(file, row=row, offset=offset)
+            yield from self.rows(file, row=row, offset=offset)
 
     def count(self, path: FilePath) -> int | None:
         """Count the rows; return None for a remote file, which would be downloaded for it, and for a damaged one.
@@ -59,7 +55,7 @@ class TextFileFormat:
             return None
         try:
             with _opened(path, self._compression) as file:
-                return sum(1 for _ in self._text.ends(file))
+                return sum(1 for _ in self.ends(file))
         except OSError as error:
             if self._compression is None or isinstance(error, Unsuitable):
                 raise
@@ -72,7 +68,7 @@ class TextFileFormat:
     def _boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
         with _opened(path, None) as file:
             row = offset = last = begin = 0
-            for row, offset in self._text.ends(file):
+            for row, offset in self.ends(file):
                 if row - last >= rows or offset - begin >= size:
                     last, begin = row, offset
                     yield row, offset
@@ -146,6 +142,16 @@ def skip(file: BinaryIO, size: int) -> None:
         if not piece:
             raise OSError(f"it ends {size} bytes before the position to continue at")
         size -= len(piece)
+
+
+def skip_line(file: BinaryIO) -> int:
+    """Read to the end of the line and return the bytes read."""
+    skipped = 0
+    while piece := file.readline(BUFFER):
+        skipped += len(piece)
+        if piece.endswith(b"\n"):
+            break
+    return skipped
 
 
 def _head(file: BinaryIO) -> bytes:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.folders import DiskTree, FolderSearch, Tree, TreePath, status_of, valid_unicode
+from upsert_cli.sources.folders import DiskTree, Tree, TreePath, status_of, valid_unicode
 from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
 from upsert_cli.sources.remote import (
     WEB_SCHEMES,
@@ -170,22 +170,21 @@ class _Finder:
         self, name: str, tree: Tree, pattern: Sequence[str], file_at: Callable[[TreePath], _Found | None]
     ) -> Iterator[_Found]:
         """Yield the files in a tree that have a known suffix, or that may have the given format."""
-        search = FolderSearch(tree)
         is_empty = True
-        for path, is_matched in search.files(pattern):
+        for path, is_matched in tree.files(pattern):
             file = PurePath(path[-1])
             # With a format given, a folder stands also for files without a suffix, and a glob for all that it matches.
             if format_name_of(file) or (self.format_name and (is_matched or not file.suffix)):
-                search.add_partitions(path[:-1])
+                tree.add_partitions(path[:-1])
                 if (found := file_at(path)) is not None:
                     is_empty = False
                     yield found
         if is_empty:
             looked_for = f"looked for {', '.join(KNOWN_SUFFIXES)}"
-            if search.skipped:
-                looked_for += f", but not in {len(search.skipped):,} files or folders whose names begin with `_` or `.`"
+            if tree.skipped:
+                looked_for += f", but not in {len(tree.skipped):,} files or folders whose names begin with `_` or `.`"
             raise UsageFault(message=f"{name} holds no file of items; {looked_for}")
-        for note in search.notes(name):
+        for note in tree.notes(name):
             self.report(note)
 
 

@@ -6,6 +6,7 @@ Arrow agree that names which begin with `_` or `.` are not data, except those of
 
 from __future__ import annotations
 
+import abc
 import errno
 import fnmatch
 import glob
@@ -14,7 +15,7 @@ import shlex
 import stat
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from upsert_cli.errors import Refusal, SourceUnreadable
 from upsert_cli.sources.unreadable import why_unreadable
@@ -36,36 +37,36 @@ TreePath: TypeAlias = tuple[str, ...]
 """The names that lead from the root of a tree to a folder or a file; empty for the root."""
 
 
-class Tree(Protocol):
-    """Folders and files below a root."""
+class Tree(abc.ABC):
+    """Folders and files below a root, among which data files are searched for."""
 
     globs_match_folders: bool
     """A glob that matches a folder stands for the files in it."""
 
-    def name(self, path: TreePath) -> str:
-        """Return a path as the user would name it."""
-
-    def is_folder(self, path: TreePath) -> bool:
-        """Tell whether there is such a folder."""
-
-    def is_file(self, path: TreePath) -> bool:
-        """Tell whether there is such a file."""
-
-    def list(self, folder: TreePath) -> tuple[list[str], list[str]]:
-        """Return the names of the folders and of the files in a folder, each sorted."""
-
-    def identity(self, folder: TreePath) -> Hashable | None:
-        """Return a value that is equal for equal folders, or None for a link that leads nowhere."""
-
-
-class FolderSearch:
-    """A search for data files in a tree."""
-
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+    def __init__(self) -> None:
         self._partitions: dict[str, None] = {}
         self.skipped: set[TreePath] = set()
         """Files and folders that are not data."""
+
+    @abc.abstractmethod
+    def name(self, path: TreePath) -> str:
+        """Return a path as the user would name it, in valid Unicode."""
+
+    @abc.abstractmethod
+    def is_folder(self, path: TreePath) -> bool:
+        """Tell whether there is such a folder."""
+
+    @abc.abstractmethod
+    def is_file(self, path: TreePath) -> bool:
+        """Tell whether there is such a file; in an object store, a folder may have the same name."""
+
+    @abc.abstractmethod
+    def names_in(self, folder: TreePath) -> tuple[list[str], list[str]]:
+        """Return the names of the folders and of the other files in a folder, each sorted."""
+
+    @abc.abstractmethod
+    def identity(self, folder: TreePath) -> Hashable | None:
+        """Return a value that is equal for equal folders, or None for a link that leads nowhere."""
 
     def files(self, pattern: Sequence[str] = ()) -> Iterator[tuple[TreePath, bool]]:
         """Yield the data files below the root, or those that a glob stands for, by its parts.
@@ -77,9 +78,9 @@ class FolderSearch:
             Refusal: A folder belongs to a table whose log says which of its files are valid.
         """
         for path, is_matched in self._expand((), pattern or ["**"]):
-            if not is_matched or self._tree.is_file(path):
+            if not is_matched or self.is_file(path):
                 yield path, is_matched
-            elif self._tree.globs_match_folders and self._tree.is_folder(path):
+            elif self.globs_match_folders and self.is_folder(path):
                 yield from self._expand(path, ["**"])
 
     def add_partitions(self, folder: TreePath) -> None:
@@ -103,7 +104,7 @@ class FolderSearch:
         if not pattern:
             yield folder, True
             return
-        if not self._tree.is_folder(folder):
+        if not self.is_folder(folder):
             return
         first, rest = pattern[0], pattern[1:]
         if first == "**" and not rest:
@@ -113,7 +114,7 @@ class FolderSearch:
             for below, _ in self._walk(folder):
                 yield from self._expand(below, rest)
         elif glob.has_magic(first):
-            folders, files = self._tree.list(folder)
+            folders, files = self.names_in(folder)
             for name, is_folder in sorted([*((name, True) for name in folders), *((name, False) for name in files)]):
                 if fnmatch.fnmatchcase(name, first) and self._is_meant(folder, name, first, is_folder=is_folder):
                     yield from self._expand((*folder, name), rest)
@@ -122,15 +123,15 @@ class FolderSearch:
 
     def _walk(self, top: TreePath) -> Iterator[tuple[TreePath, list[str]]]:
         """Yield each data folder once, with the names of its data files."""
-        seen = {self._tree.identity(top)}
+        seen = {self.identity(top)}
         pending = [top]
         while pending:
             folder = pending.pop()
-            folders, files = self._tree.list(folder)
+            folders, files = self.names_in(folder)
             self._refuse_table(folder, folders)
             inner = []
             for name in self._kept(folder, folders, are_folders=True):
-                identity = self._tree.identity((*folder, name))
+                identity = self.identity((*folder, name))
                 if identity is not None and identity not in seen:  # a link back up would lead around for ever
                     seen.add(identity)
                     inner.append((*folder, name))
@@ -154,10 +155,10 @@ class FolderSearch:
     def _refuse_table(self, folder: TreePath, names: Sequence[str]) -> None:
         found = next((TABLE_LOGS[name] for name in names if name in TABLE_LOGS), None)
         if found is None and ICEBERG_FOLDER in names:
-            _, metadata = self._tree.list((*folder, ICEBERG_FOLDER))
+            _, metadata = self.names_in((*folder, ICEBERG_FOLDER))
             found = ICEBERG if fnmatch.filter(metadata, ICEBERG_FILE) else None
         if found is not None:
-            name, (kind, remedy) = self._tree.name(folder), found
+            name, (kind, remedy) = self.name(folder), found
             raise Refusal(
                 message=f"{name} is a {kind} table, whose files also hold rows that were deleted or replaced, "
                 f"so nothing was written; {remedy.replace('FOLDER', shlex.quote(name))}"
@@ -167,12 +168,13 @@ class FolderSearch:
 # -- on this machine ----------------------------------------------------------------------------------------------
 
 
-class DiskTree:
-    """Implements `Tree` for a folder of this machine."""
+class DiskTree(Tree):
+    """A folder of this machine."""
 
     globs_match_folders = True
 
     def __init__(self, root: Path) -> None:
+        super().__init__()
         self._root = root
 
     def path(self, parts: TreePath) -> Path:
@@ -180,7 +182,7 @@ class DiskTree:
         return self._root.joinpath(*parts)
 
     def name(self, path: TreePath) -> str:
-        """Return a path as the user would name it, in valid Unicode."""
+        """Return a path as the user would name it."""
         return valid_unicode(str(self.path(path)))
 
     def is_folder(self, path: TreePath) -> bool:
@@ -193,8 +195,8 @@ class DiskTree:
         status = status_of(self.path(path))
         return status is not None and not stat.S_ISDIR(status.st_mode)
 
-    def list(self, folder: TreePath) -> tuple[list[str], list[str]]:
-        """Return the names of the folders and of the other files in a folder, each sorted."""
+    def names_in(self, folder: TreePath) -> tuple[list[str], list[str]]:
+        """Return the names in a folder; raise SourceUnreadable if it may not be read."""
         folders: list[str] = []
         files: list[str] = []
         path = self.path(folder)
@@ -207,7 +209,7 @@ class DiskTree:
         return sorted(folders), sorted(files)
 
     def identity(self, folder: TreePath) -> Hashable | None:
-        """Return device and inode, or None for a link that leads nowhere."""
+        """Return device and inode."""
         status = status_of(self.path(folder))
         return None if status is None else (status.st_dev, status.st_ino)
 

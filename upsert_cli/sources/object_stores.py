@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from upsert_cli.sources.folders import TreePath
+from upsert_cli.sources.folders import Tree, TreePath
 from upsert_cli.sources.object_store_options import azure_options, gs_options, s3_options
 from upsert_cli.sources.remote import FileInfo, RemoteStream, TransientError, retry_transient, scheme_of, shown
 
@@ -68,13 +68,14 @@ def is_object(address: str, *, retry_for: float) -> bool:
     return bool(info.type == pyarrow.fs.FileType.File)
 
 
-class ObjectTree:
-    """Implements `Tree` for the objects below an address, whose names have all been listed."""
+class ObjectTree(Tree):
+    """The objects below an address, whose names have all been listed."""
 
     globs_match_folders = False
 
     def __init__(self, root: str, *, retry_for: float) -> None:
         """List the names; raise OSError if there is no such folder, or the store cannot be asked."""
+        super().__init__()
         self._root = root
         self._names: dict[TreePath, tuple[set[str], set[str]]] = {(): (set(), set())}
         """The names of the folders and of the objects in each folder."""
@@ -103,8 +104,8 @@ class ObjectTree:
         """Tell whether there is such an object."""
         return path != () and self.is_folder(path[:-1]) and path[-1] in self._names[path[:-1]][1]
 
-    def list(self, folder: TreePath) -> tuple[list[str], list[str]]:
-        """Return the names of the folders and of the objects in a folder, each sorted."""
+    def names_in(self, folder: TreePath) -> tuple[list[str], list[str]]:
+        """Return the names of the folders and of the objects in a folder."""
         folders, objects = self._names[folder]
         return sorted(folders), sorted(objects)
 

@@ -15,6 +15,7 @@ import pytest
 from tests.support.forked import run_python
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import tuned_model
+from upsert_cli.embedding.models import Model
 
 DEFAULT = "models--sentence-transformers--all-MiniLM-L6-v2"
 BGE = "BAAI/bge-small-en"
@@ -174,6 +175,35 @@ def test_the_default_function_has_the_published_weights(cached: Terminal, models
         for line in ("run a.jsonl", "query text", "verify --repair"):
             said = cached.type(f"upsert-cli {line} --collection {collection} --model-path {models}/tuned", expect=4)
             assert "weights" in said.stderr
+
+
+def _built_by_another_onnx(model: Model, folder: Path) -> Path:
+    """Fill a new folder with the real model, whose graph another version of onnx has written."""
+    import onnx
+
+    shutil.copytree(model.folder, folder)
+    graph = onnx.load(folder / "model.onnx")
+    if graph.producer_name == "upsert-cli":  # the model hub's has the same bytes everywhere
+        graph.producer_version = "another"
+        onnx.save(graph, folder / "model.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("made_by", ["chroma", "this tool"])
+def test_the_published_weights_are_known_without_a_cache(terminal: Terminal, model: Model, made_by: str) -> None:
+    """The default model in a folder of one's own is the one of Chroma's function, whatever wrote its graph."""
+    code = "import chromadb\nchromadb.PersistentClient('chroma').create_collection('default')"
+    if made_by == "chroma":
+        run_python([sys.executable, "-c", code], folder=terminal.folder, environment=terminal.environment)
+    _write(terminal, "a.jsonl", "a")
+    _write(terminal, "b.jsonl", "b")
+    terminal.type("upsert-cli run a.jsonl")
+    folder = _built_by_another_onnx(model, terminal.folder / "own")
+    terminal.env["UPSERT_CLI_MODEL_CACHE"] = str(terminal.folder / "none")
+    for line in ("run b.jsonl", "query text", "verify --repair"):
+        terminal.type(f"upsert-cli {line} --model-path own")
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text() + " ")
+    assert "weights" in terminal.type("upsert-cli run a.jsonl --force --model-path own", expect=4).stderr
 
 
 # -- prefixes ------------------------------------------------------------------------------------------------------

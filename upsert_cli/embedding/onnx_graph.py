@@ -1,4 +1,4 @@
-"""The outputs and the external files of an ONNX graph, read from the file without a library and without its weights.
+"""The outputs, the external files and the weights of an ONNX graph, read from the file without a library.
 
 ONNX is a protocol buffer: each field is a key, and a number or a length with that many bytes, so weights are skipped.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 # Numbers of fields in onnx.proto.
 _GRAPH = 7  # of a model
 _INITIALIZER, _OUTPUT = 5, 12  # of a graph
-_EXTERNAL_DATA = 13  # of an initializer
+_TENSOR_NAME, _RAW_DATA, _EXTERNAL_DATA = 8, 9, 13  # of an initializer
 _NAME, _TYPE = 1, 2  # of an output
 _TENSOR, _SHAPE, _DIMENSION, _SIZE = 1, 2, 1, 1  # the way from a type to the size of a dimension
 _KEY, _VALUE = 1, 2
@@ -47,15 +47,37 @@ def read_graph(path: Path) -> OnnxGraph:
         ValueError: The file is not an ONNX graph.
         OSError: The file cannot be read.
     """
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # closed with the last view of it
+    mapped = _mapped(path)
     try:
-        graph = _read(memoryview(mapped))
+        graph = _read(mapped)
     except (IndexError, TypeError, UnicodeDecodeError) as error:
         raise ValueError("it is not an ONNX graph") from error
     if not graph.outputs:
         raise ValueError("it is not an ONNX graph, or one without outputs")
     return graph
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, memoryview]]:
+    """Yield the names and bytes of the weights that a graph's file holds, in no certain order.
+
+    Raises:
+        ValueError: The file is not an ONNX graph.
+        OSError: The file cannot be read.
+    """
+    try:
+        for graph in _parts(_mapped(path), _GRAPH):
+            for initializer in _parts(graph, _INITIALIZER):
+                fields = dict(_fields(initializer))
+                name, content = fields.get(_TENSOR_NAME), fields.get(_RAW_DATA)
+                if isinstance(name, memoryview) and isinstance(content, memoryview):
+                    yield bytes(name).decode(), content
+    except (IndexError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError("it is not an ONNX graph") from error
+
+
+def _mapped(path: Path) -> memoryview:
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # closed with the last view of it
 
 
 def _read(model: memoryview) -> OnnxGraph:

@@ -16,27 +16,57 @@ from typing import Any
 
 from upsert_cli.atomic import write_out
 from upsert_cli.embedding.cache import cached_model, is_cached
-from upsert_cli.embedding.catalog import ModelEntry
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, ModelEntry
 from upsert_cli.embedding.identity import Weights
-from upsert_cli.embedding.onnx_graph import read_graph
+from upsert_cli.embedding.onnx_graph import read_graph, read_tensors
 from upsert_cli.paths import user_cache_folder
 
 DIGEST_CHARACTERS = 32  # hex; 128 bits
 KNOWN_FILE = "digests.json"  # in the user's cache folder
 MOST_KNOWN = 200  # files; the oldest are forgotten
 
+# The default model in the forms in which it is published, by SHA-256.
+TOKENIZER_CHECKSUM = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"  # the checkpoint's
+_PUBLISHED_TOKENIZERS = (
+    TOKENIZER_CHECKSUM,
+    # https://huggingface.co/Qdrant/all-MiniLM-L6-v2-onnx at 5f1b8cd78bc4fb444dd171e59b18f3a3af89a079
+    "da0e79933b9ed51798a3ae27893d3c5fa4a201126cef75586296df9b4d2c62a0",
+)
+_PUBLISHED_GRAPHS = (
+    "bbd7b466f6d58e646fdc2bd5fd67b2f5e93c0b687011bd4548c420f7bd46f0c5",  # of the same repository
+    # https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2, onnx/model.onnx
+    "6fd5d72fe4589f189f8ebc006442dbb529bb7ce38f8082112682524616046452",
+)
+_PUBLISHED_TENSORS = "e82c48a1cb399ca780abf564079573d139234661a22b012fd826a816d51c0662"
+"""Of `_Known.tensors` of the graph that is built from the checkpoint: its file differs between versions of onnx."""
+
 
 def weights_of(entry: ModelEntry, folder: Path, *, is_given: bool) -> Weights:
-    """Return the weights in a model's folder; those in a given folder are published if the cache has the same.
+    """Return the weights in a model's folder.
+
+    Those in a given folder are published if the cache has the same, or if they are known as the default model's.
 
     Raises:
         OSError: A file cannot be read.
     """
     digest = digest_of(folder, entry.weights)
-    if not is_given:
-        return Weights(digest, is_published=True)
-    is_copy = is_cached(entry.name, entry.files) and digest == digest_of(cached_model(entry.name), entry.weights)
-    return Weights(digest, is_published=is_copy)
+    is_published = (
+        not is_given
+        or (is_cached(entry.name, entry.files) and digest == digest_of(cached_model(entry.name), entry.weights))
+        or (entry.name == DEFAULT_MODEL and _is_default_model(folder, entry.weights[0]))
+    )
+    return Weights(digest, is_published=is_published)
+
+
+def _is_default_model(folder: Path, graph: str) -> bool:
+    """Check that a folder has the default model in a published form."""
+    known = _Known()
+    if known.digest(folder / "tokenizer.json") not in _PUBLISHED_TOKENIZERS:
+        return False
+    path = folder / graph
+    is_published = known.digest(path) in _PUBLISHED_GRAPHS or known.tensors(path) == _PUBLISHED_TENSORS
+    known.keep()
+    return is_published
 
 
 def digest_of(folder: Path, weights: Sequence[str]) -> str:
@@ -76,6 +106,15 @@ class _Known:
         for name in self._entry(path)["external"]:
             if (external := path.parent / name).is_file():
                 yield external
+
+    def tensors(self, path: Path) -> str:
+        """Return the digest of the weights that a graph's file holds, by name, however the file was written."""
+        entry = self._entry(path)
+        if "tensors" not in entry:
+            digests = sorted(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in read_tensors(path))
+            entry["tensors"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+            self._is_changed = True
+        return str(entry["tensors"])
 
     def keep(self) -> None:
         """Save the digests that are new."""

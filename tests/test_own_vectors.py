@@ -134,6 +134,58 @@ def test_a_default_function_may_have_made_the_vectors(terminal: Terminal) -> Non
     assert "the model of Chroma's default embedding function" in said
 
 
+FUNCTIONS = """
+from chromadb.utils.embedding_functions import register_embedding_function
+@register_embedding_function
+class Theirs(chromadb.EmbeddingFunction):
+    def __init__(self, model): self.model = model
+    def __call__(self, input): return [[1.0, float(len(text))] for text in input]
+    @staticmethod
+    def name(): return "theirs"
+    def get_config(self): return {"model_name": self.model}
+    @staticmethod
+    def build_from_config(config): return Theirs(config["model_name"])
+for name, model in (("one", "a/first"), ("same", "a/first"), ("other", "a/second")):
+    made = client.create_collection(name, embedding_function=Theirs(model))
+    made.add(ids=[name], documents=[name])
+client.create_collection("short", embedding_function=None).add(ids=["short"], embeddings=[[1.0, 2.0]])
+client.create_collection("unused").add(ids=["unused"], embeddings=[[1.0, 2.0]])
+"""
+
+
+def test_vectors_of_two_functions_do_not_mix(terminal: Terminal) -> None:
+    """Kept vectors go to the model that their collection's function names: others are refused, or cause a warning."""
+    _plain(terminal, FUNCTIONS)
+    copy = "upsert-cli run chroma:chroma#{} --keep-vectors --collection {}"
+    said = terminal.type(
+        "upsert-cli run chroma:chroma#one chroma:chroma#other --keep-vectors --collection mixed", expect=2
+    )
+    assert "chroma#one holds vectors of a/first" in said.stderr and "chroma#other vectors of a/second" in said.stderr
+    said = terminal.type(copy.format("one", "other"), expect=4)
+    assert "was made with the model a/second, not a/first" in said.stderr
+    assert terminal.records("other").keys() == {"other"}
+    said = terminal.type(copy.format("one", "same"))
+    assert "warning" not in said.stderr and terminal.records("same").keys() == {"one", "same"}
+    said = terminal.type(copy.format("one", "new"))
+    assert "warning" not in said.stderr
+    said = terminal.type(copy.format("other", "new"))  # a collection of vectors that nothing names
+    assert "does not say which model made its vectors, and the source names a/second" in said.stderr
+    said = terminal.type(copy.format("one", "short"))
+    assert "only if that was a/first" in said.stderr
+
+
+def test_a_default_function_of_another_dimension_names_no_model(terminal: Terminal) -> None:
+    """Own vectors that Chroma's function cannot have made are copied and loaded like those of unknown origin."""
+    _plain(terminal, FUNCTIONS)
+    said = terminal.type("upsert-cli run chroma:chroma#unused --keep-vectors --collection copy --task-id t").stderr
+    assert "upsert-cli query --vector FILE" in said and terminal.info("t")["model"] == "none"
+    terminal.write("a.jsonl", [{"object_id": "a", "payload": {"vector": [1, 2]}}])
+    terminal.type("upsert-cli run a.jsonl --model none --collection copy")
+    said = terminal.type("upsert-cli run a.jsonl --model none --collection unused").stderr
+    assert "only if that was the model of their vectors" in said
+    assert "does not say which model" in terminal.type("upsert-cli query x --collection unused", expect=4).stderr
+
+
 def test_no_library_of_models_is_imported(terminal: Terminal) -> None:
     """Neither the load nor its child process imports a library that embeds."""
     terminal.forks = False
@@ -327,6 +379,7 @@ def test_a_damaged_index_is_rebuilt_from_the_sources(terminal: Terminal, damage:
     assert "`upsert-cli verify --repair b`" in said  # the newest task
     said = terminal.type("upsert-cli verify --repair a", expect=3).stderr
     assert re.search(r"0 missing, 1,0\d\d unreadable", said)  # those that the other task loaded
+    assert "upsert-cli verify --repair b\n" in said and "--repair a" not in said
     outcome = json.loads(terminal.type("upsert-cli verify --repair b --json").stdout)
     assert (outcome["ok"], outcome["records"], outcome["repaired"]["aside"]) == (True, 2150, [])
     after = terminal.records(vectors=True)

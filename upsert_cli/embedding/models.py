@@ -78,10 +78,14 @@ class OwnVectors(ModelIdentity):
     space: str | None = None
     """How distances are measured in the collection that they are kept from; None if they come from items."""
 
+    function: str | None = None
+    """The model of that collection's embedding function, where nothing else names one."""
+
     @classmethod
-    def of(cls, model: ModelIdentity, *, space: str | None) -> OwnVectors:
+    def of(cls, model: ModelIdentity, *, space: str | None, function: str | None = None) -> OwnVectors:
         """Return the vectors that a model made, which are kept."""
-        return cls(**{field.name: getattr(model, field.name) for field in fields(ModelIdentity)}, space=space)
+        identity = {field.name: getattr(model, field.name) for field in fields(ModelIdentity)}
+        return cls(**identity, space=space, function=function)
 
 
 def list_models() -> list[ModelEntry]:

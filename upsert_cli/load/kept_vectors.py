@@ -25,28 +25,23 @@ def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
     described = [(source, source.path.describe()) for source in sources if isinstance(source.path, StoredCollection)]
     if not described:
         raise UsageFault(message="--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION")
-    found = {source.name: (_vectors_of(info), _function_of(info)) for source, info in described}
-    (name, first), *others = found.items()
+    (name, first), *others = ((source.name, _vectors_of(info)) for source, info in described)
     for other_name, other in others:
         if other != first:
             raise UsageFault(
-                message=f"--keep-vectors: {name} holds {_described(*first)}, and {other_name} {_described(*other)}; "
+                message=f"--keep-vectors: {name} holds {_described(first)}, and {other_name} {_described(other)}; "
                 f"load them into different collections"
             )
-    return first[0]
-
-
-def _function_of(info: CollectionInfo) -> str | None:
-    """Return the model of the embedding function of another program's collection, if it names one of its own."""
-    return None if info.stamp is not None or info.default_function else info.function
+    return first
 
 
 def _vectors_of(info: CollectionInfo) -> OwnVectors:
     model = info.stamp or (_UNKNOWN if info.named_model is None else CHROMAS_DEFAULT)
     model = replace(model, dimension=info.dimension or model.dimension)
-    return OwnVectors.of(model, space=info.space or None)
+    is_named = info.stamp is not None or info.default_function
+    return OwnVectors.of(model, space=info.space or None, function=None if is_named else info.function)
 
 
-def _described(vectors: OwnVectors, function: str | None) -> str:
-    model = function or ("an unknown model" if vectors.name == NO_MODEL else vectors.name)
+def _described(vectors: OwnVectors) -> str:
+    model = vectors.function or ("an unknown model" if vectors.name == NO_MODEL else vectors.name)
     return f"vectors of {model} with {vectors.dimension} numbers and the distance {vectors.space}"

@@ -140,6 +140,7 @@ def target_of(journal: Journal, task: Task, model: Model | OwnVectors) -> Target
         collection=task.collection,
         model=model.identity,
         space=model.space if isinstance(model, OwnVectors) else None,
+        function=model.function if isinstance(model, OwnVectors) else None,
         tool_version=__version__,
         keeps_lists=task.options.keep_lists,
         leases=str(journal.layout.servers),

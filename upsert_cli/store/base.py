@@ -52,6 +52,9 @@ class Target:
     space: str | None = None
     """The distance of a collection whose vectors are kept: `cosine`, `l2` or `ip`; None: that of our own, cosine."""
 
+    function: str | None = None
+    """The model of vectors that are kept, where only the embedding function of their collection names one."""
+
     rows: int | None = None
     """Rows that will be written at most, where that is known."""
 

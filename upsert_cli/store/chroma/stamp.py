@@ -118,7 +118,16 @@ def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
     if info.dimension not in (None, model.dimension):
         raise dimension_mismatch(target, had=info.dimension or 0, asked=model.dimension)
     unknown = _unknown_model(target, info) if info.stamp is None else _unknown_weights(target, info.stamp)
-    return (*_other_space(target, info), *unknown)
+    return (*_other_space(target, info), *_own_vectors(target, info), *unknown)
+
+
+def _own_vectors(target: Target, info: CollectionInfo) -> Iterator[str]:
+    """Yield a warning if kept vectors of a named function meet vectors of items, of which nothing is known."""
+    if target.function and info.stamp is not None and not embeds(info.stamp.name) and info.dimension is not None:
+        yield (
+            f"the collection {target.collection} in {target.path} does not say which model made its vectors, and the "
+            f"source names {target.function}; both answer queries together only if that was the model"
+        )
 
 
 def _other_space(target: Target, info: CollectionInfo) -> Iterator[str]:
@@ -148,15 +157,15 @@ def _unknown_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
         return (
             f"the collection {target.collection} in {target.path} was not made by this tool and does not say with "
             f"which model; its records and those of this load answer queries together only if that was "
-            f"{model.name if embeds(model.name) else 'the model of their vectors'}",
+            f"{target.function or (model.name if embeds(model.name) else 'the model of their vectors')}",
         )
     if info.default_function:
         if model.name != CHROMAS_DEFAULT.name:
             _refuse(target, [Difference("model", "of Chroma's default embedding function", model.name)])
         _refuse(target, CHROMAS_DEFAULT.differences(model))
-    elif _short(info.function) != _short(model.name):
+    elif _short(info.function) != _short(target.function or model.name):
         _refuse(target, [Difference("model", info.function, model.name)])
-    else:  # such a function adds no prefixes, and loads a listed model by its name
+    elif target.function is None:  # such a function adds no prefixes, and loads a listed model by its name
         weights = None if model.pooling else Weights("", is_published=True)
         named = ModelIdentity(name=model.name, dimension=0, max_tokens=0, pooling=model.pooling, weights=weights)
         _refuse(target, named.differences(model))
@@ -182,14 +191,15 @@ def _refuse(target: Target, differences: Iterable[Difference]) -> None:
                 f"{where} holds the vectors that its items brought (--model {NO_MODEL}), not those of {asked}; load "
                 f"with that, or into another --collection"
             )
-        elif what == "model" and not embeds(asked):
+        elif what == "model" and not embeds(asked) and not target.function:
             message = (
                 f"{where} was made with the model {had}, and --model {NO_MODEL} does not say which model its vectors "
                 f"come from; load with that, or into another --collection"
             )
         else:
+            wanted = target.function if what == "model" and target.function else asked
             message = (
-                f"{where} was made with the {what} {had}, not {asked}; load with that, or into another --collection"
+                f"{where} was made with the {what} {had}, not {wanted}; load with that, or into another --collection"
             )
         raise Refusal(message=message)
 

@@ -17,7 +17,7 @@ from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.custom import GivenFolder, Pooling, parse_steps
-from upsert_cli.embedding.identity import Prefixes
+from upsert_cli.embedding.identity import NO_PREFIXES, Prefixes
 from upsert_cli.embedding.models import Model, find_model, list_models
 from upsert_cli.errors import UpsertCliError, UsageFault
 
@@ -208,6 +208,20 @@ def test_the_prefixes_are_the_prompts_of_the_files(
     assert found(folder).prefixes == (passage, query)
     others = Prefixes("own: ", "")
     assert find_model(MINE, given=GivenFolder(path=folder), prefixes=others).prefixes == others
+
+
+@pytest.mark.parametrize("flag", [True, False])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_mean_without_the_prompt_is_refused(folder: Path, pooling: str, flag: bool) -> None:
+    """The tokens of the prompt count in the mean here, so files that leave them out go without prompts."""
+    write(folder, "1_Pooling/config.json", {"pooling_mode": pooling, "include_prompt": flag})
+    write(folder, "config_sentence_transformers.json", {"prompts": {"query": "find: "}})
+    if flag or pooling == "cls":
+        assert found(folder).prefixes.query == "find: "
+        return
+    with pytest.raises(UsageFault, match=r"include_prompt: false.*--passage-prefix '' --query-prefix ''"):
+        found(folder)
+    assert find_model(MINE, given=GivenFolder(path=folder), prefixes=NO_PREFIXES).pooling == "mean, normalized"
 
 
 def test_the_graph_is_the_only_one_or_the_one_with_the_usual_name(folder: Path) -> None:

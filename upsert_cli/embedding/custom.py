@@ -63,6 +63,9 @@ class Postprocessing:
     assumed: bool = False
     """Whether neither the user nor the files name the pooling, so that it is that of sentence-transformers."""
 
+    leaves_out_prompt: bool = False
+    """Whether the files take the mean of the text's tokens without those of its prompt, which is not computed here."""
+
     def __str__(self) -> str:
         """Return the steps as a collection's stamp names them."""
         return self.pooling + (_NORMALIZED if self.normalize else "")
@@ -93,6 +96,7 @@ def custom_entry(name: str, given: GivenFolder) -> ModelEntry:
         normalize=given.normalize and modules.normalizes,
         output=output.name,
         assumed=pooling is None,
+        leaves_out_prompt=pooling == "mean" and modules.pooling.get("include_prompt") is False,
     )
     hidden = _settings(name, folder / "config.json").get("hidden_size")
     dimension = _size(*(output.shape or ())[-1:], modules.pooling.get("word_embedding_dimension"), hidden)

@@ -22,11 +22,11 @@ from upsert_cli.embedding.catalog import (
     embeds,
     find_entry,
 )
-from upsert_cli.embedding.custom import GivenFolder, Postprocessing
-from upsert_cli.embedding.identity import ModelIdentity, Prefixes
+from upsert_cli.embedding.custom import SENTENCE_OUTPUT, GivenFolder, Postprocessing
+from upsert_cli.embedding.identity import NO_PREFIXES, ModelIdentity, Prefixes
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.embedding.weights import weights_of
-from upsert_cli.errors import ModelUnavailable, UpsertCliError
+from upsert_cli.errors import ModelUnavailable, UpsertCliError, UsageFault
 from upsert_cli.missing_packages import install_command
 
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
@@ -227,13 +227,20 @@ def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes |
         problem = "has a tokenizer_config.json that names no limit of tokens"
         raise _damaged(entry, folder, problem, given=source == "given folder")
     given = GivenFolder(path=folder) if source == "given folder" else None
+    prefixes = prefixes_of(entry.name, given=given) if prefixes is None else prefixes
+    if entry.postprocessing is not None and entry.postprocessing.leaves_out_prompt and prefixes != NO_PREFIXES:
+        raise UsageFault(
+            message=f"the files of {entry.name} in {folder} leave the prompt out of the pooling (include_prompt: "
+            f"false), which is not supported; `run` takes --passage-prefix '' --query-prefix '' for texts without "
+            f"prompts, or export the graph with the output {SENTENCE_OUTPUT}"
+        )
     # fastembed repairs a snapshot of the hub's client while loading it, and recognises it by its path alone.
     folder = folder.resolve() if folder.is_symlink() else folder
     return Model(
         name=entry.name,
         dimension=entry.dimension,
         max_tokens=max_tokens,
-        prefixes=prefixes_of(entry.name, given=given) if prefixes is None else prefixes,
+        prefixes=prefixes,
         folder=folder,
         source=source,
         pooling="" if entry.postprocessing is None else str(entry.postprocessing),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -75,6 +76,30 @@ def test_another_pooling_or_name_is_refused(own: Terminal, options: str, says: s
     own.type(f"upsert-cli query x {options}", expect=4)
 
 
+def test_the_letters_case_of_a_name_is_not_compared(own: Terminal) -> None:
+    """A model is the same under a name in other letters, and its records are unchanged."""
+    own.type(f"{LOAD} --task-id t")
+    for line in (f"{LOAD} --task-id t", f"{LOAD} --task-id u"):
+        own.type(line.replace(MINE, "My-Org/MY-model"))
+    assert own.info("u")["counts"]["unchanged"] == 2
+    own.write("a.jsonl", [{"object_id": "c", "payload": {"text": "text c"}}])
+    own.type(f"{LOAD.replace(MINE, 'MY-ORG/my-model')} --task-id v")
+    for line in ("verify v", "verify", "query 'text c' --model MY-org/my-model --model-path mine"):
+        own.type(f"upsert-cli {line}")
+    [listed] = json.loads(own.type("upsert-cli collections --json").stdout)
+    assert (listed["model"], listed["task"]["id"]) == (MINE, "v")
+
+
+def test_a_prompt_that_the_pooling_leaves_out_is_refused(own: Terminal) -> None:
+    """The load stops before it writes, and its message has the options that go without prompts."""
+    settings = '{"pooling_mode_mean_tokens": true, "include_prompt": false}'
+    (own.folder / "mine" / "1_Pooling" / "config.json").write_text(settings)
+    said = own.type(f"{LOAD} --task-id t", expect=2).stderr
+    assert "include_prompt: false" in said and not (own.folder / "chroma").exists()
+    own.type(f"{LOAD} --passage-prefix '' --query-prefix ''")
+    own.type("upsert-cli query 'text a' --model-path mine")
+
+
 def test_pooling_is_part_of_a_task(own: Terminal) -> None:
     """The same id with another pooling is another load; --pooling needs the folder that it describes."""
     own.type(f"{LOAD} --task-id t")
@@ -103,6 +128,8 @@ def test_a_collection_that_names_no_model_is_queried_by_a_named_one(
     assert "does not say with which model" in said
     [printed] = [line.strip() for line in said.splitlines() if line.strip().startswith("upsert-cli query")]
     assert "--model sentence-transformers/all-MiniLM-L6-v2" in printed
+    assert re.sub("query .*? --", "query 'your text' --", printed) in tiny.type("upsert-cli info latest").stdout
+    assert printed[-60:] in tiny.type("upsert-cli run a.jsonl --collection theirs").stderr  # nothing has changed
     tiny.env["UPSERT_CLI_QUERY_MODEL_PATH"] = str(tiny_model)
     assert "name it by --model NAME" in tiny.type("upsert-cli query hello --collection theirs", expect=4).stderr
     found = json.loads(tiny.type(f"{printed} --json").stdout)

@@ -117,7 +117,7 @@ class ModelIdentity:
             ("token limit", self.max_tokens, asked.max_tokens),
             ("pooling", self.pooling, asked.pooling),
         ):
-            if had and wanted and had != wanted:
+            if had and wanted and str(had).lower() != str(wanted).lower():  # a model's name in any case of letters
                 yield Difference(what, str(had), str(wanted))
         if self.prefixes != asked.prefixes:
             yield Difference("prefixes", self.prefixes.as_arguments(), asked.prefixes.as_arguments())

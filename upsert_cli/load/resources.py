@@ -53,9 +53,15 @@ def vectors_of(journal: Journal, task: Task, *, context: RunContext) -> Model | 
     """Return where the vectors of a task come from: its model, or its items, with the collection's dimension."""
     if task.options.keep_vectors:
         return kept_vectors(sources_of(task))
-    if embeds(task.model):
-        return model_of(task.model, task.options, context=context)
+    model = model_of(task.model, task.options, context=context) if embeds(task.model) else None
+    if model is not None and not model.pooling:
+        return model
     info = location_of_task(journal, task).describe()
+    if model is not None:
+        # The name is part of each record's hash, so it stays as the collection spells it.
+        made_by = None if info is None else info.stamp
+        is_same = made_by is not None and made_by.name.lower() == model.name.lower()
+        return replace(model, name=made_by.name) if made_by is not None and is_same else model
     if info is not None and info.dimension is not None:
         return OwnVectors(dimension=info.dimension)
     return own_vectors(task.options, sources_of(task))

@@ -21,7 +21,7 @@ def refuse_other_load(task: Task, draft: Task) -> None:
     """
     for what in ("kind", "collection", "chroma", "model", "sources"):
         had, asked = getattr(task, what), getattr(draft, what)
-        if had != asked:
+        if had != asked and not (what == "model" and had.lower() == asked.lower()):
             raise _conflict(task, what, _shown(had), _shown(asked))
     if names := task.options.differing(draft.options):
         had, asked = (" and ".join(_shown(getattr(each.options, name)) for name in names) for each in (task, draft))

@@ -104,5 +104,5 @@ def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
         terminal.info(outcome.summary())
         return
     terminal.error(outcome.summary())
-    if outcome.repaired is None:
-        terminal.print_command(outcome.repair_command(), "to repair it")
+    if (command := outcome.repair_command(session.journal)) is not None:
+        terminal.print_command(command, "to repair it")

@@ -193,7 +193,7 @@ class Subject:
 def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
     """Return the identity of a model that the user names for a collection, which may not name another one."""
     known = target.model
-    if known.name not in ("", NO_MODEL, name):
+    if known.name not in ("", NO_MODEL) and known.name.lower() != name.lower():
         raise Refusal(
             message=f"the collection {target.collection} in {target.path} was made with the model {known.name}, not "
             f"{name}; leave --model out, or name another --collection"
@@ -209,13 +209,28 @@ def last_tasks(journal: Journal, chroma: str, wanted: dict[str, str | None]) -> 
     """
     tasks = journal.newest_first()
     while wanted and (task := next(tasks, None)) is not None:
-        # A refused task has written nothing.
-        began = task.started_at is not None and task.status is not TaskStatus.REFUSED
-        if not began or task.chroma != chroma or task.collection not in wanted:
+        if not _has_written(task) or task.chroma != chroma or task.collection not in wanted:
             continue
-        if wanted[task.collection] in (None, task.model):
+        if (wanted[task.collection] or task.model).lower() == task.model.lower():
             del wanted[task.collection]
             yield task.collection, task
+
+
+def other_load(journal: Journal, task: Task) -> Task | None:
+    """Return a task that loaded a task's collection from other sources: the next older one, or else the newest."""
+    loads = [
+        one
+        for one in journal.newest_first()
+        if (one.chroma, one.collection) == (task.chroma, task.collection)
+        and (one.id == task.id or (one.sources != task.sources and _has_written(one)))
+    ]
+    at = next(number for number, one in enumerate(loads) if one.id == task.id)
+    return next(iter(loads[at + 1 :] + loads[:at]), None)
+
+
+def _has_written(task: Task) -> bool:
+    """Check that a task may have written records; a refused one has written nothing."""
+    return task.started_at is not None and task.status is not TaskStatus.REFUSED
 
 
 def _named(chroma: str, collection: str) -> str:

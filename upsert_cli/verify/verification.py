@@ -14,12 +14,13 @@ from typing import Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.errors import SOME_REJECTED, VectorsMissing
+from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.expected import Subject
+from upsert_cli.verify.expected import Subject, other_load
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
 SAMPLE_ROWS = 200  # records that a query has to find; each costs about a millisecond
@@ -145,9 +146,15 @@ class Verification:
         sources = f", {found.rows:,} rows of the sources compared" if found.rows is not None else ""
         return f"verified {target.collection} in {target.path}: {found.records:,} records read back{sources}; {counts}"
 
-    def repair_command(self) -> str:
-        """Return the command that corrects the findings; an unfinished task loads the missing rows."""
+    def repair_command(self, journal: Journal) -> str | None:
+        """Return the command that corrects the findings; an unfinished task loads the missing rows.
+
+        After a repair, other sources may have the rest; return None if no other task has loaded any.
+        """
         task = self.subject.task
+        if self.repaired is not None:
+            other = None if task is None else other_load(journal, task)
+            return None if other is None else f"upsert-cli verify --repair {other.id}"
         if task is None:
             return f"upsert-cli verify --repair {self.subject.loaded_by or self.subject.as_arguments}"
         return f"upsert-cli {'verify --repair' if task.status is TaskStatus.DONE else 'restart'} {task.id}"

@@ -32,7 +32,7 @@ def _info(terminal: Terminal, task_id: str) -> dict[str, str]:
             {"status": TaskStatus.DONE, "counts": Counts(inserted=1)},
             "done",
             "0",
-            "to query it: upsert-cli query 'your text'",
+            "to query it: upsert-cli query 'your text' --chroma /data/chroma --model sentence-transformers/all-MiniLM-L6-v2",
         ),
         ({"status": TaskStatus.DONE}, "done", "0", None),
         (

@@ -108,7 +108,8 @@ class LoadSummary:
         self._terminal.error(outcome.summary())
         for kind, identifier, reason in outcome.found.examples():
             self._terminal.print(f"  {kind}: {identifier}: {reason}")
-        self._terminal.print_command(outcome.repair_command(), "to repair it")
+        if (command := outcome.repair_command(self._journal)) is not None:
+            self._terminal.print_command(command, "to repair it")
 
     def _describe_if_quiet(self, task: Task, *, exit_code: int) -> None:
         """Show the facts that with -q no earlier line has named."""
@@ -140,8 +141,8 @@ class LoadSummary:
         """Show where the data is, and how to query it if there is any."""
         target = f"collection {task.collection} in {task.chroma}"
         queries = [step for step in steps if step.label in QUERIES]
-        if not queries and self._has_records(task):
-            queries = [to_query(task)]
+        if not queries and (names_model := self._is_model_unnamed(task)) is not None:
+            queries = [to_query(task, names_model=names_model)]
         if not queries:
             self._terminal.print(f"{target} has no records")
         made = f"embedded by {task.model}" if embeds(task.model) else "with the vectors of its items"
@@ -151,14 +152,14 @@ class LoadSummary:
             self._terminal.print(f"{target}, {made}; {step.label}:")
             self._terminal.print_command(step.command)
 
-    def _has_records(self, task: Task) -> bool:
-        """Look into the collection, which may have records of other loads."""
+    def _is_model_unnamed(self, task: Task) -> bool | None:
+        """Look into the collection, which may have records of other loads; return None if it has none."""
         from upsert_cli.verify.collections import collections_at
 
         with suppress(UpsertCliError):  # the load has ended well, whatever the target answers now
             found = collections_at(self._journal, task.chroma)
-            return any(summary.records for summary in found if summary.name == task.collection)
-        return False
+            return next((one.model is None for one in found if one.name == task.collection and one.records), None)
+        return None
 
 
 def _level(exit_code: int) -> Level:

@@ -32,14 +32,14 @@ class NextStep(NamedTuple):
     command: str
 
 
-def next_steps(task: Task, *, running: bool = False, example: str = "", names_model: bool = False) -> list[NextStep]:
+def next_steps(task: Task, *, running: bool = False, example: str = "", names_model: bool = True) -> list[NextStep]:
     """Return the next steps after a task in its present state; after a refusal, only its detail knows them.
 
     Args:
         task: The task.
         running: Whether a process runs it.
         example: A loaded text, which a query may look for.
-        names_model: Whether a query has to name the model, since the collection does not.
+        names_model: Whether a query names the model, since the collection does not, or may not.
     """
     start = "upsert-cli work" if task.queued and not task.status.is_final else f"upsert-cli restart {task.id}"
     match task.status:
@@ -73,7 +73,7 @@ def _to_query(task: Task, example: str, *, names_model: bool) -> Iterator[NextSt
         yield to_query(task, example, names_model=names_model)
 
 
-def to_query(task: Task, example: str = "", *, names_model: bool = False) -> NextStep:
+def to_query(task: Task, example: str = "", *, names_model: bool) -> NextStep:
     """Return how to query the collection of a task: for the beginning of a text, or by a vector without a model."""
     wanted = _target(task) | (_model(task) if names_model else {})
     if not embeds(task.model):

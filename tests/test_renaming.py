@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from tests.support.loading import a_target, opened, plain_client, some_rows
 from tests.support.terminal import Terminal
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.journal import Journal
+from upsert_cli.load.renames import followed_by_tasks
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
 
@@ -164,6 +167,42 @@ def test_unfinished_tasks_follow_their_collection(tiny: Terminal) -> None:
     assert (len(tiny.records(kept)), tiny.records("docs")) == (41, before)
     tiny.type("upsert-cli restart in-next --max-failures 100%", expect=3)
     assert (len(tiny.records("docs")), len(before) < 41) == (41, True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "completed_by"), [(0, "rename"), (1, "rename"), (2, "rename"), (1, "restart"), (2, "work")]
+)
+def test_unfinished_tasks_follow_a_rename_that_died(tiny: Terminal, steps: int, completed_by: str) -> None:
+    """Whichever steps were made, the next command lets each task continue in the collection that it began to fill."""
+    bad = [{"object_id": "0", "payload": {"text": "x"}}, {"object_id": "bad", "payload": {}}]
+    tiny.write("a.jsonl", [*bad, {"object_id": "more", "payload": {"text": "y"}}])
+    for name in ("old", "new"):
+        line = f"upsert-cli run a.jsonl --task-id in-{name} --collection {name} --batch-size 1 --max-failures 0"
+        tiny.type(line, expect=1)
+        tiny.type(f"upsert-cli restart in-{name} --max-failures 100% --enqueue")
+    chroma, aside = str(tiny.folder / "chroma"), "old.before-20261128T120000Z"
+    with (
+        pytest.raises(KeyboardInterrupt),  # as if it died: nothing is done after that
+        closing(Journal(tiny.journal)) as journal,
+        followed_by_tasks(journal, chroma, "new", "old", kept=aside),
+    ):
+        with plain_client(replace(a_target(tiny.folder), path=chroma)) as client:
+            for name, to in (("old", aside), ("new", "old"))[:steps]:
+                client.get_collection(name, embedding_function=None).modify(name=to)
+        raise KeyboardInterrupt
+    if completed_by == "rename":
+        done = json.loads(tiny.type("upsert-cli collections rename new old --replace --json").stdout)
+        assert (done["collection"], done["kept"]) == ("old", _kept(tiny))
+    places = {"in-old": _kept(tiny) if steps or completed_by == "rename" else "old"}
+    places["in-new"] = "old" if steps == 2 or completed_by == "rename" else "new"
+    if completed_by == "work":
+        tiny.type("upsert-cli work", expect=3)
+    else:
+        for task_id in places:
+            tiny.type(f"upsert-cli restart {task_id}", expect=3)
+    assert {task_id: tiny.info(task_id)["collection"] for task_id in places} == places
+    assert [_collections(tiny)[name] for name in places.values()] == [2, 2]
+    assert not list(tiny.journal.glob("renames/*"))
 
 
 def test_a_task_of_another_journal_does_not_continue_in_a_new_collection(tiny: Terminal) -> None:

@@ -34,6 +34,7 @@ collection. Please do not edit it while upsert-cli runs.
     spool/            standard input as it was read, so that a restart can read it again
     servers/          *.lease: locked by the process that loads into a collection on a server
     locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
+    renames/          *.json: the tasks that follow a collection to its new name, should a rename be interrupted
     pruned.json       the tasks whose files a prune is removing, should it be interrupted
     *.damaged-*       files that were found damaged and moved aside; `upsert-cli journal check` lists them
 """
@@ -156,6 +157,7 @@ class Layout:
         self.pruned = folder / "pruned.json"
         self.spool = folder / "spool"
         self.servers = folder / "servers"
+        self.renames = folder / "renames"
 
     def files(self, task_id: str) -> TaskFiles:
         """Return the paths of the files that go with a task."""

@@ -152,13 +152,15 @@ class Journal:
             file.update(task.as_record())
         return task
 
-    def follow_rename(self, chroma: str, name: str, to: str) -> None:
-        """Let the tasks that are to continue in a collection continue under its new name, unless they are running."""
-        tasks = [task for task in self.newest_first() if (task.chroma, task.collection) == (chroma, name)]
-        for task_id in [task.id for task in tasks if task.rows and task.status is not TaskStatus.DONE]:
-            with suppress(TaskRunning, TaskNotFound), self.claim(task_id), self.table.changing(task_id) as changing:
-                file, record = changing
-                file.update(record | {"collection": to})
+    def unfinished_in(self, chroma: str, *, collection: str) -> Tasks:
+        """Return the tasks that are to continue in a collection."""
+        tasks = [task for task in self.newest_first() if (task.chroma, task.collection) == (chroma, collection)]
+        return [task for task in tasks if task.rows and task.status is not TaskStatus.DONE]
+
+    def follow(self, task_id: str, *, collection: str) -> None:
+        """Let a task continue in its collection under another name, unless it is running."""
+        with suppress(TaskRunning, TaskNotFound), self.claim(task_id), self.table.changing(task_id) as (file, record):
+            file.update(record | {"collection": collection})
 
     def bring_back(self, task: Task) -> bool:
         """Restore the record that damage cost a task; only the holder of its claim may call this.

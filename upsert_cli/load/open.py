@@ -15,6 +15,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.create import drafted, read_again
+from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.request import IfRunning, LoadRequest
 from upsert_cli.load.resources import collection_deleted, location_of_task, require_computable, sources_of
 from upsert_cli.load.same_load import refuse_other_load
@@ -70,6 +71,8 @@ def open_task(
     """
     with drafted(journal, request, stdin) as draft:
         location_of_task(journal, draft.task)  # checks the credentials, before there is a task
+        if request.task_id is not None:
+            complete_renames(journal, draft.task.chroma)
         while True:
             if request.task_id is not None and (existing := _find(journal, request.task_id)) is not None:
                 refuse_other_load(existing, draft.task)
@@ -115,7 +118,7 @@ def restart_task(
         SourceChanged: A source has changed since the checkpoint.
         UsageFault: A limit does not apply to the task.
     """
-    journal.find(task_id)
+    complete_renames(journal, journal.find(task_id).chroma)
     with ExitStack() as held:
         claim = held.enter_context(journal.claim(task_id))
         task = journal.find(task_id)

@@ -22,6 +22,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.load_context import Observer
 from upsert_cli.load.open import in_use
+from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.run import UnitLoader, run_task
 from upsert_cli.signals import EndedBySignal
 
@@ -108,6 +109,7 @@ def _next_task(journal: Journal, *, watch: float | None, context: RunContext) ->
 
 def _in_use(journal: Journal, task: Task) -> TargetInUse | None:
     try:
+        complete_renames(journal, task.chroma)
         return in_use(journal, task)
     except UpsertCliError:
         return None  # such as a missing token: running the task reports it and ends the task

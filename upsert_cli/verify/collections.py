@@ -15,6 +15,7 @@ from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import Refusal, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task
+from upsert_cli.load.renames import complete_renames, followed_by_tasks
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.base import CollectionInfo, Target
@@ -111,8 +112,7 @@ def rename_collection(
     """Rename a collection, and let the unfinished tasks of this journal follow it.
 
     A death at any moment leaves every collection whole under some name, and a second call completes the renaming. A
-    task never continues in another collection than the one that it began to fill; after a death, an unfinished one may
-    be refused, since it names a collection that is gone.
+    task never continues in another collection than the one that it began to fill.
 
     Args:
         journal: Knows the tasks, and the leases on collections of servers.
@@ -131,30 +131,22 @@ def rename_collection(
     require_collection_name(to)
     leases = journal.layout.servers
     location, place = (location_at(chroma, each, leases=leases) for each in (name, to))
+    completed = complete_renames(journal, chroma, check=context.check)
+    died = next((note for note in completed if (note.name, note.to) == (name, to)), None)
     if (info := location.describe()) is None:
+        state = place.state()
+        if died is not None and state is not None and state.id == died.collection:
+            return Renaming(records=state.records, kept=died.kept)
         raise _missing(chroma, name, "renamed")
     kept = _name_aside(location, to, replaces=replaces)  # before the collection is opened, which may take a while
     with _opened(journal, chroma, info, location, context) as store, ExitStack() as held:
         if location.is_shared:  # the lease of a folder covers all of its collections
             held.enter_context(place.take_lease(Holder.this_process()))
         kept = _name_aside(location, to, replaces=replaces)
-        if kept is None:
-            journal.follow_rename(chroma, name, to)  # first, so that the same command completes it after a death
-            try:
-                records = store.rename(to, aside=None)
-            except UpsertCliError:
-                if location.describe() is not None:
-                    journal.follow_rename(chroma, to, name)
-                raise
-        else:
-            journal.follow_rename(chroma, to, kept)
-            try:
-                records = store.rename(to, aside=kept)
-            except UpsertCliError:
-                if location_at(chroma, kept, leases=leases).describe() is None:
-                    journal.follow_rename(chroma, kept, to)
-                raise
-            journal.follow_rename(chroma, name, to)
+        with followed_by_tasks(journal, chroma, name, to, kept=kept):
+            records = store.rename(to, aside=kept)
+    if kept is None and died is not None:
+        kept = died.kept
     return Renaming(records=records, kept=kept)
 
 

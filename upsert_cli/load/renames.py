@@ -1,0 +1,121 @@
+"""Renames of collections: the unfinished tasks follow them, also if the process dies in between.
+
+A note in the journal is written before the first step and removed after the last. It names the collections by their
+ids, which no rename changes, so the tasks follow them to the names that they have, however many steps were made.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from upsert_cli.atomic import make_folder, read_whole, replace_file, sync
+from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.journal import Journal
+from upsert_cli.store.locations import location_at
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenameNote:
+    """A rename that is about to begin."""
+
+    chroma: str
+    name: str
+    to: str
+
+    kept: str | None
+    """The new name of the collection that has the name `to` now; None if there is none."""
+
+    collection: str
+    """The id of the collection that is renamed."""
+
+    tasks: Mapping[str, str]
+    """The id of the collection that each unfinished task began to fill."""
+
+    def names(self, journal: Journal) -> dict[str, str]:
+        """Return the present names of the collections, by id."""
+        names = {}
+        for name in filter(None, (self.name, self.to, self.kept)):
+            state = location_at(self.chroma, name, leases=journal.layout.servers).state()
+            if state is not None:
+                names[state.id] = name
+        return names
+
+
+@contextmanager
+def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept: str | None) -> Iterator[None]:
+    """Let the unfinished tasks follow the collections that the block renames, to the names that they have after it.
+
+    Args:
+        journal: Knows the tasks.
+        chroma: The target, whose lease is held.
+        name: The collection that is renamed.
+        to: Its new name.
+        kept: The new name of the collection that has that name now, if there is one.
+
+    Raises:
+        JournalUnwritable: There are such tasks, and no note can be made; the block was not begun.
+    """
+    note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection="", tasks={})
+    ids = {now: identity for identity, now in note.names(journal).items()}
+    tasks = {
+        task.id: identity for now, identity in ids.items() for task in journal.unfinished_in(chroma, collection=now)
+    }
+    if not tasks:
+        yield
+        return
+    path = journal.layout.renames / f"{secrets.token_hex(8)}.json"
+    note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection=ids[name], tasks=tasks)
+    with writing_to(path):
+        make_folder(path.parent)
+        replace_file(path, json.dumps(asdict(note)).encode("ascii"), durable=True)
+    try:
+        yield
+    except UpsertCliError:
+        with suppress(UpsertCliError):  # the note stays, and the first error is the one that counts
+            _complete(journal, path, note)
+        raise
+    _complete(journal, path, note)
+
+
+def complete_renames(journal: Journal, chroma: str, *, check: Callable[[], None] = lambda: None) -> list[RenameNote]:
+    """Complete the renames in a target whose process died, and return them with what was kept; leave others alone.
+
+    Args:
+        journal: Has the notes.
+        chroma: The target, as `canonical_target` spells it.
+        check: Called while the last write of a dead process ends, and may raise to give up.
+
+    Raises:
+        UpsertCliError: The target cannot be read.
+    """
+    found = []
+    for path in sorted(journal.layout.renames.glob("*.json")):
+        note = _read(path)
+        if note is not None and note.chroma == chroma:
+            location = location_at(chroma, note.name, leases=journal.layout.servers)
+            if location.await_orphan(check) is None:
+                found.append(_complete(journal, path, note))
+    return found
+
+
+def _complete(journal: Journal, path: Path, note: RenameNote) -> RenameNote:
+    names = note.names(journal)
+    for task_id, collection in note.tasks.items():
+        if collection in names:  # otherwise it was deleted, or renamed again, by somebody else
+            journal.follow(task_id, collection=names[collection])
+    with writing_to(path), suppress(FileNotFoundError):
+        path.unlink()
+        sync(path.parent)
+    return note if note.kept in names.values() else replace(note, kept=None)
+
+
+def _read(path: Path) -> RenameNote | None:
+    with suppress(FileNotFoundError, ValueError, TypeError), reading_from(path):  # it is complete by now, or not ours
+        return RenameNote(**json.loads(read_whole(path)))
+    return None

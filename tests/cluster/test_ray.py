@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.chroma_server import ChromaServer, free_port
 from tests.support.deadly_worker import DEADLY
+from tests.support.other_program import some_records, write_records
 from tests.support.raylets import Raylets
 from tests.support.terminal import Terminal
 
@@ -117,13 +118,6 @@ def test_no_cluster(tiny: Terminal, shared_server: ChromaServer) -> None:
         assert "`ray start --head` starts one" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[Raylets]:
-    """Yield a cluster of one machine, which costs the CPU of one."""
-    with Raylets.started(0, head_processors=2) as cluster:
-        yield cluster
-
-
 def test_what_is_missing_is_deleted(tiny: Terminal, server: ChromaServer, head: Raylets) -> None:
     """Two workers load, then what the files no longer hold goes, as in a local load: never too much, never beside a reject."""
     sources = _shards(tiny, 120, shards=4)
@@ -182,14 +176,18 @@ def test_long_texts_from_a_queue(tiny: Terminal, server: ChromaServer, head: Ray
     assert (forced["inserted"], forced["updated"], forced["unchanged"]) == (0, 29, 0)
 
 
+def test_a_collection_is_copied_with_its_vectors(terminal: Terminal, server: ChromaServer, head: Raylets) -> None:
+    """A worker reads a collection in a folder; no model is looked for, and each bit of the vectors is the same."""
+    write_records(terminal, some_records(100))
+    terminal.env["UPSERT_CLI_MODEL_CACHE"] = str(terminal.folder / "none")
+    load = f"upsert-cli run chroma:old#docs --keep-vectors --offline --chroma {server.url}"
+    terminal.type(f"{load} --collection local")
+    terminal.type(f"{load} --collection ray --engine ray --ray-address {head.address} --task-id ray")
+    assert terminal.info("ray")["counts"]["inserted"] == 100
+    assert server.records("ray") == server.records("local")
+
+
 # -- faults -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def raylets() -> Iterator[Raylets]:
-    """Yield a cluster whose workers are on two raylets, which may be killed."""
-    with Raylets.started(2) as cluster:
-        yield cluster
 
 
 class _Case:

@@ -15,7 +15,7 @@ from tests.support.forked import run_python
 from tests.support.items import Items
 from tests.support.other_program import ROWS, as_written, floats_rounded, some_records, without_hash, write_records
 from tests.support.terminal import Terminal
-from upsert_cli.documents.joining import joined
+from upsert_cli.documents.stored_items import joined
 
 
 @pytest.fixture
@@ -309,9 +309,9 @@ def test_chunks_of_the_first_versions_are_unchanged(tiny: Terminal) -> None:
 )
 def test_texts_are_joined_where_that_is_certain(texts: list[str | None], whole: str | None) -> None:
     """A chunk that begins as the one before it ends may repeat it."""
-    found = joined((number, text, {"part": number}) for number, text in reversed([*enumerate(texts)]))
-    assert (found.text if found else None) == whole
-    assert joined([(0, "a", {}), (2, "b", {})]) is None
+    found = joined("a", ((number, text, {"part": number}) for number, text in reversed([*enumerate(texts)])))
+    assert (found and found.payload) == (whole and {"text": whole})
+    assert joined("a", [(0, "a", {}), (2, "b", {})]) is None
 
 
 @pytest.mark.parametrize(
@@ -335,4 +335,4 @@ def test_chunks_tell_whether_another_one_follows(places: str, is_whole: bool) ->
     chunks = [
         (number, f"{number}.", {"upsert_hash": f"h.m{mark}#", "part": number}) for number, mark in enumerate(marks)
     ]
-    assert (joined(chunks) is not None) == is_whole
+    assert (joined("a", chunks) is not None) == is_whole

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.support.forked import run_python
 from tests.support.reading import exactly, fuzz, item, rows_of
 from tests.support.terminal import Terminal
-from upsert_cli.documents.document import Recipe, make_document
-from upsert_cli.documents.exported_items import ItemForm
-from upsert_cli.documents.stored_items import item_of_record
+from upsert_cli.documents.document import make_document
+from upsert_cli.documents.recipe import Recipe
+from upsert_cli.documents.stored_items import ItemForm, item_of_record
 from upsert_cli.errors import ItemError, Refusal
 from upsert_cli.sources.item_writer import WRITTEN_FORMATS, item_writer
 from upsert_cli.store.base import Record

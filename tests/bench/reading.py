@@ -43,7 +43,8 @@ def _seconds(way: str, path: Path) -> float:
 
 
 def _documents(path: Path) -> Callable[[], None]:
-    from upsert_cli.documents.document import Recipe, make_document
+    from upsert_cli.documents.document import make_document
+    from upsert_cli.documents.recipe import Recipe
     from upsert_cli.sources.find import find_files
     from upsert_cli.sources.item import Item
     from upsert_cli.sources.rows import Rows

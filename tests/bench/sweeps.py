@@ -45,7 +45,7 @@ def embed(
     import numpy as np
 
     from upsert_cli import embedding
-    from upsert_cli.documents.document import Recipe
+    from upsert_cli.documents.recipe import Recipe
     from upsert_cli.embedding.catalog import DEFAULT_MODEL
     from upsert_cli.embedding.custom import GivenFolder
     from upsert_cli.embedding.embedder import Effort

@@ -69,8 +69,9 @@ def _write(way: str, source: Path, chroma: Path) -> float:
     """Write all items of a source, and return the CPU seconds of that and of the final flush."""
     import numpy as np
 
-    from upsert_cli.documents.document import Recipe, make_document
+    from upsert_cli.documents.document import make_document
     from upsert_cli.documents.hashing import as_stored
+    from upsert_cli.documents.recipe import Recipe
     from upsert_cli.sources.item import Item
     from upsert_cli.store.base import WriteBatch
 

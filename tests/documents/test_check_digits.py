@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.support.reading import exactly, fuzz
 from upsert_cli.documents.check_digits import REACH, check_digits, restored
-from upsert_cli.documents.document import Document, Recipe, make_document
+from upsert_cli.documents.document import Document, make_document
 from upsert_cli.documents.hashing import HASH_KEY, as_stored, exact, is_same, stored_fault
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.sources.item import Item
 
 ROUNDED = 0.00019991099999927542  # comes back from Chroma with another last bit

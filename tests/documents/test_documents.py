@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from tests.support.reading import exactly, fuzz, item, payloads, rows_of, values
 from tests.support.terminal import SAMPLES
-from upsert_cli.documents.document import Document, Recipe, make_document
+from upsert_cli.documents.document import Document, make_document
 from upsert_cli.documents.hashing import as_stored
 from upsert_cli.documents.metadata import scope_of
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item
 

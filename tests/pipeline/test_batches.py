@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.reading import fuzz
-from upsert_cli.documents.document import Recipe
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import (
     LIGHT_ROWS,

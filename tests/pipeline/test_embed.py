@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.terminal import SAMPLES
 from upsert_cli import embedding
-from upsert_cli.documents.document import Recipe
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.embedder import Effort, Embedder
 from upsert_cli.embedding.models import Model
 from upsert_cli.errors import Stage, UpsertCliError

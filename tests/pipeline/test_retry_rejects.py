@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.reading import fuzz, sources_of, write_lines
-from upsert_cli.documents.document import Recipe
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.prefetch import StageStopped

@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.reading import item, reject, sources_of, write_lines
 from tests.support.terminal import Terminal
-from upsert_cli.documents.document import Recipe, make_document
+from upsert_cli.documents.document import make_document
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item, Reject
 from upsert_cli.sources.rows import Rows

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.reading import item, reject, sources_of, write_lines
-from upsert_cli.documents.document import Document, Recipe, make_document
+from upsert_cli.documents.document import Document, make_document
 from upsert_cli.documents.hashing import stored_fault
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import (
     ItemError,
     UsageFault,

@@ -32,7 +32,8 @@ from tests.support.reading import (
     write_lines,
     write_parquet,
 )
-from upsert_cli.documents.document import Recipe, make_document
+from upsert_cli.documents.document import make_document
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.item import Item, Reject

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.support.reading import exactly, fuzz, item, reject, rows_of, sources_of, write_lines, write_parquet
-from upsert_cli.documents.document import Recipe, make_document
+from upsert_cli.documents.document import make_document
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import plain

@@ -88,7 +88,7 @@ def export(
     if not text_field or not vector_field or text_field == vector_field:
         raise click.UsageError("--text-field and --vector-field have to name two fields.")
     from upsert_cli.cli.display.progress import ROWS_BAR, open_display
-    from upsert_cli.documents.exported_items import ItemForm
+    from upsert_cli.documents.stored_items import ItemForm
     from upsert_cli.store.address import require_collection_name
     from upsert_cli.store.collection_source import StoredCollection
     from upsert_cli.verify.export import export as export_records

@@ -154,9 +154,8 @@ def _metadata(entry: PreviewedRecord | ReplacedRow | Reject) -> Iterator[tuple[s
 
     if not isinstance(entry, PreviewedRecord):
         return
-    converted = {conversion.field: conversion.kind for conversion in entry.converted}
     for key, value in entry.metadata.items():
         kind = "list" if isinstance(value, list) else _TYPES[type(value)]
-        if key in converted:
-            kind = f"{'JSON ' if converted[key] in _CONTAINERS else ''}{kind} of {converted[key]}"
+        if key in entry.converted:
+            kind = f"{'JSON ' if entry.converted[key] in _CONTAINERS else ''}{kind} of {entry.converted[key]}"
         yield key, kind, value if isinstance(value, str) else stdlib_json.dumps(value, ensure_ascii=False)

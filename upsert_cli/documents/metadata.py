@@ -9,13 +9,17 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.documents.payload import TEXT_FIELD
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError
+from upsert_cli.sources.item import Item, field_at, without_field
 from upsert_cli.sources.json_text import MAX_NESTING, as_text
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]
 """A list holds one scalar kind, and there is one only with --keep-lists."""
 
+INFO_PREFIX = "item_info."  # of the keys that come from there
 SCOPE_KEY = "upsert_scope"
 SCOPE_BYTES = 8  # of the digest of sources; 64 bits make equal digests of different sources unheard of
 MAX_KEYS = 1_000  # metadata keys of a record; from 5,461 on Chroma's queue is broken for good
@@ -37,7 +41,45 @@ def scope_of(sources: Iterable[str]) -> str:
     return f"sources-{hashlib.blake2b(names, digest_size=SCOPE_BYTES).hexdigest()}"
 
 
-def flatten(
+def metadata_of(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], list[str]]:
+    """Return the flat metadata of an item, without a hash, and the keys of the values that were changed for it.
+
+    Raises:
+        ItemError: Chroma cannot hold it.
+    """
+    metadata: dict[str, Value] = {}
+    converted: list[str] = []
+    stored = item.stored
+    keep_lists = recipe.keep_lists or stored is not None
+    if recipe.metadata_fields is None:
+        converted = _flatten(_without_text(payload, item, recipe), metadata, keep_lists=keep_lists)
+    for name in recipe.metadata_fields or ():
+        if (value := field_at(payload, name)) is not None:
+            # Separately, since one path may lead into the value of another.
+            chosen: dict[str, Value] = {}
+            converted += _flatten({name: value}, chosen, keep_lists=keep_lists)
+            metadata |= chosen
+    if stored is not None and converted:
+        raise ItemError(detail=f"its list {shown(converted[0])} would become text; a load keeps {MAX_LIST:,} values")
+    if item.item_info:
+        converted += _flatten(item.item_info, metadata, prefix=INFO_PREFIX, keep_lists=recipe.keep_lists)
+    if recipe.scope is not None:
+        metadata[SCOPE_KEY] = recipe.scope
+    if len(metadata) >= MAX_KEYS:
+        raise ItemError(detail=f"{len(metadata)} metadata keys, {MAX_KEYS - 1} are allowed")
+    return metadata, converted
+
+
+def _without_text(payload: dict[str, Any], item: Item, recipe: Recipe) -> dict[str, Any]:
+    """Return a payload without the fields that make up the document, since a record holds that already."""
+    if item.stored is not None:  # its metadata is kept whole
+        return payload if item.stored.has_own_text else without_field(payload, TEXT_FIELD)
+    for path in dict.fromkeys(recipe.text_paths):  # the second time, another field may answer to it
+        payload = without_field(payload, path)
+    return payload
+
+
+def _flatten(
     values: dict[str, Any],
     into: dict[str, Value],
     *,
@@ -53,9 +95,6 @@ def flatten(
         prefix: Of all keys.
         keep_lists: Keep lists of one scalar kind as lists.
         levels: How deep objects may be nested.
-
-    Raises:
-        ItemError: Chroma cannot hold them.
     """
     converted: list[str] = []
     for name, value in values.items():
@@ -74,9 +113,9 @@ def flatten(
         elif kind is dict and value:
             if levels == 0:
                 raise ItemError(detail=f"nested deeper than {MAX_NESTING} levels")
-            converted += flatten(value, into, prefix=f"{key}.", keep_lists=keep_lists, levels=levels - 1)
+            converted += _flatten(value, into, prefix=f"{key}.", keep_lists=keep_lists, levels=levels - 1)
         elif value is not None:
-            flatten({name: as_text(value)}, into, prefix=prefix)
+            _flatten({name: as_text(value)}, into, prefix=prefix)
             converted.append(key)
     return converted
 

@@ -13,7 +13,7 @@ from upsert_cli.errors import SOME_REJECTED, UpsertCliError
 from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
-    from upsert_cli.documents.document import Recipe
+    from upsert_cli.documents.recipe import Recipe
     from upsert_cli.embedding.custom import GivenFolder, Pooling
     from upsert_cli.embedding.embedder import Device, Effort, Precision
     from upsert_cli.embedding.identity import Prefixes
@@ -197,7 +197,7 @@ class LoadOptions:
 
     def recipe(self, model: str, *, identity: str, dimension: int = 0) -> Recipe:
         """Return how to make documents of items, for a model's name, its identity and the dimension of its vectors."""
-        from upsert_cli.documents.document import Recipe
+        from upsert_cli.documents.recipe import Recipe
 
         return Recipe(
             text_fields=self.text_fields,

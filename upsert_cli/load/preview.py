@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import require_splitter
-from upsert_cli.documents.conversions import Conversion, conversions_of
-from upsert_cli.documents.document import Document, Recipe
+from upsert_cli.documents.document import Document, conversions_of
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import load_token_counter
 from upsert_cli.embedding.models import Model, identity_if_known, model_without_weights
@@ -49,7 +49,8 @@ class PreviewedRecord:
     max_tokens: int | None
     """Tokens that the model reads; None if that is not known."""
 
-    converted: tuple[Conversion, ...]
+    converted: dict[str, str]
+    """The metadata keys of values that the item has in another kind, and that kind, such as `a list`."""
 
     @property
     def is_truncated(self) -> bool | None:
@@ -72,7 +73,7 @@ class PreviewedRecord:
             "tokens": self.tokens,
             "max_tokens": self.max_tokens,
             "truncated": self.is_truncated,
-            "converted": [conversion.as_json() for conversion in self.converted],
+            "converted": [{"field": key, "kind": kind} for key, kind in self.converted.items()],
         }
 
 
@@ -246,7 +247,7 @@ class _Finish:
             metadata=metadata,
             tokens=tokens,
             max_tokens=None if self._model is None else self._model.max_tokens,
-            converted=tuple(conversions_of(document)),
+            converted=conversions_of(document),
         )
 
     def notes(self, model_name: str) -> Iterator[str]:

@@ -62,7 +62,7 @@ def read_mapping(map_file: Path | None, given: Mapping[str, Any]) -> dict[str, A
     known |= own
     known |= {name: _paths(flag(name), own[name]) for name in _LISTS if name in own}
     if (template := known.get("template")) is not None:
-        from upsert_cli.documents.payload import parse_template  # late: shell completion must not load the readers
+        from upsert_cli.documents.recipe import parse_template  # late: shell completion must not load the readers
 
         parse_template(template)
     return known

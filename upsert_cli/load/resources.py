@@ -12,7 +12,7 @@ from typing import Any
 from upsert_cli import __version__, embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import Splitter
-from upsert_cli.documents.document import Recipe
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import Embedder, load_tokenizer, require_precision
 from upsert_cli.embedding.models import Model, OwnVectors, find_model, identity_if_known

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from upsert_cli.context import Progress, RunContext
-from upsert_cli.documents.document import Recipe
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from upsert_cli.documents.document import Document, Recipe, make_document, size_of, split_item
+from upsert_cli.documents.document import Document, make_document, size_of, split_item
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError, UpsertCliError
 from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch, IgnoredFields
 from upsert_cli.pipeline.prefetch import STEP_SECONDS

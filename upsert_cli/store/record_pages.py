@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.documents.chunking import OBJECT_KEY, owner_of
 from upsert_cli.documents.hashing import HASH_KEY
-from upsert_cli.documents.joining import JoinedItem, joined
-from upsert_cli.documents.stored_items import item_of_record
+from upsert_cli.documents.stored_items import joined
 from upsert_cli.sources.item import Item
 from upsert_cli.store.base import NumberedRecord, Record
 from upsert_cli.store.process import StoreProcess
@@ -44,7 +43,7 @@ class JoinedChunks:
         self._tables = tables
         self._store = store
         self._is_wanted = is_wanted
-        self._joined: dict[str, JoinedItem | None] = {}
+        self._joined: dict[str, Item | None] = {}
         """By the items of the page and of the one before; None where they are not joined."""
 
     def look_at(self, page: Sequence[Record]) -> None:
@@ -53,7 +52,9 @@ class JoinedChunks:
             return
         owners = {found[0] for record in page if (found := _chunk_of(record)) is not None}
         known = {owner: self._joined[owner] for owner in owners & self._joined.keys()}
-        self._joined = known | {owner: joined(chunks) for owner, chunks in self._chunks_of(owners - known.keys())}
+        self._joined = known | {
+            owner: joined(owner, chunks) for owner, chunks in self._chunks_of(owners - known.keys())
+        }
 
     def _chunks_of(self, owners: Set[str]) -> Iterator[tuple[str, list[tuple[int, str | None, dict[str, Any]]]]]:
         for start in range(0, len(owners), JOINED_ITEMS):
@@ -80,8 +81,7 @@ class JoinedChunks:
     def item(self, record: Record) -> Item | None:
         """Return the item that the first of its chunks stands for; None for any other record."""
         found = _chunk_of(record) if self._joined else None
-        whole = None if found is None else self._joined.get(found[0])
-        return None if found is None or whole is None else item_of_record(found[0], whole.text, whole.metadata)
+        return None if found is None else self._joined.get(found[0])
 
 
 def _chunk_of(record: Record) -> tuple[str, int] | None:

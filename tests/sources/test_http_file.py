@@ -84,6 +84,11 @@ WRONG = {
     "no total": (lambda at: _rest(at, Content_Range=_span(at, TOTAL - 1, "*")), "changed while it was being read"),
     "another length": (lambda at: _rest(at, Content_Length=TOTAL - at - 9), "contradict each other"),
     "no number as length": (lambda at: _rest(at, Content_Length="-1"), "Content-Length of -1"),
+    "a length of thousands of digits": (lambda at: _rest(at, Content_Length="9" * 5_000), "Content-Length of 999"),
+    "a total of thousands of digits": (
+        lambda at: _rest(at, Content_Range=_span(at, TOTAL - 1, "9" * 5_000)),
+        "does not say which",
+    ),
     "several ranges": (lambda at: _rest(at, Content_Type="multipart/byteranges; boundary=x"), "several ranges"),
     "too long a body": (
         lambda at: answer(206, FILE[at:] + LINES[0], Content_Range=_span(at, TOTAL - 1)),
@@ -315,4 +320,10 @@ def test_a_redirect_loop_is_an_error(location: str) -> None:
     assert address in str(caught.value)
     assert "sig" not in str(caught.value)
     with raw_server(lambda _: [answer(302)]) as address, pytest.raises(SourceUnreadable, match="redirects to nowhere"):
+        _source(address)
+
+
+def test_a_redirect_to_something_else_than_an_address_is_an_error() -> None:
+    """Half an address of IPv6 is the server's fault, not a bug."""
+    with raw_server(_to("//[x/b.jsonl")) as address, pytest.raises(SourceUnreadable, match="that is no address"):
         _source(address)

@@ -180,6 +180,7 @@ def test_the_files_of_an_address_in_an_object_store() -> None:
         "s3://": (UsageFault, "no host or bucket"),
         "ftp://host/a.jsonl": (UsageFault, "begins with none of"),
         "https://user:s3cret@host/a.jsonl": (UsageFault, "a password in it"),
+        "https://host/\udcff.jsonl": (UsageFault, "not UTF-8"),
     }.items():
         with pytest.raises(error, match=message) as caught:
             found(name)

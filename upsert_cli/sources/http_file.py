@@ -17,11 +17,13 @@ LOWEST_RATE = 64  # bytes a second; below any link in use, above a server that s
 SOON = 1.0  # seconds after which the bytes that have arrived are returned
 PIECE = 256 << 10  # bytes read at once
 DISCARDED = 1 << 20  # bytes read at once on the way to a position, if a server knows no ranges
+SHOWN_VALUE = 60  # characters of a header in a message
 EXCESS_SECONDS = 1.0  # how long to wait for bytes after the last one, if a server keeps the connection open
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE | re.ASCII)
+_DIGITS = r"\d{1,18}"  # of a number of bytes; Python refuses to read one of thousands of digits
+_CONTENT_RANGE = re.compile(rf"bytes ({_DIGITS})-({_DIGITS})/({_DIGITS}|\*)", re.IGNORECASE | re.ASCII)
 _EMPTY = re.compile(r"bytes \*/0", re.IGNORECASE)
-_NUMBER = re.compile(r"\d+", re.ASCII)
+_NUMBER = re.compile(_DIGITS, re.ASCII)
 _COMPRESSED = ("gzip", "x-gzip", "zstd")  # encodings in which a file may be stored; its suffix or --format names them
 
 
@@ -215,10 +217,11 @@ class _Response:
         """
         if (self.header("Content-Type") or "").lower().startswith("multipart/"):
             raise OSError("its server answers with several ranges where one was asked for")
-        value = self.header("Content-Range")
-        found = _CONTENT_RANGE.fullmatch(value or "")
+        value = self.header("Content-Range") or "none"
+        found = _CONTENT_RANGE.fullmatch(value)
         if found is None:
-            raise OSError(f"its server answers with a range and does not say which (Content-Range: {value or 'none'})")
+            shown = value[:SHOWN_VALUE]
+            raise OSError(f"its server answers with a range and does not say which (Content-Range: {shown})")
         first, last = int(found[1]), int(found[2])
         total = None if found[3] == "*" else int(found[3])
         if first != begin or last < first or (total is not None and last >= total):
@@ -233,7 +236,7 @@ class _Response:
         if value is None or self._response.chunked:
             return None
         if not _NUMBER.fullmatch(value):
-            raise OSError(f"its server answers with a Content-Length of {value}")
+            raise OSError(f"its server answers with a Content-Length of {value[:SHOWN_VALUE]}")
         return int(value)
 
     def _coding(self) -> str:

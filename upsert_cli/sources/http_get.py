@@ -76,7 +76,10 @@ def _redirected(address: str, location: str | None) -> str:
     if location is None:
         raise OSError(f"{shown(address)} redirects to nowhere")
     # http.client reads headers as Latin-1, in which every byte is kept.
-    target = urljoin(address, quote(location.strip(), safe=_AS_TYPED, encoding="iso-8859-1"))
+    try:
+        target = urljoin(address, quote(location.strip(), safe=_AS_TYPED, encoding="iso-8859-1"))
+    except ValueError as error:  # as for half an address of IPv6
+        raise OSError(f"{shown(address)} redirects to something that is no address") from error
     was, now = scheme_of(address), scheme_of(target)
     reason = None
     if now != was and (was, now) != WEB_SCHEMES:

@@ -95,9 +95,12 @@ def why_refused(address: str) -> str | None:
     if scheme_of(address) not in known:
         return f"it begins with none of {', '.join(f'{scheme}://' for scheme in known)}"
     try:
+        address.encode()
         parts = urlsplit(address)
         host = parts.netloc if scheme_of(address) in OBJECT_SCHEMES else parts.hostname
         _ = parts.port if scheme_of(address) in WEB_SCHEMES else None
+    except UnicodeEncodeError:
+        return "it holds bytes that are not UTF-8; write each of them as % and two hexadecimal digits"
     except ValueError as error:
         return str(error)
     if "@" in parts.netloc:

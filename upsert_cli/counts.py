@@ -1,15 +1,17 @@
-"""Counts of rows by their outcome, and of values that were converted."""
+"""The outcome of rows: counts, values that were converted, fields that are not stored, and rejects."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Self
 
 MAX_FIELDS = 20  # fields whose converted values are counted separately, so that a task's record stays small
 MAX_FIELD_NAME = 100  # characters; longer names would fill the record too
 OTHER_FIELDS = ""  # counts the values of all other fields; no metadata key is empty
+MAX_NAMES = 20  # names of ignored fields in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +96,58 @@ class Converted:
         values = int(record.get("converted", 0))
         by_field = dict(record.get("converted_fields") or ({OTHER_FIELDS: values} if values else {}))
         return cls(by_field, int(record.get("converted_to_plain_text", 0)))
+
+
+@dataclass(frozen=True, slots=True)
+class IgnoredFields:
+    """Extra fields of rows in item form, which are not stored: the number of such rows, and the fields' names."""
+
+    rows: int = 0
+    names: Mapping[str, None] = field(default_factory=dict)
+    """The first names, in the order of their first row."""
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> IgnoredFields:
+        """Return the extra fields of one item."""
+        return cls(1, dict.fromkeys(names)) if names else NOTHING_IGNORED
+
+    def __add__(self, other: IgnoredFields) -> IgnoredFields:
+        if not other.rows:
+            return self
+        names = {**self.names, **other.names} if other.names.keys() - self.names.keys() else self.names
+        return IgnoredFields(self.rows + other.rows, dict.fromkeys(itertools.islice(names, MAX_NAMES + 1)))
+
+    def warning(self) -> str | None:
+        """Return a warning of one line, or None if no row has extra fields."""
+        if not self.rows:
+            return None
+        names = ", ".join(f"`{name}`" for name in itertools.islice(self.names, MAX_NAMES))
+        more = ", ..." if len(self.names) > MAX_NAMES else ""
+        rows = "1 row in item form has" if self.rows == 1 else f"{self.rows:,} rows in item form have"
+        return f"{rows} fields that are not stored: {names}{more}; put the fields of an item into its payload"
+
+
+NOTHING_IGNORED = IgnoredFields()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The outcome of rows that are loaded together, to be committed."""
+
+    counts: Counts = Counts()
+    converted: Converted = Converted()
+    """Of the items that were written."""
+
+    ignored: IgnoredFields = NOTHING_IGNORED
+    rejects: Sequence[dict[str, Any]] = ()
+    """Records of the rejects file."""
+
+    def plus(self, other: Outcome) -> Self:
+        """Return this outcome with that of other rows added."""
+        return replace(
+            self,
+            counts=self.counts + other.counts,
+            converted=self.converted + other.converted,
+            ignored=self.ignored + other.ignored,
+            rejects=[*self.rejects, *other.rejects],
+        )

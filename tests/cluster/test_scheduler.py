@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 from tests.support.worker_standin import StandIns
 from upsert_cli.cluster.scheduler import Event, Scheduler
-from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.receipts import Loaded
+from upsert_cli.journal.receipts import Loaded, Receipt
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import Unit
 from upsert_cli.sources.source import Fingerprint, Source
@@ -37,10 +36,10 @@ def _rows(unit: Unit) -> list[int]:
     return list(range(unit.after + 1, (ROWS if unit.end is None else unit.end) + 1))
 
 
-def _run(unit: Unit) -> UnitReceipt:
+def _run(unit: Unit) -> Receipt:
     rows = _rows(unit)
     ids = [(b"%d" % row, Loaded(row, inserted=True, unchanged=False)) for row in rows]
-    return UnitReceipt(unit=unit, counts=Counts(read=len(rows), inserted=len(rows)), ids=ids)
+    return Receipt(unit=unit, counts=Counts(read=len(rows), inserted=len(rows)), ids=ids)
 
 
 def _dispatch(workers: StandIns, *, count: int = 3) -> Scheduler:
@@ -88,9 +87,9 @@ def test_the_parts_of_a_unit_may_end_in_any_order() -> None:
     """Of an id in two parts that were loaded side by side, both are told, so that the later row is loaded once more."""
     left = [3]
 
-    def run(unit: Unit) -> UnitReceipt:
+    def run(unit: Unit) -> Receipt:
         ids = [(b"same", Loaded(row, inserted=True, unchanged=False)) for row in _rows(unit)]
-        return UnitReceipt(unit=unit, counts=Counts(read=len(ids), inserted=len(ids)), ids=ids[-1:])
+        return Receipt(unit=unit, counts=Counts(read=len(ids), inserted=len(ids)), ids=ids[-1:])
 
     def dies(_: Unit) -> bool:
         left[0] -= 1
@@ -126,9 +125,9 @@ def test_a_unit_that_always_kills_is_given_up() -> None:
 def test_an_open_unit_with_a_deadly_row(row: int) -> None:
     """In a file that could not be cut, a row that kills is found as well, however far behind."""
 
-    def run(unit: Unit) -> UnitReceipt:
+    def run(unit: Unit) -> Receipt:
         rows = (40_000 if unit.end is None else unit.end) - unit.after
-        return UnitReceipt(unit=unit, counts=Counts(read=rows, inserted=rows))
+        return Receipt(unit=unit, counts=Counts(read=rows, inserted=rows))
 
     def dies(unit: Unit) -> bool:
         return unit.after < row and (unit.end is None or row <= unit.end)
@@ -149,9 +148,9 @@ def test_an_open_unit_that_always_kills_ends_the_load() -> None:
 def test_the_rest_of_an_open_unit_is_loaded() -> None:
     """A unit that a worker left in its middle is gone on with, in as many receipts as it takes."""
 
-    def run(unit: Unit) -> UnitReceipt:
+    def run(unit: Unit) -> Receipt:
         rest = unit.rest_from(Position(0, unit.after + 50, 9)) if unit.after < 150 else None
-        return UnitReceipt(unit=unit, counts=Counts(read=50, inserted=50), rest=rest)
+        return Receipt(unit=unit, counts=Counts(read=50, inserted=50), rest=rest)
 
     receipts = list(_dispatch(StandIns(run)).run(iter([_unit(0, None)])))
     assert [receipt.unit.after for receipt in receipts] == [0, 50, 100, 150]
@@ -160,7 +159,7 @@ def test_the_rest_of_an_open_unit_is_loaded() -> None:
 def test_errors_come_back_as_they_are() -> None:
     """A fault that belongs to no item is handed on at once, for whoever runs the load to raise."""
     error = UpsertCliError(message="no memory")
-    workers = StandIns(lambda unit: UnitReceipt(unit=unit, error=error))
+    workers = StandIns(lambda unit: Receipt(unit=unit, error=error))
     [receipt] = _dispatch(workers).run(iter([_unit(0, ROWS)]))
     assert receipt.error is error
 

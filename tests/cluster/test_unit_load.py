@@ -17,7 +17,7 @@ from tests.support.worker_standin import StandIns
 from upsert_cli.cluster import unit_load
 from upsert_cli.cluster.scheduler import Scheduler
 from upsert_cli.cluster.unit_load import UnitLoad
-from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
+from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
@@ -25,6 +25,7 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.receipts import Receipt
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.open import open_task
@@ -73,7 +74,7 @@ class _Load:
             runner.close()
 
     def run(self, workers: StandIns) -> Committer:
-        committer = Committer(self.claim, self.task)
+        committer = Committer(self.claim, self.task, RunContext())
         with self.claim.receipts() as receipts:
             receipts.begin(is_empty=not (Path(self.task.chroma) / "chroma.sqlite3").exists())
             load = UnitLoad(committer, receipts, RunContext())
@@ -109,7 +110,7 @@ def test_units_end_like_the_local_load(terminal: Terminal, tiny_model: Path) -> 
     stops = iter([False, False, True])
     with load.runner() as runner:
 
-        def run(unit: Unit) -> UnitReceipt:
+        def run(unit: Unit) -> Receipt:
             receipt = runner.run(unit)
             if next(stops, False):
                 raise KeyboardInterrupt

@@ -14,13 +14,13 @@ import pytest
 from tests.support.reading import sources_of
 from tests.support.tiny_model import choking_model
 from upsert_cli import __version__
-from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
+from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.identity import ModelIdentity, Prefixes
 from upsert_cli.errors import Refusal, SourceChanged
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.receipts import Loaded
+from upsert_cli.journal.receipts import Loaded, Receipt
 from upsert_cli.sources.rows import Unit, plan_units
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
@@ -60,7 +60,7 @@ def _only(sources: list[Source]) -> Unit:
 def test_a_receipt_tells_of_each_row(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
     """Counts, rejects and ids of a unit come back in a receipt that survives the way through any pipe."""
     runner = UnitRunner(_spec(tmp_path, sources, tiny_model))
-    done: UnitReceipt = pickle.loads(pickle.dumps(runner.run(_only(sources))))  # noqa: S301
+    done: Receipt = pickle.loads(pickle.dumps(runner.run(_only(sources))))  # noqa: S301
     runner.close()
     assert done.error is None
     assert (done.counts.read, done.counts.inserted, done.counts.failed) == (3, 1, 2)

@@ -15,37 +15,31 @@ from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.receipts import Loaded, Receipt, Receipts, follow
 from upsert_cli.journal.rejects import rewrite_rejects
+from upsert_cli.sources.item import Position
+from upsert_cli.sources.rows import Unit
 
 
-def _receipt(
-    unit: str, *, source: int = 0, row: int = 0, rejected: int = 0, ids: dict[bytes, int] | None = None
-) -> Receipt:
+def _unit(*, source: int = 0, after: int = 0, end: int | None = None) -> Unit:
+    return Unit(digest="x", start=Position(source, after, 0), after=after, end=end)
+
+
+def _receipt(unit: Unit, *, rejected: int = 0, ids: dict[bytes, int] | None = None) -> Receipt:
     loaded = [(digest, Loaded(place, inserted=True, unchanged=False)) for digest, place in (ids or {}).items()]
-    rejects = [{"source": "a.jsonl", "row": row + 1 + place, "detail": "é\ud800"} for place in range(rejected)]
+    rejects = [{"source": "a.jsonl", "row": unit.after + 1 + place, "detail": "é\ud800"} for place in range(rejected)]
     counts = Counts(read=4 + rejected, inserted=4, failed=rejected)
-    body = {"unit": unit, "end": None}
-    return Receipt(
-        unit=unit,
-        source=source,
-        row=row,
-        body=body,
-        counts=counts,
-        converted=Converted({"tags": 2}),
-        rejects=rejects,
-        ids=loaded,
-    )
+    return Receipt(unit=unit, counts=counts, converted=Converted({"tags": 2}), rejects=rejects, ids=loaded)
 
 
 def test_receipts_are_kept(tmp_path: Path) -> None:
     """Added receipts are there when the file is opened again; it is private, and its rejects make a rejects file."""
     path = tmp_path / "new" / "a?b#c.units"
     with Receipts.open_at(path) as receipts:
-        receipts.add(_receipt("0:x:9-", row=9, rejected=2))
-        receipts.add(_receipt("0:x:0-9", rejected=1))
+        receipts.add(_receipt(_unit(after=9), rejected=2))
+        receipts.add(_receipt(_unit(end=9), rejected=1))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with Receipts.open_at(path) as receipts:
-        assert receipts.body("0:x:9-") == {"unit": "0:x:9-", "end": None}
-        assert receipts.body("0:x:0-") is None
+        assert receipts.left_of(_unit(after=9)) is None
+        assert receipts.left_of(_unit()) == _unit()
         assert receipts.total() == (Counts(read=11, inserted=8, failed=3), Converted({"tags": 4}))
         assert [reject["row"] for bundle in receipts.rejects() for reject in bundle] == [1, 10, 11]
         length = rewrite_rejects(tmp_path / "rejects.jsonl", receipts.rejects())
@@ -57,12 +51,26 @@ def test_receipts_are_kept(tmp_path: Path) -> None:
 def test_a_unit_has_one_receipt(tmp_path: Path) -> None:
     """A second receipt of a unit is refused as a whole, and the first one stays."""
     with Receipts.open_at(tmp_path / "a.units") as receipts:
-        receipts.add(_receipt("0:x:0-9", ids={b"a": 3}))
+        receipts.add(_receipt(_unit(end=9), ids={b"a": 3}))
         with pytest.raises(JournalUnwritable):
-            receipts.add(_receipt("0:x:0-9", ids={b"b": 4}))
-        receipts.add(_receipt("0:x:9-", row=9, ids={b"b": 12}))
+            receipts.add(_receipt(_unit(end=9), ids={b"b": 4}))
+        receipts.add(_receipt(_unit(after=9), ids={b"b": 12}))
         assert receipts.total()[0].read == 8
         assert list(receipts.repeated()) == []
+
+
+def test_the_rest_of_a_unit_is_left(tmp_path: Path) -> None:
+    """A unit that ended early leaves its rest, and a rest that ended early leaves its own."""
+    whole = _unit()
+    first, second = (whole.rest_from(Position(0, row, 0)) for row in (5, 8))
+    with Receipts.open_at(tmp_path / "a.units") as receipts:
+        receipts.add(replace(_receipt(whole, ids={b"a": 3}), rest=first))
+        assert receipts.left_of(whole) == first
+        receipts.add(replace(_receipt(first, ids={b"a": 7}), rest=second))
+        assert receipts.left_of(whole) == second
+        receipts.add(_receipt(second, ids={b"a": 9}))
+        assert receipts.left_of(whole) is None
+        assert list(receipts.repeated()) == [(second, 9)]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
@@ -96,16 +104,17 @@ def test_repeated_ids(
             last[identifier] = (source, number, row[source])
             seen.setdefault(identifier, set()).add(number)
         row[source] += 1  # a row that was rejected
-        made.append(_receipt(str(number), source=source, row=begin, ids=places))
+        made.append(_receipt(_unit(source=source, after=begin, end=row[source]), ids=places))
+    units_of = [receipt.unit for receipt in made]
     order.shuffle(made)
     path = tmp_path_factory.getbasetemp() / "repeated.units"
     path.unlink(missing_ok=True)
     with Receipts.open_at(path) as receipts:
         for receipt in made:
             receipts.add(receipt)
-        found = [(body["unit"], row) for body, row in receipts.repeated()]
+        found = list(receipts.repeated())
     expected = sorted(last[identifier] for identifier, numbers in seen.items() if len(numbers) > 1)
-    assert found == [(str(number), row) for _, number, row in expected]
+    assert found == [(units_of[number], row) for _, number, row in expected]
 
 
 @settings(max_examples=25, deadline=None)
@@ -135,7 +144,7 @@ def test_each_new_record_is_counted_once(
     with Receipts.open_at(path) as receipts:
         receipts.begin(is_empty=is_empty)
         for unit, counts in enumerate(sums):
-            receipts.add(replace(_receipt(str(unit), source=unit), counts=counts, ids=[*ids[unit].items()]))
+            receipts.add(replace(_receipt(_unit(source=unit)), counts=counts, ids=[*ids[unit].items()]))
     with Receipts.open_at(path) as receipts:
         receipts.begin(is_empty=not is_empty)  # by then the collection tells nothing about the beginning
         total = receipts.total()[0] + receipts.correction()

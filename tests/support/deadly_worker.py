@@ -7,7 +7,8 @@ import signal
 
 from upsert_cli.cli.root import main
 from upsert_cli.cluster import ray_cluster
-from upsert_cli.cluster.worker import Spec, UnitReceipt, UnitRunner
+from upsert_cli.cluster.worker import Spec, UnitRunner
+from upsert_cli.journal.receipts import Receipt
 from upsert_cli.sources.rows import Rows, Unit
 from upsert_cli.sources.source import Source
 
@@ -22,7 +23,7 @@ class DeadlyWorker(UnitRunner):
         super().__init__(spec)
         self.sources = [Source.from_json(value) for value in spec.sources]
 
-    def run(self, unit: Unit) -> UnitReceipt:
+    def run(self, unit: Unit) -> Receipt:
         """Load a unit, if there is nothing deadly in it."""
         for row, _ in Rows(sources=self.sources).of(unit):
             if DEADLY in str(row.payload):

@@ -6,14 +6,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from upsert_cli.cluster.scheduler import Event
-from upsert_cli.cluster.worker import UnitReceipt
+from upsert_cli.journal.receipts import Receipt
 from upsert_cli.sources.rows import Unit
 
 
 class StandIns:
     """Workers that run one after the other; the last one that got a unit is the first to be through with it."""
 
-    def __init__(self, run: Callable[[Unit], UnitReceipt], *, dies: Callable[[Unit], bool] = lambda _: False) -> None:
+    def __init__(self, run: Callable[[Unit], Receipt], *, dies: Callable[[Unit], bool] = lambda _: False) -> None:
         """Take what a worker does, and what it does not survive."""
         self._run = run
         self._dies = dies

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from upsert_cli.cluster.scheduler import Event
@@ -129,33 +127,26 @@ def _await_head(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPlan:
-    """The workers to request from a cluster."""
+def plan_workers(options: LoadOptions) -> tuple[int, int, int]:
+    """Plan the workers to request: those of the options, or one per machine with an equal share of the processors.
 
-    count: int
-    threads: int
-    """Processors of each worker."""
+    Returns:
+        The number of workers, the processors of each, and how many fit into the cluster now; the others wait until it
+        grows.
+    """
+    import ray
 
-    room: int
-    """Workers that fit into the cluster now; others wait until it grows."""
-
-    @classmethod
-    def fitting(cls, options: LoadOptions) -> WorkerPlan:
-        """Return the workers of the options, or one per machine, with an equal share of the processors."""
-        import ray
-
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-        sizes = [int(machine["CPU"]) for machine in machines] or [1]
-        count = options.workers or len(sizes)
-        threads = options.threads or max(1, min(max(sizes), sum(sizes) // count))
-        gpus = options.num_gpus_per_worker
-        room = 0
-        for machine in machines:
-            fitting = int(machine["CPU"]) // threads
-            room += min(fitting, int(machine.get("GPU", 0) / gpus)) if gpus else fitting
-        return cls(count=count, threads=threads, room=room)
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    sizes = [int(machine["CPU"]) for machine in machines] or [1]
+    count = options.workers or len(sizes)
+    threads = options.threads or max(1, min(max(sizes), sum(sizes) // count))
+    gpus = options.num_gpus_per_worker
+    room = 0
+    for machine in machines:
+        fitting = int(machine["CPU"]) // threads
+        room += min(fitting, int(machine.get("GPU", 0) / gpus)) if gpus else fitting
+    return count, threads, room
 
 
 class RayWorkers:
@@ -179,17 +170,13 @@ class RayWorkers:
         self._spec = spec
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, int] = {}
-        self._starting: set[int] = set()
-        self._preparing: set[int] = set()
         self._next = 0
 
     def start(self) -> int:
         """Request an actor."""
         number, self._next = self._next, self._next + 1
-        actor = self._actor.remote(self._spec)
-        self._actors[number] = actor
-        self._starting.add(number)
-        self._pending[actor.version.remote()] = number  # type: ignore[attr-defined]  # added by Ray's decorator
+        self._actors[number] = actor = self._actor.remote(self._spec)
+        self._pending[actor.prepare.remote()] = number  # type: ignore[attr-defined]  # added by Ray's decorator
         return number
 
     def give(self, worker: int, unit: Unit) -> None:
@@ -201,38 +188,21 @@ class RayWorkers:
         if not self._pending:
             return []
         done, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=seconds, fetch_local=False)
-        events = [self._event(answer, self._pending.pop(answer)) for answer in done]
-        return [event for event in events if event is not None]
+        return [self._event(answer, self._pending.pop(answer)) for answer in done]
 
-    def _event(self, answer: Any, worker: int) -> Event | None:
+    def _event(self, answer: Any, worker: int) -> Event:
         from ray import exceptions
 
         try:
-            value = self._ray.get(answer)
+            return Event(worker, receipt=self._ray.get(answer))
         except exceptions.RayTaskError as error:
             raise _cluster_lost(error) from error  # the methods of the actor catch all other errors
         except (exceptions.RayActorError, exceptions.ObjectLostError) as error:
-            self._starting.discard(worker)
-            self._preparing.discard(worker)
             with suppress(exceptions.RayError):
                 self._ray.kill(self._actors.pop(worker))  # an actor that only cannot be reached must not continue
             return Event(worker, death=error_line(error))
         except exceptions.RayError as error:
             raise _cluster_lost(error) from error
-        if worker in self._starting:
-            self._starting.remove(worker)
-            if value != self._spec.version:
-                raise UpsertCliError(
-                    message=f"worker number {worker} has upsert-cli {value}, and this is {self._spec.version}; install "
-                    f"the same version there"
-                )
-            self._preparing.add(worker)
-            self._pending[self._actors[worker].prepare.remote()] = worker
-            return None
-        if worker in self._preparing:
-            self._preparing.remove(worker)
-            return Event(worker)
-        return Event(worker, receipt=value)
 
     def stop(self) -> None:
         """Kill all actors, in the middle of their work."""
@@ -242,12 +212,6 @@ class RayWorkers:
             with suppress(exceptions.RayError):
                 self._ray.kill(actor)
         self._actors.clear()
-
-    def __enter__(self) -> RayWorkers:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        self.stop()
 
 
 def _cluster_lost(error: BaseException) -> UpsertCliError:

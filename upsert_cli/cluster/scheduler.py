@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
-from upsert_cli.cluster.worker import UnitReceipt
 from upsert_cli.counts import Counts
 from upsert_cli.errors import Stage, UpsertCliError
+from upsert_cli.journal.receipts import Receipt
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.item import Reject
 from upsert_cli.sources.rows import Unit
@@ -30,7 +30,7 @@ class Event(NamedTuple):
     """A worker has started, has finished its unit, or has died."""
 
     worker: int
-    receipt: UnitReceipt | None = None
+    receipt: Receipt | None = None
     """Of its unit."""
 
     death: str | None = None
@@ -59,24 +59,18 @@ class _Suspect:
     parts: int = 1
     """Parts without a receipt."""
 
-    receipts: list[UnitReceipt] = field(default_factory=list)
+    receipts: list[Receipt] = field(default_factory=list)
 
-    def sum(self) -> UnitReceipt:
+    def sum(self) -> Receipt:
         """Return the receipt of the whole unit."""
-        merged = UnitReceipt(unit=self.unit)
+        merged = Receipt(unit=self.unit)
         for one in sorted(self.receipts, key=lambda receipt: receipt.unit.after):
-            seconds = Counter(merged.seconds)
-            seconds.update(one.seconds)
             merged = replace(
-                merged,
-                counts=merged.counts + one.counts,
-                converted=merged.converted + one.converted,
-                rejects=merged.rejects + one.rejects,
-                ignored=merged.ignored + one.ignored,
+                merged.plus(one),
                 # Kept apart: parts are loaded at the same time, so any of them may have written an id last.
                 ids=[*merged.ids, *one.ids],
-                seconds=dict(seconds),
-                worker=one.worker,
+                embedded=merged.embedded + one.embedded,
+                seconds=Counter(merged.seconds) + Counter(one.seconds),
                 rest=one.rest,
                 error=merged.error or one.error,
             )
@@ -109,7 +103,7 @@ class Scheduler:
         self._failed_starts = 0
         self._is_ending = False
 
-    def run(self, units: Iterator[Unit]) -> Iterator[UnitReceipt]:
+    def run(self, units: Iterator[Unit]) -> Iterator[Receipt]:
         """Yield the receipts of units in the order of their arrival.
 
         After a receipt with an error no further unit begins, and the units in progress are finished.
@@ -146,7 +140,7 @@ class Scheduler:
     def _worker_count(self) -> int:
         return len(self._starting) + len(self._idle) + len(self._busy)
 
-    def _handle(self, event: Event) -> UnitReceipt | None:
+    def _handle(self, event: Event) -> Receipt | None:
         worker = event.worker
         unit = self._busy.pop(worker, None)
         if event.death is None:
@@ -171,17 +165,17 @@ class Scheduler:
                 )
         return None
 
-    def _finish(self, unit: Unit, receipt: UnitReceipt) -> UnitReceipt | None:
+    def _finish(self, unit: Unit, receipt: Receipt) -> Receipt | None:
         suspect = self._suspects.pop(unit.id, None)
         if receipt.error is not None:  # it ends the load
-            return receipt if suspect is None else UnitReceipt(unit=unit, error=receipt.error)
+            return receipt if suspect is None else Receipt(unit=unit, error=receipt.error)
         if suspect is None:
             return receipt
         suspect.receipts.append(receipt)
         suspect.parts -= 1
         return suspect.sum() if suspect.parts == 0 else None
 
-    def _retry_or_halve(self, unit: Unit, reason: str) -> UnitReceipt | None:
+    def _retry_or_halve(self, unit: Unit, reason: str) -> Receipt | None:
         suspect = self._suspects.setdefault(unit.id, _Suspect(unit))
         suspect.deaths += 1
         self._tries[unit.id] += 1
@@ -199,7 +193,7 @@ class Scheduler:
             return self._finish(unit, self._reject_rows(unit, suspect.deaths, reason))
         return None
 
-    def _reject_rows(self, unit: Unit, deaths: int, reason: str) -> UnitReceipt:
+    def _reject_rows(self, unit: Unit, deaths: int, reason: str) -> Receipt:
         """Return a receipt that rejects the rows of a unit unread, since reading them may kill a worker."""
         source = self._sources[unit.start.source].name
         if unit.end is None:
@@ -221,4 +215,4 @@ class Scheduler:
             for row in rows
         ]
         counts = Counts(read=len(rejects), failed=len(rejects))
-        return UnitReceipt(unit=unit, counts=counts, rejects=tuple(rejects))
+        return Receipt(unit=unit, counts=counts, rejects=rejects)

@@ -6,28 +6,24 @@ import os
 import platform
 import tempfile
 import traceback
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.counts import Converted, Counts
 from upsert_cli.embedding.catalog import embeds
-from upsert_cli.embedding.embedder import Embedder, require_precision
+from upsert_cli.embedding.embedder import Embedder, Loader, require_precision
 from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.receipts import Loaded, follow
+from upsert_cli.journal.receipts import Loaded, Receipt, follow
 from upsert_cli.load.resources import load_embedder, model_of, recipe_of, stored_sources
-from upsert_cli.pipeline.batch import NOTHING_IGNORED, IgnoredFields
-from upsert_cli.pipeline.batches import Pace, read_batches
+from upsert_cli.pipeline.batches import Pace
 from upsert_cli.pipeline.id_set import digest_of
-from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.stages import Stages
-from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import UNIT_ROWS, Unit
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
@@ -54,37 +50,6 @@ class Spec:
     version: str = __version__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitReceipt:
-    """The outcome of a unit whose records the store has acknowledged, or the error that ended it."""
-
-    unit: Unit
-    counts: Counts = field(default_factory=Counts)
-    converted: Converted = field(default_factory=Converted)
-    embedded: int = 0
-    """Number of items with an embedded text."""
-
-    rejects: tuple[dict[str, Any], ...] = ()
-    """In the order of their rows."""
-
-    ignored: IgnoredFields = NOTHING_IGNORED
-    ids: Sequence[tuple[bytes, Loaded]] = ()
-    """A digest of the id of each loaded item, once for each part of the unit that was loaded separately."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Wall seconds that each stage was busy."""
-
-    worker: str = ""
-    """`host:pid`."""
-
-    rest: Unit | None = None
-    """The part of the unit that is left: its end was not known, or its source broke off."""
-
-    error: Exception | None = None
-    """An error that belongs to no item. If the source broke off, the rows before `rest` are written and counted; after
-    any other error some rows may be written, and the whole unit has to be loaded again."""
-
-
 class UnitRunner:
     """A loader of units, one after the other, which keeps the model loaded and the collection open between them.
 
@@ -98,14 +63,10 @@ class UnitRunner:
         self._pace = Pace(self._options.batch_size)
         self._unchanged: dict[int, tuple[int, int]] = {}
         self._model: Model | OwnVectors | None = None
-        self._embedder: Embedder | None = None
+        self._loader = Loader(self._load_model)
         self._writer: StoreProcess | None = None
         self._fault: Exception | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="upsert-cli-worker-")
-
-    def version(self) -> str:
-        """Return the version of this tool on this machine."""
-        return __version__
 
     def prepare(self) -> None:
         """Open the collection and load the model, so that no unit waits for a slow machine."""
@@ -113,18 +74,18 @@ class UnitRunner:
             model, writer = self._ready()
             may_be_unchanged = writer.opened().count and not self._options.force
             if isinstance(model, Model) and not may_be_unchanged:
-                self._load(model)
+                self._loader.embedder()
         except Exception as error:  # noqa: BLE001  # reported in the receipt of the first unit
             self._hang_up()
             self._fault = error
 
-    def run(self, unit: Unit) -> UnitReceipt:
+    def run(self, unit: Unit) -> Receipt:
         """Load a unit; its receipt reports any error."""
         try:
             return self._run(unit)
         except Exception as error:  # noqa: BLE001  # the receiver of the receipt raises it
             self._hang_up()
-            return UnitReceipt(unit=unit, worker=_here(), error=_portable(error))
+            return Receipt(unit=unit, error=_portable(error))
 
     def close(self) -> None:
         """Close the collection; the next unit opens it again."""
@@ -138,7 +99,7 @@ class UnitRunner:
             writer.abandon()
             writer.await_end(LAST_WRITE_SECONDS)
 
-    def _run(self, unit: Unit) -> UnitReceipt:
+    def _run(self, unit: Unit) -> Receipt:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             raise fault
@@ -148,36 +109,27 @@ class UnitRunner:
         # A row that is loaded once more, since its id came again, may look unchanged and hold another row's metadata.
         options = self._options if unit.only is None else replace(self._options, force=True)
         context = RunContext()
-        stages = Stages(options, context, load=lambda: self._load(model), pace=self._pace)
-        batches = read_batches(options.rows(self._sources).of(unit), recipe=recipe_of(options, model), pace=self._pace)
-        tally = _UnitTally()
-        rest: Position | None = None
-        after = unit.start
-        broken: SourceUnreadable | None = None
-        with closing(stages.run(stages.read_ahead(batches), [writer])) as outcomes:
+        stages = Stages(options, context, self._loader, pace=self._pace)
+        batches = stages.read_ahead(options.rows(self._sources).of(unit), recipe_of(options, model))
+        done, after = Receipt(unit=unit), unit.start
+        ids: dict[bytes, Loaded] = {}
+        with closing(stages.run(batches, [writer])) as outcomes:
             try:
                 for outcome in outcomes:
-                    tally.add(outcome)
-                    after = outcome.batch.after
-                    if unit.end is None and tally.counts.read >= OPEN_UNIT_ROWS:
-                        rest = after
+                    done, after = done.plus(outcome), outcome.after
+                    follow(ids, {digest_of(object_id): one for object_id, one in outcome.loaded.items()})
+                    if unit.end is None and done.counts.read >= OPEN_UNIT_ROWS:
+                        done = replace(done, rest=unit.rest_from(after))
                         break
             except SourceUnreadable as error:
-                broken, rest = error, after
-        progress = context.progress
-        progress.add("writing", writer.seconds["writing"] - written_before)
-        return UnitReceipt(
-            unit=unit,
-            counts=tally.counts,
-            converted=tally.converted,
-            embedded=progress.embedded,
-            rejects=tuple(sorted(tally.rejects, key=lambda record: int(record["row"]))),
-            ignored=tally.ignored,
-            ids=tuple(tally.ids.items()),
-            seconds=progress.seconds,
-            worker=_here(),
-            rest=None if rest is None else unit.rest_from(rest),
-            error=broken,
+                done = replace(done, rest=unit.rest_from(after), error=error)
+        context.progress.add("writing", writer.seconds["writing"] - written_before)
+        return replace(
+            done,
+            rejects=sorted(done.rejects, key=itemgetter("row")),
+            ids=tuple(ids.items()),
+            embedded=context.progress.embedded,
+            seconds=context.progress.seconds,
         )
 
     def _check_unchanged(self, index: int) -> None:
@@ -191,22 +143,31 @@ class UnitRunner:
 
     def _ready(self) -> tuple[Model | OwnVectors, StoreProcess]:
         spec = self._spec
+        if spec.version != __version__:
+            raise UpsertCliError(
+                message=f"the worker {_here()} has upsert-cli {__version__}, and the task is run by {spec.version}; "
+                f"install the same version there"
+            )
         for name in spec.secrets:
             if not os.environ.get(name):
                 raise UpsertCliError(
                     message=f"{name} is set here, but not for the worker {_here()}; set it where Ray is started on "
                     f"that machine, since a task carries only the names of such variables"
                 )
-        if self._model is None:
-            wanted = spec.target.model
-            is_found = embeds(wanted.name) and not self._options.keep_vectors
-            self._model = self._same_model() if is_found else OwnVectors.of(wanted, space=spec.target.space)
+        model = self._found_model()
         if self._writer is None:
             # The process that runs the task holds the lease on the collection; workers do not exclude each other.
             target = replace(spec.target, leases=self._folder.name) if spec.target.leases else spec.target
             self._writer = StoreProcess(target, task_id=spec.task_id)
             self._writer.opened()
-        return self._model, self._writer
+        return model, self._writer
+
+    def _found_model(self) -> Model | OwnVectors:
+        if self._model is None:
+            wanted = self._spec.target.model
+            is_found = embeds(wanted.name) and not self._options.keep_vectors
+            self._model = self._same_model() if is_found else OwnVectors.of(wanted, space=self._spec.target.space)
+        return self._model
 
     def _same_model(self) -> Model:
         """Find the model on this machine; it has to be the one of the process that runs the task."""
@@ -220,28 +181,8 @@ class UnitRunner:
             )
         return found
 
-    def _load(self, model: Model | OwnVectors) -> Embedder:
-        if self._embedder is None:
-            self._embedder = load_embedder(model, self._options)
-        return self._embedder
-
-
-@dataclass(slots=True)
-class _UnitTally:
-    """The sum of the batches of a unit."""
-
-    counts: Counts = field(default_factory=Counts)
-    converted: Converted = field(default_factory=Converted)
-    ignored: IgnoredFields = NOTHING_IGNORED
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    ids: dict[bytes, Loaded] = field(default_factory=dict)
-
-    def add(self, outcome: BatchOutcome) -> None:
-        self.counts += outcome.counts
-        self.converted += outcome.converted
-        self.ignored += outcome.batch.ignored
-        self.rejects += [reject.as_json() for reject in outcome.rejects]
-        follow(self.ids, {digest_of(object_id): one for object_id, one in outcome.loaded.items()})
+    def _load_model(self) -> Embedder:
+        return load_embedder(self._found_model(), self._options)
 
 
 def _touched(source: Source) -> tuple[int, int] | None:

@@ -10,15 +10,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upsert_cli.atomic import make_folder, open_private
-from upsert_cli.counts import Converted, Counts
+from upsert_cli.counts import Converted, Counts, Outcome
 from upsert_cli.errors import JournalUnwritable
 from upsert_cli.journal.files import writing_to
 from upsert_cli.journal.rejects import json_line, valid_json
+from upsert_cli.sources.rows import Unit
 
 if TYPE_CHECKING:
     import sqlite3
@@ -51,28 +52,26 @@ class Loaded(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
-    """The outcome of a unit."""
+class Receipt(Outcome):
+    """The outcome of a unit whose records the store has acknowledged, or the error that ended it."""
 
-    unit: str
-    """Its id."""
+    unit: Unit
+    rest: Unit | None = None
+    """The part of the unit that is left: its end was not known, or its source broke off."""
 
-    source: int
-    """Index of the source."""
+    ids: Sequence[tuple[bytes, Loaded]] = ()
+    """A digest of the id of each loaded item, once for each part of the unit that was loaded separately; it shows
+    repeated ids, also within the unit."""
 
-    row: int
-    """The rows of the unit come after this one."""
+    embedded: int = 0
+    """Number of items with an embedded text; like the next two, of no interest once the receipt is added."""
 
-    body: dict[str, Any]
-    """The unit and where it ended, opaque here."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds that each stage was busy."""
 
-    counts: Counts
-    converted: Converted
-    rejects: list[dict[str, Any]]
-    """In the order of their rows."""
-
-    ids: Sequence[tuple[bytes, Loaded]]
-    """A digest of the id of each item that was loaded, which shows repeated ids, also within the unit."""
+    error: Exception | None = None
+    """An error that belongs to no item. If the source broke off, the rows before `rest` are written and counted; after
+    any other error some rows may be written, and the whole unit has to be loaded again."""
 
 
 def follow(ids: dict[bytes, Loaded], later: Mapping[bytes, Loaded]) -> None:
@@ -119,28 +118,33 @@ class Receipts:
 
     def add(self, receipt: Receipt) -> None:
         """Keep a receipt, all or nothing; it survives a power failure from then on."""
-        place = _place(receipt.source, receipt.row)
-        rejects = "".join(f"{json_line(record)}\n" for record in receipt.rejects)
+        unit, rest = receipt.unit, receipt.rest
+        ended = unit if rest is None else replace(unit, end=rest.after)
         values = (
-            receipt.unit,
-            place,
-            valid_json(receipt.body),
+            unit.id,
+            _place(unit, unit.after),
+            valid_json({"unit": ended.as_json(), "rest": None if rest is None else rest.as_json()}),
             json.dumps(receipt.counts.as_json() | receipt.converted.as_json()),
             receipt.converted.values,
-            rejects,
+            "".join(f"{json_line(record)}\n" for record in receipt.rejects),
         )
         ids = [
-            (digest, _place(receipt.source, one.row), _INSERTED * one.inserted | _UNCHANGED * one.unchanged)
+            (digest, _place(unit, one.row), _INSERTED * one.inserted | _UNCHANGED * one.unchanged)
             for digest, one in receipt.ids
         ]
         with _sqlite_errors(self._path), self._transaction():
             self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", values)
             self._database.executemany("INSERT INTO ids VALUES (?, ?, ?)", ids)
 
-    def body(self, unit: str) -> dict[str, Any] | None:
-        """Return the body of a unit's receipt; None if it has none."""
-        found = self._one("SELECT body FROM receipts WHERE unit = ?", unit)
-        return None if found is None else json.loads(found[0])
+    def left_of(self, unit: Unit) -> Unit | None:
+        """Return the part of a unit that has no receipt; None if there is a receipt for all of it."""
+        left: Unit | None = unit
+        while (
+            left is not None and (found := self._one("SELECT body FROM receipts WHERE unit = ?", left.id)) is not None
+        ):
+            rest = json.loads(found[0])["rest"]
+            left = None if rest is None else Unit.from_json(rest)
+        return left
 
     def total(self) -> tuple[Counts, Converted]:
         """Return the sum of all receipts: rows by their outcome, and converted values."""
@@ -175,14 +179,14 @@ class Receipts:
             if text:
                 yield [json.loads(line) for line in text.splitlines()]
 
-    def repeated(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield the last row of each id that was loaded more than once, in order, with the body of its unit."""
+    def repeated(self) -> Iterator[tuple[Unit, int]]:
+        """Yield the last row of each id that was loaded more than once, in order, with its unit."""
         last = "SELECT MAX(place) AS place FROM ids GROUP BY digest HAVING COUNT(*) > 1 ORDER BY place"
         for (place,) in self._all(last):
             # The rows of a unit come after its place.
             found = self._one("SELECT body FROM receipts WHERE place < ? ORDER BY place DESC LIMIT 1", place)
             if found is not None:
-                yield json.loads(found[0]), place & ((1 << SOURCE_SHIFT) - 1)
+                yield Unit.from_json(json.loads(found[0])["unit"]), place & ((1 << SOURCE_SHIFT) - 1)
 
     def close(self) -> None:
         """Close the file."""
@@ -217,8 +221,8 @@ class Receipts:
             yield from self._database.execute(query)
 
 
-def _place(source: int, row: int) -> int:
-    return source << SOURCE_SHIFT | row
+def _place(unit: Unit, row: int) -> int:
+    return unit.start.source << SOURCE_SHIFT | row
 
 
 @contextmanager

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from upsert_cli.counts import Converted, Counts
+from upsert_cli.context import RunContext
+from upsert_cli.counts import NOTHING_IGNORED, Converted, Counts, Outcome
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.progress import Checkpoint
-from upsert_cli.journal.receipts import Receipt
 from upsert_cli.journal.rejects import (
     JsonLines,
     count_rejects,
@@ -22,8 +23,7 @@ from upsert_cli.journal.rejects import (
     rewrite_rejects,
 )
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.pipeline.outcomes import BatchOutcome
-from upsert_cli.sources.item import START
+from upsert_cli.sources.item import START, Position
 
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage of fewer says little
 
@@ -31,15 +31,18 @@ PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage o
 class Committer:
     """The commits of one attempt at a task; a batch is committed only after the store has acknowledged it."""
 
-    def __init__(self, claim: Claim, task: Task) -> None:
-        """Continue at the checkpoint of the last attempt."""
+    def __init__(self, claim: Claim, task: Task, context: RunContext) -> None:
+        """Continue at the checkpoint of the last attempt; `context` gets the progress and the rejects."""
         self.checkpoint = claim.checkpoint() or Checkpoint(position=START.as_json())
         self._claim = claim
+        self._context = context
         self.task = task
         self._options = task.options
         self._files = claim.files
         self.missing_path = claim.files.missing
         self._places = {source["name"]: place for place, source in enumerate(task.inputs)}
+        self._ignored = NOTHING_IGNORED
+        self._rejects: JsonLines  # while it is open
         self._rows_at_start = self.checkpoint.rows
         self._began = time.monotonic()
 
@@ -91,28 +94,36 @@ class Committer:
         """Yield the records of all rejects that this attempt retries, including committed ones."""
         return read_rejects(self._files.retry)
 
-    def open_rejects(self) -> JsonLines:
+    @contextmanager
+    def open_rejects(self) -> Iterator[None]:
         """Open the rejects file at the checkpoint; later records belong to rows that are read again."""
-        return JsonLines.open_at(self._files.rejects, self.checkpoint.rejects_bytes)
+        with JsonLines.open_at(self._files.rejects, self.checkpoint.rejects_bytes) as self._rejects:
+            yield
 
-    def commit(self, outcome: BatchOutcome, rejects: JsonLines) -> list[dict[str, Any]]:
-        """Append the rejects of a written batch, then save its checkpoint.
+    def commit(self, done: Outcome, *, after: Position) -> None:
+        """Append the rejects of written rows, then save their checkpoint, and count both in the progress.
 
-        Returns:
-            The batch's records in the rejects file.
+        Args:
+            done: The outcome of the next batch, or of a unit whose receipt is saved.
+            after: Where to continue; at the start if the receipts of units tell that.
         """
         # In the order of the rows, in which a retry reads them.
-        failed = sorted(outcome.rejects, key=lambda reject: (self._places[reject.source], reject.row))
-        records = [reject.as_json() for reject in failed]
+        records = sorted(done.rejects, key=lambda record: (self._places[record["source"]], record["row"]))
         checkpoint = replace(
             self.checkpoint,
-            position=outcome.batch.after.as_json(),
-            converted=self.checkpoint.converted + outcome.converted,
-            rejects_bytes=rejects.append(records),
-            **self._advanced(outcome.batch.read, outcome.counts),
+            position=after.as_json(),
+            converted=self.checkpoint.converted + done.converted,
+            rejects_bytes=self._rejects.append(records),
+            **self._advanced(done.counts),
         )
         self._save(checkpoint)
-        return records
+        self._ignored += done.ignored
+        progress = self._context.progress
+        progress.written += done.counts.inserted + done.counts.updated
+        progress.committed += done.counts.read
+        progress.counts = checkpoint.counts
+        if records:
+            self._context.rejected(records)
 
     def listed(self, missing: int) -> None:
         """Commit the length of the list of records to delete."""
@@ -134,29 +145,20 @@ class Committer:
 
     def restore(self, counts: Counts, converted: Converted, rejects: Iterable[list[dict[str, Any]]]) -> None:
         """Rebuild the checkpoint and the rejects from the receipts of units, which are ahead of both after a crash."""
-        self._save_units(counts, converted, rewrite_rejects(self._files.rejects, rejects))
-
-    def commit_unit(self, receipt: Receipt, rejects: JsonLines) -> None:
-        """Commit a unit whose receipt is saved."""
-        before = self.checkpoint
-        length = rejects.append(receipt.rejects)
-        self._save_units(before.counts + receipt.counts, before.converted + receipt.converted, length)
-
-    def _save_units(self, counts: Counts, converted: Converted, rejects_bytes: int) -> None:
         before = self.checkpoint
         self._save(
             replace(
                 before,
-                position=START.as_json(),  # the receipts tell where to continue
+                position=START.as_json(),
                 rows=counts.read,
                 counts=replace(counts, deleted=before.counts.deleted),
                 converted=converted,
-                rejects_bytes=rejects_bytes,
+                rejects_bytes=rewrite_rejects(self._files.rejects, rejects),
             )
         )
 
-    def _advanced(self, rows: int, counts: Counts) -> dict[str, Any]:
-        before = self.checkpoint
+    def _advanced(self, counts: Counts) -> dict[str, Any]:
+        before, rows = self.checkpoint, counts.read
         if before.retried is None:
             return {"rows": before.rows + rows, "counts": before.counts + counts}
         # These rows are counted as failed already; their new outcome replaces that.
@@ -196,9 +198,14 @@ class Committer:
         ):
             raise rejects_lost(self.task.id, counts.failed)
 
-    def finish(self, status: TaskStatus, *, busy: Mapping[str, float], **fields: object) -> Task:
+    def warn_of_ignored(self) -> None:
+        """Warn of the fields that the committed rows had and that are not stored."""
+        if (warning := self._ignored.warning()) is not None:
+            self._context.warning(warning)
+
+    def finish(self, status: TaskStatus, **fields: object) -> Task:
         """Write the end of the attempt into the task's record, with the seconds that each stage was busy."""
-        seconds = {name: round(spent, 3) for name, spent in sorted(busy.items())}
+        seconds = {name: round(spent, 3) for name, spent in sorted(self._context.progress.seconds.items())}
         seconds["total"] = round(time.monotonic() - self._began, 3)
         checkpoint = replace(self.checkpoint, seconds=self._seconds())
         return self._claim.finish(status, checkpoint=checkpoint, begun=self.task, seconds=seconds, **fields)

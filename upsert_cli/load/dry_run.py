@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
-from upsert_cli.counts import Counts
+from upsert_cli.counts import NOTHING_IGNORED, Counts
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import SourceUnreadable
@@ -18,7 +18,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS
 from upsert_cli.journal.task import Task
 from upsert_cli.load.create import drafted
-from upsert_cli.load.orphans import OrphanDeletion
+from upsert_cli.load.orphans import find_orphans
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import (
     load_embedder,
@@ -29,7 +29,7 @@ from upsert_cli.load.resources import (
     target_of,
     vectors_of,
 )
-from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.pipeline.compare import InFlight, compare
 from upsert_cli.pipeline.embed import WITH_VECTOR, embed
@@ -72,9 +72,8 @@ def dry_run_load(
         result = DryRunResult(model, options)
         with _open(journal, draft.task, model, context=context) as store:
             if options.delete_missing and store is not None:
-                deletion = OrphanDeletion(task=draft.task, sources=sources, is_dry_run=True)
                 try:
-                    for block in deletion.find(store, context=context):
+                    for block in find_orphans(draft.task, sources, store, context=context, is_dry_run=True):
                         result.add_missing(block)
                 except SourceUnreadable:  # as reading the rows will tell
                     result.forget_missing()
@@ -183,7 +182,7 @@ class DryRunResult:
         outcome = self._outcomes.of(replace(batch, truncated=truncated))
         self.ignored += batch.ignored
         room = FAILED_ITEMS - len(self.rejects)
-        self.rejects += [reject.as_json() for reject in outcome.rejects[:room]]
+        self.rejects += outcome.rejects[:room]
         self.counts += outcome.counts
 
     def _lengths(self, batch: Batch) -> list[int]:

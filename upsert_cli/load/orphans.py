@@ -16,7 +16,7 @@ from typing import Any
 
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import owner_of
-from upsert_cli.errors import JournalDamaged, Refusal, SourceUnreadable, UpsertCliError
+from upsert_cli.errors import JournalDamaged, Refusal, UpsertCliError
 from upsert_cli.journal.rejects import JsonLines, read_json_lines
 from upsert_cli.journal.task import Task
 from upsert_cli.load.commit import Committer
@@ -86,105 +86,94 @@ class OrphanSearch:
             yield row.object_id
 
 
-@dataclass(slots=True, kw_only=True)
-class OrphanDeletion:
-    """The deletion of the missing records by one task."""
+def find_orphans(
+    task: Task, sources: Sequence[Source], store: StoreProcess, *, context: RunContext, is_dry_run: bool = False
+) -> Iterator[list[RecordRef]]:
+    """Yield the records to delete, in blocks; nothing if a row of the sources cannot be read.
 
-    task: Task
-    sources: Sequence[Source]
-    is_dry_run: bool = False
-    """The task is not in the journal, so it cannot be restarted."""
+    Args:
+        task: The load.
+        sources: Its sources.
+        store: The collection.
+        context: Checked in the waits.
+        is_dry_run: The task is not in the journal, so it cannot be restarted.
 
-    broken: SourceUnreadable | None = None
-    """The error that ended the search; nothing is deleted then, and the load fails after the rows before it."""
+    Raises:
+        Refusal: They are more than the user allows, or the sources hold no item.
+        SourceUnreadable: A source broke off.
+    """
+    options = task.options
+    search = OrphanSearch(rows=options.rows(sources), scope=options.scope or "")
+    with closing(prefetch(search.run(store), stopping=threading.Event(), wait=context.check)) as found:
+        yield from filter(None, found)
+    records = f"records of the scope {search.scope} in the collection {task.collection}"
+    if search.missing and not search.items:
+        raise Refusal(
+            message=f"the sources hold no item, and all {search.held:,} {records} would be deleted, which is never "
+            f"done; look at the sources, or load without --delete-missing"
+        )
+    if options.exceeds_max_delete(search.missing, search.held):
+        restart = f"`upsert-cli restart {task.id} --max-delete {search.missing}` deletes them"
+        remedy = f"--max-delete {search.missing} allows it" if is_dry_run else restart
+        raise Refusal(
+            message=f"{search.missing:,} of the {search.held:,} {records} are not in the sources any more, more "
+            f"than --max-delete {options.max_delete} allows, so nothing was written; --dry-run --max-delete 100% "
+            f"names the first of them, and if all is as it should be, {remedy}"
+        )
 
-    def find(self, store: StoreProcess, *, context: RunContext) -> Iterator[list[RecordRef]]:
-        """Yield the records to delete, in blocks; nothing if a row of the sources cannot be read.
 
-        Raises:
-            Refusal: They are more than the user allows, or the sources hold no item.
-            SourceUnreadable: A source broke off.
-        """
-        search = OrphanSearch(rows=self.task.options.rows(self.sources), scope=self.task.options.scope or "")
-        found = prefetch(search.run(store), stopping=threading.Event(), wait=context.check)
-        with closing(found):
-            yield from filter(None, found)
-        records = f"records of the scope {search.scope} in the collection {self.task.collection}"
-        if search.missing and not search.items:
-            raise Refusal(
-                message=f"the sources hold no item, and all {search.held:,} {records} would be deleted, which is never "
-                f"done; look at the sources, or load without --delete-missing"
+def list_orphans(
+    committer: Committer, sources: Sequence[Source], store: StoreProcess, *, is_empty: bool, context: RunContext
+) -> None:
+    """List the records to delete; see `find_orphans` for the errors. An empty collection is not searched."""
+    if is_empty:
+        committer.listed(0)
+        return
+    context.info("looking for records that the sources no longer hold")
+    missing = 0
+    with JsonLines.rewriting(committer.missing_path) as orphans:
+        for block in find_orphans(committer.task, sources, store, context=context):
+            orphans.append(block)
+            missing += len(block)
+    committer.listed(missing)
+    if missing:
+        context.info(f"{missing:,} records are to be deleted once all rows are loaded")
+
+
+def delete_orphans(
+    committer: Committer, sources: Sequence[Source], store: StoreProcess, *, context: LoadContext
+) -> None:
+    """Delete the listed records and commit that, in blocks; none if a row was rejected, which may be any record.
+
+    Raises:
+        UpsertCliError: A source has changed since it was searched.
+        JournalDamaged: The list cannot be read, or is not complete.
+    """
+    if failed := committer.checkpoint.counts.failed:
+        items = "item was" if failed == 1 else "items were"
+        context.warning(f"nothing was deleted, since {failed:,} {items} rejected, and each may stand for any record")
+        return
+    restart = f"`upsert-cli restart {committer.task.id} --from-start`"
+    for source in sources:
+        if (change := source.change()) is not None:
+            raise UpsertCliError(
+                message=f"{source.name} changed while it was being read ({change}), so nothing was deleted; "
+                f"{restart} reads it again"
             )
-        limit = self.task.options.max_delete
-        if self.task.options.exceeds_max_delete(search.missing, search.held):
-            restart = f"`upsert-cli restart {self.task.id} --max-delete {search.missing}` deletes them"
-            remedy = f"--max-delete {search.missing} allows it" if self.is_dry_run else restart
-            raise Refusal(
-                message=f"{search.missing:,} of the {search.held:,} {records} are not in the sources any more, more "
-                f"than --max-delete {limit} allows, so nothing was written; --dry-run --max-delete 100% names the "
-                f"first of them, and if all is as it should be, {remedy}"
-            )
-
-    def prepare(self, committer: Committer, store: StoreProcess, *, is_empty: bool, context: RunContext) -> None:
-        """List the records to delete, unless an earlier attempt did so or the collection is empty."""
-        if committer.has_list:
-            return
-        if is_empty:
-            committer.listed(0)
-            return
-        context.info("looking for records that the sources no longer hold")
-        missing = 0
-        try:
-            with JsonLines.rewriting(committer.missing_path) as orphans:
-                for block in self.find(store, context=context):
-                    orphans.append(block)
-                    missing += len(block)
-        except SourceUnreadable as error:
-            self.broken = error
-            return
-        committer.listed(missing)
-        if missing:
-            context.info(f"{missing:,} records are to be deleted once all rows are loaded")
-
-    def run(self, committer: Committer, store: StoreProcess, *, context: LoadContext) -> None:
-        """Delete the listed records and commit that, in blocks; none if a row was rejected, which may be any record.
-
-        Raises:
-            SourceUnreadable: The sources could not be searched.
-            UpsertCliError: A source has changed since it was searched.
-            JournalDamaged: The list cannot be read, or is not complete.
-        """
-        if self.broken is not None:
-            raise self.broken
-        if failed := committer.checkpoint.counts.failed:
-            items = "item was" if failed == 1 else "items were"
-            context.warning(
-                f"nothing was deleted, since {failed:,} {items} rejected, and each may stand for any record"
-            )
-            return
-        for source in self.sources:
-            if (change := source.change()) is not None:
-                raise UpsertCliError(
-                    message=f"{source.name} changed while it was being read ({change}), so nothing was deleted; "
-                    f"`upsert-cli restart {self.task.id} --from-start` reads it again"
-                )
-        start, missing = committer.checkpoint.unlisted, committer.checkpoint.missing or 0
-        listed = read_json_lines(committer.missing_path, _orphan)
-        left = (orphan for orphan, _ in itertools.islice(listed, start, missing))
-        while block := list(itertools.islice(left, DELETE_ROWS)):
-            context.check()
-            context.progress.stage = "deleting"
-            context.progress.counts = committer.checkpoint.counts
-            context.show_now()
-            with context.progress.busy("deleting"), context.writing():
-                changed = store.delete(block)
-            committer.deleted(len(block), changed=len(changed))
-        if (deleted := committer.checkpoint.unlisted) != missing:
-            raise JournalDamaged(
-                path=str(committer.missing_path),
-                reason=f"it holds {deleted} records of {missing}; "
-                f"`upsert-cli restart {self.task.id} --from-start` makes it again",
-            )
+    start, missing = committer.checkpoint.unlisted, committer.checkpoint.missing or 0
+    listed = read_json_lines(committer.missing_path, _orphan)
+    left = (orphan for orphan, _ in itertools.islice(listed, start, missing))
+    while block := list(itertools.islice(left, DELETE_ROWS)):
+        context.check()
+        context.progress.stage = "deleting"
+        context.progress.counts = committer.checkpoint.counts
+        context.show_now()
+        with context.progress.busy("deleting"), context.writing():
+            changed = store.delete(block)
+        committer.deleted(len(block), changed=len(changed))
+    if (deleted := committer.checkpoint.unlisted) != missing:
+        reason = f"it holds {deleted} records of {missing}; {restart} makes it again"
+        raise JournalDamaged(path=str(committer.missing_path), reason=reason)
 
 
 def _orphan(value: Any) -> RecordRef | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
+from upsert_cli.counts import NOTHING_IGNORED
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.document import Document, conversions_of
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
@@ -24,7 +25,7 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
 from upsert_cli.load.resources import recipe_of, recipe_without_model
-from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.pipeline.preflight import PROBED_ROWS
 from upsert_cli.sources.item import MAX_ROW, Reject

@@ -18,17 +18,16 @@ from upsert_cli.context import Progress, RunContext
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
 from upsert_cli.embedding.models import Model, OwnVectors
-from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError
+from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.receipts import Receipts
-from upsert_cli.journal.rejects import JsonLines
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.inputs import check_read_inputs
 from upsert_cli.load.load_context import LoadContext, Observer
-from upsert_cli.load.orphans import OrphanDeletion
+from upsert_cli.load.orphans import delete_orphans, list_orphans
 from upsert_cli.load.resources import (
     collection_deleted,
     find_vectors_in_thread,
@@ -38,11 +37,7 @@ from upsert_cli.load.resources import (
     start_store,
     target_of,
 )
-from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch
-from upsert_cli.pipeline.batches import read_batches
-from upsert_cli.pipeline.outcomes import BatchOutcome
 from upsert_cli.pipeline.prefetch import StageStopped
-from upsert_cli.pipeline.retry_rejects import superseded_by_later_rows
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
 from upsert_cli.sources.rows import RowKey
@@ -106,12 +101,12 @@ class _Attempt:
         self._context = context
         self._wait_until = wait_until
         self._options = task.options
-        self._committer = Committer(claim, task)
+        self._committer = Committer(claim, task, context)
         self._sources = sources_of(task)
+        self._unsearched: SourceUnreadable | None = None
         began = time.monotonic() - task.load_seconds
         self._progress = context.progress = Progress(total=self._committer.total(), began=began)
         self._progress.continue_after(self._committer.rows, self._committer.checkpoint.counts)
-        self._ignored = NOTHING_IGNORED
 
     def load(self, load_in_units: UnitLoader) -> None:
         """Load everything after the checkpoint."""
@@ -131,36 +126,41 @@ class _Attempt:
             )
         with store:
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
-                deletion = self._load_batches(model, recipe, store, only)
+                self._load_batches(model, recipe, store, only)
             else:
-                deletion = self._load_units(load_in_units, model, store)
-            if deletion is not None:
-                deletion.run(self._committer, store, context=self._context)
+                self._load_units(load_in_units, model, store)
+            if self._unsearched is not None:
+                raise self._unsearched
+            if self._options.delete_missing:
+                delete_orphans(self._committer, self._sources, store, context=self._context)
             self._progress.stage = "flushing"
             with self._progress.busy("flushing"), self._context.writing():
                 store.close()
-        if (warning := self._ignored.warning()) is not None:
-            self._context.warning(warning)
+        self._committer.warn_of_ignored()
         self._committer.check_failures(least_rows=0)
         check_read_inputs(self._sources, task_id=self._task.id, context=self._context)
         self._committer.check_complete()
 
     def _load_batches(
         self, model: Model | OwnVectors, recipe: Recipe, store: StoreProcess, only: Iterator[RowKey] | None
-    ) -> OrphanDeletion | None:
-        """Load batches in this process, and return the deletions that are to follow."""
+    ) -> None:
+        """Load batches in this process."""
         with self._progress.busy("opening"):
             leased = store.leased()
         loader = Loader(lambda: self._load_model(model))
-        stages = Stages(self._options, self._context, load=loader.embedder, wait=lambda: self._wait(stages))
-        batches = self._batches(recipe, stages, only)
-        if leased.empty or self._options.force:  # otherwise all rows may be unchanged, which needs no model
-            batches = _begin_loading(batches, loader)
-        read = stages.read_ahead(batches)
+        stages = Stages(self._options, self._context, loader, wait=lambda: self._wait(stages))
+        committer = self._committer
+        start = Position.from_json(committer.checkpoint.position)
+        read = stages.read_ahead(
+            replace(self._options.rows(self._sources), start=start, only=only),
+            recipe,
+            rejected=committer.rejects_to_retry if committer.is_retry else None,
+            loads=leased.empty or self._options.force,
+        )
         with ExitStack() as stack:
             try:
-                _, deletion = self._open(store)
-                rejects = stack.enter_context(self._committer.open_rejects())
+                self._open(store)
+                stack.enter_context(committer.open_rejects())
                 count = self._options.writers - 1 if is_server(self._task.chroma) else 0
                 stores = [store, *(stack.enter_context(store.helper()) for _ in range(count))]
             except BaseException:
@@ -169,27 +169,17 @@ class _Attempt:
             with closing(stages.run(read, stores)) as outcomes:
                 try:
                     for outcome in outcomes:
-                        self._commit(outcome, rejects)
+                        committer.commit(outcome, after=outcome.after)
                         self._progress.seconds |= _busy_seconds(stores)
                         self._context.show_now()
-                        if not self._committer.is_retry:  # a retry begins with all failures that there were
-                            self._committer.check_failures()
+                        if not committer.is_retry:  # a retry begins with all failures that there were
+                            committer.check_failures()
                 except BaseException as error:
                     for each in stores:
                         each.abandon()  # a write in flight is not waited for
                     if isinstance(error, StageStopped):
                         self._context.stop_if_wanted()
                     raise
-        return deletion
-
-    def _batches(self, recipe: Recipe, stages: Stages, only: Iterator[RowKey] | None) -> Iterator[Batch]:
-        rows = replace(
-            self._options.rows(self._sources),
-            start=Position.from_json(self._committer.checkpoint.position),
-            only=only,
-        )
-        superseded = superseded_by_later_rows(rows, rejected=self._committer.rejects_to_retry, stopping=stages.stopping)
-        return read_batches(rows, recipe=recipe, pace=stages.pace, superseded=None if only is None else superseded)
 
     def _load_model(self, model: Model | OwnVectors) -> Embedder:
         with self._progress.busy("loading"):
@@ -201,29 +191,16 @@ class _Attempt:
         if self._context.has_to_stop:
             stages.stopping.set()
 
-    def _commit(self, outcome: BatchOutcome, rejects: JsonLines) -> None:
-        records = self._committer.commit(outcome, rejects)
-        progress, counts = self._progress, outcome.counts
-        progress.written += counts.inserted + counts.updated
-        progress.committed += counts.read
-        progress.counts = self._committer.checkpoint.counts
-        self._ignored += outcome.batch.ignored
-        if records:
-            self._context.rejected(records)
-
-    def _load_units(
-        self, load_in_units: UnitLoader, model: Model | OwnVectors, store: StoreProcess
-    ) -> OrphanDeletion | None:
-        """Load units by the workers of a cluster, and return the deletions that are to follow."""
-        opened, deletion = self._open(store)
+    def _load_units(self, load_in_units: UnitLoader, model: Model | OwnVectors, store: StoreProcess) -> None:
+        """Load units by the workers of a cluster."""
+        opened = self._open(store)
         with self._claim.receipts() as receipts:
             receipts.begin(is_empty=not opened.count)
             target = target_of(self._journal, self._task, model)
             load_in_units(self._committer, receipts, target, self._context)
-        return deletion
 
-    def _open(self, store: StoreProcess) -> tuple[Opened, OrphanDeletion | None]:
-        """Wait until the collection is open, and find the records to delete before anything is written."""
+    def _open(self, store: StoreProcess) -> Opened:
+        """Wait until the collection is open, and list the records to delete before anything is written."""
         with self._progress.busy("opening"):
             opened = store.opened()
         if opened.created and self._committer.checkpoint.rows:
@@ -234,19 +211,22 @@ class _Attempt:
         self._progress.is_model_unnamed = not opened.names_model
         for warning in opened.warnings:
             self._context.warning(warning)
-        deletion = None
-        if self._options.delete_missing:
+        if self._options.delete_missing and not self._committer.has_list:
             self._progress.stage = "searching"
-            deletion = OrphanDeletion(task=self._task, sources=self._sources)
             with self._progress.busy("searching"):
-                deletion.prepare(self._committer, store, is_empty=not opened.count, context=self._context)
+                try:
+                    list_orphans(
+                        self._committer, self._sources, store, is_empty=not opened.count, context=self._context
+                    )
+                except SourceUnreadable as error:
+                    self._unsearched = error  # the rows before the break are loaded, and nothing is deleted
         self._progress.stage = "loading"
-        return opened, deletion
+        return opened
 
     def finish(self, status: TaskStatus, detail: str | None, *, stopped_by: str | None = None) -> Task:
         """Write the end of the attempt into the task's record."""
         self._context.show_now(is_last=True)
-        return self._committer.finish(status, busy=self._progress.seconds, detail=detail, stopped_by=stopped_by)
+        return self._committer.finish(status, detail=detail, stopped_by=stopped_by)
 
     def reason_of(self, error: BaseException) -> BaseException:
         """Return the error to report: a wish to stop explains any failure that it causes."""
@@ -278,16 +258,6 @@ class _Attempt:
             self.finish(status, detail, stopped_by=stopped_by)
         except UpsertCliError as also:
             self._context.warning(f"the end of the task could not be written down: {also}")
-
-
-def _begin_loading(batches: Iterator[Batch], loader: Loader) -> Iterator[Batch]:
-    """Yield batches, and begin to load the model at the first one with a text to embed."""
-    begun = False
-    for batch in batches:
-        if not begun and any(document.vector is None for document in batch.documents):
-            loader.begin()
-            begun = True
-        yield batch
 
 
 def _busy_seconds(stores: Sequence[StoreProcess]) -> dict[str, float]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from upsert_cli.counts import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import as_stored
-from upsert_cli.sources.item import Item, Position, Reject
+from upsert_cli.sources.item import Position, Reject
 from upsert_cli.store.base import Comparison, Verdict, WriteBatch
 
 if TYPE_CHECKING:
@@ -18,39 +19,6 @@ if TYPE_CHECKING:
 
     Vector: TypeAlias = NDArray[np.float32]
 
-MAX_NAMES = 20  # names of ignored fields in a message
-
-
-@dataclass(frozen=True, slots=True)
-class IgnoredFields:
-    """Extra fields of rows in item form, which are not stored: the number of such rows, and the fields' names."""
-
-    rows: int = 0
-    names: Mapping[str, None] = field(default_factory=dict)
-    """The first names, in the order of their first row."""
-
-    @classmethod
-    def of(cls, item: Item) -> IgnoredFields:
-        """Return the extra fields of one item."""
-        return cls(1, dict.fromkeys(item.ignored)) if item.ignored else NOTHING_IGNORED
-
-    def __add__(self, other: IgnoredFields) -> IgnoredFields:
-        if not other.rows:
-            return self
-        names = {**self.names, **other.names} if other.names.keys() - self.names.keys() else self.names
-        return IgnoredFields(self.rows + other.rows, dict.fromkeys(itertools.islice(names, MAX_NAMES + 1)))
-
-    def warning(self) -> str | None:
-        """Return a warning of one line, or None if no row has extra fields."""
-        if not self.rows:
-            return None
-        names = ", ".join(f"`{name}`" for name in itertools.islice(self.names, MAX_NAMES))
-        more = ", ..." if len(self.names) > MAX_NAMES else ""
-        rows = "1 row in item form has" if self.rows == 1 else f"{self.rows:,} rows in item form have"
-        return f"{rows} fields that are not stored: {names}{more}; put the fields of an item into its payload"
-
-
-NOTHING_IGNORED = IgnoredFields()
 NOT_COMPARED = Comparison(verdicts=[])
 
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+from upsert_cli.counts import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.documents.document import Document, make_document, size_of, split_item
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError, UpsertCliError
-from upsert_cli.pipeline.batch import NOTHING_IGNORED, Batch, IgnoredFields
+from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.prefetch import STEP_SECONDS
 from upsert_cli.pipeline.retry_rejects import Superseded, nothing_superseded
 from upsert_cli.sources.item import Item, Position, Reject
@@ -141,11 +142,11 @@ class _BatchBuilder:
                 documents = documents if average is None else [average, *documents]
         except ItemError as error:
             self._add_reject(Reject.of(row, stage=error.stage, detail=error.detail))
-            self._ignored += IgnoredFields.of(row)
+            self._ignored += IgnoredFields.of(row.ignored)
             return None
         self.read += 1
         if row.ignored:
-            self._ignored += IgnoredFields.of(row)
+            self._ignored += IgnoredFields.of(row.ignored)
         if not self._is_superseded(row):
             self._add_item(row.object_id, documents)
         return None
@@ -190,7 +191,7 @@ class _LongItem(NamedTuple):
         """Yield its batches; after a crash between two of them, reading continues before the item."""
         chunks = self.first
         average = () if self.average is None else (self.average,)
-        ignored = IgnoredFields.of(self.item)
+        ignored = IgnoredFields.of(self.item.ignored)
         try:
             while not chunks[-1].is_last_chunk:
                 yield Batch(number=next(numbers), documents=(*average, *chunks), read=0, after=before, goes_on=True)

@@ -1,55 +1,38 @@
-"""The results of written batches, with one outcome for each item, however many records it has."""
+"""The outcomes of written batches: one for each item, however many records it has."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from upsert_cli.counts import Converted, Counts
+from upsert_cli.counts import Converted, Counts, Outcome
 from upsert_cli.journal.receipts import Loaded
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.sources.item import Reject
+from upsert_cli.sources.item import Position, Reject
 from upsert_cli.store.base import RecordRef, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchOutcome:
-    """The result of one batch, to be committed."""
+class BatchOutcome(Outcome):
+    """The outcome of a batch and its fallbacks."""
 
-    batch: Batch
-    counts: Counts
-
-    converted: Converted
-    """Of the items that were written."""
-
-    rejects: Sequence[Reject]
+    after: Position
+    """Where to continue once it is committed."""
 
     loaded: Mapping[str, Loaded]
     """By id."""
 
-    stale: Sequence[RecordRef]
+    stale: Sequence[RecordRef] = ()
     """Records that loaded items no longer have."""
 
     def counting_as_new(self, ids: Set[str]) -> BatchOutcome:
-        """Return the same result with the loaded items of `ids` counted as inserted."""
+        """Return the same outcome with the loaded items of `ids` counted as inserted."""
         old = {object_id: one for object_id, one in self.loaded.items() if object_id in ids}
         new = {object_id: Loaded(one.row, inserted=True, unchanged=False) for object_id, one in old.items()}
         counts = self.counts + Counts(**{name: -rows for name, rows in _counted(old).items()}) + Counts(**_counted(new))
         return replace(self, counts=counts, loaded={**self.loaded, **new})
-
-    def plus(self, other: BatchOutcome) -> BatchOutcome:
-        """Return the result of this batch and of its fallback."""
-        return BatchOutcome(
-            batch=self.batch,
-            counts=self.counts + other.counts,
-            converted=self.converted + other.converted,
-            rejects=[*self.rejects, *other.rejects],
-            loaded={**self.loaded, **other.loaded},
-            stale=[*self.stale, *other.stale],
-        )
 
 
 @dataclass(slots=True)
@@ -76,14 +59,18 @@ class Outcomes:
         self._unfinished: dict[str, _ItemResult] = {}
 
     def of_written(self, written: Sequence[Batch]) -> BatchOutcome:
-        """Return the result of a batch and its fallbacks together."""
-        first, *fallbacks = map(self.of, written)
+        """Return the outcome of a batch and its fallbacks together."""
+        outcome, *fallbacks = map(self.of, written)
         # Some chunks of an item may be written before another is refused: the fallback row finds them there.
         new = written[0].new_ids() if fallbacks else set()
-        return functools.reduce(BatchOutcome.plus, [one.counting_as_new(new) for one in fallbacks], first)
+        for fallback in fallbacks:
+            again = fallback.counting_as_new(new)
+            both = outcome.plus(again)
+            outcome = replace(both, loaded={**outcome.loaded, **again.loaded}, stale=[*outcome.stale, *again.stale])
+        return outcome
 
     def of(self, batch: Batch) -> BatchOutcome:
-        """Return the result of the next batch; none may be left out."""
+        """Return the outcome of the next batch; none may be left out."""
         results = self._results(batch)
         self._unfinished = results if batch.goes_on else {}
         done = {} if batch.goes_on else results
@@ -92,7 +79,7 @@ class Outcomes:
         stale = {one: records for one, records in batch.comparison.stale_chunks.items() if one in kept}
         loaded = {one: result.loaded(has_stale_chunks=one in stale) for one, result in kept.items()}
         return BatchOutcome(
-            batch=batch,
+            after=batch.after,
             counts=Counts(
                 read=batch.read,
                 duplicate=batch.duplicate,
@@ -101,7 +88,8 @@ class Outcomes:
                 **_counted(loaded),
             ),
             converted=Converted.of(itertools.chain.from_iterable(result.converted for result in kept.values())),
-            rejects=rejects,
+            ignored=batch.ignored,
+            rejects=[reject.as_json() for reject in rejects],
             loaded=loaded,
             stale=[record for records in stale.values() for record in records],
         )

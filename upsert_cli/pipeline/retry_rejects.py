@@ -22,6 +22,10 @@ BLOCK_ROWS = 1_000  # ids looked up in one transaction; more gain nothing
 Superseded: TypeAlias = Callable[[Item], bool]
 """Return whether a later good row has the same id and is not retried itself."""
 
+Rejected: TypeAlias = Callable[[], Iterable[Mapping[str, Any]]]
+"""Return the records in the rejects file of all rows of a retry, including committed ones, in the order of the sources;
+an `object_id` may be any JSON value."""
+
 
 def nothing_superseded(_: Item) -> bool:
     """Return False, which is right if all rows are read in their order."""
@@ -29,15 +33,12 @@ def nothing_superseded(_: Item) -> bool:
 
 
 @contextmanager
-def superseded_by_later_rows(
-    rows: Rows, *, rejected: Callable[[], Iterable[Mapping[str, Any]]], stopping: threading.Event
-) -> Iterator[Superseded]:
+def superseded_by_later_rows(rows: Rows, *, rejected: Rejected, stopping: threading.Event) -> Iterator[Superseded]:
     """Yield a function that tells whether a retried row is superseded; reads the sources unless no id is known.
 
     Args:
         rows: The sources of the retry; all of their rows are read.
-        rejected: Returns the records in the rejects file of all rows of the retry, including committed ones, in the
-            order of the sources; an `object_id` may be any JSON value.
+        rejected: Returns the records of all rows of the retry.
         stopping: Set by any thread to end the pass early.
 
     Raises:

@@ -8,15 +8,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.embedder import Embedder
+from upsert_cli.documents.document import Recipe
+from upsert_cli.embedding.embedder import Loader
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import Pace
+from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.compare import InFlight, compare
 from upsert_cli.pipeline.embed import embed
 from upsert_cli.pipeline.outcomes import BatchOutcome, Outcomes
 from upsert_cli.pipeline.prefetch import prefetch
+from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
 from upsert_cli.pipeline.write import write
+from upsert_cli.sources.rows import Rows
 from upsert_cli.store.process import StoreProcess
 
 UNMEASURED_BATCHES = 1  # batches of the smallest size, which cost more a row; the next one is read in no time
@@ -29,8 +32,8 @@ class Stages:
         self,
         options: LoadOptions,
         context: RunContext,
+        loader: Loader,
         *,
-        load: Callable[[], Embedder],
         pace: Pace | None = None,
         wait: Callable[[], None] = lambda: None,
     ) -> None:
@@ -39,7 +42,7 @@ class Stages:
         Args:
             options: Options of the load.
             context: Its progress is counted by the stages.
-            load: Returns the embedder; called when the first text needs it.
+            loader: Loads the model when the first text needs it.
             pace: Measured speed of earlier stages.
             wait: Called in the waits of the consuming thread; may raise to give up.
         """
@@ -48,15 +51,28 @@ class Stages:
 
         self._options = options
         self._context = context
-        self._load = load
-        self.pace = pace or Pace(options.batch_size)
+        self._loader = loader
+        self._pace = pace or Pace(options.batch_size)
         self._wait = wait
         self._in_flight = InFlight()
         self._outcomes = Outcomes()
 
-    def read_ahead(self, batches: Iterator[Batch]) -> Generator[Batch, None, None]:
-        """Begin to read in a thread, which may be before the collection is open."""
-        return prefetch(self._read(batches), stopping=self.stopping)
+    def read_ahead(
+        self, rows: Rows, recipe: Recipe, *, rejected: Rejected | None = None, loads: bool = False
+    ) -> Generator[Batch, None, None]:
+        """Begin to read in a thread, which may be before the collection is open.
+
+        Args:
+            rows: The rows to load.
+            recipe: Makes documents of items.
+            rejected: Returns the records of all rejects, if these rows are a retry of rejects.
+            loads: Begin to load the model at the first text; otherwise all rows may be unchanged, which needs none.
+        """
+        superseded = None
+        if rejected is not None:
+            superseded = superseded_by_later_rows(rows, rejected=rejected, stopping=self.stopping)
+        batches = read_batches(rows, recipe=recipe, pace=self._pace, superseded=superseded)
+        return prefetch(self._read(batches, loads=loads), stopping=self.stopping)
 
     def run(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[BatchOutcome, None, None]:
         """Yield the result of each batch in the order of their rows.
@@ -80,20 +96,23 @@ class Stages:
                 stores[0].delete(outcome.stale)  # after all else is written, so that no item is ever missing
                 yield outcome
                 # The consumer has committed it, since it asks for the next one.
-                self._in_flight.leave(outcome.batch.number)
-                self.pace.learn("writing", outcome.batch.rows, sum(one.writing_seconds for one in results))
+                self._in_flight.leave(first.number)
+                self._pace.learn("writing", first.rows, sum(one.writing_seconds for one in results))
 
-    def _read(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _read(self, batches: Iterator[Batch], *, loads: bool) -> Iterator[Batch]:
         progress = self._context.progress
         for number in itertools.count():
             if number == UNMEASURED_BATCHES:
-                self.pace.await_first(self.stopping)
+                self._pace.await_first(self.stopping)
             with progress.busy("reading"):
                 batch = next(batches, None)
             if batch is None:
                 if progress.total is None:
                     progress.total = progress.read
                 return
+            if loads and any(document.vector is None for document in batch.documents):
+                self._loader.begin()
+                loads = False
             progress.read += batch.read
             if not progress.example and batch.documents:
                 progress.example = batch.documents[0].text
@@ -111,7 +130,7 @@ class Stages:
         )
 
     def _embed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        return embed(batches, load=self._load, effort=self._options.effort, stopping=self.stopping)
+        return embed(batches, load=self._loader.embedder, effort=self._options.effort, stopping=self.stopping)
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         progress = self._context.progress
@@ -123,7 +142,7 @@ class Stages:
                 items.clear()
             progress.embedding_passed += batch.read
             progress.add("embedding", batch.embedding_seconds)
-            self.pace.learn("embedding", batch.rows, batch.embedding_seconds)
+            self._pace.learn("embedding", batch.rows, batch.embedding_seconds)
             yield batch
 
     def _write(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[Batch, None, None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
-from upsert_cli.counts import NOTHING_IGNORED
+from upsert_cli.counts import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.documents.chunking import require_splitter
-from upsert_cli.documents.document import Document, conversions_of
+from upsert_cli.documents.document import Document, conversions_of, make_document, split_item
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.embedding.embedder import load_token_counter
 from upsert_cli.embedding.models import Model, identity_if_known, model_without_weights
 from upsert_cli.embedding.prefixes import prefixes_of
-from upsert_cli.errors import SourceUnreadable, UpsertCliError
+from upsert_cli.errors import ItemError, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
 from upsert_cli.load.resources import recipe_of, recipe_without_model
-from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.pipeline.preflight import PROBED_ROWS
-from upsert_cli.sources.item import MAX_ROW, Reject
+from upsert_cli.sources.item import MAX_ROW, Item, Reject
+from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
 
 STREAM_BYTES = 64 << 20  # bytes of a stream that are read, or more if the rows may be larger
@@ -129,17 +128,14 @@ def preview(
     if embeds(model_name) and not options.keep_vectors:
         model = model_without_weights(model_name, given=options.given_model, prefixes=options.prefixes)
     with _sources(names, options, model_name, rows=rows, stdin=stdin, context=context) as sources:
-        outcomes = _Outcomes(sources, _recipe(options, model, model_name, sources))
-        broken = outcomes.read(options)
-    known = model or identity_if_known(model_name, options.prefixes)
-    finish = _Finish(model, has_hash=known is not None)
-    if (ignored := outcomes.ignored.warning()) is not None:
+        found = _Outcomes(options.rows(sources), _recipe(options, model, model_name, sources))
+    if (ignored := found.ignored.warning()) is not None:
         context.warning(ignored)
-    return Preview(
-        entries=[finish.record(one) if isinstance(one, Document) else one for one in outcomes.in_order()],
-        notes=tuple(finish.notes(model_name)),
-        broken=broken,
-    )
+    has_hash = (model or identity_if_known(model_name, options.prefixes)) is not None
+    notes = [_lacks(model_name, has_hash=has_hash)] if model is None and embeds(model_name) else []
+    record_of = _finisher(model, has_hash=has_hash)
+    entries = [record_of(each) if isinstance(each, Document) else each for each in found]
+    return Preview(entries=entries, notes=notes, broken=found.broken)
 
 
 @contextmanager
@@ -178,84 +174,72 @@ def _recipe(options: LoadOptions, model: Model | None, model_name: str, sources:
 
 
 class _Outcomes:
-    """The outcomes of rows: documents, rejects and rows that a later one replaced."""
+    """The outcomes of rows, in their order: documents, rejects, and rows that a later one replaced."""
 
-    def __init__(self, sources: Sequence[Source], recipe: Recipe) -> None:
-        self._sources = sources
-        self._recipe = recipe
-        self._documents: dict[str, list[Document]] = {}
-        self._others: list[Reject | ReplacedRow] = []
+    def __init__(self, rows: Rows, recipe: Recipe) -> None:
+        """Read all rows."""
         self.ignored = NOTHING_IGNORED
+        self.broken: SourceUnreadable | None = None
+        """The error of a source that breaks off."""
 
-    def read(self, options: LoadOptions) -> SourceUnreadable | None:
-        """Read all rows, and return the error of a source that breaks off."""
-        goes_on = False
+        self._rows: list[Sequence[Document | Reject | ReplacedRow]] = []
+        self._last: dict[str, tuple[int, Item]] = {}  # by id, the last loadable row, and its index in `_rows`
         try:
-            for batch in read_batches(options.rows(self._sources), recipe=self._recipe, pace=Pace(MAX_ROWS)):
-                self._add(batch, goes_on=goes_on)
-                goes_on = batch.goes_on
+            for row, _ in rows:
+                self._add(row, recipe)
         except SourceUnreadable as error:
-            return error
-        return None
+            self.broken = error
 
-    def _add(self, batch: Batch, *, goes_on: bool) -> None:
-        self._others += batch.rejects
-        for reject in batch.rejects if goes_on else ():
-            self._documents.pop(str(reject.object_id), None)
-        self.ignored += batch.ignored
-        for replaced in itertools.chain.from_iterable(batch.earlier.values()):
-            self._replace(replaced)
-        for object_id, found in itertools.groupby(batch.documents, key=lambda document: document.item.object_id):
-            if goes_on:
-                self._documents[object_id] += found
-                continue
-            self._replace(self._documents.get(object_id, ()))
-            self._documents[object_id] = list(found)
+    def _add(self, row: Item | Reject, recipe: Recipe) -> None:
+        if isinstance(row, Reject):
+            self._rows.append([row])
+            return
+        self.ignored += IgnoredFields.of(row.ignored)
+        try:
+            documents = _documents(row, recipe)
+        except ItemError as error:
+            self._rows.append([Reject.of(row, stage=error.stage, detail=error.detail)])
+            return
+        if (last := self._last.get(row.object_id)) is not None:
+            place, before = last
+            self._rows[place] = [ReplacedRow(object_id=before.object_id, source=before.source, row=before.row)]
+        self._last[row.object_id] = len(self._rows), row
+        self._rows.append(documents)
 
-    def _replace(self, documents: Sequence[Document]) -> None:
-        for document in documents[:1]:
-            item = document.item
-            self._others.append(ReplacedRow(object_id=item.object_id, source=item.source, row=item.row))
-
-    def in_order(self) -> list[Document | Reject | ReplacedRow]:
-        """Return the outcomes in the order of their rows."""
-        places = {source.name: place for place, source in enumerate(self._sources)}
-
-        def place_of(outcome: Document | Reject | ReplacedRow) -> tuple[int, int]:
-            row = outcome.item if isinstance(outcome, Document) else outcome
-            return places[row.source], row.row
-
-        return sorted([*itertools.chain.from_iterable(self._documents.values()), *self._others], key=place_of)
+    def __iter__(self) -> Iterator[Document | Reject | ReplacedRow]:
+        return itertools.chain.from_iterable(self._rows)
 
 
-class _Finish:
-    """Makes records of documents, as the store would be given them."""
+def _documents(item: Item, recipe: Recipe) -> list[Document]:
+    """Make the documents of an item: itself, or the mean of its chunks, if it is wanted, and all of them."""
+    if recipe.splitter is None:
+        return [make_document(item, recipe)]
+    average, chunks = split_item(item, recipe, recipe.splitter)
+    return [*chunks] if average is None else [average, *chunks]
 
-    def __init__(self, model: Model | None, *, has_hash: bool) -> None:
-        self._model = model
-        self._has_hash = has_hash
-        self._counter = None if model is None else load_token_counter(model)
 
-    def record(self, document: Document) -> PreviewedRecord:
-        """Return the record of a document."""
+def _finisher(model: Model | None, *, has_hash: bool) -> Callable[[Document], PreviewedRecord]:
+    """Return the function that makes a record of a document, as the store would be given it."""
+    counter = None if model is None else load_token_counter(model)
+
+    def record(document: Document) -> PreviewedRecord:
         metadata = as_stored(document.metadata)
-        if not self._has_hash:
-            metadata = {key: value for key, value in metadata.items() if key != HASH_KEY}
         is_embedded = document.vector is None and not document.is_average
-        tokens = self._counter.count([document.text])[0] if self._counter is not None and is_embedded else None
         return PreviewedRecord(
             document=document,
-            metadata=metadata,
-            tokens=tokens,
-            max_tokens=None if self._model is None else self._model.max_tokens,
+            metadata={key: value for key, value in metadata.items() if has_hash or key != HASH_KEY},
+            tokens=counter.count([document.text])[0] if counter is not None and is_embedded else None,
+            max_tokens=None if model is None else model.max_tokens,
             converted=conversions_of(document),
         )
 
-    def notes(self, model_name: str) -> Iterator[str]:
-        """Yield a message for each thing that the records lack, and why."""
-        if self._model is None and embeds(model_name):
-            without = "tokens" if self._has_hash else f"tokens and {HASH_KEY}"
-            yield (
-                f"shown without {without}, since the tokenizer of {model_name} is not on this machine; `upsert-cli "
-                f"models fetch --model {model_name}` fetches it"
-            )
+    return record
+
+
+def _lacks(model_name: str, *, has_hash: bool) -> str:
+    """Return a message that says what the records lack without a tokenizer, and why."""
+    without = "tokens" if has_hash else f"tokens and {HASH_KEY}"
+    return (
+        f"shown without {without}, since the tokenizer of {model_name} is not on this machine; `upsert-cli "
+        f"models fetch --model {model_name}` fetches it"
+    )

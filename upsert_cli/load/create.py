@@ -1,11 +1,15 @@
-"""A request -> a new task: its sources are found, spooled and fingerprinted, and their first rows checked."""
+"""A request -> a new task: its sources are found, spooled and fingerprinted, and their first rows checked.
+
+The id of a request may also be that of a task, which has to be the same load.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,25 +24,24 @@ from upsert_cli.embedding.identity import NO_PREFIXES
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import Refusal, TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.load_options import LoadOptions
+from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.load.inputs import (
     check_first_inputs,
     find_inputs,
     notes_on_chunks,
-    open_again,
     open_inputs,
     refuse_target_as_source,
+    spooled,
 )
-from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import require_computable
+from upsert_cli.load.resources import kept_vectors, require_computable, sources_of
 from upsert_cli.missing_packages import install_command, is_installed
 from upsert_cli.sources.find import FoundFile
 from upsert_cli.sources.remote import is_address, source_name
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.source_path import SourcePath, is_collection
+from upsert_cli.sources.source_path import is_collection
 from upsert_cli.store.address import is_server, require_collection_name
 from upsert_cli.store.collection_source import collection_named
 
@@ -49,28 +52,32 @@ ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuse
 class Draft:
     """The task that a request would make; nothing of it is in the journal before `create`."""
 
-    def __init__(self, journal: Journal, request: LoadRequest, stdin: BinaryIO) -> None:
+    task: Task
+    """Once its sources are read."""
+
+    def __init__(self, journal: Journal, request: LoadRequest) -> None:
         """Read nothing yet; use `drafted`, which also removes the copies of streams."""
         self._journal = journal
         self._request = request
-        self._stdin = stdin
         self._incoming: Path | None = None
         """The folder with the copies of streams, if there are any."""
 
         self.notes: list[str] = []
         """Messages for the user about the sources, such as skipped files."""
 
-    def read(self) -> None:
+    def read(self, stdin: BinaryIO) -> None:
         """Find, spool and fingerprint the sources, and check their first rows."""
-        request = self._request
-        found = find_inputs(request.names, request.options, chroma=request.chroma, report=self.notes.append)
+        request, options = self._request, self._request.options
+        found = find_inputs(request.names, options, chroma=request.chroma, report=self.notes.append)
         refuse_target_as_source(found, chroma=request.chroma, collection=request.collection)
-        self._sources = open_inputs(
-            found, limit=request.options.limit, spool_folder=self._spool_folder, stdin=self._stdin
-        )
+        files = spooled(found, self._spool_folder, stdin=stdin, limit=options.limit)
+        self._sources = open_inputs(files, limit=options.limit)
         self.notes += notes_on_chunks(self._sources)
-        model = self._model()
-        if (note := check_first_inputs(self._sources, request.options, model=model)) is not None:
+        if options.keep_vectors:
+            model = kept_vectors(self._sources).name
+        else:
+            model = full_name(request.model, given=options.given_model)
+        if (note := check_first_inputs(self._sources, options, model=model)) is not None:
             self.notes.append(note)
         now = utc_now()
         self.task = Task(
@@ -83,7 +90,7 @@ class Draft:
             chroma=request.chroma,
             model=model,
             sources=tuple(map(_absolute, request.names)),
-            options=self._with_scope(self._with_prefixes(request.options, model)),
+            options=self._with_scope(self._with_prefixes(options, model)),
             queued=request.enqueue,
             **_inputs(self._sources),
         )
@@ -96,10 +103,12 @@ class Draft:
         """
         task_id = self._request.task_id or new_task_id()
         if self._incoming is not None:
-            kept = adopt_spool(self._journal, self._incoming, task_id)
-            moved: dict[SourcePath, Path] = {self._incoming / path.name: path for path in kept.iterdir()}
-            self._sources = [replace(each, path=moved.get(each.path, each.path)) for each in self._sources]
-            self._incoming = kept  # discarded like the folder before, if there is no task in the end
+            # Discarded like the folder before, if there is no task in the end.
+            folder = self._incoming = adopt_spool(self._journal, self._incoming, task_id)
+            self._sources = [
+                replace(each, path=folder / Path(str(each.path)).name) if each.spooled else each
+                for each in self._sources
+            ]
         now = utc_now()
         task = replace(self.task, id=task_id, created_at=now, updated_at=now, **_inputs(self._sources))
         task = self._journal.create(task)
@@ -110,12 +119,6 @@ class Draft:
         """Remove the copies of streams, unless a task has them."""
         if self._incoming is not None:
             shutil.rmtree(self._incoming, ignore_errors=True)
-
-    def _model(self) -> str:
-        """Return the name of the model: the one that is asked for, or that of vectors that are kept."""
-        if self._request.options.keep_vectors:
-            return kept_vectors(self._sources).name
-        return full_name(self._request.model, given=self._request.options.given_model)
 
     def _spool_folder(self) -> Path:
         if self._incoming is None:
@@ -162,9 +165,9 @@ def drafted(journal: Journal, request: LoadRequest, stdin: BinaryIO) -> Iterator
     if request.options.split:
         require_splitter()
     require_computable(request.model, request.options)
-    draft = Draft(journal, request, stdin)
+    draft = Draft(journal, request)
     try:
-        draft.read()
+        draft.read(stdin)
         yield draft
     finally:
         draft.discard()
@@ -182,25 +185,23 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
 
     Of `sources`, which are the old ones, the spooled are used again.
     """
-    spooled = {_absolute(source.name): source for source in sources if source.spooled}
+    kept = {_absolute(source.name): source for source in sources if source.spooled}
     # The addresses themselves, whose queries the names leave out.
     typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
-    names = [typed.get(name, name) for name in task.sources if name not in spooled]
-    found_now = find_inputs(names, task.options, chroma=task.chroma) if names else []
-    files = {file.path: file for file in found_now}
     shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
 
-    def in_order() -> Iterator[FoundFile | Source]:
-        for name in task.sources:  # in the order in which they were named, since the last row of an id wins
-            if name in spooled:
-                yield spooled[name]
-                continue
-            for file in find_inputs([typed.get(name, name)], task.options, chroma=task.chroma):
-                # A stream that was not spooled is after the limit, and cannot be read now.
-                if files.pop(file.path, None) is not None and not file.needs_spool:
-                    yield replace(file, name=shown.get(file.path, file.name))
+    def find(names: Iterable[str]) -> list[FoundFile | Source]:
+        left = [typed.get(name, name) for name in names if name not in kept]
+        files = find_inputs(left, task.options, chroma=task.chroma) if left else []
+        # A stream that was not spooled is after the limit, and cannot be read now.
+        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.needs_spool]
 
-    found = open_again(in_order(), limit=task.options.limit)
+    names = [*dict.fromkeys(task.sources)]
+    files = find(names)
+    for place, name in reversed([*enumerate(names)]):
+        if name in kept:  # in the order in which they were named, since the last row of an id wins
+            files.insert(len(find(names[:place])), kept[name])
+    found = open_inputs(files, limit=task.options.limit)
     check_first_inputs(found, task.options, model=task.model)
     next_attempt = task.attempt + (task.started_at is not None)
     nothing_yet = {"rows": 0, "counts": Counts(), "converted": Converted(), "failed_items": ()}
@@ -233,3 +234,51 @@ def _require_ray(chroma: str) -> None:
         )
     if not is_installed("ray"):
         raise Refusal(message=f"--engine ray needs Ray, which is not installed; `{install_command('ray>=2.50')}`")
+
+
+def refuse_other_load(task: Task, draft: Task) -> None:
+    """Check that a reused task id refers to the same load.
+
+    Raises:
+        Refusal: It refers to another one.
+    """
+    for what in ("kind", "collection", "chroma", "model", "sources"):
+        had, asked = getattr(task, what), getattr(draft, what)
+        if had != asked and not (what == "model" and had.lower() == asked.lower()):
+            raise _conflict(task, what, _shown(had), _shown(asked))
+    if names := task.options.differing(draft.options):
+        had, asked = (" and ".join(_shown(getattr(each.options, name)) for name in names) for each in (task, draft))
+        raise _conflict(task, " and ".join(map(flag, names)), had, asked)
+    before = {_identity(source): source for source in sources_of(task)}
+    for source in sources_of(draft):
+        known = before.pop(_identity(source), None)
+        change = "it is new" if known is None else source.fingerprint.changed_from(known.fingerprint)
+        if change is not None:
+            raise _conflict(task, source.name, "other content", change)
+    for name in before:
+        raise _conflict(task, name, "this file", "it is gone")
+
+
+def _conflict(task: Task, what: str, had: str, asked: str) -> Refusal:
+    """Return the error for a task id that refers to another load; `what` is an option or the name of a source."""
+    return Refusal(
+        message=f"task {task.id} stands for another load ({what}: {had}, now {asked}); "
+        f"choose another --task-id, or see `upsert-cli info {task.id}`"
+    )
+
+
+def _shown(value: str | int | tuple[str, ...] | dict[str, Any] | None) -> str:
+    """Return the value of an option as a user would give it."""
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if value is None or value is False:
+        return "not given"
+    if value == "":
+        return "''"
+    return "given" if value is True else ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _identity(source: Source) -> str:
+    # Not the name, which depends on the folder from which it was typed; a spooled file has a path of its own each time.
+    # The address of a remote file may be signed again each time; its name ignores the signature.
+    return source.name if source.spooled or is_address(source.name) else str(source.path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 from upsert_cli.context import RunContext
 from upsert_cli.errors import UpsertCliError, UsageFault
@@ -20,8 +20,6 @@ from upsert_cli.sources.source_path import CollectionReader
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
-
-_File = TypeVar("_File")
 
 
 def find_inputs(
@@ -91,66 +89,52 @@ def notes_on_chunks(sources: Sequence[Source]) -> Iterator[str]:
             )
 
 
-def open_inputs(
+def spooled(
     found: Iterable[FoundFile],
+    folder: Callable[[], Path],
     *,
-    limit: int | None,
-    spool_folder: Callable[[], Path],
     stdin: BinaryIO,
-    most_spooled: int | None = None,
-) -> list[Source]:
-    """Return the sources of files, each with its fingerprint; streams are first copied into a folder.
+    limit: int | None,
+    most: int | None = None,
+) -> Iterator[FoundFile]:
+    """Yield files, and in place of each stream its copy.
 
     Args:
         found: In the order in which they are read.
-        limit: The most rows of all of them together, or None.
-        spool_folder: Returns the folder for copies of streams; called only if there is one to copy.
+        folder: Returns the folder for the copies; called only if there is a stream to copy.
         stdin: Read where a file is `-`.
-        most_spooled: Bytes of a stream to copy, unless its format needs the end; None for all of it.
+        limit: Rows of a stream to copy, if its format has a row on each line; None for all of them.
+        most: Bytes of a stream to copy, unless its format needs the end; None for all of it.
     """
-
-    def source_of(numbered: tuple[int, FoundFile], left: int | None) -> Source:
-        number, file = numbered
+    for number, file in enumerate(found):
         if not file.needs_spool:
-            return Source.of(file, limit=left)
-        path = spool_folder() / f"{number}.{file.format}"
-        most = None if is_read_from_its_end(file.format) else most_spooled
-        # All of the limit: files before this one may have fewer rows when the task starts again.
-        lines = limit if has_row_on_each_line(file.format) else None
+            yield file
+            continue
+        path = folder() / f"{number}.{file.format}"
+        bounds = {
+            "most": None if is_read_from_its_end(file.format) else most,
+            # All of the limit: files before this one may have fewer rows when the task starts again.
+            "lines": limit if has_row_on_each_line(file.format) else None,
+        }
         if file.name == STDIN:
-            spool(stdin, path, name=file.name, most=most, lines=lines)
+            spool(stdin, path, name=file.name, **bounds)
         elif not isinstance(file.path, CollectionReader):
             with file.path.open("rb") as stream:
-                spool(stream, path, name=file.name, most=most, lines=lines)
-        return Source.of(replace(file, path=path), limit=left)
-
-    return first_inputs(enumerate(found), source_of, limit=limit)
+                spool(stream, path, name=file.name, **bounds)
+        yield replace(file, path=path)
 
 
-def open_again(files: Iterable[FoundFile | Source], *, limit: int | None) -> list[Source]:
-    """Return the sources of files, among which sources that were spooled stay as they are, up to a limit of rows."""
+def open_inputs(files: Iterable[FoundFile | Source], *, limit: int | None) -> list[Source]:
+    """Return the sources of files, each with its fingerprint, up to a limit of rows of all of them together.
 
-    def source_of(file: FoundFile | Source, limit: int | None) -> Source:
-        if isinstance(file, FoundFile):
-            return Source.of(file, limit=limit)
-        return file if limit is None else file.first(limit)
-
-    return first_inputs(files, source_of, limit=limit)
-
-
-def first_inputs(
-    files: Iterable[_File], source_of: Callable[[_File, int | None], Source], *, limit: int | None
-) -> list[Source]:
-    """Return the sources of files up to a limit of rows; the files after it are not even opened.
-
-    Args:
-        files: In the order in which they are read.
-        source_of: Returns the source of a file with that number of its first rows, or with all of them.
-        limit: The most rows of all sources together, or None.
+    The files after the limit are not even opened. Sources are only cut.
     """
     sources: list[Source] = []
     for file in files:
-        source = source_of(file, limit)
+        if isinstance(file, FoundFile):
+            source = Source.of(file, limit=limit)
+        else:
+            source = file if limit is None else file.first(limit)
         sources.append(source)
         if limit is not None:
             if source.total is None:  # it breaks off, and the load ends there

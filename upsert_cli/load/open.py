@@ -14,11 +14,10 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.create import drafted, read_again
+from upsert_cli.load.create import drafted, read_again, refuse_other_load
 from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.request import IfRunning, LoadRequest
 from upsert_cli.load.resources import collection_deleted, location_of_task, require_computable, sources_of
-from upsert_cli.load.same_load import refuse_other_load
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.remote import is_address
 

@@ -23,7 +23,7 @@ from upsert_cli.embedding.models import Model, identity_if_known, model_without_
 from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.errors import ItemError, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_again, open_inputs
+from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_inputs, spooled
 from upsert_cli.load.resources import recipe_of, recipe_without_model
 from upsert_cli.pipeline.preflight import PROBED_ROWS
 from upsert_cli.sources.item import MAX_ROW, Item, Reject
@@ -150,16 +150,11 @@ def _sources(
         def spool_folder() -> Path:
             return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="upsert-cli-preview-")))
 
-        probed = open_inputs(
-            found,
-            limit=max(rows, PROBED_ROWS),
-            spool_folder=spool_folder,
-            stdin=stdin,
-            most_spooled=max(STREAM_BYTES, (rows + 1) * MAX_ROW),
-        )
+        limit, most = max(rows, PROBED_ROWS), max(STREAM_BYTES, (rows + 1) * MAX_ROW)
+        probed = open_inputs(spooled(found, spool_folder, stdin=stdin, limit=limit, most=most), limit=limit)
         if (note := check_first_inputs(probed, options, model=model)) is not None:
             context.info(note)
-        yield open_again(probed, limit=rows)
+        yield open_inputs(probed, limit=rows)
 
 
 def _recipe(options: LoadOptions, model: Model | None, model_name: str, sources: Sequence[Source]) -> Recipe:

@@ -13,21 +13,24 @@ from upsert_cli import __version__, embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.recipe import Recipe
-from upsert_cli.embedding.catalog import embeds
+from upsert_cli.embedding.catalog import NO_MODEL, embeds
 from upsert_cli.embedding.embedder import Embedder, load_tokenizer, require_precision
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.embedding.models import Model, OwnVectors, find_model, identity_if_known
-from upsert_cli.errors import Refusal
+from upsert_cli.errors import Refusal, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
 from upsert_cli.load.inputs import collections_for
-from upsert_cli.load.kept_vectors import kept_vectors
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import Target
+from upsert_cli.store.base import CollectionInfo, Target
+from upsert_cli.store.collection_source import StoredCollection
 from upsert_cli.store.locations import ENDING_SECONDS, Location, location_at
 from upsert_cli.store.process import StoreProcess
+
+_UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
 
 
 def model_of(name: str, options: LoadOptions, *, context: RunContext | None = None) -> Model:
@@ -72,6 +75,37 @@ def own_vectors(options: LoadOptions, sources: Sequence[Source]) -> OwnVectors:
     unknown = OwnVectors(dimension=0)
     recipe = options.recipe(unknown.name, identity=unknown.hashed)
     return replace(unknown, dimension=first_dimension(options.rows(sources), recipe=recipe))
+
+
+def kept_vectors(sources: Sequence[Source]) -> OwnVectors:
+    """Return the vectors of the collections among some sources, with the model that the collections name.
+
+    Raises:
+        UsageFault: They are of different models, dimensions or distances, or none of the sources is a collection.
+    """
+    described = [(source, source.path.describe()) for source in sources if isinstance(source.path, StoredCollection)]
+    if not described:
+        raise UsageFault(message="--keep-vectors goes with a collection as a source, chroma:TARGET#COLLECTION")
+    (name, first), *others = ((source.name, _vectors_of(info)) for source, info in described)
+    for other_name, other in others:
+        if other != first:
+            raise UsageFault(
+                message=f"--keep-vectors: {name} holds {_described(first)}, and {other_name} {_described(other)}; "
+                f"load them into different collections"
+            )
+    return first
+
+
+def _vectors_of(info: CollectionInfo) -> OwnVectors:
+    model = info.stamp or (_UNKNOWN if info.named_model is None else CHROMAS_DEFAULT)
+    model = replace(model, dimension=info.dimension or model.dimension)
+    is_named = info.stamp is not None or info.default_function
+    return OwnVectors.of(model, space=info.space or None, function=None if is_named else info.function)
+
+
+def _described(vectors: OwnVectors) -> str:
+    model = vectors.function or ("an unknown model" if vectors.name == NO_MODEL else vectors.name)
+    return f"vectors of {model} with {vectors.dimension} numbers and the distance {vectors.space}"
 
 
 def find_vectors_in_thread(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:

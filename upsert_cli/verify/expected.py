@@ -17,8 +17,7 @@ from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.kept_vectors import kept_vectors
-from upsert_cli.load.resources import model_of, recipe_of, sources_of
+from upsert_cli.load.resources import kept_vectors, model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
 from upsert_cli.sources.rows import Rows

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
 from upsert_cli.counts import NOTHING_IGNORED, Counts
+from upsert_cli.documents.document import Document
 from upsert_cli.embedding.embedder import Embedder
 from upsert_cli.embedding.models import Model, OwnVectors
 from upsert_cli.errors import SourceUnreadable
@@ -30,10 +31,11 @@ from upsert_cli.load.resources import (
     vectors_of,
 )
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
-from upsert_cli.pipeline.compare import InFlight, compare
-from upsert_cli.pipeline.embed import WITH_VECTOR, embed
+from upsert_cli.pipeline.batches import read_batches
+from upsert_cli.pipeline.compare import compare
+from upsert_cli.pipeline.embed import embed, rows_to_embed
 from upsert_cli.pipeline.outcomes import Outcomes
+from upsert_cli.sources.item import START
 from upsert_cli.store.base import Comparison, RecordRef, Verdict
 from upsert_cli.store.process import StoreProcess
 
@@ -62,13 +64,10 @@ def dry_run_load(
         options = draft.task.options
         model = vectors_of(journal, draft.task, context=context) if compare else None
         sources = sources_of(draft.task)
-        batches = read_batches(
-            options.rows(sources),
-            recipe=recipe_without_model(draft.task.model, options, sources)
-            if model is None
-            else recipe_of(options, model),
-            pace=Pace(MAX_ROWS),
+        recipe = (
+            recipe_without_model(draft.task.model, options, sources) if model is None else recipe_of(options, model)
         )
+        batches = read_batches(options.rows(sources), recipe=recipe)
         result = DryRunResult(model, options)
         with _open(journal, draft.task, model, context=context) as store:
             if options.delete_missing and store is not None:
@@ -94,11 +93,7 @@ def _compare(batches: Iterator[Batch], store: StoreProcess | None, *, average: b
     if store is None:
         yield from (replace(batch, comparison=_all_new(len(batch.documents))) for batch in batches)
         return
-    in_flight = InFlight()
-    for compared in compare(
-        batches, store, in_flight=in_flight, force=False, average=average, stopping=threading.Event()
-    ):
-        in_flight.leave(compared.number)
+    for compared in compare(batches, store, average=average):
         yield compared
         if (fallback := compared.fallback()) is not None:
             yield from _compare(iter([fallback]), store, average=average)
@@ -186,31 +181,19 @@ class DryRunResult:
         self.counts += outcome.counts
 
     def _lengths(self, batch: Batch) -> list[int]:
-        """Count the tokens of each text to embed; the first texts are embedded to measure the speed."""
-        if self._model is None:
+        """Count the tokens of each text to embed; the first texts are also embedded, to measure the speed."""
+        if self._model is None or not (rows := rows_to_embed(batch)):
             return []
-        documents = [
-            document
-            for document, verdict in zip(batch.documents, batch.comparison.verdicts, strict=True)
-            if verdict in WITH_VECTOR
-            and document.vector is None
-            and not document.is_average
-            and document.item.object_id not in batch.failed
-        ]
-        if not documents:
-            return []
-        texts = [document.text for document in documents]
-        if self._embedder is not None:
-            return self._embedder.count(texts)
-        embedder = self._embedder = load_embedder(self._model, self._options)
-        lengths = embedder.count(texts)
-        probed = sum(min(length, self._model.max_tokens) for length in lengths[:PROBE_ROWS])
-        probe = tuple(documents[:PROBE_ROWS])
-        batch = replace(batch, documents=probe, comparison=_all_new(len(probe)))
-        self._token_seconds = self._embed_seconds(embedder, batch) / max(1, probed)
-        return lengths
+        documents = tuple(batch.documents[row] for row in rows)
+        if self._embedder is None:
+            self._embedder = load_embedder(self._model, self._options)
+            self._token_seconds = self._probe(documents[:PROBE_ROWS], self._embedder)
+        return self._embedder.count([document.text for document in documents])
 
-    def _embed_seconds(self, embedder: Embedder, batch: Batch) -> float:
-        """Embed a batch and return how long that took."""
+    def _probe(self, documents: tuple[Document, ...], embedder: Embedder) -> float:
+        """Embed some documents, and return the seconds a token."""
+        batch = Batch(number=0, documents=documents, read=0, after=START, comparison=_all_new(len(documents)))
         embedded = embed(iter([batch]), load=lambda: embedder, effort=self._options.effort, stopping=threading.Event())
-        return sum(one.embedding_seconds for one in embedded)
+        seconds = sum(each.embedding_seconds for each in embedded)
+        lengths = embedder.count([document.text for document in documents])
+        return seconds / max(1, sum(min(length, embedder.max_tokens) for length in lengths))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterable
+from contextlib import ExitStack, suppress
 
 from upsert_cli.context import RunContext
 from upsert_cli.errors import (
@@ -117,21 +118,14 @@ def _in_use(journal: Journal, task: Task) -> TargetInUse | None:
 
 def _claim(journal: Journal, task: Task) -> Claim | None:
     """Claim a task and make it pending; return None if another process was faster."""
-    try:
-        claim = journal.claim(task.id)
-    except (TaskNotFound, TaskRunning):
-        return None
-    try:
+    with suppress(TaskNotFound, TaskRunning), ExitStack() as held:
+        claim = held.enter_context(journal.claim(task.id))
         task = journal.find(task.id)  # once more, now that no other process can run it
         if task.queued and task.status is TaskStatus.PROCESSING:
-            journal.change(task.id, TaskStatus.PENDING, expect=(TaskStatus.PROCESSING,), detail=None)
-            return claim
+            task = journal.change(task.id, TaskStatus.PENDING, expect=(TaskStatus.PROCESSING,), detail=None)
         if task.queued and task.status is TaskStatus.PENDING:
+            held.pop_all()
             return claim
-    except BaseException:
-        claim.release()
-        raise
-    claim.release()
     return None
 
 

@@ -63,20 +63,25 @@ class Pace:
 
 
 def read_batches(
-    rows: Rows, *, recipe: Recipe, pace: Pace, superseded: AbstractContextManager[Superseded] | None = None
+    rows: Rows,
+    *,
+    recipe: Recipe,
+    pace: Pace | None = None,
+    superseded: AbstractContextManager[Superseded] | None = None,
 ) -> Iterator[Batch]:
     """Yield rows in batches of about `pace.rows` rows.
 
     Args:
         rows: Rows to read.
         recipe: Makes documents of an item.
-        pace: Number of rows in a batch.
+        pace: Number of rows in a batch; None for `MAX_ROWS`.
         superseded: Entered and left by this generator; tells which good rows only count as duplicates.
 
     Raises:
         SourceUnreadable: A file broke off or cannot be read any further; raised after the batch of the rows before.
         SourceChanged: A file ends before a row that was to be yielded; raised in the same way.
     """
+    pace = pace or Pace(MAX_ROWS)
     numbers = itertools.count()
     with superseded or nullcontext(nothing_superseded) as is_superseded:
         builder = _BatchBuilder(recipe, is_superseded, after=rows.start)

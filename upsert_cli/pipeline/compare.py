@@ -21,24 +21,26 @@ from upsert_cli.store.process import StoreProcess
 class InFlight:
     """The items of the batches between their comparison and their commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: threading.Event) -> None:
+        """Let `stopping` end the wait for a batch in flight."""
+        self._stopping = stopping
         self._items: dict[int, set[str]] = {}
         self._changed = threading.Condition()
 
-    def enter(self, batch: Batch, stopping: threading.Event) -> None:
+    def enter(self, batch: Batch) -> None:
         """Add a batch once no other batch in flight has an item that begins in it.
 
         A fallback batch has the number of the batch that it belongs to, and does not wait for it.
 
         Raises:
-            StageStopped: `stopping` was set before that.
+            StageStopped: The stages were stopped before that.
         """
         beginning: set[str] = set()
         continuing: set[str] = set()
         for one in batch.documents:
             (beginning if one.is_first_chunk else continuing).add(one.item.object_id)
         with self._changed:
-            while not stopping.is_set():
+            while not self._stopping.is_set():
                 others = (items for number, items in self._items.items() if number != batch.number)
                 if all(beginning.isdisjoint(items) for items in others):
                     self._items[batch.number] = beginning | continuing | self._items.get(batch.number, set())
@@ -57,25 +59,24 @@ def compare(
     batches: Iterator[Batch],
     store: StoreProcess,
     *,
-    in_flight: InFlight,
-    force: bool,
+    in_flight: InFlight | None = None,
+    force: bool = False,
     average: bool = False,
-    stopping: threading.Event,
 ) -> Iterator[Batch]:
     """Yield each batch with its comparison.
 
     Args:
         batches: In the order of their rows.
         store: The collection that they go into.
-        in_flight: Entered here; a batch leaves it once it is committed.
+        in_flight: Entered here; a batch leaves it once it is committed. None if nothing is written.
         force: Embed and write unchanged documents as well.
         average: Items that are split also have the average of their chunks as a record.
-        stopping: Ends the wait for a batch in flight.
     """
     taken: dict[str, Reject] = {}
     for batch in batches:
-        # An item that is still on its way to the collection would be compared with a record that it will replace.
-        in_flight.enter(batch, stopping)
+        if in_flight is not None:
+            # An item that is still on its way to the collection would be compared with a record that it will replace.
+            in_flight.enter(batch)
         comparison = compare_documents(batch.documents, store, force=force)
         taken = _rejects_of_taken(batch.documents, comparison.verdicts) | taken
         kept = [document for document in batch.documents if document.item.object_id not in taken]

@@ -54,8 +54,7 @@ def embed(
     with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:
         for batch in batches:
             averages = _averages_to_write(batch)
-            rows = list(_rows_to_embed(batch, averages))
-            asked = [row for row in rows if batch.documents[row].vector is None]
+            asked, own = _rows_with_vectors(batch, averages)
             embedded = batch
             if asked:
                 embedder = load()
@@ -65,7 +64,7 @@ def embed(
                 if stopping.is_set():
                     raise StageStopped
                 embedded = replace(texts.added_to(batch, asked), embedding_seconds=time.monotonic() - began)
-            vectors = {**embedded.vectors, **_own_vectors(batch, rows)}
+            vectors = {**embedded.vectors, **_own_vectors(batch, own)}
             if averages:
                 vectors = _with_averages(batch, vectors, averages, sums)
             if embedded.failed:  # an item is loaded with all of its chunks or not at all
@@ -83,11 +82,21 @@ def _averages_to_write(batch: Batch) -> dict[str, int]:
     }
 
 
-def _rows_to_embed(batch: Batch, averages: Mapping[str, int]) -> Iterator[int]:
-    """Yield the indexes of documents whose vectors are needed: all chunks of an item whose average is written."""
+def rows_to_embed(batch: Batch) -> list[int]:
+    """Return the indexes of the documents of a compared batch that a model has to embed."""
+    return _rows_with_vectors(batch, _averages_to_write(batch))[0]
+
+
+def _rows_with_vectors(batch: Batch, averages: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    """Return the indexes of documents whose vectors are needed: those to embed, and those that bring their own.
+
+    All chunks of an item whose average is written are among them.
+    """
+    asked, own = list[int](), list[int]()
     for row, document in enumerate(batch.documents):
         if not document.is_average and (document.item.object_id in averages or _needs_vector(batch, row)):
-            yield row
+            (asked if document.vector is None else own).append(row)
+    return asked, own
 
 
 def _needs_vector(batch: Batch, row: int) -> bool:
@@ -96,12 +105,11 @@ def _needs_vector(batch: Batch, row: int) -> bool:
 
 def _own_vectors(batch: Batch, rows: Sequence[int]) -> dict[int, Vector]:
     """Return the vectors that items brought, by index."""
-    own = [(row, vector) for row in rows if (vector := batch.documents[row].vector) is not None]
-    if not own:
+    if not rows:
         return {}
     import numpy as np
 
-    return {row: np.asarray(vector, dtype=np.float32) for row, vector in own}
+    return {row: np.asarray(batch.documents[row].vector, dtype=np.float32) for row in rows}
 
 
 def _with_averages(

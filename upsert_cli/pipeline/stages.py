@@ -54,7 +54,7 @@ class Stages:
         self._loader = loader
         self._pace = pace or Pace(options.batch_size)
         self._wait = wait
-        self._in_flight = InFlight()
+        self._in_flight = InFlight(self.stopping)
         self._outcomes = Outcomes()
 
     def read_ahead(
@@ -120,14 +120,7 @@ class Stages:
 
     def _compare(self, batches: Iterator[Batch], store: StoreProcess) -> Iterator[Batch]:
         options = self._options
-        return compare(
-            batches,
-            store,
-            in_flight=self._in_flight,
-            force=options.force,
-            average=options.average,
-            stopping=self.stopping,
-        )
+        return compare(batches, store, in_flight=self._in_flight, force=options.force, average=options.average)
 
     def _embed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         return embed(batches, load=self._loader.embedder, effort=self._options.effort, stopping=self.stopping)

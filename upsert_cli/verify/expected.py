@@ -19,7 +19,7 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.resources import kept_vectors, model_of, recipe_of, sources_of
 from upsert_cli.pipeline.batch import Batch
-from upsert_cli.pipeline.batches import MAX_ROWS, Pace, read_batches
+from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.locations import location_at
@@ -127,7 +127,7 @@ class Subject:
         recipe = self.options.recipe(model.name, identity=self.identity or "", dimension=model.dimension)
         if self.options.split:
             recipe = recipe_of(self.options, self.model())
-        return read_batches(self.rows, recipe=recipe, pace=Pace(MAX_ROWS))
+        return read_batches(self.rows, recipe=recipe)
 
     def vectors(self) -> Model | OwnVectors:
         """Return where the collection's vectors come from: its model, or its items."""

@@ -12,7 +12,7 @@ from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from upsert_cli.counts import Counts
 from upsert_cli.journal.receipts import Loaded
-from upsert_cli.pipeline.outcomes import BatchOutcome
+from upsert_cli.pipeline.batch import BatchOutcome
 from upsert_cli.sources.item import START
 
 BAD = "horse"  # the word of which the model of these tests makes no number

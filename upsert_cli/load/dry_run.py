@@ -30,11 +30,10 @@ from upsert_cli.load.resources import (
     target_of,
     vectors_of,
 )
-from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.batch import Batch, Outcomes
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.compare import compare
 from upsert_cli.pipeline.embed import embed, rows_to_embed
-from upsert_cli.pipeline.outcomes import Outcomes
 from upsert_cli.sources.item import START
 from upsert_cli.store.base import Comparison, RecordRef, Verdict
 from upsert_cli.store.process import StoreProcess

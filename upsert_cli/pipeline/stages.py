@@ -11,11 +11,10 @@ from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Recipe
 from upsert_cli.embedding.embedder import Loader
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.pipeline.batch import Batch
+from upsert_cli.pipeline.batch import Batch, BatchOutcome, Outcomes
 from upsert_cli.pipeline.batches import Pace, read_batches
 from upsert_cli.pipeline.compare import InFlight, compare
 from upsert_cli.pipeline.embed import embed
-from upsert_cli.pipeline.outcomes import BatchOutcome, Outcomes
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.pipeline.retry_rejects import Rejected, superseded_by_later_rows
 from upsert_cli.pipeline.write import write

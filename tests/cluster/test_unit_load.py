@@ -20,7 +20,6 @@ from upsert_cli.cluster.unit_load import UnitLoad
 from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
@@ -30,7 +29,7 @@ from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.commit import Committer
 from upsert_cli.load.open import open_task
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import target_of
+from upsert_cli.load.resources import Resources
 from upsert_cli.sources.rows import Unit, plan_units
 from upsert_cli.sources.source import Source
 
@@ -60,10 +59,9 @@ class _Load:
 
     @contextmanager
     def runner(self) -> Iterator[UnitRunner]:
-        model = find_model(DEFAULT_MODEL, given=self.options.given_model)
         spec = Spec(
             task_id=self.task.id,
-            target=target_of(self.journal, self.task, model),
+            target=Resources.find(self.journal, self.task, context=RunContext()).target(),
             options=self.options.as_json(),
             sources=self.task.inputs,
         )

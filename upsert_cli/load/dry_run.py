@@ -11,31 +11,21 @@ from typing import Any, BinaryIO
 from upsert_cli.context import RunContext
 from upsert_cli.counts import NOTHING_IGNORED, Counts
 from upsert_cli.documents.document import Document
-from upsert_cli.embedding.embedder import Embedder
-from upsert_cli.embedding.models import Model, OwnVectors
+from upsert_cli.embedding.embedder import Effort, Embedder
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS
-from upsert_cli.journal.task import Task
 from upsert_cli.load.create import drafted
 from upsert_cli.load.orphans import find_orphans
 from upsert_cli.load.request import LoadRequest
-from upsert_cli.load.resources import (
-    load_embedder,
-    location_of_task,
-    recipe_of,
-    recipe_without_model,
-    sources_of,
-    target_of,
-    vectors_of,
-)
+from upsert_cli.load.resources import Resources, recipe_without_model, sources_of
 from upsert_cli.pipeline.batch import Batch, Outcomes
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.pipeline.compare import compare
 from upsert_cli.pipeline.embed import embed, rows_to_embed
 from upsert_cli.sources.item import START
 from upsert_cli.store.base import Comparison, RecordRef, Verdict
+from upsert_cli.store.locations import location_of
 from upsert_cli.store.process import StoreProcess
 
 PROBE_ROWS = 64  # texts that are embedded to learn the speed; one to three seconds with the default model
@@ -60,18 +50,16 @@ def dry_run_load(
     with drafted(journal, request, stdin) as draft:
         for note in draft.notes:
             context.info(note)
-        options = draft.task.options
-        model = vectors_of(journal, draft.task, context=context) if compare else None
-        sources = sources_of(draft.task)
-        recipe = (
-            recipe_without_model(draft.task.model, options, sources) if model is None else recipe_of(options, model)
-        )
+        task, options = draft.task, draft.task.options
+        resources = Resources.find(journal, task, context=context) if compare else None
+        sources = sources_of(task)
+        recipe = recipe_without_model(task.model, options, sources) if resources is None else resources.recipe()
         batches = read_batches(options.rows(sources), recipe=recipe)
-        result = DryRunResult(model, options)
-        with _open(journal, draft.task, model, context=context) as store:
+        result = DryRunResult(resources)
+        with _open(resources, context=context) as store:
             if options.delete_missing and store is not None:
                 try:
-                    for block in find_orphans(draft.task, sources, store, context=context, is_dry_run=True):
+                    for block in find_orphans(task, sources, store, context=context, is_dry_run=True):
                         result.add_missing(block)
                 except SourceUnreadable:  # as reading the rows will tell
                     result.forget_missing()
@@ -99,21 +87,19 @@ def _compare(batches: Iterator[Batch], store: StoreProcess | None, *, average: b
 
 
 @contextmanager
-def _open(
-    journal: Journal, task: Task, model: Model | OwnVectors | None, *, context: RunContext
-) -> Iterator[StoreProcess | None]:
-    """Open the collection for reading; yield None without a model, or if the collection does not exist."""
-    if model is None:
+def _open(resources: Resources | None, *, context: RunContext) -> Iterator[StoreProcess | None]:
+    """Open the collection for reading; yield None without resources, or if the collection does not exist."""
+    if resources is None:
         yield None
         return
-    location = location_of_task(journal, task)
+    task, target = resources.task, replace(resources.target(), as_found=True, reads_only=True)
+    location = location_of(target)
     if task.options.keep_lists:
         location.require_lists()
     if location.describe() is None:
         yield None
         return
-    target = replace(target_of(journal, task, model), as_found=True, reads_only=True)
-    with StoreProcess(target, task_id=task.id, context=context) as store:
+    with StoreProcess(target, task_id=task.id, context=context, location=location) as store:
         opened = store.opened()
         for warning in (*([opened.upgrade] if opened.upgrade else []), *opened.warnings):
             context.warning(warning)
@@ -127,8 +113,8 @@ def _all_new(rows: int) -> Comparison:
 class DryRunResult:
     """The results that a load would have; the model is loaded when the first text needs it."""
 
-    def __init__(self, model: Model | OwnVectors | None, options: LoadOptions) -> None:
-        """Begin with none; without a model, nothing is compared."""
+    def __init__(self, resources: Resources | None) -> None:
+        """Begin with none; without resources, nothing is compared."""
         self.counts = Counts()
         """Without a comparison every good row counts as new; an id that is repeated in a later batch counts again."""
 
@@ -144,10 +130,9 @@ class DryRunResult:
         self.broken: SourceUnreadable | None = None
         """The error that the load would end with after the counted rows, if any."""
 
-        self.compared = model is not None
+        self.compared = resources is not None
         self.ignored = NOTHING_IGNORED
-        self._model = model
-        self._options = options
+        self._resources = resources
         self._embedder: Embedder | None = None
         self._outcomes = Outcomes()
         self._token_seconds = 0.0
@@ -170,7 +155,7 @@ class DryRunResult:
     def add(self, batch: Batch) -> None:
         """Count the rows of a compared batch."""
         lengths = self._lengths(batch)
-        limit = self._model.max_tokens if self._model is not None else 0
+        limit = self._resources.model.max_tokens if self._resources is not None else 0
         self.tokens += sum(min(length, limit) for length in lengths)
         truncated = sum(length > limit for length in lengths)
         outcome = self._outcomes.of(replace(batch, truncated=truncated))
@@ -181,18 +166,20 @@ class DryRunResult:
 
     def _lengths(self, batch: Batch) -> list[int]:
         """Count the tokens of each text to embed; the first texts are also embedded, to measure the speed."""
-        if self._model is None or not (rows := rows_to_embed(batch)):
+        if self._resources is None or not (rows := rows_to_embed(batch)):
             return []
         documents = tuple(batch.documents[row] for row in rows)
         if self._embedder is None:
-            self._embedder = load_embedder(self._model, self._options)
-            self._token_seconds = self._probe(documents[:PROBE_ROWS], self._embedder)
+            self._embedder = self._resources.load_model()
+            effort = self._resources.task.options.effort
+            self._token_seconds = _seconds_a_token(documents[:PROBE_ROWS], self._embedder, effort)
         return self._embedder.count([document.text for document in documents])
 
-    def _probe(self, documents: tuple[Document, ...], embedder: Embedder) -> float:
-        """Embed some documents, and return the seconds a token."""
-        batch = Batch(number=0, documents=documents, read=0, after=START, comparison=_all_new(len(documents)))
-        embedded = embed(iter([batch]), load=lambda: embedder, effort=self._options.effort, stopping=threading.Event())
-        seconds = sum(each.embedding_seconds for each in embedded)
-        lengths = embedder.count([document.text for document in documents])
-        return seconds / max(1, sum(min(length, embedder.max_tokens) for length in lengths))
+
+def _seconds_a_token(documents: tuple[Document, ...], embedder: Embedder, effort: Effort) -> float:
+    """Embed some documents to measure the speed."""
+    batch = Batch(number=0, documents=documents, read=0, after=START, comparison=_all_new(len(documents)))
+    embedded = embed(iter([batch]), load=lambda: embedder, effort=effort, stopping=threading.Event())
+    seconds = sum(each.embedding_seconds for each in embedded)
+    lengths = embedder.count([document.text for document in documents])
+    return seconds / max(1, sum(min(length, embedder.max_tokens) for length in lengths))

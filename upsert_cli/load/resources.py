@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from upsert_cli import __version__, embedding
@@ -27,7 +28,7 @@ from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.collection_source import StoredCollection
-from upsert_cli.store.locations import ENDING_SECONDS, Location, location_at
+from upsert_cli.store.locations import ENDING_SECONDS, Location, location_at, location_of
 from upsert_cli.store.process import StoreProcess
 
 _UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
@@ -50,24 +51,6 @@ def load_embedder(model: Model | OwnVectors, options: LoadOptions) -> Embedder:
     """Load a model as the options of a load say; see `embedding.load`."""
     threads = options.effort.threads
     return embedding.load(model, device=options.device, precision=options.precision, threads=threads)
-
-
-def vectors_of(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
-    """Return where the vectors of a task come from: its model, or its items, with the collection's dimension."""
-    if task.options.keep_vectors:
-        return kept_vectors(sources_of(task))
-    model = model_of(task.model, task.options, context=context) if embeds(task.model) else None
-    if model is not None and not model.pooling:
-        return model
-    info = location_of_task(journal, task).describe()
-    if model is not None:
-        # The name is part of each record's hash, so it stays as the collection spells it.
-        made_by = None if info is None else info.stamp
-        is_same = made_by is not None and made_by.name.lower() == model.name.lower()
-        return replace(model, name=made_by.name) if made_by is not None and is_same else model
-    if info is not None and info.dimension is not None:
-        return OwnVectors(dimension=info.dimension)
-    return own_vectors(task.options, sources_of(task))
 
 
 def own_vectors(options: LoadOptions, sources: Sequence[Source]) -> OwnVectors:
@@ -106,16 +89,6 @@ def _vectors_of(info: CollectionInfo) -> OwnVectors:
 def _described(vectors: OwnVectors) -> str:
     model = vectors.function or ("an unknown model" if vectors.name == NO_MODEL else vectors.name)
     return f"vectors of {model} with {vectors.dimension} numbers and the distance {vectors.space}"
-
-
-def find_vectors_in_thread(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
-    """Call `vectors_of` in a thread, since a fetch may take minutes and signals have to be seen."""
-
-    def find() -> Iterator[Model | OwnVectors]:
-        yield vectors_of(journal, task, context=context)
-
-    with closing(prefetch(find(), stopping=threading.Event(), wait=context.check)) as found:
-        return next(found)
 
 
 def sources_of(task: Task) -> list[Source]:
@@ -173,51 +146,99 @@ def recipe_without_model(name: str, options: LoadOptions, sources: Sequence[Sour
     return options.recipe(name, identity="" if known is None else known.hashed)
 
 
-def target_of(journal: Journal, task: Task, model: Model | OwnVectors) -> Target:
-    """Return the collection that a task writes to."""
-    return Target(
-        path=task.chroma,
-        collection=task.collection,
-        model=model.identity,
-        space=model.space if isinstance(model, OwnVectors) else None,
-        function=model.function if isinstance(model, OwnVectors) else None,
-        tool_version=__version__,
-        keeps_lists=task.options.keep_lists,
-        leases=str(journal.layout.servers),
-        retry_for=task.options.retry_for,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """All that a load of a task uses: its sources, the origin of its vectors, and its collection."""
+
+    task: Task
+    sources: list[Source]
+
+    model: Model | OwnVectors
+    """Its model, or the vectors of its items, with the dimension of the collection."""
+
+    leases: Path
+    """The folder for the leases on collections of servers."""
+
+    @classmethod
+    def find(cls, journal: Journal, task: Task, *, context: RunContext) -> Resources:
+        """Find the resources of a task; its model may have to be fetched."""
+        sources = sources_of(task)
+        model = _origin_of_vectors(journal, task, sources, context=context)
+        return cls(task=task, sources=sources, model=model, leases=journal.layout.servers)
+
+    @classmethod
+    def find_in_thread(cls, journal: Journal, task: Task, *, context: RunContext) -> Resources:
+        """Call `find` in a thread, since a fetch may take minutes and signals have to be seen."""
+
+        def find() -> Iterator[Resources]:
+            yield cls.find(journal, task, context=context)
+
+        with closing(prefetch(find(), stopping=threading.Event(), wait=context.check)) as found:
+            return next(found)
+
+    def recipe(self) -> Recipe:
+        """Return the recipe of the documents; see `recipe_of`."""
+        return recipe_of(self.task.options, self.model)
+
+    def load_model(self) -> Embedder:
+        """Load the model; see `load_embedder`."""
+        return load_embedder(self.model, self.task.options)
+
+    def target(self) -> Target:
+        """Return the collection to write to."""
+        return Target(
+            path=self.task.chroma,
+            collection=self.task.collection,
+            model=self.model.identity,
+            space=self.model.space if isinstance(self.model, OwnVectors) else None,
+            function=self.model.function if isinstance(self.model, OwnVectors) else None,
+            tool_version=__version__,
+            keeps_lists=self.task.options.keep_lists,
+            leases=str(self.leases),
+            retry_for=self.task.options.retry_for,
+        )
+
+    def start_store(self, *, rows: int | None, wait_until: float, context: RunContext) -> StoreProcess:
+        """Start the process that writes to the collection.
+
+        Args:
+            rows: Number of rows left to load; None if unknown.
+            wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
+            context: Checked in the waits of the main thread.
+        """
+        task, target = self.task, self.target()
+        location = location_of(target)
+        holder = location.holder()
+        is_other = holder is not None and holder.task_id not in (None, task.id)
+        # A dead runner of this task is always waited for; one of another task is seen when the lease is taken.
+        least = ENDING_SECONDS if task.attempt > 1 and not is_other else 0.0
+        seconds = max(least, wait_until - time.monotonic())
+        if holder is not None and seconds > 0.0:
+            context.info(f"waiting for {task.chroma}, which is in use by {holder}")
+        return StoreProcess(
+            replace(target, rows=rows),
+            task_id=task.id,
+            verbose=task.options.verbose,
+            lease_timeout=seconds,
+            context=context,
+            location=location,
+        )
 
 
-def start_store(
-    journal: Journal,
-    task: Task,
-    model: Model | OwnVectors,
-    *,
-    rows: int | None,
-    wait_until: float,
-    context: RunContext,
-) -> StoreProcess:
-    """Start the process that writes to a task's collection.
-
-    Args:
-        journal: Where the task is kept.
-        task: The task.
-        model: Where its vectors come from.
-        rows: Number of rows left to load; None if unknown.
-        wait_until: Monotonic seconds at which waiting for another task that has the folder ends.
-        context: Checked in the waits of the main thread.
-    """
-    holder = location_of_task(journal, task).holder()
-    is_other = holder is not None and holder.task_id not in (None, task.id)
-    # A dead runner of this task is always waited for; a dead runner of another task is seen when the lease is taken.
-    least = ENDING_SECONDS if task.attempt > 1 and not is_other else 0.0
-    seconds = max(least, wait_until - time.monotonic())
-    if holder is not None and seconds > 0.0:
-        context.info(f"waiting for {task.chroma}, which is in use by {holder}")
-    return StoreProcess(
-        replace(target_of(journal, task, model), rows=rows),
-        task_id=task.id,
-        verbose=task.options.verbose,
-        lease_timeout=seconds,
-        context=context,
-    )
+def _origin_of_vectors(
+    journal: Journal, task: Task, sources: Sequence[Source], *, context: RunContext
+) -> Model | OwnVectors:
+    if task.options.keep_vectors:
+        return kept_vectors(sources)
+    model = model_of(task.model, task.options, context=context) if embeds(task.model) else None
+    if model is not None and not model.pooling:
+        return model
+    info = location_of_task(journal, task).describe()
+    if model is not None:
+        # The name is part of each record's hash, so it stays as the collection spells it.
+        made_by = None if info is None else info.stamp
+        is_same = made_by is not None and made_by.name.lower() == model.name.lower()
+        return replace(model, name=made_by.name) if made_by is not None and is_same else model
+    if info is not None and info.dimension is not None:
+        return OwnVectors(dimension=info.dimension)
+    return own_vectors(task.options, sources)

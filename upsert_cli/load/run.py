@@ -16,8 +16,7 @@ from typing import TypeAlias
 
 from upsert_cli.context import Progress, RunContext
 from upsert_cli.documents.recipe import Recipe
-from upsert_cli.embedding.embedder import Embedder, Loader
-from upsert_cli.embedding.models import Model, OwnVectors
+from upsert_cli.embedding.embedder import Loader
 from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
@@ -28,15 +27,7 @@ from upsert_cli.load.commit import Committer
 from upsert_cli.load.inputs import check_read_inputs
 from upsert_cli.load.load_context import LoadContext, Observer
 from upsert_cli.load.orphans import delete_orphans, list_orphans
-from upsert_cli.load.resources import (
-    collection_deleted,
-    find_vectors_in_thread,
-    load_embedder,
-    recipe_of,
-    sources_of,
-    start_store,
-    target_of,
-)
+from upsert_cli.load.resources import Resources, collection_deleted, sources_of
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.stages import Stages
 from upsert_cli.sources.item import Position
@@ -113,22 +104,17 @@ class _Attempt:
         only = self._committer.rows_to_retry()
         for source in self._sources:
             source.check_unchanged(task_id=self._task.id)
-        model = find_vectors_in_thread(self._journal, self._task, context=self._context)
-        recipe = recipe_of(self._options, model)  # which may refuse the options, before a store starts
+        resources = Resources.find_in_thread(self._journal, self._task, context=self._context)
+        recipe = resources.recipe()  # which may refuse the options, before a store starts
         with self._progress.busy("opening"):
-            store = start_store(
-                self._journal,
-                self._task,
-                model,
-                rows=self._committer.left(),
-                wait_until=self._wait_until,
-                context=self._context,
+            store = resources.start_store(
+                rows=self._committer.left(), wait_until=self._wait_until, context=self._context
             )
         with store:
             if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
-                self._load_batches(model, recipe, store, only)
+                self._load_batches(resources, recipe, store, only)
             else:
-                self._load_units(load_in_units, model, store)
+                self._load_units(load_in_units, resources.target(), store)
             if self._unsearched is not None:
                 raise self._unsearched
             if self._options.delete_missing:
@@ -142,12 +128,12 @@ class _Attempt:
         self._committer.check_complete()
 
     def _load_batches(
-        self, model: Model | OwnVectors, recipe: Recipe, store: StoreProcess, only: Iterator[RowKey] | None
+        self, resources: Resources, recipe: Recipe, store: StoreProcess, only: Iterator[RowKey] | None
     ) -> None:
         """Load batches in this process."""
         with self._progress.busy("opening"):
             leased = store.leased()
-        loader = Loader(lambda: self._load_model(model))
+        loader = Loader(self._progress.busy("loading")(resources.load_model))
         stages = Stages(self._options, self._context, loader, wait=lambda: self._wait(stages))
         committer = self._committer
         start = Position.from_json(committer.checkpoint.position)
@@ -181,22 +167,17 @@ class _Attempt:
                         self._context.stop_if_wanted()
                     raise
 
-    def _load_model(self, model: Model | OwnVectors) -> Embedder:
-        with self._progress.busy("loading"):
-            return load_embedder(model, self._options)
-
     def _wait(self, stages: Stages) -> None:
         """Stop the stages if the task has to stop; their batches in flight are still committed."""
         self._context.check_last_write()
         if self._context.has_to_stop:
             stages.stopping.set()
 
-    def _load_units(self, load_in_units: UnitLoader, model: Model | OwnVectors, store: StoreProcess) -> None:
+    def _load_units(self, load_in_units: UnitLoader, target: Target, store: StoreProcess) -> None:
         """Load units by the workers of a cluster."""
         opened = self._open(store)
         with self._claim.receipts() as receipts:
             receipts.begin(is_empty=not opened.count)
-            target = target_of(self._journal, self._task, model)
             load_in_units(self._committer, receipts, target, self._context)
 
     def _open(self, store: StoreProcess) -> Opened:

@@ -24,9 +24,12 @@ def _item(identifier: str, text: str) -> dict[str, Any]:
 
 
 def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
-    """The last source named wins, also after `restart --from-start`, and rejects name it as it was named at first."""
+    """The last source named wins, also after `restart --from-start`, and rejects name it as it was named at first.
+
+    Standard input that is named twice is read once.
+    """
     tiny.write("fix.jsonl", [_item("a", "correction"), _item("b", "")])
-    tiny.type("upsert-cli run - fix.jsonl --task-id t", stdin=json.dumps(_item("a", "from stdin")) + "\n", expect=3)
+    tiny.type("upsert-cli run - fix.jsonl - --task-id t", stdin=json.dumps(_item("a", "from stdin")) + "\n", expect=3)
     assert tiny.records()["a"]["document"] == "correction"
     rejects = tiny.type("upsert-cli info t --failed").stdout
     tiny.type("upsert-cli restart t --from-start", expect=3)

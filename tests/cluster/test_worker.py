@@ -123,6 +123,16 @@ def test_a_machine_without_bf16_is_named(
     assert not (tmp_path / "chroma").exists()
 
 
+def test_a_worker_of_another_version_loads_nothing(tmp_path: Path, sources: list[Source], tiny_model: Path) -> None:
+    """Both versions are named, and the machine to install the other one on; the collection is not opened."""
+    runner = UnitRunner(replace(_spec(tmp_path, sources, tiny_model), version="0.0.0"))
+    runner.prepare()
+    error = str(runner.run(_only(sources)).error)
+    assert f"{platform.node()}:" in error
+    assert f"has upsert-cli {__version__}, and the task is run by 0.0.0" in error
+    assert not (tmp_path / "chroma").exists()
+
+
 def test_a_spec_names_secrets_and_holds_none(
     tmp_path: Path, sources: list[Source], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

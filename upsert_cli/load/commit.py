@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from upsert_cli.context import RunContext
+from upsert_cli.context import Progress, RunContext
 from upsert_cli.counts import NOTHING_IGNORED, Converted, Counts, Outcome
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import Claim
@@ -32,7 +32,7 @@ class Committer:
     """The commits of one attempt at a task; a batch is committed only after the store has acknowledged it."""
 
     def __init__(self, claim: Claim, task: Task, context: RunContext) -> None:
-        """Continue at the checkpoint of the last attempt; `context` gets the progress and the rejects."""
+        """Continue at the checkpoint of the last attempt; `context` gets a new progress, and the rejects."""
         self.checkpoint = claim.checkpoint() or Checkpoint(position=START.as_json())
         self._claim = claim
         self._context = context
@@ -45,6 +45,8 @@ class Committer:
         self._rejects: JsonLines  # while it is open
         self._rows_at_start = self.checkpoint.rows
         self._began = time.monotonic()
+        context.progress = Progress(total=self.total(), began=self._began - task.load_seconds)
+        context.progress.continue_after(self.rows, self.checkpoint.counts)
 
     @property
     def is_retry(self) -> bool:

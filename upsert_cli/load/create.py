@@ -73,18 +73,15 @@ class Draft:
         files = spooled(found, self._spool_folder, stdin=stdin, limit=options.limit)
         self._sources = open_inputs(files, limit=options.limit)
         self.notes += notes_on_chunks(self._sources)
-        if options.keep_vectors:
-            model = kept_vectors(self._sources).name
-        else:
-            model = full_name(request.model, given=options.given_model)
+        kept = kept_vectors(self._sources) if options.keep_vectors else None
+        model = full_name(request.model, given=options.given_model) if kept is None else kept.name
         if (note := check_first_inputs(self._sources, options, model=model)) is not None:
             self.notes.append(note)
-        now = utc_now()
         self.task = Task(
             id=request.task_id or new_task_id(),
             status=TaskStatus.PENDING,
-            created_at=now,
-            updated_at=now,
+            created_at=utc_now(),
+            updated_at=utc_now(),
             kind=request.kind,
             collection=request.collection,
             chroma=request.chroma,

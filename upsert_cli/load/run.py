@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TypeAlias
 
-from upsert_cli.context import Progress, RunContext
+from upsert_cli.context import RunContext
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.embedder import Loader
 from upsert_cli.errors import Canceled, Interrupted, Refusal, SourceUnreadable, UpsertCliError
@@ -95,9 +94,7 @@ class _Attempt:
         self._committer = Committer(claim, task, context)
         self._sources = sources_of(task)
         self._unsearched: SourceUnreadable | None = None
-        began = time.monotonic() - task.load_seconds
-        self._progress = context.progress = Progress(total=self._committer.total(), began=began)
-        self._progress.continue_after(self._committer.rows, self._committer.checkpoint.counts)
+        self._progress = context.progress
 
     def load(self, load_in_units: UnitLoader) -> None:
         """Load everything after the checkpoint."""

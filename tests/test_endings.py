@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,22 @@ def test_a_restart_keeps_the_order_of_the_sources(tiny: Terminal) -> None:
     tiny.type("upsert-cli restart t --from-start", expect=3)
     assert tiny.records()["a"]["document"] == "correction"
     assert tiny.type("upsert-cli info t --failed").stdout == rejects
+
+
+def test_a_restart_in_another_folder_reads_the_copy_of_a_pipe(tiny: Terminal, make_items: Items) -> None:
+    """A pipe that was named relative to a folder is read from its copy, also after the command is typed elsewhere."""
+    items = make_items(3)
+    elsewhere = tiny.folder / "elsewhere"
+    elsewhere.mkdir()
+    os.mkfifo(tiny.folder / "pipe.jsonl")
+    (elsewhere / "pipe.jsonl").write_text(json.dumps(_item("other", "a regular file")))
+    lines = "".join(json.dumps(item) + "\n" for item in items)
+    writer = threading.Thread(target=(tiny.folder / "pipe.jsonl").write_text, args=(lines,))
+    writer.start()
+    tiny.type("upsert-cli run pipe.jsonl elsewhere/pipe.jsonl --task-id t")
+    writer.join()
+    replace(tiny, folder=elsewhere).type(f"upsert-cli restart t --from-start --journal {tiny.journal}")
+    assert tiny.info("t")["counts"] | {"read": 4, "unchanged": 4, "inserted": 0} == tiny.info("t")["counts"]
 
 
 def test_a_restart_that_cannot_begin_loses_no_checkpoint(tiny: Terminal, make_items: Items) -> None:

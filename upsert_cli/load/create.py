@@ -9,14 +9,13 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from upsert_cli.counts import Converted, Counts
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.metadata import scope_of
 from upsert_cli.embedding.catalog import full_name
@@ -28,7 +27,9 @@ from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.spool import adopt_spool, incoming_folder
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.load.inputs import (
+    absolute_name,
     check_first_inputs,
+    fields_of,
     find_inputs,
     notes_on_chunks,
     open_inputs,
@@ -38,12 +39,9 @@ from upsert_cli.load.inputs import (
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import kept_vectors, require_computable, sources_of
 from upsert_cli.missing_packages import install_command, is_installed
-from upsert_cli.sources.find import FoundFile
-from upsert_cli.sources.remote import is_address, source_name
+from upsert_cli.sources.remote import is_address
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.source_path import is_collection
 from upsert_cli.store.address import is_server, require_collection_name
-from upsert_cli.store.collection_source import collection_named
 
 ID_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # 32 characters that all look different
 ID_SUFFIX = 4  # characters; a million ids a second, and `Journal.create` refuses one that is taken
@@ -86,10 +84,10 @@ class Draft:
             collection=request.collection,
             chroma=request.chroma,
             model=model,
-            sources=tuple(map(_absolute, request.names)),
+            sources=tuple(map(absolute_name, request.names)),
             options=self._with_scope(self._with_prefixes(options, model)),
             queued=request.enqueue,
-            **_inputs(self._sources),
+            **fields_of(self._sources),
         )
 
     def create(self) -> Task:
@@ -107,7 +105,7 @@ class Draft:
                 for each in self._sources
             ]
         now = utc_now()
-        task = replace(self.task, id=task_id, created_at=now, updated_at=now, **_inputs(self._sources))
+        task = replace(self.task, id=task_id, created_at=now, updated_at=now, **fields_of(self._sources))
         task = self._journal.create(task)
         self._incoming = None
         return task
@@ -145,7 +143,7 @@ class Draft:
                     message=f"{name} has no name by which a later load would know the records of this one; --scope "
                     f"NAME gives them one, such as --scope articles"
                 )
-        return replace(options, scope=scope_of(map(_absolute, self._request.names)))
+        return replace(options, scope=scope_of(map(absolute_name, self._request.names)))
 
 
 @contextmanager
@@ -175,51 +173,6 @@ def new_task_id(now: datetime | None = None) -> str:
     moment = datetime.now(UTC) if now is None else now.astimezone(UTC)
     suffix = "".join(ID_ALPHABET[byte % len(ID_ALPHABET)] for byte in os.urandom(ID_SUFFIX))
     return f"{moment:%Y%m%d-%H%M%S}-{suffix}"
-
-
-def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
-    """Return the changes to a task that starts from nothing: its sources as they are now, and no counts.
-
-    Of `sources`, which are the old ones, the spooled are used again.
-    """
-    kept = {_absolute(source.name): source for source in sources if source.spooled}
-    # The addresses themselves, whose queries the names leave out.
-    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
-    shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
-
-    def find(names: Iterable[str]) -> list[FoundFile | Source]:
-        left = [typed.get(name, name) for name in names if name not in kept]
-        files = find_inputs(left, task.options, chroma=task.chroma) if left else []
-        # A stream that was not spooled is after the limit, and cannot be read now.
-        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.needs_spool]
-
-    names = [*dict.fromkeys(task.sources)]
-    files = find(names)
-    for place, name in reversed([*enumerate(names)]):
-        if name in kept:  # in the order in which they were named, since the last row of an id wins
-            files.insert(len(find(names[:place])), kept[name])
-    found = open_inputs(files, limit=task.options.limit)
-    check_first_inputs(found, task.options, model=task.model)
-    next_attempt = task.attempt + (task.started_at is not None)
-    nothing_yet = {"rows": 0, "counts": Counts(), "converted": Converted(), "failed_items": ()}
-    return _inputs(found) | nothing_yet | {"first_attempt": next_attempt, "load_seconds": 0.0}
-
-
-def _inputs(sources: Sequence[Source]) -> dict[str, Any]:
-    """Return the fields of a task that describe its sources."""
-    totals = [source.total for source in sources if source.total is not None]
-    return {
-        "inputs": tuple(source.as_json() for source in sources),
-        "total": sum(totals) if len(totals) == len(sources) else None,
-    }
-
-
-def _absolute(name: str) -> str:
-    if is_collection(name):
-        return str(collection_named(name, target=None))
-    if is_address(name):
-        return source_name(name)
-    return name if name == "-" else str(Path(name).absolute())
 
 
 def _require_ray(chroma: str) -> None:

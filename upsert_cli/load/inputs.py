@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
+from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import UpsertCliError, UsageFault
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import spool
+from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import STDIN, FoundFile, find_files
 from upsert_cli.sources.formats import has_row_on_each_line, is_read_from_its_end
+from upsert_cli.sources.remote import is_address, source_name
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.source_path import CollectionReader
+from upsert_cli.sources.source_path import CollectionReader, is_collection
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
@@ -143,6 +147,66 @@ def open_inputs(files: Iterable[FoundFile | Source], *, limit: int | None) -> li
             if limit == 0:
                 break
     return sources
+
+
+def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the changes to a task that starts from nothing: its sources as they are now, and no counts.
+
+    Of `sources`, which are the old ones, the spooled are used again.
+    """
+    # The addresses themselves, whose queries the names leave out.
+    typed = {source.name: str(source.path) for source in sources if is_address(source.name)}
+    shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
+    names = [*dict.fromkeys(task.sources)]
+    kept = {name: copy for name in names if (copy := _copy_of(name, sources)) is not None}
+
+    def find(names: Iterable[str]) -> list[FoundFile | Source]:
+        left = [typed.get(name, name) for name in names if name not in kept]
+        files = find_inputs(left, task.options, chroma=task.chroma) if left else []
+        # A stream that was not spooled is after the limit, and cannot be read now.
+        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.needs_spool]
+
+    files = find(names)
+    for place, name in reversed([*enumerate(names)]):
+        if name in kept:  # in the order in which they were named, since the last row of an id wins
+            files.insert(len(find(names[:place])), kept[name])
+    found = open_inputs(files, limit=task.options.limit)
+    check_first_inputs(found, task.options, model=task.model)
+    next_attempt = task.attempt + (task.started_at is not None)
+    nothing_yet = {"rows": 0, "counts": Counts(), "converted": Converted(), "failed_items": ()}
+    return fields_of(found) | nothing_yet | {"first_attempt": next_attempt, "load_seconds": 0.0}
+
+
+def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
+    """Return the copy of the stream with an absolute name, if there is one.
+
+    Sources have the names that were typed, perhaps in another working folder.
+    """
+    typed_so = (
+        source
+        for source in sources
+        if absolute == source.name or (source.name != "-" and absolute.endswith(f"{os.sep}{Path(source.name)}"))
+    )
+    best = max(typed_so, key=lambda source: len(source.name), default=None)
+    return best if best is not None and best.spooled else None
+
+
+def fields_of(sources: Sequence[Source]) -> dict[str, Any]:
+    """Return the fields of a task that describe its sources."""
+    totals = [source.total for source in sources if source.total is not None]
+    return {
+        "inputs": tuple(source.as_json() for source in sources),
+        "total": sum(totals) if len(totals) == len(sources) else None,
+    }
+
+
+def absolute_name(name: str) -> str:
+    """Return the name of a source as a task keeps it, which holds in any working folder."""
+    if is_collection(name):
+        return str(collection_named(name, target=None))
+    if is_address(name):
+        return source_name(name)
+    return name if name == "-" else str(Path(name).absolute())
 
 
 def check_first_inputs(sources: Sequence[Source], options: LoadOptions, *, model: str) -> str | None:

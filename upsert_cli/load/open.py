@@ -14,7 +14,8 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.create import drafted, read_again, refuse_other_load
+from upsert_cli.load.create import drafted, refuse_other_load
+from upsert_cli.load.inputs import read_again
 from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.request import IfRunning, LoadRequest
 from upsert_cli.load.resources import collection_deleted, location_of_task, require_computable, sources_of

@@ -153,13 +153,7 @@ class RayWorkers:
     """Actors with at most one unit each, so that a unit that kills its worker harms no other unit."""
 
     def __init__(self, spec: Spec, *, threads: int, gpus: float) -> None:
-        """Start nothing yet; a cluster is joined already.
-
-        Args:
-            spec: The task, for the workers.
-            threads: Processors of each worker.
-            gpus: GPUs of each worker.
-        """
+        """Start nothing yet; a cluster is joined already. Each worker gets `threads` processors and `gpus` GPUs."""
         import ray
 
         self._ray = ray

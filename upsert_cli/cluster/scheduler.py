@@ -86,7 +86,7 @@ class Scheduler:
         Args:
             workers: Starts and watches the workers.
             count: Number of workers at the same time.
-            sources: Sources of the units, named in the rejects of rows that kill workers.
+            sources: Named in the rejects of rows that kill workers.
             wait: Called about every `EVENT_SECONDS`; may raise to give up.
         """
         self._workers = workers

@@ -31,11 +31,7 @@ from upsert_cli.store.base import Target
 def load_on_ray(committer: Committer, receipts: Receipts, target: Target, context: RunContext) -> None:
     """Load all units of a task that have no receipt; an early end kills all workers.
 
-    Args:
-        committer: Commits of the task.
-        receipts: Receipts of the units that are done.
-        target: The collection, which exists and fits the model.
-        context: Checked in all waits; its progress counts the receipts.
+    The target is a collection that exists and fits the model; the context is checked in all waits.
 
     Raises:
         UpsertCliError: There is no cluster, or a worker failed for a reason that belongs to no item.
@@ -72,13 +68,7 @@ class UnitLoad:
     """The load of a task in units."""
 
     def __init__(self, committer: Committer, receipts: Receipts, context: RunContext) -> None:
-        """Read nothing yet.
-
-        Args:
-            committer: Commits of the task, brought up to date by the receipts.
-            receipts: Receipts of the units that are done.
-            context: Its progress counts the receipts.
-        """
+        """Read nothing yet; the receipts, which bring `committer` up to date, are counted in the context's progress."""
         self._sources = sources_of(committer.task)
         self._committer = committer
         self._receipts = receipts
@@ -86,10 +76,7 @@ class UnitLoad:
         self._broken: SourceUnreadable | None = None
 
     def run(self, start_scheduler: Callable[[], Scheduler]) -> None:
-        """Load the units without a receipt.
-
-        Args:
-            start_scheduler: Returns the scheduler of the workers; called only if there is a unit to load.
+        """Load the units without a receipt; `start_scheduler` is called only if there is one.
 
         Raises:
             SourceUnreadable: A source broke off; every row before that is committed.

@@ -55,9 +55,6 @@ class OrphanSearch:
     def run(self, store: StoreProcess) -> Iterator[list[RecordRef]]:
         """Yield the missing records, in blocks that may be empty; the search can stop at each of them.
 
-        Args:
-            store: The collection, which no other process writes to.
-
         Raises:
             UpsertCliError: The temporary folder has no room for the ids.
             SourceUnreadable: A file broke off or cannot be read any further.
@@ -91,12 +88,7 @@ def find_orphans(
 ) -> Iterator[list[RecordRef]]:
     """Yield the records to delete, in blocks; nothing if a row of the sources cannot be read.
 
-    Args:
-        task: The load.
-        sources: Its sources.
-        store: The collection.
-        context: Checked in the waits.
-        is_dry_run: The task is not in the journal, so it cannot be restarted.
+    The task of a dry run is not in the journal, so no remedy restarts it.
 
     Raises:
         Refusal: They are more than the user allows, or the sources hold no item.

@@ -34,12 +34,9 @@ def nothing_superseded(_: Item) -> bool:
 
 @contextmanager
 def superseded_by_later_rows(rows: Rows, *, rejected: Rejected, stopping: threading.Event) -> Iterator[Superseded]:
-    """Yield a function that tells whether a retried row is superseded; reads the sources unless no id is known.
+    """Yield a function that tells whether a retried row is superseded; reads all rows unless no id is known.
 
-    Args:
-        rows: The sources of the retry; all of their rows are read.
-        rejected: Returns the records of all rows of the retry.
-        stopping: Set by any thread to end the pass early.
+    Any thread may set `stopping` to end that early.
 
     Raises:
         UpsertCliError: The temporary folder has no room for the ids.

@@ -61,11 +61,8 @@ class Stages:
     ) -> Generator[Batch, None, None]:
         """Begin to read in a thread, which may be before the collection is open.
 
-        Args:
-            rows: The rows to load.
-            recipe: Makes documents of items.
-            rejected: Returns the records of all rejects, if these rows are a retry of rejects.
-            loads: Begin to load the model at the first text; otherwise all rows may be unchanged, which needs none.
+        For a retry of rejects, `rejected` returns the records of all of them. If the stage `loads`, the model begins to
+        load at the first text; otherwise all rows may be unchanged, which needs no model.
         """
         superseded = None
         if rejected is not None:
@@ -74,13 +71,10 @@ class Stages:
         return prefetch(self._read(batches, loads=loads), stopping=self.stopping)
 
     def run(self, batches: Iterator[Batch], stores: Sequence[StoreProcess]) -> Generator[BatchOutcome, None, None]:
-        """Yield the result of each batch in the order of their rows.
+        """Yield the outcome of each batch of `read_ahead`, in the order of their rows.
 
-        Commit a result before you ask for the next one.
-
-        Args:
-            batches: From `read_ahead`.
-            stores: Processes that write to the same collection; each writes one batch at a time.
+        Commit an outcome before you ask for the next one. Each of the stores writes one batch at a time to the same
+        collection.
 
         Raises:
             StageStopped: `stopping` was set, and all batches in flight are yielded.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,8 @@ from upsert_cli.journal.rejects import (
 )
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.sources.item import START, Position
+from upsert_cli.sources.rows import Rows
+from upsert_cli.sources.source import Source
 
 PERCENT_ROWS = 100  # rows before `--max-failures N%` is checked; a percentage of fewer says little
 
@@ -78,19 +80,19 @@ class Committer:
         total = self.total()
         return None if total is None else max(0, total - self.rows)
 
-    def rows_to_retry(self) -> Iterator[tuple[str, int]] | None:
-        """Return source and row of the rejects left to retry, or None to read every row.
+    def rows_left(self, sources: Sequence[Source]) -> Rows:
+        """Return the rows of the sources after the checkpoint; in a retry, only the rejects that are left to retry.
 
         Raises:
-            UpsertCliError: They are not there any more.
+            UpsertCliError: The records of these rejects are not there any more.
         """
-        if self.checkpoint.retried is None:
-            return None
+        rows = self._options.rows(sources).after(Position.from_json(self.checkpoint.position))
+        if not self.is_retry:
+            return rows
         if not self._files.retry.exists():
             raise rejects_lost(self.task.id, self.checkpoint.counts.failed)
-        rejects = read_rejects(self._files.retry)
-        left = itertools.islice(rejects, self.checkpoint.retried, None)
-        return ((record["source"], record["row"]) for record in left)
+        left = itertools.islice(self.rejects_to_retry(), self.checkpoint.retried, None)
+        return replace(rows, only=((record["source"], record["row"]) for record in left))
 
     def rejects_to_retry(self) -> Iterator[dict[str, Any]]:
         """Yield the records of all rejects that this attempt retries, including committed ones."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import TypeAlias
 
 from upsert_cli.context import RunContext
@@ -29,8 +28,7 @@ from upsert_cli.load.orphans import delete_orphans, list_orphans
 from upsert_cli.load.resources import Resources, collection_deleted, sources_of
 from upsert_cli.pipeline.prefetch import StageStopped
 from upsert_cli.pipeline.stages import Stages
-from upsert_cli.sources.item import Position
-from upsert_cli.sources.rows import RowKey
+from upsert_cli.sources.rows import Rows
 from upsert_cli.store.address import is_server
 from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.process import StoreProcess
@@ -98,7 +96,7 @@ class _Attempt:
 
     def load(self, load_in_units: UnitLoader) -> None:
         """Load everything after the checkpoint."""
-        only = self._committer.rows_to_retry()
+        rows = self._committer.rows_left(self._sources)
         for source in self._sources:
             source.check_unchanged(task_id=self._task.id)
         resources = Resources.find_in_thread(self._journal, self._task, context=self._context)
@@ -107,9 +105,10 @@ class _Attempt:
             store = resources.start_store(
                 rows=self._committer.left(), wait_until=self._wait_until, context=self._context
             )
+        load_model = self._progress.busy("loading")(resources.load_model)
         with store:
-            if self._options.engine == "local" or only is not None:  # the few rows of a retry are for this process
-                self._load_batches(resources, recipe, store, only)
+            if self._options.engine == "local" or self._committer.is_retry:  # whose few rows are for this process
+                self._load_batches(rows, recipe, Loader(load_model), store)
             else:
                 self._load_units(load_in_units, resources.target(), store)
             if self._unsearched is not None:
@@ -124,18 +123,14 @@ class _Attempt:
         check_read_inputs(self._sources, task_id=self._task.id, context=self._context)
         self._committer.check_complete()
 
-    def _load_batches(
-        self, resources: Resources, recipe: Recipe, store: StoreProcess, only: Iterator[RowKey] | None
-    ) -> None:
+    def _load_batches(self, rows: Rows, recipe: Recipe, loader: Loader, store: StoreProcess) -> None:
         """Load batches in this process."""
         with self._progress.busy("opening"):
             leased = store.leased()
-        loader = Loader(self._progress.busy("loading")(resources.load_model))
         stages = Stages(self._options, self._context, loader, wait=lambda: self._wait(stages))
         committer = self._committer
-        start = Position.from_json(committer.checkpoint.position)
         read = stages.read_ahead(
-            replace(self._options.rows(self._sources), start=start, only=only),
+            rows,
             recipe,
             rejected=committer.rejects_to_retry if committer.is_retry else None,
             loads=leased.empty or self._options.force,

@@ -232,7 +232,7 @@ def _finisher(model: Model | None, *, has_hash: bool) -> Callable[[Document], Pr
 
 
 def _lacks(model_name: str, *, has_hash: bool) -> str:
-    """Return a message that says what the records lack without a tokenizer, and why."""
+    """Return the message about the tokens, and perhaps the hash, that the records lack without a tokenizer."""
     without = "tokens" if has_hash else f"tokens and {HASH_KEY}"
     return (
         f"shown without {without}, since the tokenizer of {model_name} is not on this machine; `upsert-cli "

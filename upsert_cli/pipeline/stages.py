@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 
 from upsert_cli.context import RunContext
-from upsert_cli.documents.document import Recipe
+from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.embedder import Loader
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.pipeline.batch import Batch, BatchOutcome, Outcomes

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from upsert_cli.context import RunContext
-from upsert_cli.errors import Refusal, TargetInUse, TaskExists, TaskNotFound, TaskRunning, UsageFault
+from upsert_cli.errors import Refusal, TaskExists, TaskNotFound, TaskRunning, UsageFault
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -18,7 +18,7 @@ from upsert_cli.load.create import drafted, refuse_other_load
 from upsert_cli.load.inputs import read_again
 from upsert_cli.load.renames import complete_renames
 from upsert_cli.load.request import IfRunning, LoadRequest
-from upsert_cli.load.resources import collection_deleted, location_of_task, require_computable, sources_of
+from upsert_cli.load.resources import collection_deleted, in_use, location_of_task, require_computable, sources_of
 from upsert_cli.sources.item import START, Position
 from upsert_cli.sources.remote import is_address
 
@@ -131,13 +131,6 @@ def restart_task(
             return OpenedTask(task=task, skipped=f"task {task_id} has no rejected items")
         ready = _set_back(journal, wanted, claim, from_start=from_start, failed_only=failed_only)
         return _ready(ready, claim, held)
-
-
-def in_use(journal: Journal, task: Task) -> TargetInUse | None:
-    """Return the error if another process holds a task's target; the load waits for the last write of a dead one."""
-    location = location_of_task(journal, task)
-    holder = location.holder()
-    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else location.in_use(holder)
 
 
 def _find(journal: Journal, task_id: str) -> Task | None:

@@ -22,8 +22,8 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.load_context import Observer
-from upsert_cli.load.open import in_use
 from upsert_cli.load.renames import complete_renames
+from upsert_cli.load.resources import in_use
 from upsert_cli.load.run import UnitLoader, run_task
 from upsert_cli.signals import EndedBySignal
 

@@ -18,7 +18,7 @@ from upsert_cli.embedding.catalog import NO_MODEL, embeds
 from upsert_cli.embedding.embedder import Embedder, load_tokenizer, require_precision
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
 from upsert_cli.embedding.models import Model, OwnVectors, find_model, identity_if_known
-from upsert_cli.errors import Refusal, UsageFault
+from upsert_cli.errors import Refusal, TargetInUse, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.task import Task
@@ -106,6 +106,13 @@ def location_of_task(journal: Journal, task: Task) -> Location:
     """Return the location of a task's collection."""
     retry_for = task.options.retry_for
     return location_at(task.chroma, task.collection, leases=journal.layout.servers, retry_for=retry_for)
+
+
+def in_use(journal: Journal, task: Task) -> TargetInUse | None:
+    """Return the error if another process holds a task's target; the load waits for the last write of a dead one."""
+    location = location_of_task(journal, task)
+    holder = location.holder()
+    return None if holder is None or holder.task_id == task.id or holder.is_orphan() else location.in_use(holder)
 
 
 def collection_deleted(task: Task, *, rows: int) -> Refusal:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from upsert_cli.cli.display.events import Events
+from upsert_cli.cli.display.invocation import Events
 from upsert_cli.cli.display.streams import flush_streams, is_writable, stdout_fault
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.help_format import SectionedCommand

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from upsert_cli.context import RunContext
 from upsert_cli.counts import Counts
 from upsert_cli.embedding.embedder import Embedder
-from upsert_cli.embedding.models import Model, OwnVectors
+from upsert_cli.embedding.identity import Model, OwnVectors
 from upsert_cli.errors import SourceUnreadable
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions

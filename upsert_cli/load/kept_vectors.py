@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from upsert_cli.embedding.catalog import NO_MODEL
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
-from upsert_cli.embedding.models import OwnVectors
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity, OwnVectors
 from upsert_cli.errors import UsageFault
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import CollectionInfo

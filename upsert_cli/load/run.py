@@ -17,7 +17,7 @@ from typing import TypeAlias
 from upsert_cli.context import Progress, RunContext
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.embedder import Embedder, Loader
-from upsert_cli.embedding.models import Model, OwnVectors
+from upsert_cli.embedding.identity import Model, OwnVectors
 from upsert_cli.errors import Canceled, Interrupted, Refusal, UpsertCliError
 from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal

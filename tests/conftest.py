@@ -18,7 +18,8 @@ from tests.support.terminal import Terminal
 from tests.support.tiny_model import build_tiny_model
 from upsert_cli.embedding.cache import cache_folder
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.models import Model, find_model
+from upsert_cli.embedding.identity import Model
+from upsert_cli.embedding.models import find_model
 from upsert_cli.store import child_process
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.

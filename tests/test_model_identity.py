@@ -15,7 +15,7 @@ import pytest
 from tests.support.forked import run_python
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import tuned_model
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.identity import Model
 
 DEFAULT = "models--sentence-transformers--all-MiniLM-L6-v2"
 BGE = "BAAI/bge-small-en"

@@ -21,7 +21,7 @@ from tests.support.older_chroma import (
     write_folder,
 )
 from tests.support.terminal import Terminal
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.identity import Model
 from upsert_cli.store.folder import LEASE_NAME
 
 WITH_MODEL = ("1.0.20", "1.3.7")  # versions that store the name of the embedding function

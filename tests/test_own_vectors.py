@@ -19,7 +19,7 @@ from tests.support.reading import sources_of
 from tests.support.terminal import Terminal
 from upsert_cli import __version__
 from upsert_cli.cluster.worker import Spec, UnitRunner
-from upsert_cli.embedding.models import OwnVectors
+from upsert_cli.embedding.identity import OwnVectors
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.sources.rows import plan_units
 from upsert_cli.store.base import Target

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.terminal import SAMPLES, Terminal
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.identity import Model
 
 _QUERY = """
 import json, sys

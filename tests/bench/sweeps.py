@@ -46,8 +46,7 @@ def embed(
 
     from upsert_cli import embedding
     from upsert_cli.documents.recipe import Recipe
-    from upsert_cli.embedding.catalog import DEFAULT_MODEL
-    from upsert_cli.embedding.custom import GivenFolder
+    from upsert_cli.embedding.catalog import DEFAULT_MODEL, GivenFolder
     from upsert_cli.embedding.embedder import Effort
     from upsert_cli.embedding.models import find_model
     from upsert_cli.pipeline import embed

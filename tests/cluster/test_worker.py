@@ -16,8 +16,8 @@ from tests.support.tiny_model import choking_model
 from upsert_cli import __version__
 from upsert_cli.cluster.worker import Spec, UnitRunner
 from upsert_cli.counts import Counts
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.identity import ModelIdentity, Prefixes
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, Prefixes
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import Refusal, SourceChanged
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, Receipt

@@ -19,7 +19,7 @@ from upsert_cli.documents.document import Document, split_item
 from upsert_cli.documents.hashing import as_stored, is_chunk, is_same, stored_fault
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.embedder import load_tokenizer
+from upsert_cli.embedding.fastembed import load_tokenizer
 from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import ItemError, Refusal, Stage
 from upsert_cli.sources.item import Item

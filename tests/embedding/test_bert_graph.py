@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.tiny_model import random_weights, small_config
 from upsert_cli.embedding.bert_graph import build_bert_graph
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.identity import Model
 from upsert_cli.embedding.wheel import FILES
 
 if TYPE_CHECKING:

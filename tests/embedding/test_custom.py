@@ -15,10 +15,9 @@ from onnx import TensorProto, helper
 
 from upsert_cli import embedding
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.custom import GivenFolder, Pooling, parse_steps
-from upsert_cli.embedding.identity import NO_PREFIXES, Prefixes
-from upsert_cli.embedding.models import Model, find_model, list_models
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_PREFIXES, GivenFolder, Pooling, Prefixes, parse_steps
+from upsert_cli.embedding.identity import Model
+from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.errors import UpsertCliError, UsageFault
 
 MINE = "my-org/my-model"

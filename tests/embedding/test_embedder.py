@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from upsert_cli import embedding
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.custom import GivenFolder
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, GivenFolder
 from upsert_cli.embedding.embedder import Embedder, Loader
-from upsert_cli.embedding.models import Model, find_model
+from upsert_cli.embedding.identity import Model
+from upsert_cli.embedding.models import find_model
 from upsert_cli.errors import UpsertCliError
 
 
@@ -37,7 +37,7 @@ def test_only_the_beginning_of_an_endless_text_is_tokenized(tiny_model: Path) ->
             "import resource, sys",
             "from pathlib import Path",
             "from upsert_cli import embedding",
-            "from upsert_cli.embedding.custom import GivenFolder",
+            "from upsert_cli.embedding.catalog import GivenFolder",
             "from upsert_cli.embedding.models import find_model",
             f"embedder = embedding.load(find_model({model.name!r}, given=GivenFolder(path=Path({str(model.folder)!r}))))",
             "text = 'word and more ' * (int(sys.argv[1]) // 14)",

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from upsert_cli.embedding.cache import cache_folder
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.custom import GivenFolder
-from upsert_cli.embedding.models import Model, find_model, list_models
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, GivenFolder
+from upsert_cli.embedding.identity import Model
+from upsert_cli.embedding.models import find_model, list_models
 from upsert_cli.errors import UpsertCliError, UsageFault
 
 SMALL = "BAAI/bge-small-en-v1.5"
@@ -52,7 +52,7 @@ def test_the_cached_default_model_loads_nothing_heavy(model: Model) -> None:
     """The default model is found in the cache without importing fastembed, onnxruntime, onnx or numpy."""
     heavy = ("fastembed", "onnxruntime", "onnx", "numpy", "tokenizers", "huggingface_hub")
     code = (
-        "import sys\nfrom upsert_cli.embedding.models import DEFAULT_MODEL, find_model\n"
+        "import sys\nfrom upsert_cli.embedding.catalog import DEFAULT_MODEL\nfrom upsert_cli.embedding.models import find_model\n"
         "found = find_model(DEFAULT_MODEL)\n"
         f"print(found.source, found.folder, [name for name in {heavy!r} if name in sys.modules])"
     )

@@ -20,9 +20,9 @@ from tests.bench.texts import docstrings
 from tests.support.items import Items
 from tests.support.terminal import Terminal
 from upsert_cli import embedding
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.custom import GivenFolder
-from upsert_cli.embedding.models import Model, find_model
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, GivenFolder
+from upsert_cli.embedding.identity import Model
+from upsert_cli.embedding.models import find_model
 from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.errors import UpsertCliError
 

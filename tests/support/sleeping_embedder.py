@@ -11,7 +11,7 @@ from upsert_cli import embedding
 from upsert_cli.cli.root import main
 from upsert_cli.cluster import ray_cluster
 from upsert_cli.cluster.worker import Spec, UnitRunner
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.identity import Model
 
 TEXT_SECONDS = 0.01  # seconds a text, of one worker; takes no processor
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upsert_cli.embedding.bert_graph import build_bert_graph
-from upsert_cli.embedding.models import Model
+from upsert_cli.embedding.identity import Model
 
 if TYPE_CHECKING:
     import onnx

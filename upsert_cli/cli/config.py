@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,33 +39,6 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShownSetting:
-    """A setting, its value, and the origin of the value."""
-
-    name: str
-    """Command and key, such as `run.model`."""
-
-    value: Any
-    origin: str
-    """`option`, `environment`, `file` or `default`."""
-
-    where: str | None
-    """The variable, or the table and the file."""
-
-    otherwise: str = ""
-    """The effect of a default that is not a value."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the setting as plain data."""
-        return {"setting": self.name, "value": self.value, "origin": self.origin, "where": self.where}
-
-    def as_row(self) -> tuple[str, str, str]:
-        """Return the row of the table."""
-        shown = f"({self.otherwise})" if self.value in (None, []) and self.otherwise else _in_words(self.value)
-        return self.name, shown, self.where or self.origin
-
-
 @click.group(cls=SectionedGroup)
 def config() -> None:
     """Show the settings and where they come from."""
@@ -85,18 +57,21 @@ def show(session: Invocation, *, json: bool) -> None:
     files = [str(path) for path in configuration_of(ctx).files]
     settings = list(_all_settings(ctx))
     if json:
-        shown = {
-            "files": files,
-            "profile": ctx.params["profile"],
-            "settings": [setting.as_json() for setting in settings],
-        }
-        click.echo(safe_json(shown))
+        shown = [setting for setting, _ in settings]
+        click.echo(safe_json({"files": files, "profile": ctx.params["profile"], "settings": shown}))
         return
-    print_table(session.terminal, _COLUMNS, [setting.as_row() for setting in settings])
+    print_table(session.terminal, _COLUMNS, [_row(setting, otherwise) for setting, otherwise in settings])
     session.terminal.info(f"read: {', '.join(files)}" if files else "there is no settings file")
 
 
-def _all_settings(ctx: click.Context) -> Iterator[ShownSetting]:
+def _row(setting: dict[str, Any], otherwise: str) -> tuple[str, str, str]:
+    value = setting["value"]
+    shown = f"({otherwise})" if value in (None, []) and otherwise else _in_words(value)
+    return setting["setting"], shown, setting["where"] or setting["origin"]
+
+
+def _all_settings(ctx: click.Context) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield each setting as `--json` prints it, and the effect of a default that is not a value."""
     for param in options_of(ctx.command):
         if isinstance(param, Option) and is_common(param):
             source = ctx.get_parameter_source(param.name) or ParameterSource.DEFAULT
@@ -113,14 +88,16 @@ def _all_settings(ctx: click.Context) -> Iterator[ShownSetting]:
                 yield _shown(param, inner, ".".join((*path_of(inner), key_of(param))), checked, source)
 
 
-def _shown(param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource) -> ShownSetting:
+def _shown(
+    param: Option, ctx: click.Context, name: str, value: Any, source: ParameterSource
+) -> tuple[dict[str, Any], str]:
     where = None
     if source is ParameterSource.ENVIRONMENT:
         where = param.variable_in_use(ctx)
     elif source is ParameterSource.DEFAULT_MAP and (setting := setting_of(param, ctx)) is not None:
         where = setting.location
     otherwise = param.show_default if isinstance(param.show_default, str) else ""
-    return ShownSetting(name=name, value=_plain(value), origin=_ORIGINS[source], where=where, otherwise=otherwise)
+    return {"setting": name, "value": _plain(value), "origin": _ORIGINS[source], "where": where}, otherwise
 
 
 def _plain(value: Any) -> Any:
@@ -128,9 +105,8 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, str | Path):
         return in_message(str(value))
-    return (
-        value if isinstance(value, bool | int | float) else None
-    )  # click marks missing values with an object of its own
+    # Click marks missing values with an object of its own.
+    return value if isinstance(value, bool | int | float) else None
 
 
 def _in_words(value: Any) -> str:

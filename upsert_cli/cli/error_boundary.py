@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
-from upsert_cli.cli.display.events import Events
+from upsert_cli.cli.display.invocation import Events, Invocation
 from upsert_cli.cli.display.streams import flush_streams, is_writable, stdout_fault
 from upsert_cli.cli.display.terminal import Terminal
-from upsert_cli.cli.options.help_format import SectionedCommand
-from upsert_cli.cli.options.settings import CHOICE_OF_FILE, setting_unchecked
+from upsert_cli.cli.options.help_format import SectionedCommand, UnknownCommand, list_commands
+from upsert_cli.cli.options.settings import setting_unchecked
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError, UsageFault
+from upsert_cli.journal.files import LATEST
 from upsert_cli.limits import limit_reached
 from upsert_cli.report.printed_commands import PrintedCommands
 from upsert_cli.signals import EndedBySignal, die_by_signal
-
-if TYPE_CHECKING:
-    from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.spelling import nearest
 
 LOOKING_BACK = ("info", "report", "verify")  # what a CI step runs after a load, even if the load created no task
-TRUE_WORDS = ("1", "true", "t", "yes", "y", "on")  # click's, for a flag in the environment
 _TYPED = f"{__name__}.typed"
+
+_COMMANDS_ELSEWHERE = {
+    "load": "run",
+    "import": "run",
+    "upsert": "run",
+    "ingest": "run",
+    "status": "info",
+    "show": "info",
+    "logs": "info --failed TASK_ID",
+    "retry": "restart",
+    "resume": "restart",
+    "continue": "restart",
+    "stop": "cancel",
+    "kill": "cancel",
+    "ls": "list",
+    "tasks": "list",
+    "collection": "collections",
+    "search": "query",
+    "worker": "work",
+    "clean": "prune",
+    "settings": "config show",
+    "delete": "collections delete",
+    "remove": "delete",
+    "rm": "delete",
+    "drop": "delete",
+    "download": "fetch",
+}
+"""What other tools call a command -> the command here; it is suggested in the groups that have it."""
+
+_OPTIONS_ELSEWHERE = {
+    **dict.fromkeys(("--url", "--host", "--port", "--server"), "--chroma http://HOST:8000"),
+    **dict.fromkeys(("--path", "--persist-directory", "--db"), "--chroma DIR"),
+}
+"""What other tools call an option -> the option here; it is suggested in the commands that have it."""
 
 
 class EventCommand(SectionedCommand):
@@ -33,7 +66,8 @@ class EventCommand(SectionedCommand):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the options, and keep the arguments, in which an error may have to look for --json."""
-        ctx.meta[_TYPED] = ctx, list(args)
+        if not ctx.resilient_parsing:
+            ctx.meta[_TYPED] = ctx, list(args)
         return super().parse_args(ctx, args)
 
 
@@ -62,9 +96,7 @@ def show_wrong_usage(error: click.UsageError, ctx: click.Context, *, typed: Sequ
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:
-        from upsert_cli.cli.usage_message import usage_message
-
-        message = usage_message(error, ctx, typed=typed)
+        message = _usage_message(error, ctx, typed=typed)
         _print_final_events(message, error.exit_code, ctx)
         wrong = error.ctx or ctx
         what = "commands" if isinstance(wrong.command, click.Group) else "options"
@@ -105,22 +137,13 @@ def _print_final_events(message: str, exit_code: int, ctx: click.Context) -> Non
 
 def _wants_json(ctx: click.Context, args: list[str]) -> bool:
     """Look for the option wherever it may be set, although the options cannot all be read."""
-    parser = ctx.command.make_parser(ctx)
-    parser.ignore_unknown_options = True
-    try:
-        given, _, _ = parser.parse_args(list(args))
-    except click.UsageError:  # an option without its value, for example
-        given = {"json": "--json" in args}
+    lenient: dict[str, Any] = dict.fromkeys(("resilient_parsing", "ignore_unknown_options", "allow_extra_args"), True)
+    probe = ctx.command.make_context(ctx.info_name, args, parent=ctx.parent, **lenient)
+    if probe.get_parameter_source("json") is not ParameterSource.DEFAULT:
+        return bool(probe.params["json"])
     wanted = next(param for param in ctx.command.params if param.name == "json")
-    variable = wanted.resolve_envvar_value(ctx)
-    if given.get("json") or variable:
-        return bool(given.get("json")) or str(variable).lower() in TRUE_WORDS
-    for param in ctx.command.params:
-        if param.name in CHOICE_OF_FILE and param.name not in ctx.params:
-            value = next(iter(given.get(param.name, ())), None) or param.resolve_envvar_value(ctx)
-            ctx.params[param.name] = Path(value) if value and param.name == "config" else value
     with suppress(UsageFault):  # a file that cannot be read sets nothing
-        setting = setting_unchecked(wanted, ctx)
+        setting = setting_unchecked(wanted, probe)
         return setting is not None and setting.value is True
     return False
 
@@ -128,3 +151,74 @@ def _wants_json(ctx: click.Context, args: list[str]) -> bool:
 def _terminal(ctx: click.Context) -> Terminal:
     session: Invocation | None = ctx.find_root().obj
     return Terminal(printed=PrintedCommands.typed_in(ctx)) if session is None else session.terminal
+
+
+# -- wrong command lines: a suggestion where the user's wish is clear, and none elsewhere -------------------------
+
+
+def _usage_message(error: click.UsageError, ctx: click.Context, *, typed: Sequence[str] = ()) -> str:
+    """Return one line that says what is wrong, and what was probably meant.
+
+    Args:
+        error: The error.
+        ctx: The context in which it was caught.
+        typed: All words after the program's name, if the command is not known yet.
+    """
+    match error:
+        case UnknownCommand():
+            return _with_suggestion(error.message, _command_for(error.name, error.ctx or ctx))
+        case click.NoSuchOption(ctx=click.Context(parent=None)):
+            return _before_the_command(error, typed) or error.message
+        case click.NoSuchOption():
+            command = (error.ctx or ctx).command
+            return _with_suggestion(error.message, _option_for(error.option_name, _options_of(command)))
+        case click.MissingParameter(param=click.Argument() as argument):
+            return _missing(argument)
+    return " ".join(error.format_message().split())
+
+
+def _with_suggestion(message: str, suggestion: str | None) -> str:
+    return message if suggestion is None else f"{message.rstrip('.')}; did you mean `{suggestion}`?"
+
+
+def _command_for(word: str, ctx: click.Context) -> str | None:
+    """Return the command that a word of a group stands for, from the program's name on."""
+    known = list_commands(ctx)
+    meant = _COMMANDS_ELSEWHERE.get(word.lower(), "")
+    if meant.partition(" ")[0] not in known:
+        meant = nearest(word, known) or ""
+    if not meant and "run" in known and (word == "-" or os.path.lexists(word)):
+        meant = f"run {word}"
+    return f"{ctx.command_path} {meant}" if meant else None
+
+
+def _option_for(word: str, known: set[str]) -> str | None:
+    meant = _OPTIONS_ELSEWHERE.get(word.lower(), "")
+    return meant if meant.partition(" ")[0] in known else nearest(word, {each for each in known if each[:2] == "--"})
+
+
+def _before_the_command(error: click.NoSuchOption, typed: Sequence[str]) -> str | None:
+    """Return the message for an option of a command that stands before it."""
+    root = error.ctx
+    if root is None or not isinstance(root.command, click.Group):
+        return None
+    name = next((word for word in typed if word in list_commands(root)), "list")
+    command = root.command.get_command(root, name)
+    if isinstance(command, click.Group):
+        command = next((command.get_command(root, one) for one in command.list_commands(root)), None)
+    if command is None or error.option_name not in _options_of(command):
+        return None
+    return f"{error.option_name} goes after the command: `{root.command_path} {name} ... {error.option_name} ...`"
+
+
+def _options_of(command: click.Command) -> set[str]:
+    return {name for param in command.params if isinstance(param, click.Option) for name in param.opts} | {"--help"}
+
+
+def _missing(argument: click.Argument) -> str:
+    name = (argument.metavar or argument.name or "").strip("[].")
+    if name == "TASK_ID":
+        return f"TASK_ID is missing; `upsert-cli list` shows the ids, and `{LATEST}` stands for the newest task"
+    if isinstance(argument.type, click.Choice):
+        return f"{name.upper()} is missing; choose one of {', '.join(map(str, argument.type.choices))}"
+    return f"{name.upper()} is missing"

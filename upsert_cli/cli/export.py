@@ -20,23 +20,9 @@ from upsert_cli.sources.item_writer import WRITTEN_FORMATS
 from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
-    from upsert_cli.cli.display.progress import Display
-    from upsert_cli.cli.display.terminal import Terminal
     from upsert_cli.verify.export import Export
 
 STANDARD_OUTPUT = "-"
-
-
-class _DisplayedContext(TerminalContext):
-    """A context that shows its progress."""
-
-    def __init__(self, terminal: Terminal, display: Display) -> None:
-        super().__init__(terminal)
-        self._display = display
-
-    def check(self) -> None:
-        """Show the progress."""
-        self._display.update(self.progress)
 
 
 @click.command(cls=SectionedCommand)
@@ -109,7 +95,7 @@ def export(
             format_name=format_name,
             form=ItemForm(text_field=text_field, vector_field=vector_field, with_vectors=vectors),
             limit=limit,
-            context=_DisplayedContext(session.terminal, display),
+            context=TerminalContext(session.terminal, display),
         )
     _show(session, outcome, json=json)
     click.get_current_context().exit(outcome.exit_code)

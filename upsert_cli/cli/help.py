@@ -11,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.terminal import Terminal
-from upsert_cli.cli.options.help_format import SectionedCommand, commands_below
+from upsert_cli.cli.options.help_format import SectionedCommand, commands_below, list_commands
 from upsert_cli.cli.options.option import Option, common_options
 from upsert_cli.cli.options.settings import is_common
 from upsert_cli.spelling import nearest
@@ -146,8 +146,7 @@ def _all_topics() -> list[str]:
 
 
 def _unknown(typed: str, root: click.Context) -> str:
-    commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
-    known = [*_all_topics(), *commands, *(f"{JSON} {name}" for name in schema_names())]
+    known = [*_all_topics(), *list_commands(root), *(f"{JSON} {name}" for name in schema_names())]
     meant = nearest(typed, known) or nearest(typed.partition(" ")[0], known)
     if meant is not None:
         advice = f"did you mean `upsert-cli help {meant}`?"

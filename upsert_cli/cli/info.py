@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 import click
 
 from upsert_cli.cli.display.invocation import Invocation
-from upsert_cli.cli.display.next_steps import next_steps
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.display.tables import print_pairs, shown_time
-from upsert_cli.cli.display.task_text import options_line
+from upsert_cli.cli.display.task_text import next_steps, options_line
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, json_option, option
 from upsert_cli.cli.options.shared_options import task_argument

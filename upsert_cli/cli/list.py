@@ -11,6 +11,7 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time, table_lines
+from upsert_cli.cli.display.terminal import Frame
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, json_option, option
 from upsert_cli.cli.options.param_types import integer, moment
@@ -94,8 +95,6 @@ def _watch(session: Invocation, find: Callable[[], Found], *, json: bool, second
                 _show(session, find(), json=json)
                 sys.stdout.flush()
                 time.sleep(seconds)
-        from upsert_cli.cli.display.frame import Frame
-
         tasks = find()
         frame = Frame(session.terminal, lambda width: table_lines(_COLUMNS, _rows(tasks), width=width), stderr=False)
         with frame:

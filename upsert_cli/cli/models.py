@@ -12,10 +12,10 @@ from upsert_cli.cli.display.tables import Column, print_pairs, print_table
 from upsert_cli.cli.options.help_format import SectionedGroup
 from upsert_cli.cli.options.option import all_of, common_options, json_option
 from upsert_cli.cli.options.shared_options import MODEL_OPTIONS, PRECISION_OPTION, model_options
-from upsert_cli.embedding.embedder import PROBE_TEXT, Precision, require_precision
-from upsert_cli.embedding.models import find_model, list_models
+from upsert_cli.embedding import require_precision
+from upsert_cli.embedding.embedder import PROBE_TEXT, Precision
+from upsert_cli.embedding.models import find_model, list_models, prefixes_of
 from upsert_cli.embedding.openvino import bf16_fault
-from upsert_cli.embedding.prefixes import prefixes_of
 from upsert_cli.limits import require_resources
 from upsert_cli.text import safe_json
 

@@ -8,7 +8,7 @@ import click
 
 from upsert_cli.atomic import write_out
 from upsert_cli.cli.display.invocation import Invocation
-from upsert_cli.cli.display.next_steps import next_steps
+from upsert_cli.cli.display.task_text import next_steps
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, option
 from upsert_cli.cli.options.shared_options import task_argument

@@ -8,7 +8,6 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
-from upsert_cli.cli.display.notifications import Notifications
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.error_boundary import EventCommand
 from upsert_cli.cli.options.option import all_of, common_options, option
@@ -54,7 +53,7 @@ def restart(
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
     from upsert_cli.load.open import restart_task
 
-    with RunReport(session, Notifications(terminal=session.terminal, metrics=metrics_file)) as report:
+    with RunReport(session, metrics=metrics_file) as report:
         if not enqueue:
             require_resources()
         opened = restart_task(

@@ -12,7 +12,6 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.load_report import RunReport
-from upsert_cli.cli.display.notifications import Notifications
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.error_boundary import EventCommand
 from upsert_cli.cli.options.help_format import SectionedGroup
@@ -80,7 +79,7 @@ def _dry_run(session: Invocation, request: LoadRequest, *, compare: bool) -> NoR
     """Report what a load would do, and exit as it would."""
     from upsert_cli.load.dry_run import dry_run_load
 
-    with RunReport(session, Notifications(terminal=session.terminal)) as report:
+    with RunReport(session) as report:
         require_resources()
         outcome = dry_run_load(
             session.journal,
@@ -106,8 +105,7 @@ def _load(
     from upsert_cli.load.open import open_task
 
     wait_until = time.monotonic() + (math.inf if wait_timeout is None else wait_timeout)
-    notifications = Notifications(terminal=session.terminal, metrics=metrics_file, request=request)
-    with RunReport(session, notifications) as report:
+    with RunReport(session, metrics=metrics_file, request=request) as report:
         if not request.enqueue:
             require_resources()
         opened = open_task(

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import click
 
-from upsert_cli.cli.display.events import total
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.invocation import Invocation, total
 from upsert_cli.cli.display.load_report import RunReport
-from upsert_cli.cli.display.notifications import Notifications
 from upsert_cli.cli.error_boundary import EventCommand
 from upsert_cli.cli.options.option import common_options, option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import EVENTS_OPTION, METRICS_OPTION, watch_option
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.task import Task
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import require_resources
 from upsert_cli.load.queue_worker import claim_queued, run_queued, worst_exit_code
 from upsert_cli.signals import EndedBySignal, exit_code_of
@@ -52,66 +51,44 @@ def work(
     """
     if once and (watch is not None or max_tasks is not None):
         raise click.UsageError("--once runs one task; it goes neither with --watch nor with --max-tasks.")
-    report = _WorkReport(session, Notifications(terminal=session.terminal, metrics=metrics_file))
     limit = 1 if once else max_tasks
     queued = claim_queued(session.journal, watch=watch, max_tasks=limit, context=session.context)
+    began = time.monotonic()
+    ended: list[tuple[TaskStatus, int]] = []
     try:
         require_resources()
         with closing(queued):
             for task, claim in queued:
-                observer = report.next_task()
-                report.finished(*run_queued(session.journal, claim, task, observer=observer, load_in_units=load_on_ray))
+                ended.append(_run(session, task, claim, metrics_file))
     except (UpsertCliError, EndedBySignal) as error:
-        report.interrupted(error)
+        _conclude(session, ended, exit_code=exit_code_of(error), began=began)
         raise
-    report.close()
-    click.get_current_context().exit(worst_exit_code(report.codes))
+    code = worst_exit_code(code for _, code in ended)
+    statuses = _conclude(session, ended, exit_code=code, began=began)
+    each = ", ".join(f"{count:,} {status}" for status, count in statuses.items())
+    done = f"{len(ended):,} task{'s' * (len(ended) != 1)} run: {each}" if each else "nothing was pending"
+    session.terminal.info(done)
+    click.get_current_context().exit(code)
 
 
-class _WorkReport:
-    """The report of one worker, with a report of each task."""
-
-    def __init__(self, session: Invocation, notifications: Notifications) -> None:
-        self.codes: list[int] = []
-        self._session = session
-        self._notifications = notifications
-        self._began = time.monotonic()
-        self._statuses: Counter[str] = Counter()
-        self._task_report: RunReport | None = None
-
-    def next_task(self) -> RunReport:
-        """Return the report of the next task."""
-        self._task_report = RunReport(self._session, self._notifications, one_of_many=True)
-        return self._task_report
-
-    def finished(self, task: Task, error: UpsertCliError | None) -> None:
-        """Report the end of a task, and the error that ended it."""
-        self.codes.append(task.exit_code)
-        self._statuses[task.status.value] += 1
-        report, self._task_report = self._task_report, None
-        if report is None:
-            return
+def _run(session: Invocation, task: Task, claim: Claim, metrics_file: Path | None) -> tuple[TaskStatus, int]:
+    """Run a task, report its end, and return its state and exit code."""
+    with RunReport(session, metrics=metrics_file, one_of_many=True) as report:
+        task, error = run_queued(session.journal, claim, task, observer=report, load_in_units=load_on_ray)
         if error is None:
             report.finished(task, exit_code=task.exit_code)
         else:
             report.failed(error, exit_code=task.exit_code)
-            self._session.terminal.error(str(error))
-        self._session.show_warnings()  # a worker that watches may run for weeks
+            session.terminal.error(str(error))
+    session.show_warnings()  # a worker that watches may run for weeks
+    return task.status, task.exit_code
 
-    def interrupted(self, error: UpsertCliError | EndedBySignal) -> None:
-        """Report the state of the task during which the worker ends."""
-        if self._task_report is not None:
-            self._task_report.failed(error, exit_code=exit_code_of(error))
-        self._summary(exit_code_of(error))
 
-    def close(self) -> None:
-        """Report all tasks."""
-        self._summary(worst_exit_code(self.codes))
-        each = ", ".join(f"{count:,} {status}" for status, count in sorted(self._statuses.items()))
-        done = f"{len(self.codes):,} task{'s' * (len(self.codes) != 1)} run: {each}" if each else "nothing was pending"
-        self._session.terminal.info(done)
-
-    def _summary(self, exit_code: int) -> None:
-        tasks = {"id": None, "tasks": len(self.codes), "statuses": dict(sorted(self._statuses.items()))}
-        seconds = total(time.monotonic() - self._began)
-        self._session.events.emit("summary", {"exit_code": exit_code, "seconds": seconds} | tasks)
+def _conclude(
+    session: Invocation, ended: list[tuple[TaskStatus, int]], *, exit_code: int, began: float
+) -> dict[str, int]:
+    """Print the last event, and return the number of tasks in each state."""
+    statuses = dict(sorted(Counter(status.value for status, _ in ended).items()))
+    outcome = {"exit_code": exit_code, "seconds": total(time.monotonic() - began)}
+    session.events.emit("summary", outcome | {"id": None, "tasks": len(ended), "statuses": statuses})
+    return statuses

@@ -14,9 +14,10 @@ from typing import Any
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
+from upsert_cli.embedding import require_precision
 from upsert_cli.embedding.catalog import embeds
-from upsert_cli.embedding.embedder import Embedder, Loader, require_precision
-from upsert_cli.embedding.models import Model, OwnVectors
+from upsert_cli.embedding.embedder import Embedder, Loader
+from upsert_cli.embedding.identity import Model, OwnVectors
 from upsert_cli.errors import Refusal, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.receipts import Loaded, Receipt, follow

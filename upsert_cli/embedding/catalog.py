@@ -1,19 +1,69 @@
-"""The models that can be named, and the default one, which is known without importing fastembed's list."""
+"""What is known of models without their files: the default one, the parts of an entry, and their makers' prefixes.
+
+Importing fastembed's list takes a second, and the default model is usually in the cache.
+"""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from upsert_cli.errors import UsageFault
-
-if TYPE_CHECKING:
-    from upsert_cli.embedding.custom import GivenFolder, Postprocessing
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 NO_MODEL = "none"  # in place of a model's name: the items bring their vectors
 MAX_TOKENS = 256  # of the default model: the checkpoint's max_seq_length, and the limit of Chroma's default function
-SIMILAR_NAMES = 3  # suggested when a name is unknown
+
+Pooling: TypeAlias = Literal["mean", "cls", "last-token", "none"]
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+_NORMALIZED = ", normalized"
+
+
+def embeds(name: str) -> bool:
+    """Check that a name stands for a model, and not for the vectors of the items."""
+    return name.lower() != NO_MODEL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenFolder:
+    """A folder that the user names for a model, and how to make vectors of its output."""
+
+    path: Path
+    pooling: Pooling | None = None
+    """None: as its files say."""
+
+    normalize: bool = True
+    """Normalize the vectors, unless its files list the steps after pooling without this one."""
+
+    @property
+    def is_explicit(self) -> bool:
+        """Check that the user says how to make vectors."""
+        return self.pooling is not None or not self.normalize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postprocessing:
+    """The steps from the output of a graph to vectors."""
+
+    pooling: Pooling
+    normalize: bool
+    output: str
+    assumed: bool = False
+    """Whether neither the user nor the files name the pooling, so that it is that of sentence-transformers."""
+
+    leaves_out_prompt: bool = False
+    """Whether the files take the mean of the text's tokens without those of its prompt, which is not computed here."""
+
+    def __str__(self) -> str:
+        """Return the steps as a collection's stamp names them."""
+        return self.pooling + (_NORMALIZED if self.normalize else "")
+
+
+def parse_steps(steps: str) -> tuple[Pooling | None, bool]:
+    """Return the pooling that a collection's stamp names, and whether the vectors are normalized."""
+    name = steps.removesuffix(_NORMALIZED)
+    return next((one for one in POOLINGS if one == name), None), name != steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,65 +104,97 @@ class ModelEntry:
         return (*self.weights, "tokenizer.json", *(() if self.is_static else ("tokenizer_config.json",)))
 
 
-# The default model is usually in the cache, and importing fastembed takes a second.
 DEFAULT_ENTRY = ModelEntry(
     name=DEFAULT_MODEL, dimension=384, repository="Qdrant/all-MiniLM-L6-v2-onnx", weights=("model.onnx",)
 )
 
 
-def embeds(name: str) -> bool:
-    """Check that a name stands for a model, and not for the vectors of the items."""
-    return name.lower() != NO_MODEL
+class Prefixes(NamedTuple):
+    """Texts that the model reads before each other text; they are embedded and not stored."""
+
+    passage: str = ""
+    """Before each document."""
+
+    query: str = ""
+    """Before each search text."""
+
+    def as_json(self) -> dict[str, str]:
+        """Return them as fields of a model."""
+        return {"passage_prefix": self.passage, "query_prefix": self.query}
+
+    def as_arguments(self) -> str:
+        """Return the options that ask for them."""
+        return f"--passage-prefix {shlex.quote(self.passage)} --query-prefix {shlex.quote(self.query)}"
 
 
-def full_name(name: str, *, given: GivenFolder | None = None) -> str:
-    """Return a model's name as the list spells it; `none` needs no list.
+NO_PREFIXES = Prefixes()
 
-    Raises:
-        UsageFault: fastembed has no dense text model of that name.
-        UpsertCliError: It has none, and the given folder is not that of a model.
-    """
-    return find_entry(name, given=given).name if embeds(name) else NO_MODEL
+# The prefixes by the model cards of their makers. Each dense model of fastembed has an entry; a test compares
+# the names.
+_SEARCHED_BY_SENTENCE = Prefixes(query="Represent this sentence for searching relevant passages: ")
+_NOMIC = Prefixes("search_document: ", "search_query: ")
+_QWEN = Prefixes(query="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:")
 
-
-def find_entry(name: str, *, given: GivenFolder | None = None) -> ModelEntry:
-    """Return the model of a name, in any case of letters; a given folder may hold one that fastembed does not list.
-
-    Raises:
-        UsageFault: fastembed has no dense text model of that name.
-        UpsertCliError: It has none, and the given folder is not that of a model.
-    """
-    if not embeds(name):
-        raise UsageFault(message="none is not a model: `run --model none` loads items with the vectors that they bring")
-    entry = DEFAULT_ENTRY if name.lower() == DEFAULT_MODEL.lower() else _listed(name, given)
-    if entry.postprocessing is None and given is not None and given.is_explicit:
-        raise UsageFault(
-            message=f"--pooling and --no-normalize are for models that fastembed does not list, and it has {entry.name}"
-        )
-    return entry
-
-
-def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
-    from upsert_cli.embedding.fastembed import other_kind, supported_models
-
-    known = {entry.name.lower(): entry for entry in supported_models()}
-    if name.lower() in known:
-        return known[name.lower()]
-    if (kind := other_kind(name)) is not None:
-        raise UsageFault(
-            message=f"{name!r} is {kind}, and only dense text models can be loaded; `upsert-cli models list` lists them"
-        )
-    if given is not None:
-        from upsert_cli.embedding.custom import custom_entry
-
-        return custom_entry(name, given)
-    import difflib
-
-    # Compared without the organisation, which people leave out or mistake.
-    names = {full.rpartition("/")[2]: entry.name for full, entry in known.items()}
-    similar = difflib.get_close_matches(name.lower().rpartition("/")[2], names, n=SIMILAR_NAMES)
-    question = f"did you mean {' or '.join(names[each] for each in similar)}? " if similar else ""
-    raise UsageFault(
-        message=f"fastembed has no text model named {name!r}; {question}`upsert-cli models list` lists all of them; "
-        f"another model needs --model-path, with the folder of its files"
-    )
+PREFIXES = {
+    # https://huggingface.co/BAAI/bge-base-en and .../bge-small-en: queries need the instruction, passages need none.
+    "BAAI/bge-base-en": _SEARCHED_BY_SENTENCE,
+    "BAAI/bge-small-en": _SEARCHED_BY_SENTENCE,
+    # https://huggingface.co/BAAI/bge-small-en-v1.5: made to work without an instruction, which gains little.
+    "BAAI/bge-base-en-v1.5": NO_PREFIXES,
+    "BAAI/bge-large-en-v1.5": NO_PREFIXES,
+    "BAAI/bge-small-en-v1.5": NO_PREFIXES,
+    "BAAI/bge-small-zh-v1.5": NO_PREFIXES,
+    # https://huggingface.co/mixedbread-ai/mxbai-embed-large-v1
+    "mixedbread-ai/mxbai-embed-large-v1": _SEARCHED_BY_SENTENCE,
+    # https://huggingface.co/Snowflake/snowflake-arctic-embed-m, and the same on the cards of the other sizes
+    "snowflake/snowflake-arctic-embed-xs": _SEARCHED_BY_SENTENCE,
+    "snowflake/snowflake-arctic-embed-s": _SEARCHED_BY_SENTENCE,
+    "snowflake/snowflake-arctic-embed-m": _SEARCHED_BY_SENTENCE,
+    "snowflake/snowflake-arctic-embed-m-long": _SEARCHED_BY_SENTENCE,
+    "snowflake/snowflake-arctic-embed-l": _SEARCHED_BY_SENTENCE,
+    # https://huggingface.co/NovaSearch/stella_en_400M_v5: the prompt s2p_query
+    "Qdrant/stella-en-400M-v5-doc-onnx": Prefixes(
+        query="Instruct: Given a web search query, retrieve relevant passages that answer the query.\nQuery: "
+    ),
+    # https://huggingface.co/nomic-ai/nomic-embed-text-v1.5 and .../nomic-embed-text-v1
+    "nomic-ai/nomic-embed-text-v1.5": _NOMIC,
+    "nomic-ai/nomic-embed-text-v1.5-Q": _NOMIC,
+    "nomic-ai/nomic-embed-text-v1": _NOMIC,
+    # https://huggingface.co/intfloat/multilingual-e5-large
+    "intfloat/multilingual-e5-large": Prefixes("passage: ", "query: "),
+    # https://huggingface.co/google/embeddinggemma-300m: a document without a title
+    "google/embeddinggemma-300m": Prefixes("title: none | text: ", "task: search result | query: "),
+    # https://huggingface.co/jinaai/jina-embeddings-v3: the prompts retrieval.passage and retrieval.query. fastembed
+    # sets the tasks of the same names, and leaves out the prompts.
+    "jinaai/jina-embeddings-v3": Prefixes(
+        "Represent the document for retrieval: ", "Represent the query for retrieving evidence documents: "
+    ),
+    # https://huggingface.co/Qwen/Qwen3-Embedding-0.6B: the prompt `query`, and none for documents
+    "Qwen/Qwen3-Embedding-0.6B": _QWEN,
+    "Qwen/Qwen3-Embedding-0.6B-Q": _QWEN,
+} | dict.fromkeys(
+    (
+        # Their cards (https://huggingface.co/ and the name) ask for none.
+        "Qdrant/clip-ViT-B-32-text",
+        "Qdrant/constella-nano",
+        "Qdrant/constella-zero",
+        "google/siglip2-base-patch16-224",
+        "ibm-granite/granite-embedding-small-english-r2",
+        "jinaai/jina-clip-v1",
+        "jinaai/jina-embeddings-v2-base-code",
+        "jinaai/jina-embeddings-v2-base-de",
+        "jinaai/jina-embeddings-v2-base-en",
+        "jinaai/jina-embeddings-v2-base-es",
+        "jinaai/jina-embeddings-v2-base-zh",
+        "jinaai/jina-embeddings-v2-small-en",
+        "minishlab/potion-base-8M",
+        "minishlab/potion-multilingual-128M",
+        "minishlab/potion-retrieval-32M",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+        "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
+        "thenlper/gte-base",
+        "thenlper/gte-large",
+    ),
+    NO_PREFIXES,
+)

@@ -6,25 +6,20 @@ The files are those that sentence-transformers, transformers and optimum write.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
-from upsert_cli.embedding.catalog import ModelEntry
-from upsert_cli.embedding.identity import Prefixes
-from upsert_cli.embedding.onnx_graph import GraphOutput, OnnxGraph, read_graph
+from upsert_cli.embedding.catalog import GivenFolder, ModelEntry, Pooling, Postprocessing, Prefixes
+from upsert_cli.embedding.onnx_graph import OnnxGraph, read_graph
 from upsert_cli.errors import UpsertCliError, UsageFault
 
-Pooling: TypeAlias = Literal["mean", "cls", "last-token", "none"]
-
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 ONNX_NAME = "model.onnx"
 ONNX_FOLDERS = (".", "onnx")  # where exports have the graph
 SENTENCE_OUTPUT = "sentence_embedding"  # the output of an export that has pooling and what follows it in the graph
 SENTENCE_RANK, TOKEN_RANK = 2, 3  # dimensions of an output with a vector for each text, or for each token
 OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")  # files of a model that is yet to be exported
-_NORMALIZED = ", normalized"
 _FLAG = "pooling_mode_"
 _MODES: dict[str, Pooling] = {
     "cls": "cls",
@@ -34,41 +29,6 @@ _MODES: dict[str, Pooling] = {
     "lasttoken": "last-token",
 }
 """Modes of a pooling module: the older files have a flag for each, `pooling_mode_cls_token`, newer ones its name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GivenFolder:
-    """A folder that the user names for a model, and how to make vectors of its output."""
-
-    path: Path
-    pooling: Pooling | None = None
-    """None: as its files say."""
-
-    normalize: bool = True
-    """Normalize the vectors, unless its files list the steps after pooling without this one."""
-
-    @property
-    def is_explicit(self) -> bool:
-        """Check that the user says how to make vectors."""
-        return self.pooling is not None or not self.normalize
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Postprocessing:
-    """The steps from the output of a graph to vectors."""
-
-    pooling: Pooling
-    normalize: bool
-    output: str
-    assumed: bool = False
-    """Whether neither the user nor the files name the pooling, so that it is that of sentence-transformers."""
-
-    leaves_out_prompt: bool = False
-    """Whether the files take the mean of the text's tokens without those of its prompt, which is not computed here."""
-
-    def __str__(self) -> str:
-        """Return the steps as a collection's stamp names them."""
-        return self.pooling + (_NORMALIZED if self.normalize else "")
 
 
 def custom_entry(name: str, given: GivenFolder) -> ModelEntry:
@@ -94,12 +54,12 @@ def custom_entry(name: str, given: GivenFolder) -> ModelEntry:
     steps = Postprocessing(
         pooling=pooling or "mean",
         normalize=given.normalize and modules.normalizes,
-        output=output.name,
+        output=output,
         assumed=pooling is None,
         leaves_out_prompt=pooling == "mean" and modules.pooling.get("include_prompt") is False,
     )
     hidden = _settings(name, folder / "config.json").get("hidden_size")
-    dimension = _size(*(output.shape or ())[-1:], modules.pooling.get("word_embedding_dimension"), hidden)
+    dimension = _size(*(graph.outputs[output] or ())[-1:], modules.pooling.get("word_embedding_dimension"), hidden)
     if dimension is None:
         raise not_a_model(name, folder, f"says neither in {file} nor in config.json how many numbers a vector has")
     limits = _settings(name, folder / modules.transformer_path / "sentence_bert_config.json")
@@ -142,12 +102,6 @@ def not_a_model(name: str, folder: Path, problem: str) -> UpsertCliError:
     )
 
 
-def parse_steps(steps: str) -> tuple[Pooling | None, bool]:
-    """Return the pooling that a collection's stamp names, and whether the vectors are normalized."""
-    name = steps.removesuffix(_NORMALIZED)
-    return next((one for one in POOLINGS if one == name), None), name != steps
-
-
 # -- the graph ---------------------------------------------------------------------------------------------------------
 
 
@@ -185,28 +139,22 @@ def _exportable(folder: Path) -> str:
     return " (its weights can be exported by `optimum-cli export onnx`)" if has_weights else ""
 
 
-def _pooled_output(
-    name: str, given: GivenFolder, graph: OnnxGraph, modules: _Modules
-) -> tuple[GraphOutput, Pooling | None]:
+def _pooled_output(name: str, given: GivenFolder, graph: OnnxGraph, modules: _Modules) -> tuple[str, Pooling | None]:
     """Return the output of the graph that vectors are made of, and how its tokens are pooled, if that is known."""
-    tokens = _first(graph, lambda one: one.shape is None or len(one.shape) == TOKEN_RANK)
-    whole = _first(graph, lambda one: one.name == SENTENCE_OUTPUT)
+    ranks = {output: TOKEN_RANK if shape is None else len(shape) for output, shape in graph.outputs.items()}
+    tokens = next((output for output, rank in ranks.items() if rank == TOKEN_RANK), None)
+    whole = SENTENCE_OUTPUT if SENTENCE_OUTPUT in ranks else None
     if tokens is None or given.pooling == "none":
-        whole = whole or _first(graph, lambda one: len(one.shape or ()) == SENTENCE_RANK)
+        whole = whole or next((output for output, rank in ranks.items() if rank == SENTENCE_RANK), None)
     if whole is not None and given.pooling in (None, "none"):
         return whole, "none"
     if tokens is None or given.pooling == "none":
         kind = "token" if tokens is None else "text"
-        outputs = ", ".join(one.name for one in graph.outputs)
         asked = "" if given.pooling is None else f"--pooling {given.pooling}: "
         raise UsageFault(
-            message=f"{asked}the graph of {name} has no output with a vector for each {kind}, only {outputs}"
+            message=f"{asked}the graph of {name} has no output with a vector for each {kind}, only {', '.join(ranks)}"
         )
     return tokens, given.pooling or _pooling_of(name, given.path, modules)
-
-
-def _first(graph: OnnxGraph, fits: Callable[[GraphOutput], bool]) -> GraphOutput | None:
-    return next(filter(fits, graph.outputs), None)
 
 
 def _pooling_of(name: str, folder: Path, modules: _Modules) -> Pooling | None:

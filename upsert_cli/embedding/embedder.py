@@ -1,7 +1,4 @@
-"""The seam to the library that computes vectors: `Embedder` is all that the rest knows of it, `load` the way to one.
-
-A new library takes a module with an implementation, a line in `load` and an extra in pyproject.toml.
-"""
+"""The seam to the library that computes vectors: `Embedder` is all that the rest knows of it."""
 
 from __future__ import annotations
 
@@ -9,20 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
-
-from upsert_cli.embedding.catalog import embeds, find_entry
-from upsert_cli.errors import UsageFault
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     import numpy as np
     from numpy.typing import NDArray
-
-    from upsert_cli.embedding.custom import GivenFolder
-    from upsert_cli.embedding.models import Model, OwnVectors
 
     Vectors: TypeAlias = NDArray[np.float32]
 
@@ -58,94 +48,6 @@ class Embedder(Protocol):
         """Embed a search text, after its own prefix: float32, `(1, dimension)`."""
 
 
-def load(
-    model: Model | OwnVectors, *, device: Device = "cpu", precision: Precision = "fp32", threads: int | None = None
-) -> Embedder:
-    """Load a model, which takes about a second of CPU.
-
-    Args:
-        model: A model whose files are here.
-        device: Where it computes.
-        precision: Of the network's products; the vectors of both precisions are comparable.
-        threads: Calls of `embed` at the same time; None: one per processor. Only bf16 needs to know.
-
-    Raises:
-        Refusal: This machine does not compute in bf16.
-        UpsertCliError: The files cannot be loaded, the device cannot be used, or memory or open files run out.
-    """
-    from upsert_cli.embedding.models import Model
-
-    if not isinstance(model, Model):
-        raise TypeError("an item without a vector reached the embedder, although no model is used")
-    from upsert_cli.embedding.fastembed import FastEmbedder
-
-    if precision == "bf16":
-        from upsert_cli.embedding import openvino
-
-        openvino.require_bf16()
-        threads = threads or _usable_processors()
-        return FastEmbedder(model, device=device, compiled=partial(openvino.OpenVinoSession, threads=threads))
-    return FastEmbedder(model, device=device)
-
-
-def require_precision(precision: Precision, model: str, *, given: GivenFolder | None = None, here: bool = True) -> None:
-    """Check that a model can be computed in a precision, before anything is read or written.
-
-    Args:
-        precision: The one that is asked for.
-        model: The name of a model.
-        given: The folder that the user names for it.
-        here: Whether this machine computes it.
-
-    Raises:
-        UsageFault: The model has no network, or is unknown.
-        Refusal: This machine does not compute in bf16.
-    """
-    if precision == "fp32":
-        return
-    if not embeds(model):
-        raise UsageFault(message="--precision bf16 goes with a model, and --model none embeds nothing")
-    if find_entry(model, given=given).is_static:
-        raise UsageFault(
-            message=f"--precision bf16 is for models with a network, and {model} is a table of vectors; use "
-            "--precision fp32"
-        )
-    if here:
-        from upsert_cli.embedding import openvino
-
-        openvino.require_bf16()
-
-
-class TokenCounter(Protocol):
-    """A tokenizer that counts as `Embedder.count` does."""
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of each document with its prefix, those beyond the limit included."""
-
-
-def load_token_counter(model: Model) -> TokenCounter:
-    """Load the tokenizer of a model alone, without its weights.
-
-    Raises:
-        UpsertCliError: The model's folder has no tokenizer that can be loaded.
-    """
-    from upsert_cli.embedding import fastembed
-
-    tokenizer = fastembed.load_tokenizer(model)
-    return fastembed.BoundedTokenizer(tokenizer, max_tokens=model.max_tokens, prefix=model.prefixes.passage)
-
-
-def load_tokenizer(model: Model) -> Any:
-    """Load the tokenizer of a model alone; it neither truncates nor pads.
-
-    Raises:
-        UpsertCliError: The model's folder has no tokenizer that can be loaded.
-    """
-    from upsert_cli.embedding import fastembed
-
-    return fastembed.load_tokenizer(model)
-
-
 def check_vectors(vectors: Vectors, *, texts: int, dimension: int) -> Vectors:
     """Return the vectors if there is a finite one of the right dimension for each text.
 
@@ -179,10 +81,11 @@ class Effort:
         if device == "cuda":  # one call at a time keeps a GPU busy; more only share its memory
             return cls(threads=threads or 1, budget=budget or CUDA_TOKEN_BUDGET)
         usual = BF16_TOKEN_BUDGET if precision == "bf16" else TOKEN_BUDGET
-        return cls(threads=threads or _usable_processors(), budget=budget or usual)
+        return cls(threads=threads or usable_processors(), budget=budget or usual)
 
 
-def _usable_processors() -> int:
+def usable_processors() -> int:
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

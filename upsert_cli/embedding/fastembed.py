@@ -17,7 +17,7 @@ from upsert_cli.redaction import error_line
 
 if TYPE_CHECKING:
     from upsert_cli.embedding.embedder import Device, Vectors
-    from upsert_cli.embedding.models import Model
+    from upsert_cli.embedding.identity import Model
 
 BEGINNING_CHARACTERS = 16  # characters of a text looked at for each token of the limit; English has about 4.5 a token
 BEGINNING = 2  # times the limit in tokens, that are enough of a text: a cut in a word moves no token before the limit
@@ -90,7 +90,7 @@ def download(entry: ModelEntry, folder: Path) -> Path:
 
 
 class BoundedTokenizer:
-    """A model's tokenizer, which reads no more of a text than the model needs; implements `TokenCounter`."""
+    """A model's tokenizer, which reads no more of a text than the model needs."""
 
     def __init__(self, tokenizer: Any, *, max_tokens: int, prefix: str) -> None:
         """Take a tokenizer that neither truncates nor pads, and the tokens that the model reads of prefix and text."""
@@ -233,8 +233,21 @@ def _name_in_fastembed(model: Model) -> str:
     return name
 
 
+def load_token_counter(model: Model) -> BoundedTokenizer:
+    """Load the tokenizer of a model alone, which counts as `Embedder.count` does.
+
+    Raises:
+        UpsertCliError: The model's folder has no tokenizer that can be loaded.
+    """
+    return BoundedTokenizer(load_tokenizer(model), max_tokens=model.max_tokens, prefix=model.prefixes.passage)
+
+
 def load_tokenizer(model: Model) -> Any:
-    """Load the tokenizer of a model alone; it neither truncates nor pads."""
+    """Load the tokenizer of a model alone; it neither truncates nor pads.
+
+    Raises:
+        UpsertCliError: The model's folder has no tokenizer that can be loaded.
+    """
     from fastembed.common.preprocessor_utils import load_tokenizer
 
     try:

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from upsert_cli.embedding.catalog import DEFAULT_ENTRY, DEFAULT_MODEL, MAX_TOKENS, NO_MODEL, embeds
+from upsert_cli.embedding.catalog import (
+    DEFAULT_ENTRY,
+    DEFAULT_MODEL,
+    MAX_TOKENS,
+    NO_MODEL,
+    NO_PREFIXES,
+    Postprocessing,
+    Prefixes,
+    embeds,
+)
+
+Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index"]
 
 _PUBLISHED = "published"
-
-
-class Prefixes(NamedTuple):
-    """Texts that the model reads before each other text; they are embedded and not stored."""
-
-    passage: str = ""
-    """Before each document."""
-
-    query: str = ""
-    """Before each search text."""
-
-    def as_json(self) -> dict[str, str]:
-        """Return them as fields of a model."""
-        return {"passage_prefix": self.passage, "query_prefix": self.query}
-
-    def as_arguments(self) -> str:
-        """Return the options that ask for them."""
-        return f"--passage-prefix {shlex.quote(self.passage)} --query-prefix {shlex.quote(self.query)}"
-
-
-NO_PREFIXES = Prefixes()
 
 
 class Weights(NamedTuple):
@@ -123,6 +113,60 @@ class ModelIdentity:
             yield Difference("prefixes", self.prefixes.as_arguments(), asked.prefixes.as_arguments())
         if self.weights and asked.weights and not self.weights.is_same(asked.weights):
             yield Difference("weights", self.weights.digest, asked.weights.digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model(ModelIdentity):
+    """A model whose files are on this machine."""
+
+    folder: Path
+    """fastembed's `specific_model_path`."""
+
+    source: Origin
+    graph: str | None = None
+    """The file to load, of a model that fastembed does not list."""
+
+    postprocessing: Postprocessing | None = None
+    """The steps from its output to vectors; None for a model that fastembed lists."""
+
+    @property
+    def is_given(self) -> bool:
+        """Check that the user keeps the folder, so that it must not be removed."""
+        return self.source == "given folder"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the model as a JSON object."""
+        return {
+            "name": self.name,
+            "dimension": self.dimension,
+            "max_tokens": self.max_tokens,
+            **({"pooling": self.pooling, "graph": self.graph} if self.pooling else {}),
+            **self.prefixes.as_json(),
+            "folder": str(self.folder),
+            "source": self.source,
+            "weights": None if self.weights is None else self.weights.digest,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnVectors(ModelIdentity):
+    """The vectors that the items bring, in place of a model: nothing is looked for, loaded or embedded."""
+
+    name: str = NO_MODEL
+    """`none`, or the model that made the vectors of a collection, where that names it and they are kept."""
+
+    max_tokens: int = 0
+    space: str | None = None
+    """How distances are measured in the collection that they are kept from; None if they come from items."""
+
+    function: str | None = None
+    """The model of that collection's embedding function, where nothing else names one."""
+
+    @classmethod
+    def of(cls, model: ModelIdentity, *, space: str | None, function: str | None = None) -> OwnVectors:
+        """Return the vectors that a model made, which are kept."""
+        identity = {field.name: getattr(model, field.name) for field in fields(ModelIdentity)}
+        return cls(**identity, space=space, function=function)
 
 
 CHROMAS_DEFAULT = ModelIdentity(

@@ -6,10 +6,9 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
@@ -18,74 +17,89 @@ from upsert_cli.embedding.catalog import (
     DEFAULT_MODEL,
     MAX_TOKENS,
     NO_MODEL,
+    NO_PREFIXES,
+    PREFIXES,
+    GivenFolder,
     ModelEntry,
+    Prefixes,
     embeds,
-    find_entry,
 )
-from upsert_cli.embedding.custom import SENTENCE_OUTPUT, GivenFolder, Postprocessing
-from upsert_cli.embedding.identity import NO_PREFIXES, ModelIdentity, Prefixes
-from upsert_cli.embedding.prefixes import prefixes_of
+from upsert_cli.embedding.custom import SENTENCE_OUTPUT, custom_entry, prompts_of
+from upsert_cli.embedding.identity import Model, ModelIdentity, Origin, OwnVectors
 from upsert_cli.embedding.weights import weights_of
 from upsert_cli.errors import ModelUnavailable, UpsertCliError, UsageFault
 from upsert_cli.missing_packages import install_command
 
+SIMILAR_NAMES = 3  # suggested when a name is unknown
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
 
-Origin: TypeAlias = Literal["given folder", "cache", "model hub", "package index"]
+
+def full_name(name: str, *, given: GivenFolder | None = None) -> str:
+    """Return a model's name as the list spells it; `none` needs no list.
+
+    Raises:
+        UsageFault: fastembed has no dense text model of that name.
+        UpsertCliError: It has none, and the given folder is not that of a model.
+    """
+    return find_entry(name, given=given).name if embeds(name) else NO_MODEL
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model(ModelIdentity):
-    """A model whose files are on this machine."""
+def find_entry(name: str, *, given: GivenFolder | None = None) -> ModelEntry:
+    """Return the model of a name, in any case of letters; a given folder may hold one that fastembed does not list.
 
-    folder: Path
-    """fastembed's `specific_model_path`."""
-
-    source: Origin
-    graph: str | None = None
-    """The file to load, of a model that fastembed does not list."""
-
-    postprocessing: Postprocessing | None = None
-    """The steps from its output to vectors; None for a model that fastembed lists."""
-
-    @property
-    def is_given(self) -> bool:
-        """Check that the user keeps the folder, so that it must not be removed."""
-        return self.source == "given folder"
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the model as a JSON object."""
-        return {
-            "name": self.name,
-            "dimension": self.dimension,
-            "max_tokens": self.max_tokens,
-            **({"pooling": self.pooling, "graph": self.graph} if self.pooling else {}),
-            **self.prefixes.as_json(),
-            "folder": str(self.folder),
-            "source": self.source,
-            "weights": None if self.weights is None else self.weights.digest,
-        }
+    Raises:
+        UsageFault: fastembed has no dense text model of that name.
+        UpsertCliError: It has none, and the given folder is not that of a model.
+    """
+    if not embeds(name):
+        raise UsageFault(message="none is not a model: `run --model none` loads items with the vectors that they bring")
+    entry = DEFAULT_ENTRY if name.lower() == DEFAULT_MODEL.lower() else _listed(name, given)
+    if entry.postprocessing is None and given is not None and given.is_explicit:
+        raise UsageFault(
+            message=f"--pooling and --no-normalize are for models that fastembed does not list, and it has {entry.name}"
+        )
+    return entry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnVectors(ModelIdentity):
-    """The vectors that the items bring, in place of a model: nothing is looked for, loaded or embedded."""
+def _listed(name: str, given: GivenFolder | None) -> ModelEntry:
+    from upsert_cli.embedding.fastembed import other_kind, supported_models
 
-    name: str = NO_MODEL
-    """`none`, or the model that made the vectors of a collection, where that names it and they are kept."""
+    known = {entry.name.lower(): entry for entry in supported_models()}
+    if name.lower() in known:
+        return known[name.lower()]
+    if (kind := other_kind(name)) is not None:
+        raise UsageFault(
+            message=f"{name!r} is {kind}, and only dense text models can be loaded; `upsert-cli models list` lists them"
+        )
+    if given is not None:
+        return custom_entry(name, given)
+    import difflib
 
-    max_tokens: int = 0
-    space: str | None = None
-    """How distances are measured in the collection that they are kept from; None if they come from items."""
+    # Compared without the organisation, which people leave out or mistake.
+    names = {full.rpartition("/")[2]: entry.name for full, entry in known.items()}
+    similar = difflib.get_close_matches(name.lower().rpartition("/")[2], names, n=SIMILAR_NAMES)
+    question = f"did you mean {' or '.join(names[each] for each in similar)}? " if similar else ""
+    raise UsageFault(
+        message=f"fastembed has no text model named {name!r}; {question}`upsert-cli models list` lists all of them; "
+        f"another model needs --model-path, with the folder of its files"
+    )
 
-    function: str | None = None
-    """The model of that collection's embedding function, where nothing else names one."""
 
-    @classmethod
-    def of(cls, model: ModelIdentity, *, space: str | None, function: str | None = None) -> OwnVectors:
-        """Return the vectors that a model made, which are kept."""
-        identity = {field.name: getattr(model, field.name) for field in fields(ModelIdentity)}
-        return cls(**identity, space=space, function=function)
+_BY_LOWER_NAME = {name.lower(): prefixes for name, prefixes in PREFIXES.items()}
+
+
+def prefixes_of(name: str, *, given: GivenFolder | None = None) -> Prefixes:
+    """Return the prefixes that the maker of a model asks for, in any case of the name's letters; none if not known.
+
+    Those of a model that fastembed does not list are in its folder.
+
+    Raises:
+        UpsertCliError: They cannot be read.
+    """
+    known = _BY_LOWER_NAME.get(name.lower())
+    if known is None and given is not None:
+        return prompts_of(name, given.path)
+    return NO_PREFIXES if known is None else known
 
 
 def list_models() -> list[ModelEntry]:

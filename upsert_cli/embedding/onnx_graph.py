@@ -9,6 +9,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 # Numbers of fields in onnx.proto.
 _GRAPH = 7  # of a model
@@ -22,20 +23,17 @@ _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5  # the ways in which a value 
 _MORE = 0x80  # the bit of a byte of a number that another one follows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphOutput:
-    """A tensor that a graph returns."""
-
-    name: str
-    shape: tuple[int | None, ...] | None
-    """The sizes of its dimensions, None for one that varies; None if the file does not tell."""
+Shape: TypeAlias = tuple[int | None, ...] | None
+"""The sizes of a tensor's dimensions, None for one that varies; None if the file does not tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxGraph:
     """The parts of a graph that tell how to use it."""
 
-    outputs: tuple[GraphOutput, ...]
+    outputs: dict[str, Shape]
+    """The shapes of the tensors that it returns, by name."""
+
     external_files: tuple[str, ...]
     """Files with weights, relative to the folder of the graph."""
 
@@ -58,7 +56,7 @@ def read_graph(path: Path) -> OnnxGraph:
 
 
 def read_tensors(path: Path) -> Iterator[tuple[str, memoryview]]:
-    """Yield the names and bytes of the weights that a graph's file holds, in no certain order.
+    """Yield the names and bytes of the weights that a graph's file holds, in any order.
 
     Raises:
         ValueError: The file is not an ONNX graph.
@@ -81,24 +79,24 @@ def _mapped(path: Path) -> memoryview:
 
 
 def _read(model: memoryview) -> OnnxGraph:
-    outputs: list[GraphOutput] = []
+    outputs: dict[str, Shape] = {}
     files: dict[str, None] = {}
     for graph in _parts(model, _GRAPH):
         for number, value in _fields(graph):
             if number == _OUTPUT:
-                outputs.append(_output(value))
+                [name] = _parts(value, _NAME)
+                outputs[bytes(name).decode()] = _shape(value)
             elif number == _INITIALIZER:
                 files |= dict.fromkeys(_external_files(value))
-    return OnnxGraph(outputs=tuple(outputs), external_files=tuple(files))
+    return OnnxGraph(outputs=outputs, external_files=tuple(files))
 
 
-def _output(value: int | memoryview) -> GraphOutput:
-    [name] = _parts(value, _NAME)
-    shapes = [
-        shape for kind in _parts(value, _TYPE) for tensor in _parts(kind, _TENSOR) for shape in _parts(tensor, _SHAPE)
-    ]
-    sizes = None if not shapes else tuple(_size(dimension) for dimension in _parts(shapes[0], _DIMENSION))
-    return GraphOutput(name=bytes(name).decode(), shape=sizes)
+def _shape(output: int | memoryview) -> Shape:
+    for kind in _parts(output, _TYPE):
+        for tensor in _parts(kind, _TENSOR):
+            for shape in _parts(tensor, _SHAPE):
+                return tuple(_size(dimension) for dimension in _parts(shape, _DIMENSION))
+    return None
 
 
 def _size(dimension: memoryview) -> int | None:

@@ -6,6 +6,7 @@ import platform
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import Refusal, UpsertCliError
@@ -69,7 +70,7 @@ class OpenVinoSession:
 
     def get_inputs(self) -> Sequence[Any]:
         """Return the inputs of the network, each with its `name`."""
-        return [_Input(each.get_any_name()) for each in self._network.inputs]
+        return [SimpleNamespace(name=each.get_any_name()) for each in self._network.inputs]
 
     def run(self, names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[NDArray[Any]]:
         """Return the outputs of these names, or all of them in the order of the graph."""
@@ -79,13 +80,6 @@ class OpenVinoSession:
             request = self._requests.own = self._network.create_infer_request()
         found = request.infer(dict(inputs), share_inputs=True)
         return [found[name] for name in (range(len(self._network.outputs)) if names is None else names)]
-
-
-class _Input:
-    """An input of a network, as onnxruntime describes it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
 
 
 def _core() -> Any:

@@ -111,7 +111,9 @@ class _Known:
         """Return the digest of the weights that a graph's file holds, by name, however the file was written."""
         entry = self._entry(path)
         if "tensors" not in entry:
-            digests = sorted(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in read_tensors(path))
+            digests = []
+            with suppress(ValueError):  # it is no graph; loading it says so
+                digests = sorted(f"{name} {hashlib.sha256(found).hexdigest()}" for name, found in read_tensors(path))
             entry["tensors"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
             self._is_changed = True
         return str(entry["tensors"])

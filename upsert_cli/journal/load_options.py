@@ -14,9 +14,8 @@ from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
     from upsert_cli.documents.recipe import Recipe
-    from upsert_cli.embedding.custom import GivenFolder, Pooling
+    from upsert_cli.embedding.catalog import GivenFolder, Pooling, Prefixes
     from upsert_cli.embedding.embedder import Device, Effort, Precision
-    from upsert_cli.embedding.identity import Prefixes
     from upsert_cli.sources.item_mapping import IdFrom
     from upsert_cli.sources.rows import Rows
     from upsert_cli.sources.source import Source
@@ -144,7 +143,7 @@ class LoadOptions:
     @property
     def given_model(self) -> GivenFolder | None:
         """The folder given for the model, with what it may not say itself."""
-        from upsert_cli.embedding.custom import GivenFolder  # late: light commands only show the options
+        from upsert_cli.embedding.catalog import GivenFolder  # late: light commands only show the options
 
         if self.model_folder is None:
             return None
@@ -153,7 +152,7 @@ class LoadOptions:
     @property
     def prefixes(self) -> Prefixes:
         """The texts before those that are embedded."""
-        from upsert_cli.embedding.identity import Prefixes  # late, as below
+        from upsert_cli.embedding.catalog import Prefixes  # late, as below
 
         return Prefixes(self.passage_prefix or "", self.query_prefix or "")
 

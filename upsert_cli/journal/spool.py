@@ -15,7 +15,7 @@ from upsert_cli.atomic import make_folder, replacing, write_all
 from upsert_cli.errors import SourceUnreadable, UpsertCliError
 from upsert_cli.journal.files import writing_to
 from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
-from upsert_cli.sources.unreadable import why_unreadable
+from upsert_cli.sources.formats import why_unreadable
 
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal

@@ -18,9 +18,8 @@ from typing import Any, BinaryIO
 
 from upsert_cli.documents.chunking import require_splitter
 from upsert_cli.documents.metadata import scope_of
-from upsert_cli.embedding.catalog import full_name
-from upsert_cli.embedding.identity import NO_PREFIXES
-from upsert_cli.embedding.prefixes import prefixes_of
+from upsert_cli.embedding.catalog import NO_PREFIXES
+from upsert_cli.embedding.models import full_name, prefixes_of
 from upsert_cli.errors import Refusal, TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions, flag

@@ -18,9 +18,9 @@ from upsert_cli.documents.document import Document, conversions_of, make_documen
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import embeds
-from upsert_cli.embedding.embedder import load_token_counter
-from upsert_cli.embedding.models import Model, identity_if_known, model_without_weights
-from upsert_cli.embedding.prefixes import prefixes_of
+from upsert_cli.embedding.fastembed import load_token_counter
+from upsert_cli.embedding.identity import Model
+from upsert_cli.embedding.models import identity_if_known, model_without_weights, prefixes_of
 from upsert_cli.errors import ItemError, SourceUnreadable, UpsertCliError
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.load.inputs import check_first_inputs, find_inputs, open_inputs, spooled

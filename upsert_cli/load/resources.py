@@ -14,10 +14,12 @@ from upsert_cli import __version__, embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.chunking import Splitter
 from upsert_cli.documents.recipe import Recipe
+from upsert_cli.embedding import require_precision
 from upsert_cli.embedding.catalog import NO_MODEL, embeds
-from upsert_cli.embedding.embedder import Embedder, load_tokenizer, require_precision
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
-from upsert_cli.embedding.models import Model, OwnVectors, find_model, identity_if_known
+from upsert_cli.embedding.embedder import Embedder
+from upsert_cli.embedding.fastembed import load_tokenizer
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
+from upsert_cli.embedding.models import find_model, identity_if_known
 from upsert_cli.errors import Refusal, TargetInUse, UsageFault
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions

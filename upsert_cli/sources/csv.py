@@ -14,11 +14,10 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.formats import Compression, check_column_names
+from upsert_cli.sources.formats import Compression, Unsuitable, check_column_names
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_text import not_utf8
 from upsert_cli.sources.text_format import TextFormat, skip, skip_byte_order_mark, skip_line
-from upsert_cli.sources.unreadable import Unsuitable
 
 OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
 SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line that tells Excel the delimiter

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from upsert_cli.errors import SourceUnreadable, UsageFault
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.folders import DiskTree, Tree, TreePath, status_of, valid_unicode
-from upsert_cli.sources.formats import KNOWN_SUFFIXES, format_name_of
+from upsert_cli.sources.formats import HEAD, KNOWN_SUFFIXES, format_name_of, kind_of_file, why_unreadable
 from upsert_cli.sources.remote import (
     WEB_SCHEMES,
     is_address,
@@ -33,7 +33,6 @@ from upsert_cli.sources.source_path import (
     is_collection,
     no_collections,
 )
-from upsert_cli.sources.unreadable import HEAD, kind_of_file, why_unreadable
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given

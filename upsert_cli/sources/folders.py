@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from upsert_cli.errors import Refusal, SourceUnreadable
-from upsert_cli.sources.unreadable import why_unreadable
+from upsert_cli.sources.formats import why_unreadable
 
 _DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of links that lead nowhere, or around in a circle
 

@@ -1,4 +1,6 @@
-"""The formats of files, by name and suffix.
+"""The formats of files, by suffix and by first bytes, and the errors for files that cannot be read.
+
+In the remedy of an error, `FILE` stands for the name of the file, quoted for the shell, and `FORMAT` for its format.
 
 A new format is a module with a subclass of `TextFormat` (or, if it is not text, a class with the methods of `Format`),
 an entry in `SUFFIXES` and in `source.format_named`, and its tests.
@@ -6,14 +8,22 @@ an entry in `SUFFIXES` and in `source.format_named`, and its tests.
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault
+
 if TYPE_CHECKING:
     from upsert_cli.sources.item import Row
     from upsert_cli.sources.source_path import FilePath
+
+HEAD = 64  # bytes that tell the kind of a file
+
+GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 
 Compression: TypeAlias = Literal["gzip", "zstd"]
 
@@ -95,3 +105,110 @@ def check_column_names(names: Iterable[str]) -> None:
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
+
+
+# -- other kinds of files -----------------------------------------------------------------------------------------
+
+
+class Unsuitable(OSError):
+    """Raised when a file is sound but in a form that cannot be read here, so that repairing it would not help."""
+
+    def __init__(self, reason: str, remedy: str, *, is_usage: bool = False) -> None:
+        """Take a reason and how to load the file all the same; `is_usage`: by calling the tool in another way."""
+        super().__init__(reason)
+        self.remedy = remedy
+        self.is_usage = is_usage
+
+
+def kind_of_file(head: bytes) -> tuple[str, str] | None:
+    """Return the kind of a file with these first bytes and how to load it, or None if it may be text."""
+    for begin, words in _MAGIC.items():
+        if head.startswith(begin):
+            return words
+    return next((words for pattern, words in _PATTERNS if pattern.match(head)), None)
+
+
+def refuse_foreign(head: bytes) -> None:
+    """Raise Unsuitable if a file with these first bytes is clearly not text."""
+    if (found := kind_of_file(head)) is not None:
+        reason, remedy = found
+        raise Unsuitable(f"it is {reason}", remedy)
+
+
+def _by_pyarrow(read: str) -> str:
+    """Return the command that converts a file to Parquet; pyarrow is installed wherever this tool is."""
+    return f"`python -c \"import sys, pyarrow.{read}, 'data.parquet')\" FILE` converts it to Parquet"
+
+
+_BY_FEATHER = _by_pyarrow("feather as f, pyarrow.parquet as p; p.write_table(f.read_table(sys.argv[1])")
+_UTF16 = ("text in UTF-16", "`iconv -f UTF-16 -t UTF-8 FILE` rewrites it")
+_UTF32 = ("text in UTF-32", "`iconv -f UTF-32 -t UTF-8 FILE` rewrites it")
+_ARCHIVE = "unpack it, and load the files in it"
+_UNPACK = "unpack it, or compress it with gzip or zstd"
+
+_MAGIC = {
+    PARQUET: ("Parquet", "--format parquet reads it"),
+    GZIP: ("compressed with gzip", "add .gz to its name, or to --format"),
+    ZSTD: ("compressed with zstd", "add .zst to its name, or to --format"),
+    b"PK\x03\x04": ("a ZIP archive or a spreadsheet", "unpack it, or save it as CSV"),
+    b"BZh": ("compressed with bzip2", _UNPACK),
+    b"\xfd7zX": ("compressed with xz", _UNPACK),
+    b"\x04\x22\x4d\x18": ("compressed with LZ4", _UNPACK),
+    b"\xff\x06\0\0sNaPpY": ("compressed with Snappy", _UNPACK),
+    b"7z\xbc\xaf'\x1c": ("a 7-Zip archive", _ARCHIVE),
+    b"Rar!": ("a RAR archive", _ARCHIVE),
+    b"\xff\xfe\0\0": _UTF32,
+    b"\0\0\xfe\xff": _UTF32,
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
+    b"Obj\x01": ("an Avro file", "`fastavro FILE` (of the package fastavro) prints it as JSONL"),
+    b"ORC": ("an ORC file", _by_pyarrow("orc as o, pyarrow.parquet as p; p.write_table(o.read_table(sys.argv[1])")),
+    b"ARROW1": ("an Arrow file", _BY_FEATHER),
+    b"FEA1": ("a Feather file", _BY_FEATHER),
+    b"\xff\xff\xff\xff": (
+        "an Arrow stream",
+        _by_pyarrow("ipc as i, pyarrow.parquet as p; p.write_table(i.open_stream(sys.argv[1]).read_all()"),
+    ),
+    b"\xd0\xcf\x11\xe0": ("a file of an old version of Excel or Word", "save it as CSV"),
+    b"SQLite format 3\0": (
+        "an SQLite database",
+        "`sqlite3 -csv -header FILE 'SELECT * FROM table' > data.csv` writes a table as CSV",
+    ),
+    b"%PDF": ("a PDF", "extract its text"),
+    b"\x89HDF": ("an HDF5 file", "write its table as Parquet or CSV"),
+    b"\x93NUMPY": ("a NumPy array", "write it as Parquet, with a column for the ids"),
+    b"version https://git-lfs": ("a pointer of Git LFS, not the data", "`git lfs pull` fetches the data"),
+}
+"""By first bytes; of two that begin alike, the longer one comes first."""
+
+_PATTERNS = (
+    (
+        re.compile(rb"\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE),
+        ("an HTML page, such as a login or error page", "download the data itself, with your credentials"),
+    ),
+    (re.compile(rb"\s*<\?xml"), ("XML", "write its records as JSONL or CSV")),
+    (re.compile(rb"(?:[\t-~]\0){2}|(?:\0[\t-~]){2}"), _UTF16),  # without a byte-order mark
+)
+
+
+def unreadable(name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:
+    """Return the error for a source that cannot be read beyond a row."""
+    remedy = _remedy(name, error) if isinstance(error, Unsuitable) else None
+    return SourceUnreadable(name=name, reason=why_unreadable(error), row=row, remedy=remedy)
+
+
+def not_loadable(name: str, error: OSError) -> UpsertCliError:
+    """Return the error for a source that cannot be read at all, before there is a task."""
+    if isinstance(error, Unsuitable) and error.is_usage:
+        return UsageFault(message=f"{name} cannot be loaded unchanged: {error}; {_remedy(name, error)}")
+    return unreadable(name, error)
+
+
+def why_unreadable(error: OSError) -> str:
+    """Return the system's or the reader's reason in one line."""
+    return error.strerror or " ".join(str(error).split())
+
+
+def _remedy(name: str, error: Unsuitable) -> str:
+    format_name = (format_name_of(PurePath(name)) or "jsonl").partition(".")[0]
+    return error.remedy.replace("FILE", shlex.quote(name)).replace("FORMAT", format_name)

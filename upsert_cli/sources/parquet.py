@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
-from upsert_cli.sources.formats import check_column_names
+from upsert_cli.sources.formats import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, check_column_names, refuse_foreign
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import check_page_sizes, rows_at_once
 from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
 from upsert_cli.sources.source_path import FilePath, RemoteFile
-from upsert_cli.sources.unreadable import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, refuse_foreign
 
 if TYPE_CHECKING:
     import pyarrow as pa

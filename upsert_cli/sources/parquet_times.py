@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from upsert_cli.missing_packages import install_command
 from upsert_cli.sources.json_text import ExactText, duration_text
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def timestamps(column: tuple[pa.Array, ...]) -> list[Any]:
 
     array = column[0]
     if array.type.unit != "ns":
-        return _datetimes(array)
+        return _in_calendar("a timestamp", array)
     nanos = _int96(*column) if len(column) > 1 and column[1].type.unit == "s" else _integers(array)
     try:
         micros = pa.array([None if n is None else n // 1000 for n in nanos], pa.timestamp("us", array.type.tz))
@@ -37,7 +38,7 @@ def timestamps(column: tuple[pa.Array, ...]) -> list[Any]:
         raise ValueError(f"a timestamp is {_YEARS}") from error
     return [
         time if n is None or n % 1000 == 0 else _with_nanos(time, n % 1000)
-        for time, n in zip(_datetimes(micros), nanos, strict=True)
+        for time, n in zip(_in_calendar("a timestamp", micros), nanos, strict=True)
     ]
 
 
@@ -53,14 +54,6 @@ def _int96(nanos: pa.Array, seconds: pa.Array) -> list[int | None]:
     ]
 
 
-def _datetimes(array: pa.Array) -> list[Any]:
-    try:
-        values: list[Any] = array.to_pylist()
-    except OverflowError as error:
-        raise ValueError(f"a timestamp is {_YEARS}") from error
-    return values
-
-
 def _with_nanos(time: datetime.datetime | datetime.time, nanos: int) -> ExactText:
     today = time if isinstance(time, datetime.datetime) else datetime.datetime.combine(datetime.date.min, time)
     text = today.isoformat(timespec="microseconds")
@@ -70,10 +63,19 @@ def _with_nanos(time: datetime.datetime | datetime.time, nanos: int) -> ExactTex
 
 def dates(column: tuple[pa.Array, ...]) -> list[Any]:
     """Return dates."""
+    return _in_calendar("a date", column[0])
+
+
+def _in_calendar(what: str, array: pa.Array) -> list[Any]:
+    import pyarrow as pa
+
     try:
-        values: list[Any] = column[0].to_pylist()
+        values: list[Any] = array.to_pylist()
+    except pa.ArrowInvalid as error:
+        command = install_command("tzdata")
+        raise ValueError(f"its time zone {array.type.tz} is not known here; `{command}` adds time zones") from error
     except (OverflowError, ValueError) as error:
-        raise ValueError(f"a date is {_YEARS}") from error
+        raise ValueError(f"{what} is {_YEARS}") from error
     return values
 
 

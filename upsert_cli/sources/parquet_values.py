@@ -102,13 +102,14 @@ def _is_list(kind: pa.DataType) -> bool:
 def _exact(kind: pa.DataType) -> Convert:
     """Return the function for a type with values that pyarrow changes or refuses."""
     import pyarrow as pa
+    import pyarrow.compute as pc
     from pyarrow import types
 
     if isinstance(kind, pa.BaseExtensionType):
         return _of_extension(kind)
     kinds: list[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType], Convert]]] = [
         (types.is_dictionary, lambda kind: _after(lambda array: array.dictionary_decode(), kind.value_type)),
-        (types.is_run_end_encoded, lambda kind: _after(_decoded_runs, kind.value_type)),
+        (types.is_run_end_encoded, lambda kind: _after(pc.run_end_decode, kind.value_type)),
         (types.is_map, lambda kind: partial(_maps, converter(kind.key_type), converter(kind.item_type))),
         (_is_list, lambda kind: partial(_lists, converter(kind.value_type))),
         (types.is_struct, lambda kind: partial(_structs, [(field.name, converter(field.type)) for field in kind])),
@@ -139,12 +140,6 @@ def _after(step: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> Convert:
     """Return the function that converts the result of a step, which has this type."""
     convert = converter(kind)
     return lambda column: convert(tuple(step(array) for array in column))
-
-
-def _decoded_runs(array: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return pc.run_end_decode(array)
 
 
 def _as_pyarrow_does(column: Column) -> list[Any]:

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import SourceChanged, Stage
+from upsert_cli.sources.formats import not_loadable, unreadable
 from upsert_cli.sources.item import START, Item, Position, Reject
 from upsert_cli.sources.item_mapping import IdFrom, ItemMaker, item_maker
 from upsert_cli.sources.source import Source
-from upsert_cli.sources.unreadable import not_loadable, unreadable
 
 UNIT_ROWS = 4_096  # rows; 80 s of a processor's embedding, compared with which dispatching (some ms) is nothing
 UNIT_SIZE = 16 << 20  # bytes of a file; few enough that a unit's rejects fit into a message

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from upsert_cli.sources.compression import decompressed
-from upsert_cli.sources.formats import Compression
+from upsert_cli.sources.formats import GZIP, HEAD, ZSTD, Compression, Unsuitable, kind_of_file, refuse_foreign
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.source_path import FilePath, RemoteFile
-from upsert_cli.sources.unreadable import GZIP, HEAD, ZSTD, Unsuitable, kind_of_file, refuse_foreign
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 from upsert_cli import __version__
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.catalog import NO_MODEL, embeds, full_name
-from upsert_cli.embedding.custom import parse_steps
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
-from upsert_cli.embedding.models import Model, OwnVectors, find_model
-from upsert_cli.embedding.prefixes import prefixes_of
+from upsert_cli.embedding.catalog import NO_MODEL, embeds, parse_steps
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Model, ModelIdentity, OwnVectors
+from upsert_cli.embedding.models import find_model, full_name, prefixes_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions

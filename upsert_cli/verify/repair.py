@@ -17,7 +17,7 @@ from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.documents.document import Document
 from upsert_cli.documents.hashing import HASH_KEY, exact, has_own_vector, stored_fault, stored_hash
-from upsert_cli.embedding.models import Model, OwnVectors
+from upsert_cli.embedding.identity import Model, OwnVectors
 from upsert_cli.errors import ItemError, Refusal, TargetDamaged, VectorsMissing
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import MAX_ROWS

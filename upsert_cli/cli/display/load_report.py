@@ -5,48 +5,60 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from upsert_cli.cli.display.events import total
-from upsert_cli.cli.display.invocation import Invocation
-from upsert_cli.cli.display.load_summary import LoadSummary
-from upsert_cli.cli.display.next_steps import NextStep, next_steps
-from upsert_cli.cli.display.notifications import Notifications
+from upsert_cli.cli.display import load_summary
+from upsert_cli.cli.display.invocation import Invocation, total
 from upsert_cli.cli.display.progress import open_display, restore_cursor
-from upsert_cli.cli.display.task_text import sources_in_short
+from upsert_cli.cli.display.task_text import NextStep, next_steps, sources_in_short
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.task import Task
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.limits import limit_reached
 from upsert_cli.redaction import in_message
+from upsert_cli.report.github import append_summary
+from upsert_cli.report.prometheus import write_metrics
 from upsert_cli.signals import EndedBySignal, exit_code_of
 
 if TYPE_CHECKING:
     from upsert_cli.context import Progress
     from upsert_cli.load.dry_run import DryRunResult
+    from upsert_cli.load.request import LoadRequest
     from upsert_cli.verify.verification import Verification
 
 EVENT_SECONDS = 1.0  # seconds between two progress events of `--json`
 
 
 class RunReport:
-    """The observer of one run, which reports it to the user, to programs and to those to be notified."""
+    """The observer of one run, which reports it to the user, to programs, to GitHub Actions and to Prometheus."""
 
-    def __init__(self, session: Invocation, notifications: Notifications, *, one_of_many: bool = False) -> None:
+    def __init__(
+        self,
+        session: Invocation,
+        *,
+        metrics: Path | None = None,
+        request: LoadRequest | None = None,
+        one_of_many: bool = False,
+    ) -> None:
         """Prepare a report.
 
         Args:
             session: The journal, the terminal and the events.
-            notifications: Sent when the run ends.
+            metrics: The file for Prometheus, if it is wanted.
+            request: Names the target if the load ends without a task.
             one_of_many: Whether a worker runs the task, so that the report is brief.
         """
+        self.info = session.terminal.info
+        self.warning = session.terminal.warning
         self._journal = session.journal
         self._terminal = session.terminal
         self._events = session.events
-        self._notifications = notifications
-        self._summary = LoadSummary(session.terminal, session.journal, brief=one_of_many)
+        self._metrics = metrics
+        self._request = request
+        self._brief = one_of_many or session.terminal.quiet
         self._display = open_display(session.terminal, json=session.events.wanted)
         self._task: Task | None = None
         self._example = ""
@@ -70,9 +82,7 @@ class RunReport:
         self._task = task
         self._events.task(task, running=True)
         again = f", attempt {task.attempt}" if task.attempt > 1 else ""
-        self._terminal.info(
-            f"task {task.id}{again}: {sources_in_short(task)} -> collection {task.collection} in {task.chroma}"
-        )
+        self.info(f"task {task.id}{again}: {sources_in_short(task)} -> collection {task.collection} in {task.chroma}")
 
     def progressed(self, progress: Progress) -> None:
         """Show the progress, and print an event now and then."""
@@ -89,14 +99,6 @@ class RunReport:
         for record in records:
             self._events.emit("reject", record)
 
-    def info(self, message: str) -> None:
-        """Show a message."""
-        self._terminal.info(message)
-
-    def warning(self, message: str) -> None:
-        """Show a warning."""
-        self._terminal.warning(message)
-
     def killed(self) -> None:
         """Leave the terminal usable, since the process ends without clean-up."""
         restore_cursor()
@@ -107,13 +109,14 @@ class RunReport:
         """Report the end of a task, where its data is and how to query it."""
         steps = self._end(task, exit_code=exit_code)
         if self._is_wanted(exit_code):
-            self._summary.show_end(task, steps, exit_code=exit_code)
+            load_summary.show_end(self._terminal, task, steps, exit_code=exit_code)
+            if task.status is TaskStatus.DONE and not self._brief:
+                load_summary.show_target(self._terminal, self._journal, task, steps)
 
     def dry_run_finished(self, outcome: DryRunResult, *, exit_code: int) -> None:
         """Report what a load would do."""
         self._close_display()
-        for record in outcome.rejects:
-            self._events.emit("reject", record)
+        self.rejected(outcome.rejects)
         fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}
         fields |= {"to_delete": list(outcome.to_delete)}
         if outcome.broken is not None:
@@ -122,13 +125,13 @@ class RunReport:
         estimate = {"tokens": outcome.tokens, "embed_seconds": outcome.embed_seconds}
         self._events.emit("summary", {"exit_code": exit_code, "seconds": total(self._seconds())} | fields | estimate)
         if self._is_wanted(exit_code):
-            self._summary.show_dry_run(outcome, exit_code=exit_code)
+            load_summary.show_dry_run(self._terminal, outcome, exit_code=exit_code)
 
     def verified(self, outcome: Verification) -> None:
         """Report the result of reading everything back."""
         self._close_display()
         self._events.emit("verification", outcome.as_json())
-        self._summary.show_verification(outcome)
+        load_summary.show_verification(self._terminal, self._journal, outcome)
 
     def nothing_to_do(self, task: Task | None, *, exit_code: int, skipped: str | None) -> None:
         """Report that a task needed no work, or why it was skipped."""
@@ -138,7 +141,7 @@ class RunReport:
         if skipped is not None:
             self._terminal.print(f"nothing was done: {skipped}")
         elif task is not None:
-            self._summary.show_earlier_end(task, steps, exit_code=exit_code)
+            load_summary.show_earlier_end(self._terminal, task, steps, exit_code=exit_code)
 
     def queued(self, task: Task) -> None:
         """Report that a task waits for a worker; scripts read its id from stdout."""
@@ -147,7 +150,7 @@ class RunReport:
         self._end(task, exit_code=0)
         if not self._events.wanted and not self._terminal.quiet:
             click.echo(task.id)
-        self._terminal.info(f"task {task.id} is pending: {sources_in_short(task)}; `upsert-cli work` runs it")
+        self.info(f"task {task.id} is pending: {sources_in_short(task)}; `upsert-cli work` runs it")
 
     def failed(self, error: Exception | EndedBySignal, *, exit_code: int) -> None:
         """Report the work done before an error; the error boundary shows the error itself."""
@@ -158,16 +161,35 @@ class RunReport:
         self._events.error(str(error), exit_code=exit_code)
         steps = self._end(task, exit_code=exit_code, detail=in_message(str(error)))
         if task is not None:
-            self._summary.show_failure(task, steps, exit_code=exit_code)
+            load_summary.show_failure(self._terminal, task, steps, exit_code=exit_code)
 
     def _end(self, task: Task | None, *, exit_code: int, detail: str | None = None) -> list[NextStep]:
-        """Print the last event, send the notifications, and return what to do next."""
+        """Print the last event, notify others, and return what to do next.
+
+        Args:
+            task: The task at its end, if it was created.
+            exit_code: The exit code of this process.
+            detail: Why the load failed, or, with exit code 0, why nothing was done.
+        """
         self._close_display()
         steps = [] if task is None else next_steps(task, example=self._example, names_model=self._names_model)
         steps = [step for step in steps if step.command not in (detail or "")]  # an error may know better
-        outcome: dict[str, Any] = {"exit_code": exit_code, "seconds": self._seconds(), "detail": detail}
-        self._events.summary(task, **outcome)
-        self._notifications.send(task, **outcome, steps=steps)
+        seconds = self._seconds()
+        self._events.summary(task, exit_code=exit_code, seconds=seconds, detail=detail)
+        # A failed notification is reported but never changes the exit code.
+        try:
+            outcome: dict[str, Any] = {"exit_code": exit_code, "seconds": seconds, "detail": detail}
+            append_summary(task, **outcome, steps=steps, printed=self._terminal.printed)
+        except OSError as error:
+            self.warning(f"the summary of the step cannot be written: {error}")
+        is_queued = task is not None and not task.status.is_final
+        ended = task or self._request
+        if self._metrics is None or ended is None or (exit_code == 0 and (detail is not None or is_queued)):
+            return steps  # no load has ended
+        try:
+            write_metrics(self._metrics, ended, exit_code=exit_code, seconds=seconds)
+        except UpsertCliError as error:  # shown even with -q, or nobody would ever notice
+            self._terminal.error(str(error))
         return steps
 
     def _is_wanted(self, exit_code: int) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.cli.display.next_steps import QUERIES, NextStep, to_query
-from upsert_cli.cli.display.task_text import described_load
+from upsert_cli.cli.display.task_text import QUERIES, NextStep, described_load, to_query
 from upsert_cli.cli.display.terminal import COLORS, Colored, Terminal
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import SOME_REJECTED, UpsertCliError
@@ -28,138 +27,131 @@ _TRUNCATED = (
 )
 
 
-class LoadSummary:
-    """Shows how loads ended."""
+def show_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
+    """Show the end of a task that this run has done."""
+    level = _level(exit_code)
+    name = f"task {task.id} " if terminal.quiet else ""  # otherwise the first line has named it
+    terminal.print(name, _status(task, level), ": ", *_counts(task.counts, level), f" in {_time(task)}")
+    _describe_if_quiet(terminal, task, exit_code=exit_code)
+    if terminal.verbose:
+        terminal.print(f"seconds busy: {seconds_line(task.seconds)}")
+    if task.converted.values:
+        terminal.print(f"  {converted_line(task.converted)}")
+    if task.counts.truncated:
+        terminal.print(_TRUNCATED)
+    _show_rejects(terminal, task, level=level)
+    _show_steps(terminal, steps)
 
-    def __init__(self, terminal: Terminal, journal: Journal, *, brief: bool) -> None:
-        """Show nothing yet.
 
-        Args:
-            terminal: Where to show it.
-            journal: Leads to the target.
-            brief: Whether the load is one of many.
-        """
-        self._terminal = terminal
-        self._journal = journal
-        self._brief = brief
+def show_earlier_end(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
+    """Show the end of a task that an earlier run has done."""
+    level = _level(exit_code)
+    terminal.print(f"task {task.id} is ", _status(task, level), " already: ", *_counts(task.counts, level))
+    _describe_if_quiet(terminal, task, exit_code=exit_code)
+    _show_rejects(terminal, task, level=level)
+    _show_steps(terminal, steps)
 
-    def show_end(self, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
-        """Show the end of a task that this run has done."""
-        level = _level(exit_code)
-        name = f"task {task.id} " if self._terminal.quiet else ""  # otherwise the first line has named it
-        self._terminal.print(name, _status(task, level), ": ", *_counts(task.counts, level), f" in {_time(task)}")
-        self._describe_if_quiet(task, exit_code=exit_code)
-        if self._terminal.verbose:
-            self._terminal.print(f"seconds busy: {seconds_line(task.seconds)}")
-        if task.converted.values:
-            self._terminal.print(f"  {converted_line(task.converted)}")
-        if task.counts.truncated:
-            self._terminal.print(_TRUNCATED)
-        self._show_rejects(task, level=level)
-        self._show_steps(steps)
-        if task.status is TaskStatus.DONE and not (self._terminal.quiet or self._brief):
-            self._show_target(task, steps)
 
-    def show_earlier_end(self, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
-        """Show the end of a task that an earlier run has done."""
-        level = _level(exit_code)
-        self._terminal.print(f"task {task.id} is ", _status(task, level), " already: ", *_counts(task.counts, level))
-        self._describe_if_quiet(task, exit_code=exit_code)
-        self._show_rejects(task, level=level)
-        self._show_steps(steps)
+def show_failure(terminal: Terminal, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
+    """Show how far a task came before an error."""
+    spent = f", after {_time(task)}" if task.load_seconds else ""
+    rows = f": {task.rows:,} rows committed, "
+    terminal.print(f"task {task.id} ", _status(task, "error"), rows, *_counts(task.counts, "error"), spent)
+    _describe_if_quiet(terminal, task, exit_code=exit_code)
+    _show_rejects(terminal, task, level="error")
+    # A restart with the same options would not help after a usage error or a refusal.
+    if exit_code == UpsertCliError.exit_code and task.status is not TaskStatus.DONE:
+        _show_steps(terminal, steps)
 
-    def show_failure(self, task: Task, steps: Sequence[NextStep], *, exit_code: int) -> None:
-        """Show how far a task came before an error."""
-        spent = f", after {_time(task)}" if task.load_seconds else ""
-        rows = f": {task.rows:,} rows committed, "
-        self._terminal.print(f"task {task.id} ", _status(task, "error"), rows, *_counts(task.counts, "error"), spent)
-        self._describe_if_quiet(task, exit_code=exit_code)
-        self._show_rejects(task, level="error")
-        # A restart with the same options would not help after a usage error or a refusal.
-        if exit_code == UpsertCliError.exit_code and task.status is not TaskStatus.DONE:
-            self._show_steps(steps)
 
-    def show_dry_run(self, outcome: DryRunResult, *, exit_code: int) -> None:
-        """Show what a load would do."""
-        level = _level(exit_code)
-        counts = _counts(outcome.counts, level)
-        if outcome.compared:
-            estimate = f"; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
-            self._terminal.print("dry run: ", *counts, estimate)
-        else:
-            self._terminal.print("dry run, compared with nothing: ", *counts, "; nothing was written")
-        if outcome.counts.truncated:
-            self._terminal.print(_TRUNCATED)
-        self._list_rejects(outcome.rejects, level=level)
-        if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
-            self._terminal.print(f"  {more:,} more")
-        for identifier in outcome.to_delete[:REPORTED_REJECTS]:
-            self._terminal.print(f"  to delete: {identifier}")
-        if (more := outcome.counts.deleted - REPORTED_REJECTS) > 0:
-            self._terminal.print(f"  {more:,} more to delete")
-        if outcome.broken is not None:
-            self._terminal.error(str(outcome.broken))
+def show_target(terminal: Terminal, journal: Journal, task: Task, steps: Sequence[NextStep]) -> None:
+    """Show where the data is, and how to query it if there is any."""
+    target = f"collection {task.collection} in {task.chroma}"
+    queries = [step for step in steps if step.label in QUERIES]
+    if not queries and (names_model := _is_model_unnamed(journal, task)) is not None:
+        queries = [to_query(task, names_model=names_model)]
+    if not queries:
+        terminal.print(f"{target} has no records")
+    made = f"embedded by {task.model}" if embeds(task.model) else "with the vectors of its items"
+    if task.options.keep_vectors:
+        made = "with the vectors of its source"
+    for step in queries:
+        terminal.print(f"{target}, {made}; {step.label}:")
+        terminal.print_command(step.command)
 
-    def show_verification(self, outcome: Verification) -> None:
-        """Show the result of reading everything back."""
-        if outcome.exit_code == 0:
-            self._terminal.info(outcome.summary())
-            return
-        self._terminal.error(outcome.summary())
-        for kind, identifier, reason in outcome.found.examples():
-            self._terminal.print(f"  {kind}: {identifier}: {reason}")
-        if (command := outcome.repair_command(self._journal)) is not None:
-            self._terminal.print_command(command, "to repair it")
 
-    def _describe_if_quiet(self, task: Task, *, exit_code: int) -> None:
-        """Show the facts that with -q no earlier line has named."""
-        if self._terminal.quiet:
-            for name, value in described_load(task, exit_code=exit_code):
-                self._terminal.print(f"  {name:<9}  {value}")
+def show_dry_run(terminal: Terminal, outcome: DryRunResult, *, exit_code: int) -> None:
+    """Show what a load would do."""
+    level = _level(exit_code)
+    counts = _counts(outcome.counts, level)
+    if outcome.compared:
+        estimate = f"; about {outcome.embed_seconds:,.0f} s to embed; nothing was written"
+        terminal.print("dry run: ", *counts, estimate)
+    else:
+        terminal.print("dry run, compared with nothing: ", *counts, "; nothing was written")
+    if outcome.counts.truncated:
+        terminal.print(_TRUNCATED)
+    _list_rejects(terminal, outcome.rejects, level=level)
+    if (more := outcome.counts.failed - REPORTED_REJECTS) > 0:
+        terminal.print(f"  {more:,} more")
+    for identifier in outcome.to_delete[:REPORTED_REJECTS]:
+        terminal.print(f"  to delete: {identifier}")
+    if (more := outcome.counts.deleted - REPORTED_REJECTS) > 0:
+        terminal.print(f"  {more:,} more to delete")
+    if outcome.broken is not None:
+        terminal.error(str(outcome.broken))
 
-    def _show_rejects(self, task: Task, *, level: Level) -> None:
-        if not task.counts.failed:
-            return
-        self._list_rejects(task.failed_items, level=level)
-        more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
-        label = f"{more:,} more; all of them" if more > 0 else "all of them"
-        self._terminal.print_command(f"upsert-cli info {task.id} --failed", label)
 
-    def _list_rejects(self, records: Sequence[dict[str, Any]], *, level: Level) -> None:
-        # GitHub Actions annotates only the first ones, so that the error that ends the step is annotated too.
-        for number, record in enumerate(records[:REPORTED_REJECTS]):
-            problem = f"{record['failure_stage']}: {record['detail']}"
-            annotated = level if number < ANNOTATED_REJECTS else None
-            self._terminal.print_row(record["source"], record["row"], problem, level=annotated)
+def show_verification(terminal: Terminal, journal: Journal, outcome: Verification) -> None:
+    """Show the result of reading everything back."""
+    if outcome.exit_code == 0:
+        terminal.info(outcome.summary())
+        return
+    terminal.error(outcome.summary())
+    for kind, identifier, reason in outcome.found.examples():
+        terminal.print(f"  {kind}: {identifier}: {reason}")
+    if (command := outcome.repair_command(journal)) is not None:
+        terminal.print_command(command, "to repair it")
 
-    def _show_steps(self, steps: Sequence[NextStep]) -> None:
-        for step in steps:
-            if step.label not in QUERIES:
-                self._terminal.print_command(step.command, step.label)
 
-    def _show_target(self, task: Task, steps: Sequence[NextStep]) -> None:
-        """Show where the data is, and how to query it if there is any."""
-        target = f"collection {task.collection} in {task.chroma}"
-        queries = [step for step in steps if step.label in QUERIES]
-        if not queries and (names_model := self._is_model_unnamed(task)) is not None:
-            queries = [to_query(task, names_model=names_model)]
-        if not queries:
-            self._terminal.print(f"{target} has no records")
-        made = f"embedded by {task.model}" if embeds(task.model) else "with the vectors of its items"
-        if task.options.keep_vectors:
-            made = "with the vectors of its source"
-        for step in queries:
-            self._terminal.print(f"{target}, {made}; {step.label}:")
-            self._terminal.print_command(step.command)
+def _describe_if_quiet(terminal: Terminal, task: Task, *, exit_code: int) -> None:
+    """Show the facts that with -q no earlier line has named."""
+    if terminal.quiet:
+        for name, value in described_load(task, exit_code=exit_code):
+            terminal.print(f"  {name:<9}  {value}")
 
-    def _is_model_unnamed(self, task: Task) -> bool | None:
-        """Look into the collection, which may have records of other loads; return None if it has none."""
-        from upsert_cli.verify.collections import collections_at
 
-        with suppress(UpsertCliError):  # the load has ended well, whatever the target answers now
-            found = collections_at(self._journal, task.chroma)
-            return next((one.model is None for one in found if one.name == task.collection and one.records), None)
-        return None
+def _show_rejects(terminal: Terminal, task: Task, *, level: Level) -> None:
+    if not task.counts.failed:
+        return
+    _list_rejects(terminal, task.failed_items, level=level)
+    more = task.counts.failed - min(len(task.failed_items), REPORTED_REJECTS)
+    label = f"{more:,} more; all of them" if more > 0 else "all of them"
+    terminal.print_command(f"upsert-cli info {task.id} --failed", label)
+
+
+def _list_rejects(terminal: Terminal, records: Sequence[dict[str, Any]], *, level: Level) -> None:
+    # GitHub Actions annotates only the first ones, so that the error that ends the step is annotated too.
+    for number, record in enumerate(records[:REPORTED_REJECTS]):
+        problem = f"{record['failure_stage']}: {record['detail']}"
+        annotated = level if number < ANNOTATED_REJECTS else None
+        terminal.print_row(record["source"], record["row"], problem, level=annotated)
+
+
+def _show_steps(terminal: Terminal, steps: Sequence[NextStep]) -> None:
+    for step in steps:
+        if step.label not in QUERIES:
+            terminal.print_command(step.command, step.label)
+
+
+def _is_model_unnamed(journal: Journal, task: Task) -> bool | None:
+    """Look into the collection, which may have records of other loads; return None if it has none."""
+    from upsert_cli.verify.collections import collections_at
+
+    with suppress(UpsertCliError):  # the load has ended well, whatever the target answers now
+        found = collections_at(journal, task.chroma)
+        return next((one.model is None for one in found if one.name == task.collection and one.records), None)
+    return None
 
 
 def _level(exit_code: int) -> Level:

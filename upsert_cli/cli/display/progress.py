@@ -6,11 +6,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from upsert_cli.cli.display.frame import Frame
 from upsert_cli.cli.display.remaining_time import Clock, RemainingTime, as_clock
-from upsert_cli.cli.display.terminal import STDERR, Terminal
+from upsert_cli.cli.display.terminal import STDERR, Frame, Terminal
 from upsert_cli.context import Progress
 from upsert_cli.text import counts_line
 
@@ -52,8 +51,8 @@ _OTHER_STAGES = {
 }
 
 
-class Display(Protocol):
-    """A way to show progress."""
+class Display:
+    """A way to show progress; this one shows nothing."""
 
     def update(self, progress: Progress) -> None:
         """Show the progress; called often."""
@@ -75,17 +74,7 @@ def open_display(terminal: Terminal, *, bars: Mapping[str, Bar] = STAGE_BARS, js
             return Bars(terminal, bars)
         case "plain":
             return PlainLines(terminal)
-    return Silence()
-
-
-class Silence:
-    """Shows nothing."""
-
-    def update(self, progress: Progress) -> None:
-        """Show nothing."""
-
-    def close(self) -> None:
-        """Show nothing."""
+    return Display()
 
 
 def progress_of(task: Task, *, began: float) -> Progress:
@@ -93,7 +82,7 @@ def progress_of(task: Task, *, began: float) -> Progress:
     return Progress(total=task.total, committed=task.rows, counts=task.counts, stage="loading", began=began)
 
 
-class PlainLines:
+class PlainLines(Display):
     """Writes a line every half minute, for logs; none for a short load."""
 
     def __init__(self, terminal: Terminal, clock: Clock = time.monotonic) -> None:
@@ -117,11 +106,8 @@ class PlainLines:
             return f"{share}: {_OTHER_STAGES[progress.stage]}"
         return f"{', '.join((share, *_pace(self._time)))}: {counts_line(progress.counts.as_json())}"
 
-    def close(self) -> None:
-        """Write nothing more; the summary follows."""
 
-
-class Bars:
+class Bars(Display):
     """Shows a bar for each stage, the current step with the remaining time, and the counts, until `close`."""
 
     def __init__(self, terminal: Terminal, bars: Mapping[str, Bar], clock: Clock = time.monotonic) -> None:

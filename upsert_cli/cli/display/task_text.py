@@ -1,16 +1,33 @@
-"""Words for people about a task: its sources, its options, and the facts about its load."""
+"""Words for people about a task: its sources, its options, the facts about its load, and the commands that come next.
+
+`PrintedCommands` completes the commands, so that they work when pasted.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
+import click
+
+from upsert_cli.embedding.catalog import embeds
+from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import LoadOptions, flag
-from upsert_cli.journal.task import Task
+from upsert_cli.journal.task import Task, TaskStatus
+from upsert_cli.redaction import in_message
 from upsert_cli.sources.source_path import SCHEME, is_collection
 from upsert_cli.text import time_taken
+
+TO_QUERY = "to query it"  # a label, like the next
+TO_QUERY_BY_VECTOR = "to query it by the vector in FILE"
+QUERIES = (TO_QUERY, TO_QUERY_BY_VECTOR)
+QUERY_WORDS, QUERY_CHARACTERS = 4, 40  # of a loaded text, enough to find it and short enough to read
+Wanted: TypeAlias = dict[str, str | Path | bool | None]  # values of options by name
+ANY_QUERY = "your text"  # where no loaded text is known
 
 
 def sources_in_short(task: Task) -> str:
@@ -55,3 +72,107 @@ def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
         yield "finished", task.finished_at
     if task.load_seconds:
         yield "took", time_taken(task.load_seconds, task.load_attempts)
+
+
+class NextStep(NamedTuple):
+    """A command, and what it is for."""
+
+    label: str
+    """Such as `to continue it`."""
+
+    command: str
+
+
+def next_steps(task: Task, *, running: bool = False, example: str = "", names_model: bool = True) -> list[NextStep]:
+    """Return the next steps after a task in its present state; after a refusal, only its detail knows them.
+
+    Args:
+        task: The task.
+        running: Whether a process runs it.
+        example: A loaded text, which a query may look for.
+        names_model: Whether a query names the model, since the collection does not, or may not.
+    """
+    start = "upsert-cli work" if task.queued and not task.status.is_final else f"upsert-cli restart {task.id}"
+    match task.status:
+        case TaskStatus.PROCESSING if running:
+            return [NextStep("to see its progress", f"upsert-cli info {task.id} --follow")]
+        case TaskStatus.PENDING:
+            return [NextStep("to run it", start)]
+        case TaskStatus.FAILED if task.stopped_by is None:
+            return [NextStep("once the cause is removed, continue with", start)]
+        case TaskStatus.PROCESSING | TaskStatus.FAILED | TaskStatus.CANCELED:
+            return [NextStep("to continue it", start)]
+        case TaskStatus.DONE:
+            return [*_after_rejects(task), *_to_query(task, example, names_model=names_model)]
+    return []
+
+
+def _after_rejects(task: Task) -> Iterator[NextStep]:
+    """Yield how to load corrected rejects; users cannot correct our copy of a stream."""
+    if not task.counts.failed:
+        return
+    if not any(source.get("spooled") for source in task.inputs):
+        yield NextStep("once the rejected items are corrected", f"upsert-cli restart {task.id} --from-start")
+        return
+    command = ("run", "FILE") if task.kind == "default" else ("categories", "run", "FILE")
+    wanted = _target(task) | _model(task)
+    yield NextStep("once the rejected items are corrected in FILE", _with_options(command, wanted, like="run"))
+
+
+def _to_query(task: Task, example: str, *, names_model: bool) -> Iterator[NextStep]:
+    if task.counts.inserted + task.counts.updated + task.counts.unchanged:
+        yield to_query(task, example, names_model=names_model)
+
+
+def to_query(task: Task, example: str = "", *, names_model: bool) -> NextStep:
+    """Return how to query the collection of a task: for the beginning of a text, or by a vector without a model."""
+    wanted = _target(task) | (_model(task) if names_model else {})
+    if not embeds(task.model):
+        return NextStep(TO_QUERY_BY_VECTOR, _with_options(("query", "--vector", "FILE"), _target(task), like="query"))
+    return NextStep(TO_QUERY, _with_options(("query", _query_of(example)), wanted, like="query"))
+
+
+def _target(task: Task) -> Wanted:
+    folder = task.options.model_folder if embeds(task.model) else None
+    return {"chroma": task.chroma, "collection": task.collection, "model_path": folder}
+
+
+def _model(task: Task) -> Wanted:
+    return {"model": task.model, "pooling": task.options.pooling, "no_normalize": task.options.no_normalize}
+
+
+def _with_options(words: Sequence[str], wanted: Wanted, *, like: str) -> str:
+    """Return a command with the options whose values are not set elsewhere, by a variable or a file."""
+    options = [
+        word
+        for name, value in wanted.items()
+        if value and value != _value_unless_given(like, name)
+        for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+    ]
+    return shlex.join(["upsert-cli", *words, *options])
+
+
+def _value_unless_given(command: str, option: str) -> Any:
+    """Return the value that an option of a command has without being typed: from a variable, a file or the default.
+
+    None if the command would refuse the value.
+    """
+    root = click.get_current_context().find_root()
+    found = root.command.get_command(root, command) if isinstance(root.command, click.Group) else None
+    if found is None:
+        return None
+    ctx = click.Context(found, info_name=command, parent=root)
+    param = next(param for param in found.params if param.name == option)
+    try:
+        value, _ = param.consume_value(ctx, {})
+        return param.process_value(ctx, value)
+    except (click.UsageError, UsageFault):
+        return None
+
+
+def _query_of(text: str) -> str:
+    """Return the first words of a text."""
+    words = re.findall(r"\w+", in_message(text[: 10 * QUERY_CHARACTERS]))[:QUERY_WORDS]
+    while words and len(" ".join(words)) > QUERY_CHARACTERS:
+        words.pop()
+    return " ".join(words) or ANY_QUERY

@@ -53,11 +53,9 @@ class HelpContext(click.Context):
 class UnknownCommand(click.UsageError):
     """Raised when a group has no command of the given name; Click's own class exists from 8.4 on only."""
 
-    def __init__(self, name: str, group: click.Group, ctx: click.Context) -> None:
+    def __init__(self, name: str, ctx: click.Context) -> None:
         super().__init__(f"No such command {name!r}.", ctx)
         self.name = name
-        self.group = group
-        self.group_ctx = ctx
 
 
 class SectionedCommand(click.Command):
@@ -91,7 +89,7 @@ class SectionedGroup(click.Group):
         name = args[0]
         is_option = name.startswith("-") and name != "-"
         if not is_option and not ctx.resilient_parsing and name not in self.list_commands(ctx):
-            raise UnknownCommand(name, self, ctx)
+            raise UnknownCommand(name, ctx)
         return super().resolve_command(ctx, args)
 
     def command_sections(self, ctx: click.Context) -> Sections:
@@ -104,12 +102,17 @@ class SectionedGroup(click.Group):
         _write(formatter, self.command_sections(ctx) | _option_sections(self, ctx, otherwise=OWN))
 
 
+def list_commands(ctx: click.Context) -> list[str]:
+    """Return the names of the commands of a group, in the order of the help; a command that is no group has none."""
+    return ctx.command.list_commands(ctx) if isinstance(ctx.command, click.Group) else []
+
+
 def commands_below(ctx: click.Context) -> Iterator[click.Context]:
     """Yield a context for each command in and below a group, in the order of the help; a group itself has none."""
     if not isinstance(ctx.command, click.Group):
         yield ctx
         return
-    for name in ctx.command.list_commands(ctx):
+    for name in list_commands(ctx):
         if (command := ctx.command.get_command(ctx, name)) is not None:
             yield from commands_below(click.Context(command, info_name=name, parent=ctx))
 

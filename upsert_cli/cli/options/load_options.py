@@ -83,12 +83,7 @@ _PREFIX_OPTIONS = (
         show_default="by the model",
         help="Embed this before each document; not stored.",
     ),
-    option(
-        "--query-prefix",
-        metavar="TEXT",
-        show_default="by the model",
-        help="`query` embeds this before its text.",
-    ),
+    option("--query-prefix", metavar="TEXT", show_default="by the model", help="`query` embeds this before its text."),
 )
 
 _COLLECTION_OPTIONS = (
@@ -130,11 +125,7 @@ _LONG_TEXT_OPTIONS = (
         help="Tokens per chunk.",
     ),
     option(
-        "--overlap",
-        type=integer(0, MAX_TOKEN_BUDGET),
-        default=0,
-        metavar="N",
-        help="Tokens shared by adjacent chunks.",
+        "--overlap", type=integer(0, MAX_TOKEN_BUDGET), default=0, metavar="N", help="Tokens shared by adjacent chunks."
     ),
     option("--average", is_flag=True, help="Also store an item's mean, as ID#average."),
 )
@@ -167,11 +158,7 @@ _RAY_OPTIONS = (
         help="The cluster: auto, local or HOST:PORT.",
     ),
     option(
-        "--workers",
-        type=integer(1, MAX_WORKERS),
-        metavar="N",
-        show_default="one per machine",
-        help="Worker processes.",
+        "--workers", type=integer(1, MAX_WORKERS), metavar="N", show_default="one per machine", help="Worker processes."
     ),
     option(
         "--num-gpus-per-worker",
@@ -249,11 +236,7 @@ def load_options(collection: str) -> Decorator:
     return all_of(
         [
             _SOURCES,
-            *under(
-                "Target",
-                CHROMA_OPTION,
-                collection_option("The collection to load into.", default=collection),
-            ),
+            *under("Target", CHROMA_OPTION, collection_option("The collection to load into.", default=collection)),
             *under("Input", *_MAPPING_OPTIONS, limit, _REFS_ROOT, *_COLLECTION_OPTIONS),
             *under("Model", *MODEL_OR_NONE_OPTIONS, *_PREFIX_OPTIONS, *_EMBEDDING_OPTIONS),
             *under("Long texts", *_LONG_TEXT_OPTIONS),

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 from click.core import ParameterSource
 
-from upsert_cli.cli.display.events import Events
-from upsert_cli.cli.display.invocation import Invocation
+from upsert_cli.cli.display.invocation import Events, Invocation
 from upsert_cli.cli.display.streams import require_stdout
 from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.help_format import COMMON, OWN

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from upsert_cli.cli.options.help_format import list_commands
 from upsert_cli.paths import expanded
 from upsert_cli.settings import Configuration, Setting, read_configuration
 
@@ -41,9 +42,7 @@ def configuration_of(ctx: click.Context) -> Configuration:
     configuration = _read(ctx)
     if configuration.files and not ctx.meta.get(_CHECKED):
         common = [key_of(param) for param in options_of(ctx.command) if is_common(param)]
-        root = ctx.find_root()
-        commands = root.command.list_commands(root) if isinstance(root.command, click.Group) else []
-        configuration.check((), settings=common, tables=commands)
+        configuration.check((), settings=common, tables=list_commands(ctx.find_root()))
         check_command(configuration, ctx)
         ctx.meta[_CHECKED] = True
     return configuration
@@ -67,9 +66,9 @@ def check_command(configuration: Configuration, ctx: click.Context) -> None:
     configuration.check(path, settings=keys)
     if path == ("categories", "run"):  # has the options of `run`, all of them
         configuration.check(("run",), settings=keys)
-    if ctx.parent is not None and len(path) > 1 and isinstance(ctx.parent.command, click.Group):
+    if ctx.parent is not None and len(path) > 1:
         shared = keys if _FALLBACKS.get(path) == path[:-1] else ()
-        configuration.check(path[:-1], settings=shared, tables=ctx.parent.command.list_commands(ctx.parent))
+        configuration.check(path[:-1], settings=shared, tables=list_commands(ctx.parent))
 
 
 def setting_of(param: click.Option, ctx: click.Context) -> Setting | None:

@@ -18,8 +18,7 @@ from upsert_cli.cli.options.param_types import (
     task_id,
     unicode_text,
 )
-from upsert_cli.embedding.catalog import DEFAULT_MODEL
-from upsert_cli.embedding.custom import POOLINGS, Pooling
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, POOLINGS, Pooling
 from upsert_cli.journal.load_options import LoadOptions
 
 

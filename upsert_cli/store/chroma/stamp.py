@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from upsert_cli.embedding.catalog import NO_MODEL, embeds
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Difference, ModelIdentity, Prefixes, Weights
+from upsert_cli.embedding.catalog import NO_MODEL, Prefixes, embeds
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Difference, ModelIdentity, Weights
 from upsert_cli.errors import Refusal
 from upsert_cli.store.base import CollectionInfo, Target
 

@@ -84,6 +84,9 @@ CHILDREN = {
     "tests.bench.gpu": 5,
 }
 
+ERRORS = {name: getattr(sys, name).errors for name in ("stdin", "stdout", "stderr")}
+"""How each standard stream treats what it cannot encode; a process with closed streams has none to ask."""
+
 Spare = tuple[int, socket.socket]
 
 
@@ -189,8 +192,7 @@ def take_over(request: Request, descriptors: list[int]) -> None:
 
 def _open_streams(closed: tuple[int, ...]) -> None:
     """Open the standard streams as the interpreter does: how they are buffered depends on their kind."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        errors = getattr(sys, name).errors
+    for number, (name, errors) in enumerate(ERRORS.items()):
         mode, newline = ("w", "\n") if number else ("r", None)
         stream = None
         if number not in closed:

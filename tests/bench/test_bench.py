@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forked import run_python
 from upsert_cli.missing_packages import is_installed
 
 ROOT = Path(__file__).parent.parent.parent
@@ -17,10 +19,13 @@ SIZES = ("--short", "--texts", "12", "--rows", "40", "--large", "100", "--tasks"
 
 
 def _bench(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench", *SIZES, *arguments], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    return done.stdout
+    return _printed("tests.bench", *SIZES, *arguments)
+
+
+def _printed(module: str, *arguments: str) -> str:
+    done = run_python([sys.executable, "-m", module, *arguments], folder=ROOT, environment=os.environ)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
 
 
 def test_the_table_has_each_row_with_its_figure() -> None:
@@ -49,8 +54,7 @@ def test_ways_that_are_not_installed_are_left_out() -> None:
 
 def test_the_script_for_a_gpu_runs_on_a_processor() -> None:
     """It compares vectors, embeds, loads, and prints the share of each stage."""
-    command = [sys.executable, "-m", "tests.bench.gpu", "--device", "cpu", "--texts", "12"]
-    table = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    table = _printed("tests.bench.gpu", "--device", "cpu", "--texts", "12")
     assert re.search(r"largest difference .* \| yes", table)
     assert re.search(r"`run` of \d+ texts", table)
     assert "writing" in table

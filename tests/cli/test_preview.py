@@ -77,11 +77,20 @@ def test_each_row_has_one_outcome(terminal: Terminal) -> None:
 
 def test_converted_values_are_named_with_their_kinds(terminal: Terminal) -> None:
     """A value that becomes text has its field and the kind that it had; a null is left out as ever."""
-    payload = {"text": "x", "tags": ["p"], "o": [{"k": 1}], "big": 2**70, "null": None, "year": 2024, "in": {"l": []}}
+    payload = {
+        "text": "x",
+        "tags": ["p"],
+        "o": [{"k": 1}],
+        "big": 2**70,
+        "null": None,
+        "year": 2024,
+        "in": {"l": [], "d.t": [2]},
+    }
     terminal.write("a.jsonl", [{"object_id": "a", "payload": payload, "item_info": {"l": [1]}}])
     [record] = _entries(terminal, "upsert-cli preview a.jsonl")
     assert {each["field"]: each["kind"] for each in record["converted"]} == {
-        "tags": "a list", "o": "a list", "big": "an integer beyond 64 bits", "in.l": "a list", "item_info.l": "a list",
+        "tags": "a list", "o": "a list", "big": "an integer beyond 64 bits", "in.l": "a list",
+        "in.d.t": "a list", "item_info.l": "a list",
     }  # fmt: skip
     assert "null" not in record["metadata"]
     printed = terminal.type("upsert-cli preview a.jsonl").stdout.splitlines()

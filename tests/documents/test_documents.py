@@ -116,7 +116,7 @@ METADATA: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
 def test_metadata_is_flat(payload: dict[str, Any], metadata: dict[str, Any], converted: list[str]) -> None:
     """Scalars are kept, values that Chroma cannot hold become text, and the key of each such value is returned."""
     assert _typed(_metadata(payload)) == _typed(metadata)
-    assert _document(payload).converted == converted
+    assert list(_document(payload).converted) == converted
 
 
 def test_item_info_has_its_own_prefix() -> None:
@@ -157,7 +157,7 @@ def test_fields_of_the_document_are_metadata_only_if_named(
     made = make_document(_item(payload), Recipe(identity="m", **recipe))
     assert made.text == document
     assert _typed(made.metadata) == _typed(metadata | {"upsert_hash": made.upsert_hash})
-    assert made.converted == [key for key, value in metadata.items() if value == "{}"]
+    assert list(made.converted) == [key for key, value in metadata.items() if value == "{}"]
     assert made.item.payload == payload
 
 

@@ -3,7 +3,7 @@
 Each command is a process of its own, with the working folder, environment and streams that it is given, and runs the
 program's real entry point. Only the imports are shared: they are most of the CPU of a short command, and so are those
 of the store's child. For the latter, each command forks spare processes while it has only one thread; they become the
-first Python children that the command starts. Further children are started as usual.
+first Python children that the command starts, and may have spares of their own. Further children are started as usual.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ HEAVY = (
 )
 MESSAGE_BYTES = 1 << 20  # bytes of a request at most, mostly the environment
 STREAMS = 3  # standard input, output and error
+PROGRAMS = ("-m", "-c", "-P")  # the interpreter's first argument, where a forked process can run the program
 FIRST_FREE = 64  # above all descriptors that a process of the server has open
 BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -62,14 +63,29 @@ WITHOUT_CHILDREN = {
     "cancel",
     "completion",
     "config",
+    "help",
     "info",
     "journal",
     "list",
+    "preview",
     "prune",
     "report",
 }
-WITH_CHILDREN = {"verify", "--verify", "work", "--writers"}  # words of commands that open a store more than once
-MANY_CHILDREN = 5
+# Words of commands, and how many Python children these start at most; the first word that a command has counts.
+CHILDREN = {
+    "--help": 0,
+    "--enqueue": 0,
+    "--repair": 4,
+    "--verify": 2,
+    "verify": 2,
+    "--writers": 5,
+    "work": 5,
+    "tests.bench": 10,
+    "tests.bench.gpu": 5,
+}
+
+ERRORS = {name: getattr(sys, name).errors for name in ("stdin", "stdout", "stderr")}
+"""How each standard stream treats what it cannot encode; a process with closed streams has none to ask."""
 
 Spare = tuple[int, socket.socket]
 
@@ -176,8 +192,7 @@ def take_over(request: Request, descriptors: list[int]) -> None:
 
 def _open_streams(closed: tuple[int, ...]) -> None:
     """Open the standard streams as the interpreter does: how they are buffered depends on their kind."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        errors = getattr(sys, name).errors
+    for number, (name, errors) in enumerate(ERRORS.items()):
         mode, newline = ("w", "\n") if number else ("r", None)
         stream = None
         if number not in closed:
@@ -201,10 +216,15 @@ def current_umask() -> int:
 
 
 def count_spares(arguments: list[str]) -> int:
-    """Return how many Python children a program starts at most; a fork that nobody needs costs a few milliseconds."""
-    if arguments[:2] == ["-m", "upsert_cli"] and arguments[2:3] and arguments[2] in WITHOUT_CHILDREN:
-        return 0
-    return MANY_CHILDREN if WITH_CHILDREN.intersection(arguments) else 1
+    """Return how many Python children a program starts at most; a fork that nobody needs costs some ten milliseconds."""
+    match arguments:
+        case ["-m", "upsert_cli", command, *_] if command in WITHOUT_CHILDREN:
+            return 0
+        case ["-c", program, *_] if "upsert_cli" not in program:
+            return 0
+        case ["-m" | "-c", *words]:
+            return next((count for word, count in CHILDREN.items() if word in words), 1)
+    return 0
 
 
 def keep_spares(count: int) -> Request | None:
@@ -240,7 +260,8 @@ def _use_spares(spares: list[Spare]) -> None:
     def fork_exec(*call: Any) -> int:
         arguments, _, _, kept, folder, environment, stdin, _, _, stdout, _, stderr, _, errors, *_ = call
         arguments = [os.fsdecode(argument) for argument in arguments]
-        if arguments[0] != sys.executable or environment is None or not spares:
+        is_program = arguments[0] == sys.executable and arguments[1] in PROGRAMS
+        if not is_program or environment is None or not spares:
             child: int = start(*call)
             return child
         pid, connection = spares.pop()
@@ -317,8 +338,8 @@ def main(control: socket.socket) -> None:
     gc.freeze()
     request = Server(control).serve()
     if request is not None:
-        request = keep_spares(count_spares(request.arguments)) or request
-    if request is not None:
+        while (inner := keep_spares(count_spares(request.arguments))) is not None:
+            request = inner  # this is a spare now, and its program may start others
         program.run(request.arguments)
 
 

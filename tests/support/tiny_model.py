@@ -49,6 +49,7 @@ def choking_model(tiny_model: Path, folder: Path, word: str) -> Path:
 
     shutil.copytree(tiny_model, folder)
     token = Tokenizer.from_file(str(tiny_model / "tokenizer.json")).token_to_id(word)
+    assert token is not None
     model = onnx.load(folder / "model.onnx")
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor).copy()

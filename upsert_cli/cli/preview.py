@@ -156,6 +156,6 @@ def _metadata(entry: PreviewedRecord | ReplacedRow | Reject) -> Iterator[tuple[s
         return
     for key, value in entry.metadata.items():
         kind = "list" if isinstance(value, list) else _TYPES[type(value)]
-        if key in entry.converted:
-            kind = f"{'JSON ' if entry.converted[key] in _CONTAINERS else ''}{kind} of {entry.converted[key]}"
+        if (before := entry.document.converted.get(key)) is not None:
+            kind = f"{'JSON ' if before in _CONTAINERS else ''}{kind} of {before}"
         yield key, kind, value if isinstance(value, str) else stdlib_json.dumps(value, ensure_ascii=False)

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, Splitter, chunk_id, chunk_name
 from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, copied_hash, record_hash
-from upsert_cli.documents.metadata import INFO_PREFIX, Value, metadata_of
+from upsert_cli.documents.metadata import Value, metadata_of
 from upsert_cli.documents.payload import read_payload
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.sources.item import Item, field_at
-from upsert_cli.sources.json_text import canonical, kind_of
+from upsert_cli.sources.item import Item
+from upsert_cli.sources.json_text import canonical
 
 MAX_CHUNK_METADATA = 64 << 10  # bytes as JSON of the metadata that every chunk of an item repeats
 NUMBER_SIZE = 36  # bytes of a number in the list that it was read as, and as 32 bits
-_NUMBERS = {int: "an integer beyond 64 bits", float: "a number that is not finite"}  # other numbers stay numbers
 
 
 class Document(NamedTuple):
@@ -40,8 +39,9 @@ class Document(NamedTuple):
 
     item: Item
 
-    converted: Sequence[str]
-    """The metadata keys of values that had to be changed to fit, such as lists that became JSON text."""
+    converted: dict[str, str]
+    """The metadata keys of values that had to be changed to fit, such as lists that became JSON text, and the kind that
+    each had, such as `a list`."""
 
     vector: array[float] | None = None
     """The item's own, of 32-bit floats; None: the text is to be embedded."""
@@ -120,7 +120,7 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
     payload, found, vector = read_payload(item, recipe)
     text = found or ""
     metadata, converted = metadata_of(payload, item, recipe)
-    converted += [key for key in (OBJECT_KEY, CHUNK_KEY) if key in metadata]  # ours replace the payload's own
+    converted |= {key: "replaced by that of the chunk" for key in (OBJECT_KEY, CHUNK_KEY) if key in metadata}
     texts = _with_last(iter([text]) if vector is not None else splitter.chunks(text))
     first, is_only = next(texts)
     if not is_only and (size := len(canonical(metadata))) > MAX_CHUNK_METADATA:
@@ -138,7 +138,7 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
             chunk_text, whole, identity=recipe.identity, is_last=is_last, mean_of=mean_of
         )
         own = None if number == AVERAGE_NUMBER else vector
-        changed = converted if number == 0 else ()
+        changed = converted if number == 0 else {}
         identifier = chunk_id(item.object_id, number)
         has_text = found is not None
         return Document(identifier, chunk_text, whole, upsert_hash, item, changed, own, chunk, has_text=has_text)
@@ -162,19 +162,3 @@ def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:
         yield known, False
         known = following
     yield known, True
-
-
-def conversions_of(document: Document) -> dict[str, str]:
-    """Return the metadata keys of values that the item has in another kind, and that kind, such as `a list`."""
-    return {key: _kind_before(document, key) for key in document.converted}
-
-
-def _kind_before(document: Document, key: str) -> str:
-    if document.chunk is not None and key in (OBJECT_KEY, CHUNK_KEY):
-        return "replaced by that of the chunk"
-    value = None
-    if key.startswith(INFO_PREFIX):
-        value = field_at(document.item.item_info or {}, key.removeprefix(INFO_PREFIX))
-    if value is None:
-        value = field_at(document.item.payload or {}, key)
-    return _NUMBERS.get(type(value)) or kind_of(value)

@@ -13,7 +13,7 @@ from upsert_cli.documents.payload import TEXT_FIELD
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item, field_at, without_field
-from upsert_cli.sources.json_text import MAX_NESTING, as_text
+from upsert_cli.sources.json_text import MAX_NESTING, as_text, kind_of
 
 Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | list[Any]
@@ -28,6 +28,7 @@ MAX_LIST = 1_000  # values in all lists of a record; some 6,000 break Chroma's q
 MIN_INTEGER, MAX_INTEGER = -(2**63), 2**63 - 1  # beyond, Chroma silently stores floats
 RESERVED_PREFIX = "chroma:"  # keys that Chroma silently drops
 SHOWN_KEY = 80  # characters of a key in a message
+_NUMBERS = {int: "an integer beyond 64 bits", float: "a number that is not finite"}  # other numbers stay numbers
 _ALWAYS_KEPT = frozenset([str, bool])
 
 
@@ -41,14 +42,14 @@ def scope_of(sources: Iterable[str]) -> str:
     return f"sources-{hashlib.blake2b(names, digest_size=SCOPE_BYTES).hexdigest()}"
 
 
-def metadata_of(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], list[str]]:
-    """Return the flat metadata of an item, without a hash, and the keys of the values that were changed for it.
+def metadata_of(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[dict[str, Value], dict[str, str]]:
+    """Return the flat metadata of an item, without a hash, and the keys and kinds of the values that were changed.
 
     Raises:
         ItemError: Chroma cannot hold it.
     """
     metadata: dict[str, Value] = {}
-    converted: list[str] = []
+    converted: dict[str, str] = {}
     stored = item.stored
     keep_lists = recipe.keep_lists or stored is not None
     if recipe.metadata_fields is None:
@@ -57,12 +58,14 @@ def metadata_of(payload: dict[str, Any], item: Item, recipe: Recipe) -> tuple[di
         if (value := field_at(payload, name)) is not None:
             # Separately, since one path may lead into the value of another.
             chosen: dict[str, Value] = {}
-            converted += _flatten({name: value}, chosen, keep_lists=keep_lists)
+            converted |= _flatten({name: value}, chosen, keep_lists=keep_lists)
             metadata |= chosen
     if stored is not None and converted:
-        raise ItemError(detail=f"its list {shown(converted[0])} would become text; a load keeps {MAX_LIST:,} values")
+        raise ItemError(
+            detail=f"its list {shown(next(iter(converted)))} would become text; a load keeps {MAX_LIST:,} values"
+        )
     if item.item_info:
-        converted += _flatten(item.item_info, metadata, prefix=INFO_PREFIX, keep_lists=recipe.keep_lists)
+        converted |= _flatten(item.item_info, metadata, prefix=INFO_PREFIX, keep_lists=recipe.keep_lists)
     if recipe.scope is not None:
         metadata[SCOPE_KEY] = recipe.scope
     if len(metadata) >= MAX_KEYS:
@@ -86,8 +89,8 @@ def _flatten(
     prefix: str = "",
     keep_lists: bool = False,
     levels: int = MAX_NESTING,
-) -> list[str]:
-    """Add values under dotted keys, and return the keys of those that became text; a null is left out.
+) -> dict[str, str]:
+    """Add values under dotted keys, and return the keys and kinds of those that became text; a null is left out.
 
     Args:
         values: The payload, or an object in it.
@@ -96,7 +99,7 @@ def _flatten(
         keep_lists: Keep lists of one scalar kind as lists.
         levels: How deep objects may be nested.
     """
-    converted: list[str] = []
+    converted: dict[str, str] = {}
     for name, value in values.items():
         kind = type(value)
         key = prefix + name
@@ -113,10 +116,10 @@ def _flatten(
         elif kind is dict and value:
             if levels == 0:
                 raise ItemError(detail=f"nested deeper than {MAX_NESTING} levels")
-            converted += _flatten(value, into, prefix=f"{key}.", keep_lists=keep_lists, levels=levels - 1)
+            converted |= _flatten(value, into, prefix=f"{key}.", keep_lists=keep_lists, levels=levels - 1)
         elif value is not None:
             _flatten({name: as_text(value)}, into, prefix=prefix)
-            converted.append(key)
+            converted[key] = _NUMBERS.get(kind) or kind_of(value)
     return converted
 
 

@@ -152,7 +152,7 @@ class ItemForm:
             payload[self.vector_field] = stored.vector.tolist()
         again = make_document(item._replace(payload=payload, item_info=info, stored=None), self._recipe)
         if again.converted:
-            raise ItemError(detail=f"its metadata {shown(again.converted[0])} would become text")
+            raise ItemError(detail=f"its metadata {shown(next(iter(again.converted)))} would become text")
         kept = {key: value for key, value in again.metadata.items() if key != HASH_KEY}
         if (again.text, kept, again.vector) != (stored.document or "", metadata, stored.vector):
             raise ItemError(detail="a load would make another record of it")

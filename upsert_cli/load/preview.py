@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from upsert_cli.context import RunContext
 from upsert_cli.counts import NOTHING_IGNORED, IgnoredFields
 from upsert_cli.documents.chunking import require_splitter
-from upsert_cli.documents.document import Document, conversions_of, make_document, split_item
+from upsert_cli.documents.document import Document, make_document, split_item
 from upsert_cli.documents.hashing import HASH_KEY, as_stored
 from upsert_cli.documents.recipe import Recipe
 from upsert_cli.embedding.catalog import embeds
@@ -49,9 +49,6 @@ class PreviewedRecord:
     max_tokens: int | None
     """Tokens that the model reads; None if that is not known."""
 
-    converted: dict[str, str]
-    """The metadata keys of values that the item has in another kind, and that kind, such as `a list`."""
-
     @property
     def is_truncated(self) -> bool | None:
         """Whether the model would read only the beginning of the document; None if that is not known."""
@@ -73,7 +70,7 @@ class PreviewedRecord:
             "tokens": self.tokens,
             "max_tokens": self.max_tokens,
             "truncated": self.is_truncated,
-            "converted": [{"field": key, "kind": kind} for key, kind in self.converted.items()],
+            "converted": [{"field": key, "kind": kind} for key, kind in document.converted.items()],
         }
 
 
@@ -225,7 +222,6 @@ def _finisher(model: Model | None, *, has_hash: bool) -> Callable[[Document], Pr
             metadata={key: value for key, value in metadata.items() if has_hash or key != HASH_KEY},
             tokens=counter.count([document.text])[0] if counter is not None and is_embedded else None,
             max_tokens=None if model is None else model.max_tokens,
-            converted=conversions_of(document),
         )
 
     return record

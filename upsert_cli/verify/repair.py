@@ -181,7 +181,7 @@ class _Repairer:
             with suppress(ItemError):  # too large for our hash: another program stored it, and it stays unchanged
                 metadata = metadata | {HASH_KEY: stored_hash(text, metadata, self._model.hashed)}
         item = Item(identifier, None, None, self._subject.target.collection, 0)
-        return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, ())
+        return Document(identifier, text, metadata, str(metadata.get(HASH_KEY, "")), item, {})
 
 
 def _verdict_on(identifier: str, verdict: Verdict, *, wrong: Set[str], outdated: Set[str]) -> Verdict:

@@ -242,7 +242,7 @@ class _UnitTally:
         self.converted += outcome.converted
         self.ignored += outcome.batch.ignored
         self.rejects += [reject.as_json() for reject in outcome.rejects]
-        follow(self.ids, {digest_of(object_id): one for object_id, one in outcome.loaded.items()})
+        follow(self.ids, {digest_of(object_id): one for object_id, one in outcome.loaded})
 
 
 def _touched(source: Source) -> tuple[int, int] | None:

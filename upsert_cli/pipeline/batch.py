@@ -107,11 +107,18 @@ class Batch:
         """Return the number of records to write or of rows read, the larger of both."""
         return max(self.read, len(self.documents))
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Check that there is nothing to write: each document is in the collection, just as it is."""
+        return not self.failed and self.comparison.verdicts.count(Verdict.UNCHANGED) == len(self.documents)
+
     def fallback(self) -> Batch | None:
         """Return a batch with the previous row of each id that could not be loaded, or None.
 
         These rows were counted as duplicates, so that the counts of both batches together are those of all rows.
         """
+        if not self.earlier:
+            return None
         loaded = {document.item.object_id for document in self.documents}.difference(self.failed)
         chosen = [object_id for object_id in self.earlier if object_id not in loaded]
         if not chosen:

@@ -85,7 +85,7 @@ class Outcomes:
 
     def of(self, batch: Batch) -> BatchOutcome:
         """Return the result of the next batch; none may be left out."""
-        if batch.is_unchanged and not (batch.comparison.stale_chunks or batch.goes_on or self._unfinished):
+        if not self._unfinished and _ends_unchanged(batch):
             return _of_unchanged(batch)
         results = self._results(batch)
         self._unfinished = results if batch.goes_on else {}
@@ -125,6 +125,10 @@ class Outcomes:
         for object_id in results.keys() & batch.failed.keys():
             results[object_id].reject = results[object_id].reject or batch.failed[object_id]
         return results
+
+
+def _ends_unchanged(batch: Batch) -> bool:
+    return batch.is_unchanged and not batch.goes_on and not batch.comparison.stale_chunks
 
 
 def _of_unchanged(batch: Batch) -> BatchOutcome:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,14 @@ THIRD_PARTY = {
 }  # fmt: skip  # numpy is the language of arrays, and may be spoken anywhere
 
 
-def _imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yields each module that a file imports, and whether that happens when the file is loaded."""
+@cache
+def _imports(path: Path) -> tuple[tuple[str, bool], ...]:
+    """Return each module that a file imports, and whether that happens when the file is loaded."""
+    return tuple(_read_imports(path))
+
+
+def _read_imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yield each module that a file imports, and whether that happens when the file is loaded."""
     tree = ast.parse(path.read_text())
     inner = {id(node) for scope in ast.walk(tree) if isinstance(scope, ast.FunctionDef) for node in ast.walk(scope)}
     typing_only = {

@@ -109,10 +109,10 @@ def test_an_item_whose_row_before_takes_its_place_is_new() -> None:
         "d": Loaded(4, inserted=False, unchanged=False),
     }
     counts = Counts(inserted=1, updated=2, unchanged=1, truncated=2)
-    outcome = BatchOutcome(after=START, counts=counts, loaded=loaded).counting_as_new({"a", "b", "c", "x"})
+    outcome = BatchOutcome(after=START, counts=counts, loaded=loaded.items()).counting_as_new({"a", "b", "c", "x"})
     assert outcome.counts == Counts(inserted=3, updated=1, truncated=2)
     new = {one: Loaded(row, inserted=True, unchanged=False) for one, row in (("a", 1), ("b", 2), ("c", 3))}
-    assert outcome.loaded == new | {"d": loaded["d"]}
+    assert dict(outcome.loaded) == new | {"d": loaded["d"]}
 
 
 def test_split_items_replace_each_other_as_a_whole(repeating: Terminal) -> None:

@@ -118,7 +118,7 @@ class UnitRunner:
             try:
                 for outcome in outcomes:
                     done, after = done.plus(outcome), outcome.after
-                    follow(ids, {digest_of(object_id): one for object_id, one in outcome.loaded.items()})
+                    follow(ids, {digest_of(object_id): one for object_id, one in outcome.loaded})
                     if unit.end is None and done.counts.read >= OPEN_UNIT_ROWS:
                         done = replace(done, rest=unit.rest_from(after))
                         break

@@ -76,11 +76,10 @@ class Document(NamedTuple):
 
 def size_of(value: object) -> int:
     """Return the characters of all strings in a value; the rest is small in comparison."""
-    if isinstance(value, str | bytes):
-        return len(value)
-    inners = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if type(value) is not dict:
+        return len(value) if isinstance(value, str | bytes) else sum(map(size_of, value if type(value) is list else ()))
     size = 0
-    for inner in inners:
+    for inner in value.values():
         kind = type(inner)  # looked at here, since this runs for every value of every row
         if kind is str or kind is bytes:
             size += len(inner)

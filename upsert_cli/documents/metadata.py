@@ -77,7 +77,7 @@ def _without_text(payload: dict[str, Any], item: Item, recipe: Recipe) -> dict[s
     """Return a payload without the fields that make up the document, since a record holds that already."""
     if item.stored is not None:  # its metadata is kept whole
         return payload if item.stored.has_own_text else without_field(payload, TEXT_FIELD)
-    for path in dict.fromkeys(recipe.text_paths):  # the second time, another field may answer to it
+    for path in recipe.text_paths:
         payload = without_field(payload, path)
     return payload
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from upsert_cli.documents.chunking import Splitter
@@ -17,7 +17,7 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{(?P<path>[^{}]*)\}|\\[nt\\]|[{}]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}  # a shell passes a typed \n unchanged
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, for the cached properties
 class Recipe:
     """How documents are made of items; anything that it changes in a record changes the record's hash."""
 
@@ -57,15 +57,15 @@ class Recipe:
     average: bool = False
     """The mean of an item's chunks becomes a record too."""
 
-    @property
+    @cached_property
     def embeds(self) -> bool:
-        """Check that texts are embedded by a model."""
+        """Whether texts are embedded by a model."""
         return embeds(self.model)
 
-    @property
+    @cached_property
     def text_paths(self) -> tuple[str, ...]:
-        """Return the dotted paths in the payload that the text is made of."""
-        return self.text_fields if self.template is None else template_fields(self.template)
+        """The dotted paths in the payload that the text is made of, each once."""
+        return tuple(dict.fromkeys(self.text_fields)) if self.template is None else template_fields(self.template)
 
 
 @lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -77,11 +77,18 @@ class Batch:
         """Return the number of records to write or of rows read, the larger of both."""
         return max(self.read, len(self.documents))
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Check that there is nothing to write: each document is in the collection, just as it is."""
+        return not self.failed and self.comparison.verdicts.count(Verdict.UNCHANGED) == len(self.documents)
+
     def fallback(self) -> Batch | None:
         """Return a batch with the previous row of each id that could not be loaded, or None.
 
         These rows were counted as duplicates, so that the counts of both batches together are those of all rows.
         """
+        if not self.earlier:
+            return None
         loaded = {document.item.object_id for document in self.documents}.difference(self.failed)
         chosen = [object_id for object_id in self.earlier if object_id not in loaded]
         if not chosen:
@@ -145,18 +152,19 @@ class BatchOutcome(Outcome):
     after: Position
     """Where to continue once it is committed."""
 
-    loaded: Mapping[str, Loaded]
-    """By id."""
+    loaded: Iterable[tuple[str, Loaded]]
+    """Ids of items and how they were loaded, in any order; to be read once."""
 
     stale: Sequence[RecordRef] = ()
     """Records that loaded items no longer have."""
 
     def counting_as_new(self, ids: Set[str]) -> BatchOutcome:
         """Return the same outcome with the loaded items of `ids` counted as inserted."""
-        old = {object_id: one for object_id, one in self.loaded.items() if object_id in ids}
+        loaded = dict(self.loaded)
+        old = {object_id: one for object_id, one in loaded.items() if object_id in ids}
         new = {object_id: Loaded(one.row, inserted=True, unchanged=False) for object_id, one in old.items()}
         counts = self.counts + Counts(**{name: -rows for name, rows in _counted(old).items()}) + Counts(**_counted(new))
-        return replace(self, counts=counts, loaded={**self.loaded, **new})
+        return replace(self, counts=counts, loaded=(loaded | new).items())
 
 
 @dataclass(slots=True)
@@ -189,12 +197,14 @@ class Outcomes:
         new = written[0].new_ids() if fallbacks else set()
         for fallback in fallbacks:
             again = fallback.counting_as_new(new)
-            both = outcome.plus(again)
-            outcome = replace(both, loaded={**outcome.loaded, **again.loaded}, stale=[*outcome.stale, *again.stale])
+            loaded, stale = itertools.chain(outcome.loaded, again.loaded), [*outcome.stale, *again.stale]
+            outcome = replace(outcome.plus(again), loaded=loaded, stale=stale)
         return outcome
 
     def of(self, batch: Batch) -> BatchOutcome:
         """Return the outcome of the next batch; none may be left out."""
+        if not self._unfinished and _ends_unchanged(batch):
+            return _of_unchanged(batch)
         results = self._results(batch)
         self._unfinished = results if batch.goes_on else {}
         done = {} if batch.goes_on else results
@@ -214,7 +224,7 @@ class Outcomes:
             converted=Converted.of(itertools.chain.from_iterable(result.converted for result in kept.values())),
             ignored=batch.ignored,
             rejects=[reject.as_json() for reject in rejects],
-            loaded=loaded,
+            loaded=loaded.items(),
             stale=[record for records in stale.values() for record in records],
         )
 
@@ -234,6 +244,27 @@ class Outcomes:
         for object_id in results.keys() & batch.failed.keys():
             results[object_id].reject = results[object_id].reject or batch.failed[object_id]
         return results
+
+
+def _ends_unchanged(batch: Batch) -> bool:
+    return batch.is_unchanged and not batch.goes_on and not batch.comparison.stale_chunks
+
+
+def _of_unchanged(batch: Batch) -> BatchOutcome:
+    """Return the outcome of a batch that changes nothing, at a tenth of the cost for each row."""
+    items = (document.item for document in batch.documents)
+    return BatchOutcome(
+        after=batch.after,
+        counts=Counts(
+            read=batch.read,
+            duplicate=batch.duplicate,
+            failed=len(batch.rejects),
+            unchanged=len({document.item.object_id for document in batch.documents}),
+        ),
+        ignored=batch.ignored,
+        rejects=[reject.as_json() for reject in batch.rejects],
+        loaded=((item.object_id, Loaded(item.row, inserted=False, unchanged=True)) for item in items),
+    )
 
 
 def _counted(loaded: Mapping[str, Loaded]) -> Counter[str]:

@@ -157,10 +157,9 @@ class _BatchBuilder:
         return None
 
     def _add_item(self, object_id: str, documents: Sequence[Document]) -> None:
-        # Removed first, so that an id comes in the order of its last row.
-        earlier = self._items.pop(object_id, None)
-        if earlier is not None:
-            self._earlier.setdefault(object_id, []).append(earlier)
+        if object_id in self._items:
+            # Removed first, so that an id comes in the order of its last row.
+            self._earlier.setdefault(object_id, []).append(self._items.pop(object_id))
         self._items[object_id] = documents
         for document in documents:
             self.size += document.size

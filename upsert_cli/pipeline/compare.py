@@ -35,10 +35,8 @@ class InFlight:
         Raises:
             StageStopped: The stages were stopped before that.
         """
-        beginning: set[str] = set()
-        continuing: set[str] = set()
-        for one in batch.documents:
-            (beginning if one.is_first_chunk else continuing).add(one.item.object_id)
+        beginning = {one.item.object_id for one in batch.documents if one.chunk is None or one.chunk.number == 0}
+        continuing = {one.item.object_id for one in batch.documents if one.chunk is not None and one.chunk.number != 0}
         with self._changed:
             while not self._stopping.is_set():
                 others = (items for number, items in self._items.items() if number != batch.number)
@@ -79,7 +77,9 @@ def compare(
             in_flight.enter(batch)
         comparison = compare_documents(batch.documents, store, force=force)
         taken = _rejects_of_taken(batch.documents, comparison.verdicts) | taken
-        kept = [document for document in batch.documents if document.item.object_id not in taken]
+        kept = batch.documents
+        if taken:
+            kept = tuple(document for document in kept if document.item.object_id not in taken)
         stale = store.find_stale_chunks(present_chunks(kept), average=average)
         yield replace(batch, comparison=replace(comparison, stale_chunks=stale), failed=taken)
         taken = taken if batch.goes_on else {}
@@ -108,6 +108,8 @@ def present_chunks(documents: Iterable[Document]) -> dict[str, int]:
 def _rejects_of_taken(documents: Sequence[Document], verdicts: Sequence[Verdict]) -> dict[str, Reject]:
     """Return a reject, by item, for each item with a record whose id belongs to another item."""
     rejects: dict[str, Reject] = {}
+    if Verdict.TAKEN not in verdicts:
+        return rejects
     for document, verdict in zip(documents, verdicts, strict=True):
         if verdict is Verdict.TAKEN:
             owner = "a chunk of another item" if document.chunk is None else "another item, which is not split"

@@ -53,6 +53,9 @@ def embed(
     sums: dict[str, Sum] = {}
     with ThreadPoolExecutor(effort.threads, thread_name_prefix="embed") as pool:
         for batch in batches:
+            if batch.is_unchanged:
+                yield batch
+                continue
             averages = _averages_to_write(batch)
             asked, own = _rows_with_vectors(batch, averages)
             embedded = batch

@@ -92,9 +92,9 @@ def _begin(
 
 
 def _write_batch(batch: Batch, store: StoreProcess) -> Batch:
-    upserts, updates = batch.upserts(), batch.updates()
-    if not upserts.ids and not updates.ids:
+    if batch.is_unchanged:
         return batch
+    upserts, updates = batch.upserts(), batch.updates()
     before = store.seconds["writing"]
     reasons = dict([*store.write(upserts), *store.write(updates)])
     failed = dict(batch.failed)

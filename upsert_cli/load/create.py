@@ -189,14 +189,14 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     files = {file.path: file for file in found_now}
     shown = {source.path: source.name for source in sources}  # in the spelling that was typed, where that is known
 
-    def in_order() -> Iterator[FoundFile | Source]:
+    def in_order() -> Iterator[FoundFile]:
         for name in task.sources:  # in the order in which they were named, since the last row of an id wins
             if name in spooled:
                 yield spooled[name]
                 continue
             for file in find_inputs([typed.get(name, name)], task.options, chroma=task.chroma):
                 # A stream that was not spooled is after the limit, and cannot be read now.
-                if files.pop(file.path, None) is not None and not file.needs_spool:
+                if files.pop(file.path, None) is not None and not file.spooled:
                     yield replace(file, name=shown.get(file.path, file.name))
 
     found = open_again(in_order(), limit=task.options.limit)

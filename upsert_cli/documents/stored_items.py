@@ -39,14 +39,9 @@ def item_of_record(
     vector: array[float] | None = None,
     fault: str | None = None,
 ) -> Item:
-    """Return the item of a record, without its source and row.
+    """Return the item of a record, without its source and row, from the metadata that the store returned.
 
-    Args:
-        identifier: The record's id.
-        document: The record's text.
-        metadata: As the store returns it.
-        vector: The record's vector, if it is to be kept.
-        fault: Why the record cannot be loaded, if that is known.
+    The vector is given if it is to be kept, and a fault if it is known why the record cannot be loaded.
     """
     payload = {key: value for key, value in exact(metadata).items() if key not in _OWN_KEYS}
     has_own_text = TEXT_FIELD in payload
@@ -80,11 +75,9 @@ def _fault(identifier: str, payload: Mapping[str, Any]) -> str | None:
 
 
 def joined(object_id: str, chunks: Iterable[tuple[int, str | None, Mapping[str, Any]]]) -> Item | None:
-    """Return the item that was split into some chunks, or None if one is missing or the text is not certain.
+    """Return the item that was split into chunks, or None if one is missing or the text is not certain.
 
-    Args:
-        object_id: The item's id.
-        chunks: The number, the text and the metadata of each chunk, in any order; the average does not count.
+    The number, the text and the metadata of each chunk may come in any order; the average does not count.
     """
     ordered = sorted((each for each in chunks if each[0] != AVERAGE_NUMBER), key=lambda each: each[0])
     texts = [text for _, text, _ in ordered if text]
@@ -128,10 +121,7 @@ class ItemForm:
     with_vectors: bool = False
 
     def written(self, item: Item) -> WrittenItem:
-        """Return the item to write.
-
-        Args:
-            item: From `item_of_record`.
+        """Return the item to write of one that `item_of_record` made.
 
         Raises:
             ItemError: A load could not make the record again.

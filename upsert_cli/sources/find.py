@@ -51,8 +51,8 @@ class FoundFile:
     format: str
     """A key of `formats.SUFFIXES`, or `source_path.COLLECTION_FORMAT`."""
 
-    needs_spool: bool = False
-    """It can be read only once."""
+    spooled: bool = False
+    """It can be read only once, so a copy of ours is read."""
 
 
 _Found: TypeAlias = tuple[Hashable, FoundFile]
@@ -85,7 +85,7 @@ def find_files(
     found: dict[Hashable, FoundFile] = {}
     for name in names:
         if name == STDIN:
-            stdin = FoundFile(name=STDIN, path=Path(STDIN), format=format_name or PIPE_FORMAT, needs_spool=True)
+            stdin = FoundFile(name=STDIN, path=Path(STDIN), format=format_name or PIPE_FORMAT, spooled=True)
             found.setdefault(STDIN, stdin)
             continue
         if is_collection(name):
@@ -136,7 +136,7 @@ class _Finder:
         format_name = self.format_name or format_name_of(path) or (PIPE_FORMAT if is_pipe else None)
         if format_name is None:
             raise _unknown_format(name, path=path)
-        file = FoundFile(name=name, path=path.absolute(), format=format_name, needs_spool=is_pipe)
+        file = FoundFile(name=name, path=path.absolute(), format=format_name, spooled=is_pipe)
         return (status.st_dev, status.st_ino), file
 
     def remote(self, address: str) -> Iterator[_Found]:

@@ -107,11 +107,7 @@ class _Response:
     def __init__(self, address: str, *, begin: int, wanted: str | None, seconds: float) -> None:
         """Ask for a file, and check that the response holds the bytes that were requested.
 
-        Args:
-            address: Where it is.
-            begin: The first byte that is asked for.
-            wanted: The value of the header `Range`, if any.
-            seconds: How long to wait for headers, and for as many bytes as `LOWEST_RATE` makes of this time.
+        The server has the given seconds for the headers, and for as many bytes as `LOWEST_RATE` makes of this time.
 
         Raises:
             OSError: The server does not send them.

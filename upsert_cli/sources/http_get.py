@@ -100,10 +100,7 @@ def _error_of(response: http.client.HTTPResponse) -> OSError:
 def read_piece(response: http.client.HTTPResponse, size: int, *, until: float) -> bytes:
     """Return up to `size` bytes of a body that `get` returned; no bytes at its end, as far as the connection tells.
 
-    Args:
-        response: Where to read.
-        size: How many bytes to read at most.
-        until: When to stop waiting for a byte, in monotonic seconds.
+    It waits for a byte until a moment in monotonic seconds.
 
     Raises:
         TransientError: The connection broke off, or no byte arrived in time.

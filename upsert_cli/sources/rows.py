@@ -204,10 +204,7 @@ def _chosen(rows: RowStream, only: Iterable[RowKey]) -> RowStream:
 def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = UNIT_SIZE) -> Iterator[Unit]:
     """Yield the units of `sources` in their order; text files are only searched for ends of rows.
 
-    Args:
-        sources: The files to load.
-        rows: The most rows of a unit.
-        size: The most bytes of a unit, except for a single row that is larger.
+    A unit has at most `rows` rows and `size` bytes, unless a single row is larger.
 
     Raises:
         SourceUnreadable: A file cannot be read.

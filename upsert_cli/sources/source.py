@@ -84,17 +84,8 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(FoundFile):
     """A file or collection that a task reads, with its fingerprint from when the task was created."""
-
-    name: str
-    """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
-
-    path: SourcePath
-    """Absolute; the file to open."""
-
-    format: str
-    """A key of `formats.SUFFIXES`, or `source_path.COLLECTION_FORMAT`."""
 
     fingerprint: Fingerprint
 
@@ -104,16 +95,9 @@ class Source:
     end: int | None = None
     """The number of the last row to read; None for all rows of the file."""
 
-    spooled: bool = False
-    """`path` is our own copy of a stream that could be read only once."""
-
     @classmethod
     def of(cls, found: FoundFile, *, limit: int | None = None) -> Source:
-        """Return the source for a file that was found, with its fingerprint and its number of rows.
-
-        Args:
-            found: The file.
-            limit: The most rows to read; None for all of them.
+        """Return the source for a file that was found, with its fingerprint and its number of rows, up to a limit.
 
         Raises:
             UsageFault: It is an address at which there is nothing, or the file has to be converted first.
@@ -124,9 +108,9 @@ class Source:
                 name=found.name,
                 path=found.path,
                 format=found.format,
-                fingerprint=Fingerprint.of(found.path, whole=found.needs_spool),
+                fingerprint=Fingerprint.of(found.path, whole=found.spooled),
                 total=_count(found) if limit is None else None,
-                spooled=found.needs_spool,
+                spooled=found.spooled,
             )
         except OSError as error:
             if isinstance(error, FileNotFoundError) and isinstance(found.path, RemoteFile):
@@ -227,13 +211,7 @@ class Source:
         collection_at: Callable[[str], CollectionReader] = no_collections,
         retry_for: float = RETRY_FOR,
     ) -> Source:
-        """Read what `as_json` wrote.
-
-        Args:
-            value: The source as plain data.
-            collection_at: Returns the reader of a collection by its address.
-            retry_for: How long to repeat a request for a remote file that fails, in seconds.
-        """
+        """Read what `as_json` wrote; see `find_files` about the other arguments."""
         raw = value.get("path_bytes")
         text = value["path"] if raw is None else os.fsdecode(bytes.fromhex(raw))
         path: SourcePath = RemoteFile(text, retry_for) if is_address(text) else Path(text)

@@ -77,12 +77,7 @@ class TextFormat(abc.ABC):
 
 @contextmanager
 def _opened(path: FilePath, compression: Compression | None, *, is_known: bool = False) -> Iterator[BinaryIO]:
-    """Open a text file at its first byte.
-
-    Args:
-        path: What to open.
-        compression: How it is compressed.
-        is_known: Its first bytes were looked at before, so they are not fetched again for that.
+    """Open a text file at its first byte; `is_known`: its first bytes were looked at before, and are not fetched again.
 
     Raises:
         OSError: It cannot be opened, or is something else; later also, while it is read, that it is damaged.

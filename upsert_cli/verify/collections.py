@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,14 +14,14 @@ from upsert_cli.context import RunContext
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import Refusal, UpsertCliError
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.task import Task
+from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.renames import complete_renames, followed_by_tasks
 from upsert_cli.locks import Holder
+from upsert_cli.spelling import nearest
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.expected import last_tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
         UpsertCliError: There is no Chroma in the folder, it cannot be read, or the server does not answer.
     """
     found = location_at(chroma, "", leases=journal.layout.servers).list_collections()
-    loaded = dict(last_tasks(journal, chroma, {one.name: one.named_model for one, _ in found}))
+    loaded = last_tasks(journal, chroma, {one.name: one.named_model for one, _ in found})
     return [
         CollectionSummary(
             name=one.name,
@@ -74,6 +74,38 @@ def collections_at(journal: Journal, chroma: str) -> list[CollectionSummary]:
         )
         for one, records in found
     ]
+
+
+def last_tasks(journal: Journal, chroma: str, models: Mapping[str, str | None]) -> dict[str, Task]:
+    """Return the newest task of each collection, and read no more of the journal than that takes.
+
+    `models` has the model that each collection names: a task with another one filled a collection that had the name.
+    """
+    found: dict[str, Task] = {}
+    tasks = journal.newest_first()
+    while len(found) < len(models) and (task := next(tasks, None)) is not None:
+        name = task.collection
+        is_asked_for = task.chroma == chroma and name in models and name not in found and _has_written(task)
+        if is_asked_for and (models[name] or task.model).lower() == task.model.lower():
+            found[name] = task
+    return found
+
+
+def other_load(journal: Journal, task: Task) -> Task | None:
+    """Return a task that loaded a task's collection from other sources: the next older one, or else the newest."""
+    loads = [
+        one
+        for one in journal.newest_first()
+        if (one.chroma, one.collection) == (task.chroma, task.collection)
+        and (one.id == task.id or (one.sources != task.sources and _has_written(one)))
+    ]
+    at = next(number for number, one in enumerate(loads) if one.id == task.id)
+    return next(iter(loads[at + 1 :] + loads[:at]), None)
+
+
+def _has_written(task: Task) -> bool:
+    """Check that a task may have written records; a refused one has written nothing."""
+    return task.started_at is not None and task.status is not TaskStatus.REFUSED
 
 
 def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunContext) -> int:
@@ -92,7 +124,7 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
     """
     location = location_at(chroma, name, leases=journal.layout.servers)
     if (info := location.describe()) is None:
-        raise _missing(chroma, name, "deleted")
+        raise no_collection(chroma, name, undone="deleted")
     with _opened(journal, chroma, info, location, context) as store:
         return store.drop()
 
@@ -137,7 +169,7 @@ def rename_collection(
         state = place.state()
         if died is not None and state is not None and state.id == died.collection:
             return Renaming(records=state.records, kept=died.kept)
-        raise _missing(chroma, name, "renamed")
+        raise no_collection(chroma, name, undone="renamed")
     kept = _name_aside(location, to, replaces=replaces)  # before the collection is opened, which may take a while
     with _opened(journal, chroma, info, location, context) as store, ExitStack() as held:
         if location.is_shared:  # the lease of a folder covers all of its collections
@@ -191,8 +223,12 @@ def _opened(
         yield store
 
 
-def _missing(chroma: str, name: str, what: str) -> UpsertCliError:
+def no_collection(chroma: str, name: str, *, known: Sequence[str] = (), undone: str = "") -> UpsertCliError:
+    """Return the error for a collection that does not exist; `undone` is the work that it was for."""
+    close = nearest(name, known)
+    question = "" if close is None else f" did you mean {close}?"
+    nothing = f", so nothing was {undone}" if undone else ""
     return UpsertCliError(
-        message=f"there is no collection {name} in {chroma}, so nothing was {what}; `upsert-cli collections list "
-        f"--chroma {shlex.quote(chroma)}` lists them"
+        message=f"there is no collection {name} in {chroma}{nothing};{question} `upsert-cli collections list --chroma "
+        f"{shlex.quote(chroma)}` lists those that are there"
     )

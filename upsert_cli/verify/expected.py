@@ -14,13 +14,14 @@ from upsert_cli.embedding.models import find_model, full_name, prefixes_of
 from upsert_cli.errors import Refusal, Stage, UpsertCliError
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
-from upsert_cli.journal.task import Task, TaskStatus
-from upsert_cli.load.resources import kept_vectors, model_of, recipe_of, sources_of
+from upsert_cli.journal.task import Task
+from upsert_cli.load.resources import Resources, recipe_of, sources_of
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.sources.rows import Rows
 from upsert_cli.store.base import CollectionInfo, Target
 from upsert_cli.store.locations import location_at
+from upsert_cli.verify.collections import last_tasks, no_collection
 
 _LATE_STAGES = {Stage.SPLITTING, Stage.INFERENCE, Stage.UPSERT, Stage.OTHER}
 """The stages of rejects that are good rows to every reader; a row that ends its process is of the last one."""
@@ -73,7 +74,7 @@ class Subject:
             named = _checked(target, full_name(model, given=options.given_model), options)
         if embeds(target.model.name):
             return subject if named is None else replace(subject, target=replace(target, model=named))
-        newest = dict(last_tasks(journal, chroma, {collection: NO_MODEL})).get(collection)
+        newest = last_tasks(journal, chroma, {collection: NO_MODEL}).get(collection)
         return replace(subject, named=named, loaded_by=None if newest is None else newest.id)
 
     @classmethod
@@ -97,12 +98,7 @@ class Subject:
         loaded_by = task if task.rows else None
         info, target = _describe(journal, task.chroma, task.collection, task.options, loaded_by=loaded_by)
         if info.stamp is None:  # not created by this tool: the hashes are those of the task's model
-            model: ModelIdentity = OwnVectors(dimension=target.model.dimension)
-            if task.options.keep_vectors:
-                model = kept_vectors(sources)
-            elif embeds(task.model):
-                model = model_of(task.model, task.options)
-            target = replace(target, model=model.identity)
+            target = replace(target, model=Resources.find(journal, task, context=RunContext()).model.identity)
         rejects = journal.rejects(task_id)
         refused = frozenset((one["source"], one["row"]) for one in rejects if one["failure_stage"] in _LATE_STAGES)
         return cls(
@@ -199,37 +195,6 @@ def _checked(target: Target, name: str, options: LoadOptions) -> ModelIdentity:
     return known if is_known else replace(known, name=name, prefixes=prefixes_of(name, given=options.given_model))
 
 
-def last_tasks(journal: Journal, chroma: str, wanted: dict[str, str | None]) -> Iterator[tuple[str, Task]]:
-    """Yield the newest task of each collection, and read no more of the journal than that takes.
-
-    `wanted` has the model that each collection names: a task with another one filled a collection that had the name.
-    """
-    tasks = journal.newest_first()
-    while wanted and (task := next(tasks, None)) is not None:
-        if not _has_written(task) or task.chroma != chroma or task.collection not in wanted:
-            continue
-        if (wanted[task.collection] or task.model).lower() == task.model.lower():
-            del wanted[task.collection]
-            yield task.collection, task
-
-
-def other_load(journal: Journal, task: Task) -> Task | None:
-    """Return a task that loaded a task's collection from other sources: the next older one, or else the newest."""
-    loads = [
-        one
-        for one in journal.newest_first()
-        if (one.chroma, one.collection) == (task.chroma, task.collection)
-        and (one.id == task.id or (one.sources != task.sources and _has_written(one)))
-    ]
-    at = next(number for number, one in enumerate(loads) if one.id == task.id)
-    return next(iter(loads[at + 1 :] + loads[:at]), None)
-
-
-def _has_written(task: Task) -> bool:
-    """Check that a task may have written records; a refused one has written nothing."""
-    return task.started_at is not None and task.status is not TaskStatus.REFUSED
-
-
 def _named(chroma: str, collection: str) -> str:
     return f"--collection {shlex.quote(collection)} --chroma {shlex.quote(chroma)}"
 
@@ -247,10 +212,7 @@ def _describe(
             f"`upsert-cli restart {loaded_by.id} --from-start` loads them again"
         )
     if info is None:
-        raise UpsertCliError(
-            message=f"there is no collection {collection} in {chroma}; --collection and --chroma name another one, "
-            f"`upsert-cli run` creates it"
-        )
+        raise no_collection(chroma, collection)
     unstamped = ModelIdentity(name="", dimension=0, max_tokens=0) if info.named_model is None else CHROMAS_DEFAULT
     model = info.stamp or unstamped
     return info, Target(

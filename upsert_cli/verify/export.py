@@ -23,8 +23,8 @@ from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError
 from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.item_writer import WrittenItem, item_writer
-from upsert_cli.spelling import nearest
 from upsert_cli.store.collection_source import StoredCollection
+from upsert_cli.verify.collections import no_collection
 
 BLOCK_ROWS = 10_000  # records written at once; a row group of Parquet
 BLOCK_BYTES = 4 << 20  # bytes written at once; with 16 MiB the process grew to 300 MB, and was no faster
@@ -124,7 +124,7 @@ def export(
     with collection.location() as location:
         if (info := location.describe()) is None:
             known = [one.name for one, _ in location.list_collections()]
-            raise _no_collection(collection, known)
+            raise no_collection(collection.chroma, collection.collection, known=known)
     before = collection.state()
     result = Export(collection=collection, file=file, format=format_name, form=form, model=info.named_model)
     total = collection.count()
@@ -195,12 +195,3 @@ def _blocks(items: Iterator[WrittenItem]) -> Iterator[list[WrittenItem]]:
             block, size = [], 0
     if block:
         yield block
-
-
-def _no_collection(collection: StoredCollection, known: list[str]) -> UpsertCliError:
-    close = nearest(collection.collection, known)
-    near = f"did you mean {close}? " if close is not None else ""
-    return UpsertCliError(
-        message=f"there is no collection {collection.collection} in {collection.chroma}; {near}`upsert-cli collections "
-        f"list --chroma {shlex.quote(collection.chroma)}` lists those that are there"
-    )

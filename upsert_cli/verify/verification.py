@@ -20,7 +20,8 @@ from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.compare import compare_documents, present_chunks
 from upsert_cli.store.base import Verdict
 from upsert_cli.store.process import StoreProcess
-from upsert_cli.verify.expected import Subject, other_load
+from upsert_cli.verify.collections import other_load
+from upsert_cli.verify.expected import Subject
 
 BLOCK_ROWS = 1_000  # records read back at once: 1.5 MB of vectors with 384 numbers
 SAMPLE_ROWS = 200  # records that a query has to find; each costs about a millisecond

@@ -17,7 +17,6 @@ from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, c
 from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import format_name_of
 from upsert_cli.sources.item_writer import WRITTEN_FORMATS
-from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
     from upsert_cli.verify.export import Export
@@ -121,7 +120,7 @@ def _format_for(file: Path, given: str | None, *, json: bool) -> str:
 def _show(session: Invocation, outcome: Export, *, json: bool) -> None:
     terminal = session.terminal
     if json:
-        click.echo(safe_json(outcome.as_json()))
+        session.print_json(outcome.as_json())
     for identifier, detail in outcome.examples.items():
         terminal.warning(f"{identifier} is not in the file: {detail}")
     if outcome.refused > len(outcome.examples):

@@ -15,7 +15,7 @@ from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.load_options import preview_options
 from upsert_cli.cli.options.load_request import parsed_options, refuse_contradictions
 from upsert_cli.cli.options.option import common_options
-from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
+from upsert_cli.text import ellipsis, safe, tab_separated
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +60,7 @@ def preview(
     entries = [{"type": "reject"} | entry.as_json() for entry in found.entries]  # records and duplicates have a type
     if json:
         for entry in entries:
-            click.echo(safe_json(entry))
+            session.print_json(entry)
     elif sys.stdout.isatty():
         _show(session, entries)
     elif entries:

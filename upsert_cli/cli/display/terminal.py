@@ -97,7 +97,7 @@ class Terminal:
 
     def _styled(self, part: str | Colored) -> str:
         text, color = part if isinstance(part, Colored) else (part, None)
-        shown = safe(in_message(self.printed.complete(text)))
+        shown = safe(self.printed.message(text))
         return click.style(shown, fg=color, bold=True) if color and self.colored else shown
 
     @property

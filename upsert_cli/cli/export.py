@@ -60,8 +60,7 @@ def export(
     """Write a collection to a file that `run` reads back.
 
     FILE gets one item per record, as JSONL or Parquet; - is standard output. An existing FILE is replaced once the new
-    one is complete. Works during a load. Exits with 3 if records could not be read back as
-    they are; each is named.
+    one is complete. Works during a load. Exits with 3 if records could not be read back as they are; each is named.
 
     \b
     upsert-cli export default backup.jsonl.zst

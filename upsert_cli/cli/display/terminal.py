@@ -109,7 +109,7 @@ class Terminal:
 
     @property
     def progress_kind(self) -> Literal["bar", "plain", "none"]:
-        """How to show progress; bars only on a terminal, whatever FORCE_COLOR says."""
+        """How to show progress; bars only on a terminal, even with FORCE_COLOR."""
         if self.quiet or self.progress == "none":
             return "none"
         bars = self.is_terminal and os.environ.get("TERM") != "dumb"

@@ -161,14 +161,8 @@ class Record(NamedTuple):
     text: str | None
     metadata: dict[str, Any]
 
-
-class NumberedRecord(NamedTuple):
-    """A stored record and its number among those of all collections."""
-
-    number: int
-    """0 if the store does not tell."""
-
-    record: Record
+    number: int = 0
+    """Its number among the records of all collections; 0 if the store does not tell."""
 
     fault: str | None = None
     """Why the record could not be read, in one line; only its id is certain then."""

@@ -28,7 +28,7 @@ from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.source import OF_COLLECTION, Fingerprint
 from upsert_cli.sources.source_path import SCHEME, CollectionReader
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
-from upsert_cli.store.base import CollectionInfo, CollectionState, NumberedRecord, Record, Target
+from upsert_cli.store.base import CollectionInfo, CollectionState, Record, Target
 from upsert_cli.store.locations import Location, location_at
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.store.record_pages import JoinedChunks, counted_pages, numbered_pages
@@ -145,11 +145,11 @@ class StoredCollection(CollectionReader):
             chunks = JoinedChunks(tables, store, is_wanted=self._joins(tables))
             for page in pages:
                 vectors = self._vectors(page, store)
-                chunks.look_at([each.record for each in page])
-                for number, record, fault in page:
+                chunks.look_at(page)
+                for record in page:
                     row += 1
                     if not chunks.is_joined_elsewhere(record):
-                        yield Row(row, chunks.item(record) or self._item(record, vectors, fault), number)
+                        yield Row(row, chunks.item(record) or self._item(record, vectors), record.number)
 
     def _tables(self, location: Location) -> RecordTables | None:
         """Return the tables to read; None where Chroma has to apply a filter, and on a server."""
@@ -157,16 +157,16 @@ class StoredCollection(CollectionReader):
 
     def _joins(self, tables: RecordTables | None) -> bool:
         """Tell whether chunks are joined; a filter may choose some of an item's, and queued ones are not all found."""
-        is_certain = tables is None or tables.pending is None
+        is_certain = tables is None or not tables.queued
         return self.joins_chunks and is_certain and f'"{CHUNK_KEY}"' not in json.dumps(self.where)
 
-    def _vectors(self, page: Sequence[NumberedRecord], store: StoreProcess | None) -> dict[str, Vectors]:
+    def _vectors(self, page: Sequence[Record], store: StoreProcess | None) -> dict[str, Vectors]:
         if not self.with_vectors or store is None:
             return {}
-        return store.vectors([each.record.id for each in page])
+        return store.vectors([record.id for record in page])
 
-    def _item(self, record: Record, vectors: Mapping[str, Vectors], fault: str | None) -> Item:
-        vector = None
+    def _item(self, record: Record, vectors: Mapping[str, Vectors]) -> Item:
+        vector, fault = None, record.fault
         if fault is None and self.with_vectors and record.id in vectors:
             vector = array("f", vectors[record.id].tobytes())
         elif self.with_vectors:

@@ -184,9 +184,9 @@ class Location(Protocol):
         """
         return {}
 
-    def index_folders(self) -> Sequence[Path]:
-        """Return the folders with the index files of the collection."""
-        return ()
+    def index_folder(self) -> Path | None:
+        """Return the folder with the index files of the collection; None where the store looks after them."""
+        return None
 
     def probe(self) -> None:
         """Check that no other program is writing to the database now."""

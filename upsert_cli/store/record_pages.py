@@ -9,7 +9,7 @@ from upsert_cli.documents.chunking import OBJECT_KEY, owner_of
 from upsert_cli.documents.hashing import HASH_KEY
 from upsert_cli.documents.stored_items import joined
 from upsert_cli.sources.item import Item
-from upsert_cli.store.base import NumberedRecord, Record
+from upsert_cli.store.base import Record
 from upsert_cli.store.process import StoreProcess
 
 if TYPE_CHECKING:
@@ -19,19 +19,17 @@ JOINED_ITEMS = 64  # items whose chunks are read at once
 PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
 
 
-def numbered_pages(tables: RecordTables, number: int) -> Iterator[list[NumberedRecord]]:
+def numbered_pages(tables: RecordTables, number: int) -> Iterator[list[Record]]:
     """Yield the pages after a number of the tables."""
     while page := tables.after(number, rows=PAGE_ROWS):
         yield page
         number = page[-1].number
 
 
-def counted_pages(
-    store: StoreProcess | None, row: int, *, where: dict[str, Any] | None
-) -> Iterator[list[NumberedRecord]]:
+def counted_pages(store: StoreProcess | None, row: int, *, where: dict[str, Any] | None) -> Iterator[list[Record]]:
     """Yield the pages after a number of records; these have no numbers of their own."""
     while store is not None and (page := store.fetch(start=row, rows=PAGE_ROWS, where=where)):
-        yield [NumberedRecord(0, record) for record in page]
+        yield page
         row += len(page)
 
 
@@ -71,7 +69,7 @@ class JoinedChunks:
             yield from self._tables.of_items(owners)
         else:
             for page in counted_pages(self._store, 0, where={OBJECT_KEY: {"$in": list(owners)}}):
-                yield from (each.record for each in page)
+                yield from page
 
     def is_joined_elsewhere(self, record: Record) -> bool:
         """Tell whether a record is part of an item that another record stands for."""

@@ -198,11 +198,11 @@ class OpenCollection:
 
     def drop(self) -> None:
         """Delete the collection, so that nothing of it has to be restored."""
-        folders = self.location.index_folders()
+        index = self.location.index_folder()
         with understood(self.target):
             retrying_locks(lambda: self._client.delete_collection(self.target.collection))
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)  # nobody reads them any more
+        if index is not None:
+            shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
         self._final_threshold = None
         self._owe(None)
 

@@ -62,7 +62,9 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
 
     The metadata has the stamp; the configurations are everything that Chroma stores about index and embedding function.
     """
-    function = _function_in(*configurations)
+    functions = stored_values("embedding_function", *configurations)
+    function = next((each for each in functions if isinstance(each, dict) and each.get("name")), {})
+    spaces = (space for space in stored_values("space", *configurations) if isinstance(space, str))
     config, function_name = function.get("config") or {}, function.get("name")
     function_model = config.get("model_name") or config.get("model")
     return CollectionInfo(
@@ -71,20 +73,9 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
         stamp=_stamped(metadata),
         default_function=function_name in _DEFAULT_FUNCTIONS,
         function=str(function_model or f"of the embedding function {function_name}") if function_name else None,
-        space=_space_in(metadata.get("hnsw:space"), *configurations),
+        # Versions before 1.0 keep it in the metadata.
+        space=next(filter(None, spaces), str(metadata.get("hnsw:space") or "")),
     )
-
-
-def _space_in(named: object, *configurations: object) -> str:
-    """Return the distance in the stored configurations, else the one in the metadata, where older versions keep it."""
-    for value in configurations:
-        if not isinstance(value, dict):
-            continue
-        if isinstance(space := value.get("space"), str):
-            return space
-        if found := _space_in(None, *value.values()):
-            return found
-    return str(named or "")
 
 
 def _number(value: Any) -> int:
@@ -93,17 +84,13 @@ def _number(value: Any) -> int:
     return 0
 
 
-def _function_in(*configurations: object) -> Mapping[str, Any]:
-    """Return the embedding function, wherever it stands in the stored configurations; empty without one."""
-    for value in configurations:
-        if not isinstance(value, dict):
-            continue
-        function = value.get("embedding_function")
-        if isinstance(function, dict) and function.get("name"):
-            return function
-        if found := _function_in(*value.values()):
-            return found
-    return {}
+def stored_values(key: str, *configurations: object) -> Iterator[Any]:
+    """Yield the values of a key in stored configurations, at any depth."""
+    for each in configurations:
+        if isinstance(each, dict):
+            if key in each:
+                yield each[key]
+            yield from stored_values(key, *each.values())
 
 
 def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:

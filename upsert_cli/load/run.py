@@ -150,11 +150,11 @@ class _Attempt:
     ) -> OrphanDeletion | None:
         """Load batches in this process, and return the deletions that are to follow."""
         with self._progress.busy("opening"):
-            leased = store.leased()
+            is_empty = store.is_empty()
         loader = Loader(lambda: self._load_model(model))
         stages = Stages(self._options, self._context, load=loader.embedder, wait=lambda: self._wait(stages))
         batches = self._batches(recipe, stages, only)
-        if leased.empty or self._options.force:  # otherwise all rows may be unchanged, which needs no model
+        if is_empty or self._options.force:  # otherwise all rows may be unchanged, which needs no model
             batches = _begin_loading(batches, loader)
         read = stages.read_ahead(batches)
         with ExitStack() as stack:

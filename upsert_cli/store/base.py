@@ -65,13 +65,6 @@ class Target:
     """How long to keep retrying failed server requests, in seconds."""
 
 
-class Leased(NamedTuple):
-    """A location that nobody else writes to now; the collection is about to be opened."""
-
-    empty: bool
-    """Whether the collection certainly holds nothing yet."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A collection that is open."""

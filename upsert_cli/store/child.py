@@ -23,7 +23,7 @@ from typing import Any
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.locks import Holder
-from upsert_cli.store.base import Leased, Opened, Store, Target
+from upsert_cli.store.base import Opened, Store, Target
 from upsert_cli.store.locations import Ledger, Location
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
@@ -33,22 +33,8 @@ CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGR
 # the next write cannot use the memory that is free in another thread's (measured over 36,000 first upserts: 1.8 instead
 # of 2.6 KB a row, and 50 MB less from the start, for 5 % of the process's CPU).
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
-METHODS = frozenset(
-    {
-        "compare",
-        "may_have_chunks",
-        "find_stale_chunks",
-        "write",
-        "delete",
-        "fetch",
-        "vectors",
-        "members",
-        "check",
-        "query",
-        "rename",
-        "drop",
-    }
-)
+METHODS = {name for name in vars(Store) if not name.startswith("_")} - {"close", "abandon"}
+"""The methods that a parent may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +64,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The result of a call; before the first one, that the lease is taken, and then that the collection is open.
+    """The result of a call.
 
-    A plain string between two answers is a message for the user.
+    Before the first call come whether the collection is empty, as soon as the lease is taken, and then the collection
+    as `Opened`. A plain string between two answers is a message for the user.
     """
 
     value: object = None
@@ -159,7 +146,7 @@ def _work_alone(connection: Connection, start: Start) -> None:
                 location.probe()
             else:
                 location.require_alone(parent=start.parent)
-            _send(connection, Answer(Leased(empty=_is_empty(location))))
+            _send(connection, Answer(_is_empty(location)))
             store, opened = location.open(
                 target,
                 unclean=not was_clean,

@@ -10,18 +10,14 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import is_same
 from upsert_cli.store.base import (
-    CheckedRecords,
     Comparison,
-    QueryHit,
-    Record,
     RecordRef,
-    RecordRefPage,
     Store,
     Target,
     Verdict,
@@ -32,7 +28,7 @@ from upsert_cli.store.child_process import TRIES, ChildProcess, ProcessDied
 from upsert_cli.store.locations import Location, location_of
 
 if TYPE_CHECKING:
-    from upsert_cli.store.base import Vectors
+    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,8 +45,27 @@ _READING = (
 )  # they read the index, and the death of the process means that it is damaged
 
 
+def _in_child(method: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[StoreProcess, P], R]:
+    """Return a method that calls the one of the store in the child; see `base.Store`."""
+
+    def call(self: StoreProcess, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._call(method, *args, **kwargs)
+
+    return call
+
+
 class StoreProcess(ChildProcess):
-    """A `Store` in a child process; as a context manager it is closed in the end, or abandoned after an error."""
+    """A `Store` in a child process; as a context manager it is closed in the end, or abandoned after an error.
+
+    Calls that read the index raise `TargetDamaged` if they end the process.
+    """
+
+    may_have_chunks = _in_child(Store.may_have_chunks)
+    fetch = _in_child(Store.fetch)
+    vectors = _in_child(Store.vectors)
+    members = _in_child(Store.members)
+    check = _in_child(Store.check)
+    query = _in_child(Store.query)
 
     def __init__(
         self,
@@ -115,11 +130,7 @@ class StoreProcess(ChildProcess):
         """Return hashes that can be read from here, in a moment in which the process has the lease and is idle."""
         with self._working("compare"):
             self._await_opened()
-            return self._start.location.stored_hashes(ids) if self._leased is not None else {}
-
-    def may_have_chunks(self) -> bool:
-        """Tell whether the collection may hold chunks of items."""
-        return self._call(Store.may_have_chunks)
+            return self._start.location.stored_hashes(ids) if self._is_empty is not None else {}
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
@@ -158,33 +169,6 @@ class StoreProcess(ChildProcess):
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked in between."""
         return [one for part in self._parts(members) for one in self._call(Store.delete, part)]
-
-    def fetch(
-        self,
-        ids: list[str] | None = None,
-        *,
-        start: int = 0,
-        rows: int = 0,
-        where: dict[str, Any] | None = None,
-    ) -> list[Record]:
-        """Return the records with these ids, or `rows` records from number `start` on, or fewer."""
-        return self._call(Store.fetch, ids, start=start, rows=rows, where=where)
-
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
-        """Return the vectors of records; if that ends the process, `TargetDamaged` is raised."""
-        return self._call(Store.vectors, ids)
-
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
-        """Return the records of a scope."""
-        return self._call(Store.members, scope, start=start, rows=rows)
-
-    def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
-        """Read records back with their vectors; if that ends the process, `TargetDamaged` is raised."""
-        return self._call(Store.check, start=start, rows=rows, every=every, identity=identity)
-
-    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
-        """Return the records nearest to a vector; if that ends the process, `TargetDamaged` is raised."""
-        return self._call(Store.query, vector, rows=rows, where=where)
 
     def rename(self, name: str, *, aside: str | None) -> int:
         """Rename the collection, and return the number of its records."""

@@ -36,7 +36,7 @@ from upsert_cli.store.chroma import index_check as index_check_module
 from upsert_cli.store.chroma import records as records_module
 from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.folder import LEASE_NAME, prepare_folder
-from upsert_cli.store.locations import Ledger
+from upsert_cli.store.location import Ledger
 
 
 @pytest.fixture

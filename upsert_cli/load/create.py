@@ -217,7 +217,7 @@ def _inputs(sources: Sequence[Source]) -> dict[str, Any]:
 
 def _absolute(name: str) -> str:
     if is_collection(name):
-        return str(collection_named(name, target=None))
+        return str(collection_named(name))
     if is_address(name):
         return source_name(name)
     return name if name == "-" else str(Path(name).absolute())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -57,8 +56,8 @@ def collections_for(
     options: LoadOptions, *, chroma: str | None, with_vectors: bool = True
 ) -> Callable[[str], StoredCollection]:
     """Return the function that returns the reader of a collection for a load into `chroma`, by its name."""
-    return partial(
-        collection_named,
+    return lambda name: replace(
+        collection_named(name),
         target=chroma,
         where=options.where,
         with_vectors=options.keep_vectors and with_vectors,

@@ -9,8 +9,8 @@ from upsert_cli.embedding.catalog import NO_MODEL
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity, OwnVectors
 from upsert_cli.errors import UsageFault
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import CollectionInfo
 from upsert_cli.store.collection_source import StoredCollection
+from upsert_cli.store.location import CollectionInfo
 
 _UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)
 

@@ -29,7 +29,8 @@ from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
 from upsert_cli.store.base import Target
-from upsert_cli.store.locations import ENDING_SECONDS, Location, location_at
+from upsert_cli.store.location import ENDING_SECONDS, Location
+from upsert_cli.store.locations import location_at
 from upsert_cli.store.process import StoreProcess
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
@@ -86,48 +86,6 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionInfo:
-    """The description that a collection gives of itself."""
-
-    name: str
-    dimension: int | None
-    """Of its vectors; None while it is empty."""
-
-    stamp: ModelIdentity | None
-    """The model in the stamp that this tool leaves; None without a stamp."""
-
-    default_function: bool
-    """Whether its embedding function is the one that our default model equals."""
-
-    function: str | None
-    """The model of its embedding function, or the function's name; None without a function."""
-
-    space: str
-    """How distances are measured: `cosine`, `l2` or `ip`."""
-
-    @property
-    def named_model(self) -> str | None:
-        """Return the model that it names, by our stamp or by Chroma's default function; None if it names none."""
-        if self.stamp is not None:
-            return self.stamp.name
-        # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
-        is_used = self.dimension in (None, CHROMAS_DEFAULT.dimension)
-        return CHROMAS_DEFAULT.name if self.default_function and is_used else None
-
-
-class CollectionState(NamedTuple):
-    """The state of a collection, by which a later change shows."""
-
-    id: str
-    """Another collection of the same name has another one."""
-
-    changes: int
-    """Grows with each change; 0 where the store does not tell."""
-
-    records: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedRecords:
     """The faults of a range of records, each id with one line of reason."""
 
@@ -160,6 +118,9 @@ class Record(NamedTuple):
     fault: str | None = None
     """Why the record could not be read, in one line; only its id is certain then."""
 
+    distance: float = 0.0
+    """From the vector of the query that found it."""
+
 
 class RecordRef(NamedTuple):
     """A record that may be deleted: one of a scope, or a stale chunk."""
@@ -167,25 +128,6 @@ class RecordRef(NamedTuple):
     id: str
     hash: str
     """Its `upsert_hash`, which changes with anything in the record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordRefPage:
-    """The records of a scope within a range of records."""
-
-    rows: int
-    """Records that were read."""
-
-    members: list[RecordRef]
-
-
-class QueryHit(NamedTuple):
-    """A record that a query found."""
-
-    id: str
-    distance: float
-    text: str | None
-    metadata: dict[str, Any]
 
 
 class Verdict(enum.IntEnum):
@@ -291,8 +233,8 @@ class Store(Protocol):
     def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the vectors of these records, float32 `(dimension,)`, without those that the index lacks."""
 
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
-        """Return the records of a scope among `rows` records from number `start` on, or among fewer."""
+    def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
+        """Return how many records were read, at most `rows` from number `start` on, and those of them in a scope."""
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read `rows` records back from number `start` on, or fewer, with their vectors.
@@ -301,7 +243,7 @@ class Store(Protocol):
         is part of the hashes; None if the records have none.
         """
 
-    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Record]:
         """Return the `rows` records nearest to a vector, float32 `(1, dimension)`, the nearest first.
 
         `where` is a filter on the metadata; `UsageFault` is raised if the store does not understand it.

@@ -24,7 +24,7 @@ from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.locks import Holder
 from upsert_cli.store.base import Opened, Store, Target
-from upsert_cli.store.locations import Ledger, Location
+from upsert_cli.store.location import Ledger, Location
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 # Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.

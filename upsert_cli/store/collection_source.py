@@ -28,8 +28,9 @@ from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.source import OF_COLLECTION, Fingerprint
 from upsert_cli.sources.source_path import SCHEME, CollectionReader
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
-from upsert_cli.store.base import CollectionInfo, CollectionState, Record, Target
-from upsert_cli.store.locations import Location, location_at
+from upsert_cli.store.base import Record, Target
+from upsert_cli.store.location import CollectionInfo, CollectionState, Location
+from upsert_cli.store.locations import location_at
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.store.record_pages import JoinedChunks, counted_pages, numbered_pages
 
@@ -211,16 +212,8 @@ class StoredCollection(CollectionReader):
         return stack.enter_context(StoreProcess(target, location=location))
 
 
-def collection_named(
-    name: str,
-    *,
-    target: str | None,
-    where: dict[str, Any] | None = None,
-    with_vectors: bool = False,
-    joins_chunks: bool = True,
-    retry_for: float = RETRY_FOR,
-) -> StoredCollection:
-    """Return the reader of a collection by the name that the user types, `chroma:TARGET#COLLECTION`.
+def collection_named(name: str) -> StoredCollection:
+    """Return the collection that the user names as `chroma:TARGET#COLLECTION`.
 
     Raises:
         UsageFault: The name is not of that form, or a part of it is not valid.
@@ -233,15 +226,6 @@ def collection_named(
         )
     try:
         require_collection_name(collection)
-        chroma = canonical_target(chroma)
+        return StoredCollection(chroma=canonical_target(chroma), collection=collection)
     except UsageFault as error:
         raise UsageFault(message=f"the source {in_message(name)}: {error}") from error
-    return StoredCollection(
-        chroma=chroma,
-        collection=collection,
-        target=target,
-        where=where,
-        with_vectors=with_vectors,
-        joins_chunks=joins_chunks,
-        retry_for=retry_for,
-    )

@@ -25,7 +25,8 @@ from upsert_cli.store.base import (
 )
 from upsert_cli.store.child import Call, Start
 from upsert_cli.store.child_process import TRIES, ChildProcess, ProcessDied
-from upsert_cli.store.locations import Location, location_of
+from upsert_cli.store.location import Location
+from upsert_cli.store.locations import location_of
 
 if TYPE_CHECKING:
     pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
@@ -14,7 +14,7 @@ from upsert_cli.store.address import bad_name
 from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.faults import is_of_kind, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
-from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
+from upsert_cli.store.chroma.stamp import check_model, contradicts, info_of, stamp
 from upsert_cli.store.folder import unusable
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from upsert_cli.store.chroma.local import LocalFolder
     from upsert_cli.store.chroma.server import Server
-    from upsert_cli.store.locations import Ledger
+    from upsert_cli.store.location import Ledger
 
     ChromaLocation: TypeAlias = LocalFolder | Server
 
@@ -41,12 +41,6 @@ RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 # more than 1 MB of memory for each MB (measured with rows of 7 MB). A flush writes the whole index, of 1.7 KB a row.
 QUEUE_SIZE = 32 << 20
 QUEUE_SIZE_A_ROW = 1 << 10
-_OLD_SETTINGS = {
-    "hnsw:space": "space",
-    "hnsw:construction_ef": "ef_construction",
-    "hnsw:search_ef": "ef_search",
-    "hnsw:M": "max_neighbors",
-}  # keys of metadata, and their names in a configuration since Chroma 1.0
 
 # Another program may keep the database locked for a while.
 retrying_locks = functools.partial(call_with_retries, is_passing=is_passing, seconds=RETRY_SECONDS)
@@ -85,9 +79,10 @@ class OpenCollection:
     def _open(self, *, unclean: bool) -> Opened:
         target = self.target
         created = not target.as_found and retrying_locks(self._create_if_missing)
-        self.chroma: Collection = retrying_locks(self._get)
-        if target.as_a_whole:
-            self.count = self._count_of_whole()
+        self.chroma = self._get(target.collection)
+        if target.as_a_whole:  # Chroma cannot count where the index is damaged
+            state = self.location.state()
+            self.count = 0 if state is None else state.records
             return Opened(created=False, count=self.count, warnings=(), unclean=unclean)
         model = self.chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
@@ -96,7 +91,7 @@ class OpenCollection:
         warnings = check_model(target, info) if target.model.name else ()
         if not (self.location.is_shared or target.beside_others or target.reads_only):
             hnsw = configuration.get("hnsw") or {}
-            own = None if _contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
+            own = None if contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
             self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self.location.is_flushed())
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
@@ -109,8 +104,11 @@ class OpenCollection:
 
     def ask(self, query: Callable[Concatenate[Collection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function with Chroma's collection, wait for locks, and word its errors for users."""
+        return self._call(query, self.chroma, *args, **kwargs)
+
+    def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         with understood(self.target):
-            return retrying_locks(functools.partial(query, self.chroma, *args, **kwargs))
+            return retrying_locks(functools.partial(call, *args, **kwargs))
 
     def wrote(self, rows: int, characters: int) -> None:
         """Keep the queue in bounds and readers away from it; called after each write.
@@ -168,9 +166,8 @@ class OpenCollection:
                 if self._threshold is None or self.location.is_flushed() is not False:
                     return
                 numbers = range(start, min(start + self.max_batch, rows))
-                ids = [f"upsert-cli-flush-{number}" for number in numbers]
-                unchanged: Any = [None] * len(ids)
-                self.ask(lambda chroma, ids, metadatas: chroma.update(ids=ids, metadatas=metadatas), ids, unchanged)
+                unchanged: Any = [None] * len(numbers)
+                self._call(self.chroma.update, [f"upsert-cli-flush-{each}" for each in numbers], metadatas=unchanged)
 
     def close_after_error(self) -> None:
         """Close it, and leave the first error the one that counts."""
@@ -190,36 +187,25 @@ class OpenCollection:
             raise
 
     def _rename(self, name: str, to: str) -> None:
-        with understood(self.target):
-            found = retrying_locks(lambda: self._client.get_collection(name, embedding_function=None))
-            retrying_locks(lambda: found.modify(name=to))
+        self._call(self._get(name).modify, name=to)
         if self._ledger is not None:
             self._ledger.rename(name, to)
 
     def drop(self) -> None:
         """Delete the collection, so that nothing of it has to be restored."""
         index = self.location.index_folder()
-        with understood(self.target):
-            retrying_locks(lambda: self._client.delete_collection(self.target.collection))
+        self._call(self._client.delete_collection, self.target.collection)
         if index is not None:
             shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
         self._final_threshold = None
         self._owe(None)
 
-    def _count_of_whole(self) -> int:
-        """Return the number of records; of a folder without Chroma, whose count fails where the index is damaged."""
-        if self.location.is_shared:
-            return retrying_locks(self.chroma.count)
-        found = {info.name: records for info, records in self.location.list_collections()}
-        return found[self.target.collection]
-
     def close(self) -> None:
         """Restore the collection's threshold and close the client."""
         try:
-            with understood(self.target):
-                if self._final_threshold is not None:
-                    self._set_threshold(self._final_threshold)
-                    self._owe(None)
+            if self._final_threshold is not None:
+                self._set_threshold(self._final_threshold)
+                self._owe(None)
         finally:
             self._client.close()
 
@@ -227,12 +213,12 @@ class OpenCollection:
         if self._ledger is not None:
             self._ledger.owe(threshold)
 
-    def _get(self) -> Collection:
-        return self._client.get_collection(self.target.collection, embedding_function=None)
+    def _get(self, name: str) -> Collection:
+        return self._call(self._client.get_collection, name, embedding_function=None)
 
     def _create_if_missing(self) -> bool:
         try:
-            self._get()
+            self._client.get_collection(self.target.collection, embedding_function=None)
         except Exception as error:
             if not is_of_kind(error, "NotFoundError"):
                 raise
@@ -282,15 +268,5 @@ class OpenCollection:
             return
         # Once it is changed, chromadb builds the stored embedding function again, which may need a package or a key.
         with suppress(ValueError):
-            configuration: Any = {"hnsw": {"sync_threshold": threshold}}
-            retrying_locks(functools.partial(self.chroma.modify, configuration=configuration))
+            self._call(self.chroma.modify, configuration={"hnsw": {"sync_threshold": threshold}})
         self._threshold = threshold
-
-
-def _contradicts(hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-    """Tell whether versions before 1.0 set an index up in its collection's metadata, where the engine looks for it.
-
-    The configuration has defaults in its place, and any change to it makes them count: the index is then read by
-    another distance than it was built with, and vectors come back as zeros (measured with 1.5.9).
-    """
-    return any(metadata.get(old, hnsw.get(name)) != hnsw.get(name) for old, name in _OLD_SETTINGS.items())

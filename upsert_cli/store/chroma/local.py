@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from upsert_cli.errors import Refusal, TargetBusy, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder
-from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Target
+from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.database import CollectionEntry, describe, describe_all, find_entry, reading, writing
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_files, check_rows
@@ -34,7 +34,7 @@ from upsert_cli.store.folder import (
     prepare_folder,
     require_space,
 )
-from upsert_cli.store.locations import Ledger, Location
+from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
 
 if TYPE_CHECKING:
     import sqlite3

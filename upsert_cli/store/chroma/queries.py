@@ -16,7 +16,7 @@ from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY,
 from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
-from upsert_cli.store.base import CheckedRecords, Comparison, QueryHit, Record, RecordRef, RecordRefPage, Verdict
+from upsert_cli.store.base import CheckedRecords, Comparison, Record, RecordRef, Verdict
 from upsert_cli.store.chroma.collection import OpenCollection
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault
 from upsert_cli.store.chroma.read_back import checked, stored_vectors
@@ -72,16 +72,14 @@ class ChromaReader:
             found |= self._ask(stored_vectors, part)
         return found
 
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
+    def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         """Return the records of a scope."""
         found = self._ask(_fetch_metadata, limit=min(rows, self._collection.location.most_rows), offset=start)
         # Filtered here: Chroma would apply a filter of its own to all records for every page.
         of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
-        return RecordRefPage(
-            rows=len(found), members=[RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
-        )
+        return len(found), [RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
 
-    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Record]:
         """Return the records nearest to a vector."""
         return self._ask(_nearest, vector, rows=rows, where=where)
 
@@ -151,7 +149,7 @@ def _storable(ids: Sequence[str]) -> list[str]:
     return [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
 
 
-def _nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+def _nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Record]:
     with _filter_understood(where):
         found = chroma.query(
             query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
@@ -159,7 +157,7 @@ def _nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str,
     # One answer for each vector that was asked for.
     columns = ((found[name] or [[]])[0] for name in ("distances", "documents", "metadatas"))
     return [
-        QueryHit(one, float(distance), text, dict(metadata or {}))
+        Record(one, text, dict(metadata or {}), distance=float(distance))
         for one, distance, text, metadata in zip(found["ids"][0], *columns, strict=True)
     ]
 

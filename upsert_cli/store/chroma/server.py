@@ -15,11 +15,11 @@ from upsert_cli.errors import NotChromasAnswer, Refusal, TargetInUse, UpsertCliE
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import Access, Address, CredentialNames, access_to, address_of
-from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Target
+from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import FOLDER_MODE, os_fault
-from upsert_cli.store.locations import Ledger, Location
+from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
 
 if TYPE_CHECKING:
     import httpx

@@ -9,7 +9,8 @@ from typing import Any
 from upsert_cli.embedding.catalog import NO_MODEL, Prefixes, embeds
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Difference, ModelIdentity, Weights
 from upsert_cli.errors import Refusal
-from upsert_cli.store.base import CollectionInfo, Target
+from upsert_cli.store.base import Target
+from upsert_cli.store.location import CollectionInfo
 
 STAMP_MODEL = "upsert_cli_model"
 STAMP_DIMENSION = "upsert_cli_dimension"
@@ -21,6 +22,12 @@ STAMP_WEIGHTS = "upsert_cli_weights"
 STAMP_VERSION = "upsert_cli_version"
 # The names under which Chroma stores its default function, the one that our default model equals.
 _DEFAULT_FUNCTIONS = ("default", "onnx_mini_lm_l6_v2")
+_OLD_SETTINGS = {
+    "hnsw:space": "space",
+    "hnsw:construction_ef": "ef_construction",
+    "hnsw:search_ef": "ef_search",
+    "hnsw:M": "max_neighbors",
+}  # keys of metadata, and their names in a configuration since Chroma 1.0
 
 
 def stamp(target: Target) -> dict[str, str | int]:
@@ -76,6 +83,15 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
         # Versions before 1.0 keep it in the metadata.
         space=next(filter(None, spaces), str(metadata.get("hnsw:space") or "")),
     )
+
+
+def contradicts(hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
+    """Tell whether versions before 1.0 set an index up in its collection's metadata, where the engine looks for it.
+
+    The configuration has defaults in its place, and any change to it makes them count: the index is then read by
+    another distance than it was built with, and vectors come back as zeros (measured with 1.5.9).
+    """
+    return any(metadata.get(old, hnsw.get(name)) != hnsw.get(name) for old, name in _OLD_SETTINGS.items())
 
 
 def _number(value: Any) -> int:

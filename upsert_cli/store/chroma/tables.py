@@ -20,9 +20,10 @@ from typing import Any
 
 from upsert_cli.documents.chunking import OBJECT_KEY
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
-from upsert_cli.store.base import CollectionState, Record
+from upsert_cli.store.base import Record
 from upsert_cli.store.chroma.database import error_name, find_entry, reading
 from upsert_cli.store.folder import DATABASE_NAME
+from upsert_cli.store.location import CollectionState
 
 LOCKED_SECONDS = 30.0  # seconds to wait for a writer; a load into the same folder commits for a second at a time
 DOCUMENT_KEY = "chroma:document"

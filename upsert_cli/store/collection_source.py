@@ -146,11 +146,12 @@ class StoredCollection(CollectionReader):
             chunks = JoinedChunks(tables, store, is_wanted=self._joins(tables))
             for page in pages:
                 vectors = self._vectors(page, store)
-                chunks.look_at(page)
+                joined = chunks.join(page)
                 for record in page:
                     row += 1
-                    if not chunks.is_joined_elsewhere(record):
-                        yield Row(row, chunks.item(record) or self._item(record, vectors), record.number)
+                    item = joined[record.id] if record.id in joined else self._item(record, vectors)
+                    if item is not None:
+                        yield Row(row, item, record.number)
 
     def _tables(self, location: Location) -> RecordTables | None:
         """Return the tables to read; None where Chroma has to apply a filter, and on a server."""

@@ -44,14 +44,18 @@ class JoinedChunks:
         self._joined: dict[str, Item | None] = {}
         """By the items of the page and of the one before; None where they are not joined."""
 
-    def look_at(self, page: Sequence[Record]) -> None:
-        """Join the chunks of the items that have one in a page."""
+    def join(self, page: Sequence[Record]) -> dict[str, Item | None]:
+        """Return, by the ids of joined chunks in a page, the item in place of the first one; None for the others."""
         if not self._is_wanted:
-            return
-        owners = {found[0] for record in page if (found := _chunk_of(record)) is not None}
+            return {}
+        chunks = {record.id: chunk for record in page if (chunk := _chunk_of(record)) is not None}
+        owners = {owner for owner, _ in chunks.values()}
         known = {owner: self._joined[owner] for owner in owners & self._joined.keys()}
-        self._joined = known | {
-            owner: joined(owner, chunks) for owner, chunks in self._chunks_of(owners - known.keys())
+        self._joined = known | {owner: joined(owner, parts) for owner, parts in self._chunks_of(owners - known.keys())}
+        return {
+            one: None if number else item
+            for one, (owner, number) in chunks.items()
+            if (item := self._joined[owner]) is not None
         }
 
     def _chunks_of(self, owners: Set[str]) -> Iterator[tuple[str, list[tuple[int, str | None, dict[str, Any]]]]]:
@@ -70,16 +74,6 @@ class JoinedChunks:
         else:
             for page in counted_pages(self._store, 0, where={OBJECT_KEY: {"$in": list(owners)}}):
                 yield from page
-
-    def is_joined_elsewhere(self, record: Record) -> bool:
-        """Tell whether a record is part of an item that another record stands for."""
-        found = _chunk_of(record) if self._joined else None
-        return found is not None and self._joined.get(found[0]) is not None and found[1] != 0
-
-    def item(self, record: Record) -> Item | None:
-        """Return the item that the first of its chunks stands for; None for any other record."""
-        found = _chunk_of(record) if self._joined else None
-        return None if found is None else self._joined.get(found[0])
 
 
 def _chunk_of(record: Record) -> tuple[str, int] | None:

@@ -6,7 +6,7 @@ import functools
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import call_with_retries
@@ -102,11 +102,8 @@ class OpenCollection:
         names_model = info.named_model is not None
         return Opened(created=created, count=self.count, warnings=warnings, unclean=unclean, names_model=names_model)
 
-    def ask(self, query: Callable[Concatenate[Collection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function with Chroma's collection, wait for locks, and word its errors for users."""
-        return self._call(query, self.chroma, *args, **kwargs)
-
-    def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call Chroma, wait for locks, and word its errors for users."""
         with understood(self.target):
             return retrying_locks(functools.partial(call, *args, **kwargs))
 
@@ -167,7 +164,7 @@ class OpenCollection:
                     return
                 numbers = range(start, min(start + self.max_batch, rows))
                 unchanged: Any = [None] * len(numbers)
-                self._call(self.chroma.update, [f"upsert-cli-flush-{each}" for each in numbers], metadatas=unchanged)
+                self.call(self.chroma.update, [f"upsert-cli-flush-{each}" for each in numbers], metadatas=unchanged)
 
     def close_after_error(self) -> None:
         """Close it, and leave the first error the one that counts."""
@@ -187,14 +184,14 @@ class OpenCollection:
             raise
 
     def _rename(self, name: str, to: str) -> None:
-        self._call(self._get(name).modify, name=to)
+        self.call(self._get(name).modify, name=to)
         if self._ledger is not None:
             self._ledger.rename(name, to)
 
     def drop(self) -> None:
         """Delete the collection, so that nothing of it has to be restored."""
         index = self.location.index_folder()
-        self._call(self._client.delete_collection, self.target.collection)
+        self.call(self._client.delete_collection, self.target.collection)
         if index is not None:
             shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
         self._final_threshold = None
@@ -214,7 +211,7 @@ class OpenCollection:
             self._ledger.owe(threshold)
 
     def _get(self, name: str) -> Collection:
-        return self._call(self._client.get_collection, name, embedding_function=None)
+        return self.call(self._client.get_collection, name, embedding_function=None)
 
     def _create_if_missing(self) -> bool:
         try:
@@ -268,5 +265,5 @@ class OpenCollection:
             return
         # Once it is changed, chromadb builds the stored embedding function again, which may need a package or a key.
         with suppress(ValueError):
-            self._call(self.chroma.modify, configuration={"hnsw": {"sync_threshold": threshold}})
+            self.call(self.chroma.modify, configuration={"hnsw": {"sync_threshold": threshold}})
         self._threshold = threshold

@@ -69,7 +69,7 @@ class ChromaStore(ChromaReader):
         same = [member.id for member in had if stored[member.id].get(HASH_KEY) == member.hash]
         self._unflushed = self._unflushed or bool(same)
         for part in parts_of(same, self._write_rows):
-            self._ask(lambda chroma, ids: chroma.delete(ids=ids), part)
+            self._collection.call(self._chroma.delete, ids=part)
             self._collection.wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
 
@@ -120,12 +120,12 @@ class ChromaStore(ChromaReader):
 
     def _writing(self, rows: WriteBatch) -> Callable[[], None]:
         """Return the call that writes all of the rows."""
-        chroma, metadatas = self._collection.chroma, cast("list[Mapping[str, Any]]", rows.metadatas)
+        metadatas = cast("list[Mapping[str, Any]]", rows.metadatas)
         if rows.vectors is None:
-            return functools.partial(chroma.update, ids=rows.ids, metadatas=metadatas)
+            return functools.partial(self._chroma.update, ids=rows.ids, metadatas=metadatas)
         documents: Any = self._documents(rows)
         return functools.partial(
-            chroma.upsert, ids=rows.ids, documents=documents, metadatas=metadatas, embeddings=rows.vectors
+            self._chroma.upsert, ids=rows.ids, documents=documents, metadatas=metadatas, embeddings=rows.vectors
         )
 
     def _documents(self, rows: WriteBatch) -> list[str | None]:

@@ -59,8 +59,8 @@ class OpenCollection:
         ledger: Ledger | None = None,
     ) -> None:
         """Open the collection through a connected client, or create it; see `Location.open`."""
-        self.target = target
-        self.location = location
+        self._target = target
+        self._location = location
         self._client = client
         self._ledger = ledger
         self._threshold: int | None = None  # rows; None for another kind of index
@@ -68,46 +68,47 @@ class OpenCollection:
         self._final_threshold: int | None = None
         self._changes = 0  # rows written since the last flush
         self._queued = 0  # characters of their strings
+        self._unflushed = unclean  # whether rows may be queued that the index files lack
         try:
             with understood(target):
-                self.max_batch = client.get_max_batch_size()
+                self._max_batch = client.get_max_batch_size()
                 self.opened = self._open(unclean=unclean)
         except BaseException:
-            self.close_after_error()
+            self._close_after_error()
             raise
 
     def _open(self, *, unclean: bool) -> Opened:
-        target = self.target
+        target = self._target
         created = not target.as_found and retrying_locks(self._create_if_missing)
-        self.chroma = self._get(target.collection)
+        self._chroma = self._get(target.collection)
         if target.as_a_whole:  # Chroma cannot count where the index is damaged
-            state = self.location.state()
-            self.count = 0 if state is None else state.records
-            return Opened(created=False, count=self.count, warnings=(), unclean=unclean)
-        model = self.chroma.get_model()
+            state = self._location.state()
+            self._count = 0 if state is None else state.records
+            return Opened(created=False, count=self._count, warnings=(), unclean=unclean)
+        model = self._chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
-        self.space = info.space
+        self._space = info.space
         warnings = check_model(target, info) if target.model.name else ()
-        if not (self.location.is_shared or target.beside_others or target.reads_only):
+        if not (self._location.is_shared or target.beside_others or target.reads_only):
             hnsw = configuration.get("hnsw") or {}
             own = None if contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
-            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self.location.is_flushed())
+            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self._location.is_flushed())
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
-        self.count = retrying_locks(self.chroma.count)
+        self._count = retrying_locks(self._chroma.count)
         if not target.as_found:
             ours = info.stamp is not None
-            check_vectors(target, self.chroma, count=self.count, ours=ours, suspicious=unclean)
+            check_vectors(target, self._chroma, count=self._count, ours=ours, suspicious=unclean)
         names_model = info.named_model is not None
-        return Opened(created=created, count=self.count, warnings=warnings, unclean=unclean, names_model=names_model)
+        return Opened(created=created, count=self._count, warnings=warnings, unclean=unclean, names_model=names_model)
 
-    def call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call Chroma, wait for locks, and word its errors for users."""
-        with understood(self.target):
+        with understood(self._target):
             return retrying_locks(functools.partial(call, *args, **kwargs))
 
-    def wrote(self, rows: int, characters: int) -> None:
+    def _wrote(self, rows: int, characters: int) -> None:
         """Keep the queue in bounds and readers away from it; called after each write.
 
         A process that merely reads loads the index with the stored threshold, adds the queued rows to it and, if they
@@ -117,10 +118,10 @@ class OpenCollection:
         self._set_threshold(READERS_THRESHOLD)
         self._changes += rows
         self._queued += characters
-        if self._queued > max(QUEUE_SIZE, QUEUE_SIZE_A_ROW * (self.count + self._changes)):
+        if self._queued > max(QUEUE_SIZE, QUEUE_SIZE_A_ROW * (self._count + self._changes)):
             self.flush()
 
-    def check_takes_any(self, error: BaseException) -> None:
+    def _check_takes_any(self, error: BaseException) -> None:
         """Check that rows are to blame for an error with which each of them failed.
 
         Raises:
@@ -128,16 +129,16 @@ class OpenCollection:
         """
         import numpy as np
 
-        vectors = np.full((1, self.target.model.dimension), 0.5, dtype=np.float32)
+        vectors = np.full((1, self._target.model.dimension), 0.5, dtype=np.float32)
         try:
             # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
-            self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
+            self._chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
         except UpsertCliError:
             raise  # the server, not the record
         except Exception as also:
             remedy = "try another version of chromadb, then restart the task"
             what = f"Chroma refuses any record: {reason(error)}"
-            raise unusable(self.target.path, reason=what, remedy=remedy) from also
+            raise unusable(self._target.path, reason=what, remedy=remedy) from also
 
     def flush(self) -> None:
         """Write all that is queued into the index files, so that the next reader opens at once.
@@ -146,58 +147,72 @@ class OpenCollection:
         most, and next to none where the threshold equals the rows of the load. Opening the collection again with a
         lower threshold would put all queued rows into the index again, at up to 7 ms a row, and readers would see it.
         """
-        self.location.require_space(0)
+        self._location.require_space(0)
         try:
-            self._flush()
-            self.count += self._changes  # at most: some may have replaced others
+            self._queue_changes()
+            self._count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
         finally:
             # When the disk fills up during a flush, the engine writes a part without an error.
-            self.location.check_index(self.target, suspicious=False)
+            self._location.check_index(self._target, suspicious=False)
 
-    def _flush(self) -> None:
+    def _queue_changes(self) -> None:
         missing = self._load_threshold - self._changes % self._load_threshold
         # The second time for the whole of the threshold, where the engine counts in another way than we do.
         for rows in (missing, self._load_threshold):
-            for start in range(0, rows, self.max_batch):
-                if self._threshold is None or self.location.is_flushed() is not False:
+            for start in range(0, rows, self._max_batch):
+                if self._threshold is None or self._location.is_flushed() is not False:
                     return
-                numbers = range(start, min(start + self.max_batch, rows))
-                unchanged: Any = [None] * len(numbers)
-                self.call(self.chroma.update, [f"upsert-cli-flush-{each}" for each in numbers], metadatas=unchanged)
+                numbers = range(start, min(start + self._max_batch, rows))
+                ids = [f"upsert-cli-flush-{number}" for number in numbers]
+                unchanged: Any = [None] * len(ids)
+                self._call(self._chroma.update, ids=ids, metadatas=unchanged)
 
-    def close_after_error(self) -> None:
+    def _close_after_error(self) -> None:
         """Close it, and leave the first error the one that counts."""
         with suppress(UpsertCliError):
-            self.close()
+            self.abandon()
 
-    def rename(self, name: str, *, aside: str | None) -> None:
+    def rename(self, name: str, *, aside: str | None) -> int:
         """Rename the collection, after one that has the name already."""
         if aside is not None:
             self._rename(name, aside)
         try:
-            self._rename(self.target.collection, name)
+            self._rename(self._target.collection, name)
         except BaseException:
             if aside is not None:
                 with suppress(Exception):  # the first error counts; another call renames it as well
                     self._rename(aside, name)
             raise
+        return self._count
 
     def _rename(self, name: str, to: str) -> None:
-        self.call(self._get(name).modify, name=to)
+        self._call(self._get(name).modify, name=to)
         if self._ledger is not None:
             self._ledger.rename(name, to)
 
-    def drop(self) -> None:
+    def drop(self) -> int:
         """Delete the collection, so that nothing of it has to be restored."""
-        index = self.location.index_folder()
-        self.call(self._client.delete_collection, self.target.collection)
+        index = self._location.index_folder()
+        self._call(self._client.delete_collection, self._target.collection)
         if index is not None:
             shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
         self._final_threshold = None
+        self._unflushed = False
         self._owe(None)
+        return self._count
 
     def close(self) -> None:
+        """Flush the index and close the collection."""
+        try:
+            if self._unflushed:
+                self.flush()
+        except BaseException:
+            self._close_after_error()
+            raise
+        self.abandon()
+
+    def abandon(self) -> None:
         """Restore the collection's threshold and close the client."""
         try:
             if self._final_threshold is not None:
@@ -211,35 +226,35 @@ class OpenCollection:
             self._ledger.owe(threshold)
 
     def _get(self, name: str) -> Collection:
-        return self.call(self._client.get_collection, name, embedding_function=None)
+        return self._call(self._client.get_collection, name, embedding_function=None)
 
     def _create_if_missing(self) -> bool:
         try:
-            self._client.get_collection(self.target.collection, embedding_function=None)
+            self._client.get_collection(self._target.collection, embedding_function=None)
         except Exception as error:
             if not is_of_kind(error, "NotFoundError"):
                 raise
         else:
             return False
         # The cloud has another kind of index, which needs no flushing.
-        hnsw: Any = {"space": self.target.space or DEFAULT_SPACE} | (
-            {} if self.location.in_cloud else {"sync_threshold": LOAD_THRESHOLD}
+        hnsw: Any = {"space": self._target.space or DEFAULT_SPACE} | (
+            {} if self._location.in_cloud else {"sync_threshold": LOAD_THRESHOLD}
         )
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
-        function: dict[str, Any] = {} if self.target.model.is_chromas_default else {"embedding_function": None}
+        function: dict[str, Any] = {} if self._target.model.is_chromas_default else {"embedding_function": None}
         try:
             # Another load may create it at this moment; the model that created it is checked after this.
             self._client.get_or_create_collection(
-                self.target.collection,
+                self._target.collection,
                 configuration={"hnsw": hnsw},
-                metadata=stamp(self.target),
+                metadata=stamp(self._target),
                 **function,
             )
         except Exception as error:
             if not is_of_kind(error, "InvalidArgumentError"):
                 raise
             text = reason(error).removeprefix("Validation error: name: ")
-            raise bad_name(self.target.collection, reason=text) from error
+            raise bad_name(self._target.collection, reason=text) from error
         return True
 
     def _raise_threshold(self, own: object, *, ours: bool, is_flushed: bool | None) -> None:
@@ -256,8 +271,8 @@ class OpenCollection:
         self._final_threshold = LOAD_THRESHOLD if ours else theirs
         if self._final_threshold != LOAD_THRESHOLD:
             self._owe(self._final_threshold)
-        if self.target.rows is not None and is_flushed:
-            self._load_threshold = min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self.target.rows))
+        if self._target.rows is not None and is_flushed:
+            self._load_threshold = min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._target.rows))
         self._set_threshold(self._load_threshold)
 
     def _set_threshold(self, threshold: int) -> None:
@@ -265,5 +280,5 @@ class OpenCollection:
             return
         # Once it is changed, chromadb builds the stored embedding function again, which may need a package or a key.
         with suppress(ValueError):
-            self.call(self.chroma.modify, configuration={"hnsw": {"sync_threshold": threshold}})
+            self._call(self._chroma.modify, configuration={"hnsw": {"sync_threshold": threshold}})
         self._threshold = threshold

@@ -116,7 +116,6 @@ class LocalFolder(Location):
     ) -> tuple[ChromaStore, Opened]:
         """Check the files, and open the collection with Chroma's library."""
         from upsert_cli.store.chroma.client import connect_folder
-        from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
         if not (target.beside_others or target.as_a_whole):
@@ -126,8 +125,8 @@ class LocalFolder(Location):
         upgrade = prepare_upgrade(self, target)
         with understood(target):
             client = connect_folder(str(self.path))
-        collection = OpenCollection(target, self, client, unclean=unclean, ledger=ledger)
-        return ChromaStore(collection), replace(collection.opened, upgrade=upgrade)
+        store = ChromaStore(target, self, client, unclean=unclean, ledger=ledger)
+        return store, replace(store.opened, upgrade=upgrade)
 
     def index_folder(self) -> Path | None:
         """Return the folder with the index files of the collection, which Chroma leaves behind when it is deleted."""

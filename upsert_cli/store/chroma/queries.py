@@ -38,19 +38,13 @@ def _asking(
 
     @functools.wraps(method)
     def call(self: ChromaReader, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._collection.call(method, self, *args, **kwargs)
+        return self._call(method, self, *args, **kwargs)
 
     return call
 
 
-class ChromaReader:
+class ChromaReader(OpenCollection):
     """The records of an open collection, as far as they are read; see `base.Store`."""
-
-    def __init__(self, collection: OpenCollection) -> None:
-        """Take over an open collection."""
-        self._collection = collection
-        self._chroma = collection.chroma
-        self._read_rows = min(READ_ROWS, collection.location.most_rows)
 
     def compare(self, ids: Sequence[str], hashes: Sequence[str]) -> Comparison:
         """Compare documents with their records."""
@@ -81,12 +75,12 @@ class ChromaReader:
         """Return the vectors that the index has of these records."""
         found: dict[str, Vectors] = {}
         for part in parts_of(ids, self._read_rows):
-            found |= self._collection.call(stored_vectors, self._chroma, part)
+            found |= self._call(stored_vectors, self._chroma, part)
         return found
 
     def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         """Return the records of a scope."""
-        found = self._metadata(limit=min(rows, self._collection.location.most_rows), offset=start)
+        found = self._metadata(limit=min(rows, self._location.most_rows), offset=start)
         # Filtered here: Chroma would apply a filter of its own to all records for every page.
         of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
         return len(found), [RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
@@ -107,9 +101,9 @@ class ChromaReader:
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read records back with their vectors."""
-        records = self._records(limit=min(rows, self._collection.location.most_rows), offset=start)
-        dimension = self._collection.target.model.dimension
-        return self._collection.call(
+        records = self._records(limit=min(rows, self._location.most_rows), offset=start)
+        dimension = self._target.model.dimension
+        return self._call(
             checked, self._chroma, records, start=start, every=every, dimension=dimension, identity=identity
         )
 
@@ -133,6 +127,10 @@ class ChromaReader:
         for part in parts_of(_storable(ids), self._read_rows):
             found |= self._metadata(ids=part)
         return found
+
+    @property
+    def _read_rows(self) -> int:
+        return min(READ_ROWS, self._location.most_rows)
 
     # -- chunks --------------------------------------------------------------------------------------------------------
 

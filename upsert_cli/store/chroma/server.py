@@ -124,7 +124,6 @@ class Server(Location):
     ) -> tuple[ChromaStore, Opened]:
         """Check that it is a server that we can talk to, and open the collection."""
         from upsert_cli.store.chroma.client import connect_server
-        from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
         with understood(target):
@@ -133,8 +132,8 @@ class Server(Location):
             if target.keeps_lists:
                 self._require_lists(session)
             client = connect_server(session, self.address.url, tenant=tenant, database=database)
-        collection = OpenCollection(target, self, client, ledger=ledger)
-        return ChromaStore(collection), collection.opened
+        store = ChromaStore(target, self, client, ledger=ledger)
+        return store, store.opened
 
     def require_lists(self) -> None:
         """Ask the server."""

@@ -87,16 +87,15 @@ class Ledger:
     def owe(self, threshold: int | None) -> None:
         """Remember a threshold that is about to be changed; None once it is restored."""
         others = {name: value for name, value in self._holder.owed.items() if name != self._collection}
-        owed = others if threshold is None else others | {self._collection: threshold}
-        if owed != self._holder.owed:
-            self._holder = replace(self._holder, owed=owed)
-            self._lease.write(self._holder)
+        self._write(others if threshold is None else others | {self._collection: threshold})
 
     def rename(self, name: str, to: str) -> None:
         """Keep the settings owed to a collection under its new name."""
-        if (threshold := self._holder.owed.get(name)) is not None:
-            others = {each: value for each, value in self._holder.owed.items() if each != name}
-            self._holder = replace(self._holder, owed=others | {to: threshold})
+        self._write({to if each == name else each: value for each, value in self._holder.owed.items()})
+
+    def _write(self, owed: dict[str, int]) -> None:
+        if owed != self._holder.owed:
+            self._holder = replace(self._holder, owed=owed)
             self._lease.write(self._holder)
 
     def close(self, *, clean: bool) -> None:

@@ -179,32 +179,22 @@ def _refuse(target: Target, differences: Iterable[Difference]) -> None:
     """Raise for the first difference to the model that made a collection, if there is any."""
     where = f"the collection {target.collection} in {target.path}"
     for what, had, asked in differences:
+        remedy = "load with that, or into another --collection"
         if what == "weights":
-            message = (
-                f"the weights of {target.model.name} differ from those that made {where}; give --model-path the folder "
-                f"with those weights, or load into another --collection"
-            )
+            fault = f"the weights of {target.model.name} differ from those that made {where}"
+            remedy = "give --model-path the folder with those weights, or load into another --collection"
         elif what == "prefixes":
-            message = (
-                f"{where} was made with other prefixes than {asked}; `{had}` continues it, or load into another "
-                f"--collection"
-            )
+            fault = f"{where} was made with other prefixes than {asked}"
+            remedy = f"`{had}` continues it, or load into another --collection"
         elif what == "model" and not embeds(had):
-            message = (
-                f"{where} holds the vectors that its items brought (--model {NO_MODEL}), not those of {asked}; load "
-                f"with that, or into another --collection"
-            )
+            fault = f"{where} holds the vectors that its items brought (--model {NO_MODEL}), not those of {asked}"
         elif what == "model" and not embeds(asked) and not target.function:
-            message = (
-                f"{where} was made with the model {had}, and --model {NO_MODEL} does not say which model its vectors "
-                f"come from; load with that, or into another --collection"
-            )
+            source = f"--model {NO_MODEL} does not say which model its vectors come from"
+            fault = f"{where} was made with the model {had}, and {source}"
         else:
             wanted = target.function if what == "model" and target.function else asked
-            message = (
-                f"{where} was made with the {what} {had}, not {wanted}; load with that, or into another --collection"
-            )
-        raise Refusal(message=message)
+            fault = f"{where} was made with the {what} {had}, not {wanted}"
+        raise Refusal(message=f"{fault}; {remedy}")
 
 
 def _short(model: str) -> str:

@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
@@ -53,13 +53,8 @@ class Start:
     """The process that started the child."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call of one of the `METHODS` of a store, or `close`, which ends the process."""
-
-    method: str
-    args: tuple[Any, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+Call: TypeAlias = tuple[str, Sequence[Any], Mapping[str, Any]]
+"""A call of one of the `METHODS` of a store, with its arguments; or of `close`, which ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +176,16 @@ def _serve(connection: Connection, store: Store, opened: Opened, *, flush: bool)
 
 def _answer_calls(connection: Connection, store: Store) -> None:
     while True:
-        call = _receive(connection)
-        if call.method == "close":
+        method, args, options = _receive(connection)
+        if method == "close":
             return
         try:
-            if call.method not in METHODS:
-                raise ValueError(f"{call.method} is not a method that a parent may call")
-            answer = Answer(getattr(store, call.method)(*call.args, **call.options))
+            if method not in METHODS:
+                raise ValueError(f"{method} is not a method that a parent may call")
+            answer = Answer(getattr(store, method)(*args, **options))
         except BaseException as error:  # noqa: BLE001  # as above
             answer = Answer(error=_portable(error))
-        del call  # a batch's memory is not kept while waiting for the next one
+        del args, options  # a batch's memory is not kept while waiting for the next one
         _send(connection, answer)
 
 

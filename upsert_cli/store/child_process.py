@@ -127,14 +127,14 @@ class ChildProcess:
         with self._working():
             return self._await_opened()
 
-    def ask(self, call: Call, *, tries: int = TRIES) -> Any:
-        """Make a call, and start the process again when it dies; `ProcessDied` is raised if it dies each time."""
-        with self._working(call.method):
+    def ask(self, method: str, *args: Any, tries: int = TRIES, **options: Any) -> Any:
+        """Call a method, and start the process again when it dies; `ProcessDied` is raised if it dies each time."""
+        with self._working(method):
             while True:
                 tries -= 1
                 self._await_opened()
                 try:
-                    return self._receive(call)
+                    return self._receive((method, args, options))
                 except ProcessDied:
                     self.deaths += 1
                     if not tries:

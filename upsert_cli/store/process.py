@@ -23,7 +23,7 @@ from upsert_cli.store.base import (
     Verdict,
     WriteBatch,
 )
-from upsert_cli.store.child import Call, Start
+from upsert_cli.store.child import Start
 from upsert_cli.store.child_process import TRIES, ChildProcess, ProcessDied
 from upsert_cli.store.location import Location
 from upsert_cli.store.locations import location_of
@@ -39,18 +39,26 @@ CALL_ROWS = 512  # rows a call, which nothing interrupts: 3.6 s of CPU where all
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might have another cause
 MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
 LAST_WRITE_SECONDS = 3.0  # seconds to wait for the process at an early end; CI systems grant 7.5 s in all
-_READING = (
-    Store.check,
-    Store.query,
-    Store.vectors,
-)  # they read the index, and the death of the process means that it is damaged
 
 
-def _in_child(method: Callable[Concatenate[Store, P], R]) -> Callable[Concatenate[StoreProcess, P], R]:
-    """Return a method that calls the one of the store in the child; see `base.Store`."""
+def _in_child(
+    method: Callable[Concatenate[Store, P], R], *, tries: int = TRIES, reads_index: bool = False
+) -> Callable[Concatenate[StoreProcess, P], R]:
+    """Return a method that calls the one of the store in the child; see `base.Store`.
+
+    Args:
+        method: The method.
+        tries: How many processes may die of a call.
+        reads_index: Whether their death means that the index is damaged.
+    """
 
     def call(self: StoreProcess, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self._call(method, *args, **kwargs)
+        try:
+            return cast("R", self.ask(method.__name__, *args, tries=tries, **kwargs))
+        except ProcessDied as death:
+            if reads_index:
+                raise death.of_a_reader() from death
+            raise
 
     return call
 
@@ -63,10 +71,15 @@ class StoreProcess(ChildProcess):
 
     may_have_chunks = _in_child(Store.may_have_chunks)
     fetch = _in_child(Store.fetch)
-    vectors = _in_child(Store.vectors)
     members = _in_child(Store.members)
-    check = _in_child(Store.check)
-    query = _in_child(Store.query)
+    vectors = _in_child(Store.vectors, tries=TRIES_ALONE, reads_index=True)
+    check = _in_child(Store.check, tries=TRIES_ALONE, reads_index=True)
+    query = _in_child(Store.query, tries=TRIES_ALONE, reads_index=True)
+    rename = _in_child(Store.rename, tries=1)
+    drop = _in_child(Store.drop, tries=1)  # a second try would not find it any more
+    _compare = _in_child(Store.compare)
+    _find_stale_chunks = _in_child(Store.find_stale_chunks)
+    _delete = _in_child(Store.delete)
 
     def __init__(
         self,
@@ -118,11 +131,11 @@ class StoreProcess(ChildProcess):
         had = [stored.get(one, "") for one in ids]
         rest = [row for row, hashed in enumerate(hashes) if had[row] != hashed and not is_same(had[row], hashed)]
         if len(rest) == len(ids):
-            return self._call(Store.compare, ids, hashes)
+            return self._compare(ids, hashes)
         verdicts = [Verdict.UNCHANGED] * len(ids)
         if not rest:
             return Comparison(verdicts=verdicts)
-        answer = self._call(Store.compare, [ids[row] for row in rest], [hashes[row] for row in rest])
+        answer = self._compare([ids[row] for row in rest], [hashes[row] for row in rest])
         for row, verdict in zip(rest, answer.verdicts, strict=True):
             verdicts[row] = verdict
         return Comparison(verdicts=verdicts, stored_keys={rest[at]: keys for at, keys in answer.stored_keys.items()})
@@ -139,7 +152,7 @@ class StoreProcess(ChildProcess):
             self._has_chunks = True
         elif self._has_chunks is None:
             self._has_chunks = self.may_have_chunks()
-        return self._call(Store.find_stale_chunks, chunks, average=average) if self._has_chunks else {}
+        return self._find_stale_chunks(chunks, average=average) if self._has_chunks else {}
 
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves, `CALL_ROWS` at a time.
@@ -165,24 +178,16 @@ class StoreProcess(ChildProcess):
 
     def _write(self, batch: WriteBatch, refused: list[tuple[str, str]], rows: Sequence[int], *, together: int) -> None:
         tries = TRIES if len(rows) == together else TRIES_ALONE if len(rows) == 1 else 1
-        refused += self.ask(Call("write", (batch.take(rows),)), tries=tries)
+        refused += self.ask("write", batch.take(rows), tries=tries)
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked in between."""
-        return [one for part in self._parts(members) for one in self._call(Store.delete, part)]
-
-    def rename(self, name: str, *, aside: str | None) -> int:
-        """Rename the collection, and return the number of its records."""
-        return cast("int", self.ask(Call("rename", (name,), {"aside": aside}), tries=1))  # as below
-
-    def drop(self) -> int:
-        """Delete the collection itself, and return the number of records that it held."""
-        return cast("int", self.ask(Call("drop"), tries=1))  # a second try would not find it any more
+        return [one for part in self._parts(members) for one in self._delete(part)]
 
     def close(self) -> None:
         """Flush the index, and wait for the process to end: the folder is then free."""
         if not self._closed:
-            self.ask(Call("close"))
+            self.ask("close")
             self._closed = True
             self.join()
 
@@ -192,13 +197,3 @@ class StoreProcess(ChildProcess):
             if start:
                 self._context.check()
             yield rows[start : start + CALL_ROWS]
-
-    def _call(self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a method of the store in the child."""
-        call = Call(method.__name__, args, kwargs)
-        if method not in _READING:
-            return cast("R", self.ask(call))
-        try:
-            return cast("R", self.ask(call, tries=TRIES_ALONE))
-        except ProcessDied as death:
-            raise death.of_a_reader() from death

@@ -21,7 +21,7 @@ from upsert_cli.load.orphans import OrphanSearch
 from upsert_cli.sources.find import find_files
 from upsert_cli.sources.rows import Rows
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import RecordRef, RecordRefPage
+from upsert_cli.store.base import RecordRef
 
 Item = dict[str, Any]
 Items = Callable[..., list[Item]]
@@ -134,10 +134,10 @@ class _Held:
     def __init__(self, ids: Sequence[str]) -> None:
         self._ids = ids
 
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
+    def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         assert scope == "s"
         part = self._ids[start : start + rows]
-        return RecordRefPage(rows=len(part), members=[RecordRef(one, "h") for one in part if not one.startswith("not")])
+        return len(part), [RecordRef(one, "h") for one in part if not one.startswith("not")]
 
 
 def _search(folder: Path, text: str, held: Sequence[str]) -> tuple[OrphanSearch, list[str]]:

@@ -22,8 +22,7 @@ from fastembed.common.preprocessor_utils import load_tokenizer
 
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
-from upsert_cli.store.chroma.database_file import applied_migrations
-from upsert_cli.store.chroma.migrations import KNOWN
+from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, reading
 
 TABLES = {
     "databases": {"id", "name", "tenant_id"},
@@ -64,9 +63,11 @@ def test_tables_of_chroma(columns: dict[str, set[str]], table: str) -> None:
 def test_migrations_of_chroma(tmp_path: Path) -> None:
     """The last migrations are known, so that a folder of an older version is noticed before it is upgraded."""
     chromadb.PersistentClient(str(tmp_path)).create_collection("any", embedding_function=None)
-    if (found := applied_migrations(tmp_path)) != KNOWN:
+    with reading(tmp_path) as database:
+        found = applied_migrations(database)
+    if found != KNOWN_MIGRATIONS:
         pytest.fail(
-            f"chromadb {version('chromadb')} has the migrations {found}; write them into store/chroma/migrations.py"
+            f"chromadb {version('chromadb')} has the migrations {found}; write them into store/chroma/database.py"
         )
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.support.forked import run_python
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.locks import Holder, Lease
-from upsert_cli.store.chroma.database import reading_flushes
+from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.folder import LEASE_NAME
 
 HOSTILE = "\x1b[31mred\x1b]52;c;aGk=\x07 two\nlines [bold]and\tmore[/bold] "
@@ -124,9 +124,10 @@ def test_what_reading_would_flush_is_read_alone(terminal: Terminal) -> None:
     )
     _plain(terminal, make)
     folder = terminal.folder / "chroma"
-    assert not reading_flushes(folder, "default")
+    location = LocalFolder(path=folder, collection="default")
+    assert not location.reading_flushes()
     _plain(terminal, "client.get_collection('default').modify(configuration={'hnsw': {'sync_threshold': 40}})\n")
-    assert reading_flushes(folder, "default")
+    assert location.reading_flushes()
     with Lease.take(folder / LEASE_NAME, Holder.this_process("other")):
         assert "is in use by" in terminal.type("upsert-cli query text", expect=4).stderr
     assert len(_hits(terminal, "upsert-cli query text")) == 5

@@ -156,8 +156,8 @@ def test_a_position_among_queued_changes_is_found_again(blocked: Terminal) -> No
     read: list[Any] = []
     while page := tables.after(read[-1].number if read else 0, rows=1):
         read += page
-    assert [one.record.id for one in read] == ["doc 0", "doc 1", "doc 3", "doc 4", "blocks", "late"]
-    assert tables.count == len(read)
-    assert tables.changes < 0  # unlike any state in which nothing is queued, since the positions change with it
+    assert [one.id for one in read] == ["doc 0", "doc 1", "doc 3", "doc 4", "blocks", "late"]
+    assert tables.state.records == len(read)
+    assert tables.state.changes < 0  # unlike any state in which nothing is queued, since the positions change with it
     ends = [*tables.boundaries(rows=4)]
     assert ends == [(count, read[count - 1].number) for count in (3, 4, 6)]

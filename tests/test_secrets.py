@@ -86,6 +86,16 @@ def test_no_command_shows_or_keeps_a_secret(secretive: Terminal) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc here")
+def test_json_about_an_error_shows_no_secret(terminal: Terminal) -> None:
+    """The error of `verify --json`, on stdout, is masked like the one on stderr."""
+    secret = terminal.folder / "mark3r-of-a-secret"
+    secret.mkdir()
+    terminal.env["HF_TOKEN"] = secret.name
+    done = terminal.type(f"upsert-cli verify --json --chroma {secret.name}", expect=1)
+    assert "there is no collection" in json.loads(done.stdout)["error"]
+    assert "mark3r" not in done.stdout + done.stderr
+
+
 def test_no_process_has_a_secret_on_its_command_line(secretive: Terminal) -> None:
     """While a load runs, nobody finds a secret among the processes of the machine."""
     secretive.forks = False

@@ -102,17 +102,33 @@ def test_a_wrong_token_is_named_at_once(tiny: Terminal, proxy: Proxy, vectored: 
     assert len(proxy.calls) == (0 if odd else 1)
 
 
+def cloud(call: Call) -> Fault | None:
+    """Let in only whoever has the token, and asks for no more records at once than the cloud gives."""
+    body = json.loads(call.body) if call.body else {}
+    if len(call.ids) > CLOUD_ROWS or (body.get("limit") or 0) > CLOUD_ROWS:
+        return Fault(status=422, message="Quota exceeded")
+    return guard(call)
+
+
+def test_the_chunks_of_an_item_are_searched_within_the_quotas(
+    tiny: Terminal, shared_server: ChromaServer, proxy: Proxy
+) -> None:
+    """An item that is split is loaded into the cloud, and once more in fewer chunks."""
+    proxy.plan = cloud
+    tiny.env |= {"UPSERT_CLI_CHROMA_CLOUD_URL": proxy.url, "CHROMA_API_KEY": MARKER}
+    found = []
+    for words in (2_000, 3):
+        tiny.write("a.jsonl", [{"object_id": "a", "payload": {"text": " ".join(["word"] * words)}}])
+        tiny.type("upsert-cli run a.jsonl --split --chroma cloud --collection split-in-cloud")
+        found.append(len(shared_server.records("split-in-cloud")))
+    assert found[0] > found[1] == 1
+    assert proxy.faults == 0
+
+
 def test_the_cloud_and_its_quotas(
     tiny: Terminal, shared_server: ChromaServer, proxy: Proxy, vectored: Vectored
 ) -> None:
     """The cloud gets its key, at most 300 records a request, and no row that is over its quotas; each one is named."""
-
-    def cloud(call: Call) -> Fault | None:
-        body = json.loads(call.body) if call.body else {}
-        if len(call.ids) > CLOUD_ROWS or (body.get("limit") or 0) > CLOUD_ROWS:
-            return Fault(status=422, message="Quota exceeded")
-        return guard(call)
-
     proxy.plan = cloud
     tiny.env |= {"UPSERT_CLI_CHROMA_CLOUD_URL": proxy.url, "CHROMA_API_KEY": MARKER}
     items = vectored(700)

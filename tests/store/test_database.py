@@ -14,7 +14,7 @@ import pytest
 from tests.support.loading import a_target, numbered, opened, some_rows
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.database import describe, flushed_segments, is_flushed, list_collections
+from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.folder import DATABASE_NAME
 
 # Fills a transaction that does not fit into memory, and is killed in the middle of it.
@@ -41,33 +41,35 @@ def loaded(tmp_path: Path) -> Target:
 def test_a_writer_that_was_killed_hides_nothing(loaded: Target) -> None:
     """The first reader undoes its transaction, and finds the collection as it was before."""
     folder = Path(loaded.path)
-    before, segments = describe(folder, loaded.collection), flushed_segments(folder, loaded.collection)
+    location = LocalFolder(path=folder, collection=loaded.collection)
+    before, index = location.describe(), location.index_folder()
     assert before is not None
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder / DATABASE_NAME)], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert (folder / f"{DATABASE_NAME}-journal").stat().st_size > 0
-    assert [info.name for info, _ in list_collections(folder)] == [loaded.collection]
-    assert flushed_segments(folder, loaded.collection) == segments
-    assert describe(folder, loaded.collection) == before
+    assert location.list_collections() == [(before, 20)]
+    assert location.index_folder() == index
+    assert location.describe() == before
 
 
 def test_a_database_that_is_locked_is_busy(loaded: Target) -> None:
     """A collection is not reported missing because another program is writing."""
-    folder = Path(loaded.path)
-    with closing(sqlite3.connect(folder / DATABASE_NAME, isolation_level=None)) as other:
+    location = LocalFolder(path=Path(loaded.path), collection=loaded.collection)
+    with closing(sqlite3.connect(location.path / DATABASE_NAME, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(TargetBusy):
-            describe(folder, loaded.collection)
-        assert is_flushed(folder, "any") is None
+            location.describe()
+        assert location.is_flushed() is None
 
 
 def test_a_file_that_is_not_a_database_is_unusable(loaded: Target) -> None:
     """Garbage is an error that names the file; an empty or missing file has no collections."""
-    path = Path(loaded.path) / DATABASE_NAME
+    location = LocalFolder(path=Path(loaded.path), collection=loaded.collection)
+    path = location.path / DATABASE_NAME
     path.write_bytes(b"garbage" * 1000)
     with pytest.raises(UpsertCliError, match=f"{path} cannot be used"):
-        describe(path.parent, loaded.collection)
+        location.describe()
     path.write_bytes(b"")
-    assert describe(path.parent, loaded.collection) is None
+    assert location.describe() is None
     path.unlink()
-    assert describe(path.parent, loaded.collection) is None
+    assert location.describe() is None

@@ -25,7 +25,6 @@ from upsert_cli.context import RunContext
 from upsert_cli.errors import Refusal, TargetBusy, TargetDamaged, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.base import Opened, Target, Verdict, WriteBatch
-from upsert_cli.store.child import Call
 from upsert_cli.store.child_process import StoreAbandoned
 from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.chroma.records import ChromaStore
@@ -197,8 +196,8 @@ def test_only_the_methods_of_a_store_can_be_called(target: Target) -> None:
     with StoreProcess(target) as process:
         for name in ("abandon", "__init__", "_write"):
             with pytest.raises(RuntimeError, match=f"{name} is not a method that a parent may call"):
-                process.ask(Call(name))
-        assert process.ask(Call("fetch", (), {"rows": 10})) == []
+                process.ask(name)
+        assert process.ask("fetch", rows=10) == []
 
 
 # -- others who want the folder ------------------------------------------------------------------------------------

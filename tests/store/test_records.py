@@ -34,9 +34,9 @@ from upsert_cli.store.base import Target, Verdict, WriteBatch
 from upsert_cli.store.chroma import collection as collection_module
 from upsert_cli.store.chroma import index_check as index_check_module
 from upsert_cli.store.chroma import records as records_module
-from upsert_cli.store.chroma.database import is_flushed
+from upsert_cli.store.chroma.local import LocalFolder
 from upsert_cli.store.folder import LEASE_NAME, prepare_folder
-from upsert_cli.store.locations import Ledger
+from upsert_cli.store.location import Ledger
 
 
 @pytest.fixture
@@ -47,6 +47,10 @@ def target(tmp_path: Path) -> Target:
 def load(target: Target, rows: WriteBatch) -> list[tuple[str, str]]:
     with opened(target) as (records, _):
         return records.write(rows)
+
+
+def is_flushed(target: Target) -> bool | None:
+    return LocalFolder(path=Path(target.path), collection=target.collection).is_flushed()
 
 
 def make_foreign(target: Target, rows: WriteBatch | None, **options: Any) -> None:
@@ -394,8 +398,8 @@ def test_closing_flushes_the_index(target: Target, rows: int) -> None:
     """After closing, nothing is queued for the next reader; before, it is."""
     with opened(target) as (records, _):
         records.write(some_rows(numbered(0, rows)))
-        assert is_flushed(Path(target.path), target.collection) is False
-    assert is_flushed(Path(target.path), target.collection) is True
+        assert is_flushed(target) is False
+    assert is_flushed(target) is True
     assert_holds(target, some_rows(numbered(0, rows)))
 
 
@@ -417,7 +421,7 @@ def test_flush_of_few_rows_costs_next_to_nothing(
 
         monkeypatch.setattr(Collection, "update", counted)
     assert sum(made) <= changes
-    assert is_flushed(Path(target.path), target.collection) is True
+    assert is_flushed(target) is True
     assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 10_000
     assert_holds(target, rows)
 
@@ -430,7 +434,7 @@ def test_a_long_queue_is_flushed_during_the_load(target: Target, monkeypatch: py
     with opened(target) as (records, _):
         for start in range(0, 60, 10):
             records.write(rows.take(range(start, start + 10)))
-            flushed.append(is_flushed(Path(target.path), target.collection))
+            flushed.append(is_flushed(target))
     assert flushed == [False, True, False, True, False, True]
     assert_holds(target, rows)
 
@@ -459,10 +463,10 @@ def test_abandoned_load_is_flushed_by_the_next(target: Target) -> None:
     records, _ = open_store(target)
     records.write(rows := some_rows(numbered(0, 30)))
     records.abandon()
-    assert is_flushed(Path(target.path), target.collection) is False
+    assert is_flushed(target) is False
     with opened(target, unclean=True) as (_, facts):
         assert facts.unclean
-    assert is_flushed(Path(target.path), target.collection) is True
+    assert is_flushed(target) is True
     assert_holds(target, rows)
 
 

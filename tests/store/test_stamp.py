@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.loading import a_target
 from upsert_cli.errors import Refusal
-from upsert_cli.store.base import CollectionInfo
 from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
+from upsert_cli.store.location import CollectionInfo
 
 
 def _described(name: str | None = None, metadata: dict[str, Any] | None = None, **config: Any) -> CollectionInfo:

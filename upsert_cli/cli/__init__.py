@@ -1,1 +1,1 @@
-"""The command line: a module for each command, their options, what they show, and the one error boundary."""
+"""The command line: a module for each command, and the one error boundary; `options` and `display` are below them."""

@@ -13,7 +13,6 @@ from upsert_cli.cli.options.param_types import number
 from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.text import safe_json
 
 WAIT_STEP = 0.2  # seconds between two looks at the task
 
@@ -37,7 +36,7 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
         task = session.journal.find(task_id)
     if json:
         task, running = session.journal.with_runner(task)
-        click.echo(safe_json(session.task_json(task, running=running)))
+        session.print_json(session.task_json(task, running=running))
     if task.status is TaskStatus.CANCELED:
         session.terminal.info(f"task {task_id} is canceled; `upsert-cli restart {task_id}` continues it")
     elif task.status.is_final:

@@ -12,7 +12,6 @@ from upsert_cli.cli.display.tables import Column, print_table, shown_time
 from upsert_cli.cli.options.help_format import SectionedGroup
 from upsert_cli.cli.options.option import common_options, json_option, option
 from upsert_cli.cli.options.shared_options import CHROMA_OPTION, collection_argument
-from upsert_cli.text import safe_json
 from upsert_cli.verify.collections import CollectionSummary, collections_at, delete_collection, rename_collection
 
 _COLUMNS = (
@@ -59,7 +58,7 @@ def list_collections(session: Invocation, *, chroma: str, json: bool) -> None:
     """
     found = collections_at(session.journal, chroma)
     if json:
-        click.echo(safe_json([summary.as_json() for summary in found]))
+        session.print_json([summary.as_json() for summary in found])
         return
     print_table(session.terminal, _COLUMNS, [_row(session, summary) for summary in found])
 
@@ -93,7 +92,7 @@ def rename(session: Invocation, *, old: str, new: str, chroma: str, replace: boo
         raise click.UsageError(f"{old} has that name already; NEW has to be another one.")
     done = rename_collection(session.journal, chroma, old, new, replaces=replace, context=session.context)
     if json:
-        click.echo(safe_json({"collection": new, "chroma": chroma, "renamed": old} | asdict(done)))
+        session.print_json({"collection": new, "chroma": chroma, "renamed": old} | asdict(done))
         return
     session.terminal.info(f"renamed the collection {old} of {chroma} to {new}, with {done.records:,} records")
     if done.kept is not None:
@@ -119,6 +118,6 @@ def delete(session: Invocation, *, name: str, chroma: str, yes: bool, json: bool
         raise click.UsageError(f"deleting the collection {name} is final; --yes confirms it.")
     records = delete_collection(session.journal, chroma, name, context=session.context)
     if json:
-        click.echo(safe_json({"collection": name, "chroma": chroma, "records": records}))
+        session.print_json({"collection": name, "chroma": chroma, "records": records})
     else:
         session.terminal.info(f"deleted the collection {name} of {chroma} with {records:,} records")

@@ -23,7 +23,6 @@ from upsert_cli.cli.options.settings import (
     setting_of,
 )
 from upsert_cli.redaction import in_message
-from upsert_cli.text import safe_json
 
 _ORIGINS = {
     ParameterSource.COMMANDLINE: "option",
@@ -58,7 +57,7 @@ def show(session: Invocation, *, json: bool) -> None:
     settings = list(_all_settings(ctx))
     if json:
         shown = [setting for setting, _ in settings]
-        click.echo(safe_json({"files": files, "profile": ctx.params["profile"], "settings": shown}))
+        session.print_json({"files": files, "profile": ctx.params["profile"], "settings": shown})
         return
     print_table(session.terminal, _COLUMNS, [_row(setting, otherwise) for setting, otherwise in settings])
     session.terminal.info(f"read: {', '.join(files)}" if files else "there is no settings file")

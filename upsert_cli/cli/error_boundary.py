@@ -23,7 +23,7 @@ from upsert_cli.report.printed_commands import PrintedCommands
 from upsert_cli.signals import EndedBySignal, die_by_signal
 from upsert_cli.spelling import nearest
 
-LOOKING_BACK = ("info", "report", "verify")  # what a CI step runs after a load, even if the load created no task
+LOOKING_BACK = ("info", "report", "verify")  # a CI step runs these after a load, even if it created no task
 _TYPED = f"{__name__}.typed"
 
 _COMMANDS_ELSEWHERE = {
@@ -157,7 +157,7 @@ def _terminal(ctx: click.Context) -> Terminal:
 
 
 def _usage_message(error: click.UsageError, ctx: click.Context, *, typed: Sequence[str] = ()) -> str:
-    """Return one line that says what is wrong, and what was probably meant.
+    """Return one line that names the mistake and, where it is clear, the intended word.
 
     Args:
         error: The error.

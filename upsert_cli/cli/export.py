@@ -17,7 +17,6 @@ from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, c
 from upsert_cli.limits import require_resources
 from upsert_cli.sources.formats import format_name_of
 from upsert_cli.sources.item_writer import WRITTEN_FORMATS
-from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
     from upsert_cli.verify.export import Export
@@ -61,8 +60,7 @@ def export(
     """Write a collection to a file that `run` reads back.
 
     FILE gets one item per record, as JSONL or Parquet; - is standard output. An existing FILE is replaced once the new
-    one is complete. Works during a load. Exits with 3 if records could not be read back as
-    they are; each is named.
+    one is complete. Works during a load. Exits with 3 if records could not be read back as they are; each is named.
 
     \b
     upsert-cli export default backup.jsonl.zst
@@ -121,7 +119,7 @@ def _format_for(file: Path, given: str | None, *, json: bool) -> str:
 def _show(session: Invocation, outcome: Export, *, json: bool) -> None:
     terminal = session.terminal
     if json:
-        click.echo(safe_json(outcome.as_json()))
+        session.print_json(outcome.as_json())
     for identifier, detail in outcome.examples.items():
         terminal.warning(f"{identifier} is not in the file: {detail}")
     if outcome.refused > len(outcome.examples):

@@ -21,7 +21,7 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import DIED, Attempt, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.signals import EndedBySignal
-from upsert_cli.text import counts_line, safe_json, seconds_line
+from upsert_cli.text import counts_line, seconds_line
 
 _PROSE = ("detail", "counts", "seconds", "rejected")  # the other values are commands, paths and names to copy
 FOLLOW_SECONDS = 0.5  # seconds between two looks at a task
@@ -47,9 +47,9 @@ def info(session: Invocation, *, task_id: str, json: bool, failed: bool, follow:
     if failed:
         require_stdout()  # even if there is nothing to print
         for record in session.journal.rejects(task_id):
-            click.echo(safe_json(record))
+            session.print_json(record)
     elif json and not follow:
-        click.echo(safe_json(session.task_json(task, running=running)))
+        session.print_json(session.task_json(task, running=running))
     elif not json:
         print_pairs(_described(session, task, running=running), prose=_PROSE)
     if exit_status:
@@ -73,7 +73,7 @@ def _follow(session: Invocation, task_id: str, *, json: bool) -> tuple[Task, boo
                 task, running = session.journal.with_runner(session.journal.find(task_id))
                 if json and (now := session.task_json(task, running=running)) != shown:
                     shown = now
-                    click.echo(safe_json(shown))
+                    session.print_json(shown)
                 if task.status is TaskStatus.PROCESSING:
                     began = began or _began(task)
                     display.update(progress_of(task, began=began))

@@ -14,7 +14,7 @@ from upsert_cli.embedding.cache import leftovers as leftovers_of_models
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.damage import Damage, damaged_files, leftovers, repair_journal
 from upsert_cli.owned_folders import Leftover
-from upsert_cli.text import safe, safe_json
+from upsert_cli.text import safe
 
 _COLUMNS = (Column("STATE"), Column("FILE"), Column("REASON"))  # a reason names the remedy
 
@@ -36,10 +36,10 @@ def check(session: Invocation, *, json: bool) -> None:
     found = damaged_files(session.journal)
     left = [*leftovers(session.journal), *leftovers_of_models()]
     if json:
-        click.echo(safe_json(_as_json(session, found, left)))
+        session.print_json(_as_json(session, found, left))
     elif found or left:
-        complete = session.terminal.printed.complete
-        rows = [(_state(damage), damage.path.name, complete(damage.reason)) for damage in found]
+        message = session.terminal.printed.message
+        rows = [(_state(damage), damage.path.name, message(damage.reason)) for damage in found]
         rows += [("leftover", _name_of(session, leftover), str(leftover)) for leftover in left]
         print_table(session.terminal, _COLUMNS, rows)
     _conclude(session, found, remedy="`upsert-cli journal repair` saves what can be saved")
@@ -63,11 +63,11 @@ def repair(session: Invocation, *, json: bool) -> None:
         steps.append(f"{leftover.path}: removed {leftover}")
     found = damaged_files(session.journal)
     if json:
-        done = {"steps": [*map(session.terminal.printed.complete, steps)]}
-        click.echo(safe_json(_as_json(session, found, leftovers(session.journal)) | done))
+        done = {"steps": [*map(session.terminal.printed.message, steps)]}
+        session.print_json(_as_json(session, found, leftovers(session.journal)) | done)
     else:
         for step in steps:
-            click.echo(safe(session.terminal.printed.complete(step)))
+            click.echo(safe(session.terminal.printed.message(step)))
     _conclude(session, found, remedy="look at what these files hold")
 
 
@@ -80,9 +80,9 @@ def _conclude(session: Invocation, found: tuple[Damage, ...], *, remedy: str) ->
 
 
 def _as_json(session: Invocation, found: tuple[Damage, ...], left: Sequence[Leftover]) -> dict[str, object]:
-    complete = session.terminal.printed.complete
+    message = session.terminal.printed.message
     damaged = [
-        {"path": str(damage.path), "reason": complete(damage.reason), "settled": damage.settled} for damage in found
+        {"path": str(damage.path), "reason": message(damage.reason), "settled": damage.settled} for damage in found
     ]
     return {
         "journal": str(session.journal.folder),

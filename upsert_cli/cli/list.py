@@ -19,7 +19,6 @@ from upsert_cli.cli.options.shared_options import watch_option
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.report.printed_commands import how_to_continue
 from upsert_cli.signals import EndedBySignal
-from upsert_cli.text import safe_json
 
 MAX_LIMIT = 1_000_000
 DIED_NAMED = 5  # tasks that died whose next command is shown
@@ -73,7 +72,7 @@ def list_tasks(session: Invocation, *, watch: float | None, json: bool, status: 
 
 def _show(session: Invocation, tasks: Found, *, json: bool) -> None:
     if json:
-        click.echo(safe_json([session.task_json(task, running=running) for task, running in tasks]))
+        session.print_json([session.task_json(task, running=running) for task, running in tasks])
     else:
         print_table(session.terminal, _COLUMNS, _rows(tasks))
 

@@ -17,7 +17,6 @@ from upsert_cli.embedding.embedder import PROBE_TEXT, Precision
 from upsert_cli.embedding.models import find_model, list_models, prefixes_of
 from upsert_cli.embedding.openvino import bf16_fault
 from upsert_cli.limits import require_resources
-from upsert_cli.text import safe_json
 
 _COLUMNS = (
     Column("NAME"),
@@ -42,7 +41,7 @@ def list_all(session: Invocation, *, json: bool) -> None:
     """List the dense text models that --model takes."""
     known = list_models()
     if json:
-        click.echo(safe_json([model.as_json() | prefixes_of(model.name).as_json() for model in known]))
+        session.print_json([model.as_json() | prefixes_of(model.name).as_json() for model in known])
         return
     rows = [
         (
@@ -69,7 +68,7 @@ def fetch(session: Invocation, *, model: str, json: bool, **files: Any) -> None:
     """
     options = model_options(**files)
     found = find_model(model, given=options.given_model, offline=options.offline, context=session.context)
-    _show(found.as_json(), json=json)
+    _show(session, found.as_json(), json=json)
 
 
 @models.command()
@@ -85,11 +84,11 @@ def check(session: Invocation, *, model: str, precision: Precision, json: bool, 
     require_resources()
     vector = embedding.load(found, precision=precision).embed([PROBE_TEXT])[0]
     shown = {"bf16": bf16_fault() or "available", PROBE_TEXT: [round(float(value), 6) for value in vector[:5]]}
-    _show(found.as_json() | shown, json=json)
+    _show(session, found.as_json() | shown, json=json)
 
 
-def _show(fields: dict[str, Any], *, json: bool) -> None:
+def _show(session: Invocation, fields: dict[str, Any], *, json: bool) -> None:
     if json:
-        click.echo(safe_json(fields))
+        session.print_json(fields)
     else:
         print_pairs(fields.items())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json as stdlib_json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -15,13 +15,12 @@ from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.load_options import preview_options
 from upsert_cli.cli.options.load_request import parsed_options, refuse_contradictions
 from upsert_cli.cli.options.option import common_options
-from upsert_cli.text import ellipsis, safe, safe_json, tab_separated
+from upsert_cli.text import ellipsis, safe, tab_separated
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from upsert_cli.load.preview import Preview, PreviewedRecord, ReplacedRow
-    from upsert_cli.sources.item import Reject
+_Entry: TypeAlias = dict[str, Any]  # the outcome of a row, as --json prints it
 
 DOCUMENT_LINES = 5  # of a document on a terminal; enough to recognise it
 LABEL = 10  # cells before a value on a terminal
@@ -58,38 +57,32 @@ def preview(
         stdin=sys.stdin.buffer,
         context=session.context,
     )
+    entries = [{"type": "reject"} | entry.as_json() for entry in found.entries]  # records and duplicates have a type
     if json:
-        for entry in found.entries:
-            click.echo(safe_json(_as_json(entry)))
+        for entry in entries:
+            session.print_json(entry)
     elif sys.stdout.isatty():
-        _show(session, found)
-    else:
-        click.echo(tab_separated(cells for entry in found.entries for cells in _cells(entry)), nl=bool(found.entries))
+        _show(session, entries)
+    elif entries:
+        click.echo(tab_separated(cells for entry in entries for cells in (*_summary(entry), *_metadata(entry))))
     for note in found.notes:
         session.terminal.info(note)
     if found.broken is not None:
         raise found.broken
-    if not found.entries:
+    if not entries:
         session.terminal.info("the sources hold no rows")
 
 
-def _as_json(entry: PreviewedRecord | ReplacedRow | Reject) -> dict[str, Any]:
-    value = entry.as_json()
-    return value if "type" in value else {"type": "reject", **value}
-
-
-# -- for people ---------------------------------------------------------------------------------------------------
-
-
-def _show(session: Invocation, found: Preview) -> None:
+def _show(session: Invocation, entries: Sequence[_Entry]) -> None:
+    """Show the outcomes on a terminal."""
     console = session.terminal.console(stderr=False)
-    for number, entry in enumerate(found.entries):
+    for number, entry in enumerate(entries):
         if number:
             click.echo()
         for name, *cells in _summary(entry):
             for line in _wrapped(console, name, "  ".join(cells)):
                 click.echo(line)
-        if rows := [*_metadata(entry)]:
+        if rows := [cells for _, *cells in _metadata(entry)]:
             for row in table_lines(_METADATA, rows, width=console.width):
                 console.print(row, soft_wrap=True)
 
@@ -107,55 +100,39 @@ def _wrapped(console: Console, name: str, value: str) -> Iterator[str]:
         yield f"{'' if number else name:<{LABEL}}{safe(line)}"
 
 
-# -- for pipes ----------------------------------------------------------------------------------------------------
-
-
-def _cells(entry: PreviewedRecord | ReplacedRow | Reject) -> Iterator[tuple[str, ...]]:
-    yield from _summary(entry)
-    for cells in _metadata(entry):
-        yield ("metadata", *cells)
-
-
-def _summary(entry: PreviewedRecord | ReplacedRow | Reject) -> Iterator[tuple[str, ...]]:
+def _summary(entry: _Entry) -> Iterator[tuple[str, ...]]:
     """Yield the names and values of an outcome, all but the metadata."""
-    from upsert_cli.load.preview import PreviewedRecord, ReplacedRow
-
-    if isinstance(entry, PreviewedRecord):
-        item = entry.document.item
-        yield "source", f"{item.source}, row {item.row}"
-        yield "id", entry.document.id
-        yield "document", entry.document.text
-        yield from _model_input(entry)
-    elif isinstance(entry, ReplacedRow):
-        yield "source", f"{entry.source}, row {entry.row}"
-        yield "duplicate", f"a later row has its id {entry.object_id}, and is stored in its place"
-    else:
-        yield "source", f"{entry.source}, row {entry.row}"
-        yield "rejected", f"{entry.stage.value}: {entry.detail}"
+    yield "source", f"{entry['source']}, row {entry['row']}"
+    match entry["type"]:
+        case "record":
+            yield "id", entry["id"]
+            yield "document", entry["document"]
+            yield _model_input(entry)
+        case "duplicate":
+            yield "duplicate", f"a later row has its id {entry['object_id']}, and is stored in its place"
+        case _:
+            yield "rejected", f"{entry['failure_stage']}: {entry['detail']}"
 
 
-def _model_input(record: PreviewedRecord) -> Iterator[tuple[str, str]]:
-    """Yield how much of the document the model reads."""
-    if record.document.vector is not None:
-        yield "vector", f"the item's own, {len(record.document.vector)} numbers; nothing is embedded"
-    elif record.document.is_average:
-        yield "vector", "the mean of the item's chunks"
-    elif record.tokens is None:
-        yield "tokens", "unknown"
-    elif record.is_truncated:
-        yield "tokens", f"more than {record.max_tokens}, so the model truncates the document; --split stores all of it"
-    else:
-        yield "tokens", f"{record.tokens} of {record.max_tokens}"
+def _model_input(record: _Entry) -> tuple[str, str]:
+    """Return how much of the document the model reads."""
+    tokens, limit, truncated = record["tokens"], record["max_tokens"], record["truncated"]
+    if record["vector"] is not None:
+        return "vector", f"the item's own, {len(record['vector'])} numbers; nothing is embedded"
+    if tokens is None and truncated is False:
+        return "vector", "the mean of the item's chunks"
+    if tokens is None:
+        return "tokens", "unknown"
+    if truncated:
+        return "tokens", f"more than {limit}, so the model truncates the document; --split stores all of it"
+    return "tokens", f"{tokens} of {limit}"
 
 
-def _metadata(entry: PreviewedRecord | ReplacedRow | Reject) -> Iterator[tuple[str, str, str]]:
-    """Yield key, type and value of the metadata of a record."""
-    from upsert_cli.load.preview import PreviewedRecord
-
-    if not isinstance(entry, PreviewedRecord):
-        return
-    for key, value in entry.metadata.items():
+def _metadata(entry: _Entry) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type and value of the metadata of a record, each after the word `metadata`."""
+    converted = {conversion["field"]: conversion["kind"] for conversion in entry.get("converted", ())}
+    for key, value in entry.get("metadata", {}).items():
         kind = "list" if isinstance(value, list) else _TYPES[type(value)]
-        if (before := entry.document.converted.get(key)) is not None:
-            kind = f"{'JSON ' if before in _CONTAINERS else ''}{kind} of {before}"
-        yield key, kind, value if isinstance(value, str) else stdlib_json.dumps(value, ensure_ascii=False)
+        if key in converted:
+            kind = f"{'JSON ' if converted[key] in _CONTAINERS else ''}{kind} of {converted[key]}"
+        yield "metadata", key, kind, value if isinstance(value, str) else stdlib_json.dumps(value, ensure_ascii=False)

@@ -14,7 +14,6 @@ from upsert_cli.cli.options.option import common_options, json_option, option
 from upsert_cli.cli.options.param_types import integer, moment
 from upsert_cli.journal.prune import FINAL, OldTask, prune_tasks
 from upsert_cli.journal.task import TaskStatus
-from upsert_cli.text import safe_json
 
 _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
 
@@ -47,7 +46,7 @@ def prune(
     statuses = tuple(map(TaskStatus, status)) or FINAL
     gone = prune_tasks(session.journal, statuses=statuses, before=older_than, keep=keep or 0, dry_run=dry_run)
     if json:
-        click.echo(safe_json(_as_json(gone, dry_run=dry_run)))
+        session.print_json(_as_json(gone, dry_run=dry_run))
     elif dry_run and gone:
         rows = [(task.id, task.status.value, shown_time(task.updated_at, short=True)) for task in gone]
         print_table(session.terminal, _COLUMNS, rows)

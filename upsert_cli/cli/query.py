@@ -25,7 +25,6 @@ from upsert_cli.cli.options.shared_options import (
 )
 from upsert_cli.errors import ItemError
 from upsert_cli.limits import require_resources
-from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
     from upsert_cli.verify.query import Nearest
@@ -114,7 +113,7 @@ def query(
     assert asked is not None  # noqa: S101  # one of them is given
     found = nearest(subject, asked, rows=rows, where=where or None, context=session.context)
     if json:
-        click.echo(safe_json(found.as_json()))
+        session.print_json(found.as_json())
     else:
         _show(session, found)
 

@@ -76,17 +76,13 @@ def _run(session: Invocation, kind: Kind, options: dict[str, Any]) -> NoReturn:
 
 
 def _dry_run(session: Invocation, request: LoadRequest, *, compare: bool) -> NoReturn:
-    """Report what a load would do, and exit as it would."""
+    """Report the outcome of a dry run, and exit as the load would."""
     from upsert_cli.load.dry_run import dry_run_load
 
     with RunReport(session) as report:
         require_resources()
         outcome = dry_run_load(
-            session.journal,
-            request,
-            stdin=sys.stdin.buffer,
-            compare=compare,
-            context=session.context,
+            session.journal, request, stdin=sys.stdin.buffer, compare=compare, context=session.context
         )
         code = request.options.done_code(outcome.counts) if outcome.broken is None else outcome.broken.exit_code
         report.dry_run_finished(outcome, exit_code=code)
@@ -173,7 +169,7 @@ def run_opened(
 
 
 def _verify(session: Invocation, report: RunReport, task: Task, code: int) -> int:
-    """Read back what a task loaded, and return the more serious of the two exit codes."""
+    """Read back the records of a task, and return the more serious of the two exit codes."""
     from upsert_cli.verify.expected import Subject
     from upsert_cli.verify.verification import verify as verify_subject
 

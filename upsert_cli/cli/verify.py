@@ -21,7 +21,6 @@ from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.limits import require_resources
 from upsert_cli.report.printed_commands import how_to_continue
-from upsert_cli.text import safe_json
 from upsert_cli.verify.expected import Subject
 from upsert_cli.verify.repair import repair as repair_subject
 from upsert_cli.verify.verification import Verification
@@ -71,8 +70,8 @@ def verify(
         outcome = (repair_subject if repair else verify_subject)(subject, context=session.context)
     except UpsertCliError as error:
         if json:
-            message = session.terminal.printed.complete(str(error))
-            click.echo(safe_json({"ok": False, "error": message, "exit_code": error.exit_code}))
+            message = session.terminal.printed.message(str(error))
+            session.print_json({"ok": False, "error": message, "exit_code": error.exit_code})
         raise
     _show(session, outcome, json=json)
     click.get_current_context().exit(outcome.exit_code)
@@ -91,7 +90,7 @@ def _warn_of_missing_rows(session: Invocation, task_id: str) -> None:
 def _show(session: Invocation, outcome: Verification, *, json: bool) -> None:
     terminal = session.terminal
     if json:
-        click.echo(safe_json(outcome.as_json()))
+        session.print_json(outcome.as_json())
     elif outcome.found.wrong:
         print_table(terminal, _COLUMNS, list(outcome.found.examples()))
     if (repaired := outcome.repaired) is not None:

@@ -141,20 +141,25 @@ def _exportable(folder: Path) -> str:
 
 def _pooled_output(name: str, given: GivenFolder, graph: OnnxGraph, modules: _Modules) -> tuple[str, Pooling | None]:
     """Return the output of the graph that vectors are made of, and how its tokens are pooled, if that is known."""
-    ranks = {output: TOKEN_RANK if shape is None else len(shape) for output, shape in graph.outputs.items()}
-    tokens = next((output for output, rank in ranks.items() if rank == TOKEN_RANK), None)
-    whole = SENTENCE_OUTPUT if SENTENCE_OUTPUT in ranks else None
-    if tokens is None or given.pooling == "none":
-        whole = whole or next((output for output, rank in ranks.items() if rank == SENTENCE_RANK), None)
-    if whole is not None and given.pooling in (None, "none"):
+    tokens, whole = _output(graph, TOKEN_RANK), _output(graph, SENTENCE_RANK)
+    is_asked_for = given.pooling == "none"
+    is_usual = given.pooling is None and (tokens is None or whole == SENTENCE_OUTPUT)
+    if whole is not None and (is_asked_for or is_usual):
         return whole, "none"
-    if tokens is None or given.pooling == "none":
-        kind = "token" if tokens is None else "text"
-        asked = "" if given.pooling is None else f"--pooling {given.pooling}: "
-        raise UsageFault(
-            message=f"{asked}the graph of {name} has no output with a vector for each {kind}, only {', '.join(ranks)}"
-        )
-    return tokens, given.pooling or _pooling_of(name, given.path, modules)
+    if tokens is not None and not is_asked_for:
+        return tokens, given.pooling or _pooling_of(name, given.path, modules)
+    kind = "token" if tokens is None else "text"
+    asked = "" if given.pooling is None else f"--pooling {given.pooling}: "
+    outputs = ", ".join(graph.outputs)
+    raise UsageFault(message=f"{asked}the graph of {name} has no output with a vector for each {kind}, only {outputs}")
+
+
+def _output(graph: OnnxGraph, rank: int) -> str | None:
+    """Return the output with a vector for each text or token, by its name or its number of dimensions."""
+    if rank == SENTENCE_RANK and SENTENCE_OUTPUT in graph.outputs:
+        return SENTENCE_OUTPUT
+    ranks = {output: TOKEN_RANK if shape is None else len(shape) for output, shape in graph.outputs.items()}
+    return next((output for output, found in ranks.items() if found == rank), None)
 
 
 def _pooling_of(name: str, folder: Path, modules: _Modules) -> Pooling | None:

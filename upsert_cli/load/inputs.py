@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,8 +58,8 @@ def collections_for(
     options: LoadOptions, *, chroma: str | None, with_vectors: bool = True
 ) -> Callable[[str], StoredCollection]:
     """Return the function that returns the reader of a collection for a load into `chroma`, by its name."""
-    return partial(
-        collection_named,
+    return lambda name: replace(
+        collection_named(name),
         target=chroma,
         where=options.where,
         with_vectors=options.keep_vectors and with_vectors,
@@ -203,7 +202,7 @@ def fields_of(sources: Sequence[Source]) -> dict[str, Any]:
 def absolute_name(name: str) -> str:
     """Return the name of a source as a task keeps it, which holds in any working folder."""
     if is_collection(name):
-        return str(collection_named(name, target=None))
+        return str(collection_named(name))
     if is_address(name):
         return source_name(name)
     return name if name == "-" else str(Path(name).absolute())

@@ -67,10 +67,13 @@ class OrphanSearch:
             if self.has_unreadable_row:
                 return
             start = 0
-            while (page := store.members(self.scope, start=start, rows=SEARCH_ROWS)).rows:
-                start += page.rows
-                missing = [member for member in page.members if _item_of(member) not in ids]
-                self.held += len(page.members)
+            while True:
+                rows, members = store.members(self.scope, start=start, rows=SEARCH_ROWS)
+                if not rows:
+                    return
+                start += rows
+                missing = [member for member in members if _item_of(member) not in ids]
+                self.held += len(members)
                 self.missing += len(missing)
                 yield missing
 

@@ -28,9 +28,10 @@ from upsert_cli.load.inputs import collections_for
 from upsert_cli.pipeline.prefetch import prefetch
 from upsert_cli.pipeline.preflight import first_dimension
 from upsert_cli.sources.source import Source
-from upsert_cli.store.base import CollectionInfo, Target
+from upsert_cli.store.base import Target
 from upsert_cli.store.collection_source import StoredCollection
-from upsert_cli.store.locations import ENDING_SECONDS, Location, location_at, location_of
+from upsert_cli.store.location import ENDING_SECONDS, CollectionInfo, Location
+from upsert_cli.store.locations import location_at, location_of
 from upsert_cli.store.process import StoreProcess
 
 _UNKNOWN = ModelIdentity(name=NO_MODEL, dimension=0, max_tokens=0)

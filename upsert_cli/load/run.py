@@ -126,14 +126,14 @@ class _Attempt:
     def _load_batches(self, rows: Rows, recipe: Recipe, loader: Loader, store: StoreProcess) -> None:
         """Load batches in this process."""
         with self._progress.busy("opening"):
-            leased = store.leased()
+            is_empty = store.is_empty()
         stages = Stages(self._options, self._context, loader, wait=lambda: self._wait(stages))
         committer = self._committer
         read = stages.read_ahead(
             rows,
             recipe,
             rejected=committer.rejects_to_retry if committer.is_retry else None,
-            loads=leased.empty or self._options.force,
+            loads=is_empty or self._options.force,
         )
         with ExitStack() as stack:
             try:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from upsert_cli.redaction import in_message
+
 if TYPE_CHECKING:
     import click
 
@@ -52,6 +54,10 @@ class PrintedCommands:
     def complete(self, text: str) -> str:
         """Return one of our messages with each command between backticks completed."""
         return re.sub(_PRINTED, lambda found: f"`{self.command(found[1])}`", text) if self.options else text
+
+    def message(self, text: str) -> str:
+        """Return one of our messages for people or programs: its commands completed, and without secrets."""
+        return in_message(self.complete(text))
 
     def in_task(self, task: Task) -> Task:
         """Return a task with the commands in its details completed, but not those in rejects, which quote files."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
+from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.retry import RETRY_FOR
 
 if TYPE_CHECKING:
@@ -65,13 +65,6 @@ class Target:
     """How long to keep retrying failed server requests, in seconds."""
 
 
-class Leased(NamedTuple):
-    """A location that nobody else writes to now; the collection is about to be opened."""
-
-    empty: bool
-    """Whether the collection certainly holds nothing yet."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A collection that is open."""
@@ -90,48 +83,6 @@ class Opened:
 
     unclean: bool
     """Whether the last writer did not end in order, so that the index was checked more closely."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionInfo:
-    """The description that a collection gives of itself."""
-
-    name: str
-    dimension: int | None
-    """Of its vectors; None while it is empty."""
-
-    stamp: ModelIdentity | None
-    """The model in the stamp that this tool leaves; None without a stamp."""
-
-    default_function: bool
-    """Whether its embedding function is the one that our default model equals."""
-
-    function: str | None
-    """The model of its embedding function, or the function's name; None without a function."""
-
-    space: str
-    """How distances are measured: `cosine`, `l2` or `ip`."""
-
-    @property
-    def named_model(self) -> str | None:
-        """Return the model that it names, by our stamp or by Chroma's default function; None if it names none."""
-        if self.stamp is not None:
-            return self.stamp.name
-        # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
-        is_used = self.dimension in (None, CHROMAS_DEFAULT.dimension)
-        return CHROMAS_DEFAULT.name if self.default_function and is_used else None
-
-
-class CollectionState(NamedTuple):
-    """The state of a collection, by which a later change shows."""
-
-    id: str
-    """Another collection of the same name has another one."""
-
-    changes: int
-    """Grows with each change; 0 where the store does not tell."""
-
-    records: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,17 +112,14 @@ class Record(NamedTuple):
     text: str | None
     metadata: dict[str, Any]
 
-
-class NumberedRecord(NamedTuple):
-    """A stored record and its number among those of all collections."""
-
-    number: int
-    """0 if the store does not tell."""
-
-    record: Record
+    number: int = 0
+    """Its number among the records of all collections; 0 if the store does not tell."""
 
     fault: str | None = None
     """Why the record could not be read, in one line; only its id is certain then."""
+
+    distance: float = 0.0
+    """From the vector of the query that found it."""
 
 
 class RecordRef(NamedTuple):
@@ -180,25 +128,6 @@ class RecordRef(NamedTuple):
     id: str
     hash: str
     """Its `upsert_hash`, which changes with anything in the record."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordRefPage:
-    """The records of a scope within a range of records."""
-
-    rows: int
-    """Records that were read."""
-
-    members: list[RecordRef]
-
-
-class QueryHit(NamedTuple):
-    """A record that a query found."""
-
-    id: str
-    distance: float
-    text: str | None
-    metadata: dict[str, Any]
 
 
 class Verdict(enum.IntEnum):
@@ -304,8 +233,8 @@ class Store(Protocol):
     def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the vectors of these records, float32 `(dimension,)`, without those that the index lacks."""
 
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
-        """Return the records of a scope among `rows` records from number `start` on, or among fewer."""
+    def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
+        """Return how many records were read, at most `rows` from number `start` on, and those of them in a scope."""
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read `rows` records back from number `start` on, or fewer, with their vectors.
@@ -314,7 +243,7 @@ class Store(Protocol):
         is part of the hashes; None if the records have none.
         """
 
-    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Record]:
         """Return the `rows` records nearest to a vector, float32 `(1, dimension)`, the nearest first.
 
         `where` is a filter on the metadata; `UsageFault` is raised if the store does not understand it.

@@ -13,18 +13,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.limits import limit_reached
 from upsert_cli.locks import Holder
-from upsert_cli.store.base import Leased, Opened, Store, Target
-from upsert_cli.store.locations import Ledger, Location
+from upsert_cli.store.base import Opened, Store, Target
+from upsert_cli.store.location import Ledger, Location
 
 READ_SECONDS = 5.0  # seconds that others may write without a pause before a reader gives up
 # Settings that chromadb reads from the environment when it is imported, and refuses to be imported if they look wrong.
@@ -33,22 +33,8 @@ CHROMA_SETTINGS = {"IS_PERSISTENT", "ALLOW_RESET", "ANONYMIZED_TELEMETRY", "MIGR
 # the next write cannot use the memory that is free in another thread's (measured over 36,000 first upserts: 1.8 instead
 # of 2.6 KB a row, and 50 MB less from the start, for 5 % of the process's CPU).
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
-METHODS = frozenset(
-    {
-        "compare",
-        "may_have_chunks",
-        "find_stale_chunks",
-        "write",
-        "delete",
-        "fetch",
-        "vectors",
-        "members",
-        "check",
-        "query",
-        "rename",
-        "drop",
-    }
-)
+METHODS = {name for name in vars(Store) if not name.startswith("_")} - {"close", "abandon"}
+"""The methods that a parent may call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,20 +53,16 @@ class Start:
     """The process that started the child."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A call of one of the `METHODS` of a store, or `close`, which ends the process."""
-
-    method: str
-    args: tuple[Any, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+Call: TypeAlias = tuple[str, Sequence[Any], Mapping[str, Any]]
+"""A call of one of the `METHODS` of a store, with its arguments; or of `close`, which ends the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The result of a call; before the first one, that the lease is taken, and then that the collection is open.
+    """The result of a call.
 
-    A plain string between two answers is a message for the user.
+    Before the first call come whether the collection is empty, as soon as the lease is taken, and then the collection
+    as `Opened`. A plain string between two answers is a message for the user.
     """
 
     value: object = None
@@ -159,7 +141,7 @@ def _work_alone(connection: Connection, start: Start) -> None:
                 location.probe()
             else:
                 location.require_alone(parent=start.parent)
-            _send(connection, Answer(Leased(empty=_is_empty(location))))
+            _send(connection, Answer(_is_empty(location)))
             store, opened = location.open(
                 target,
                 unclean=not was_clean,
@@ -194,16 +176,16 @@ def _serve(connection: Connection, store: Store, opened: Opened, *, flush: bool)
 
 def _answer_calls(connection: Connection, store: Store) -> None:
     while True:
-        call = _receive(connection)
-        if call.method == "close":
+        method, args, options = _receive(connection)
+        if method == "close":
             return
         try:
-            if call.method not in METHODS:
-                raise ValueError(f"{call.method} is not a method that a parent may call")
-            answer = Answer(getattr(store, call.method)(*call.args, **call.options))
+            if method not in METHODS:
+                raise ValueError(f"{method} is not a method that a parent may call")
+            answer = Answer(getattr(store, method)(*args, **options))
         except BaseException as error:  # noqa: BLE001  # as above
             answer = Answer(error=_portable(error))
-        del call  # a batch's memory is not kept while waiting for the next one
+        del args, options  # a batch's memory is not kept while waiting for the next one
         _send(connection, answer)
 
 

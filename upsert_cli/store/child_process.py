@@ -22,7 +22,7 @@ from upsert_cli.context import RunContext
 from upsert_cli.errors import TargetDamaged, UpsertCliError, repair_command
 from upsert_cli.limits import memory_limit, out_of_memory
 from upsert_cli.redaction import without_secrets
-from upsert_cli.store.base import Leased, Opened
+from upsert_cli.store.base import Opened
 from upsert_cli.store.child import Answer, Call, Start, environment
 from upsert_cli.store.folder import WRITER_PROGRAM
 
@@ -87,7 +87,7 @@ class ChildProcess:
         self._state = threading.Lock()  # held for moments, since `abandon` does not wait for its turn
         self._abandoned = False
         self._is_dead = False  # until the next one is started
-        self._leased: Leased | None = None
+        self._is_empty: bool | None = None  # None until the lease is taken
         self._opened: Opened | None = None
         self._failed_starts = 0  # consecutive deaths before the collection was open
         self.deaths = 0
@@ -103,8 +103,10 @@ class ChildProcess:
         """The process id of the present process, or of the last one."""
         return self._popen.pid
 
-    def leased(self) -> Leased:
-        """Wait until nobody else writes to the location; opening the collection takes a moment more.
+    def is_empty(self) -> bool:
+        """Wait until nobody else writes to the location, and tell whether the collection certainly holds nothing yet.
+
+        Opening the collection takes a moment more.
 
         Raises:
             TargetInUse: Another upsert-cli has it.
@@ -112,12 +114,12 @@ class ChildProcess:
             UpsertCliError: Something else keeps the process from getting so far.
         """
         with self._working():
-            while self._leased is None:
+            while self._is_empty is None:
                 self._begin()
-            return self._leased
+            return self._is_empty
 
     def opened(self) -> Opened:
-        """Wait until the collection is open; see `Location.open` and `leased` for the errors.
+        """Wait until the collection is open; see `Location.open` and `is_empty` for the errors.
 
         Raises:
             TargetDamaged: The index cannot be read, or reading it ends the process.
@@ -125,14 +127,14 @@ class ChildProcess:
         with self._working():
             return self._await_opened()
 
-    def ask(self, call: Call, *, tries: int = TRIES) -> Any:
-        """Make a call, and start the process again when it dies; `ProcessDied` is raised if it dies each time."""
-        with self._working(call.method):
+    def ask(self, method: str, *args: Any, tries: int = TRIES, **options: Any) -> Any:
+        """Call a method, and start the process again when it dies; `ProcessDied` is raised if it dies each time."""
+        with self._working(method):
             while True:
                 tries -= 1
                 self._await_opened()
                 try:
-                    return self._receive(call)
+                    return self._receive((method, args, options))
                 except ProcessDied:
                     self.deaths += 1
                     if not tries:
@@ -217,10 +219,10 @@ class ChildProcess:
                 self._failed_starts = 0
                 raise death.of_a_reader() from death
         else:
-            if isinstance(value, Leased):
-                self._leased = value
-            else:
+            if isinstance(value, Opened):
                 self._opened, self._failed_starts = value, 0
+            else:
+                self._is_empty = value
 
     def _receive(self, call: Call | None = None) -> Any:
         """Make a call and return its answer; without one, return the next message of a process that is starting."""
@@ -229,7 +231,7 @@ class ChildProcess:
         try:
             answer = self._exchange(call)
         except ProcessDied as death:
-            self._is_dead, self._leased, self._opened = True, None, None
+            self._is_dead, self._is_empty, self._opened = True, None, None
             if self._abandoned:
                 raise StoreAbandoned from death
             raise

@@ -28,8 +28,9 @@ from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.source import OF_COLLECTION, Fingerprint
 from upsert_cli.sources.source_path import SCHEME, CollectionReader
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
-from upsert_cli.store.base import CollectionInfo, CollectionState, NumberedRecord, Record, Target
-from upsert_cli.store.locations import Location, location_at
+from upsert_cli.store.base import Record, Target
+from upsert_cli.store.location import CollectionInfo, CollectionState, Location
+from upsert_cli.store.locations import location_at
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.store.record_pages import JoinedChunks, counted_pages, numbered_pages
 
@@ -145,11 +146,12 @@ class StoredCollection(CollectionReader):
             chunks = JoinedChunks(tables, store, is_wanted=self._joins(tables))
             for page in pages:
                 vectors = self._vectors(page, store)
-                chunks.look_at([each.record for each in page])
-                for number, record, fault in page:
+                joined = chunks.join(page)
+                for record in page:
                     row += 1
-                    if not chunks.is_joined_elsewhere(record):
-                        yield Row(row, chunks.item(record) or self._item(record, vectors, fault), number)
+                    item = joined[record.id] if record.id in joined else self._item(record, vectors)
+                    if item is not None:
+                        yield Row(row, item, record.number)
 
     def _tables(self, location: Location) -> RecordTables | None:
         """Return the tables to read; None where Chroma has to apply a filter, and on a server."""
@@ -157,16 +159,16 @@ class StoredCollection(CollectionReader):
 
     def _joins(self, tables: RecordTables | None) -> bool:
         """Tell whether chunks are joined; a filter may choose some of an item's, and queued ones are not all found."""
-        is_certain = tables is None or tables.pending is None
+        is_certain = tables is None or not tables.queued
         return self.joins_chunks and is_certain and f'"{CHUNK_KEY}"' not in json.dumps(self.where)
 
-    def _vectors(self, page: Sequence[NumberedRecord], store: StoreProcess | None) -> dict[str, Vectors]:
+    def _vectors(self, page: Sequence[Record], store: StoreProcess | None) -> dict[str, Vectors]:
         if not self.with_vectors or store is None:
             return {}
-        return store.vectors([each.record.id for each in page])
+        return store.vectors([record.id for record in page])
 
-    def _item(self, record: Record, vectors: Mapping[str, Vectors], fault: str | None) -> Item:
-        vector = None
+    def _item(self, record: Record, vectors: Mapping[str, Vectors]) -> Item:
+        vector, fault = None, record.fault
         if fault is None and self.with_vectors and record.id in vectors:
             vector = array("f", vectors[record.id].tobytes())
         elif self.with_vectors:
@@ -211,16 +213,8 @@ class StoredCollection(CollectionReader):
         return stack.enter_context(StoreProcess(target, location=location))
 
 
-def collection_named(
-    name: str,
-    *,
-    target: str | None,
-    where: dict[str, Any] | None = None,
-    with_vectors: bool = False,
-    joins_chunks: bool = True,
-    retry_for: float = RETRY_FOR,
-) -> StoredCollection:
-    """Return the reader of a collection by the name that the user types, `chroma:TARGET#COLLECTION`.
+def collection_named(name: str) -> StoredCollection:
+    """Return the collection that the user names as `chroma:TARGET#COLLECTION`.
 
     Raises:
         UsageFault: The name is not of that form, or a part of it is not valid.
@@ -233,15 +227,6 @@ def collection_named(
         )
     try:
         require_collection_name(collection)
-        chroma = canonical_target(chroma)
+        return StoredCollection(chroma=canonical_target(chroma), collection=collection)
     except UsageFault as error:
         raise UsageFault(message=f"the source {in_message(name)}: {error}") from error
-    return StoredCollection(
-        chroma=chroma,
-        collection=collection,
-        target=target,
-        where=where,
-        with_vectors=with_vectors,
-        joins_chunks=joins_chunks,
-        retry_for=retry_for,
-    )

@@ -10,29 +10,26 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, cast
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import is_same
 from upsert_cli.store.base import (
-    CheckedRecords,
     Comparison,
-    QueryHit,
-    Record,
     RecordRef,
-    RecordRefPage,
     Store,
     Target,
     Verdict,
     WriteBatch,
 )
-from upsert_cli.store.child import Call, Start
+from upsert_cli.store.child import Start
 from upsert_cli.store.child_process import TRIES, ChildProcess, ProcessDied
-from upsert_cli.store.locations import Location, location_of
+from upsert_cli.store.location import Location
+from upsert_cli.store.locations import location_of
 
 if TYPE_CHECKING:
-    from upsert_cli.store.base import Vectors
+    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,15 +39,47 @@ CALL_ROWS = 512  # rows a call, which nothing interrupts: 3.6 s of CPU where all
 TRIES_ALONE = 2  # tries of one row before it is blamed; one death might have another cause
 MAX_DEATHS = 32  # in one write; a row that kills is found after 13, and beyond this no row is to blame
 LAST_WRITE_SECONDS = 3.0  # seconds to wait for the process at an early end; CI systems grant 7.5 s in all
-_READING = (
-    Store.check,
-    Store.query,
-    Store.vectors,
-)  # they read the index, and the death of the process means that it is damaged
+
+
+def _in_child(
+    method: Callable[Concatenate[Store, P], R], *, tries: int = TRIES, reads_index: bool = False
+) -> Callable[Concatenate[StoreProcess, P], R]:
+    """Return a method that calls the one of the store in the child; see `base.Store`.
+
+    Args:
+        method: The method.
+        tries: How many processes may die of a call.
+        reads_index: Whether their death means that the index is damaged.
+    """
+
+    def call(self: StoreProcess, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return cast("R", self.ask(method.__name__, *args, tries=tries, **kwargs))
+        except ProcessDied as death:
+            if reads_index:
+                raise death.of_a_reader() from death
+            raise
+
+    return call
 
 
 class StoreProcess(ChildProcess):
-    """A `Store` in a child process; as a context manager it is closed in the end, or abandoned after an error."""
+    """A `Store` in a child process; as a context manager it is closed in the end, or abandoned after an error.
+
+    Calls that read the index raise `TargetDamaged` if they end the process.
+    """
+
+    may_have_chunks = _in_child(Store.may_have_chunks)
+    fetch = _in_child(Store.fetch)
+    members = _in_child(Store.members)
+    vectors = _in_child(Store.vectors, tries=TRIES_ALONE, reads_index=True)
+    check = _in_child(Store.check, tries=TRIES_ALONE, reads_index=True)
+    query = _in_child(Store.query, tries=TRIES_ALONE, reads_index=True)
+    rename = _in_child(Store.rename, tries=1)
+    drop = _in_child(Store.drop, tries=1)  # a second try would not find it any more
+    _compare = _in_child(Store.compare)
+    _find_stale_chunks = _in_child(Store.find_stale_chunks)
+    _delete = _in_child(Store.delete)
 
     def __init__(
         self,
@@ -102,11 +131,11 @@ class StoreProcess(ChildProcess):
         had = [stored.get(one, "") for one in ids]
         rest = [row for row, hashed in enumerate(hashes) if had[row] != hashed and not is_same(had[row], hashed)]
         if len(rest) == len(ids):
-            return self._call(Store.compare, ids, hashes)
+            return self._compare(ids, hashes)
         verdicts = [Verdict.UNCHANGED] * len(ids)
         if not rest:
             return Comparison(verdicts=verdicts)
-        answer = self._call(Store.compare, [ids[row] for row in rest], [hashes[row] for row in rest])
+        answer = self._compare([ids[row] for row in rest], [hashes[row] for row in rest])
         for row, verdict in zip(rest, answer.verdicts, strict=True):
             verdicts[row] = verdict
         return Comparison(verdicts=verdicts, stored_keys={rest[at]: keys for at, keys in answer.stored_keys.items()})
@@ -115,11 +144,7 @@ class StoreProcess(ChildProcess):
         """Return hashes that can be read from here, in a moment in which the process has the lease and is idle."""
         with self._working("compare"):
             self._await_opened()
-            return self._start.location.stored_hashes(ids) if self._leased is not None else {}
-
-    def may_have_chunks(self) -> bool:
-        """Tell whether the collection may hold chunks of items."""
-        return self._call(Store.may_have_chunks)
+            return self._start.location.stored_hashes(ids) if self._is_empty is not None else {}
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""
@@ -127,7 +152,7 @@ class StoreProcess(ChildProcess):
             self._has_chunks = True
         elif self._has_chunks is None:
             self._has_chunks = self.may_have_chunks()
-        return self._call(Store.find_stale_chunks, chunks, average=average) if self._has_chunks else {}
+        return self._find_stale_chunks(chunks, average=average) if self._has_chunks else {}
 
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves, `CALL_ROWS` at a time.
@@ -153,51 +178,16 @@ class StoreProcess(ChildProcess):
 
     def _write(self, batch: WriteBatch, refused: list[tuple[str, str]], rows: Sequence[int], *, together: int) -> None:
         tries = TRIES if len(rows) == together else TRIES_ALONE if len(rows) == 1 else 1
-        refused += self.ask(Call("write", (batch.take(rows),)), tries=tries)
+        refused += self.ask("write", batch.take(rows), tries=tries)
 
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed, `CALL_ROWS` at a time; the context is checked in between."""
-        return [one for part in self._parts(members) for one in self._call(Store.delete, part)]
-
-    def fetch(
-        self,
-        ids: list[str] | None = None,
-        *,
-        start: int = 0,
-        rows: int = 0,
-        where: dict[str, Any] | None = None,
-    ) -> list[Record]:
-        """Return the records with these ids, or `rows` records from number `start` on, or fewer."""
-        return self._call(Store.fetch, ids, start=start, rows=rows, where=where)
-
-    def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
-        """Return the vectors of records; if that ends the process, `TargetDamaged` is raised."""
-        return self._call(Store.vectors, ids)
-
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
-        """Return the records of a scope."""
-        return self._call(Store.members, scope, start=start, rows=rows)
-
-    def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
-        """Read records back with their vectors; if that ends the process, `TargetDamaged` is raised."""
-        return self._call(Store.check, start=start, rows=rows, every=every, identity=identity)
-
-    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
-        """Return the records nearest to a vector; if that ends the process, `TargetDamaged` is raised."""
-        return self._call(Store.query, vector, rows=rows, where=where)
-
-    def rename(self, name: str, *, aside: str | None) -> int:
-        """Rename the collection, and return the number of its records."""
-        return cast("int", self.ask(Call("rename", (name,), {"aside": aside}), tries=1))  # as below
-
-    def drop(self) -> int:
-        """Delete the collection itself, and return the number of records that it held."""
-        return cast("int", self.ask(Call("drop"), tries=1))  # a second try would not find it any more
+        return [one for part in self._parts(members) for one in self._delete(part)]
 
     def close(self) -> None:
         """Flush the index, and wait for the process to end: the folder is then free."""
         if not self._closed:
-            self.ask(Call("close"))
+            self.ask("close")
             self._closed = True
             self.join()
 
@@ -207,13 +197,3 @@ class StoreProcess(ChildProcess):
             if start:
                 self._context.check()
             yield rows[start : start + CALL_ROWS]
-
-    def _call(self, method: Callable[Concatenate[Store, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a method of the store in the child."""
-        call = Call(method.__name__, args, kwargs)
-        if method not in _READING:
-            return cast("R", self.ask(call))
-        try:
-            return cast("R", self.ask(call, tries=TRIES_ALONE))
-        except ProcessDied as death:
-            raise death.of_a_reader() from death

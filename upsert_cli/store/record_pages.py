@@ -9,7 +9,7 @@ from upsert_cli.documents.chunking import OBJECT_KEY, owner_of
 from upsert_cli.documents.hashing import HASH_KEY
 from upsert_cli.documents.stored_items import joined
 from upsert_cli.sources.item import Item
-from upsert_cli.store.base import NumberedRecord, Record
+from upsert_cli.store.base import Record
 from upsert_cli.store.process import StoreProcess
 
 if TYPE_CHECKING:
@@ -19,19 +19,17 @@ JOINED_ITEMS = 64  # items whose chunks are read at once
 PAGE_ROWS = 1_000  # records read at once: 1.5 MB of vectors with 384 numbers
 
 
-def numbered_pages(tables: RecordTables, number: int) -> Iterator[list[NumberedRecord]]:
+def numbered_pages(tables: RecordTables, number: int) -> Iterator[list[Record]]:
     """Yield the pages after a number of the tables."""
     while page := tables.after(number, rows=PAGE_ROWS):
         yield page
         number = page[-1].number
 
 
-def counted_pages(
-    store: StoreProcess | None, row: int, *, where: dict[str, Any] | None
-) -> Iterator[list[NumberedRecord]]:
+def counted_pages(store: StoreProcess | None, row: int, *, where: dict[str, Any] | None) -> Iterator[list[Record]]:
     """Yield the pages after a number of records; these have no numbers of their own."""
     while store is not None and (page := store.fetch(start=row, rows=PAGE_ROWS, where=where)):
-        yield [NumberedRecord(0, record) for record in page]
+        yield page
         row += len(page)
 
 
@@ -46,14 +44,18 @@ class JoinedChunks:
         self._joined: dict[str, Item | None] = {}
         """By the items of the page and of the one before; None where they are not joined."""
 
-    def look_at(self, page: Sequence[Record]) -> None:
-        """Join the chunks of the items that have one in a page."""
+    def join(self, page: Sequence[Record]) -> dict[str, Item | None]:
+        """Return, by the ids of joined chunks in a page, the item in place of the first one; None for the others."""
         if not self._is_wanted:
-            return
-        owners = {found[0] for record in page if (found := _chunk_of(record)) is not None}
+            return {}
+        chunks = {record.id: chunk for record in page if (chunk := _chunk_of(record)) is not None}
+        owners = {owner for owner, _ in chunks.values()}
         known = {owner: self._joined[owner] for owner in owners & self._joined.keys()}
-        self._joined = known | {
-            owner: joined(owner, chunks) for owner, chunks in self._chunks_of(owners - known.keys())
+        self._joined = known | {owner: joined(owner, parts) for owner, parts in self._chunks_of(owners - known.keys())}
+        return {
+            one: None if number else item
+            for one, (owner, number) in chunks.items()
+            if (item := self._joined[owner]) is not None
         }
 
     def _chunks_of(self, owners: Set[str]) -> Iterator[tuple[str, list[tuple[int, str | None, dict[str, Any]]]]]:
@@ -71,17 +73,7 @@ class JoinedChunks:
             yield from self._tables.of_items(owners)
         else:
             for page in counted_pages(self._store, 0, where={OBJECT_KEY: {"$in": list(owners)}}):
-                yield from (each.record for each in page)
-
-    def is_joined_elsewhere(self, record: Record) -> bool:
-        """Tell whether a record is part of an item that another record stands for."""
-        found = _chunk_of(record) if self._joined else None
-        return found is not None and self._joined.get(found[0]) is not None and found[1] != 0
-
-    def item(self, record: Record) -> Item | None:
-        """Return the item that the first of its chunks stands for; None for any other record."""
-        found = _chunk_of(record) if self._joined else None
-        return None if found is None else self._joined.get(found[0])
+                yield from page
 
 
 def _chunk_of(record: Record) -> tuple[str, int] | None:

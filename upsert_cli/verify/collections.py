@@ -19,8 +19,9 @@ from upsert_cli.load.renames import complete_renames, followed_by_tasks
 from upsert_cli.locks import Holder
 from upsert_cli.spelling import nearest
 from upsert_cli.store.address import require_collection_name
-from upsert_cli.store.base import CollectionInfo, Target
-from upsert_cli.store.locations import Location, location_at
+from upsert_cli.store.base import Target
+from upsert_cli.store.location import CollectionInfo, Location
+from upsert_cli.store.locations import location_at
 from upsert_cli.store.process import StoreProcess
 
 
@@ -113,7 +114,7 @@ def delete_collection(journal: Journal, chroma: str, name: str, *, context: RunC
 
     Args:
         journal: Knows the leases on collections of servers.
-        chroma: As `locations.canonical_target` spells it.
+        chroma: As `canonical_target` spells it.
         name: The collection.
         context: Receives messages about retries.
 
@@ -148,7 +149,7 @@ def rename_collection(
 
     Args:
         journal: Knows the tasks, and the leases on collections of servers.
-        chroma: As `locations.canonical_target` spells it.
+        chroma: As `canonical_target` spells it.
         name: The collection.
         to: Its new name.
         replaces: Keep a collection that has the new name under another one.

@@ -19,7 +19,8 @@ from upsert_cli.load.resources import Resources, recipe_of, sources_of
 from upsert_cli.pipeline.batch import Batch
 from upsert_cli.pipeline.batches import read_batches
 from upsert_cli.sources.rows import Rows
-from upsert_cli.store.base import CollectionInfo, Target
+from upsert_cli.store.base import Target
+from upsert_cli.store.location import CollectionInfo
 from upsert_cli.store.locations import location_at
 from upsert_cli.verify.collections import last_tasks, no_collection
 

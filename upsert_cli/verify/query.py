@@ -14,8 +14,9 @@ from upsert_cli import embedding
 from upsert_cli.context import RunContext
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.errors import Refusal, TargetDamaged, UpsertCliError, UsageFault
-from upsert_cli.store.base import QueryHit, Target
-from upsert_cli.store.locations import Location, location_of
+from upsert_cli.store.base import Record, Target
+from upsert_cli.store.location import Location
+from upsert_cli.store.locations import location_of
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.verify.expected import Subject
 
@@ -37,7 +38,7 @@ class Nearest:
     records: int
     """In the collection."""
 
-    hits: tuple[QueryHit, ...]
+    hits: tuple[Record, ...]
     """The nearest first."""
 
     def as_json(self) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.context import RunContext
 from upsert_cli.journal.journal import Journal
 from upsert_cli.paths import expanded, no_home
-from upsert_cli.redaction import in_message
 from upsert_cli.text import safe_json
 
 if TYPE_CHECKING:
@@ -49,12 +48,12 @@ class Events:
 
     def error(self, message: str, *, exit_code: int) -> None:
         """Print the event of the error that ended a command."""
-        self.emit("error", {"message": self._printed.complete(in_message(message)), "exit_code": exit_code})
+        self.emit("error", {"message": self._printed.message(message), "exit_code": exit_code})
 
     def summary(self, task: Task | None, *, exit_code: int, seconds: float, detail: str | None) -> None:
         """Print the last event; if there is no task, `detail` says why."""
         if task is None:
-            reason = None if detail is None else self._printed.complete(in_message(detail))
+            reason = None if detail is None else self._printed.message(detail)
             fields: dict[str, Any] = {"id": None, "status": None, "detail": reason}
         else:
             fields = self._printed.in_task(task).as_json(running=False)
@@ -90,6 +89,10 @@ class Invocation:
     def context(self) -> TerminalContext:
         """The surroundings of a run that is not a task."""
         return TerminalContext(self.terminal)
+
+    def print_json(self, value: Any) -> None:
+        """Print the outcome of a command on stdout, as JSON on one line."""
+        click.echo(safe_json(value))
 
     def task_json(self, task: Task, *, running: bool) -> dict[str, Any]:
         """Return a task as `--json` prints it."""

@@ -114,7 +114,7 @@ class RunReport:
                 load_summary.show_target(self._terminal, self._journal, task, steps)
 
     def dry_run_finished(self, outcome: DryRunResult, *, exit_code: int) -> None:
-        """Report what a load would do."""
+        """Report the outcome of a dry run."""
         self._close_display()
         self.rejected(outcome.rejects)
         fields = {"dry_run": True, "compared": outcome.compared, "counts": outcome.counts.as_json()}

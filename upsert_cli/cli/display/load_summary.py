@@ -81,7 +81,7 @@ def show_target(terminal: Terminal, journal: Journal, task: Task, steps: Sequenc
 
 
 def show_dry_run(terminal: Terminal, outcome: DryRunResult, *, exit_code: int) -> None:
-    """Show what a load would do."""
+    """Show the outcome of a dry run."""
     level = _level(exit_code)
     counts = _counts(outcome.counts, level)
     if outcome.compared:
@@ -148,7 +148,7 @@ def _is_model_unnamed(journal: Journal, task: Task) -> bool | None:
     """Look into the collection, which may have records of other loads; return None if it has none."""
     from upsert_cli.verify.collections import collections_at
 
-    with suppress(UpsertCliError):  # the load has ended well, whatever the target answers now
+    with suppress(UpsertCliError):  # the load has ended well, even if the target does not answer now
         found = collections_at(journal, task.chroma)
         return next((one.model is None for one in found if one.name == task.collection and one.records), None)
     return None

@@ -75,7 +75,7 @@ def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
 
 
 class NextStep(NamedTuple):
-    """A command, and what it is for."""
+    """A command and its purpose."""
 
     label: str
     """Such as `to continue it`."""

@@ -97,7 +97,7 @@ class Terminal:
 
     def _styled(self, part: str | Colored) -> str:
         text, color = part if isinstance(part, Colored) else (part, None)
-        shown = safe(in_message(self.printed.complete(text)))
+        shown = safe(self.printed.message(text))
         return click.style(shown, fg=color, bold=True) if color and self.colored else shown
 
     @property
@@ -109,7 +109,7 @@ class Terminal:
 
     @property
     def progress_kind(self) -> Literal["bar", "plain", "none"]:
-        """How to show progress; bars only on a terminal, whatever FORCE_COLOR says."""
+        """How to show progress; bars only on a terminal, even with FORCE_COLOR."""
         if self.quiet or self.progress == "none":
             return "none"
         bars = self.is_terminal and os.environ.get("TERM") != "dumb"

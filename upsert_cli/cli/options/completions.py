@@ -92,7 +92,5 @@ def _different(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
 
 def _about(journal: Journal, task: Task) -> str:
     task, running = journal.with_runner(task)
-    # Without a comma, where the script for fish would cut it.
-    return f"{task.shown_state(running=running)}: {task.counts.read} rows into {safe(task.collection)}".replace(
-        ",", " "
-    )
+    about = f"{task.shown_state(running=running)}: {task.counts.read} rows into {safe(task.collection)}"
+    return about.replace(",", " ")  # the script for fish would cut it at a comma

@@ -142,65 +142,46 @@ def all_of(options: Iterable[Decorator]) -> Decorator:
     return decorate
 
 
-_COMMON = tuple(
-    under(
-        COMMON,
-        option(
-            "--journal",
-            type=click.Path(file_okay=False, path_type=Path),
-            default=state_folder,
-            show_default="the user's state folder",
-            envvar="UPSERT_CLI_JOURNAL",
-            metavar="DIR",
-            help="The journal.",
-        ),
-        option(
-            "--config",
-            type=click.Path(dir_okay=False, path_type=Path),
-            envvar="UPSERT_CLI_CONFIG",
-            is_eager=True,
-            metavar="FILE",
-            help="Read settings from FILE, not the usual files.",
-        ),
-        option(
-            "--profile",
-            envvar="UPSERT_CLI_PROFILE",
-            is_eager=True,
-            metavar="NAME",
-            help="Prefer the settings under [profile.NAME].",
-        ),
-        option(
-            "-q",
-            "--quiet",
-            is_flag=True,
-            envvar="UPSERT_CLI_QUIET",
-            help="Print nothing on success, a report on failure.",
-        ),
-        option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            envvar="UPSERT_CLI_VERBOSE",
-            help="Show tracebacks and messages of libraries.",
-        ),
-        option(
-            "--color",
-            type=click.Choice(["auto", "always", "never"]),
-            default="auto",
-            show_default=False,
-            envvar="UPSERT_CLI_COLOR",
-            help="When to color messages; NO_COLOR is honored.",
-        ),
-        option(
-            "--progress",
-            type=click.Choice(["auto", "bar", "plain", "none"]),
-            default="auto",
-            show_default=False,
-            envvar="UPSERT_CLI_PROGRESS",
-            metavar="KIND",
-            help="Progress: auto, bar, plain (for logs) or none.",
-        ),
-    )
+def _common(*names: str, **attributes: Any) -> Decorator:
+    """Return an option of every command, whose variable names no command."""
+    variable = f"UPSERT_CLI_{names[-1].removeprefix('--').upper()}"
+    return functools.partial(option(*names, envvar=variable, **attributes), heading=COMMON)
+
+
+_COMMON = (
+    _common(
+        "--journal",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=state_folder,
+        show_default="the user's state folder",
+        metavar="DIR",
+        help="The journal.",
+    ),
+    _common(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        is_eager=True,
+        metavar="FILE",
+        help="Read settings from FILE, not the usual files.",
+    ),
+    _common("--profile", is_eager=True, metavar="NAME", help="Prefer the settings under [profile.NAME]."),
+    _common("-q", "--quiet", is_flag=True, help="Print nothing on success, a report on failure."),
+    _common("-v", "--verbose", is_flag=True, help="Show tracebacks and messages of libraries."),
+    _common(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=False,
+        help="When to color messages; NO_COLOR is honored.",
+    ),
+    _common(
+        "--progress",
+        type=click.Choice(["auto", "bar", "plain", "none"]),
+        default="auto",
+        show_default=False,
+        metavar="KIND",
+        help="Progress: auto, bar, plain (for logs) or none.",
+    ),
 )
 
 

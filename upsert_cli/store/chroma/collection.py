@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.retry import call_with_retries
@@ -14,7 +14,7 @@ from upsert_cli.store.address import bad_name
 from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.faults import is_of_kind, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
-from upsert_cli.store.chroma.stamp import check_model, info_of, stamp
+from upsert_cli.store.chroma.stamp import check_model, contradicts, info_of, stamp
 from upsert_cli.store.folder import unusable
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from upsert_cli.store.chroma.local import LocalFolder
     from upsert_cli.store.chroma.server import Server
-    from upsert_cli.store.locations import Ledger
+    from upsert_cli.store.location import Ledger
 
     ChromaLocation: TypeAlias = LocalFolder | Server
 
@@ -41,12 +41,6 @@ RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 # more than 1 MB of memory for each MB (measured with rows of 7 MB). A flush writes the whole index, of 1.7 KB a row.
 QUEUE_SIZE = 32 << 20
 QUEUE_SIZE_A_ROW = 1 << 10
-_OLD_SETTINGS = {
-    "hnsw:space": "space",
-    "hnsw:construction_ef": "ef_construction",
-    "hnsw:search_ef": "ef_search",
-    "hnsw:M": "max_neighbors",
-}  # keys of metadata, and their names in a configuration since Chroma 1.0
 
 # Another program may keep the database locked for a while.
 retrying_locks = functools.partial(call_with_retries, is_passing=is_passing, seconds=RETRY_SECONDS)
@@ -65,8 +59,8 @@ class OpenCollection:
         ledger: Ledger | None = None,
     ) -> None:
         """Open the collection through a connected client, or create it; see `Location.open`."""
-        self.target = target
-        self.location = location
+        self._target = target
+        self._location = location
         self._client = client
         self._ledger = ledger
         self._threshold: int | None = None  # rows; None for another kind of index
@@ -74,45 +68,47 @@ class OpenCollection:
         self._final_threshold: int | None = None
         self._changes = 0  # rows written since the last flush
         self._queued = 0  # characters of their strings
+        self._unflushed = unclean  # whether rows may be queued that the index files lack
         try:
             with understood(target):
-                self.max_batch = client.get_max_batch_size()
+                self._max_batch = client.get_max_batch_size()
                 self.opened = self._open(unclean=unclean)
         except BaseException:
-            self.close_after_error()
+            self._close_after_error()
             raise
 
     def _open(self, *, unclean: bool) -> Opened:
-        target = self.target
+        target = self._target
         created = not target.as_found and retrying_locks(self._create_if_missing)
-        self.chroma: Collection = retrying_locks(self._get)
-        if target.as_a_whole:
-            self.count = self._count_of_whole()
-            return Opened(created=False, count=self.count, warnings=(), unclean=unclean)
-        model = self.chroma.get_model()
+        self._chroma = self._get(target.collection)
+        if target.as_a_whole:  # Chroma cannot count where the index is damaged
+            state = self._location.state()
+            self._count = 0 if state is None else state.records
+            return Opened(created=False, count=self._count, warnings=(), unclean=unclean)
+        model = self._chroma.get_model()
         configuration: Any = model["configuration_json"] or {}
         info = info_of(target.collection, model["dimension"], model["metadata"] or {}, configuration)
-        self.space = info.space
+        self._space = info.space
         warnings = check_model(target, info) if target.model.name else ()
-        if not (self.location.is_shared or target.beside_others or target.reads_only):
+        if not (self._location.is_shared or target.beside_others or target.reads_only):
             hnsw = configuration.get("hnsw") or {}
-            own = None if _contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
-            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self.location.is_flushed())
+            own = None if contradicts(hnsw, model["metadata"] or {}) else hnsw.get("sync_threshold")
+            self._raise_threshold(own, ours=info.stamp is not None, is_flushed=created or self._location.is_flushed())
         # A read, and before any write: the first read of a client makes the engine forget which of the queued rows its
         # index has, and with rows queued by then the next write would put all of them in again, at some 6 ms each.
-        self.count = retrying_locks(self.chroma.count)
+        self._count = retrying_locks(self._chroma.count)
         if not target.as_found:
             ours = info.stamp is not None
-            check_vectors(target, self.chroma, count=self.count, ours=ours, suspicious=unclean)
+            check_vectors(target, self._chroma, count=self._count, ours=ours, suspicious=unclean)
         names_model = info.named_model is not None
-        return Opened(created=created, count=self.count, warnings=warnings, unclean=unclean, names_model=names_model)
+        return Opened(created=created, count=self._count, warnings=warnings, unclean=unclean, names_model=names_model)
 
-    def ask(self, query: Callable[Concatenate[Collection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call a function with Chroma's collection, wait for locks, and word its errors for users."""
-        with understood(self.target):
-            return retrying_locks(functools.partial(query, self.chroma, *args, **kwargs))
+    def _call(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call Chroma, wait for locks, and word its errors for users."""
+        with understood(self._target):
+            return retrying_locks(functools.partial(call, *args, **kwargs))
 
-    def wrote(self, rows: int, characters: int) -> None:
+    def _wrote(self, rows: int, characters: int) -> None:
         """Keep the queue in bounds and readers away from it; called after each write.
 
         A process that merely reads loads the index with the stored threshold, adds the queued rows to it and, if they
@@ -122,10 +118,10 @@ class OpenCollection:
         self._set_threshold(READERS_THRESHOLD)
         self._changes += rows
         self._queued += characters
-        if self._queued > max(QUEUE_SIZE, QUEUE_SIZE_A_ROW * (self.count + self._changes)):
+        if self._queued > max(QUEUE_SIZE, QUEUE_SIZE_A_ROW * (self._count + self._changes)):
             self.flush()
 
-    def check_takes_any(self, error: BaseException) -> None:
+    def _check_takes_any(self, error: BaseException) -> None:
         """Check that rows are to blame for an error with which each of them failed.
 
         Raises:
@@ -133,16 +129,16 @@ class OpenCollection:
         """
         import numpy as np
 
-        vectors = np.full((1, self.target.model.dimension), 0.5, dtype=np.float32)
+        vectors = np.full((1, self._target.model.dimension), 0.5, dtype=np.float32)
         try:
             # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
-            self.chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
+            self._chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
         except UpsertCliError:
             raise  # the server, not the record
         except Exception as also:
             remedy = "try another version of chromadb, then restart the task"
             what = f"Chroma refuses any record: {reason(error)}"
-            raise unusable(self.target.path, reason=what, remedy=remedy) from also
+            raise unusable(self._target.path, reason=what, remedy=remedy) from also
 
     def flush(self) -> None:
         """Write all that is queued into the index files, so that the next reader opens at once.
@@ -151,75 +147,77 @@ class OpenCollection:
         most, and next to none where the threshold equals the rows of the load. Opening the collection again with a
         lower threshold would put all queued rows into the index again, at up to 7 ms a row, and readers would see it.
         """
-        self.location.require_space(0)
+        self._location.require_space(0)
         try:
-            self._flush()
-            self.count += self._changes  # at most: some may have replaced others
+            self._queue_changes()
+            self._count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
         finally:
             # When the disk fills up during a flush, the engine writes a part without an error.
-            self.location.check_index(self.target, suspicious=False)
+            self._location.check_index(self._target, suspicious=False)
 
-    def _flush(self) -> None:
+    def _queue_changes(self) -> None:
         missing = self._load_threshold - self._changes % self._load_threshold
         # The second time for the whole of the threshold, where the engine counts in another way than we do.
         for rows in (missing, self._load_threshold):
-            for start in range(0, rows, self.max_batch):
-                if self._threshold is None or self.location.is_flushed() is not False:
+            for start in range(0, rows, self._max_batch):
+                if self._threshold is None or self._location.is_flushed() is not False:
                     return
-                numbers = range(start, min(start + self.max_batch, rows))
+                numbers = range(start, min(start + self._max_batch, rows))
                 ids = [f"upsert-cli-flush-{number}" for number in numbers]
                 unchanged: Any = [None] * len(ids)
-                self.ask(lambda chroma, ids, metadatas: chroma.update(ids=ids, metadatas=metadatas), ids, unchanged)
+                self._call(self._chroma.update, ids=ids, metadatas=unchanged)
 
-    def close_after_error(self) -> None:
+    def _close_after_error(self) -> None:
         """Close it, and leave the first error the one that counts."""
         with suppress(UpsertCliError):
-            self.close()
+            self.abandon()
 
-    def rename(self, name: str, *, aside: str | None) -> None:
+    def rename(self, name: str, *, aside: str | None) -> int:
         """Rename the collection, after one that has the name already."""
         if aside is not None:
             self._rename(name, aside)
         try:
-            self._rename(self.target.collection, name)
+            self._rename(self._target.collection, name)
         except BaseException:
             if aside is not None:
                 with suppress(Exception):  # the first error counts; another call renames it as well
                     self._rename(aside, name)
             raise
+        return self._count
 
     def _rename(self, name: str, to: str) -> None:
-        with understood(self.target):
-            found = retrying_locks(lambda: self._client.get_collection(name, embedding_function=None))
-            retrying_locks(lambda: found.modify(name=to))
+        self._call(self._get(name).modify, name=to)
         if self._ledger is not None:
             self._ledger.rename(name, to)
 
-    def drop(self) -> None:
+    def drop(self) -> int:
         """Delete the collection, so that nothing of it has to be restored."""
-        folders = self.location.index_folders()
-        with understood(self.target):
-            retrying_locks(lambda: self._client.delete_collection(self.target.collection))
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)  # nobody reads them any more
+        index = self._location.index_folder()
+        self._call(self._client.delete_collection, self._target.collection)
+        if index is not None:
+            shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
         self._final_threshold = None
+        self._unflushed = False
         self._owe(None)
-
-    def _count_of_whole(self) -> int:
-        """Return the number of records; of a folder without Chroma, whose count fails where the index is damaged."""
-        if self.location.is_shared:
-            return retrying_locks(self.chroma.count)
-        found = {info.name: records for info, records in self.location.list_collections()}
-        return found[self.target.collection]
+        return self._count
 
     def close(self) -> None:
+        """Flush the index and close the collection."""
+        try:
+            if self._unflushed:
+                self.flush()
+        except BaseException:
+            self._close_after_error()
+            raise
+        self.abandon()
+
+    def abandon(self) -> None:
         """Restore the collection's threshold and close the client."""
         try:
-            with understood(self.target):
-                if self._final_threshold is not None:
-                    self._set_threshold(self._final_threshold)
-                    self._owe(None)
+            if self._final_threshold is not None:
+                self._set_threshold(self._final_threshold)
+                self._owe(None)
         finally:
             self._client.close()
 
@@ -227,36 +225,36 @@ class OpenCollection:
         if self._ledger is not None:
             self._ledger.owe(threshold)
 
-    def _get(self) -> Collection:
-        return self._client.get_collection(self.target.collection, embedding_function=None)
+    def _get(self, name: str) -> Collection:
+        return self._call(self._client.get_collection, name, embedding_function=None)
 
     def _create_if_missing(self) -> bool:
         try:
-            self._get()
+            self._client.get_collection(self._target.collection, embedding_function=None)
         except Exception as error:
             if not is_of_kind(error, "NotFoundError"):
                 raise
         else:
             return False
         # The cloud has another kind of index, which needs no flushing.
-        hnsw: Any = {"space": self.target.space or DEFAULT_SPACE} | (
-            {} if self.location.in_cloud else {"sync_threshold": LOAD_THRESHOLD}
+        hnsw: Any = {"space": self._target.space or DEFAULT_SPACE} | (
+            {} if self._location.in_cloud else {"sync_threshold": LOAD_THRESHOLD}
         )
         # Chroma's own default function where ours gives the same vectors: then any client can query by text.
-        function: dict[str, Any] = {} if self.target.model.is_chromas_default else {"embedding_function": None}
+        function: dict[str, Any] = {} if self._target.model.is_chromas_default else {"embedding_function": None}
         try:
             # Another load may create it at this moment; the model that created it is checked after this.
             self._client.get_or_create_collection(
-                self.target.collection,
+                self._target.collection,
                 configuration={"hnsw": hnsw},
-                metadata=stamp(self.target),
+                metadata=stamp(self._target),
                 **function,
             )
         except Exception as error:
             if not is_of_kind(error, "InvalidArgumentError"):
                 raise
             text = reason(error).removeprefix("Validation error: name: ")
-            raise bad_name(self.target.collection, reason=text) from error
+            raise bad_name(self._target.collection, reason=text) from error
         return True
 
     def _raise_threshold(self, own: object, *, ours: bool, is_flushed: bool | None) -> None:
@@ -273,8 +271,8 @@ class OpenCollection:
         self._final_threshold = LOAD_THRESHOLD if ours else theirs
         if self._final_threshold != LOAD_THRESHOLD:
             self._owe(self._final_threshold)
-        if self.target.rows is not None and is_flushed:
-            self._load_threshold = min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self.target.rows))
+        if self._target.rows is not None and is_flushed:
+            self._load_threshold = min(LOAD_THRESHOLD, max(LEAST_THRESHOLD, self._target.rows))
         self._set_threshold(self._load_threshold)
 
     def _set_threshold(self, threshold: int) -> None:
@@ -282,15 +280,5 @@ class OpenCollection:
             return
         # Once it is changed, chromadb builds the stored embedding function again, which may need a package or a key.
         with suppress(ValueError):
-            configuration: Any = {"hnsw": {"sync_threshold": threshold}}
-            retrying_locks(functools.partial(self.chroma.modify, configuration=configuration))
+            self._call(self._chroma.modify, configuration={"hnsw": {"sync_threshold": threshold}})
         self._threshold = threshold
-
-
-def _contradicts(hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-    """Tell whether versions before 1.0 set an index up in its collection's metadata, where the engine looks for it.
-
-    The configuration has defaults in its place, and any change to it makes them count: the index is then read by
-    another distance than it was built with, and vectors come back as zeros (measured with 1.5.9).
-    """
-    return any(metadata.get(old, hnsw.get(name)) != hnsw.get(name) for old, name in _OLD_SETTINGS.items())

@@ -1,207 +1,257 @@
-"""Chroma's database, read and repaired with sqlite3 where Chroma itself would wait, crash or say nothing.
+"""Chroma's database, opened with sqlite3 where Chroma itself would wait, crash or say nothing.
 
-Ids, documents and metadata are in it; only the vectors are in the index files, and can be made again.
+Ids, documents and metadata are in it; only the vectors are in the index files, and can be made again. A database that
+an older version wrote shows today's tables.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from upsert_cli.errors import UpsertCliError
-from upsert_cli.store.base import CollectionInfo
-from upsert_cli.store.chroma.database_file import read, read_if_made, writing
-from upsert_cli.store.chroma.migrations import rewrite_queue
+from upsert_cli.errors import TargetBusy, UpsertCliError
 from upsert_cli.store.chroma.stamp import info_of
-from upsert_cli.store.folder import DATABASE_NAME
+from upsert_cli.store.folder import DATABASE_NAME, os_fault, unusable
+from upsert_cli.store.location import CollectionInfo
 
-# Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.
-QUEUE_KEYS = 5_460
-QUEUE_REMOVED = 32_766
+PROBE_SECONDS = 0.5  # seconds that a foreign writer may take to end a transaction; Chroma itself would wait for 1,000
+READ_SECONDS = 1.5  # seconds that a reader waits for a writer to end a transaction
+_NEEDS_WRITING = ("SQLITE_READONLY", "SQLITE_CANTOPEN")  # errors if a transaction has to be undone
 
-_PAIRS = "SELECT key, COALESCE(str_value, int_value, float_value, bool_value)"
-_LISTED = (
-    "SELECT c.id, c.name, c.dimension, (SELECT COUNT(*) FROM embeddings e JOIN segments s ON e.segment_id = s.id "
-    "WHERE s.collection = c.id AND s.scope = 'METADATA'), c.config_json_str, c.schema_str FROM collections c "
-    "JOIN databases d ON c.database_id = d.id WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' "
+KNOWN_MIGRATIONS = {"embeddings_queue": 2, "metadb": 6, "sysdb": 10}
+"""The last migration of each kind in Chroma 1.5, which adds those that a folder lacks as soon as it opens it."""
+
+_MIGRATIONS = "SELECT dir, MAX(version) FROM migrations GROUP BY dir"
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+# Columns that came with a migration, and their values where it is missing.
+_LATER_COLUMNS = {
+    "collections": {"database_id": "'default'", "config_json_str": "NULL", "schema_str": "NULL"},
+    "collection_metadata": {"bool_value": "NULL"},
+    "embedding_metadata": {"bool_value": "NULL"},
+}
+_LATER_TABLES = {
+    "databases": "SELECT 'default' AS id, 'default_database' AS name, 'default_tenant' AS tenant_id",
+    "embedding_metadata_array": "SELECT NULL AS rowid, NULL AS id, NULL AS key, NULL AS string_value, "
+    "NULL AS int_value, NULL AS float_value, NULL AS bool_value WHERE FALSE",
+}  # a view has no row numbers of its own
+# Folders of `chroma run` may have other databases, with collections of the same names.
+_ENTRIES = (
+    "SELECT c.id, c.name, c.dimension, c.config_json_str, c.schema_str, v.id, vm.seq_id, r.id, rm.seq_id "
+    "FROM collections c JOIN databases d ON c.database_id = d.id "
+    "LEFT JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
+    "LEFT JOIN segments r ON r.collection = c.id AND r.scope = 'METADATA' "
+    "LEFT JOIN max_seq_id vm ON vm.segment_id = v.id LEFT JOIN max_seq_id rm ON rm.segment_id = r.id "
+    "WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' AND c.name = COALESCE(?, c.name) "
     "ORDER BY c.name"
 )
-# Folders of `chroma run` may have other databases, with collections of the same names. (Only this is put into queries.)
-# ruff: noqa: S608
-_DEFAULT = (
-    "(SELECT c.* FROM collections c JOIN databases d ON c.database_id = d.id "
-    "WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant')"
+_PAIRS = (
+    "SELECT key, COALESCE(str_value, int_value, float_value, bool_value) FROM collection_metadata "
+    "WHERE collection_id = ?"
 )
-_DESCRIBED = f"SELECT id, dimension, config_json_str, schema_str FROM {_DEFAULT} c WHERE c.name = ?"
-_FLUSHED = (
-    f"SELECT s.id FROM segments s JOIN {_DEFAULT} c ON s.collection = c.id JOIN max_seq_id m ON m.segment_id = s.id "
-    "WHERE c.name = ? AND s.scope = 'VECTOR' AND m.seq_id > 0"
-)
-_SEGMENT_PAIRS = (
-    f"SELECT v.id, m.id, vm.seq_id FROM {_DEFAULT} c JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
-    "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' JOIN max_seq_id vm ON vm.segment_id = v.id "
-    "JOIN max_seq_id mm ON mm.segment_id = m.id WHERE c.name = ? AND vm.seq_id BETWEEN 1 AND mm.seq_id"
-)
-_QUEUED = (
-    "SELECT c.config_json_str, c.schema_str, (SELECT COUNT(*) FROM embeddings_queue q "
-    f"WHERE q.topic LIKE '%/' || c.id AND q.seq_id > COALESCE(m.seq_id, 0)) FROM {_DEFAULT} c "
-    "JOIN segments s ON s.collection = c.id AND s.scope = 'VECTOR' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
-    "WHERE c.name = ?"
-)
-_REACHED = (
-    f"SELECT s.scope, m.seq_id FROM {_DEFAULT} c JOIN segments s ON s.collection = c.id "
-    "JOIN max_seq_id m ON m.segment_id = s.id WHERE c.name = ?"
-)
-_PENDING = (
-    f"SELECT q.seq_id, q.id, q.metadata FROM embeddings_queue q JOIN {_DEFAULT} c ON q.topic LIKE '%/' || c.id "
-    "JOIN segments s ON s.collection = c.id AND s.scope = 'METADATA' LEFT JOIN max_seq_id m ON m.segment_id = s.id "
-    "WHERE c.name = ? AND q.seq_id > COALESCE(m.seq_id, 0)"
-)
-_SEGMENTS = (
-    f"SELECT s.id FROM segments s JOIN {_DEFAULT} c ON s.collection = c.id WHERE c.name = ? AND s.scope = 'VECTOR'"
-)
+_COUNT = "SELECT COUNT(*) FROM embeddings WHERE segment_id = ?"
 
 
-def flushed_segments(folder: Path, collection: str) -> list[str]:
-    """Return the vector segments of a collection whose index files were written at least once."""
-    return [str(segment) for (segment,) in read_if_made(folder, _FLUSHED, collection)]
+class CollectionEntry(NamedTuple):
+    """A collection in the tables of the database."""
+
+    id: str
+    name: str
+    dimension: int | None
+    configuration: str | None
+    """JSON, as the schema is."""
+
+    schema: str | None
+    vectors: str | None
+    """Its vector segment, which names the folder of its index."""
+
+    indexed: int | None
+    """The last change that the index files have; None or 0 if they were never written."""
+
+    records: str | None
+    """Its metadata segment: its part of the tables with records."""
+
+    applied: int | None
+    """The last change that these tables have."""
+
+    @property
+    def configurations(self) -> tuple[object, object]:
+        """Everything that Chroma stores about index and embedding function."""
+        return _parsed(self.configuration), _parsed(self.schema)
+
+    @property
+    def written_index(self) -> str | None:
+        """The folder of the index files, if they were written at least once."""
+        return self.vectors if self.indexed else None
+
+    @property
+    def is_flushed(self) -> bool | None:
+        """Whether the index files hold all records; None if the database does not tell."""
+        return None if self.applied is None else (self.indexed or 0) >= self.applied
 
 
-def vector_segments(folder: Path, collection: str) -> list[str]:
-    """Return the vector segments of a collection, with index files or without."""
-    return [str(segment) for (segment,) in read_if_made(folder, _SEGMENTS, collection)]
+# -- opening -----------------------------------------------------------------------------------------------------------
 
 
-def indexed_ids(folder: Path, collection: str) -> Iterator[tuple[str, set[str]]]:
-    """Yield each vector segment of a collection, with the ids of the records that its index files must have.
-
-    These are the records that did not change after the files were written. The files may have others too. Where the
-    records' own tables are behind the files, nothing is known: a missing row may have been deleted.
-    """
-    query = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
-    for vectors, records, reached in read_if_made(folder, _SEGMENT_PAIRS, collection):
-        yield str(vectors), {str(one) for (one,) in read_if_made(folder, query, records, reached)}
-
-
-def is_flushed(folder: Path, collection: str) -> bool | None:
-    """Tell whether the index files hold all records; None if the database is locked or does not tell."""
-    with suppress(UpsertCliError):  # it is locked, or cannot be read
-        reached: dict[str, int] = dict(read_if_made(folder, _REACHED, collection))
-        if "METADATA" in reached:
-            return reached.get("VECTOR", 0) >= reached["METADATA"]
-    return None
-
-
-def reading_flushes(folder: Path, collection: str) -> bool:
-    """Tell whether merely reading a collection would write its index files, since too much is queued for them."""
-    return any(
-        queued >= min((value for text in configurations for value in _stored(text, "sync_threshold")), default=0)
-        for *configurations, queued in read_if_made(folder, _QUEUED, collection)
-    )
-
-
-def describe(folder: Path, collection: str) -> CollectionInfo | None:
-    """Return the description of a collection; None if the database has none of that name."""
-    rows = read_if_made(folder, _DESCRIBED, collection)
-    if not rows:
-        return None
-    identity, dimension, *configurations = rows[0]
-    pairs = read_if_made(folder, f"{_PAIRS} FROM collection_metadata WHERE collection_id = ?", identity)
-    return info_of(collection, dimension, dict(pairs), *map(_parsed, configurations))
-
-
-def list_collections(folder: Path) -> list[tuple[CollectionInfo, int]]:
-    """Return the collections of Chroma's default database in a folder by name, each with its number of records.
+@contextmanager
+def reading(folder: Path, *, seconds: float = READ_SECONDS) -> Iterator[sqlite3.Connection]:
+    """Keep one state of the database for some queries; one that does not exist yet is empty.
 
     Raises:
-        TargetBusy: Another program keeps the database locked.
-        UpsertCliError: There is no Chroma in the folder, or its database cannot be read.
+        TargetBusy: Another program keeps it locked for longer than some seconds.
+        UpsertCliError: It cannot be read, or lacks a table or a column.
     """
-    if not (folder / DATABASE_NAME).is_file():
-        raise UpsertCliError(
-            message=f"there is no Chroma in {folder}; --chroma names another folder, `upsert-cli run` makes one"
-        )
-    rows = read(folder, _LISTED)
-    pairs = read(folder, f"{_PAIRS}, collection_id FROM collection_metadata")
-    found = []
-    for identity, name, dimension, records, *configurations in rows:
-        metadata = {key: value for key, value, owner in pairs if owner == identity}
-        found.append((info_of(str(name), dimension, metadata, *map(_parsed, configurations)), int(records)))
-    return found
+    with _understood(folder), closing(_opened(folder / DATABASE_NAME, seconds=seconds)) as database:
+        database.execute("BEGIN")
+        yield database
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Hold a write transaction; the database has to exist.
+
+    Raises:
+        TargetBusy: Another program holds one.
+        UpsertCliError: The file may not be written, or is not a database.
+    """
+    with (
+        _understood(folder),
+        closing(connect(folder / DATABASE_NAME, mode="rw", seconds=PROBE_SECONDS)) as database,
+    ):
+        database.execute("BEGIN IMMEDIATE")
+        yield database
+        database.execute("COMMIT")
+
+
+def connect(path: Path, *, mode: str, seconds: float) -> sqlite3.Connection:
+    """Open a database in one of SQLite's modes; `seconds` is how long to wait for another program's lock."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    database = sqlite3.connect(uri, uri=True, timeout=seconds, isolation_level=None)
+    try:
+        _show_todays_tables(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _opened(path: Path, *, seconds: float) -> sqlite3.Connection:
+    if not path.exists():
+        return sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        return connect(path, mode="ro", seconds=seconds)
+    except sqlite3.Error as error:
+        if not error_name(error).startswith(_NEEDS_WRITING):
+            raise
+    # A program that was killed left a transaction, which has to be undone before anything can be read.
+    return connect(path, mode="rw", seconds=seconds)
+
+
+def _show_todays_tables(database: sqlite3.Connection) -> None:
+    """Put views of today's tables in front of older ones, for this connection alone; nothing is written."""
+    tables = {str(name) for (name,) in database.execute(_TABLES)}
+    if not tables or not is_older(dict(database.execute(_MIGRATIONS))):
+        return
+    database.execute("PRAGMA temp_store = MEMORY")
+    database.create_function("seq_number", 1, _seq_number, deterministic=True)
+    for table, query in _LATER_TABLES.items():
+        if table not in tables:
+            database.execute(f"CREATE TEMP VIEW {table} AS {query}")
+    for table, columns in _LATER_COLUMNS.items():
+        present = {str(name) for _, name, *_ in database.execute(f"PRAGMA main.table_info({table})")}
+        added = [f"{value} AS {name}" for name, value in columns.items() if name not in present]
+        if present and added:
+            names = f"SELECT *, {', '.join(added)} FROM main.{table}"  # noqa: S608  # all of them are ours
+            database.execute(f"CREATE TEMP VIEW {table} AS {names}")
+    if "max_seq_id" in tables:
+        numbers = "SELECT segment_id, seq_number(seq_id) AS seq_id FROM main.max_seq_id"
+        database.execute(f"CREATE TEMP VIEW max_seq_id AS {numbers}")
+
+
+def _seq_number(value: int | bytes | None) -> int | None:
+    """Return a number of the queue, which versions before 1.0 stored as eight bytes."""
+    return int.from_bytes(value, "big") if isinstance(value, bytes) else value
+
+
+@contextmanager
+def _understood(folder: Path) -> Iterator[None]:
+    """Turn errors of a database into those that tell a user what to do about it."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _meaning(folder, error) from error
+    except OSError as error:
+        raise os_fault(folder, error) from error
+
+
+def _meaning(folder: Path, error: sqlite3.Error) -> UpsertCliError:
+    if "locked" in str(error):
+        return TargetBusy(path=str(folder))
+    if error_name(error).startswith(_NEEDS_WRITING) and (folder / f"{DATABASE_NAME}-journal").exists():
+        what = "a program that was killed left a transaction to undo, and this user may not write to the folder"
+        remedy = "read it once where it can be written, such as with `upsert-cli collections`, or read a copy of it"
+        return unusable(folder / DATABASE_NAME, reason=what, remedy=remedy)
+    remedy = "restore it from a backup"
+    if error_name(error) == "SQLITE_ERROR":  # there is no such table or column
+        remedy = "use the version of chromadb that wrote it, or restore it from a backup"
+    elif isinstance(error, sqlite3.OperationalError):
+        remedy = "give this user access to it"
+    remedy += ", or choose another folder with --chroma"
+    return unusable(folder / DATABASE_NAME, reason=str(error), remedy=remedy)
+
+
+def error_name(error: sqlite3.Error) -> str:
+    """Return SQLite's name of an error, such as `SQLITE_BUSY`; empty for an error of Python's, such as bad UTF-8."""
+    return getattr(error, "sqlite_errorname", "")
+
+
+# -- its tables --------------------------------------------------------------------------------------------------------
+
+
+def applied_migrations(database: sqlite3.Connection) -> dict[str, int]:
+    """Return the last migration of each kind that a database has; empty if it has no tables yet."""
+    is_blank = database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+    return {} if is_blank else {str(kind): int(last) for kind, last in database.execute(_MIGRATIONS)}
+
+
+def is_older(found: Mapping[str, int]) -> bool:
+    """Tell whether Chroma would change a database by opening it; a new one is not older."""
+    return bool(found) and any(found.get(kind, 0) < last for kind, last in KNOWN_MIGRATIONS.items())
+
+
+def find_entry(database: sqlite3.Connection, collection: str) -> CollectionEntry | None:
+    """Return the entry of a collection; None if there is none, or Chroma has just begun to make its tables."""
+    return next(_entries(database, collection), None)
+
+
+def describe(database: sqlite3.Connection, collection: str) -> CollectionInfo | None:
+    """Return the description of a collection; None if the database has none of that name."""
+    entry = find_entry(database, collection)
+    return None if entry is None else _description(database, entry)
+
+
+def describe_all(database: sqlite3.Connection) -> list[tuple[CollectionInfo, int]]:
+    """Return the collections of Chroma's default database by name, each with its number of records."""
+    return [
+        (_description(database, entry), int(database.execute(_COUNT, (entry.records,)).fetchone()[0]))
+        for entry in _entries(database)
+    ]
+
+
+def _entries(database: sqlite3.Connection, collection: str | None = None) -> Iterator[CollectionEntry]:
+    if applied_migrations(database).get("sysdb"):
+        yield from (CollectionEntry(*row) for row in database.execute(_ENTRIES, (collection,)).fetchall())
+
+
+def _description(database: sqlite3.Connection, entry: CollectionEntry) -> CollectionInfo:
+    metadata = dict(database.execute(_PAIRS, (entry.id,)))
+    return info_of(entry.name, entry.dimension, metadata, *entry.configurations)
 
 
 def _parsed(configuration: str | None) -> object:
     with suppress(ValueError):
         return json.loads(configuration or "{}")
     return {}
-
-
-def _stored(configuration: str | None, key: str) -> list[Any]:
-    """Return the values of a key in a stored configuration, at any depth."""
-    found: list[Any] = []
-
-    def look(value: dict[str, Any]) -> dict[str, Any]:
-        if key in value:
-            found.append(value[key])
-        return value
-
-    with suppress(ValueError):
-        json.loads(configuration or "{}", object_hook=look)
-    return found
-
-
-# -- repair ------------------------------------------------------------------------------------------------------------
-
-
-def take_poison(folder: Path, collection: str) -> list[str]:
-    """Remove the rows from the collection's queue that the engine can never apply, and return their ids.
-
-    Such a row was never stored, so everything that the collection lists stays. Nobody else may have the files open.
-    """
-    with writing(folder) as database:
-        pending = database.execute(_PENDING, (collection,)).fetchall()
-        poison = [(number, str(one)) for number, one, metadata in pending if _is_poison(metadata)]
-        database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
-    return [one for _, one in poison]
-
-
-def put_index_aside(folder: Path, collection: str) -> list[str]:
-    """Rename the folders of the collection's index, and return their new names; nothing is deleted.
-
-    Nobody else may have the files open.
-    """
-    moved: list[str] = []
-    with writing(folder) as database:
-        for (segment,) in database.execute(_SEGMENTS, (collection,)).fetchall():
-            index = folder / str(segment)
-            aside = index.with_name(f"{index.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-            if index.exists():
-                index.rename(aside)
-                moved.append(aside.name)
-            # Like an index that was never flushed: queued rows are read again, and its files are not missed.
-            database.execute("DELETE FROM main.max_seq_id WHERE segment_id = ?", (segment,))
-    return moved
-
-
-def make_queue_readable(folder: Path) -> None:
-    """Rewrite the queued rows of an older version of Chroma at which today's engine would end."""
-    with writing(folder) as database:
-        rewrite_queue(database)
-
-
-def _is_poison(metadata: str | None) -> bool:
-    values = json.loads(metadata) if metadata else None
-    if not isinstance(values, dict):
-        return False
-    lists = [value for value in values.values() if isinstance(value, list)]
-    removed = sum(value is None for value in values.values())
-    return (
-        any(part is None for value in lists for part in value)  # how the queue stores a number that is not finite
-        or len(values) - removed > QUEUE_KEYS
-        or sum(map(len, lists)) > QUEUE_KEYS
-        or removed > QUEUE_REMOVED
-    )

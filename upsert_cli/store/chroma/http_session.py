@@ -15,8 +15,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, Self
+from contextlib import AbstractContextManager, suppress
+from typing import Any
 
 import httpx
 
@@ -63,7 +63,7 @@ class RequestFailed(Exception):
         self.is_permanent = is_permanent  # whether the next request would fail for the same reason
 
 
-class HttpSession:
+class HttpSession(AbstractContextManager["HttpSession", None]):
     """Requests to one server, in the interface that chromadb's client expects."""
 
     def __init__(self, url: str, access: Access, *, retry_for: float, notify: Callable[[str], None]) -> None:
@@ -91,9 +91,6 @@ class HttpSession:
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

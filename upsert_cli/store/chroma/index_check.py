@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import TargetDamaged
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma.database import flushed_segments, indexed_ids
+from upsert_cli.store.chroma.database import find_entry, reading
 from upsert_cli.store.folder import INDEX_NAMES
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ SAME_DISTANCE = 1e-3  # of a vector to itself, where rounding alone gives some 1
 _HEADER = struct.Struct("<iQQQQ")
 _HEADER_BYTES = 100
 _LENGTH = struct.Struct("<I")
+_INDEXED = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------
@@ -40,9 +41,12 @@ def check_files(target: Target, folder: Path, *, suspicious: bool = False) -> No
     Raises:
         TargetDamaged: One is missing or was cut; Chroma would end in a segmentation fault sooner or later.
     """
-    for segment in flushed_segments(folder, target.collection):
-        if (fault := _files_fault(folder / segment, thorough=suspicious or target.as_found)) is not None:
-            raise _damaged(target, fault)
+    with reading(folder) as database:
+        entry = find_entry(database, target.collection)
+    if entry is None or entry.written_index is None:
+        return
+    if (fault := _files_fault(folder / entry.written_index, thorough=suspicious or target.as_found)) is not None:
+        raise _damaged(target, fault)
 
 
 def _files_fault(folder: Path, *, thorough: bool) -> str | None:
@@ -91,9 +95,15 @@ def check_rows(target: Target, folder: Path) -> None:
     Raises:
         TargetDamaged: The index lacks records.
     """
-    for segment, ids in indexed_ids(folder, target.collection):
-        if missing := _missing_rows(folder / segment, ids):
-            raise _damaged(target, f"its index is older than its records and lacks {missing:,} of {len(ids):,}")
+    with reading(folder) as database:
+        entry = find_entry(database, target.collection)
+        # Where the tables of the records are behind the files, nothing is known: a missing row may have been deleted.
+        if entry is None or entry.written_index is None or (entry.indexed or 0) > (entry.applied or 0):
+            return
+        # The records that did not change after the files were written; the files may have others too.
+        ids = {str(one) for (one,) in database.execute(_INDEXED, (entry.records, entry.indexed))}
+    if missing := _missing_rows(folder / entry.written_index, ids):
+        raise _damaged(target, f"its index is older than its records and lacks {missing:,} of {len(ids):,}")
 
 
 def _missing_rows(folder: Path, ids: Set[str]) -> int:

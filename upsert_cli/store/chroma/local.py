@@ -1,50 +1,51 @@
 """A local folder as the location of a collection: Chroma works in our own process there.
 
-Such a folder needs care: nobody else at its files, enough disk space, a sound index. Chroma opens a folder only where
-it can write to it, although it writes nothing while it only reads; so a read-only folder is copied. A folder that an
-older version wrote is upgraded as soon as Chroma opens it; so a copy is read there as well.
+Such a folder needs care: nobody else at its files, enough disk space, a sound index.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from upsert_cli.errors import Refusal, TargetBusy, TargetInUse
+from upsert_cli.errors import Refusal, TargetBusy, TargetInUse, UpsertCliError
 from upsert_cli.locks import Holder
-from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Target
-from upsert_cli.store.chroma import database, migrations
-from upsert_cli.store.chroma.database_file import applied_migrations, writing
+from upsert_cli.store.base import Opened, Target
+from upsert_cli.store.chroma.database import CollectionEntry, describe, describe_all, find_entry, reading, writing
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_files, check_rows
+from upsert_cli.store.chroma.stamp import stored_values
 from upsert_cli.store.chroma.stored_hashes import read_hashes
 from upsert_cli.store.chroma.tables import RecordTables
-from upsert_cli.store.chroma.upgrade import prepare_upgrade
+from upsert_cli.store.chroma.upgrade import prepare_upgrade, readable_copy
 from upsert_cli.store.folder import (
     DATABASE_NAME,
     LEASE_NAME,
-    RESERVE_BYTES,
     Opener,
-    disk_full,
     find_openers,
     os_fault,
     prepare_folder,
     require_space,
 )
-from upsert_cli.store.locations import Ledger, Location
+from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from upsert_cli.store.chroma.records import ChromaStore
 
-COPIES = 3  # copies before a folder that keeps changing is reported as busy
 SHOWN_OPENERS = 3  # processes that a message names
+# Values that the engine can read from its queue in one statement: six variables each, of 32,766 that sqlite allows.
+QUEUE_KEYS = 5_460
+QUEUE_REMOVED = 32_766
+_IN_QUEUE = "FROM embeddings_queue WHERE topic LIKE '%/' || ? AND seq_id > ?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +69,25 @@ class LocalFolder(Location):
 
     def describe(self) -> CollectionInfo | None:
         """Ask the database."""
-        return database.describe(self.path, self.collection)
+        with reading(self.path) as database:
+            return describe(database, self.collection)
 
     def require_lists(self) -> None:
         """Check nothing, since the Chroma that is installed stores lists."""
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
-        """Ask the database."""
-        return database.list_collections(self.path)
+        """Ask the database, which has to exist."""
+        if not (self.path / DATABASE_NAME).is_file():
+            raise UpsertCliError(
+                message=f"there is no Chroma in {self.path}; --chroma names another folder, `upsert-cli run` makes one"
+            )
+        with reading(self.path) as database:
+            return describe_all(database)
 
     def state(self) -> CollectionState | None:
         """Ask the database."""
-        found = RecordTables.find(self.path, self.collection)
-        return None if found is None else CollectionState(found.collection, found.changes, found.count)
+        found = self.tables()
+        return None if found is None else found.state
 
     def tables(self) -> RecordTables | None:
         """Return the tables, with the changes that are queued for them."""
@@ -109,22 +116,22 @@ class LocalFolder(Location):
     ) -> tuple[ChromaStore, Opened]:
         """Check the files, and open the collection with Chroma's library."""
         from upsert_cli.store.chroma.client import connect_folder
-        from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
         if not (target.beside_others or target.as_a_whole):
             self.check_index(target, suspicious=unclean)
         if not (target.examined or target.as_a_whole):
             check_rows(target, self.path)
-        upgrade = prepare_upgrade(self.path, target, is_copy=self.is_copy)
+        upgrade = prepare_upgrade(self, target)
         with understood(target):
             client = connect_folder(str(self.path))
-        collection = OpenCollection(target, self, client, unclean=unclean, ledger=ledger)
-        return ChromaStore(collection), replace(collection.opened, upgrade=upgrade)
+        store = ChromaStore(target, self, client, unclean=unclean, ledger=ledger)
+        return store, replace(store.opened, upgrade=upgrade)
 
-    def index_folders(self) -> list[Path]:
-        """Return the folders with the index files of the collection, which Chroma leaves behind when it is deleted."""
-        return [self.path / segment for segment in database.flushed_segments(self.path, self.collection)]
+    def index_folder(self) -> Path | None:
+        """Return the folder with the index files of the collection, which Chroma leaves behind when it is deleted."""
+        entry = self._entry()
+        return None if entry is None or entry.vectors is None else self.path / entry.vectors
 
     def require_space(self, rows: int) -> None:
         """Check the disk of the folder."""
@@ -137,7 +144,13 @@ class LocalFolder(Location):
 
     def is_flushed(self) -> bool | None:
         """Ask the database how far the index is."""
-        return database.is_flushed(self.path, self.collection)
+        with suppress(UpsertCliError):  # it is locked, or cannot be read
+            return None if (entry := self._entry()) is None else entry.is_flushed
+        return None
+
+    def _entry(self) -> CollectionEntry | None:
+        with reading(self.path) as database:
+            return find_entry(database, self.collection)
 
     def stored_hashes(self, ids: Sequence[str]) -> dict[str, str]:
         """Ask the database."""
@@ -166,89 +179,70 @@ class LocalFolder(Location):
             )
 
     def reading_flushes(self) -> bool:
-        """Ask the database how much is queued for the index."""
-        return database.reading_flushes(self.path, self.collection)
+        """Ask the database how much is queued for the index, and from how much on it is written."""
+        with reading(self.path) as database:
+            if (entry := find_entry(database, self.collection)) is None or entry.vectors is None:
+                return False
+            (queued,) = database.execute(f"SELECT COUNT(*) {_IN_QUEUE}", (entry.id, entry.indexed or 0)).fetchone()
+        return bool(queued >= min(stored_values("sync_threshold", *entry.configurations), default=0))
 
     # -- repair --------------------------------------------------------------------------------------------------------
 
     def take_poison(self) -> list[str]:
-        """Remove the rows from the database's queue."""
-        with self._alone():
-            return database.take_poison(self.path, self.collection)
+        """Remove the rows from the collection's queue that the engine can never apply.
+
+        Such a row was never stored, so everything that the collection lists stays.
+        """
+        with self._repairing() as database:
+            if (entry := find_entry(database, self.collection)) is None or entry.records is None:
+                return []
+            query = f"SELECT seq_id, id, metadata {_IN_QUEUE}"
+            queued = database.execute(query, (entry.id, entry.applied or 0)).fetchall()
+            poison = [(number, str(one)) for number, one, metadata in queued if _is_poison(metadata)]
+            database.executemany("DELETE FROM embeddings_queue WHERE seq_id = ?", [(number,) for number, _ in poison])
+        return [one for _, one in poison]
 
     def put_index_aside(self) -> list[str]:
-        """Rename the folders of the index."""
-        with self._alone():
-            return database.put_index_aside(self.path, self.collection)
+        """Rename the folder of the collection's index; nothing is deleted."""
+        with self._repairing() as database:
+            if (entry := find_entry(database, self.collection)) is None or entry.vectors is None:
+                return []
+            index = self.path / entry.vectors
+            aside = index.with_name(f"{index.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            if is_there := index.exists():
+                index.rename(aside)
+            # Like an index that was never flushed: queued rows are read again, and its files are not missed.
+            database.execute("DELETE FROM main.max_seq_id WHERE segment_id = ?", (entry.vectors,))
+        return [aside.name] if is_there else []
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lease, and leave to the next writer to check closely."""
+    def _repairing(self) -> Iterator[sqlite3.Connection]:
+        """Change the database under the lease, and leave to the next writer to check closely."""
         holder = Holder.this_process()
         with self.take_lease(holder) as lease:
             Ledger(lease, holder, self.collection)
             self.require_alone()
-            yield
-
-    # -- a copy of a folder that is read-only or an older one ----------------------------------------------------------
+            with writing(self.path) as database:
+                yield database
 
     def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
-        """Copy the database and the index, if Chroma would upgrade them, or if anything to be written is read-only."""
-        lease, files = self.lease_path(), self._files()
-        found = applied_migrations(self.path)
-        if migrations.is_older(found):
-            size = sum(size for size, _ in files.values())
-            notify(
-                f"reading a temporary copy of {-(-size >> 20)} MiB, since {migrations.writer(found)} wrote {self.path}"
-            )
-            return self._copied()
-        needed = {self.path, *files, *(file.parent for file in files), *([lease] if lease.exists() else [])}
-        is_read_only = bool(files) and not all(os.access(path, os.W_OK) for path in needed)
-        return self._copied() if is_read_only else None
-
-    @contextmanager
-    def _copied(self) -> Iterator[LocalFolder]:
-        """Copy into a temporary folder, change to it, and remove it in the end.
-
-        Raises:
-            TargetBusy: Another program kept writing to it.
-            UpsertCliError: The temporary folder has no room for it, or a file cannot be read.
-        """
-        with tempfile.TemporaryDirectory(prefix="upsert-cli-", ignore_cleanup_errors=True) as name:
-            copy = Path(name)
-            for _ in range(COPIES):
-                before = self._files()
-                self._copy_to(copy, before)
-                if self._files() == before:
-                    break
-            else:
-                raise TargetBusy(path=str(self.path))
-            os.chdir(copy)  # see `enter`
-            try:
-                yield LocalFolder(path=copy, collection=self.collection, is_copy=True)
-            finally:
-                os.chdir(self.path)  # the copy can be removed then
-
-    def _files(self) -> dict[Path, tuple[int, int]]:
-        """Return the files of database and index, each with its size in bytes and the time of its last change."""
-        segments = [self.path / segment for segment in database.vector_segments(self.path, self.collection)]
-        index = [file for segment in segments if segment.is_dir() for file in segment.iterdir()]
-        stats = {file: file.stat() for file in (self.path / DATABASE_NAME, *index) if file.exists()}
-        return {file: (status.st_size, status.st_mtime_ns) for file, status in stats.items()}
-
-    def _copy_to(self, copy: Path, files: dict[Path, tuple[int, int]]) -> None:
-        needed = sum(size for size, _ in files.values()) + RESERVE_BYTES
-        free = shutil.disk_usage(copy).free
-        if free < needed:
-            raise disk_full(copy.parent, free=free, needed=needed)
-        try:
-            for file in files:
-                to = copy / file.relative_to(self.path)
-                to.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, to)  # not its mode, which may be that of a read-only file
-        except OSError as error:
-            raise os_fault(self.path, error) from error
+        """Return a copy if Chroma would upgrade the folder, or if anything to be written is read-only."""
+        return readable_copy(self, notify)
 
 
 def _named(openers: list[Opener]) -> str:
     return ", ".join(map(str, openers[:SHOWN_OPENERS]))
+
+
+def _is_poison(metadata: str | None) -> bool:
+    values = json.loads(metadata) if metadata else None
+    if not isinstance(values, dict):
+        return False
+    lists = [value for value in values.values() if isinstance(value, list)]
+    removed = sum(value is None for value in values.values())
+    return (
+        any(part is None for value in lists for part in value)  # how the queue stores a number that is not finite
+        or len(values) - removed > QUEUE_KEYS
+        or sum(map(len, lists)) > QUEUE_KEYS
+        or removed > QUEUE_REMOVED
+    )

@@ -6,37 +6,45 @@ the index lacks, it fails for all that are asked for together.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, owner_of
 from upsert_cli.documents.hashing import HASH_KEY, is_chunk, is_same
 from upsert_cli.documents.metadata import SCOPE_KEY
 from upsert_cli.errors import UsageFault
-from upsert_cli.store.base import CheckedRecords, Comparison, QueryHit, Record, RecordRef, RecordRefPage, Verdict
+from upsert_cli.store.base import CheckedRecords, Comparison, Record, RecordRef, Verdict
 from upsert_cli.store.chroma.collection import OpenCollection
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault
 from upsert_cli.store.chroma.read_back import checked, stored_vectors
 
 if TYPE_CHECKING:
-    from chromadb.api.models.Collection import Collection
-
     from upsert_cli.store.base import Vectors
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 READ_ROWS = 1_000  # rows a call; `get` takes some 5,000 ids at most
 
 
-class ChromaReader:
-    """The records of an open collection, as far as they are read; see `base.Store`."""
+def _asking(
+    method: Callable[Concatenate[ChromaReader, P], R],
+) -> Callable[Concatenate[ChromaReader, P], R]:
+    """Make a method wait for locks, and word Chroma's errors for users."""
 
-    def __init__(self, collection: OpenCollection) -> None:
-        """Take over an open collection."""
-        self._collection = collection
-        self._ask = collection.ask
-        self._read_rows = min(READ_ROWS, collection.location.most_rows)
+    @functools.wraps(method)
+    def call(self: ChromaReader, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self._call(method, self, *args, **kwargs)
+
+    return call
+
+
+class ChromaReader(OpenCollection):
+    """The records of an open collection, as far as they are read; see `base.Store`."""
 
     def compare(self, ids: Sequence[str], hashes: Sequence[str]) -> Comparison:
         """Compare documents with their records."""
@@ -61,55 +69,104 @@ class ChromaReader:
             parts = ({"limit": len(part), "offset": part[0]} for part in parts_of(range(start, start + rows), step))
         else:
             parts = ({"ids": part} for part in parts_of(ids, step))
-        if where is not None:
-            parts = (which | {"where": where} for which in parts)
-        return [record for which in parts for record in self._ask(_fetch, **which)]
+        return [record for which in parts for record in self._records(**which, where=where)]
 
     def vectors(self, ids: Sequence[str]) -> dict[str, Vectors]:
         """Return the vectors that the index has of these records."""
         found: dict[str, Vectors] = {}
         for part in parts_of(ids, self._read_rows):
-            found |= self._ask(stored_vectors, part)
+            found |= self._call(stored_vectors, self._chroma, part)
         return found
 
-    def members(self, scope: str, *, start: int, rows: int) -> RecordRefPage:
+    def members(self, scope: str, *, start: int, rows: int) -> tuple[int, list[RecordRef]]:
         """Return the records of a scope."""
-        found = self._ask(_fetch_metadata, limit=min(rows, self._collection.location.most_rows), offset=start)
+        found = self._metadata(limit=min(rows, self._location.most_rows), offset=start)
         # Filtered here: Chroma would apply a filter of its own to all records for every page.
         of_scope = ((one, metadata) for one, metadata in found.items() if metadata.get(SCOPE_KEY) == scope)
-        return RecordRefPage(
-            rows=len(found), members=[RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
-        )
+        return len(found), [RecordRef(one, str(metadata.get(HASH_KEY))) for one, metadata in of_scope]
 
-    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
+    @_asking
+    def query(self, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[Record]:
         """Return the records nearest to a vector."""
-        return self._ask(_nearest, vector, rows=rows, where=where)
-
-    def may_have_chunks(self) -> bool:
-        """Tell whether there may be chunks."""
-        return self._ask(_may_have_chunks)
-
-    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
-        """Return the records that are no longer part of their items."""
-        return self._ask(_find_stale_chunks, chunks, average=average)
+        with _filter_understood(where):
+            found = self._chroma.query(
+                query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
+            )
+        # One answer for each vector that was asked for.
+        columns = ((found[name] or [[]])[0] for name in ("distances", "documents", "metadatas"))
+        return [
+            Record(one, text, dict(metadata or {}), distance=float(distance))
+            for one, distance, text, metadata in zip(found["ids"][0], *columns, strict=True)
+        ]
 
     def check(self, *, start: int, rows: int, every: int, identity: str | None) -> CheckedRecords:
         """Read records back with their vectors."""
-        rows = min(rows, self._collection.location.most_rows)
-        dimension = self._collection.target.model.dimension
+        records = self._records(limit=min(rows, self._location.most_rows), offset=start)
+        dimension = self._target.model.dimension
+        return self._call(
+            checked, self._chroma, records, start=start, every=every, dimension=dimension, identity=identity
+        )
 
-        def read_back(chroma: Collection) -> CheckedRecords:
-            records = _fetch(chroma, limit=rows, offset=start)
-            return checked(chroma, records, start=start, every=every, dimension=dimension, identity=identity)
+    @_asking
+    def _records(self, /, *, where: dict[str, Any] | None = None, **which: Any) -> list[Record]:
+        """Return records with documents and metadata; `which` is as `get` takes it: ids, or limit and offset."""
+        with _filter_understood(where):
+            read = self._chroma.get(**which, where=where, include=["documents", "metadatas"])
+        columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
+        return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
 
-        return self._ask(read_back)
+    @_asking
+    def _metadata(self, /, **which: Any) -> dict[str, dict[str, Any]]:
+        """Return the metadata of records by their ids; `which` is as `get` takes it."""
+        read = self._chroma.get(**which, include=["metadatas"])
+        return {one: dict(metadata or {}) for one, metadata in zip(read["ids"], read["metadatas"] or [], strict=True)}
 
     def _metadata_of(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the metadata of those records that exist."""
         found: dict[str, dict[str, Any]] = {}
         for part in parts_of(_storable(ids), self._read_rows):
-            found |= self._ask(_fetch_metadata, ids=part)
+            found |= self._metadata(ids=part)
         return found
+
+    @property
+    def _read_rows(self) -> int:
+        return min(READ_ROWS, self._location.most_rows)
+
+    # -- chunks --------------------------------------------------------------------------------------------------------
+
+    @_asking
+    def may_have_chunks(self) -> bool:
+        """Tell whether there may be chunks; keys of these names may also be an item's own."""
+        where: Any = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
+        return bool(self._chroma.get(where=where, limit=1, include=[])["ids"])
+
+    def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
+        """Return the records that are no longer part of their items."""
+        found: dict[str, list[RecordRef]] = {}
+        asked = _storable([*chunks])
+        for object_id, number, member in sorted(self._chunks_of(asked), reverse=True):
+            is_kept = (average and chunks[object_id]) if number == AVERAGE_NUMBER else number < chunks[object_id]
+            if not is_kept:
+                found.setdefault(object_id, []).append(member)
+        # Items that are split now, and stored as one record.
+        for identifier, metadata in self._metadata_of([one for one in asked if chunks[one]]).items():
+            hashed = metadata.get(HASH_KEY)
+            if hashed is not None and not is_chunk(hashed):
+                found.setdefault(identifier, []).append(RecordRef(identifier, str(hashed)))
+        return found
+
+    def _chunks_of(self, items: Sequence[str]) -> Iterator[tuple[str, int, RecordRef]]:
+        """Yield item, number and record of all stored chunks of some items."""
+        known = frozenset(items)
+        for start in itertools.count(0, self._read_rows):
+            where: Any = {OBJECT_KEY: {"$in": list(items)}}
+            rows = self._metadata(where=where, limit=self._read_rows, offset=start) if items else {}
+            for identifier, metadata in rows.items():
+                hashed = metadata.get(HASH_KEY)
+                if (owner := owner_of(identifier, hashed)) is not None and owner[0] in known:
+                    yield *owner, RecordRef(identifier, str(hashed))
+            if len(rows) < self._read_rows:
+                return
 
 
 def parts_of(values: Sequence[Any], size: int) -> Iterator[Any]:
@@ -129,39 +186,9 @@ def _verdict(stored: dict[str, Any] | None, hashed: str) -> Verdict:
     return Verdict.METADATA if same_text else Verdict.TEXT
 
 
-# -- records -----------------------------------------------------------------------------------------------------------
-
-
-def _fetch(chroma: Collection, /, **which: Any) -> list[Record]:
-    """Return records with documents and metadata; `which` is as `get` takes it: ids, or limit and offset, and where."""
-    with _filter_understood(which.get("where")):
-        read = chroma.get(**which, include=["documents", "metadatas"])
-    columns = zip(read["ids"], read["documents"] or [], read["metadatas"] or [], strict=True)
-    return [Record(one, text, dict(metadata or {})) for one, text, metadata in columns]
-
-
-def _fetch_metadata(chroma: Collection, /, **which: Any) -> dict[str, dict[str, Any]]:
-    """Return the metadata of records by their ids; `which` is as `get` takes it."""
-    read = chroma.get(**which, include=["metadatas"])
-    return {one: dict(metadata or {}) for one, metadata in zip(read["ids"], read["metadatas"] or [], strict=True)}
-
-
 def _storable(ids: Sequence[str]) -> list[str]:
     """Return the ids that can be stored, each once: asking for another one would fail for all."""
     return [one for one in dict.fromkeys(ids) if one and string_fault("the id", one) is None]
-
-
-def _nearest(chroma: Collection, vector: Vectors, *, rows: int, where: dict[str, Any] | None) -> list[QueryHit]:
-    with _filter_understood(where):
-        found = chroma.query(
-            query_embeddings=vector, n_results=rows, where=where, include=["documents", "metadatas", "distances"]
-        )
-    # One answer for each vector that was asked for.
-    columns = ((found[name] or [[]])[0] for name in ("distances", "documents", "metadatas"))
-    return [
-        QueryHit(one, float(distance), text, dict(metadata or {}))
-        for one, distance, text, metadata in zip(found["ids"][0], *columns, strict=True)
-    ]
 
 
 @contextmanager
@@ -175,42 +202,3 @@ def _filter_understood(where: object) -> Iterator[None]:
             message=f"--where {json.dumps(where)}: {reason(error).rstrip('.')}; it takes a filter of Chroma's on the "
             f'metadata, such as \'{{"year": 2024}}\' or \'{{"year": {{"$gte": 2024}}}}\''
         ) from error
-
-
-# -- stale chunks ------------------------------------------------------------------------------------------------------
-
-
-def _may_have_chunks(chroma: Collection) -> bool:
-    """Tell whether a collection may hold chunks; keys of these names may also be an item's own."""
-    where: Any = {"$and": [{CHUNK_KEY: 0}, {OBJECT_KEY: {"$ne": ""}}]}
-    return bool(chroma.get(where=where, limit=1, include=[])["ids"])
-
-
-def _find_stale_chunks(chroma: Collection, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
-    found: dict[str, list[RecordRef]] = {}
-    asked = _storable([*chunks])
-    for object_id, number, member in sorted(_chunks_of(chroma, asked), reverse=True):
-        is_kept = (average and chunks[object_id]) if number == AVERAGE_NUMBER else number < chunks[object_id]
-        if not is_kept:
-            found.setdefault(object_id, []).append(member)
-    # Items that are split now, and stored as one record.
-    for part in parts_of([one for one in asked if chunks[one]], READ_ROWS):
-        for identifier, metadata in _fetch_metadata(chroma, ids=part).items():
-            hashed = metadata.get(HASH_KEY)
-            if hashed is not None and not is_chunk(hashed):
-                found.setdefault(identifier, []).append(RecordRef(identifier, str(hashed)))
-    return found
-
-
-def _chunks_of(chroma: Collection, items: Sequence[str]) -> Iterator[tuple[str, int, RecordRef]]:
-    """Yield item, number and record of all stored chunks of some items."""
-    known = frozenset(items)
-    for start in itertools.count(0, READ_ROWS):
-        which: Any = {"where": {OBJECT_KEY: {"$in": list(items)}}, "limit": READ_ROWS, "offset": start}
-        rows = _fetch_metadata(chroma, **which) if items else {}
-        for identifier, metadata in rows.items():
-            hashed = metadata.get(HASH_KEY)
-            if (owner := owner_of(identifier, hashed)) is not None and owner[0] in known:
-                yield *owner, RecordRef(identifier, str(hashed))
-        if len(rows) < READ_ROWS:
-            return

@@ -15,7 +15,7 @@ from typing import Any, cast
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, has_own_vector
 from upsert_cli.store.base import RecordRef, Target, WriteBatch
-from upsert_cli.store.chroma.collection import DEFAULT_SPACE, OpenCollection, retrying_locks
+from upsert_cli.store.chroma.collection import DEFAULT_SPACE, retrying_locks
 from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault, understood
 from upsert_cli.store.chroma.queries import ChromaReader, parts_of
@@ -41,74 +41,45 @@ CLOUD_VALUE_BYTES = 4_096
 class ChromaStore(ChromaReader):
     """The records of an open collection; see `base.Store`."""
 
-    def __init__(self, collection: OpenCollection) -> None:
-        """Take over an open collection."""
-        super().__init__(collection)
-        self._write_rows = min(WRITE_ROWS, collection.max_batch, collection.location.most_rows)
-        self._unflushed = collection.opened.unclean  # whether rows may be queued that the index files lack
-
-    def close(self) -> None:
-        """Flush the index and close the collection."""
-        try:
-            if self._unflushed:
-                self._collection.flush()
-        except BaseException:
-            self._collection.close_after_error()
-            raise
-        self._collection.close()
-
-    def abandon(self) -> None:
-        """Close the collection without a flush."""
-        self._collection.close()
-
     def delete(self, members: Sequence[RecordRef]) -> list[str]:
         """Delete records that have not changed."""
-        self._collection.location.require_space(len(members))
+        self._location.require_space(len(members))
         stored = self._metadata_of([member.id for member in members])
         had = [member for member in members if member.id in stored]
         same = [member.id for member in had if stored[member.id].get(HASH_KEY) == member.hash]
         self._unflushed = self._unflushed or bool(same)
         for part in parts_of(same, self._write_rows):
-            self._ask(lambda chroma, ids: chroma.delete(ids=ids), part)
-            self._collection.wrote(len(part), 0)
+            self._call(self._chroma.delete, ids=part)
+            self._wrote(len(part), 0)
         return [member.id for member in had if stored[member.id].get(HASH_KEY) != member.hash]
-
-    def rename(self, name: str, *, aside: str | None) -> int:
-        """Rename the collection."""
-        self._collection.rename(name, aside=aside)
-        return self._collection.count
-
-    def drop(self) -> int:
-        """Delete the collection itself."""
-        self._collection.drop()
-        self._unflushed = False
-        return self._collection.count
 
     def write(self, batch: WriteBatch) -> list[tuple[str, str]]:
         """Write all rows except those that are at fault themselves."""
-        collection = self._collection
-        collection.location.require_space(len(batch.ids))
-        faults = row_faults(batch, collection.target, in_cloud=collection.location.in_cloud)
+        self._location.require_space(len(batch.ids))
+        faults = row_faults(batch, self._target, in_cloud=self._location.in_cloud)
         good = [row for row in range(len(batch.ids)) if row not in faults]
         batch = self._as_returned(batch)
         self._unflushed = self._unflushed or bool(good)
-        with understood(collection.target):
+        with understood(self._target):
             for part in parts_of(good, self._write_rows):
                 failing = failing_rows(
                     part, lambda rows: retrying_locks(self._writing(batch.take(rows))), is_data_fault=is_data_fault
                 )
                 if failing and len(failing) == len(part):
-                    collection.check_takes_any(failing[0][1])
+                    self._check_takes_any(failing[0][1])
                 faults.update((row, f"Chroma rejects it: {reason(error)}") for row, error in failing)
-                collection.wrote(len(part), batch.characters(part))
+                self._wrote(len(part), batch.characters(part))
         return [(batch.ids[row], faults[row]) for row in sorted(faults)]
+
+    @property
+    def _write_rows(self) -> int:
+        return min(WRITE_ROWS, self._max_batch, self._location.most_rows)
 
     def _as_returned(self, batch: WriteBatch) -> WriteBatch:
         """Return a batch whose kept vectors, and those that items bring, come back bit by bit from a cosine index."""
-        collection = self._collection
-        if batch.vectors is None or collection.space != DEFAULT_SPACE or collection.location.in_cloud:
+        if batch.vectors is None or self._space != DEFAULT_SPACE or self._location.in_cloud:
             return batch
-        is_kept = collection.target.space is not None
+        is_kept = self._target.space is not None
         rows = [
             row for row, metadata in enumerate(batch.metadatas) if is_kept or has_own_vector(metadata.get(HASH_KEY))
         ]
@@ -120,12 +91,12 @@ class ChromaStore(ChromaReader):
 
     def _writing(self, rows: WriteBatch) -> Callable[[], None]:
         """Return the call that writes all of the rows."""
-        chroma, metadatas = self._collection.chroma, cast("list[Mapping[str, Any]]", rows.metadatas)
+        metadatas = cast("list[Mapping[str, Any]]", rows.metadatas)
         if rows.vectors is None:
-            return functools.partial(chroma.update, ids=rows.ids, metadatas=metadatas)
+            return functools.partial(self._chroma.update, ids=rows.ids, metadatas=metadatas)
         documents: Any = self._documents(rows)
         return functools.partial(
-            chroma.upsert, ids=rows.ids, documents=documents, metadatas=metadatas, embeddings=rows.vectors
+            self._chroma.upsert, ids=rows.ids, documents=documents, metadatas=metadatas, embeddings=rows.vectors
         )
 
     def _documents(self, rows: WriteBatch) -> list[str | None]:

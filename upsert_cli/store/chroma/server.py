@@ -15,11 +15,11 @@ from upsert_cli.errors import NotChromasAnswer, Refusal, TargetInUse, UpsertCliE
 from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder
 from upsert_cli.store.address import Access, Address, CredentialNames, access_to, address_of
-from upsert_cli.store.base import CollectionInfo, CollectionState, Opened, Target
+from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.faults import server_fails, understood
 from upsert_cli.store.chroma.stamp import info_of
 from upsert_cli.store.folder import FOLDER_MODE, os_fault
-from upsert_cli.store.locations import Ledger, Location
+from upsert_cli.store.location import CollectionInfo, CollectionState, Ledger, Location
 
 if TYPE_CHECKING:
     import httpx
@@ -124,7 +124,6 @@ class Server(Location):
     ) -> tuple[ChromaStore, Opened]:
         """Check that it is a server that we can talk to, and open the collection."""
         from upsert_cli.store.chroma.client import connect_server
-        from upsert_cli.store.chroma.collection import OpenCollection
         from upsert_cli.store.chroma.records import ChromaStore
 
         with understood(target):
@@ -133,8 +132,8 @@ class Server(Location):
             if target.keeps_lists:
                 self._require_lists(session)
             client = connect_server(session, self.address.url, tenant=tenant, database=database)
-        collection = OpenCollection(target, self, client, ledger=ledger)
-        return ChromaStore(collection), collection.opened
+        store = ChromaStore(target, self, client, ledger=ledger)
+        return store, store.opened
 
     def require_lists(self) -> None:
         """Ask the server."""

@@ -9,7 +9,8 @@ from typing import Any
 from upsert_cli.embedding.catalog import NO_MODEL, Prefixes, embeds
 from upsert_cli.embedding.identity import CHROMAS_DEFAULT, Difference, ModelIdentity, Weights
 from upsert_cli.errors import Refusal
-from upsert_cli.store.base import CollectionInfo, Target
+from upsert_cli.store.base import Target
+from upsert_cli.store.location import CollectionInfo
 
 STAMP_MODEL = "upsert_cli_model"
 STAMP_DIMENSION = "upsert_cli_dimension"
@@ -21,6 +22,12 @@ STAMP_WEIGHTS = "upsert_cli_weights"
 STAMP_VERSION = "upsert_cli_version"
 # The names under which Chroma stores its default function, the one that our default model equals.
 _DEFAULT_FUNCTIONS = ("default", "onnx_mini_lm_l6_v2")
+_OLD_SETTINGS = {
+    "hnsw:space": "space",
+    "hnsw:construction_ef": "ef_construction",
+    "hnsw:search_ef": "ef_search",
+    "hnsw:M": "max_neighbors",
+}  # keys of metadata, and their names in a configuration since Chroma 1.0
 
 
 def stamp(target: Target) -> dict[str, str | int]:
@@ -62,7 +69,9 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
 
     The metadata has the stamp; the configurations are everything that Chroma stores about index and embedding function.
     """
-    function = _function_in(*configurations)
+    functions = stored_values("embedding_function", *configurations)
+    function = next((each for each in functions if isinstance(each, dict) and each.get("name")), {})
+    spaces = (space for space in stored_values("space", *configurations) if isinstance(space, str))
     config, function_name = function.get("config") or {}, function.get("name")
     function_model = config.get("model_name") or config.get("model")
     return CollectionInfo(
@@ -71,20 +80,18 @@ def info_of(name: str, dimension: int | None, metadata: Mapping[str, Any], *conf
         stamp=_stamped(metadata),
         default_function=function_name in _DEFAULT_FUNCTIONS,
         function=str(function_model or f"of the embedding function {function_name}") if function_name else None,
-        space=_space_in(metadata.get("hnsw:space"), *configurations),
+        # Versions before 1.0 keep it in the metadata.
+        space=next(filter(None, spaces), str(metadata.get("hnsw:space") or "")),
     )
 
 
-def _space_in(named: object, *configurations: object) -> str:
-    """Return the distance in the stored configurations, else the one in the metadata, where older versions keep it."""
-    for value in configurations:
-        if not isinstance(value, dict):
-            continue
-        if isinstance(space := value.get("space"), str):
-            return space
-        if found := _space_in(None, *value.values()):
-            return found
-    return str(named or "")
+def contradicts(hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
+    """Tell whether versions before 1.0 set an index up in its collection's metadata, where the engine looks for it.
+
+    The configuration has defaults in its place, and any change to it makes them count: the index is then read by
+    another distance than it was built with, and vectors come back as zeros (measured with 1.5.9).
+    """
+    return any(metadata.get(old, hnsw.get(name)) != hnsw.get(name) for old, name in _OLD_SETTINGS.items())
 
 
 def _number(value: Any) -> int:
@@ -93,17 +100,13 @@ def _number(value: Any) -> int:
     return 0
 
 
-def _function_in(*configurations: object) -> Mapping[str, Any]:
-    """Return the embedding function, wherever it stands in the stored configurations; empty without one."""
-    for value in configurations:
-        if not isinstance(value, dict):
-            continue
-        function = value.get("embedding_function")
-        if isinstance(function, dict) and function.get("name"):
-            return function
-        if found := _function_in(*value.values()):
-            return found
-    return {}
+def stored_values(key: str, *configurations: object) -> Iterator[Any]:
+    """Yield the values of a key in stored configurations, at any depth."""
+    for each in configurations:
+        if isinstance(each, dict):
+            if key in each:
+                yield each[key]
+            yield from stored_values(key, *each.values())
 
 
 def check_model(target: Target, info: CollectionInfo) -> tuple[str, ...]:
@@ -176,32 +179,22 @@ def _refuse(target: Target, differences: Iterable[Difference]) -> None:
     """Raise for the first difference to the model that made a collection, if there is any."""
     where = f"the collection {target.collection} in {target.path}"
     for what, had, asked in differences:
+        remedy = "load with that, or into another --collection"
         if what == "weights":
-            message = (
-                f"the weights of {target.model.name} differ from those that made {where}; give --model-path the folder "
-                f"with those weights, or load into another --collection"
-            )
+            fault = f"the weights of {target.model.name} differ from those that made {where}"
+            remedy = "give --model-path the folder with those weights, or load into another --collection"
         elif what == "prefixes":
-            message = (
-                f"{where} was made with other prefixes than {asked}; `{had}` continues it, or load into another "
-                f"--collection"
-            )
+            fault = f"{where} was made with other prefixes than {asked}"
+            remedy = f"`{had}` continues it, or load into another --collection"
         elif what == "model" and not embeds(had):
-            message = (
-                f"{where} holds the vectors that its items brought (--model {NO_MODEL}), not those of {asked}; load "
-                f"with that, or into another --collection"
-            )
+            fault = f"{where} holds the vectors that its items brought (--model {NO_MODEL}), not those of {asked}"
         elif what == "model" and not embeds(asked) and not target.function:
-            message = (
-                f"{where} was made with the model {had}, and --model {NO_MODEL} does not say which model its vectors "
-                f"come from; load with that, or into another --collection"
-            )
+            source = f"--model {NO_MODEL} does not say which model its vectors come from"
+            fault = f"{where} was made with the model {had}, and {source}"
         else:
             wanted = target.function if what == "model" and target.function else asked
-            message = (
-                f"{where} was made with the {what} {had}, not {wanted}; load with that, or into another --collection"
-            )
-        raise Refusal(message=message)
+            fault = f"{where} was made with the {what} {had}, not {wanted}"
+        raise Refusal(message=f"{fault}; {remedy}")
 
 
 def _short(model: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from upsert_cli.documents.hashing import HASH_KEY
-from upsert_cli.store.chroma.database_file import PROBE_SECONDS, connect
+from upsert_cli.store.chroma.database import PROBE_SECONDS, connect
 from upsert_cli.store.folder import DATABASE_NAME
 
 # Records are queued first, and then applied to the tables of the collection's metadata segment. This finds the segment

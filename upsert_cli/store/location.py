@@ -1,0 +1,251 @@
+"""The seam to the place of a collection: its lease, the care that its files need, and how it is opened there."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from upsert_cli.embedding.identity import CHROMAS_DEFAULT, ModelIdentity
+from upsert_cli.errors import LocksUnsupported, TargetInUse
+from upsert_cli.locks import Holder, Lease, LeaseHeld
+from upsert_cli.store.base import Opened, Store, Target
+from upsert_cli.store.folder import os_fault
+
+if TYPE_CHECKING:
+    from upsert_cli.store.chroma.tables import RecordTables
+
+ENDING_SECONDS = 15.0  # seconds that the child of a dead command may take to end; one write takes at most 4
+LEASE_STEP = 0.1  # seconds between two looks at a lease that somebody else has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionInfo:
+    """The description that a collection gives of itself."""
+
+    name: str
+    dimension: int | None
+    """Of its vectors; None while it is empty."""
+
+    stamp: ModelIdentity | None
+    """The model in the stamp that this tool leaves; None without a stamp."""
+
+    default_function: bool
+    """Whether its embedding function is the one that our default model equals."""
+
+    function: str | None
+    """The model of its embedding function, or the function's name; None without a function."""
+
+    space: str
+    """How distances are measured: `cosine`, `l2` or `ip`."""
+
+    @property
+    def named_model(self) -> str | None:
+        """Return the model that it names, by our stamp or by Chroma's default function; None if it names none."""
+        if self.stamp is not None:
+            return self.stamp.name
+        # Chroma's client stores its default function where no other is named, also with vectors that are not its own.
+        is_used = self.dimension in (None, CHROMAS_DEFAULT.dimension)
+        return CHROMAS_DEFAULT.name if self.default_function and is_used else None
+
+
+class CollectionState(NamedTuple):
+    """The state of a collection, by which a later change shows."""
+
+    id: str
+    """Another collection of the same name has another one."""
+
+    changes: int
+    """Grows with each change; 0 where the store does not tell."""
+
+    records: int
+
+
+class Ledger:
+    """The settings that a lease's holder has to restore, kept in the lock file for the next holder."""
+
+    def __init__(self, lease: Lease, holder: Holder, collection: str) -> None:
+        """Write down who holds the lease, and keep what earlier holders did not restore."""
+        before = lease.before or replace(holder, clean=True)
+        self.was_clean = before.clean
+        """Whether the last holder ended in order."""
+
+        self._lease = lease
+        self._holder = replace(holder, owed=before.owed)
+        self._collection = collection
+        lease.write(self._holder)
+
+    @property
+    def owed(self) -> int | None:
+        """The collection's own sync threshold, if a holder that died did not restore it."""
+        return self._holder.owed.get(self._collection)
+
+    def owe(self, threshold: int | None) -> None:
+        """Remember a threshold that is about to be changed; None once it is restored."""
+        others = {name: value for name, value in self._holder.owed.items() if name != self._collection}
+        self._write(others if threshold is None else others | {self._collection: threshold})
+
+    def rename(self, name: str, to: str) -> None:
+        """Keep the settings owed to a collection under its new name."""
+        self._write({to if each == name else each: value for each, value in self._holder.owed.items()})
+
+    def _write(self, owed: dict[str, int]) -> None:
+        if owed != self._holder.owed:
+            self._holder = replace(self._holder, owed=owed)
+            self._lease.write(self._holder)
+
+    def close(self, *, clean: bool) -> None:
+        """Write down whether the next holder may trust the index."""
+        with suppress(OSError):  # on a full disk the next holder looks more closely, that is all
+            self._lease.write(replace(self._holder, clean=clean))
+
+
+class Location(Protocol):
+    """Where a collection is: a folder, or a server, which looks after its own files."""
+
+    is_shared: ClassVar[bool] = True
+    """Whether it is a server, which others may write to at the same time."""
+
+    def in_use(self, holder: Holder) -> TargetInUse:
+        """Return the error that names the holder of the lease."""
+
+    def describe(self) -> CollectionInfo | None:
+        """Return the collection's description, without the store's library; None if it does not exist."""
+
+    def require_lists(self) -> None:
+        """Check that metadata may have lists, before anything is written; a `Refusal` is raised if it may not."""
+
+    def list_collections(self) -> list[tuple[CollectionInfo, int]]:
+        """Return all collections by name, each with its number of records, without the store's library."""
+
+    def state(self) -> CollectionState | None:
+        """Return the collection's state, without the store's library; None if it does not exist."""
+
+    def tables(self) -> RecordTables | None:
+        """Return the tables with all records of the collection; None where only the store can read them."""
+        return None
+
+    def lease_path(self) -> Path:
+        """Return the lock file that keeps other loads out; `enter` has created its folder."""
+
+    # -- the lease: its holder is a child process, which outlives a killed command by one write ------------------------
+
+    def holder(self) -> Holder | None:
+        """Return which upsert-cli has the lease now, or None; take and create nothing."""
+        try:
+            return Lease.peek(self.lease_path())
+        except (OSError, LocksUnsupported):
+            return None  # taking the lease fails for the same reason, and reports it
+
+    def await_orphan(self, check: Callable[[], None]) -> Holder | None:
+        """Wait while the holder is the child of a dead command, and return who has the lease then; take none."""
+        until = time.monotonic() + ENDING_SECONDS
+        while (found := self.holder()) is not None and found.is_orphan() and time.monotonic() < until:
+            check()
+            time.sleep(LEASE_STEP)
+        return found
+
+    def take_lease(
+        self, holder: Holder, *, timeout: float = 0.0, check: Callable[[Holder], None] = lambda _: None
+    ) -> Lease:
+        """Take the lease, and wait for a holder that is ending by itself, or for any other one until a timeout.
+
+        `check` is called with the present holder about every `LEASE_STEP` seconds, and may raise to give up.
+
+        Raises:
+            TargetInUse: Somebody else still has it.
+            UpsertCliError: The file cannot be opened, written or locked.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                return Lease.take(self.lease_path(), holder, timeout=min(timeout, LEASE_STEP))
+            except LeaseHeld as error:
+                other = error.holder
+                # A child that works for this process can only be one that was abandoned.
+                is_ending = other.parent == os.getpid() or other.is_orphan()
+                if time.monotonic() - began >= max(timeout, ENDING_SECONDS if is_ending else 0.0):
+                    raise self.in_use(other) from error
+            except OSError as error:
+                raise os_fault(self.lease_path(), error) from error
+            check(other)
+
+    # -- in the child process, in this order ---------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """Create the folders that are missing, and change to one where no .env file can redirect the library."""
+
+    def open(
+        self,
+        target: Target,
+        *,
+        unclean: bool = False,
+        ledger: Ledger | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> tuple[Store, Opened]:
+        """Open the collection, or create it.
+
+        Args:
+            target: What to open. Nobody else writes to it, unless it is only read.
+            unclean: Whether the last writer did not end in order.
+            ledger: Keeps the settings to restore after this process; needed for writing.
+            notify: Called with a message about a retry.
+
+        Raises:
+            Refusal: The collection was made with another model.
+            UsageFault: The store does not accept its name.
+            TargetDamaged: The index cannot be read, or lacks records.
+            UpsertCliError: The store cannot work with the location.
+        """
+
+    # -- the care that files need; a server needs none -----------------------------------------------------------------
+
+    def require_space(self, rows: int) -> None:
+        """Check that the disk has room for more rows and a reserve."""
+
+    def check_index(self, target: Target, *, suspicious: bool) -> None:
+        """Check the disk space and the index files; more closely if the last writer did not end in order."""
+
+    def is_flushed(self) -> bool | None:
+        """Tell whether the index files hold all records; None where that is not known."""
+        return None
+
+    def stored_hashes(self, ids: Sequence[str]) -> Mapping[str, str]:  # noqa: ARG002  # a server is asked
+        """Return the `upsert_hash` of records as far as it can be read quickly; other records may exist too.
+
+        Called outside the process that has the collection open, while that process has the lease and writes nothing.
+        """
+        return {}
+
+    def index_folder(self) -> Path | None:
+        """Return the folder with the index files of the collection; None where the store looks after them."""
+        return None
+
+    def probe(self) -> None:
+        """Check that no other program is writing to the database now."""
+
+    def require_alone(self, *, parent: int = 0) -> None:
+        """Check that no other program has the files open, so that none can write an older index over ours.
+
+        The `parent` of a child process does not count: it may be reading the database.
+        """
+
+    def reading_flushes(self) -> bool:
+        """Tell whether merely reading the collection would write its index, so that no load may run at that time."""
+        return False
+
+    def readable_copy(self, notify: Callable[[str], None]) -> AbstractContextManager[Location] | None:  # noqa: ARG002
+        """Return a temporary copy of a folder that cannot be opened without a change; None if no copy is needed."""
+        return None
+
+    def take_poison(self) -> list[str]:
+        """Remove the rows that block the store's queue for good, and return their ids."""
+        return []
+
+    def put_index_aside(self) -> list[str]:
+        """Rename the folders of a damaged index, and return their new names."""
+        return []

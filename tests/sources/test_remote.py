@@ -168,6 +168,7 @@ def test_the_files_of_an_address_in_an_object_store() -> None:
     assert found("s3://bucket/*.jsonl") == ["odd # name.jsonl", "other.jsonl"]
     assert found("s3://bucket/**/*.jsonl") == ["d/a.jsonl", "d/e/b.jsonl", "odd # name.jsonl", "other.jsonl"]
     assert found("s3://bucket/odd # name.jsonl") == ["odd # name.jsonl"]
+    assert found("S3://bucket/d/a.jsonl") == ["S3://bucket/d/a.jsonl"]
     for name, kept in {"d": ["d/a.jsonl", "d/e/b.jsonl"], "d/*.txt": ["d/notes.txt"]}.items():
         files = find_files([f"s3://bucket/{name}"], format_name="tsv")
         assert [file.name.removeprefix("s3://bucket/") for file in files] == kept
@@ -178,6 +179,7 @@ def test_the_files_of_an_address_in_an_object_store() -> None:
         "s3://bucket/nothing": (UsageFault, "does not exist"),
         "s3://no-bucket/a.jsonl": (SourceUnreadable, "no-bucket"),
         "s3://": (UsageFault, "no host or bucket"),
+        "s3://buck*/a.jsonl": (UsageFault, "bucket cannot be a pattern"),
         "ftp://host/a.jsonl": (UsageFault, "begins with none of"),
         "https://user:s3cret@host/a.jsonl": (UsageFault, "a password in it"),
         "https://host/\udcff.jsonl": (UsageFault, "not UTF-8"),

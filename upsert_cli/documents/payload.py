@@ -136,11 +136,7 @@ def _own_vector(payload: dict[str, Any], field: str, recipe: Recipe) -> array[fl
 
 
 def checked_vector(value: object, name: str) -> array[float]:
-    """Return a vector as 32-bit floats.
-
-    Args:
-        value: As it was parsed.
-        name: Of the vector in an error, such as `payload.vector`.
+    """Return a vector as 32-bit floats; errors call it by its name, such as `payload.vector`.
 
     Raises:
         ItemError: It is not a list of finite numbers, or all of them are zero.

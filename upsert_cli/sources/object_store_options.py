@@ -7,7 +7,6 @@ of a variable is ever shown, except the name of a file.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -96,7 +95,7 @@ def azure_options(environment: Mapping[str, str]) -> dict[str, str]:
             raise OSError("AZURE_STORAGE_SAS_TOKEN is not a shared access signature, which has sig=... in it")
         return {"account_name": account, "sas_token": f"?{token.removeprefix('?')}"}
     if key:
-        _check_base64("AZURE_STORAGE_KEY", key)
+        _check_azure_key(key)
         return {"account_name": account, "account_key": key}
     if environment.get(_AZURE_LOGIN[0]):
         _require(environment, _AZURE_LOGIN[0], *_AZURE_LOGIN[1:])
@@ -128,11 +127,11 @@ def _address(name: str, value: str) -> SplitResult:
     return parts
 
 
-def _check_base64(name: str, value: str) -> None:
+def _check_azure_key(key: str) -> None:
     try:
-        base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise OSError(f"{name} is not an account key, which is text in base64; copy it again") from error
+        base64.b64decode(key, validate=True)
+    except ValueError as error:
+        raise OSError("AZURE_STORAGE_KEY is not an account key, which is text in base64; copy it again") from error
 
 
 def _check_aws_keys(environment: Mapping[str, str]) -> None:

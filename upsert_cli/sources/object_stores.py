@@ -168,7 +168,7 @@ def _system(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
     """Return the store of an address, opened by the credentials in the environment, and the path in the store."""
     import pyarrow.fs
 
-    scheme, _, path = address.partition("://")
+    scheme, path = scheme_of(address), address.partition("://")[2]
     if scheme == "s3":
         options = s3_options(os.environ)
         region = options.pop("region", None) or pyarrow.fs.resolve_s3_region(path.partition("/")[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import glob
 import hashlib
 import io
 import os
@@ -105,6 +106,8 @@ def why_refused(address: str) -> str | None:
         return str(error)
     if "@" in parts.netloc:
         return "a password in it would be kept in the task's record; leave it out"
+    if scheme_of(address) in OBJECT_SCHEMES and glob.has_magic(address.split("/")[2]):
+        return "the name of a bucket cannot be a pattern"
     return None if host else "it names no host or bucket"
 
 

@@ -206,8 +206,7 @@ class Outcomes:
         if not self._unfinished and _ends_unchanged(batch):
             return _of_unchanged(batch)
         results = self._results(batch)
-        self._unfinished = results if batch.goes_on else {}
-        done = {} if batch.goes_on else results
+        self._unfinished, done = (results, {}) if batch.goes_on else ({}, results)
         rejects = [*batch.rejects, *(result.reject for result in done.values() if result.reject is not None)]
         kept = {object_id: result for object_id, result in done.items() if result.reject is None}
         stale = {one: records for one, records in batch.comparison.stale_chunks.items() if one in kept}

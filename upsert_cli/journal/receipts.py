@@ -64,7 +64,7 @@ class Receipt(Outcome):
     repeated ids, also within the unit."""
 
     embedded: int = 0
-    """Number of items with an embedded text; like the next two, of no interest once the receipt is added."""
+    """Number of items with an embedded text; like the next two, it is not kept in the journal."""
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds that each stage was busy."""

@@ -238,6 +238,7 @@ class Resources:
 def _origin_of_vectors(
     journal: Journal, task: Task, sources: Sequence[Source], *, context: RunContext
 ) -> Model | OwnVectors:
+    """Return the model of a task, or the vectors of its items, with the dimension of the collection."""
     if task.options.keep_vectors:
         return kept_vectors(sources)
     model = model_of(task.model, task.options, context=context) if embeds(task.model) else None

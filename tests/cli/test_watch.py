@@ -17,7 +17,7 @@ from tests.journal.conftest import die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from tests.support.terminal import Terminal, read_drawn
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import SEGMENT_TASKS
+from upsert_cli.journal.segments import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
 
 SECONDS = 60.0  # seconds after which a test gives up

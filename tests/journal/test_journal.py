@@ -189,12 +189,12 @@ def test_ids_that_would_share_files_are_one_where_case_is_ignored(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a.lease and A.lease are one file, `Nightly` and `nightly` cannot both be tasks; elsewhere they can."""
-    monkeypatch.setattr("upsert_cli.journal.segments.FOLDS_CASE", True)
+    monkeypatch.setattr("upsert_cli.journal.task_table.FOLDS_CASE", True)
     journal.create(make_task("Nightly"))
     for task_id in ("nightly", "NIGHTLY", "Nightly"):
         with pytest.raises(TaskExists):
             Journal(journal.folder).create(make_task(task_id))
-    monkeypatch.setattr("upsert_cli.journal.segments.FOLDS_CASE", False)
+    monkeypatch.setattr("upsert_cli.journal.task_table.FOLDS_CASE", False)
     journal.create(make_task("nightly"))
     assert {task.id for task in journal.list()} == {"Nightly", "nightly"}
 

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
-from upsert_cli.journal.files import reading_from, valid_task_id, writing_to
+from upsert_cli.journal.files import number_of, reading_from, valid_task_id, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import JsonLines, file_size, rejects_extent
-from upsert_cli.journal.segments import number_of
+from upsert_cli.journal.segments import Record
 from upsert_cli.journal.spool import spool_leftovers
-from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.owned_folders import Leftover

@@ -40,6 +40,8 @@ collection. Please do not edit it while upsert-cli runs.
 """
 
 _TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SEGMENT = re.compile(r"tasks-(\d{6,})\.json(\..+)?")
+_READABLE = ("", ".bak")  # ends of the names of a segment and of its previous generation
 
 
 @contextmanager
@@ -235,3 +237,32 @@ def _format_in(content: bytes) -> int | None:
     except (ValueError, RecursionError):
         return None
     return None
+
+
+def segment_numbers(folder: Path) -> list[int]:
+    """Return the numbers of the segments that can be read, newest first; empty if there is no journal."""
+    return sorted({number for number, suffix in _names(folder) if suffix in _READABLE}, reverse=True)
+
+
+def next_number(folder: Path) -> int:
+    """Return the number of the newest segment, or the one after it if that was moved aside."""
+    names = _names(folder)
+    newest = max((number for number, _ in names), default=0)
+    moved = any(number == newest and ".damaged-" in suffix for number, suffix in names)
+    live = any(number == newest and suffix in _READABLE for number, suffix in names)
+    return newest + 1 if moved and not live else newest
+
+
+def number_of(path: Path) -> int | None:
+    """Return the number of the segment that a file is or was of; None if it is not of a segment."""
+    match = _SEGMENT.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def _names(folder: Path) -> list[tuple[int, str]]:
+    try:
+        with reading_from(folder):
+            matches = [_SEGMENT.fullmatch(path.name) for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return [(int(match[1]), match[2] or "") for match in matches if match]

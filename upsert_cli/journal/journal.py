@@ -18,7 +18,7 @@ from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import Layout, TaskFiles, reading_from, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
-from upsert_cli.journal.storage import SEGMENT_TASKS, Record
+from upsert_cli.journal.segments import SEGMENT_TASKS, Record
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.locks import Lease

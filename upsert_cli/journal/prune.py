@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import read_whole, replace_file, sync
-from upsert_cli.journal.files import Layout, locked, reading_from, valid_task_id, writing_to
-from upsert_cli.journal.segments import segment_numbers
-from upsert_cli.journal.storage import Record
+from upsert_cli.journal.files import Layout, locked, reading_from, segment_numbers, valid_task_id, writing_to
+from upsert_cli.journal.segments import Record
 from upsert_cli.journal.task import Task, TaskStatus
 
 if TYPE_CHECKING:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from upsert_cli.errors import JournalDamaged, TaskNotFound, UsageFault
-from upsert_cli.journal.files import LATEST, valid_task_id
-from upsert_cli.journal.segments import Segment, next_number, segment_numbers
-from upsert_cli.journal.storage import Record
+from upsert_cli.journal.files import LATEST, next_number, segment_numbers, valid_task_id
+from upsert_cli.journal.segments import Record, Segment
 
 NAMED_CANDIDATES = 10  # ids that the message about an ambiguous prefix names
 OPEN_SEGMENTS = 4  # segments whose parsed content is kept, about 2 MB each
+FOLDS_CASE = sys.platform in ("darwin", "win32")  # where a.lease and A.lease are one file
 THOROUGH = 4  # newest segments that are parsed before an id is called unknown, so that no damage there hides a task
 
 
@@ -74,9 +76,14 @@ class TaskTable:
 
     def is_taken(self, task_id: str) -> bool:
         """Check whether a task has this id; where the file system ignores case, also an id that is spelled alike."""
+        spelled: Callable[[str], str] = str.lower if FOLDS_CASE else str
+
+        def is_alike(value: Mapping[str, Any]) -> bool:
+            return spelled(str(value.get("id"))) == spelled(task_id)
+
         for number, thorough in self._search_order(task_id):
             with self._reading(number) as segment:
-                if segment.takes(task_id, thorough=thorough):
+                if segment.search(is_alike, task_id, thorough=thorough):
                     return True
         return False
 
@@ -181,7 +188,8 @@ class TaskTable:
             return
         for number in segment_numbers(self._folder):
             with self._reading(number) as segment:
-                yield from segment.ids_from(name)
+                found = segment.search(lambda record: str(record["id"]).startswith(name), name, whole=False)
+                yield from (str(record["id"]) for record in found)
 
     def _records(self, number: int, statuses: Sequence[str], *, thorough: bool) -> list[Record]:
         records: list[Record] = []

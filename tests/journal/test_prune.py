@@ -147,15 +147,14 @@ def test_readers_do_not_notice_a_prune(tmp_path: Path) -> None:
 def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
     """The next prune removes what an interrupted one left, except the files of an id that was used again."""
     journal = _fill(tmp_path)
-    layout = Journal(tmp_path).layout
     for number, name in ((0, "o1"), (0, "o2")):
         segment_at(tmp_path, number).remove(name)
     (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')
     journal.create(make_task("o2"))
-    layout.files("o2").rejects.write_bytes(b"")
+    journal.files("o2").rejects.write_bytes(b"")
     assert prune_tasks(journal, keep=100) == []
     assert not any(path.exists() for path in _files(tmp_path, "o1"))
-    assert layout.files("o2").rejects.exists()
+    assert journal.files("o2").rejects.exists()
     assert all(path.exists() for path in _files(tmp_path, "o3"))
     assert not (tmp_path / "pruned.json").exists()
 

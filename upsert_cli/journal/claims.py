@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.atomic import make_folder, sync
@@ -18,7 +17,7 @@ from upsert_cli.errors import (
     TaskRunning,
     WrongStatus,
 )
-from upsert_cli.journal.files import writing_to
+from upsert_cli.journal.files import remove, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.rejects import JsonLines, count_rejects, file_size, rejects_extent, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
@@ -91,7 +90,7 @@ class Claim:
 
     def drop_checkpoint(self) -> None:
         """Make the next attempt begin at the start."""
-        _remove(*self.files.of_attempt)
+        remove(self.files.of_attempt)
 
     def receipts(self) -> Receipts:
         """Open the receipts of the units that are done, for a task that is loaded in units."""
@@ -172,11 +171,8 @@ class Claim:
 
     def withdraw(self) -> None:
         """Take the task out of the journal with all its files, as if it had never been created."""
-        import shutil
-
         self._journal.table.remove(self.task_id)
-        shutil.rmtree(self.files.spool, ignore_errors=True)
-        _remove(*(path for path in self.files.all if path != self.files.lease))
+        remove(path for path in self.files.all if path != self.files.lease)
 
     def _has_rejects_of(self, checkpoint: Checkpoint) -> bool:
         """Check that all rejects that a checkpoint counts are there; the task could never be done without them."""
@@ -194,9 +190,3 @@ class Claim:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        with writing_to(path):
-            path.unlink(missing_ok=True)

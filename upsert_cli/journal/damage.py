@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
-from upsert_cli.journal.files import number_of, reading_from, valid_task_id, writing_to
+from upsert_cli.journal.files import Layout, TaskFiles, number_of, reading_from, valid_task_id, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import JsonLines, file_size, rejects_extent
 from upsert_cli.journal.segments import Record
@@ -25,7 +25,6 @@ from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.owned_folders import Leftover
 
 if TYPE_CHECKING:
-    from upsert_cli.journal.files import Layout, TaskFiles
     from upsert_cli.journal.journal import Journal
 
 SALVAGED = ".repaired"  # ends the name of a damaged file whose whole tasks are back in the journal
@@ -89,7 +88,7 @@ def repair_journal(journal: Journal) -> list[str]:
     steps: list[str] = []
     if journal.folder.exists():
         table = TaskTable(journal.folder, warn=steps.append)
-        with journal.layout.allocation(steps.append), closing(table):
+        with Layout(journal.folder, warn=steps.append).allocation(), closing(table):
             table.restore()
             for damage in _moved_aside(journal.folder):
                 if not damage.settled:
@@ -213,7 +212,7 @@ def _confirmed_damage(layout: Layout, record: Record, table: TaskTable) -> list[
     found: list[Damage] = []
     for _ in range(LOOKS):
         task = Task.from_record(record)
-        files = layout.files(task.id)
+        files = TaskFiles(layout.folder, task.id)
         checkpoint = read_checkpoint(files.progress)
         if not (found := list(_judge(task, files, checkpoint))):
             break

@@ -6,9 +6,10 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from upsert_cli.atomic import make_folder, move_aside, open_private, read_whole, replace_file
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable, UpsertCliError, UsageFault
@@ -62,6 +63,13 @@ def reading_from(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise JournalUnreadable(path=str(error.filename or path), reason=_reason(error)) from error
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file, or None if the file is missing or torn."""
+    with suppress(FileNotFoundError, RecursionError, ValueError), reading_from(path):
+        return json.loads(read_whole(path))
+    return None
 
 
 @contextmanager
@@ -143,8 +151,27 @@ class TaskFiles:
 
     @property
     def all(self) -> tuple[Path, ...]:
-        """All files except the spool."""
-        return (*self.of_attempt, self.lease, self.rejects, self.timeline)
+        """All files, and the spool."""
+        return (*self.of_attempt, self.lease, self.rejects, self.timeline, self.spool)
+
+
+def remove(paths: Iterable[Path], *, until: float | None = None) -> None:
+    """Remove files and folders; with `until`, only those that were last written up to that moment."""
+    for path in paths:
+        with writing_to(path), suppress(FileNotFoundError):
+            if until is not None and written_at(path) > until:
+                continue
+            if path.is_dir():
+                import shutil  # late: most commands remove no folder
+
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def written_at(path: Path) -> float:
+    """Return when a file was last written, or the newest file of a folder, in seconds since 1970."""
+    return max(each.lstat().st_mtime for each in (path, *path.glob("*")))
 
 
 class Layout:
@@ -161,10 +188,6 @@ class Layout:
         self.servers = folder / "servers"
         self.renames = folder / "renames"
 
-    def files(self, task_id: str) -> TaskFiles:
-        """Return the paths of the files that go with a task."""
-        return TaskFiles(self.folder, task_id)
-
     def names_of_task_files(self) -> frozenset[str]:
         """Return the names of the leases, checkpoints and rejects files of all tasks."""
         names: set[str] = set()
@@ -174,7 +197,7 @@ class Layout:
         return frozenset(names)
 
     @contextmanager
-    def allocation(self, warn: Callable[[str], None] | None = None) -> Iterator[None]:
+    def allocation(self) -> Iterator[None]:
         """Hold the lock under which tasks are created and removed, in a complete folder of this version's format."""
         self.read_format()  # nothing is written into a journal of a newer format
         with writing_to(self.folder):
@@ -183,7 +206,7 @@ class Layout:
                 make_folder(self.folder / name)
         with locked(self.folder / "locks" / "allocation.lock"):
             with writing_to(self.folder):
-                self._complete(warn or self._warn)
+                self._complete()
             yield
 
     def check_format(self) -> None:
@@ -199,24 +222,24 @@ class Layout:
         Raises:
             UpsertCliError: It is newer than the newest that this version knows.
         """
-        try:
-            with reading_from(self.meta):
-                content = read_whole(self.meta)
-        except FileNotFoundError:
-            return None
-        if (found := _format_in(content)) is not None and found > FORMAT:
-            raise UpsertCliError(
-                message=f"the journal in {self.folder} has format {found}, this version knows up to {FORMAT}; "
-                f"upgrade upsert-cli, or choose another folder with --journal"
-            )
-        return found
+        match read_json(self.meta):
+            case {"format": int(found)} if found > FORMAT:
+                raise UpsertCliError(
+                    message=f"the journal in {self.folder} has format {found}, this version knows up to {FORMAT}; "
+                    f"upgrade upsert-cli, or choose another folder with --journal"
+                )
+            case {"format": int(found)} if all(step in MIGRATIONS for step in range(found, FORMAT)):
+                return found
+        return None
 
-    def _complete(self, warn: Callable[[str], None]) -> None:
+    def _complete(self) -> None:
         found = self.read_format()
         if found is None:
             if self.meta.exists():
                 aside = move_aside(self.meta).name
-                warn(f"{self.meta} does not say the journal's format; it was moved to {aside} and taken as {FORMAT}")
+                self._warn(
+                    f"{self.meta} does not say the journal's format; it was moved to {aside} and taken as {FORMAT}"
+                )
             self._write_format(FORMAT)
         for step in range(FORMAT if found is None else found, FORMAT):
             MIGRATIONS[step](self.folder)
@@ -227,16 +250,6 @@ class Layout:
 
     def _write_format(self, number: int) -> None:
         replace_file(self.meta, json.dumps({"format": number}).encode("ascii"), durable=True)
-
-
-def _format_in(content: bytes) -> int | None:
-    try:
-        match json.loads(content):
-            case {"format": int(number)} if all(step in MIGRATIONS for step in range(number, FORMAT)):
-                return number
-    except (ValueError, RecursionError):
-        return None
-    return None
 
 
 def segment_numbers(folder: Path) -> list[int]:

@@ -48,7 +48,7 @@ class Journal:
 
     def files(self, task_id: str) -> TaskFiles:
         """Return the paths of the files that go with a task."""
-        return self.layout.files(task_id)
+        return TaskFiles(self.folder, task_id)
 
     # -- reading --------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from upsert_cli.atomic import make_folder, read_whole, replace_file
 from upsert_cli.context import Progress
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable
-from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.files import read_json, reading_from, writing_to
 
 MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart 800 pixels wide shows no more
 FIRST_SPACING = 0.25  # seconds between two points, doubled whenever there are too many
@@ -132,11 +132,10 @@ class Timeline:
 
 def read_timeline(path: Path) -> Timeline:
     """Return the timeline in a file; an empty one if the file is missing or torn."""
+    value = read_json(path)
     try:
-        with reading_from(path):
-            value = json.loads(read_whole(path))
         return Timeline(points=tuple(Point(**point) for point in value["points"]), spacing=value["spacing"])
-    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError):
         return Timeline()
 
 

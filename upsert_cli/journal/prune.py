@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upsert_cli.atomic import read_whole, replace_file, sync
-from upsert_cli.journal.files import Layout, locked, reading_from, segment_numbers, valid_task_id, writing_to
+from upsert_cli.atomic import replace_file, sync
+from upsert_cli.journal.files import (
+    Layout,
+    locked,
+    read_json,
+    reading_from,
+    remove,
+    segment_numbers,
+    valid_task_id,
+    writing_to,
+    written_at,
+)
 from upsert_cli.journal.segments import Record
 from upsert_cli.journal.task import Task, TaskStatus
 
@@ -81,7 +89,7 @@ def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:
             with journal.layout.allocation():  # for each segment separately, so that nobody waits for long
                 gone = journal.table.remove_some(number, is_wanted, before=lambda ids: _note(layout, ids))
                 for task_id in gone:
-                    _remove_files(layout, task_id)
+                    remove(journal.files(task_id).all)
                 if gone:
                     _drop_note(layout)
             yield from (by_id[task_id] for task_id in gone)
@@ -103,36 +111,13 @@ def _finish_interrupted(journal: Journal) -> None:
     layout = journal.layout
     try:
         with reading_from(layout.pruned):
-            ids = _noted(read_whole(layout.pruned))
-            moment = _written(layout.pruned)
+            moment = written_at(layout.pruned)
     except FileNotFoundError:
         return
-    for task_id in ids - {str(record.get("id")) for record in journal.table.newest_first()}:
-        _remove_files(layout, task_id, until=moment)
+    # A note that makes no sense is not ours; all that could be lost is that some files stay.
+    match read_json(layout.pruned):
+        case {"ids": list(ids)}:
+            noted = {task_id for task_id in ids if isinstance(task_id, str) and valid_task_id(task_id)}
+            for task_id in noted - {str(record.get("id")) for record in journal.table.newest_first()}:
+                remove(journal.files(task_id).all, until=moment)  # the id may be in use again
     _drop_note(layout)
-
-
-def _noted(content: bytes) -> set[str]:
-    with suppress(ValueError):  # a note that makes no sense is not ours; all that could be lost is that some files stay
-        match json.loads(content):
-            case {"ids": list(ids)}:
-                return {task_id for task_id in ids if isinstance(task_id, str) and valid_task_id(task_id)}
-    return set()
-
-
-def _remove_files(layout: Layout, task_id: str, *, until: float | None = None) -> None:
-    """Remove the files of a task; with `until`, only older ones, since the id may be in use again."""
-    files = layout.files(task_id)
-    for path in files.all:
-        with writing_to(path), suppress(FileNotFoundError):
-            if until is None or _written(path) <= until:
-                path.unlink()
-    with writing_to(files.spool), suppress(FileNotFoundError):
-        if until is None or max(map(_written, files.spool.iterdir()), default=0.0) <= until:
-            import shutil
-
-            shutil.rmtree(files.spool)
-
-
-def _written(path: Path) -> float:
-    return path.lstat().st_mtime

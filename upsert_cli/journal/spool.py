@@ -8,12 +8,13 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from upsert_cli.atomic import make_folder, replacing, write_all
-from upsert_cli.errors import SourceUnreadable, UpsertCliError
-from upsert_cli.journal.files import writing_to
+from upsert_cli.errors import JournalUnwritable, SourceUnreadable, UpsertCliError
+from upsert_cli.journal.files import remove, writing_to
 from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
 from upsert_cli.sources.formats import why_unreadable
 
@@ -91,14 +92,12 @@ def _new_incoming(spool: Path) -> Path:
 
 
 def _remove_stale(spool: Path) -> None:
-    import shutil
-
     limit = time.time() - STALE_SECONDS
     for folder in spool.glob(f"{PREFIX}*"):
         # Where the file system has no locks, only the age tells; a file that is being written is young.
-        written = max((path.lstat().st_mtime for path in (folder, *folder.iterdir())), default=0.0)
-        if written < limit and not is_owned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        if not is_owned(folder):
+            with suppress(JournalUnwritable):  # what cannot be removed is in nobody's way
+                remove([folder], until=limit)
 
 
 def _first_lines(stream: BinaryIO, name: str, lines: int) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from upsert_cli.errors import UsageFault
 from upsert_cli.paths import expanded, user_config_folder
-from upsert_cli.spelling import nearest
+from upsert_cli.text import nearest
 
 PROJECT_FILE = "upsert-cli.toml"  # in the current folder
 USER_FILE = "config.toml"  # in the user's configuration folder

@@ -12,6 +12,7 @@ import pytest
 from tests.journal.test_faults import FAULTS, Strace, calls_in, strace
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.errors import TaskNotFound
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import write_checkpoint
@@ -109,7 +110,7 @@ def test_the_newest_stay_and_only_given_states_count(tmp_path: Path) -> None:
 def test_a_task_that_changes_during_a_prune_stays(tmp_path: Path) -> None:
     """A task that is claimed, or was changed since it was chosen, stays whole."""
     journal = _fill(tmp_path)
-    with journal.claim("o1"):
+    with Claim.take(journal, "o1"):
         gone = {task.id for task in prune_tasks(journal, before=BETWEEN)}
     assert gone == GOES - {"o1"}
     assert all(path.exists() for path in _files(tmp_path, "o1"))

@@ -14,6 +14,7 @@ from tests.journal.conftest import start
 from tests.support.journal_tasks import make_task
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import MAX_POINTS, Point, Timeline, TimelineRecorder, read_timeline, write_timeline
 
@@ -57,7 +58,7 @@ def test_a_torn_timeline_reads_as_empty(tmp_path: Path, content: bytes) -> None:
 
 def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) -> list[str]:
     """Record one attempt, and return the warnings."""
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         recorder = TimelineRecorder(claim.files.timeline, attempt)
         progress = Progress(total=100)
         progress.continue_after(begins_at, Counts())

@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import upsert_cli
-from upsert_cli.lean_imports import switch_off_telemetry
+from upsert_cli.packages import switch_off_telemetry
 
 # What commands import themselves, inside of functions.
 HEAVY = (

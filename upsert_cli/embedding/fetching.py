@@ -27,7 +27,7 @@ from upsert_cli.embedding.cache import (
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, ModelEntry
 from upsert_cli.embedding.identity import Origin
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
-from upsert_cli.missing_packages import install_command
+from upsert_cli.packages import install_command
 
 HUB = "https://huggingface.co"
 REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 seconds

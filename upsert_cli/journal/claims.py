@@ -1,4 +1,4 @@
-"""The claim of a task: the right to run it, which one process has at a time, and the operations of its holder."""
+"""The claim of a task: the right to run it, which one process has at a time, and what takes that right."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from upsert_cli.errors import (
     WrongStatus,
 )
 from upsert_cli.journal.files import remove, writing_to
+from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.rejects import JsonLines, count_rejects, file_size, rejects_extent, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 
 if TYPE_CHECKING:
-    from upsert_cli.journal.journal import Journal
     from upsert_cli.journal.receipts import Receipts
 
 
@@ -32,7 +32,7 @@ class Claim:
     """The right to run a task, until it is released or this process ends; changes no state by itself."""
 
     def __init__(self, journal: Journal, task_id: str, lease: Lease) -> None:
-        """Take over a lease; use `Journal.claim`."""
+        """Take over a lease; use `take`."""
         self.task_id = task_id
         self.lease = lease
         self.files = journal.files(task_id)
@@ -42,11 +42,14 @@ class Claim:
 
     @classmethod
     def take(cls, journal: Journal, task_id: str) -> Claim:
-        """Take the lease of a task.
+        """Take the right to run a task.
 
         Raises:
+            TaskNotFound: There is no task of this id.
             TaskRunning: Another process has it.
         """
+        journal.layout.check_format()
+        journal.table.find(task_id)
         path = journal.files(task_id).lease
         with writing_to(path):
             make_folder(path.parent)
@@ -190,3 +193,38 @@ class Claim:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def request_cancel(journal: Journal, task_id: str) -> Task:
+    """Cancel a task that nobody runs, at once, or ask its runner to; return a canceled one unchanged.
+
+    Raises:
+        TaskNotFound: There is no task of this id.
+        WrongStatus: It has ended otherwise.
+    """
+    while True:
+        task = journal.find(task_id)
+        if task.status is TaskStatus.CANCELED:
+            return task
+        if task.status.is_final:
+            wanted = (TaskStatus.PENDING, TaskStatus.PROCESSING)
+            raise WrongStatus(task_id=task_id, status=task.status, wanted=wanted)
+        with suppress(TaskRunning, WrongStatus):  # it was started, or ended, at this moment
+            return _canceled(journal, task)
+
+
+def _canceled(journal: Journal, task: Task) -> Task:
+    pending, processing = (TaskStatus.PENDING,), (TaskStatus.PROCESSING,)
+    if task.status is TaskStatus.PENDING:
+        return journal.change(task.id, TaskStatus.CANCELED, expect=pending)
+    if journal.is_running(task.id):
+        return journal.change(task.id, TaskStatus.PROCESSING, expect=processing, cancel_requested=True)
+    with Claim.take(journal, task.id):  # so that no new runner starts before the change
+        return journal.change(task.id, TaskStatus.CANCELED, expect=processing)
+
+
+def follow_rename(journal: Journal, task_id: str, *, collection: str) -> None:
+    """Let a task continue in its collection under another name, unless it is running."""
+    with suppress(TaskRunning, TaskNotFound), Claim.take(journal, task_id):
+        with journal.table.changing(task_id) as (segment, record):
+            segment.update(record | {"collection": collection})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.files import Layout, TaskFiles, number_of, reading_from, valid_task_id, writing_to
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import JsonLines, file_size, rejects_extent
@@ -194,7 +195,7 @@ def _repair_task_files(journal: Journal) -> Iterator[str]:
 def _repaired(journal: Journal, found: Damage) -> str | None:
     if not found.is_repairable:
         return None
-    with journal.claim(found.task_id):  # so that nothing changes after this last look
+    with Claim.take(journal, found.task_id):  # so that nothing changes after this last look
         again = _damaged_task_files(journal.layout, found.task_id)
         return next((damage.repair() for damage in again if damage.is_repairable), None)
 

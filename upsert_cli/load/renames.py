@@ -15,6 +15,7 @@ from pathlib import Path
 
 from upsert_cli.atomic import make_folder, read_whole, replace_file, sync
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.claims import follow_rename
 from upsert_cli.journal.files import reading_from, writing_to
 from upsert_cli.journal.journal import Journal
 from upsert_cli.store.locations import location_at
@@ -108,7 +109,7 @@ def _complete(journal: Journal, path: Path, note: RenameNote) -> RenameNote:
     names = note.names(journal)
     for task_id, collection in note.tasks.items():
         if collection in names:  # otherwise it was deleted, or renamed again, by somebody else
-            journal.follow(task_id, collection=names[collection])
+            follow_rename(journal, task_id, collection=names[collection])
     with writing_to(path), suppress(FileNotFoundError):
         path.unlink()
         sync(path.parent)

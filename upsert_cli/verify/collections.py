@@ -17,7 +17,7 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.renames import complete_renames, followed_by_tasks
 from upsert_cli.locks import Holder
-from upsert_cli.spelling import nearest
+from upsert_cli.text import nearest
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.base import Target
 from upsert_cli.store.location import CollectionInfo, Location

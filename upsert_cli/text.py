@@ -1,6 +1,6 @@
-"""Makes text from files, ids and paths safe to print: a terminal, a log or a CI system only shows it.
+"""Text for people: foreign text made safe to print, lines for counts and durations, and the meant word for a typo.
 
-Everything that the command line prints passes through here last, so that no escape sequence, control character,
+Everything that the command line prints passes through `safe` last, so that no escape sequence, control character,
 direction character or line break in foreign text has an effect.
 """
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
 TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
+
+CLOSENESS = 0.75  # of difflib; `lsit` is as close to `list` as that, and `--columns` to no option of `run`
 
 # Compiled by `re` when used. A word comes with the spaces before it; a command between backticks is one word.
 _WORD = r"(\s*)((?:`[^`]*`|\S)+)"
@@ -114,6 +116,19 @@ def seconds_line(seconds: Mapping[str, float]) -> str:
     stages = sorted((name for name in seconds if name != "total"), key=lambda name: -seconds[name])
     parts = [f"{name} {seconds[name]:.1f}" for name in stages]
     return f"{', '.join(parts)}; {seconds.get('total', 0.0):.1f} in all"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the word that `word` is a misspelling of, or None if none is close."""
+    import difflib  # late: only a wrong word needs it
+
+    bare = {each.lstrip("-"): each for each in sorted(known)}
+    typed = word.lstrip("-").lower()
+    if not typed:
+        return None
+    swapped = [each for each in bare if len(typed) > 1 and sorted(each) == sorted(typed)]
+    found = swapped or difflib.get_close_matches(typed, bare, n=1, cutoff=CLOSENESS)
+    return bare[found[0]] if found else None
 
 
 def _cells(text: str) -> int:

@@ -6,22 +6,19 @@ import errno
 import io
 import os
 import select
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from upsert_cli.atomic import make_folder, replacing, write_all
-from upsert_cli.errors import JournalUnwritable, SourceUnreadable, UpsertCliError
-from upsert_cli.journal.files import remove, writing_to
-from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
+from upsert_cli.errors import SourceUnreadable, UpsertCliError
+from upsert_cli.journal.files import writing_to
+from upsert_cli.owned_folders import Leftover, own, remove_stale, unowned
 from upsert_cli.sources.formats import why_unreadable
 
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal
 
-STALE_SECONDS = 86_400.0  # seconds without a write after which an incoming folder has no owner any more
 CHUNK = 1 << 20  # bytes read at once
 PREFIX = ".incoming-"  # no task id begins with a dot
 
@@ -30,7 +27,7 @@ def incoming_folder(journal: Journal) -> Path:
     """Make a private folder for standard input that is read before there is a task; owned until `journal.close`."""
     spool = journal.layout.spool
     with journal.layout.allocation(), writing_to(spool):
-        _remove_stale(spool)
+        remove_stale(spool.glob(f"{PREFIX}*"))
         incoming = _new_incoming(spool)
         journal.owned.append(own(incoming))
         return incoming
@@ -89,15 +86,6 @@ def _new_incoming(spool: Path) -> Path:
     folder = spool / f"{PREFIX}{os.urandom(8).hex()}"
     make_folder(folder)
     return folder
-
-
-def _remove_stale(spool: Path) -> None:
-    limit = time.time() - STALE_SECONDS
-    for folder in spool.glob(f"{PREFIX}*"):
-        # Where the file system has no locks, only the age tells; a file that is being written is young.
-        if not is_owned(folder):
-            with suppress(JournalUnwritable):  # what cannot be removed is in nobody's way
-                remove([folder], until=limit)
 
 
 def _first_lines(stream: BinaryIO, name: str, lines: int) -> Iterator[bytes]:

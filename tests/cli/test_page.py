@@ -55,8 +55,8 @@ def _reject(row: int, **fields: Any) -> dict[str, Any]:
     return made | fields
 
 
-def _course(*written: int, attempt: int = 1) -> tuple[Point, ...]:
-    return tuple(
+def _course(*written: int, attempt: int = 1) -> list[Point]:
+    return [
         Point(
             attempt=attempt,
             seconds=float(second),
@@ -66,7 +66,7 @@ def _course(*written: int, attempt: int = 1) -> tuple[Point, ...]:
             busy={"embedding": second / 2},
         )
         for second, rows in enumerate(written)
-    )
+    ]
 
 
 def test_a_page_describes_a_load(tiny: Terminal, make_items: Items) -> None:

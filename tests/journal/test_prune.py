@@ -56,7 +56,7 @@ def _fill(folder: Path) -> Journal:
 
 def _files(folder: Path, name: str) -> list[Path]:
     files = Journal(folder).files(name)
-    return [*(path for path in files.all if path != files.lease), files.spool / "0.jsonl"]
+    return [*(path for path in files.all if path not in (files.lease, files.spool)), files.spool / "0.jsonl"]
 
 
 def _check(folder: Path, *, finished: bool) -> None:

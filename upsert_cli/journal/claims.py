@@ -225,6 +225,6 @@ def _canceled(journal: Journal, task: Task) -> Task:
 
 def follow_rename(journal: Journal, task_id: str, *, collection: str) -> None:
     """Let a task continue in its collection under another name, unless it is running."""
-    with suppress(TaskRunning, TaskNotFound), Claim.take(journal, task_id):
-        with journal.table.changing(task_id) as (segment, record):
-            segment.update(record | {"collection": collection})
+    changing = journal.table.changing(task_id)
+    with suppress(TaskRunning, TaskNotFound), Claim.take(journal, task_id), changing as (segment, record):
+        segment.update(record | {"collection": collection})

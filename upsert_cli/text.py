@@ -11,10 +11,9 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from upsert_cli.counts import Converted
+from upsert_cli.counts import OUTCOMES, Converted
 
 TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
 TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
@@ -75,15 +74,9 @@ def ellipsis() -> str:
 
 def counts_line(counts: Mapping[str, int]) -> str:
     """Return the counts of a task for people; zeros of the rarer kinds are left out."""
-    parts = [f"{counts['inserted']:,} inserted", f"{counts['updated']:,} updated", f"{counts['unchanged']:,} unchanged"]
-    if counts["duplicate"]:
-        parts.append(f"{counts['duplicate']:,} duplicate")
-    parts.append(f"{counts['failed']:,} rejected")
-    if counts["deleted"]:
-        parts.append(f"{counts['deleted']:,} deleted")
-    if counts["truncated"]:
-        parts.append(f"{counts['truncated']:,} truncated")
-    return ", ".join(parts)
+    words = OUTCOMES | {"deleted": "deleted", "truncated": "truncated"}
+    rare = ("duplicate", "deleted", "truncated")
+    return ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts[name] or name not in rare)
 
 
 def converted_line(converted: Converted) -> str:

@@ -13,8 +13,8 @@ from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, UpsertCliError, WrongStatus
 from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files, repair_journal
-from upsert_cli.journal.files import MIGRATIONS
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.layout import MIGRATIONS
 from upsert_cli.journal.spool import incoming_folder
 from upsert_cli.journal.task import TaskStatus
 

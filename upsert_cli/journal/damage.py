@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
 from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.files import Layout, TaskFiles, number_of, reading_from, valid_task_id, writing_to
+from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.layout import Layout, TaskFiles, number_of, valid_task_id
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import JsonLines, file_size, rejects_extent
 from upsert_cli.journal.segments import Record
@@ -154,13 +155,10 @@ def _has_id_and_time(record: Record) -> bool:
     return isinstance(record["id"], str) and valid_task_id(record["id"]) and isinstance(record["updated_at"], str)
 
 
-def _newest(records: Iterable[Record]) -> list[Record]:
-    newest: dict[str, Record] = {}
-    for record in records:
-        known = newest.get(record["id"])
-        if known is None or known["updated_at"] <= record["updated_at"]:
-            newest[record["id"]] = record
-    return list(newest.values())
+def _newest(records: Sequence[Record]) -> list[Record]:
+    """Return the newest record of each task."""
+    by_age = sorted(records, key=lambda record: record["updated_at"])
+    return list(({record["id"]: record for record in records} | {record["id"]: record for record in by_age}).values())
 
 
 # -- files of tasks ---------------------------------------------------------------------------------------------------
@@ -186,18 +184,15 @@ def _damaged_task_files(layout: Layout, *task_ids: str) -> Iterator[Damage]:
 def _repair_task_files(journal: Journal) -> Iterator[str]:
     """Repair the damaged files of tasks, and yield a line for each, even if it cannot be repaired."""
     for found in _damaged_task_files(journal.layout):
-        try:
-            yield _repaired(journal, found) or f"{found.path}: {found.reason}"
-        except TaskRunning as error:
-            yield str(error)
-
-
-def _repaired(journal: Journal, found: Damage) -> str | None:
-    if not found.is_repairable:
-        return None
-    with Claim.take(journal, found.task_id):  # so that nothing changes after this last look
-        again = _damaged_task_files(journal.layout, found.task_id)
-        return next((damage.repair() for damage in again if damage.is_repairable), None)
+        step = None
+        if found.is_repairable:
+            try:
+                with Claim.take(journal, found.task_id):  # so that nothing changes after this last look
+                    again = _damaged_task_files(journal.layout, found.task_id)
+                    step = next((damage.repair() for damage in again if damage.is_repairable), None)
+            except TaskRunning as error:
+                step = str(error)
+        yield step or f"{found.path}: {found.reason}"
 
 
 def _has_files(names: frozenset[str], record: Record) -> bool:

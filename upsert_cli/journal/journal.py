@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from upsert_cli.errors import JournalDamaged, TaskExists, WrongStatus
-from upsert_cli.journal.files import Layout, TaskFiles, reading_from, writing_to
+from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.layout import Layout, TaskFiles
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
 from upsert_cli.journal.segments import SEGMENT_TASKS, Record

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.atomic import make_folder, read_whole, replace_file
+from upsert_cli.atomic import read_whole, replace_file
 from upsert_cli.context import Progress
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable
-from upsert_cli.journal.files import read_json, reading_from, writing_to
+from upsert_cli.journal.files import read_json, reading_from, write_json, writing_to
 
 MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart 800 pixels wide shows no more
 FIRST_SPACING = 0.25  # seconds between two points, doubled whenever there are too many
@@ -143,10 +143,7 @@ def read_timeline(path: Path) -> Timeline:
 
 def write_timeline(path: Path, timeline: Timeline) -> None:
     """Replace the file of a timeline."""
-    content = json.dumps(asdict(timeline), separators=(",", ":")).encode("ascii")
-    with writing_to(path):
-        make_folder(path.parent)
-        replace_file(path, content, durable=False)
+    write_json(path, asdict(timeline), durable=False)
 
 
 class TimelineRecorder:

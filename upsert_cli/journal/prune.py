@@ -7,23 +7,12 @@ files that the note names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from upsert_cli.atomic import replace_file, sync
-from upsert_cli.journal.files import (
-    Layout,
-    locked,
-    read_json,
-    reading_from,
-    remove,
-    segment_numbers,
-    valid_task_id,
-    writing_to,
-    written_at,
-)
+from upsert_cli.journal.files import drop_note, locked, read_json, reading_from, remove, write_json, written_at
+from upsert_cli.journal.layout import segment_numbers, valid_task_id
 from upsert_cli.journal.segments import Record
 from upsert_cli.journal.task import Task, TaskStatus
 
@@ -82,28 +71,20 @@ def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:
         is_unchanged = task is not None and (record["status"], record["updated_at"]) == (task.status, task.updated_at)
         return is_unchanged and not journal.is_running(record["id"])
 
+    def note(ids: list[str]) -> None:
+        write_json(layout.pruned, {"ids": ids}, durable=True)
+
     with locked(layout.prune_lock):
-        with journal.layout.allocation():
+        with layout.allocation():
             _finish_interrupted(journal)
         for number in reversed(segment_numbers(layout.folder)):
-            with journal.layout.allocation():  # for each segment separately, so that nobody waits for long
-                gone = journal.table.remove_some(number, is_wanted, before=lambda ids: _note(layout, ids))
+            with layout.allocation():  # for each segment separately, so that nobody waits for long
+                gone = journal.table.remove_some(number, is_wanted, before=note)
                 for task_id in gone:
                     remove(journal.files(task_id).all)
                 if gone:
-                    _drop_note(layout)
+                    drop_note(layout.pruned)
             yield from (by_id[task_id] for task_id in gone)
-
-
-def _note(layout: Layout, ids: list[str]) -> None:
-    with writing_to(layout.pruned):
-        replace_file(layout.pruned, json.dumps({"ids": ids}).encode("ascii"), durable=True)
-
-
-def _drop_note(layout: Layout) -> None:
-    with writing_to(layout.pruned):
-        layout.pruned.unlink()
-        sync(layout.folder)
 
 
 def _finish_interrupted(journal: Journal) -> None:
@@ -120,4 +101,4 @@ def _finish_interrupted(journal: Journal) -> None:
             noted = {task_id for task_id in ids if isinstance(task_id, str) and valid_task_id(task_id)}
             for task_id in noted - {str(record.get("id")) for record in journal.table.newest_first()}:
                 remove(journal.files(task_id).all, until=moment)  # the id may be in use again
-    _drop_note(layout)
+    drop_note(layout.pruned)

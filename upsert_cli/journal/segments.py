@@ -214,16 +214,13 @@ class Segment(Storage):
 
         A look into the index is a hundred times faster than parsing the file.
         """
-        try:  # no id and no status has a character that JSON escapes
-            return self._is_current() or self._load(text.lower())
-        except (FileNotFoundError, JournalDamaged):
-            return True  # reading tells
+        with suppress(FileNotFoundError, JournalDamaged):  # reading tells
+            return self._is_current() or self._load(text.lower())  # no id and no status is escaped in JSON
+        return True
 
     def _is_current(self) -> bool:
-        if self._descriptor is None:
-            return False
         with reading_from(self._path):
-            return self._identity == _identity(self._path.lstat())
+            return self._descriptor is not None and self._identity == _identity(self._path.lstat())
 
     def _read_file(self) -> Tables:
         if not self._is_current():

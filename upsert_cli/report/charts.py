@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, count, groupby, pairwise
 
 from upsert_cli.journal.progress import Point, Timeline
 
@@ -144,11 +144,8 @@ def _joined(stretches: Iterable[Stretch], *, gap: float) -> list[Stretch]:
 
 
 def _time_steps() -> Iterator[float]:
-    yield from (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600)
-    hours = 2
-    while True:
-        yield hours * 3_600.0
-        hours *= 2
+    yield from (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800)
+    yield from (3_600.0 * 2**doublings for doublings in count())
 
 
 def _rounded_up(rate: float) -> float:

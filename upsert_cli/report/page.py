@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
+from upsert_cli.counts import OUTCOMES
 from upsert_cli.journal.progress import Timeline
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.redaction import without_secrets
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 PAGE_REJECTS = 1_000  # rejects on a page; a browser searches that many without delay
 WHOLE_LOCATION = 36  # characters of a reject's file and row that are shown on one line, which fit on a phone
 ITEM_CHARS = 2_000  # characters of a rejected item's JSON; the rejects file has all of it
-
-OUTCOMES = {name: name for name in ("inserted", "updated", "unchanged", "duplicate")} | {"failed": "rejected"}
-"""The words for people, by their keys in the counts of a task."""
 
 
 def render_page(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.atomic import write_out
+from upsert_cli.counts import OUTCOMES
 from upsert_cli.errors import SOME_REJECTED, LocksUnsupported, UpsertCliError
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.locks import lock_within
@@ -39,8 +40,6 @@ HELP = {
     _DELETED: "Records that the last load deleted.",
 }
 """The metrics with their help texts; all are gauges."""
-
-OUTCOMES = ("inserted", "updated", "unchanged", "duplicate", "failed")
 
 _SAMPLE = re.compile(r'([A-Za-z_]\w*)\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\} (\S+)', re.ASCII)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)

@@ -102,5 +102,7 @@ def remove(paths: Iterable[Path], *, until: float | None = None) -> None:
 
 
 def written_at(path: Path) -> float:
-    """Return when a file was last written, or the newest file of a folder, in seconds since 1970."""
-    return max(each.lstat().st_mtime for each in (path, *path.glob("*")))
+    """Return when a file was last written, or the newest file in a folder, in seconds since 1970."""
+    # A folder's own time also moves when a file in it is removed.
+    files = path.iterdir() if path.is_dir() else iter([path])
+    return max((file.lstat().st_mtime for file in files), default=0.0)

@@ -83,6 +83,12 @@ class Refusal(UpsertCliError):
     exit_code = 4
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the reason in an error on one line, in the system's words if it has any: `No space left on device`."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or " ".join(str(error).split()) or type(error).__name__
+
+
 class Stage(enum.StrEnum):
     """The stage at which an item was rejected; the `failure_stage` of a reject."""
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from upsert_cli.atomic import sync
+from upsert_cli.errors import reason_of
 from upsert_cli.owned_folders import Leftover, is_owned, own, remove_stale, unowned
 from upsert_cli.paths import expanded, no_home, user_cache_folder
 
@@ -126,7 +127,7 @@ def disk_fault(error: BaseException) -> str | None:
     The hub's client and pip write files themselves: one raises the system's error, the other prints it.
     """
     if isinstance(error, OSError):  # the network's errors come as ModelUnavailable
-        return error.strerror or str(error)
+        return reason_of(error)
     cause = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
     words = {number: os.strerror(number) for number in _DISK_ERRORS}
     return next((text for number, text in words.items() if number == cause or text in str(error)), None)

@@ -142,7 +142,7 @@ def check_reachable(url: str) -> None:
     except queue.Empty:
         raise ModelUnavailable(reason=f"{host}:{port} did not answer within {REACH_SECONDS:g} seconds") from None
     if error is not None:
-        raise ModelUnavailable(reason=f"{host}:{port} cannot be reached ({error.strerror or error})") from error
+        raise ModelUnavailable(reason=f"{host}:{port} cannot be reached ({reason_of(error)})") from error
 
 
 def _first_hop(url: str) -> tuple[str, int]:

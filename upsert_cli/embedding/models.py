@@ -163,7 +163,7 @@ def find_model(
     try:
         return replace(found, weights=weights_of(entry, found.folder, is_given=found.is_given))
     except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
+        problem = f"cannot be read ({reason_of(error)})"
         raise _damaged(entry, found.folder, problem, given=found.is_given) from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from upsert_cli.atomic import make_folder, open_private, read_whole, replace_file, sync
-from upsert_cli.errors import JournalUnreadable, JournalUnwritable, UpsertCliError
+from upsert_cli.errors import JournalUnreadable, JournalUnwritable, UpsertCliError, reason_of
 from upsert_cli.locks import lock_within
 
 LOCK_SECONDS = 30.0  # seconds to wait for a lock that is held for milliseconds; longer means a suspended process
@@ -84,7 +84,7 @@ def locked(path: Path) -> Iterator[None]:
 def _reason(error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "it is a symbolic link, which the journal does not follow"
-    return error.strerror or type(error).__name__
+    return reason_of(error)
 
 
 def remove(paths: Iterable[Path], *, until: float | None = None) -> None:

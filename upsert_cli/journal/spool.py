@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from upsert_cli.atomic import make_folder, replacing, write_all
-from upsert_cli.errors import SourceUnreadable, UpsertCliError
+from upsert_cli.errors import SourceUnreadable, UpsertCliError, reason_of
 from upsert_cli.journal.files import writing_to
 from upsert_cli.owned_folders import Leftover, own, remove_stale, unowned
-from upsert_cli.sources.formats import why_unreadable
 
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal
@@ -69,7 +68,7 @@ def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None, l
                     break
     except OSError as error:
         raise UpsertCliError(
-            message=f"the input cannot be kept in {path} ({why_unreadable(error)}); give it as a file, or choose "
+            message=f"the input cannot be kept in {path} ({reason_of(error)}); give it as a file, or choose "
             f"another --journal"
         ) from error
 
@@ -112,7 +111,7 @@ def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[byte
         try:
             chunk: bytes | None = read(CHUNK)
         except OSError as error:
-            reason = "it is closed" if error.errno == errno.EBADF else why_unreadable(error)
+            reason = "it is closed" if error.errno == errno.EBADF else reason_of(error)
             raise SourceUnreadable(name=name, reason=reason) from error
         if chunk is None:  # a non-blocking stream has no data yet, which is not its end
             select.select([stream], [], [])

@@ -45,9 +45,8 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: object, *, durable: bool) -> None:
-    """Replace a JSON file, whole or not at all; see `replacing`."""
+    """Replace a JSON file in a folder that exists, whole or not at all; see `replacing`."""
     with writing_to(path):
-        make_folder(path.parent)
         replace_file(path, json.dumps(value).encode("ascii"), durable=durable)
 
 

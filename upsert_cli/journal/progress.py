@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.atomic import read_whole, replace_file
+from upsert_cli.atomic import make_folder, read_whole, replace_file
 from upsert_cli.context import Progress
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable
@@ -143,6 +143,8 @@ def read_timeline(path: Path) -> Timeline:
 
 def write_timeline(path: Path, timeline: Timeline) -> None:
     """Replace the file of a timeline."""
+    with writing_to(path):
+        make_folder(path.parent)
     write_json(path, asdict(timeline), durable=False)
 
 

@@ -12,9 +12,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from upsert_cli.atomic import make_folder
 from upsert_cli.errors import UpsertCliError
 from upsert_cli.journal.claims import follow_rename
-from upsert_cli.journal.files import drop_note, read_json, write_json
+from upsert_cli.journal.files import drop_note, read_json, write_json, writing_to
 from upsert_cli.journal.journal import Journal
 from upsert_cli.store.locations import location_at
 
@@ -70,6 +71,8 @@ def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept
         return
     path = journal.layout.renames / f"{secrets.token_hex(8)}.json"
     note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection=ids[name], tasks=tasks)
+    with writing_to(path):
+        make_folder(path.parent)
     write_json(path, asdict(note), durable=True)
     try:
         yield

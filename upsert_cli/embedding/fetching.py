@@ -26,7 +26,7 @@ from upsert_cli.embedding.cache import (
 )
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, ModelEntry
 from upsert_cli.embedding.identity import Origin
-from upsert_cli.errors import ModelUnavailable, UpsertCliError
+from upsert_cli.errors import ModelUnavailable, UpsertCliError, reason_of
 from upsert_cli.packages import install_command
 
 HUB = "https://huggingface.co"

@@ -26,7 +26,7 @@ from upsert_cli.embedding.custom import SENTENCE_OUTPUT, custom_entry, prompts_o
 from upsert_cli.embedding.fetching import fetch_model
 from upsert_cli.embedding.identity import Model, ModelIdentity, Origin, OwnVectors
 from upsert_cli.embedding.weights import weights_of
-from upsert_cli.errors import UpsertCliError, UsageFault
+from upsert_cli.errors import UpsertCliError, UsageFault, reason_of
 
 SIMILAR_NAMES = 3  # suggested when a name is unknown
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from upsert_cli.errors import NotChromasAnswer, Refusal, TargetInUse, UpsertCliError
-from upsert_cli.packages import lean_imports
 from upsert_cli.locks import Holder
 from upsert_cli.packages import lean_imports
 from upsert_cli.store.address import Access, Address, CredentialNames, access_to, address_of

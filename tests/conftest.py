@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.forked import forked_children
@@ -21,6 +22,9 @@ from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.identity import Model
 from upsert_cli.embedding.models import find_model
 from upsert_cli.store import child_process
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes longer, which is no failure
+hypothesis.settings.load_profile("any machine")
 
 # Looked up before any test gets a home of its own: the model is fetched once a machine.
 MODEL_CACHE = cache_folder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 
@@ -32,7 +33,8 @@ def test_every_error_has_a_sentence_of_its_own() -> None:
     """Each kind that can be raised says what happened, rather than nothing."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     roots = {errors.UpsertCliError, errors.UsageFault, errors.Refusal}
-    silent = [
-        k for k in kinds if issubclass(k, UpsertCliError) and k not in roots and k.__str__ is UpsertCliError.__str__
-    ]
+    speaking = [kind for kind in kinds if issubclass(kind, UpsertCliError) and kind not in roots]
+    silent = [kind for kind in speaking if kind.__str__ is UpsertCliError.__str__ and not kind.sentence]
     assert silent == []
+    for kind in speaking:
+        assert set(re.findall(r"{(\w+)}", kind.sentence)) <= {*kind.__annotations__}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.terminal import Terminal
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 
 Items = Callable[..., list[dict[str, Any]]]
@@ -143,7 +144,7 @@ def test_a_retry_that_is_not_possible_is_refused(correctable: Terminal, make_ite
     path.write_bytes(content + b"\n")
     assert "b.jsonl changed" in correctable.type("upsert-cli restart t --failed-only", expect=4).stderr
     path.write_bytes(content)
-    with Journal(correctable.journal).claim("t"):
+    with Claim.take(Journal(correctable.journal), "t"):
         assert "being run" in correctable.type("upsert-cli restart t --failed-only", expect=4).stderr
     assert "choose one" in correctable.type("upsert-cli restart t --failed-only --from-start", expect=2).stderr
     assert _snapshot(correctable) == before

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from upsert_cli.lean_imports import HIDDEN, lean_imports
+from upsert_cli.packages import HIDDEN, lean_imports
 
 PROGRAM = """
 import sys
-from upsert_cli.lean_imports import lean_imports
+from upsert_cli.packages import lean_imports
 with lean_imports():
     import chromadb, fastembed
 assert "rich" not in sys.modules

@@ -10,6 +10,7 @@ import time
 from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.waiting import wait_until
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
 from upsert_cli.locks import Holder, Lease
@@ -134,7 +135,7 @@ def test_a_task_that_was_not_queued_is_left_alone(tiny: Terminal, make_items: It
     pending, processing = TaskStatus.PENDING, TaskStatus.PROCESSING
     journal.change("t", processing, expect=(pending,), queued=False, started_at="2026-11-23T21:03:12Z")
     assert tiny.type("upsert-cli work").stderr == "nothing was pending\n"
-    with journal.claim("t"):
+    with Claim.take(journal, "t"):
         tiny.type("upsert-cli restart t --enqueue", expect=4)
     assert tiny.type("upsert-cli restart t --enqueue").stdout == "t\n"
     tiny.type("upsert-cli work")

@@ -13,6 +13,7 @@ from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.cluster.unit_load import load_on_ray
 from upsert_cli.context import RunContext
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.queue_worker import GRAVITY, MAX_DEATHS, claim_queued, run_queued, worst_exit_code
@@ -37,7 +38,7 @@ def _work_off(journal: Journal) -> list[tuple[Task, UpsertCliError | None]]:
 
 def _die(journal: Journal, task_id: str, *, rows: int) -> None:
     """Leave a task as a worker that dies of it does."""
-    with journal.claim(task_id) as claim:
+    with Claim.take(journal, task_id) as claim:
         if journal.find(task_id).status is PROCESSING:
             journal.change(task_id, PENDING, expect=(PROCESSING,), detail=None)
         journal.change(task_id, PROCESSING, expect=(PENDING,), started_at="2026-11-23T21:03:12Z")
@@ -51,11 +52,11 @@ def test_only_queued_tasks_that_nobody_runs_wait(tmp_path: Path) -> None:
         journal.create(make_task(name, queued=True))
     journal.create(make_task("own"))
     _die(journal, "orphan", rows=10)
-    journal.request_cancel("canceled")
+    request_cancel(journal, "canceled")
     _die(journal, "done", rows=10)
     journal.change("done", TaskStatus.DONE, expect=(PROCESSING,))
     journal.create(make_task("newest", queued=True))
-    with journal.claim("running"):
+    with Claim.take(journal, "running"):
         assert [task.id for task in journal.waiting()] == ["orphan", "pending", "newest"]
     assert [task.id for task in journal.waiting()] == ["running", "orphan", "pending", "newest"]
 

@@ -51,6 +51,10 @@ class Counts:
         return cls(**{name: number for name, number in value.items() if name in names})
 
 
+OUTCOMES = {name: name for name in ("inserted", "updated", "unchanged", "duplicate")} | {"failed": "rejected"}
+"""The outcomes of a row by their names in `Counts`, each with the word for people."""
+
+
 @dataclass(frozen=True, slots=True)
 class Converted:
     """Values that became text because Chroma cannot hold them, counted by the metadata key of their field."""

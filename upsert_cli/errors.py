@@ -64,8 +64,11 @@ class UpsertCliError(ErrorWithFields):
     message: str = ""
     """What happened, where, and what to do next, in one line."""
 
+    sentence = ""
+    """The message of a class with fields of its own; their names in braces are replaced."""
+
     def __str__(self) -> str:
-        return self.message
+        return self.message or self.sentence.format_map(vars(self))
 
 
 class UsageFault(UpsertCliError):
@@ -78,6 +81,12 @@ class Refusal(UpsertCliError):
     """Raised when the tool writes nothing, on purpose."""
 
     exit_code = 4
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the reason in an error on one line, in the system's words if it has any: `No space left on device`."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or " ".join(str(error).split()) or type(error).__name__
 
 
 class Stage(enum.StrEnum):
@@ -111,8 +120,7 @@ class Canceled(UpsertCliError):
     exit_code = 5
     task_id: str
 
-    def __str__(self) -> str:
-        return f"task {self.task_id} was canceled; `upsert-cli restart {self.task_id}` continues it"
+    sentence = "task {task_id} was canceled; `upsert-cli restart {task_id}` continues it"
 
 
 class Interrupted(UpsertCliError):
@@ -162,8 +170,7 @@ class TaskExists(Refusal):
 
     task_id: str
 
-    def __str__(self) -> str:
-        return f"there is a task {self.task_id} already; see `upsert-cli info {self.task_id}`, or choose another id"
+    sentence = "there is a task {task_id} already; see `upsert-cli info {task_id}`, or choose another id"
 
 
 class TaskRunning(Refusal):
@@ -173,11 +180,7 @@ class TaskRunning(Refusal):
     holder: object
     """The process that runs it, as `pid 4242 on host since ...`."""
 
-    def __str__(self) -> str:
-        return (
-            f"task {self.task_id} is being run by {self.holder}; wait for it, "
-            f"or stop it with `upsert-cli cancel {self.task_id}`"
-        )
+    sentence = "task {task_id} is being run by {holder}; wait for it, or stop it with `upsert-cli cancel {task_id}`"
 
 
 class WrongStatus(UpsertCliError):
@@ -202,11 +205,10 @@ class JournalUnwritable(UpsertCliError):
     reason: str
     """The message of the system, such as `No space left on device`."""
 
-    def __str__(self) -> str:
-        return (
-            f"the journal cannot be written: {self.path}: {self.reason}; make room or give access, "
-            f"or choose another folder with --journal"
-        )
+    sentence = (
+        "the journal cannot be written: {path}: {reason}; make room or give access, "
+        "or choose another folder with --journal"
+    )
 
 
 class JournalUnreadable(UpsertCliError):
@@ -215,11 +217,9 @@ class JournalUnreadable(UpsertCliError):
     path: str
     reason: str
 
-    def __str__(self) -> str:
-        return (
-            f"the journal cannot be read: {self.path}: {self.reason}; give this user access, "
-            f"or choose another folder with --journal"
-        )
+    sentence = (
+        "the journal cannot be read: {path}: {reason}; give this user access, or choose another folder with --journal"
+    )
 
 
 class JournalDamaged(UpsertCliError):
@@ -228,8 +228,7 @@ class JournalDamaged(UpsertCliError):
     path: str
     reason: str
 
-    def __str__(self) -> str:
-        return f"the journal file {self.path} is damaged ({self.reason}); `upsert-cli journal check` lists the damage"
+    sentence = "the journal file {path} is damaged ({reason}); `upsert-cli journal check` lists the damage"
 
 
 class LocksUnsupported(UpsertCliError):
@@ -237,11 +236,10 @@ class LocksUnsupported(UpsertCliError):
 
     path: str
 
-    def __str__(self) -> str:
-        return (
-            f"{self.path} cannot be locked, and without a lock two loads would destroy each other's work; "
-            f"use a local disk on Linux or macOS (--journal names the journal's folder)"
-        )
+    sentence = (
+        "{path} cannot be locked, and without a lock two loads would destroy each other's work; "
+        "use a local disk on Linux or macOS (--journal names the journal's folder)"
+    )
 
 
 # -- sources -----------------------------------------------------------------------------------------------------------
@@ -365,11 +363,10 @@ class NotChromasAnswer(UpsertCliError):
     found: str
     """A description of the answer, such as `200 OK with a page for a browser`."""
 
-    def __str__(self) -> str:
-        return (
-            f"{self.url}: the answer to {self.request} is not Chroma's ({self.found}); check the address, and "
-            f"whether a proxy, gateway or login page answers in its place, then try again"
-        )
+    sentence = (
+        "{url}: the answer to {request} is not Chroma's ({found}); check the address, and "
+        "whether a proxy, gateway or login page answers in its place, then try again"
+    )
 
 
 # -- models and embedding ----------------------------------------------------------------------------------------------
@@ -382,5 +379,4 @@ class ModelUnavailable(UpsertCliError):
     missing: tuple[str, ...] = ()
     """Packages that would help, such as `onnx>=1.18`."""
 
-    def __str__(self) -> str:
-        return self.reason
+    sentence = "{reason}"

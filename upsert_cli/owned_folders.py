@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from upsert_cli.errors import LocksUnsupported
 from upsert_cli.locks import try_lock
+
+STALE_SECONDS = 24 * 3600  # seconds; no process takes that long to fill a folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,19 @@ def is_owned(folder: Path) -> bool:
 def unowned(folders: Iterable[Path]) -> Iterator[Leftover]:
     """Yield the folders that certainly no living process owns."""
     return (Leftover.at(folder) for folder in folders if _is_free(folder))
+
+
+def remove_stale(folders: Iterable[Path]) -> None:
+    """Remove folders without an owner in which nothing was written for a day.
+
+    Where the file system has no locks, only the age tells; nobody writes into a folder that is that old.
+    """
+    limit = time.time() - STALE_SECONDS
+    for folder in folders:
+        with suppress(FileNotFoundError):
+            written = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
+            if written < limit and not is_owned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_free(folder: Path) -> bool | None:

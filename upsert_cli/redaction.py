@@ -67,7 +67,7 @@ def remember(values: Iterable[str]) -> None:
 
 def without_secrets(text: str) -> str:
     """Return `text` with the passwords in addresses and the values of all known secrets masked."""
-    pattern = _pattern(frozenset(_secrets()))
+    pattern = _pattern(frozenset(secret for secret in _secrets() if len(secret) >= SHORTEST))
     text = re.sub(_IN_ADDRESS, f"{MASK}@", text)
     return text if pattern is None else pattern.sub(MASK, text)
 
@@ -136,19 +136,14 @@ def _of_environment(variables: tuple[tuple[str, str], ...]) -> tuple[frozenset[s
         if "://" in value:
             found.update(_of_address(value))
     files |= {(path, False) for path in _DEFAULT_FILES}
-    usable = frozenset((_expanded(path), has_headers) for path, has_headers in files)
-    return frozenset(secret for secret in found if len(secret) >= SHORTEST), usable
+    # Not by `Path.expanduser`, which raises without a home.
+    usable = frozenset((Path(os.path.expanduser(path)), has_headers) for path, has_headers in files)  # noqa: PTH111
+    return frozenset(found), usable
 
 
 def _is_file(name: str) -> bool:
     """Tell whether a variable names a file with a secret; the path itself is no secret."""
     return name in _FILES or bool(re.search(_NAMES_FILE, name) and (re.search(_SENSITIVE, name) or name in HEADERS))
-
-
-def _expanded(path: str) -> Path:
-    with suppress(RuntimeError):  # there is no home
-        return Path(path).expanduser()
-    return Path(path)
 
 
 def _of_text(value: str) -> Iterator[str]:
@@ -185,7 +180,7 @@ def _of_header(value: str) -> Iterator[str]:
         with suppress(ValueError):  # of base64 as well as of UTF-8
             decoded = base64.b64decode(basic[1], altchars=b"-_").decode()
             found |= {decoded, decoded.partition(":")[2]}
-    yield from (secret for secret in found if len(secret) >= SHORTEST)
+    yield from found
 
 
 def _of_file(file: Path, *, has_headers: bool) -> tuple[str, ...]:
@@ -205,8 +200,7 @@ def _content_of(file: Path, _: int, size: int, *, has_headers: bool) -> tuple[st
         text = file.read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
         return ()
-    found = _of_headers(text) if has_headers else _of_settings(text)
-    return tuple(secret for secret in found if len(secret) >= SHORTEST)
+    return tuple(_of_headers(text) if has_headers else _of_settings(text))
 
 
 def _of_settings(text: str) -> Iterator[str]:

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from upsert_cli.errors import UsageFault
+from upsert_cli.errors import UsageFault, reason_of
 from upsert_cli.paths import expanded, user_config_folder
-from upsert_cli.spelling import nearest
+from upsert_cli.text import nearest
 
 PROJECT_FILE = "upsert-cli.toml"  # in the current folder
 USER_FILE = "config.toml"  # in the user's configuration folder
@@ -171,7 +171,7 @@ def _read(path: Path, *, found: bool) -> Table:
                 _refuse_untrusted(path, file.fileno())
             return parse_toml(file.read())
     except (OSError, ValueError) as error:  # a ValueError also if it is not UTF-8
-        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
+        reason = reason_of(error)
         raise UsageFault(
             message=f"{path} cannot be read ({reason}); it has to be TOML, or name another file with --config"
         ) from error

@@ -1,6 +1,6 @@
-"""Makes text from files, ids and paths safe to print: a terminal, a log or a CI system only shows it.
+"""Text for people: foreign text made safe to print, lines for counts and durations, and the meant word for a typo.
 
-Everything that the command line prints passes through here last, so that no escape sequence, control character,
+Everything that the command line prints passes through `safe` last, so that no escape sequence, control character,
 direction character or line break in foreign text has an effect.
 """
 
@@ -11,13 +11,14 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from upsert_cli.counts import Converted
+from upsert_cli.counts import OUTCOMES, Converted
 
 TENTH = 0.1  # seconds; shorter durations are shown with one significant digit
 TENTHS_MATTER = 10  # seconds; longer durations are shown in whole seconds
+
+CLOSENESS = 0.75  # of difflib; `lsit` is as close to `list` as that, and `--columns` to no option of `run`
 
 # Compiled by `re` when used. A word comes with the spaces before it; a command between backticks is one word.
 _WORD = r"(\s*)((?:`[^`]*`|\S)+)"
@@ -73,15 +74,9 @@ def ellipsis() -> str:
 
 def counts_line(counts: Mapping[str, int]) -> str:
     """Return the counts of a task for people; zeros of the rarer kinds are left out."""
-    parts = [f"{counts['inserted']:,} inserted", f"{counts['updated']:,} updated", f"{counts['unchanged']:,} unchanged"]
-    if counts["duplicate"]:
-        parts.append(f"{counts['duplicate']:,} duplicate")
-    parts.append(f"{counts['failed']:,} rejected")
-    if counts["deleted"]:
-        parts.append(f"{counts['deleted']:,} deleted")
-    if counts["truncated"]:
-        parts.append(f"{counts['truncated']:,} truncated")
-    return ", ".join(parts)
+    words = OUTCOMES | {"deleted": "deleted", "truncated": "truncated"}
+    rare = ("duplicate", "deleted", "truncated")
+    return ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts[name] or name not in rare)
 
 
 def converted_line(converted: Converted) -> str:
@@ -114,6 +109,19 @@ def seconds_line(seconds: Mapping[str, float]) -> str:
     stages = sorted((name for name in seconds if name != "total"), key=lambda name: -seconds[name])
     parts = [f"{name} {seconds[name]:.1f}" for name in stages]
     return f"{', '.join(parts)}; {seconds.get('total', 0.0):.1f} in all"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the word that `word` is a misspelling of, or None if none is close."""
+    import difflib  # late: only a wrong word needs it
+
+    bare = {each.lstrip("-"): each for each in sorted(known)}
+    typed = word.lstrip("-").lower()
+    if not typed:
+        return None
+    swapped = [each for each in bare if len(typed) > 1 and sorted(each) == sorted(typed)]
+    found = swapped or difflib.get_close_matches(typed, bare, n=1, cutoff=CLOSENESS)
+    return bare[found[0]] if found else None
 
 
 def _cells(text: str) -> int:

@@ -9,7 +9,7 @@ from tests.bench.bench import Bench
 from tests.bench.measuring import Cost, cost_of, interleaved, python
 from tests.bench.results import Result, at_least, at_most, short, shown
 from upsert_cli.embedding.openvino import bf16_fault
-from upsert_cli.missing_packages import is_installed
+from upsert_cli.packages import is_installed
 
 TIMES_LESS = 4.0  # CPU
 TIMES_LESS_BF16 = 6.0

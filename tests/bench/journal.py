@@ -13,7 +13,7 @@ from tests.bench.results import Result, at_most
 from tests.support.journal_tasks import make_task, segment_at
 from upsert_cli.counts import Counts
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import SEGMENT_TASKS
+from upsert_cli.journal.segments import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
 
 SHORT_HISTORY = 10  # tasks

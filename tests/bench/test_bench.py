@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.forked import run_python
-from upsert_cli.missing_packages import is_installed
+from upsert_cli.packages import is_installed
 
 ROOT = Path(__file__).parent.parent.parent
 SIZES = ("--short", "--texts", "12", "--rows", "40", "--large", "100", "--tasks", "20")

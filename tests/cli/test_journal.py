@@ -16,6 +16,7 @@ from tests.journal.conftest import reach
 from tests.support.journal_tasks import make_task
 from tests.support.terminal import Terminal
 from upsert_cli.embedding.cache import downloading, staging
+from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.damage import whole_records
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
@@ -37,7 +38,7 @@ def segments(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
         journal.create(make_task(task_id))
     for task_id in ("a0", "b0", "c0"):
-        journal.request_cancel(task_id)
+        request_cancel(journal, task_id)
     return terminal
 
 

@@ -55,8 +55,8 @@ def _reject(row: int, **fields: Any) -> dict[str, Any]:
     return made | fields
 
 
-def _course(*written: int, attempt: int = 1) -> tuple[Point, ...]:
-    return tuple(
+def _course(*written: int, attempt: int = 1) -> list[Point]:
+    return [
         Point(
             attempt=attempt,
             seconds=float(second),
@@ -66,7 +66,7 @@ def _course(*written: int, attempt: int = 1) -> tuple[Point, ...]:
             busy={"embedding": second / 2},
         )
         for second, rows in enumerate(written)
-    )
+    ]
 
 
 def test_a_page_describes_a_load(tiny: Terminal, make_items: Items) -> None:
@@ -172,12 +172,16 @@ def test_a_chart_shows_commits_and_busy_stages() -> None:
     assert chart is not None
     assert [(step.rows, step.rate) for step in chart.steps] == [(100, 50.0), (50, 25.0), (100, 100.0)]
     assert chart.top == 100.0
-    assert [(step.left, step.width) for step in chart.steps] == [(0.0, 40.0), (40.0, 40.0), (80.0, 20.0)]
-    assert chart.restarts == (80.0,)
+    assert [(chart.left(step.begin), chart.width(step)) for step in chart.steps] == [
+        (0.0, 40.0),
+        (40.0, 40.0),
+        (80.0, 20.0),
+    ]
+    assert [chart.left(moment) for moment in chart.restarts] == [80.0]
     (lane,) = chart.lanes
     assert lane.seconds == 2.5
-    assert sum(span.width for span in lane.spans) == pytest.approx(50.0)
-    assert [tick.label for tick in chart.ticks] == ["0 s", "2 s", "4 s"]
+    assert sum(map(chart.width, lane.stretches)) == pytest.approx(50.0)
+    assert chart.ticks == (0.0, 2.0, 4.0)
     assert draw(Timeline()) is None
     assert draw(Timeline(points=_course(0, 0, 0))) is None
 

@@ -13,7 +13,7 @@ from tests.support.journal_tasks import make_task, segment_at
 from tests.support.terminal import Terminal
 from upsert_cli.errors import TaskNotFound, UsageFault
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import SEGMENT_TASKS
+from upsert_cli.journal.segments import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
 
 Items = Callable[..., list[dict[str, Any]]]

@@ -16,8 +16,9 @@ import pytest
 from tests.journal.conftest import die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from tests.support.terminal import Terminal, read_drawn
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
-from upsert_cli.journal.storage import SEGMENT_TASKS
+from upsert_cli.journal.segments import SEGMENT_TASKS
 from upsert_cli.journal.task import TaskStatus
 
 SECONDS = 60.0  # seconds after which a test gives up
@@ -141,13 +142,13 @@ def test_each_attempt_is_shown(terminal: Terminal, status: TaskStatus) -> None:
     """A task that was run again shows each attempt with its start, its end, its counts and its seconds."""
     journal = Journal(terminal.journal)
     journal.create(make_task("t"))
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         journal.change("t", TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,), started_at="2026-11-23T21:03:12Z")
         claim.save(make_checkpoint(30))
         if status.is_final:
             finish(claim, status, detail="no luck", seconds={"reading": 1.5, "total": 2.0})
     journal.change("t", TaskStatus.PENDING, expect=(status,), detail=None)
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         journal.change("t", TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,), started_at="2026-11-23T22:00:00Z")
         finish(claim, TaskStatus.DONE, seconds={"total": 1.0})
     task = terminal.info("t")

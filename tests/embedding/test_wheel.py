@@ -24,11 +24,12 @@ from tests.support.tiny_model import random_weights, small_config
 from tests.support.web_servers import WebServer, web_server
 from upsert_cli.context import RunContext
 from upsert_cli.embedding import cache, wheel
-from upsert_cli.embedding.cache import STALE_SECONDS, cache_folder, cached_model, missing_files, publish, staging
+from upsert_cli.embedding.cache import cache_folder, cached_model, missing_files, publish, staging
 from upsert_cli.embedding.catalog import DEFAULT_MODEL
 from upsert_cli.embedding.models import find_model
 from upsert_cli.embedding.wheel import CHECKSUMS, FILES, read_safetensors
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.owned_folders import STALE_SECONDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -317,7 +318,9 @@ def test_a_killed_fetch_leaves_no_model_and_its_files_are_swept() -> None:
     with pytest.raises(UpsertCliError):
         find_model(DEFAULT_MODEL, offline=True)
     long_ago = time.time() - STALE_SECONDS - 1
-    os.utime(cache_folder() / left, (long_ago, long_ago))
+    folder = cache_folder() / left
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (long_ago, long_ago))
     find_model(DEFAULT_MODEL)
     assert in_cache() == [MODEL_FOLDER]
 

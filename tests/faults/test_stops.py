@@ -26,6 +26,7 @@ from tests.support.items import Items
 from tests.support.terminal import Terminal
 from tests.support.tiny_model import choking_model
 from tests.support.waiting import wait_until
+from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.journal import Journal
 from upsert_cli.locks import Holder, Lease
 from upsert_cli.store.folder import LEASE_NAME
@@ -60,7 +61,7 @@ def test_cancel_stops_a_load_within_a_large_batch(tiny: Terminal, make_items: It
     process = tiny.start(f"upsert-cli run a.jsonl --task-id t --batch-size {rows}")
     wait_until(lambda: _stored(tiny) > 0)
     began = time.monotonic()
-    Journal(tiny.journal).request_cancel("t")
+    request_cancel(Journal(tiny.journal), "t")
     process.communicate(timeout=SECONDS)
     print(f"{rows} rows in a batch: canceled after {time.monotonic() - began:.2f} s")
     assert process.returncode == 5

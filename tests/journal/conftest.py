@@ -23,7 +23,7 @@ UNPRIVILEGED = 65_534  # the user `nobody`, for whom permissions count where the
 
 def start(journal: Journal, task_id: str = "t") -> Claim:
     """Claim a task and set it to processing, as a runner does."""
-    claim = journal.claim(task_id)
+    claim = Claim.take(journal, task_id)
     journal.change(task_id, TaskStatus.PROCESSING, expect=(TaskStatus.PENDING,))
     return claim
 

@@ -15,6 +15,7 @@ from tests.journal.conftest import ROOT, acknowledged, start_process
 from tests.journal.test_journal_crashes import check
 from tests.support.journal_driver import INPUT
 from tests.support.journal_tasks import make_task
+from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
@@ -115,7 +116,7 @@ def strike(strace: Strace, point: tuple[str, int], fault: str, folder: Path) -> 
     for task in journal.list():
         assert not journal.is_running(task.id)
         if not task.status.is_final:
-            assert journal.request_cancel(task.id).status is TaskStatus.CANCELED
+            assert request_cancel(journal, task.id).status is TaskStatus.CANCELED
     journal.create(make_task("next"))
     assert journal.find("next") == make_task("next")
     assert damaged_files(journal) == ()

@@ -16,6 +16,7 @@ from tests.journal.conftest import die, finish, reach, start, start_process
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.counts import Counts
 from upsert_cli.errors import TaskExists, TaskNotFound, TaskRunning, UsageFault, WrongStatus
+from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.load_options import LoadOptions
@@ -53,9 +54,9 @@ def test_reading_a_missing_journal_creates_nothing(journal: Journal) -> None:
     with pytest.raises(TaskNotFound, match="upsert-cli list"):
         journal.find("t")
     with pytest.raises(TaskNotFound):
-        journal.request_cancel("t")
+        request_cancel(journal, "t")
     with pytest.raises(TaskNotFound):
-        journal.claim("t")
+        Claim.take(journal, "t")
     assert not journal.folder.exists()
 
 
@@ -100,7 +101,7 @@ def test_a_file_that_stock_tinydb_wrote_is_read(journal: Journal) -> None:
     TinyDB(path).table("tasks").insert(make_task("b").as_record() | {"added": "by hand"})
     fresh = Journal(journal.folder)
     assert [task.id for task in fresh.list(statuses=[PENDING])] == ["b"]
-    assert fresh.request_cancel("b").status is CANCELED
+    assert request_cancel(fresh, "b").status is CANCELED
     (record,) = TinyDB(path, access_mode="r").table("tasks")
     assert (record["status"], record["added"]) == ("canceled", "by hand")
 
@@ -112,7 +113,7 @@ def test_list_is_newest_first_and_paged(journal: Journal, monkeypatch: pytest.Mo
     for task_id in ids:
         journal.create(make_task(task_id))
     for task_id in ids[::3]:
-        journal.request_cancel(task_id)
+        request_cancel(journal, task_id)
     newest = ids[::-1]
     assert sorted(path.name for path in journal.folder.glob("tasks-*.json")) == [
         f"tasks-00000{n}.json" for n in range(3)
@@ -189,12 +190,12 @@ def test_ids_that_would_share_files_are_one_where_case_is_ignored(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a.lease and A.lease are one file, `Nightly` and `nightly` cannot both be tasks; elsewhere they can."""
-    monkeypatch.setattr("upsert_cli.journal.segments.FOLDS_CASE", True)
+    monkeypatch.setattr("upsert_cli.journal.task_table.FOLDS_CASE", True)
     journal.create(make_task("Nightly"))
     for task_id in ("nightly", "NIGHTLY", "Nightly"):
         with pytest.raises(TaskExists):
             Journal(journal.folder).create(make_task(task_id))
-    monkeypatch.setattr("upsert_cli.journal.segments.FOLDS_CASE", False)
+    monkeypatch.setattr("upsert_cli.journal.task_table.FOLDS_CASE", False)
     journal.create(make_task("nightly"))
     assert {task.id for task in journal.list()} == {"Nightly", "nightly"}
 
@@ -241,14 +242,14 @@ def test_a_change_that_fails_leaves_no_trace(journal: Journal) -> None:
 def test_a_task_has_one_runner(journal: Journal) -> None:
     """A second claim is refused at once, names the holder, and is granted after the first is released."""
     journal.create(make_task())
-    with journal.claim("t"):
+    with Claim.take(journal, "t"):
         assert journal.is_running("t")
         with pytest.raises(TaskRunning, match=f"pid {os.getpid()} on "):
-            Journal(journal.folder).claim("t")
+            Claim.take(Journal(journal.folder), "t")
     assert not journal.is_running("t")
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         claim.release()
-        with Journal(journal.folder).claim("t"):
+        with Claim.take(Journal(journal.folder), "t"):
             claim.release()  # a second time, which must not take the lease away from its new holder
             assert journal.is_running("t")
     assert journal.find("t") == make_task()
@@ -264,7 +265,7 @@ def test_a_killed_runner_loses_its_claim(journal: Journal) -> None:
     process.kill()
     process.communicate()
     assert not journal.is_running("t")
-    journal.claim("t").release()
+    Claim.take(journal, "t").release()
 
 
 def test_a_killed_task_shows_its_checkpoint(journal: Journal) -> None:
@@ -366,7 +367,7 @@ def test_rejects_too_long_for_the_record_are_shown_whole(journal: Journal) -> No
 def test_dropping_a_checkpoint_begins_at_the_start(journal: Journal) -> None:
     """Afterwards there is no checkpoint, even if there never was one."""
     journal.create(make_task())
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         claim.drop_checkpoint()
         claim.save(make_checkpoint(40))
         assert claim.checkpoint() == make_checkpoint(40)
@@ -417,7 +418,7 @@ def test_a_new_task_does_not_inherit_the_checkpoint_of_a_lost_one(journal: Journ
     (journal.folder / "tasks-000000.json").unlink()
     (journal.folder / "tasks-000000.json.bak").unlink()
     journal.create(make_task())
-    assert journal.claim("t").checkpoint() is None
+    assert Claim.take(journal, "t").checkpoint() is None
 
 
 # -- canceling --------------------------------------------------------------------------------------------------------
@@ -426,7 +427,7 @@ def test_a_new_task_does_not_inherit_the_checkpoint_of_a_lost_one(journal: Journ
 def test_a_pending_task_is_canceled_at_once(journal: Journal) -> None:
     """Nobody runs it, so no runner has to be asked."""
     reach(journal, PENDING)
-    assert journal.request_cancel("t").status is CANCELED
+    assert request_cancel(journal, "t").status is CANCELED
     assert journal.find("t").finished_at is not None
 
 
@@ -436,9 +437,9 @@ def test_a_dead_task_is_canceled_at_once(journal: Journal) -> None:
     claim = start(journal)
     claim.save(make_checkpoint(40))
     die(claim)
-    task = journal.request_cancel("t")
+    task = request_cancel(journal, "t")
     assert (task.status, task.rows, journal.is_running("t")) == (CANCELED, 40, False)
-    assert journal.claim("t").checkpoint() == make_checkpoint(40)
+    assert Claim.take(journal, "t").checkpoint() == make_checkpoint(40)
 
 
 def test_cancel_does_not_end_a_task_that_is_taken_over_at_that_moment(
@@ -448,9 +449,9 @@ def test_cancel_does_not_end_a_task_that_is_taken_over_at_that_moment(
     reach(journal, PROCESSING)
     looks = iter([False])
     look = journal.is_running
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         monkeypatch.setattr(journal, "is_running", lambda task_id: next(looks, None) is None and look(task_id))
-        assert journal.request_cancel("t").status is PROCESSING
+        assert request_cancel(journal, "t").status is PROCESSING
         assert claim.cancel_requested()
 
 
@@ -460,12 +461,12 @@ def test_a_running_task_is_canceled_by_its_runner(journal: Journal) -> None:
     journal.create(make_task("other"))
     other = Journal(journal.folder)
     with start(journal) as claim:
-        other.request_cancel("other")
+        request_cancel(other, "other")
         assert not claim.cancel_requested()
-        asked = other.request_cancel("t")
+        asked = request_cancel(other, "t")
         assert (asked.status, asked.cancel_requested) == (PROCESSING, True)
         assert claim.cancel_requested()
-        assert other.request_cancel("t").cancel_requested
+        assert request_cancel(other, "t").cancel_requested
         assert finish(claim, CANCELED).cancel_requested is False
 
 
@@ -500,7 +501,7 @@ def test_cancel_of_a_task_that_ended_changes_nothing(journal: Journal, status: T
     reach(journal, status)
     before = journal.find("t")
     with pytest.raises(WrongStatus, match=f"is {status}, not pending or processing"):
-        journal.request_cancel("t")
+        request_cancel(journal, "t")
     assert journal.find("t") == before
 
 
@@ -508,7 +509,7 @@ def test_cancel_of_a_canceled_task_is_no_error(journal: Journal) -> None:
     """It is returned unchanged."""
     reach(journal, CANCELED)
     before = journal.find("t")
-    assert journal.request_cancel("t") == before == journal.find("t")
+    assert request_cancel(journal, "t") == before == journal.find("t")
 
 
 # -- files that go with a task ----------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ import pytest
 from tests.journal.conftest import finish, reach, start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, UpsertCliError, WrongStatus
+from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files, repair_journal
-from upsert_cli.journal.files import MIGRATIONS
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.layout import MIGRATIONS
 from upsert_cli.journal.spool import incoming_folder
 from upsert_cli.journal.task import TaskStatus
 
@@ -40,7 +41,7 @@ def segments(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Journal:
     for task_id in ("a0", "a1", "b0", "b1", "c0", "c1"):
         journal.create(make_task(task_id))
     for task_id in ("a0", "c0"):
-        journal.request_cancel(task_id)
+        request_cancel(journal, task_id)
     return Journal(journal.folder)
 
 
@@ -86,7 +87,7 @@ def test_a_cancel_reaches_a_runner_whose_record_was_damaged(journal: Journal) ->
     with start(journal) as claim:
         begun = journal.find("t")
         damage(path_of(journal, 0), "zeroed")
-        assert Journal(journal.folder).request_cancel("t").status is CANCELED
+        assert request_cancel(Journal(journal.folder), "t").status is CANCELED
         assert claim.cancel_requested()
         assert finish(claim, CANCELED, begun=begun).status is CANCELED
 
@@ -123,7 +124,7 @@ def test_readers_see_the_previous_generation_and_touch_nothing(segments: Journal
 def test_a_writer_moves_the_damaged_file_aside_and_restores_the_previous_one(segments: Journal, kind: str) -> None:
     """Nothing is deleted, and after the first change the journal is whole again."""
     left = damage(path_of(segments, 0), kind)
-    assert segments.request_cancel("a1").status is CANCELED
+    assert request_cancel(segments, "a1").status is CANCELED
     (aside,) = segments.folder.glob("*.damaged-*")
     assert (aside.name.startswith("tasks-000000.json.damaged-2"), aside.read_bytes()) == (True, left)
     assert any("moved to" in warning for warning in segments.warnings)
@@ -146,7 +147,7 @@ def test_without_a_good_generation_other_segments_keep_working(segments: Journal
     assert [task.id for task in segments.list()] == others
     with pytest.raises((TaskNotFound, JournalDamaged)):
         segments.change(f"{lost}1", CANCELED, expect=(PENDING,))
-    assert segments.request_cancel("b0").status is CANCELED
+    assert request_cancel(segments, "b0").status is CANCELED
     segments.create(make_task("new"))
     assert [task.id for task in Journal(segments.folder).list()] == ["new", *others]
     assert [entry.path.name[:17] for entry in damaged_files(segments)] == [path_of(segments, number).name]
@@ -197,7 +198,7 @@ def test_a_missing_file_is_restored_from_the_previous_generation(segments: Journ
     path_of(segments, 0).unlink()
     assert segments.find("a0").status is PENDING
     assert "missing" in segments.warnings[0]
-    segments.request_cancel("a1")
+    request_cancel(segments, "a1")
     assert [task.id for task in Journal(segments.folder).list()][-2:] == ["a1", "a0"]
 
 
@@ -231,14 +232,14 @@ def test_an_invalid_record_hides_no_other(segments: Journal) -> None:
     assert any("b0" in warning for warning in segments.warnings)
     with pytest.raises(JournalDamaged, match="b0"):
         segments.find("b0")
-    segments.request_cancel("b1")
+    request_cancel(segments, "b1")
     assert b'"unheard"' in path.read_bytes()
 
 
 def test_damaged_rejects_do_not_hide_their_task(journal: Journal) -> None:
     """The task is shown as its record has it, with a warning."""
     reach(journal, PENDING)
-    claim = journal.claim("t")
+    claim = Claim.take(journal, "t")
     journal.change("t", TaskStatus.PROCESSING, expect=(PENDING,))
     journal.files("t").rejects.write_bytes(b"garbage\n" * 10)
     claim.save(make_checkpoint(40, rejects_bytes=80))
@@ -259,8 +260,8 @@ def test_a_newer_format_is_refused(journal: Journal) -> None:
         lambda: journal.find("t"),
         journal.list,
         lambda: journal.create(make_task("new")),
-        lambda: journal.request_cancel("t"),
-        lambda: journal.claim("t"),
+        lambda: request_cancel(journal, "t"),
+        lambda: Claim.take(journal, "t"),
         lambda: journal.change("t", CANCELED, expect=(PENDING,)),
         lambda: incoming_folder(journal),
         lambda: damaged_files(journal),

@@ -18,6 +18,7 @@ import pytest
 from tests.journal.conftest import ROOT, UNPRIVILEGED, die, finish, start
 from tests.support.journal_tasks import make_checkpoint, make_reject, make_task
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable, LocksUnsupported, TaskNotFound, UpsertCliError
+from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.files import locked
 from upsert_cli.journal.journal import Journal
@@ -109,7 +110,7 @@ USES: dict[str, Callable[[Journal], object]] = {
     "tasks-000000.json": lambda journal: journal.find("dead"),
     "meta.json": lambda journal: journal.list(),
     "active/dead.progress": lambda journal: journal.find("dead"),
-    "active/dead.lease": lambda journal: journal.claim("dead"),
+    "active/dead.lease": lambda journal: Claim.take(journal, "dead"),
     "locks/allocation.lock": lambda journal: journal.create(make_task("new")),
     "locks/tasks-000000.lock": lambda journal: journal.create(make_task("new")),
     "tasks-000000.json.tmp": lambda journal: journal.create(make_task("new")),
@@ -157,7 +158,7 @@ def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.Fixt
     """List, find and the check for a runner need no write access; other operations say what is missing."""
     journal = Journal(open_folder / "journal")
     fill(journal)
-    claim = journal.claim("done")
+    claim = Claim.take(journal, "done")
     owned_by_nobody(journal.folder)
     for path in (journal.folder, *journal.folder.rglob("*")):
         path.chmod(0o500 if path.is_dir() else 0o400)
@@ -169,8 +170,8 @@ def test_a_read_only_journal_can_be_read(open_folder: Path, request: pytest.Fixt
     assert len(damaged_files(reader)) == 2
     for write in (
         lambda: reader.create(make_task("t")),
-        lambda: reader.request_cancel("dead"),
-        lambda: reader.claim("dead"),
+        lambda: request_cancel(reader, "dead"),
+        lambda: Claim.take(reader, "dead"),
         lambda: incoming_folder(reader),
         lambda: JsonLines.open_at(reader.files("dead").rejects, 0),
     ):
@@ -195,7 +196,7 @@ def test_an_unreadable_journal_is_not_an_empty_one(
     uses: list[Callable[[Journal], object]] = [
         lambda reader: reader.find("dead"),
         lambda reader: reader.list(),
-        lambda reader: reader.request_cancel("dead"),
+        lambda reader: request_cancel(reader, "dead"),
     ]
     for use in uses:
         with pytest.raises(JournalUnreadable, match=rf"{journal.folder}\S*: Permission denied; give this user access"):

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.journal.conftest import finish, start
 from tests.support.journal_tasks import make_checkpoint, make_task
 from upsert_cli.errors import TaskExists, TaskRunning, WrongStatus
-from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.claims import Claim, request_cancel
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import TaskStatus
@@ -119,7 +119,7 @@ class JournalMachine(RuleBasedStateMachine):
             if found is None:
                 assert before is None
                 return
-            with self.journal.claim(task_id) as claim:
+            with Claim.take(self.journal, task_id) as claim:
                 checkpoint = claim.checkpoint()
             possible = [state for state in (before, after, self.between(before, after)) if state is not None]
             rows = None if checkpoint is None else checkpoint.rows
@@ -206,7 +206,7 @@ class JournalMachine(RuleBasedStateMachine):
     def claim_what_runs(self, data: st.DataObject) -> None:
         if (name := self.any_task(data, *TaskStatus, claimed=True)) is not None:
             with pytest.raises(TaskRunning):
-                self.other.claim(name)
+                Claim.take(self.other, name)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), death=deaths)
@@ -215,15 +215,15 @@ class JournalMachine(RuleBasedStateMachine):
         now = self.model[name]
         if now.status.is_final and now.status is not CANCELED:
             with pytest.raises(WrongStatus):
-                self.other.request_cancel(name)
+                request_cancel(self.other, name)
             return
         if name in self.claims:
             self.do(
-                name, replace(now, cancel=True, rows=now.shown_rows), lambda: self.other.request_cancel(name), death
+                name, replace(now, cancel=True, rows=now.shown_rows), lambda: request_cancel(self.other, name), death
             )
         else:
             after = Expected(CANCELED, now.shown_rows, now.checkpoint)
-            self.do(name, after, lambda: self.other.request_cancel(name), death)
+            self.do(name, after, lambda: request_cancel(self.other, name), death)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), from_start=st.booleans(), death=deaths)
@@ -234,7 +234,7 @@ class JournalMachine(RuleBasedStateMachine):
         fields = {"rows": 0} if from_start else {}
 
         def step() -> None:
-            with self.journal.claim(name) as claim:
+            with Claim.take(self.journal, name) as claim:
                 if from_start:
                     claim.drop_checkpoint()
                 self.journal.change(name, PENDING, expect=tuple(TaskStatus), **fields)

@@ -12,6 +12,7 @@ import pytest
 from tests.journal.test_faults import FAULTS, Strace, calls_in, strace
 from tests.support.journal_tasks import make_checkpoint, make_task, segment_at
 from upsert_cli.errors import TaskNotFound
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.damage import damaged_files
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import write_checkpoint
@@ -55,7 +56,7 @@ def _fill(folder: Path) -> Journal:
 
 def _files(folder: Path, name: str) -> list[Path]:
     files = Journal(folder).files(name)
-    return [*(path for path in files.all if path != files.lease), files.spool / "0.jsonl"]
+    return [*(path for path in files.all if path not in (files.lease, files.spool)), files.spool / "0.jsonl"]
 
 
 def _check(folder: Path, *, finished: bool) -> None:
@@ -109,7 +110,7 @@ def test_the_newest_stay_and_only_given_states_count(tmp_path: Path) -> None:
 def test_a_task_that_changes_during_a_prune_stays(tmp_path: Path) -> None:
     """A task that is claimed, or was changed since it was chosen, stays whole."""
     journal = _fill(tmp_path)
-    with journal.claim("o1"):
+    with Claim.take(journal, "o1"):
         gone = {task.id for task in prune_tasks(journal, before=BETWEEN)}
     assert gone == GOES - {"o1"}
     assert all(path.exists() for path in _files(tmp_path, "o1"))
@@ -147,15 +148,14 @@ def test_readers_do_not_notice_a_prune(tmp_path: Path) -> None:
 def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
     """The next prune removes what an interrupted one left, except the files of an id that was used again."""
     journal = _fill(tmp_path)
-    layout = Journal(tmp_path).layout
     for number, name in ((0, "o1"), (0, "o2")):
         segment_at(tmp_path, number).remove(name)
     (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')
     journal.create(make_task("o2"))
-    layout.files("o2").rejects.write_bytes(b"")
+    journal.files("o2").rejects.write_bytes(b"")
     assert prune_tasks(journal, keep=100) == []
     assert not any(path.exists() for path in _files(tmp_path, "o1"))
-    assert layout.files("o2").rejects.exists()
+    assert journal.files("o2").rejects.exists()
     assert all(path.exists() for path in _files(tmp_path, "o3"))
     assert not (tmp_path / "pruned.json").exists()
 

@@ -111,7 +111,7 @@ def test_a_torn_tail_of_a_done_task_is_cut(journal: Journal) -> None:
     path.write_bytes(whole + b'{"object_id": "ha')
     ((_, found),) = _found(journal)
     assert "torn" in found
-    with journal.claim("t"):
+    with Claim.take(journal, "t"):
         (step,) = repair_journal(journal)
         assert "being run" in step
     (step,) = repair_journal(journal)
@@ -141,7 +141,7 @@ def test_a_checkpoint_with_lost_rejects_restarts_at_the_beginning(journal: Journ
     die(_begin(journal))
     path = journal.files("t").rejects
     whole = path.read_bytes()
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         assert claim.checkpoint() is not None
         one_line = whole.splitlines()[0].ljust(len(whole) - 1) + b"\n"
         path.write_bytes({"torn": whole[: len(whole) // 2], "zeroed": bytes(len(whole)), "fewer": one_line}[kind])
@@ -154,7 +154,7 @@ def test_a_folder_in_place_of_a_file_is_named(journal: Journal) -> None:
     path = journal.files("t").rejects
     path.unlink()
     path.mkdir()
-    claim = journal.claim("t")
+    claim = Claim.take(journal, "t")
     for look in (lambda: list(journal.rejects("t")), claim.checkpoint, lambda: damaged_files(journal)):
         with pytest.raises(JournalUnreadable) as caught:
             look()
@@ -173,7 +173,7 @@ def test_a_torn_checkpoint_is_set_aside(journal: Journal) -> None:
     (step,) = repair_journal(journal)
     assert "moved to t.progress.damaged-" in step
     assert damaged_files(journal) == ()
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         assert claim.checkpoint() is None
 
 
@@ -186,7 +186,7 @@ def test_each_moment_of_a_retry_is_sound_and_its_damage_is_named(journal: Journa
     if moment == "renamed":
         failed.rename(retry)
     else:
-        claim = journal.claim("t")
+        claim = Claim.take(journal, "t")
         claim.retry_rejects(journal.find("t"), {})
     if moment in ("begun", "midway"):
         journal.change("t", PENDING, expect=(DONE,))

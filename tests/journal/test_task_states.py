@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.journal_tasks import make_reject, make_task
 from upsert_cli.counts import MAX_FIELDS, OTHER_FIELDS, Converted, Counts
-from upsert_cli.journal.files import valid_task_id
+from upsert_cli.journal.layout import valid_task_id
 from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.rejects import FAILED_ITEMS, FAILED_ITEMS_CHARS
 from upsert_cli.journal.task import MOVES, Task, TaskStatus

@@ -14,6 +14,7 @@ from tests.journal.conftest import start
 from tests.support.journal_tasks import make_task
 from upsert_cli.context import Progress
 from upsert_cli.counts import Counts
+from upsert_cli.journal.claims import Claim
 from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import MAX_POINTS, Point, Timeline, TimelineRecorder, read_timeline, write_timeline
 
@@ -32,9 +33,8 @@ def test_a_timeline_is_bounded_and_keeps_its_order_and_its_end(attempts: list[li
         seconds = 0.0
         for pause in pauses:
             seconds, rows = seconds + pause, rows + 1
-            if course.is_due(attempt=attempt, seconds=seconds):
-                course = course.with_point(_point(attempt, seconds, rows))
-        course = course.with_point(_point(attempt, seconds, rows))
+            course.add(_point(attempt, seconds, rows))
+        course.add(_point(attempt, seconds, rows), is_last=True)
     order = [(point.attempt, point.seconds) for point in course.points]
     assert order == sorted(order)
     assert len(order) <= MAX_POINTS
@@ -49,7 +49,7 @@ def test_a_timeline_is_bounded_and_keeps_its_order_and_its_end(attempts: list[li
 def test_a_torn_timeline_reads_as_empty(tmp_path: Path, content: bytes) -> None:
     """The file is not forced to the disk, so a power failure may leave anything in it; that costs only the chart."""
     path = tmp_path / "courses" / "t.json"
-    write_timeline(path, Timeline(points=(_point(1, 1.0, 10),)))
+    write_timeline(path, Timeline(points=[_point(1, 1.0, 10)]))
     assert len(read_timeline(path).points) == 1
     path.write_bytes(content)
     assert read_timeline(path) == Timeline()
@@ -57,7 +57,7 @@ def test_a_torn_timeline_reads_as_empty(tmp_path: Path, content: bytes) -> None:
 
 def _attempt(journal: Journal, *, attempt: int, begins_at: int, ends_at: int) -> list[str]:
     """Record one attempt, and return the warnings."""
-    with journal.claim("t") as claim:
+    with Claim.take(journal, "t") as claim:
         recorder = TimelineRecorder(claim.files.timeline, attempt)
         progress = Progress(total=100)
         progress.continue_after(begins_at, Counts())
@@ -99,6 +99,6 @@ def test_a_withdrawn_task_leaves_no_timeline(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.create(make_task())
     with start(journal) as claim:
-        write_timeline(claim.files.timeline, Timeline(points=(_point(1, 1.0, 10),)))
+        write_timeline(claim.files.timeline, Timeline(points=[_point(1, 1.0, 10)]))
         claim.withdraw()
     assert list((tmp_path / "courses").iterdir()) == []

@@ -14,7 +14,8 @@ from tests.support.proxy import Fault, Proxy
 from tests.support.terminal import Terminal
 from upsert_cli.store.collection_source import collection_named
 
-MANY = 3_000  # records; three pages
+MANY = 2_100  # records; three pages
+FEW = 20
 
 
 def test_vectors_survive_a_move_to_a_server_and_back(
@@ -64,11 +65,11 @@ def test_a_source_that_stays_away_fails_the_load(terminal: Terminal, server: Chr
 
 def test_a_changed_server_is_noticed(terminal: Terminal, server: ChromaServer) -> None:
     """Another number of records, or another collection of the same name, is another source."""
-    _fill(server)
+    _fill(server, rows=FEW)
     line = f"upsert-cli run chroma:{server.url}#docs --keep-vectors --collection docs --task-id copy --limit 10"
     terminal.type(line)
     server.ask("DELETE", "tenants/default_tenant/databases/default_database/collections/docs")
-    _fill(server)
+    _fill(server, rows=FEW)
     assert "other content" in terminal.type(line, expect=4).stderr
 
 
@@ -87,13 +88,13 @@ def test_filters_and_units_read_a_server(tiny: Terminal, shared_server: ChromaSe
 
 
 @pytest.mark.parametrize("answer", [b"<html>a login page</html>", b'{"ids": "no"}', b'{"ids": ["a"], "documents": []}'])
-def test_hostile_answers_are_no_records(terminal: Terminal, server: ChromaServer, answer: bytes) -> None:
+def test_hostile_answers_are_no_records(terminal: Terminal, shared_server: ChromaServer, answer: bytes) -> None:
     """What answers in place of Chroma fails the load, and never becomes records."""
-    _fill(server)
-    with Proxy(server.port).running() as proxy:
+    _fill(shared_server, "hostile", rows=FEW)
+    with Proxy(shared_server.port).running() as proxy:
         proxy.plan = lambda call: Fault(status=200, body=answer) if call.path.endswith("/get") else None
         said = terminal.type(
-            f"upsert-cli run chroma:{proxy.url}#docs --keep-vectors --collection docs --retry-for 1", expect=1
+            f"upsert-cli run chroma:{proxy.url}#hostile --keep-vectors --collection docs --retry-for 1", expect=1
         ).stderr
     assert "is not Chroma's" in said
 
@@ -114,12 +115,12 @@ def test_credentials_of_the_source_stay_with_it(terminal: Terminal, shared_serve
         assert "UPSERT_CLI_SOURCE_CHROMA_TOKEN, or the file" in terminal.type(line, expect=1).stderr
 
 
-def test_the_target_gets_its_own_credentials_alone(terminal: Terminal, server: ChromaServer) -> None:
+def test_the_target_gets_its_own_credentials_alone(terminal: Terminal, shared_server: ChromaServer) -> None:
     """To see whether source and target are one collection, the target is asked with its token, not the source's."""
-    _fill(server)
+    _fill(shared_server, "twice", rows=FEW)
     terminal.env |= {"UPSERT_CLI_CHROMA_TOKEN": "target-s3cret", "UPSERT_CLI_SOURCE_CHROMA_TOKEN": "source-s3cret"}
-    with Proxy(server.port).running() as source, Proxy(server.port).running() as target:
-        line = f"upsert-cli run chroma:{source.url}#docs --chroma {target.url} --collection docs --keep-vectors"
+    with Proxy(shared_server.port).running() as source, Proxy(shared_server.port).running() as target:
+        line = f"upsert-cli run chroma:{source.url}#twice --chroma {target.url} --collection twice --keep-vectors"
         terminal.type(line, expect=2)
         assert (_tokens(source), _tokens(target)) == ({"source-s3cret"}, {"target-s3cret"})
 
@@ -131,12 +132,12 @@ def _tokens(proxy: Proxy) -> set[str | None]:
     }
 
 
-def _fill(server: ChromaServer) -> None:
-    """Fill a collection with more records than one page holds."""
+def _fill(server: ChromaServer, name: str = "docs", *, rows: int = MANY) -> None:
+    """Fill a collection, as a rule with more records than one page holds."""
     collections = "tenants/default_tenant/databases/default_database/collections"
-    made = server.ask("POST", collections, {"name": "docs"})
-    for start in range(0, MANY, 1_000):
-        numbers = range(start, start + 1_000)
+    made = server.ask("POST", collections, {"name": name, "get_or_create": True})
+    for start in range(0, rows, 1_000):
+        numbers = range(start, min(start + 1_000, rows))
         server.ask(
             "POST",
             f"{collections}/{made['id']}/upsert",

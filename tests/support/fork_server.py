@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import upsert_cli
-from upsert_cli.lean_imports import switch_off_telemetry
+from upsert_cli.packages import switch_off_telemetry
 
 # What commands import themselves, inside of functions.
 HEAVY = (
@@ -223,8 +223,14 @@ def count_spares(arguments: list[str]) -> int:
         case ["-c", program, *_] if "upsert_cli" not in program:
             return 0
         case ["-m" | "-c", *words]:
-            return next((count for word, count in CHILDREN.items() if word in words), 1)
+            count = next((count for word, count in CHILDREN.items() if word in words), 1)
+            return count + max(count_of_source(word) for word in words)
     return 0
+
+
+def count_of_source(word: str) -> int:
+    """Return how many more children a command starts that reads a collection: a server's is opened again and again."""
+    return 3 if word.startswith("chroma:http") else 1 if word.startswith("chroma:") else 0
 
 
 def keep_spares(count: int) -> Request | None:

@@ -38,7 +38,7 @@ def report(step: str, task_id: str, **facts: Any) -> None:
 
 def claim_and_wait(folder: Path, task_id: str) -> None:
     """Claim a task and never release it."""
-    with Journal(folder).claim(task_id):
+    with Claim.take(Journal(folder), task_id):
         report("claimed", task_id)
         time.sleep(600)
 
@@ -69,7 +69,7 @@ def run(journal: Journal, task_id: str) -> None:
     """Take a task from its creation to its end, with all steps of a run."""
     attempt(lambda: journal.create(make_task(task_id)))
     report("created", task_id)
-    claim: Claim = attempt(lambda: journal.claim(task_id))
+    claim: Claim = attempt(lambda: Claim.take(journal, task_id))
     attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))
     report("started", task_id)
     rejects: JsonLines = attempt(lambda: JsonLines.open_at(journal.files(task_id).rejects, 0))
@@ -91,7 +91,7 @@ def end(claim: Claim, checkpoint: Checkpoint) -> None:
 
 def retry(journal: Journal, task_id: str) -> None:
     """Retry the rejects of a done task; the first one fails again."""
-    claim: Claim = attempt(lambda: journal.claim(task_id))
+    claim: Claim = attempt(lambda: Claim.take(journal, task_id))
     attempt(lambda: claim.retry_rejects(journal.find(task_id), {}))
     attempt(lambda: journal.change(task_id, PENDING, expect=(TaskStatus.DONE,), attempt=2))
     attempt(lambda: journal.change(task_id, PROCESSING, expect=(PENDING,)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import Any
 
+from tests.support.forked import run_python
 from tests.support.terminal import Terminal
 
 ROWS = 300
@@ -53,10 +53,10 @@ def write_records(
     terminal: Terminal, records: list[dict[str, Any]], *, folder: str = "old", collection: str = "docs"
 ) -> None:
     """Write records as another program does, in a process of its own."""
-    subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder, collection],
-        cwd=terminal.folder, env=terminal.environment, input=json.dumps(records), text=True, check=True,
-    )  # fmt: skip
+    program = [sys.executable, "-c", PROGRAM, folder, collection]
+    given = json.dumps(records).encode()
+    done = run_python(program, folder=terminal.folder, environment=terminal.environment, stdin=given)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def without_hash(records: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from upsert_cli.cli.options.option import common_options, json_option, option
 from upsert_cli.cli.options.param_types import number
 from upsert_cli.cli.options.shared_options import task_argument
 from upsert_cli.errors import UpsertCliError
+from upsert_cli.journal.claims import request_cancel
 from upsert_cli.journal.task import TaskStatus
 
 WAIT_STEP = 0.2  # seconds between two looks at the task
@@ -29,7 +30,7 @@ def cancel(session: Invocation, *, task_id: str, wait: float | None, json: bool)
     `upsert-cli restart` continues it.
     """
     task_id = session.journal.resolve(task_id)
-    task = session.journal.request_cancel(task_id)
+    task = request_cancel(session.journal, task_id)
     until = time.monotonic() + (wait or 0.0)
     while task.status is not TaskStatus.CANCELED and time.monotonic() < until:
         time.sleep(WAIT_STEP)

@@ -17,11 +17,11 @@ from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.help_format import SectionedCommand, UnknownCommand, list_commands
 from upsert_cli.cli.options.settings import setting_unchecked
 from upsert_cli.errors import Interrupted, TaskNotFound, UpsertCliError, UsageFault
-from upsert_cli.journal.files import LATEST
+from upsert_cli.journal.layout import LATEST
 from upsert_cli.limits import limit_reached
 from upsert_cli.report.printed_commands import PrintedCommands
 from upsert_cli.signals import EndedBySignal, die_by_signal
-from upsert_cli.spelling import nearest
+from upsert_cli.text import nearest
 
 LOOKING_BACK = ("info", "report", "verify")  # a CI step runs these after a load, even if it created no task
 _TYPED = f"{__name__}.typed"

@@ -14,7 +14,7 @@ from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.options.help_format import SectionedCommand, commands_below, list_commands
 from upsert_cli.cli.options.option import Option, common_options
 from upsert_cli.cli.options.settings import is_common
-from upsert_cli.spelling import nearest
+from upsert_cli.text import nearest
 
 GUIDE = Path(__file__).parent.parent / "guide"
 SCHEMAS = Path(__file__).parent.parent / "schema"

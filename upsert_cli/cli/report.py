@@ -12,7 +12,7 @@ from upsert_cli.cli.display.task_text import next_steps
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, option
 from upsert_cli.cli.options.shared_options import task_argument
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import UpsertCliError, reason_of
 from upsert_cli.journal.progress import read_timeline
 from upsert_cli.report.page import render_page
 
@@ -52,8 +52,8 @@ def report(session: Invocation, *, task_id: str, html: Path) -> None:
     try:
         write_out(html, page)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise UpsertCliError(
-            message=f"{html} cannot be written ({reason}); make room or access, or name another file with --html"
+            message=f"{html} cannot be written ({reason_of(error)}); make room or access, or name another file with "
+            "--html"
         ) from error
     session.terminal.info(f"the page of task {task_id} is in {html}")

@@ -15,8 +15,8 @@ from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.cli.error_boundary import end_with, show_wrong_usage
 from upsert_cli.cli.options.help_format import SectionedGroup, Sections
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.lean_imports import switch_off_telemetry
 from upsert_cli.limits import raise_file_limit
+from upsert_cli.packages import switch_off_telemetry
 from upsert_cli.paths import provide_home
 from upsert_cli.signals import EndedBySignal, die_by_signal, end_at_once, end_in_order
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.errors import ItemError, Refusal, Stage, UpsertCliError
-from upsert_cli.missing_packages import install_command, is_installed
+from upsert_cli.packages import install_command, is_installed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

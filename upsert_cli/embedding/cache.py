@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from upsert_cli.atomic import sync
-from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
+from upsert_cli.errors import reason_of
+from upsert_cli.owned_folders import Leftover, is_owned, own, remove_stale, unowned
 from upsert_cli.paths import expanded, no_home, user_cache_folder
 
 CACHE_VARIABLE = "UPSERT_CLI_MODEL_CACHE"
@@ -20,7 +19,6 @@ STAGING_PREFIX = ".fetch-"
 MODEL_PREFIX = "models--"
 PARTIAL_SUFFIX = ".incomplete"  # of a file that the hub's client has not finished downloading
 HUB_FOLDER = "hub"  # in the cache; laid out by the hub's client
-STALE_SECONDS = 24 * 3600  # no fetch takes that long, so an older folder was left by a killed one
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # which no network reports
 
 
@@ -63,7 +61,7 @@ def staging() -> Iterator[Path]:
     """Provide a folder to make a model in, on the cache's file system; it is removed afterwards in any case."""
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    _sweep(cache)
+    remove_stale(cache.glob(f"{STAGING_PREFIX}*"))
     temporary = tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=cache, ignore_cleanup_errors=True)
     with temporary as folder, _owned(Path(folder)):
         yield Path(folder)
@@ -85,13 +83,6 @@ def _owned(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _sweep(cache: Path) -> None:
-    for left in cache.glob(f"{STAGING_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > STALE_SECONDS and not is_owned(left):
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def leftovers() -> list[Leftover]:
@@ -136,7 +127,7 @@ def disk_fault(error: BaseException) -> str | None:
     The hub's client and pip write files themselves: one raises the system's error, the other prints it.
     """
     if isinstance(error, OSError):  # the network's errors come as ModelUnavailable
-        return error.strerror or str(error)
+        return reason_of(error)
     cause = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
     words = {number: os.strerror(number) for number in _DISK_ERRORS}
     return next((text for number, text in words.items() if number == cause or text in str(error)), None)

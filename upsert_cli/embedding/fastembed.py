@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from upsert_cli.embedding.catalog import ModelEntry
 from upsert_cli.embedding.embedder import PROBE_TEXT, check_vectors
 from upsert_cli.errors import ModelUnavailable, UpsertCliError
-from upsert_cli.lean_imports import lean_imports
 from upsert_cli.limits import limit_reached
+from upsert_cli.packages import lean_imports
 from upsert_cli.redaction import error_line
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from upsert_cli.embedding.cache import (
 )
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, ModelEntry
 from upsert_cli.embedding.identity import Origin
-from upsert_cli.errors import ModelUnavailable, UpsertCliError
-from upsert_cli.missing_packages import install_command
+from upsert_cli.errors import ModelUnavailable, UpsertCliError, reason_of
+from upsert_cli.packages import install_command
 
 HUB = "https://huggingface.co"
 REACH_SECONDS = 3.0  # left alone, fastembed retries an unreachable hub for 40 seconds
@@ -142,7 +142,7 @@ def check_reachable(url: str) -> None:
     except queue.Empty:
         raise ModelUnavailable(reason=f"{host}:{port} did not answer within {REACH_SECONDS:g} seconds") from None
     if error is not None:
-        raise ModelUnavailable(reason=f"{host}:{port} cannot be reached ({error.strerror or error})") from error
+        raise ModelUnavailable(reason=f"{host}:{port} cannot be reached ({reason_of(error)})") from error
 
 
 def _first_hop(url: str) -> tuple[str, int]:

@@ -26,7 +26,7 @@ from upsert_cli.embedding.custom import SENTENCE_OUTPUT, custom_entry, prompts_o
 from upsert_cli.embedding.fetching import fetch_model
 from upsert_cli.embedding.identity import Model, ModelIdentity, Origin, OwnVectors
 from upsert_cli.embedding.weights import weights_of
-from upsert_cli.errors import UpsertCliError, UsageFault
+from upsert_cli.errors import UpsertCliError, UsageFault, reason_of
 
 SIMILAR_NAMES = 3  # suggested when a name is unknown
 STATIC_TOKENS = 512  # fastembed's MAX_LENGTH of models without a network, which have no limit of their own
@@ -163,7 +163,7 @@ def find_model(
     try:
         return replace(found, weights=weights_of(entry, found.folder, is_given=found.is_given))
     except OSError as error:
-        problem = f"cannot be read ({error.strerror or error})"
+        problem = f"cannot be read ({reason_of(error)})"
         raise _damaged(entry, found.folder, problem, given=found.is_given) from error
 
 

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.errors import Refusal, UpsertCliError
-from upsert_cli.lean_imports import lean_imports
 from upsert_cli.limits import limit_reached
-from upsert_cli.missing_packages import install_command, is_installed
+from upsert_cli.packages import install_command, is_installed, lean_imports
 from upsert_cli.redaction import error_line
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _PUBLISHED_GRAPHS = (
     "6fd5d72fe4589f189f8ebc006442dbb529bb7ce38f8082112682524616046452",
 )
 _PUBLISHED_TENSORS = "e82c48a1cb399ca780abf564079573d139234661a22b012fd826a816d51c0662"
-"""Of `_Known.tensors` of the graph that is built from the checkpoint: its file differs between versions of onnx."""
+"""Of the weights in the graph that is built from the checkpoint: its file differs between versions of onnx."""
 
 
 def weights_of(entry: ModelEntry, folder: Path, *, is_given: bool) -> Weights:
@@ -60,13 +60,9 @@ def weights_of(entry: ModelEntry, folder: Path, *, is_given: bool) -> Weights:
 
 def _is_default_model(folder: Path, graph: str) -> bool:
     """Check that a folder has the default model in a published form."""
-    known = _Known()
-    if known.digest(folder / "tokenizer.json") not in _PUBLISHED_TOKENIZERS:
-        return False
-    path = folder / graph
-    is_published = known.digest(path) in _PUBLISHED_GRAPHS or known.tensors(path) == _PUBLISHED_TENSORS
-    known.keep()
-    return is_published
+    facts = _facts_of(folder / graph)
+    is_published = facts["digest"] in _PUBLISHED_GRAPHS or facts["tensors"] == _PUBLISHED_TENSORS
+    return is_published and _facts_of(folder / "tokenizer.json")["digest"] in _PUBLISHED_TOKENIZERS
 
 
 def digest_of(folder: Path, weights: Sequence[str]) -> str:
@@ -75,69 +71,38 @@ def digest_of(folder: Path, weights: Sequence[str]) -> str:
     Raises:
         OSError: A file cannot be read.
     """
-    known = _Known()
     graphs = [folder / name for name in weights]
-    listed = dict.fromkeys(graphs)  # in this order; a file with external data is there once
-    for graph in graphs:
-        listed |= dict.fromkeys(known.external_files(graph))
-    digests = [known.digest(path) for path in (*listed, folder / "tokenizer.json")]
-    known.keep()
+    external = [graph.parent / name for graph in graphs for name in _facts_of(graph)["external"]]
+    # In this order; a file with external data is there once.
+    listed = dict.fromkeys((*graphs, *(path for path in external if path.is_file()), folder / "tokenizer.json"))
+    digests = [_facts_of(path)["digest"] for path in listed]
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:DIGEST_CHARACTERS]
 
 
-class _Known:
-    """The digests of files that were read before, by everything that changes when a file does."""
-
-    def __init__(self) -> None:
-        folder = user_cache_folder()
-        self._path = None if folder is None else folder / KNOWN_FILE
-        self._entries: dict[str, Any] = {}
-        self._is_changed = False
-        with suppress(OSError, ValueError):  # without it, the files are read again
-            content = json.loads(self._path.read_bytes()) if self._path is not None else {}
-            self._entries = content if isinstance(content, dict) else {}
-
-    def digest(self, path: Path) -> str:
-        """Return the digest of a file."""
-        return str(self._entry(path)["digest"])
-
-    def external_files(self, path: Path) -> Iterator[Path]:
-        """Yield the files with the external data that a graph names."""
-        for name in self._entry(path)["external"]:
-            if (external := path.parent / name).is_file():
-                yield external
-
-    def tensors(self, path: Path) -> str:
-        """Return the digest of the weights that a graph's file holds, by name, however the file was written."""
-        entry = self._entry(path)
-        if "tensors" not in entry:
-            digests = []
-            with suppress(ValueError):  # it is no graph; loading it says so
-                digests = sorted(f"{name} {hashlib.sha256(found).hexdigest()}" for name, found in read_tensors(path))
-            entry["tensors"] = hashlib.sha256("\n".join(digests).encode()).hexdigest()
-            self._is_changed = True
-        return str(entry["tensors"])
-
-    def keep(self) -> None:
-        """Save the digests that are new."""
-        if self._path is None or not self._is_changed:
-            return
-        newest = dict(list(self._entries.items())[-MOST_KNOWN:])
+def _facts_of(path: Path) -> dict[str, Any]:
+    """Return the SHA-256 of a file, and the facts of a graph; kept until the file changes."""
+    folder = user_cache_folder()
+    known = {} if folder is None else _kept_facts(folder / KNOWN_FILE)
+    with path.open("rb") as file:
+        state = _state(file.fileno())
+        facts = known.get(state)
+        if isinstance(facts, dict) and {"digest", "external", "tensors"} <= facts.keys():
+            return facts
+        facts = {"digest": hashlib.file_digest(file, "sha256").hexdigest()} | _graph_facts(path)
+        is_changing = _state(file.fileno()) != state
+    if folder is not None and not is_changing:
+        newest = dict(list((known | {state: facts}).items())[-MOST_KNOWN:])
         with suppress(OSError):  # a cache that cannot be written costs time and nothing else
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_out(self._path, json.dumps(newest, indent=0))
+            folder.mkdir(parents=True, exist_ok=True)
+            write_out(folder / KNOWN_FILE, json.dumps(newest, indent=0))
+    return facts
 
-    def _entry(self, path: Path) -> dict[str, Any]:
-        with path.open("rb") as file:
-            key = _state(file.fileno())
-            entry = self._entries.get(key)
-            if isinstance(entry, dict) and {"digest", "external"} <= entry.keys():
-                return entry
-            made = {"digest": hashlib.file_digest(file, "sha256").hexdigest(), "external": _external_names(path)}
-            if _state(file.fileno()) == key:  # otherwise somebody writes to it now
-                self._entries[key] = made
-                self._is_changed = True
-            return made
+
+def _kept_facts(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):  # without them, the files are read again
+        content = json.loads(path.read_bytes())
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def _state(descriptor: int) -> str:
@@ -147,9 +112,14 @@ def _state(descriptor: int) -> str:
     return "-".join(map(str, (status.st_dev, status.st_ino, status.st_size, *times)))
 
 
-def _external_names(path: Path) -> list[str]:
-    """Return the names of the files with the external data of a graph; a table of vectors has none."""
+def _graph_facts(path: Path) -> dict[str, Any]:
+    """Return the files with the external data of a graph, and the digest of the weights in the graph's own file.
+
+    The digest is of names and bytes, so it is the same however the file was written. Other files have neither.
+    """
     try:
-        return list(read_graph(path).external_files)
+        tensors = sorted(f"{name} {hashlib.sha256(content).hexdigest()}" for name, content in read_tensors(path))
+        digest = hashlib.sha256("\n".join(tensors).encode()).hexdigest()
+        return {"external": list(read_graph(path).external_files), "tensors": digest}
     except ValueError:  # it is no graph
-        return []
+        return {"external": [], "tensors": None}

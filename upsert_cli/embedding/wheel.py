@@ -26,7 +26,7 @@ from upsert_cli.embedding.cache import publish, staging
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, MAX_TOKENS
 from upsert_cli.embedding.weights import TOKENIZER_CHECKSUM
 from upsert_cli.errors import ModelUnavailable
-from upsert_cli.missing_packages import is_installed
+from upsert_cli.packages import is_installed
 from upsert_cli.redaction import without_secrets
 from upsert_cli.sources.http_file import HttpFile
 from upsert_cli.sources.remote import WEB_SCHEMES, retry_transient, scheme_of, why_refused

@@ -1,11 +1,10 @@
-"""The claim of a task: the right to run it, which one process has at a time, and the operations of its holder."""
+"""The claim of a task: the right to run it, which one process has at a time, and what takes that right."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli.atomic import make_folder, sync
@@ -18,14 +17,14 @@ from upsert_cli.errors import (
     TaskRunning,
     WrongStatus,
 )
-from upsert_cli.journal.files import writing_to
+from upsert_cli.journal.files import remove, writing_to
+from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint, write_checkpoint
 from upsert_cli.journal.rejects import JsonLines, count_rejects, file_size, rejects_extent, rejects_lost
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.locks import Holder, Lease, LeaseHeld
 
 if TYPE_CHECKING:
-    from upsert_cli.journal.journal import Journal
     from upsert_cli.journal.receipts import Receipts
 
 
@@ -33,7 +32,7 @@ class Claim:
     """The right to run a task, until it is released or this process ends; changes no state by itself."""
 
     def __init__(self, journal: Journal, task_id: str, lease: Lease) -> None:
-        """Take over a lease; use `Journal.claim`."""
+        """Take over a lease; use `take`."""
         self.task_id = task_id
         self.lease = lease
         self.files = journal.files(task_id)
@@ -43,11 +42,14 @@ class Claim:
 
     @classmethod
     def take(cls, journal: Journal, task_id: str) -> Claim:
-        """Take the lease of a task.
+        """Take the right to run a task.
 
         Raises:
+            TaskNotFound: There is no task of this id.
             TaskRunning: Another process has it.
         """
+        journal.layout.check_format()
+        journal.table.find(task_id)
         path = journal.files(task_id).lease
         with writing_to(path):
             make_folder(path.parent)
@@ -91,7 +93,7 @@ class Claim:
 
     def drop_checkpoint(self) -> None:
         """Make the next attempt begin at the start."""
-        _remove(*self.files.of_attempt)
+        remove(self.files.of_attempt)
 
     def receipts(self) -> Receipts:
         """Open the receipts of the units that are done, for a task that is loaded in units."""
@@ -172,11 +174,8 @@ class Claim:
 
     def withdraw(self) -> None:
         """Take the task out of the journal with all its files, as if it had never been created."""
-        import shutil
-
         self._journal.table.remove(self.task_id)
-        shutil.rmtree(self.files.spool, ignore_errors=True)
-        _remove(*(path for path in self.files.all if path != self.files.lease))
+        remove(path for path in self.files.all if path != self.files.lease)
 
     def _has_rejects_of(self, checkpoint: Checkpoint) -> bool:
         """Check that all rejects that a checkpoint counts are there; the task could never be done without them."""
@@ -196,7 +195,36 @@ class Claim:
         self.release()
 
 
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        with writing_to(path):
-            path.unlink(missing_ok=True)
+def request_cancel(journal: Journal, task_id: str) -> Task:
+    """Cancel a task that nobody runs, at once, or ask its runner to; return a canceled one unchanged.
+
+    Raises:
+        TaskNotFound: There is no task of this id.
+        WrongStatus: It has ended otherwise.
+    """
+    while True:
+        task = journal.find(task_id)
+        if task.status is TaskStatus.CANCELED:
+            return task
+        if task.status.is_final:
+            wanted = (TaskStatus.PENDING, TaskStatus.PROCESSING)
+            raise WrongStatus(task_id=task_id, status=task.status, wanted=wanted)
+        with suppress(TaskRunning, WrongStatus):  # it was started, or ended, at this moment
+            return _canceled(journal, task)
+
+
+def _canceled(journal: Journal, task: Task) -> Task:
+    pending, processing = (TaskStatus.PENDING,), (TaskStatus.PROCESSING,)
+    if task.status is TaskStatus.PENDING:
+        return journal.change(task.id, TaskStatus.CANCELED, expect=pending)
+    if journal.is_running(task.id):
+        return journal.change(task.id, TaskStatus.PROCESSING, expect=processing, cancel_requested=True)
+    with Claim.take(journal, task.id):  # so that no new runner starts before the change
+        return journal.change(task.id, TaskStatus.CANCELED, expect=processing)
+
+
+def follow_rename(journal: Journal, task_id: str, *, collection: str) -> None:
+    """Let a task continue in its collection under another name, unless it is running."""
+    changing = journal.table.changing(task_id)
+    with suppress(TaskRunning, TaskNotFound), Claim.take(journal, task_id), changing as (segment, record):
+        segment.update(record | {"collection": collection})

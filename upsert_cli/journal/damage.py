@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 from upsert_cli.atomic import move_aside, read_whole, sync
 from upsert_cli.errors import JournalDamaged, TaskRunning
-from upsert_cli.journal.files import reading_from, valid_task_id, writing_to
+from upsert_cli.journal.claims import Claim
+from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.layout import Layout, TaskFiles, number_of, valid_task_id
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import JsonLines, file_size, rejects_extent
-from upsert_cli.journal.segments import number_of
+from upsert_cli.journal.segments import Record
 from upsert_cli.journal.spool import spool_leftovers
-from upsert_cli.journal.storage import Record
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.owned_folders import Leftover
 
 if TYPE_CHECKING:
-    from upsert_cli.journal.files import Layout, TaskFiles
     from upsert_cli.journal.journal import Journal
 
 SALVAGED = ".repaired"  # ends the name of a damaged file whose whole tasks are back in the journal
@@ -90,7 +90,7 @@ def repair_journal(journal: Journal) -> list[str]:
     steps: list[str] = []
     if journal.folder.exists():
         table = TaskTable(journal.folder, warn=steps.append)
-        with journal.layout.allocation(steps.append), closing(table):
+        with Layout(journal.folder, warn=steps.append).allocation(), closing(table):
             table.restore()
             for damage in _moved_aside(journal.folder):
                 if not damage.settled:
@@ -155,13 +155,10 @@ def _has_id_and_time(record: Record) -> bool:
     return isinstance(record["id"], str) and valid_task_id(record["id"]) and isinstance(record["updated_at"], str)
 
 
-def _newest(records: Iterable[Record]) -> list[Record]:
-    newest: dict[str, Record] = {}
-    for record in records:
-        known = newest.get(record["id"])
-        if known is None or known["updated_at"] <= record["updated_at"]:
-            newest[record["id"]] = record
-    return list(newest.values())
+def _newest(records: Sequence[Record]) -> list[Record]:
+    """Return the newest record of each task."""
+    by_age = sorted(records, key=lambda record: record["updated_at"])
+    return list(({record["id"]: record for record in records} | {record["id"]: record for record in by_age}).values())
 
 
 # -- files of tasks ---------------------------------------------------------------------------------------------------
@@ -187,18 +184,15 @@ def _damaged_task_files(layout: Layout, *task_ids: str) -> Iterator[Damage]:
 def _repair_task_files(journal: Journal) -> Iterator[str]:
     """Repair the damaged files of tasks, and yield a line for each, even if it cannot be repaired."""
     for found in _damaged_task_files(journal.layout):
-        try:
-            yield _repaired(journal, found) or f"{found.path}: {found.reason}"
-        except TaskRunning as error:
-            yield str(error)
-
-
-def _repaired(journal: Journal, found: Damage) -> str | None:
-    if not found.is_repairable:
-        return None
-    with journal.claim(found.task_id):  # so that nothing changes after this last look
-        again = _damaged_task_files(journal.layout, found.task_id)
-        return next((damage.repair() for damage in again if damage.is_repairable), None)
+        step = None
+        if found.is_repairable:
+            try:
+                with Claim.take(journal, found.task_id):  # so that nothing changes after this last look
+                    again = _damaged_task_files(journal.layout, found.task_id)
+                    step = next((damage.repair() for damage in again if damage.is_repairable), None)
+            except TaskRunning as error:
+                step = str(error)
+        yield step or f"{found.path}: {found.reason}"
 
 
 def _has_files(names: frozenset[str], record: Record) -> bool:
@@ -214,7 +208,7 @@ def _confirmed_damage(layout: Layout, record: Record, table: TaskTable) -> list[
     found: list[Damage] = []
     for _ in range(LOOKS):
         task = Task.from_record(record)
-        files = layout.files(task.id)
+        files = TaskFiles(layout.folder, task.id)
         checkpoint = read_checkpoint(files.progress)
         if not (found := list(_judge(task, files, checkpoint))):
             break

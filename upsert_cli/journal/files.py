@@ -1,45 +1,20 @@
-"""The files of a journal: their paths and format, short locks, and errors of the system with the file and a remedy."""
+"""How the files of a journal are read, written, locked and removed; errors of the system name the file and a remedy."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from upsert_cli.atomic import make_folder, move_aside, open_private, read_whole, replace_file
-from upsert_cli.errors import JournalUnreadable, JournalUnwritable, UpsertCliError, UsageFault
+from upsert_cli.atomic import make_folder, open_private, read_whole, replace_file, sync
+from upsert_cli.errors import JournalUnreadable, JournalUnwritable, UpsertCliError, reason_of
 from upsert_cli.locks import lock_within
 
 LOCK_SECONDS = 30.0  # seconds to wait for a lock that is held for milliseconds; longer means a suspended process
-LATEST = "latest"  # stands for the newest task on the command line, and so is not a task id
-FORMAT = 1
-MIGRATIONS: dict[int, Callable[[Path], None]] = {}
-"""The steps from one format to the next, by the older one; each may be repeated after a crash."""
-
-README = """\
-This folder belongs to upsert-cli. It keeps the tasks that were run on this machine: what `upsert-cli list` shows, what
-`upsert-cli restart` needs, and the items that could not be loaded. Removing it forgets the tasks and touches no
-collection. Please do not edit it while upsert-cli runs.
-
-    tasks-*.json      the tasks, up to 500 a file; each is an ordinary TinyDB file, `.bak` is the generation before
-    active/           *.lease: locked by the process that runs a task; *.progress: how far it is;
-                      *.units: which units of it are loaded, if several processes load it;
-                      *.missing: the records that it will delete at its end
-    rejects/          the items that could not be loaded, one JSON object a line; *~retry.jsonl: those being retried
-    courses/          how far a task was at which second, for the chart of `upsert-cli report`
-    spool/            standard input as it was read, so that a restart can read it again
-    servers/          *.lease: locked by the process that loads into a collection on a server
-    locks/            empty files that are locked for milliseconds; never remove one while upsert-cli runs
-    renames/          *.json: the tasks that follow a collection to its new name, should a rename be interrupted
-    pruned.json       the tasks whose files a prune is removing, should it be interrupted
-    *.damaged-*       files that were found damaged and moved aside; `upsert-cli journal check` lists them
-"""
-
-_TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @contextmanager
@@ -60,6 +35,26 @@ def reading_from(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise JournalUnreadable(path=str(error.filename or path), reason=_reason(error)) from error
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file, or None if the file is missing or torn."""
+    with suppress(FileNotFoundError, RecursionError, ValueError), reading_from(path):
+        return json.loads(read_whole(path))
+    return None
+
+
+def write_json(path: Path, value: object, *, durable: bool) -> None:
+    """Replace a JSON file in a folder that exists, whole or not at all; see `replacing`."""
+    with writing_to(path):
+        replace_file(path, json.dumps(value).encode("ascii"), durable=durable)
+
+
+def drop_note(path: Path) -> None:
+    """Remove the note of a change in several steps; the change is complete from then on, also after a power failure."""
+    with writing_to(path), suppress(FileNotFoundError):
+        path.unlink()
+        sync(path.parent)
 
 
 @contextmanager
@@ -88,150 +83,25 @@ def locked(path: Path) -> Iterator[None]:
 def _reason(error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "it is a symbolic link, which the journal does not follow"
-    return error.strerror or type(error).__name__
+    return reason_of(error)
 
 
-def valid_task_id(text: str) -> bool:
-    """Check whether `text` can be a task's id, and so a part of a file name."""
-    return _TASK_ID.fullmatch(text) is not None
+def remove(paths: Iterable[Path], *, until: float | None = None) -> None:
+    """Remove files and folders; with `until`, only those that were last written up to that moment."""
+    for path in paths:
+        with writing_to(path), suppress(FileNotFoundError):
+            if until is not None and written_at(path) > until:
+                continue
+            if path.is_dir():
+                import shutil  # late: most commands remove no folder
+
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
-class TaskFiles:
-    """The paths of the files that go with a task; they may not exist."""
-
-    def __init__(self, folder: Path, task_id: str) -> None:
-        """Touch nothing.
-
-        Raises:
-            UsageFault: The id has characters that no task id can have.
-        """
-        if not valid_task_id(task_id):
-            raise UsageFault(
-                message=f"{task_id!r} cannot be a task id: use 1 to 128 letters, digits, dots, hyphens and "
-                f"underscores, the first a letter or a digit"
-            )
-        active, rejects = folder / "active", folder / "rejects"
-        self.lease = active / f"{task_id}.lease"
-        """Locked by the runner of the task."""
-
-        self.progress = active / f"{task_id}.progress"
-        """The checkpoint."""
-
-        self.receipts = active / f"{task_id}.units"
-        """An SQLite file with the units that are done, for a task that is loaded in units."""
-
-        self.receipts_journal = active / f"{task_id}.units-journal"
-        """SQLite may leave it next to the receipts after a crash."""
-
-        self.missing = active / f"{task_id}.missing"
-        """The list of the records that the task deletes at its end."""
-
-        self.rejects = rejects / f"{task_id}.jsonl"
-        self.retry = rejects / f"{task_id}~retry.jsonl"
-        """The rejects that an attempt retries, until it is done; no task id makes such a name."""
-
-        self.timeline = folder / "courses" / f"{task_id}.json"
-        self.spool = folder / "spool" / task_id
-        """The folder with the copy of standard input that the task reads."""
-
-    @property
-    def of_attempt(self) -> tuple[Path, ...]:
-        """The files without which the next attempt begins at the start."""
-        return (self.progress, self.retry, self.missing, self.receipts, self.receipts_journal)
-
-    @property
-    def all(self) -> tuple[Path, ...]:
-        """All files except the spool."""
-        return (*self.of_attempt, self.lease, self.rejects, self.timeline)
-
-
-class Layout:
-    """The folder of a journal: its paths and its format."""
-
-    def __init__(self, folder: Path, *, warn: Callable[[str], None]) -> None:
-        """Touch nothing; `warn` is called with damage that is found, and how it is handled."""
-        self.folder = folder
-        self._warn = warn
-        self.meta = folder / "meta.json"
-        self.prune_lock = folder / "locks" / "prune.lock"
-        self.pruned = folder / "pruned.json"
-        self.spool = folder / "spool"
-        self.servers = folder / "servers"
-        self.renames = folder / "renames"
-
-    def files(self, task_id: str) -> TaskFiles:
-        """Return the paths of the files that go with a task."""
-        return TaskFiles(self.folder, task_id)
-
-    def names_of_task_files(self) -> frozenset[str]:
-        """Return the names of the leases, checkpoints and rejects files of all tasks."""
-        names: set[str] = set()
-        for folder in (self.folder / "active", self.folder / "rejects"):
-            with suppress(FileNotFoundError), reading_from(folder):
-                names.update(path.name for path in folder.iterdir())
-        return frozenset(names)
-
-    @contextmanager
-    def allocation(self, warn: Callable[[str], None] | None = None) -> Iterator[None]:
-        """Hold the lock under which tasks are created and removed, in a complete folder of this version's format."""
-        self.read_format()  # nothing is written into a journal of a newer format
-        with writing_to(self.folder):
-            make_folder(self.folder.resolve())  # the folder itself may be a link if its owner wants that
-            for name in ("locks", "active", "rejects", "courses", "spool"):
-                make_folder(self.folder / name)
-        with locked(self.folder / "locks" / "allocation.lock"):
-            with writing_to(self.folder):
-                self._complete(warn or self._warn)
-            yield
-
-    def check_format(self) -> None:
-        """Refuse a journal of a newer format, and bring one of an older format up to date."""
-        found = self.read_format()
-        if found is not None and found < FORMAT:
-            with self.allocation():
-                return
-
-    def read_format(self) -> int | None:
-        """Return the format of the journal; None if nothing says it.
-
-        Raises:
-            UpsertCliError: It is newer than the newest that this version knows.
-        """
-        try:
-            with reading_from(self.meta):
-                content = read_whole(self.meta)
-        except FileNotFoundError:
-            return None
-        if (found := _format_in(content)) is not None and found > FORMAT:
-            raise UpsertCliError(
-                message=f"the journal in {self.folder} has format {found}, this version knows up to {FORMAT}; "
-                f"upgrade upsert-cli, or choose another folder with --journal"
-            )
-        return found
-
-    def _complete(self, warn: Callable[[str], None]) -> None:
-        found = self.read_format()
-        if found is None:
-            if self.meta.exists():
-                aside = move_aside(self.meta).name
-                warn(f"{self.meta} does not say the journal's format; it was moved to {aside} and taken as {FORMAT}")
-            self._write_format(FORMAT)
-        for step in range(FORMAT if found is None else found, FORMAT):
-            MIGRATIONS[step](self.folder)
-            self._write_format(step + 1)
-        readme = self.folder / "README"
-        if not readme.exists():
-            replace_file(readme, README.encode("ascii"), durable=False)
-
-    def _write_format(self, number: int) -> None:
-        replace_file(self.meta, json.dumps({"format": number}).encode("ascii"), durable=True)
-
-
-def _format_in(content: bytes) -> int | None:
-    try:
-        match json.loads(content):
-            case {"format": int(number)} if all(step in MIGRATIONS for step in range(number, FORMAT)):
-                return number
-    except (ValueError, RecursionError):
-        return None
-    return None
+def written_at(path: Path) -> float:
+    """Return when a file was last written, or the newest file in a folder, in seconds since 1970."""
+    # A folder's own time also moves when a file in it is removed.
+    files = path.iterdir() if path.is_dir() else iter([path])
+    return max((file.lstat().st_mtime for file in files), default=0.0)

@@ -1,4 +1,4 @@
-"""The journal of tasks: find, list, create, change, claim and cancel them; no kill of a process damages it.
+"""The journal of tasks: find, list, create and change them; no kill of a process damages it.
 
 Lock order, for those who hold more than one: target, task lease, allocation, segment. Reading takes no lock.
 """
@@ -8,17 +8,16 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from upsert_cli.errors import JournalDamaged, TaskExists, TaskNotFound, TaskRunning, WrongStatus
-from upsert_cli.journal.claims import Claim
-from upsert_cli.journal.files import Layout, TaskFiles, reading_from, writing_to
+from upsert_cli.errors import JournalDamaged, TaskExists, WrongStatus
+from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.layout import Layout, TaskFiles
 from upsert_cli.journal.progress import Checkpoint, read_checkpoint
 from upsert_cli.journal.rejects import FAILED_ITEMS, known_rejects
-from upsert_cli.journal.storage import SEGMENT_TASKS, Record
+from upsert_cli.journal.segments import SEGMENT_TASKS, Record
 from upsert_cli.journal.task import SHOWN_STATES, Task, TaskStatus
 from upsert_cli.journal.task_table import TaskTable
 from upsert_cli.locks import Lease
@@ -48,7 +47,7 @@ class Journal:
 
     def files(self, task_id: str) -> TaskFiles:
         """Return the paths of the files that go with a task."""
-        return self.layout.files(task_id)
+        return TaskFiles(self.folder, task_id)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -157,11 +156,6 @@ class Journal:
         tasks = [task for task in self.newest_first() if (task.chroma, task.collection) == (chroma, collection)]
         return [task for task in tasks if task.rows and task.status is not TaskStatus.DONE]
 
-    def follow(self, task_id: str, *, collection: str) -> None:
-        """Let a task continue in its collection under another name, unless it is running."""
-        with suppress(TaskRunning, TaskNotFound), self.claim(task_id), self.table.changing(task_id) as (file, record):
-            file.update(record | {"collection": collection})
-
     def bring_back(self, task: Task) -> bool:
         """Restore the record that damage cost a task; only the holder of its claim may call this.
 
@@ -174,50 +168,12 @@ class Journal:
             self._warn(f"damage to the journal had hidden that task {task.id} is running; its runner corrected that")
         return done
 
-    def request_cancel(self, task_id: str) -> Task:
-        """Cancel a task that nobody runs, at once, or ask its runner to; return a canceled one unchanged.
-
-        Raises:
-            TaskNotFound: There is no task of this id.
-            WrongStatus: It has ended otherwise.
-        """
-        wanted = (TaskStatus.PENDING, TaskStatus.PROCESSING)
-        while True:
-            task = self.find(task_id)
-            if task.status is TaskStatus.CANCELED:
-                return task
-            if task.status.is_final:
-                raise WrongStatus(task_id=task_id, status=task.status, wanted=wanted)
-            try:
-                return self._cancel(task)
-            except (TaskRunning, WrongStatus):
-                continue  # it was started, or ended, at this moment
-
-    def claim(self, task_id: str) -> Claim:
-        """Take the right to run a task, until it is released or this process ends.
-
-        Raises:
-            TaskNotFound: There is no task of this id.
-            TaskRunning: Another process has it.
-        """
-        self.layout.check_format()
-        self.table.find(task_id)
-        return Claim.take(self, task_id)
-
     def refuse_taken(self, task_id: str) -> None:
         """Raise `TaskExists` unless an id is free; it stays so while the allocation lock is held."""
         if self.table.is_taken(task_id):
             raise TaskExists(task_id=task_id)
 
     # -- inside ---------------------------------------------------------------------------------------------------
-
-    def _cancel(self, task: Task) -> Task:
-        if task.status is TaskStatus.PENDING:
-            return self.change(task.id, TaskStatus.CANCELED, expect=(TaskStatus.PENDING,))
-        if self.is_running(task.id):
-            return self.change(task.id, TaskStatus.PROCESSING, expect=(TaskStatus.PROCESSING,), cancel_requested=True)
-        with self.claim(task.id):  # so that no new runner starts before the change
-            return self.change(task.id, TaskStatus.CANCELED, expect=(TaskStatus.PROCESSING,))
 
     def _current(self, task: Task) -> Task:
         """Return a task with the progress of its last checkpoint if it is being processed, and with whole rejects."""

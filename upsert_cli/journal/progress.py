@@ -18,7 +18,7 @@ from upsert_cli.atomic import make_folder, read_whole, replace_file
 from upsert_cli.context import Progress
 from upsert_cli.counts import Converted, Counts
 from upsert_cli.errors import JournalUnreadable, JournalUnwritable
-from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.files import read_json, reading_from, write_json, writing_to
 
 MAX_POINTS = 200  # points of a timeline, about 30 KB; a chart 800 pixels wide shows no more
 FIRST_SPACING = 0.25  # seconds between two points, doubled whenever there are too many
@@ -109,43 +109,43 @@ class Point:
     """Seconds that each stage has been busy in its attempt so far."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Timeline:
     """The points of a task since it was last read from the start, in order, for a chart."""
 
-    points: tuple[Point, ...] = ()
+    points: list[Point] = field(default_factory=list)
     spacing: float = FIRST_SPACING
     """Seconds between two points of one attempt, at least."""
 
-    def is_due(self, *, attempt: int, seconds: float) -> bool:
-        """Check whether a point at this moment would be far enough from the last one."""
-        last = self.points[-1] if self.points else None
-        return last is None or last.attempt != attempt or seconds - last.seconds >= self.spacing
-
-    def with_point(self, point: Point) -> Timeline:
-        """Return the timeline with one more point, thinned if there are too many; the last one always stays."""
-        points, spacing = (*self.points, point), self.spacing
-        if len(points) > MAX_POINTS:
-            points, spacing = (*points[:-1:2], point), 2 * spacing
-        return Timeline(points=points, spacing=spacing)
+    def add(self, point: Point, *, is_last: bool = False) -> bool:
+        """Add a point if it ends its attempt or is far enough from the one before, and thin them if they are many."""
+        before = self.points[-1] if self.points else None
+        is_near = (
+            before is not None and before.attempt == point.attempt and point.seconds - before.seconds < self.spacing
+        )
+        if is_near and not is_last:
+            return False
+        self.points.append(point)
+        if len(self.points) > MAX_POINTS:
+            self.points = [*self.points[:-1:2], point]
+            self.spacing *= 2
+        return True
 
 
 def read_timeline(path: Path) -> Timeline:
     """Return the timeline in a file; an empty one if the file is missing or torn."""
+    value = read_json(path)
     try:
-        with reading_from(path):
-            value = json.loads(read_whole(path))
-        return Timeline(points=tuple(Point(**point) for point in value["points"]), spacing=value["spacing"])
-    except (FileNotFoundError, KeyError, TypeError, ValueError, RecursionError):
+        return Timeline(points=[Point(**point) for point in value["points"]], spacing=value["spacing"])
+    except (KeyError, TypeError):
         return Timeline()
 
 
 def write_timeline(path: Path, timeline: Timeline) -> None:
     """Replace the file of a timeline."""
-    content = json.dumps(asdict(timeline), separators=(",", ":")).encode("ascii")
     with writing_to(path):
         make_folder(path.parent)
-        replace_file(path, content, durable=False)
+    write_json(path, asdict(timeline), durable=False)
 
 
 class TimelineRecorder:
@@ -168,20 +168,17 @@ class TimelineRecorder:
             # Without committed rows the sources are read from their start again.
             self._timeline = self._of_earlier_attempts() if progress.committed else Timeline()
         now = time.monotonic()
-        seconds = round(now - self._began, 3)
-        if not (is_last or self._timeline.is_due(attempt=self._attempt, seconds=seconds)):
-            return None
-        self._timeline = self._timeline.with_point(
-            Point(
-                attempt=self._attempt,
-                seconds=seconds,
-                read=progress.read,
-                embedded=progress.embedding_passed,
-                written=progress.committed,
-                # A copy at once, since the threads of the stages may add a name.
-                busy={name: round(busy, 3) for name, busy in progress.seconds.copy().items()},
-            )
+        point = Point(
+            attempt=self._attempt,
+            seconds=round(now - self._began, 3),
+            read=progress.read,
+            embedded=progress.embedding_passed,
+            written=progress.committed,
+            # A copy at once, since the threads of the stages may add a name.
+            busy={name: round(busy, 3) for name, busy in progress.seconds.copy().items()},
         )
+        if not self._timeline.add(point, is_last=is_last):
+            return None
         if not is_last and now < self._next_save:
             return None
         self._next_save = now + SAVE_SECONDS

@@ -7,17 +7,13 @@ files that the note names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upsert_cli.atomic import read_whole, replace_file, sync
-from upsert_cli.journal.files import Layout, locked, reading_from, valid_task_id, writing_to
-from upsert_cli.journal.segments import segment_numbers
-from upsert_cli.journal.storage import Record
+from upsert_cli.journal.files import drop_note, locked, read_json, reading_from, remove, write_json, written_at
+from upsert_cli.journal.layout import segment_numbers, valid_task_id
+from upsert_cli.journal.segments import Record
 from upsert_cli.journal.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -75,28 +71,20 @@ def _removed(journal: Journal, chosen: list[OldTask]) -> Iterator[OldTask]:
         is_unchanged = task is not None and (record["status"], record["updated_at"]) == (task.status, task.updated_at)
         return is_unchanged and not journal.is_running(record["id"])
 
+    def note(ids: list[str]) -> None:
+        write_json(layout.pruned, {"ids": ids}, durable=True)
+
     with locked(layout.prune_lock):
-        with journal.layout.allocation():
+        with layout.allocation():
             _finish_interrupted(journal)
         for number in reversed(segment_numbers(layout.folder)):
-            with journal.layout.allocation():  # for each segment separately, so that nobody waits for long
-                gone = journal.table.remove_some(number, is_wanted, before=lambda ids: _note(layout, ids))
+            with layout.allocation():  # for each segment separately, so that nobody waits for long
+                gone = journal.table.remove_some(number, is_wanted, before=note)
                 for task_id in gone:
-                    _remove_files(layout, task_id)
+                    remove(journal.files(task_id).all)
                 if gone:
-                    _drop_note(layout)
+                    drop_note(layout.pruned)
             yield from (by_id[task_id] for task_id in gone)
-
-
-def _note(layout: Layout, ids: list[str]) -> None:
-    with writing_to(layout.pruned):
-        replace_file(layout.pruned, json.dumps({"ids": ids}).encode("ascii"), durable=True)
-
-
-def _drop_note(layout: Layout) -> None:
-    with writing_to(layout.pruned):
-        layout.pruned.unlink()
-        sync(layout.folder)
 
 
 def _finish_interrupted(journal: Journal) -> None:
@@ -104,36 +92,13 @@ def _finish_interrupted(journal: Journal) -> None:
     layout = journal.layout
     try:
         with reading_from(layout.pruned):
-            ids = _noted(read_whole(layout.pruned))
-            moment = _written(layout.pruned)
+            moment = written_at(layout.pruned)
     except FileNotFoundError:
         return
-    for task_id in ids - {str(record.get("id")) for record in journal.table.newest_first()}:
-        _remove_files(layout, task_id, until=moment)
-    _drop_note(layout)
-
-
-def _noted(content: bytes) -> set[str]:
-    with suppress(ValueError):  # a note that makes no sense is not ours; all that could be lost is that some files stay
-        match json.loads(content):
-            case {"ids": list(ids)}:
-                return {task_id for task_id in ids if isinstance(task_id, str) and valid_task_id(task_id)}
-    return set()
-
-
-def _remove_files(layout: Layout, task_id: str, *, until: float | None = None) -> None:
-    """Remove the files of a task; with `until`, only older ones, since the id may be in use again."""
-    files = layout.files(task_id)
-    for path in files.all:
-        with writing_to(path), suppress(FileNotFoundError):
-            if until is None or _written(path) <= until:
-                path.unlink()
-    with writing_to(files.spool), suppress(FileNotFoundError):
-        if until is None or max(map(_written, files.spool.iterdir()), default=0.0) <= until:
-            import shutil
-
-            shutil.rmtree(files.spool)
-
-
-def _written(path: Path) -> float:
-    return path.lstat().st_mtime
+    # A note that makes no sense is not ours; all that could be lost is that some files stay.
+    match read_json(layout.pruned):
+        case {"ids": list(ids)}:
+            noted = {task_id for task_id in ids if isinstance(task_id, str) and valid_task_id(task_id)}
+            for task_id in noted - {str(record.get("id")) for record in journal.table.newest_first()}:
+                remove(journal.files(task_id).all, until=moment)  # the id may be in use again
+    drop_note(layout.pruned)

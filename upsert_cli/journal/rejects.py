@@ -20,7 +20,7 @@ from upsert_cli.journal.files import reading_from, writing_to
 from upsert_cli.journal.progress import Checkpoint
 
 if TYPE_CHECKING:
-    from upsert_cli.journal.files import TaskFiles
+    from upsert_cli.journal.layout import TaskFiles
 
 FAILED_ITEMS = 20  # rejects in a task's record; all of them are in its rejects file
 FAILED_ITEMS_CHARS = 16_384  # characters of JSON for all rejects in a record, so that a segment stays small

@@ -5,92 +5,92 @@ The cost of a change grows with a TinyDB table, from 3 ms at 100 tasks to 3 seco
 
 from __future__ import annotations
 
-import re
-import sys
+import json
+import os
+import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from upsert_cli.atomic import keep_backup, move_aside, sync
+from tinydb.storages import Storage
+from tinydb.table import Table
+
+from upsert_cli.atomic import keep_backup, move_aside, open_private, read_whole, replacing, sync, write_all
+from upsert_cli.errors import JournalDamaged
 from upsert_cli.journal.files import locked, reading_from, writing_to
-from upsert_cli.journal.storage import SEGMENT_TASKS, Record, SegmentStorage, backup_of, problem_of, read_tables
 
 if TYPE_CHECKING:
     from tinydb.queries import QueryLike
 
+TABLE = "tasks"
+SEGMENT_TASKS = 500  # tasks in a file at most
 SEGMENT_BYTES = 300_000  # bytes from which a file gets no further tasks; a change of such a file takes 6 to 12 ms
-FOLDS_CASE = sys.platform in ("darwin", "win32")  # where a.lease and A.lease are one file
+INDEX = "index"  # a table before the tasks with all ids and states, so that a search need not parse the file
+INDEX_BYTES = 512 + SEGMENT_TASKS * 132  # that 500 of the longest ids take
+RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of
 
-_NAME = re.compile(r"tasks-(\d{6,})\.json(\..+)?")
-_READABLE = ("", ".bak")
+_FIRST, _AFTER_INDEX, _LAST = b'{"index": {', b'}}, "tasks": {', b"}}}"  # as json writes it
+
+Record = dict[str, Any]
+Tables = dict[str, dict[str, Any]]
 
 
-class Segment:
-    """The tasks of one file, with its lock and its previous generation; missing files hold no task.
+class Segment(Storage):
+    """The tasks of one file, as the storage of a TinyDB, with its lock and its previous generation.
 
-    Reading takes no lock. Every method that reads raises `JournalDamaged` if neither generation makes sense.
+    At any moment the file has all of the old or all of the new content, so reading takes no lock. The parsed content is
+    kept until the path names another file. The old file stays open, since only that keeps the system from giving its
+    inode number to the next generation. A missing file holds no task. Every method that reads raises `JournalDamaged`
+    if neither generation makes sense.
     """
 
     def __init__(self, folder: Path, number: int, *, warn: Callable[[str], None]) -> None:
         """Touch nothing; `warn` is called with each damage that is found, and how it is handled."""
-        self._path = folder / f"tasks-{number:06}.json"
-        self._lock = folder / "locks" / f"{self._path.stem}.lock"
+        name = f"tasks-{number:06}"
+        self._path, self._backup = folder / f"{name}.json", folder / f"{name}.json.bak"
+        self._lock = folder / "locks" / f"{name}.lock"
         self._warn = warn
-        self._storage = SegmentStorage(self._path, warn=warn)
+        self._descriptor: int | None = None
+        self._identity: tuple[int, ...] = ()
+        self._tables: Tables = {}
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     @property
     def has_room(self) -> bool:
         """Whether one more task may go into this segment."""
-        try:
-            is_small = self._path.lstat().st_size < SEGMENT_BYTES
-        except FileNotFoundError:
-            return True
-        return is_small and len(self._storage.table()) < SEGMENT_TASKS
+        with suppress(FileNotFoundError):
+            return self._path.lstat().st_size < SEGMENT_BYTES and len(self._table) < SEGMENT_TASKS
+        return True
 
     def find(self, task_id: str, *, thorough: bool = False) -> Record | None:
         """Return the record of a task, or None; with `thorough`, parse the file in any case, and so see all damage."""
-        if not (thorough or self._storage.may_hold(task_id)):
-            return None
-        found = self._storage.table().get(_has_id(task_id))
-        return None if found is None else dict(found)
-
-    def takes(self, task_id: str, *, thorough: bool = False) -> bool:
-        """Check whether a task has this id, or an id whose files would have the same names."""
-        if not FOLDS_CASE:
-            return self.find(task_id, thorough=thorough) is not None
-        lower = task_id.lower()
-        may_hold = thorough or self._storage.may_hold(lower, fold=True)
-        return may_hold and self._storage.table().contains(lambda record: str(record.get("id")).lower() == lower)
-
-    def ids_from(self, prefix: str) -> list[str]:
-        """Return the ids that begin with a prefix, the newest first."""
-        if not self._storage.may_hold(prefix, whole=False):
-            return []
-        return [str(record["id"]) for record in self._newest_first(lambda value: str(value["id"]).startswith(prefix))]
+        return next(iter(self.search(_has_id(task_id), task_id, thorough=thorough)), None)
 
     def records(self, statuses: Collection[str] = (), *, thorough: bool = False) -> list[Record]:
         """Return the records, newest first; only those of some statuses if any are given."""
-        if statuses and not (thorough or any(map(self._storage.may_hold, statuses))):
+        if not statuses:
+            return self.search(lambda _: True, thorough=True)
+        return self.search(lambda record: record.get("status") in statuses, *statuses, thorough=thorough)
+
+    def search(self, is_wanted: QueryLike, *words: str, whole: bool = True, thorough: bool = False) -> list[Record]:
+        """Return the wanted records, newest first, each of which has one of the words as its id or status.
+
+        A word may be in another case and, unless `whole`, the beginning of an id. With `thorough`, the file is parsed
+        even if its index has none of the words.
+        """
+        end = '"' if whole else ""
+        if not (thorough or any(self._may_hold(f'"{word}{end}') for word in words)):
             return []
-        return self._newest_first(lambda record: not statuses or record.get("status") in statuses)
+        return [dict(record) for record in reversed(self._table.search(is_wanted))]
 
     def problems(self) -> Iterator[tuple[Path, str]]:
         """Yield each damaged file, with the reason why it is damaged."""
-        for path, problem in ((self._path, self._storage.problem()), self._backup_problem()):
-            if problem is not None:
+        for path in (self._path, self._backup):
+            if (problem := self._problem(path)) is not None:
                 yield path, problem
-
-    def close(self) -> None:
-        """Close the file that reading keeps open."""
-        self._storage.close()
-
-    def _newest_first(self, is_wanted: QueryLike) -> list[Record]:
-        found = self._storage.table().search(is_wanted)
-        return [dict(record) for record in sorted(found, key=lambda record: record.doc_id, reverse=True)]
 
     # -- changing; only the holder of the lock may call `insert`, `update`, `remove` and `delete` -------------------
 
@@ -100,61 +100,148 @@ class Segment:
         with locked(self._lock):
             with writing_to(self._path):
                 self._restore()
-            yield self
+            try:
+                yield self
+            except BaseException:
+                self.close()  # TinyDB changes the parsed content in place, so it may differ from the file
+                raise
 
     def insert(self, *records: Record) -> None:
         """Add records, all or none."""
-        self._change(lambda: self._storage.table().insert_multiple(records))
+        self._table.insert_multiple(records)
 
     def update(self, record: Record) -> None:
         """Change the record that has the same id."""
-        self._change(lambda: self._storage.table().update(record, _has_id(record["id"])))
+        self._table.update(record, _has_id(record["id"]))
 
     def remove(self, *task_ids: str) -> None:
         """Remove records."""
         ids = frozenset(task_ids)
-        self._change(lambda: self._storage.table().remove(lambda record: record.get("id") in ids))
+        self._table.remove(lambda record: record.get("id") in ids)
 
     def delete(self) -> None:
         """Remove both files."""
         self.close()
         with writing_to(self._path):
             # In this order: a previous generation without the file would be restored.
-            backup_of(self._path).unlink(missing_ok=True)
+            self._backup.unlink(missing_ok=True)
             self._path.unlink()
             sync(self._path.parent)
 
     def restore(self) -> None:
         """Move damaged files aside, the previous generation too, and restore the segment from a good one."""
         with self.writing(), writing_to(self._path):
-            self._move_damaged(*self._backup_problem())
+            self._move_damaged(self._backup)
 
     def _restore(self) -> None:
-        backup = backup_of(self._path)
-        damaged = self._move_damaged(self._path, self._storage.problem())
-        if self._path.exists() or not (damaged or backup.exists()):
+        is_damaged = self._move_damaged(self._path)
+        if self._path.exists() or not (is_damaged or self._backup.exists()):
             return
-        if not self._move_damaged(*self._backup_problem()) and backup.exists():
-            keep_backup(backup, self._path)
+        if not self._move_damaged(self._backup) and self._backup.exists():
+            keep_backup(self._backup, self._path)
             self._warn(f"{self._path} was restored from its previous generation; its last change may be lost")
         sync(self._path.parent)
 
-    def _move_damaged(self, path: Path, problem: str | None) -> bool:
-        if problem is None:
+    def _move_damaged(self, path: Path) -> bool:
+        if (problem := self._problem(path)) is None:
             return False
         self._warn(f"{path} is damaged ({problem}); it was moved to {move_aside(path).name}")
         return True
 
-    def _backup_problem(self) -> tuple[Path, str | None]:
-        backup = backup_of(self._path)
-        return backup, problem_of(partial(read_tables, backup))
-
-    def _change(self, change: Callable[[], object]) -> None:
+    def _problem(self, path: Path) -> str | None:
+        """Return the reason why one of the two files is damaged, or None; a missing file is not damaged."""
+        read = self._read_file if path == self._path else partial(_read_tables, path)
         try:
-            change()
-        except BaseException:
-            self._storage.close()
-            raise
+            with suppress(FileNotFoundError):
+                read()
+        except JournalDamaged as error:
+            return error.reason
+        return None
+
+    # -- the file -------------------------------------------------------------------------------------------------
+
+    def read(self) -> Tables:
+        """Return the tables of the file, if need be a moment later, or those of its previous generation."""
+        problem: JournalDamaged | None = None
+        for pause in (RETRY_PAUSE, 0.0):
+            try:
+                return self._read_file()
+            except FileNotFoundError:
+                continue
+            except JournalDamaged as error:
+                problem = error
+                time.sleep(pause)
+        try:
+            tables = _read_tables(self._backup)
+        except FileNotFoundError:
+            if problem is not None:
+                raise problem from None
+            return {TABLE: {}}
+        except JournalDamaged as error:
+            raise problem or error from None
+        state = f"damaged ({problem.reason})" if problem else "missing"
+        self._warn(f"{self._path} is {state}; reading its previous generation")
+        return tables
+
+    def write(self, data: Tables) -> None:
+        """Replace the file; only the holder of its lock may call this."""
+        records = data[TABLE].values()
+        index = {
+            "ids": [str(record.get("id")) for record in records],
+            "statuses": sorted({str(record.get("status")) for record in records}),
+        }
+        content = json.dumps({INDEX: {"1": index}} | data, check_circular=False).encode("ascii")
+        self.close()
+        with writing_to(self._path), replacing(self._path, durable=True, backup=self._backup) as new:
+            write_all(new, content)
+            self._keep(os.dup(new), data)
+
+    def close(self) -> None:
+        """Close the file that reading keeps open, and drop the parsed content."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor, self._identity, self._tables = None, (), {}
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def _table(self) -> Table:
+        return Table(self, TABLE, cache_size=0)  # without a memory, which would hide the writes of other processes
+
+    def _may_hold(self, text: str) -> bool:
+        """Check whether an id or a status may be this JSON, or begin with it, in any case.
+
+        A look into the index is a hundred times faster than parsing the file.
+        """
+        with suppress(FileNotFoundError, JournalDamaged):  # reading tells
+            return self._is_current() or self._load(text.lower())  # no id and no status is escaped in JSON
+        return True
+
+    def _is_current(self) -> bool:
+        with reading_from(self._path):
+            return self._descriptor is not None and self._identity == _identity(self._path.lstat())
+
+    def _read_file(self) -> Tables:
+        if not self._is_current():
+            self._load()
+        return self._tables
+
+    def _load(self, text: str | None = None) -> bool:
+        """Parse the file, unless its index shows that it does not hold a text."""
+        self.close()
+        with reading_from(self._path), ExitStack() as unless_kept:
+            descriptor = open_private(self._path, os.O_RDONLY)
+            unless_kept.callback(os.close, descriptor)
+            if text is not None and not _index_may_hold(descriptor, text.encode()):
+                return False
+            raw = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+            self._keep(descriptor, _tables_in(raw, self._path))
+            unless_kept.pop_all()
+        return True
+
+    def _keep(self, descriptor: int, tables: Tables) -> None:
+        self._descriptor, self._identity, self._tables = descriptor, _identity(os.fstat(descriptor)), tables
 
 
 def _has_id(task_id: str) -> QueryLike:
@@ -162,30 +249,33 @@ def _has_id(task_id: str) -> QueryLike:
     return lambda value: value.get("id") == task_id
 
 
-def segment_numbers(folder: Path) -> list[int]:
-    """Return the numbers of the segments that can be read, newest first; empty if there is no journal."""
-    return sorted({number for number, suffix in _names(folder) if suffix in _READABLE}, reverse=True)
+def _index_may_hold(descriptor: int, text: bytes) -> bool:
+    index, found, _ = os.pread(descriptor, INDEX_BYTES, 0).partition(_AFTER_INDEX)
+    tail = os.pread(descriptor, len(_LAST), max(os.fstat(descriptor).st_size - len(_LAST), 0))
+    if found and tail == _LAST and index.startswith(_FIRST):
+        return text in index.lower()
+    return True  # cut off, overwritten, or not written by this tool: parsing it will tell
 
 
-def next_number(folder: Path) -> int:
-    """Return the number of the newest segment, or the one after it if that was moved aside."""
-    names = _names(folder)
-    newest = max((number for number, _ in names), default=0)
-    moved = any(number == newest and ".damaged-" in suffix for number, suffix in names)
-    live = any(number == newest and suffix in _READABLE for number, suffix in names)
-    return newest + 1 if moved and not live else newest
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def number_of(path: Path) -> int | None:
-    """Return the number of the segment that a file is or was of; None if it is not of a segment."""
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else None
+def _read_tables(path: Path) -> Tables:
+    with reading_from(path):
+        return _tables_in(read_whole(path), path)
 
 
-def _names(folder: Path) -> list[tuple[int, str]]:
+def _tables_in(raw: bytes, path: Path) -> Tables:
+    if not raw.strip(b"\0"):
+        raise JournalDamaged(path=str(path), reason="it holds only zeros" if raw else "it is empty")
     try:
-        with reading_from(folder):
-            matches = [_NAME.fullmatch(path.name) for path in folder.iterdir()]
-    except FileNotFoundError:
-        return []
-    return [(int(match[1]), match[2] or "") for match in matches if match]
+        tables = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise JournalDamaged(path=str(path), reason=f"it is not JSON: {error}") from error
+    match tables:
+        case {"tasks": dict() as records} if all(
+            number.isdecimal() and isinstance(record, dict) for number, record in records.items()
+        ):
+            return {name: table for name, table in tables.items() if name != INDEX}
+    raise JournalDamaged(path=str(path), reason="it is not a table of tasks")

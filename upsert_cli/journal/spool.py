@@ -6,21 +6,18 @@ import errno
 import io
 import os
 import select
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from upsert_cli.atomic import make_folder, replacing, write_all
-from upsert_cli.errors import SourceUnreadable, UpsertCliError
+from upsert_cli.errors import SourceUnreadable, UpsertCliError, reason_of
 from upsert_cli.journal.files import writing_to
-from upsert_cli.owned_folders import Leftover, is_owned, own, unowned
-from upsert_cli.sources.formats import why_unreadable
+from upsert_cli.owned_folders import Leftover, own, remove_stale, unowned
 
 if TYPE_CHECKING:
     from upsert_cli.journal.journal import Journal
 
-STALE_SECONDS = 86_400.0  # seconds without a write after which an incoming folder has no owner any more
 CHUNK = 1 << 20  # bytes read at once
 PREFIX = ".incoming-"  # no task id begins with a dot
 
@@ -29,7 +26,7 @@ def incoming_folder(journal: Journal) -> Path:
     """Make a private folder for standard input that is read before there is a task; owned until `journal.close`."""
     spool = journal.layout.spool
     with journal.layout.allocation(), writing_to(spool):
-        _remove_stale(spool)
+        remove_stale(spool.glob(f"{PREFIX}*"))
         incoming = _new_incoming(spool)
         journal.owned.append(own(incoming))
         return incoming
@@ -71,7 +68,7 @@ def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None, l
                     break
     except OSError as error:
         raise UpsertCliError(
-            message=f"the input cannot be kept in {path} ({why_unreadable(error)}); give it as a file, or choose "
+            message=f"the input cannot be kept in {path} ({reason_of(error)}); give it as a file, or choose "
             f"another --journal"
         ) from error
 
@@ -88,17 +85,6 @@ def _new_incoming(spool: Path) -> Path:
     folder = spool / f"{PREFIX}{os.urandom(8).hex()}"
     make_folder(folder)
     return folder
-
-
-def _remove_stale(spool: Path) -> None:
-    import shutil
-
-    limit = time.time() - STALE_SECONDS
-    for folder in spool.glob(f"{PREFIX}*"):
-        # Where the file system has no locks, only the age tells; a file that is being written is young.
-        written = max((path.lstat().st_mtime for path in (folder, *folder.iterdir())), default=0.0)
-        if written < limit and not is_owned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _first_lines(stream: BinaryIO, name: str, lines: int) -> Iterator[bytes]:
@@ -125,7 +111,7 @@ def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[byte
         try:
             chunk: bytes | None = read(CHUNK)
         except OSError as error:
-            reason = "it is closed" if error.errno == errno.EBADF else why_unreadable(error)
+            reason = "it is closed" if error.errno == errno.EBADF else reason_of(error)
             raise SourceUnreadable(name=name, reason=reason) from error
         if chunk is None:  # a non-blocking stream has no data yet, which is not its end
             select.select([stream], [], [])

@@ -181,15 +181,8 @@ class Task:
     @property
     def newest_attempt(self) -> Attempt:
         """The running or the last attempt."""
-        return Attempt(
-            attempt=self.attempt,
-            status=self.status.value,
-            started_at=self.started_at,
-            finished_at=self.finished_at,
-            detail=self.detail,
-            counts=self.counts,
-            seconds=self.seconds,
-        )
+        names = (each.name for each in fields(Attempt))
+        return Attempt(**{name: getattr(self, name) for name in names} | {"status": self.status.value})
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:

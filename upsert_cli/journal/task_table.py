@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from upsert_cli.errors import JournalDamaged, TaskNotFound, UsageFault
-from upsert_cli.journal.files import LATEST, valid_task_id
-from upsert_cli.journal.segments import Segment, next_number, segment_numbers
-from upsert_cli.journal.storage import Record
+from upsert_cli.journal.layout import LATEST, next_number, segment_numbers, valid_task_id
+from upsert_cli.journal.segments import Record, Segment
 
 NAMED_CANDIDATES = 10  # ids that the message about an ambiguous prefix names
 OPEN_SEGMENTS = 4  # segments whose parsed content is kept, about 2 MB each
+FOLDS_CASE = sys.platform in ("darwin", "win32")  # where a.lease and A.lease are one file
 THOROUGH = 4  # newest segments that are parsed before an id is called unknown, so that no damage there hides a task
 
 
@@ -74,9 +76,14 @@ class TaskTable:
 
     def is_taken(self, task_id: str) -> bool:
         """Check whether a task has this id; where the file system ignores case, also an id that is spelled alike."""
+        spelled: Callable[[str], str] = str.lower if FOLDS_CASE else str
+
+        def is_alike(value: Mapping[str, Any]) -> bool:
+            return spelled(str(value.get("id"))) == spelled(task_id)
+
         for number, thorough in self._search_order(task_id):
             with self._reading(number) as segment:
-                if segment.takes(task_id, thorough=thorough):
+                if segment.search(is_alike, task_id, thorough=thorough):
                     return True
         return False
 
@@ -130,7 +137,7 @@ class TaskTable:
         if not self.is_taken(record["id"]):
             self.append(record["id"], record)
             return True
-        return self._update_if(record, lambda present: bool(present.get("created_at") == record["created_at"]))
+        return self._update_if(record, lambda old, new: bool(old.get("created_at") == new["created_at"]))
 
     def remove_some(
         self, number: int, is_wanted: Callable[[Record], bool], *, before: Callable[[list[str]], None]
@@ -170,7 +177,8 @@ class TaskTable:
         if missing:
             with self._segment(number).writing() as segment:
                 segment.insert(*missing)
-        renewed = [record["id"] for record in records if record["id"] in known and self._renew(record)]
+        present = (record for record in records if record["id"] in known)
+        renewed = [record["id"] for record in present if self._update_if(record, _is_newer)]
         return [record["id"] for record in missing], renewed
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -181,7 +189,8 @@ class TaskTable:
             return
         for number in segment_numbers(self._folder):
             with self._reading(number) as segment:
-                yield from segment.ids_from(name)
+                found = segment.search(lambda record: str(record["id"]).startswith(name), name, whole=False)
+                yield from (str(record["id"]) for record in found)
 
     def _records(self, number: int, statuses: Sequence[str], *, thorough: bool) -> list[Record]:
         records: list[Record] = []
@@ -189,17 +198,13 @@ class TaskTable:
             records = segment.records(statuses, thorough=thorough)
         return records
 
-    def _renew(self, record: Record) -> bool:
-        try:
-            return self._update_if(record, lambda present: bool(record["updated_at"] > present["updated_at"]))
-        except TaskNotFound:
-            return False  # taken by an id that differs only in case, on a file system that ignores case
-
-    def _update_if(self, record: Record, is_due: Callable[[Record], bool]) -> bool:
-        with self.changing(record["id"]) as (segment, present):
-            if due := is_due(present):
+    def _update_if(self, record: Record, is_due: Callable[[Record, Record], bool]) -> bool:
+        """Update a record if that is due, given the present and the new one."""
+        with suppress(TaskNotFound), self.changing(record["id"]) as (segment, present):
+            if is_due(present, record):
                 segment.update(record)
-            return due
+                return True
+        return False  # also if only case tells the ids apart, on a file system that ignores it
 
     def _number_with_room(self) -> int:
         newest = next_number(self._folder)
@@ -249,6 +254,10 @@ class TaskTable:
 
     def _not_found(self, task_id: str, *, unreadable: int) -> TaskNotFound:
         return TaskNotFound(task_id=task_id, journal=str(self._folder), unreadable=unreadable)
+
+
+def _is_newer(old: Record, new: Record) -> bool:
+    return bool(old["updated_at"] < new["updated_at"])
 
 
 def _ambiguous(prefix: str, candidates: Sequence[str]) -> UsageFault:

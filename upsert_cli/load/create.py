@@ -37,7 +37,7 @@ from upsert_cli.load.inputs import (
 )
 from upsert_cli.load.request import LoadRequest
 from upsert_cli.load.resources import kept_vectors, require_computable, sources_of
-from upsert_cli.missing_packages import install_command, is_installed
+from upsert_cli.packages import install_command, is_installed
 from upsert_cli.sources.remote import is_address
 from upsert_cli.sources.source import Source
 from upsert_cli.store.address import is_server, require_collection_name

@@ -90,7 +90,7 @@ def open_task(
             if request.enqueue:
                 return OpenedTask(task=task, created=True, queued=True)
             try:
-                return OpenedTask(task=task, claim=journal.claim(task.id), created=True)
+                return OpenedTask(task=task, claim=Claim.take(journal, task.id), created=True)
             except TaskRunning:
                 if request.task_id is None:
                     raise
@@ -120,7 +120,7 @@ def restart_task(
     """
     complete_renames(journal, journal.find(task_id).chroma)
     with ExitStack() as held:
-        claim = held.enter_context(journal.claim(task_id))
+        claim = held.enter_context(Claim.take(journal, task_id))
         task = journal.find(task_id)
         wanted = replace(task, options=_with_limits(task, max_failures, max_delete), queued=enqueue)
         if not enqueue:
@@ -156,7 +156,7 @@ def _resume(
         if draft.queued and task.queued and task.status is TaskStatus.PENDING:
             return OpenedTask(task=task, queued=True)
         try:
-            claim = journal.claim(task.id)
+            claim = Claim.take(journal, task.id)
         except TaskRunning:
             if if_running == "skip":
                 return OpenedTask(task=task, skipped=f"task {task.id} is being run by another process")

@@ -119,7 +119,7 @@ def _in_use(journal: Journal, task: Task) -> TargetInUse | None:
 def _claim(journal: Journal, task: Task) -> Claim | None:
     """Claim a task and make it pending; return None if another process was faster."""
     with suppress(TaskNotFound, TaskRunning), ExitStack() as held:
-        claim = held.enter_context(journal.claim(task.id))
+        claim = held.enter_context(Claim.take(journal, task.id))
         task = journal.find(task.id)  # once more, now that no other process can run it
         if task.queued and task.status is TaskStatus.PROCESSING:
             task = journal.change(task.id, TaskStatus.PENDING, expect=(TaskStatus.PROCESSING,), detail=None)

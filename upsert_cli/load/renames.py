@@ -6,16 +6,16 @@ ids, which no rename changes, so the tasks follow them to the names that they ha
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from upsert_cli.atomic import make_folder, read_whole, replace_file, sync
+from upsert_cli.atomic import make_folder
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.files import reading_from, writing_to
+from upsert_cli.journal.claims import follow_rename
+from upsert_cli.journal.files import drop_note, read_json, write_json, writing_to
 from upsert_cli.journal.journal import Journal
 from upsert_cli.store.locations import location_at
 
@@ -73,7 +73,7 @@ def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept
     note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection=ids[name], tasks=tasks)
     with writing_to(path):
         make_folder(path.parent)
-        replace_file(path, json.dumps(asdict(note)).encode("ascii"), durable=True)
+    write_json(path, asdict(note), durable=True)
     try:
         yield
     except UpsertCliError:
@@ -108,14 +108,12 @@ def _complete(journal: Journal, path: Path, note: RenameNote) -> RenameNote:
     names = note.names(journal)
     for task_id, collection in note.tasks.items():
         if collection in names:  # otherwise it was deleted, or renamed again, by somebody else
-            journal.follow(task_id, collection=names[collection])
-    with writing_to(path), suppress(FileNotFoundError):
-        path.unlink()
-        sync(path.parent)
+            follow_rename(journal, task_id, collection=names[collection])
+    drop_note(path)
     return note if note.kept in names.values() else replace(note, kept=None)
 
 
 def _read(path: Path) -> RenameNote | None:
-    with suppress(FileNotFoundError, ValueError, TypeError), reading_from(path):  # it is complete by now, or not ours
-        return RenameNote(**json.loads(read_whole(path)))
+    with suppress(TypeError):  # it is complete by now, or not ours
+        return RenameNote(**read_json(path))
     return None

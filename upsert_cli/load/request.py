@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from upsert_cli.errors import UsageFault
+from upsert_cli.errors import UsageFault, reason_of
 from upsert_cli.journal.load_options import MAPPING, LoadOptions, flag
 from upsert_cli.settings import parse_toml, split_list
 from upsert_cli.sources.formats import SUFFIXES
@@ -73,8 +73,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         values = parse_toml(path.read_bytes())
     except (OSError, ValueError) as error:  # also a file that is not UTF-8
-        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())
-        raise _invalid(where, f"it cannot be read ({reason}); it has to be TOML") from error
+        raise _invalid(where, f"it cannot be read ({reason_of(error)}); it has to be TOML") from error
     found = {}
     for key, value in values.items():
         if (name := _KEYS.get(key.replace("_", "-"))) is None:

@@ -1,6 +1,6 @@
-"""Computes a chart of a task's course: steps of speed, spans of work and the ticks of the time axis.
+"""Computes a chart of a task's course: steps of speed, lanes of work and the ticks of the time axis.
 
-All positions are percentages of the chart's width or height, so that the page can draw it at any size.
+The page draws it at any size, since its positions are percentages of the width or height.
 """
 
 from __future__ import annotations
@@ -8,54 +8,45 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import accumulate, count, groupby, pairwise
 
 from upsert_cli.journal.progress import Point, Timeline
-from upsert_cli.text import duration
 
 TIME_TICKS = 4  # the most steps on the time axis; more labels would overlap on a phone
-MIN_WIDTH = 0.15  # percent; a narrower span would be invisible
+MIN_WIDTH = 0.15  # percent; a narrower stretch would be invisible
+SHORTEST = 0.001  # seconds, the resolution of a timeline
 STAGES = ("opening", "loading", "reading", "comparing", "embedding", "writing", "flushing")
 """The stages in the order in which an item passes them; other stages follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A stretch of time in which rows were committed at one speed."""
+class Stretch:
+    """A stretch of time in which rows were committed at one speed, or in which a stage was busy."""
 
-    left: float
-    width: float
-    height: float
-    rate: float
-    """Rows per second."""
+    begin: float
+    """Seconds from the start of the first attempt, without the time between attempts; so is `end`."""
 
-    rows: int
-    seconds: float
+    end: float
+    rows: int = 0
 
+    @property
+    def seconds(self) -> float:
+        """The duration."""
+        return self.end - self.begin
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """A stretch of time in which a stage was busy."""
-
-    left: float
-    width: float
+    @property
+    def rate(self) -> float:
+        """Rows per second."""
+        return self.rows / max(self.seconds, SHORTEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A stage and the spans in which it was busy."""
+    """A stage and the stretches in which it was busy."""
 
     stage: str
     seconds: float
-    spans: tuple[Span, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """A mark on the time axis."""
-
-    left: float
-    label: str
+    stretches: tuple[Stretch, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,62 +59,55 @@ class Chart:
     top: float
     """Rows per second at the top of the chart."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Stretch, ...]
+    """The stretches in which rows were committed."""
+
     lanes: tuple[Lane, ...]
-    ticks: tuple[Tick, ...]
+    ticks: tuple[float, ...]
+    """Seconds, at the marks of the time axis."""
+
     restarts: tuple[float, ...]
-    """The start of each attempt but the first."""
+    """Seconds, at the start of each attempt but the first."""
 
+    def left(self, seconds: float) -> float:
+        """Return the position of a moment, in percent of the width."""
+        return 100.0 * seconds / self.seconds
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Stretch:
-    begin: float
-    end: float
-    rows: int = 0
+    def width(self, stretch: Stretch) -> float:
+        """Return the width of a stretch in percent."""
+        return max(100.0 * stretch.seconds / self.seconds, MIN_WIDTH)
+
+    def height(self, stretch: Stretch) -> float:
+        """Return the height of a step in percent."""
+        return 100.0 * stretch.rate / self.top
 
 
 def draw(course: Timeline) -> Chart | None:
     """Return the chart of a course, or None if too little is known to draw one."""
     attempts = [list(points) for _, points in groupby(course.points, key=lambda point: point.attempt)]
-    starts = [sum(points[-1].seconds for points in attempts[:number]) for number in range(len(attempts))]
-    total = sum(points[-1].seconds for points in attempts)
+    *starts, total = accumulate((points[-1].seconds for points in attempts), initial=0.0)
     timed = list(zip(starts, attempts, strict=True))
-    committed = [stretch for start, points in timed for stretch in _committed(start, points)]
+    committed = tuple(stretch for start, points in timed for stretch in _committed(start, points))
     if not committed or total <= 0.0:
         return None
-    top = _rounded_up(max(_rate(stretch) for stretch in committed))
+    step = next(step for step in _time_steps() if total / step <= TIME_TICKS)
     return Chart(
         seconds=total,
-        top=top,
-        steps=tuple(_step(stretch, total=total, top=top) for stretch in committed),
+        top=_rounded_up(max(stretch.rate for stretch in committed)),
+        steps=committed,
         lanes=tuple(_lanes(timed, total)),
-        ticks=tuple(_ticks(total)),
-        restarts=tuple(100.0 * start / total for start in starts[1:]),
+        ticks=tuple(number * step for number in range(int(total / step) + 1)),
+        restarts=tuple(starts[1:]),
     )
 
 
-def _committed(start: float, points: Sequence[Point]) -> Iterator[_Stretch]:
+def _committed(start: float, points: Sequence[Point]) -> Iterator[Stretch]:
     """Yield the stretches between commits, which come a batch at a time."""
     last = points[0]
     for point in points[1:]:
         if point.written > last.written:
-            yield _Stretch(begin=start + last.seconds, end=start + point.seconds, rows=point.written - last.written)
+            yield Stretch(begin=start + last.seconds, end=start + point.seconds, rows=point.written - last.written)
             last = point
-
-
-def _rate(stretch: _Stretch) -> float:
-    return stretch.rows / max(stretch.end - stretch.begin, 0.001)
-
-
-def _step(stretch: _Stretch, *, total: float, top: float) -> Step:
-    return Step(
-        left=100.0 * stretch.begin / total,
-        width=_width(stretch, total),
-        height=100.0 * _rate(stretch) / top,
-        rate=_rate(stretch),
-        rows=stretch.rows,
-        seconds=stretch.end - stretch.begin,
-    )
 
 
 def _lanes(timed: Sequence[tuple[float, Sequence[Point]]], total: float) -> Iterator[Lane]:
@@ -134,50 +118,34 @@ def _lanes(timed: Sequence[tuple[float, Sequence[Point]]], total: float) -> Iter
             continue
         busy = [stretch for start, points in timed for stretch in _busy(start, points, name)]
         joined = _joined(busy, gap=total * MIN_WIDTH / 100.0)
-        spans = (Span(left=100.0 * stretch.begin / total, width=_width(stretch, total)) for stretch in joined)
-        yield Lane(stage=name, seconds=seconds, spans=tuple(spans))
+        yield Lane(stage=name, seconds=seconds, stretches=tuple(joined))
 
 
-def _width(stretch: _Stretch, total: float) -> float:
-    return max(100.0 * (stretch.end - stretch.begin) / total, MIN_WIDTH)
-
-
-def _busy(start: float, points: Sequence[Point], stage: str) -> Iterator[_Stretch]:
+def _busy(start: float, points: Sequence[Point], stage: str) -> Iterator[Stretch]:
     """Yield when a stage was busy; its seconds are counted after the work, so the work lies before the point."""
     before = 0.0
     for point in points:
         spent = point.busy.get(stage, 0.0) - before
         if spent > 0.0:
-            yield _Stretch(begin=start + max(0.0, point.seconds - spent), end=start + point.seconds)
+            yield Stretch(begin=start + max(0.0, point.seconds - spent), end=start + point.seconds)
         before = max(before, point.busy.get(stage, 0.0))
 
 
-def _joined(stretches: Iterable[_Stretch], *, gap: float) -> Iterator[_Stretch]:
-    held: _Stretch | None = None
+def _joined(stretches: Iterable[Stretch], *, gap: float) -> list[Stretch]:
+    """Return the stretches in order, joined where no more than a gap is between them."""
+    joined: list[Stretch] = []
     for stretch in sorted(stretches, key=lambda stretch: stretch.begin):
-        if held is None:
-            held = stretch
-        elif stretch.begin <= held.end + gap:
-            held = _Stretch(begin=held.begin, end=max(held.end, stretch.end))
-        else:
-            yield held
-            held = stretch
-    if held is not None:
-        yield held
-
-
-def _ticks(total: float) -> Iterator[Tick]:
-    step = next(step for step in _time_steps() if total / step <= TIME_TICKS)
-    for number in range(int(total / step) + 1):
-        yield Tick(left=100.0 * number * step / total, label=duration(number * step))
+        begin, end = stretch.begin, stretch.end
+        if joined and begin <= joined[-1].end + gap:
+            last = joined.pop()
+            begin, end = last.begin, max(last.end, end)
+        joined.append(Stretch(begin=begin, end=end))
+    return joined
 
 
 def _time_steps() -> Iterator[float]:
-    yield from (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600)
-    hours = 2
-    while True:
-        yield hours * 3_600.0
-        hours *= 2
+    yield from (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800)
+    yield from (3_600.0 * 2**doublings for doublings in count())
 
 
 def _rounded_up(rate: float) -> float:

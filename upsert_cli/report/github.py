@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from upsert_cli.counts import OUTCOMES
 from upsert_cli.redaction import in_message
 from upsert_cli.report.printed_commands import AS_WRITTEN, PrintedCommands
 from upsert_cli.text import converted_line, safe, time_taken
@@ -99,10 +100,10 @@ def _task_summary(
     if detail:
         yield from (_text(printed.complete(detail)), "")
     counts = task.counts
-    numbers = (counts.read, counts.inserted, counts.updated, counts.unchanged, counts.duplicate, counts.failed)
-    yield "| read | inserted | updated | unchanged | duplicate | rejected | truncated |"
-    yield "|---:|---:|---:|---:|---:|---:|---:|"
-    yield from (f"| {' | '.join(f'{number:,}' for number in (*numbers, counts.truncated))} |", "")
+    columns = {"read": "read", **OUTCOMES, "truncated": "truncated"}
+    yield f"| {' | '.join(columns.values())} |"
+    yield f"|{'---:|' * len(columns)}"
+    yield from (f"| {' | '.join(f'{getattr(counts, name):,}' for name in columns)} |", "")
     if task.converted.values:
         yield from (_text(converted_line(task.converted)), "")
     if rejects := task.failed_items[:SUMMARY_REJECTS]:

@@ -10,11 +10,11 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upsert_cli import __version__
+from upsert_cli.counts import OUTCOMES
 from upsert_cli.journal.progress import Timeline
 from upsert_cli.journal.task import Task, TaskStatus, utc_now
 from upsert_cli.redaction import without_secrets
@@ -28,43 +28,6 @@ if TYPE_CHECKING:
 PAGE_REJECTS = 1_000  # rejects on a page; a browser searches that many without delay
 WHOLE_LOCATION = 36  # characters of a reject's file and row that are shown on one line, which fit on a phone
 ITEM_CHARS = 2_000  # characters of a rejected item's JSON; the rejects file has all of it
-
-_OUTCOMES = (
-    ("inserted", "inserted"),
-    ("updated", "updated"),
-    ("unchanged", "unchanged"),
-    ("duplicate", "duplicate"),
-    ("failed", "rejected"),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectRow:
-    """A row of the table of rejects."""
-
-    location: str
-    """The file and the row, such as `a.jsonl:17`."""
-
-    object_id: str
-    stage: str
-    detail: str
-    item: str
-    """The item as JSON, or the text of a row that is no item."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeShare:
-    """The rows with one outcome."""
-
-    kind: str
-    """The key in the task's counts, such as `failed`."""
-
-    label: str
-    """The word for people, such as `rejected`."""
-
-    rows: int
-    share: float
-    """Percent of the rows read."""
 
 
 def render_page(
@@ -86,8 +49,6 @@ def render_page(
         steps: What to do next, each with its command.
         printed: Completes the commands.
     """
-    shown = [_reject(record) for record in itertools.islice(rejects, PAGE_REJECTS)]
-    chart = draw(course)
     style, script = (_asset(name) for name in ("page.css", "page.js"))
     return (
         _environment()
@@ -100,10 +61,9 @@ def render_page(
             state=_state(task, running=running),
             tone=_tone(task, running=running),
             exit_code=task.exit_code if task.status.is_final else None,
-            outcomes=_outcomes(task),
-            chart=chart,
-            rejects=shown,
-            stages=sorted({reject.stage for reject in shown}),
+            outcomes=OUTCOMES,
+            chart=draw(course),
+            rejects=[_reject(record) for record in itertools.islice(rejects, PAGE_REJECTS)],
             options=_options(task),
             took=time_taken(task.load_seconds, task.load_attempts) if task.load_seconds else None,
             converted=[(name or "other fields", values) for name, values in task.converted.by_field.items()],
@@ -151,26 +111,18 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
-def _reject(record: Mapping[str, Any]) -> RejectRow:
+def _reject(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells of a reject's row: a location such as `a.jsonl:17`, and its item as JSON or as a raw line."""
     source = str(record["source"])
     item = {name: record[name] for name in ("payload", "item_info") if record.get(name) is not None}
     text = str(record["line"]) if record.get("line") is not None else safe_json(item) if item else ""
-    return RejectRow(
-        location=f"{Path(source).name if '://' not in source else source}:{record['row']}",
-        object_id=str(record.get("object_id") or ""),
-        stage=str(record["failure_stage"]),
-        detail=str(record["detail"]),
-        item=text if len(text) <= ITEM_CHARS else f"{text[:ITEM_CHARS]} ...",
-    )
-
-
-def _outcomes(task: Task) -> list[OutcomeShare]:
-    counts = task.counts.as_json()
-    read = max(1, counts["read"])
-    return [
-        OutcomeShare(kind=name, label=label, rows=counts[name], share=100.0 * counts[name] / read)
-        for name, label in _OUTCOMES
-    ]
+    return {
+        "location": f"{Path(source).name if '://' not in source else source}:{record['row']}",
+        "object_id": str(record.get("object_id") or ""),
+        "stage": str(record["failure_stage"]),
+        "detail": str(record["detail"]),
+        "item": text if len(text) <= ITEM_CHARS else f"{text[:ITEM_CHARS]} ...",
+    }
 
 
 def _options(task: Task) -> list[tuple[str, str]]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from upsert_cli.atomic import write_out
-from upsert_cli.errors import SOME_REJECTED, LocksUnsupported, UpsertCliError
+from upsert_cli.counts import OUTCOMES
+from upsert_cli.errors import SOME_REJECTED, LocksUnsupported, UpsertCliError, reason_of
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.locks import lock_within
 
@@ -39,8 +40,6 @@ HELP = {
     _DELETED: "Records that the last load deleted.",
 }
 """The metrics with their help texts; all are gauges."""
-
-OUTCOMES = ("inserted", "updated", "unchanged", "duplicate", "failed")
 
 _SAMPLE = re.compile(r'([A-Za-z_]\w*)\{((?:\w+="(?:[^"\\]|\\.)*",?)*)\} (\S+)', re.ASCII)
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)
@@ -70,9 +69,8 @@ def write_metrics(path: Path, ended: Task | LoadRequest, *, exit_code: int, seco
             if not time.time() >= float(before.get((_RUN, target), "0")) > float(made[_RUN, target]):  # a later end
                 write_out(path, _text(_without(before, target) | made))
     except (LocksUnsupported, OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UpsertCliError(
-            message=f"the metrics in {path} were not written, so they do not include this load: {reason}"
+            message=f"the metrics in {path} were not written, so they do not include this load: {reason_of(error)}"
         ) from error
 
 

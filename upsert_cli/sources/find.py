@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
-from upsert_cli.errors import SourceUnreadable, UsageFault
+from upsert_cli.errors import SourceUnreadable, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.folders import DiskTree, Tree, TreePath, status_of, valid_unicode
-from upsert_cli.sources.formats import HEAD, KNOWN_SUFFIXES, format_name_of, kind_of_file, why_unreadable
+from upsert_cli.sources.formats import HEAD, KNOWN_SUFFIXES, format_name_of, kind_of_file
 from upsert_cli.sources.remote import (
     WEB_SCHEMES,
     is_address,
@@ -154,7 +154,7 @@ class _Finder:
         except FileNotFoundError as error:
             raise not_found(shown(address)) from error
         except OSError as error:
-            raise SourceUnreadable(name=shown(address), reason=why_unreadable(error)) from error
+            raise SourceUnreadable(name=shown(address), reason=reason_of(error)) from error
         found = self._below(shown(address), tree, pattern, lambda path: self._at_address(tree.address(path)))
         yield from sorted(found, key=lambda each: str(each[1].path))
 

@@ -17,8 +17,7 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from upsert_cli.errors import Refusal, SourceUnreadable
-from upsert_cli.sources.formats import why_unreadable
+from upsert_cli.errors import Refusal, SourceUnreadable, reason_of
 
 _DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of links that lead nowhere, or around in a circle
 
@@ -238,4 +237,4 @@ def valid_unicode(name: str) -> str:
 
 def inaccessible(path: Path, error: OSError) -> SourceUnreadable:
     """Return the error for a file or folder that cannot be accessed."""
-    return SourceUnreadable(name=valid_unicode(str(path)), reason=why_unreadable(error))
+    return SourceUnreadable(name=valid_unicode(str(path)), reason=reason_of(error))

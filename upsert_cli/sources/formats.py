@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault
+from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault, reason_of
 
 if TYPE_CHECKING:
     from upsert_cli.sources.item import Row
@@ -194,7 +194,7 @@ _PATTERNS = (
 def unreadable(name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:
     """Return the error for a source that cannot be read beyond a row."""
     remedy = _remedy(name, error) if isinstance(error, Unsuitable) else None
-    return SourceUnreadable(name=name, reason=why_unreadable(error), row=row, remedy=remedy)
+    return SourceUnreadable(name=name, reason=reason_of(error), row=row, remedy=remedy)
 
 
 def not_loadable(name: str, error: OSError) -> UpsertCliError:
@@ -202,11 +202,6 @@ def not_loadable(name: str, error: OSError) -> UpsertCliError:
     if isinstance(error, Unsuitable) and error.is_usage:
         return UsageFault(message=f"{name} cannot be loaded unchanged: {error}; {_remedy(name, error)}")
     return unreadable(name, error)
-
-
-def why_unreadable(error: OSError) -> str:
-    """Return the system's or the reader's reason in one line."""
-    return error.strerror or " ".join(str(error).split())
 
 
 def _remedy(name: str, error: Unsuitable) -> str:

@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from upsert_cli.missing_packages import install_command
+from upsert_cli.packages import install_command
 from upsert_cli.sources.json_text import ExactText, duration_text
 
 if TYPE_CHECKING:

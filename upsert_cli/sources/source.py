@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from upsert_cli.errors import SourceChanged, UsageFault
+from upsert_cli.errors import SourceChanged, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.find import FoundFile, not_found
 from upsert_cli.sources.folders import valid_unicode
-from upsert_cli.sources.formats import COMPRESSIONS, DELIMITERS, Format, Unsuitable, not_loadable, why_unreadable
+from upsert_cli.sources.formats import COMPRESSIONS, DELIMITERS, Format, Unsuitable, not_loadable
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import is_address
 from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, is_collection, no_collections
@@ -170,7 +170,7 @@ class Source(FoundFile):
         try:
             return self._changed()
         except OSError as error:
-            return why_unreadable(error)
+            return reason_of(error)
 
     def is_shorter(self) -> bool:
         """Tell whether the file has lost bytes since its fingerprint was taken, or is gone."""
@@ -188,7 +188,7 @@ class Source(FoundFile):
         try:
             how = self._changed()
         except OSError as error:
-            raise SourceChanged(name=self.name, how=why_unreadable(error), task_id=task_id, is_gone=True) from error
+            raise SourceChanged(name=self.name, how=reason_of(error), task_id=task_id, is_gone=True) from error
         if how is not None:
             raise SourceChanged(name=self.name, how=how, task_id=task_id)
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import UpsertCliError, reason_of
 
 DATABASE_NAME = "chroma.sqlite3"
 INDEX_NAMES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle")
@@ -108,7 +108,7 @@ def os_fault(path: Path, error: OSError, *, option: str = "--chroma") -> UpsertC
         return disk_full(path, free=_free(path), needed=RESERVE_BYTES)
     return unusable(
         error.filename or path,
-        reason=error.strerror or type(error).__name__,
+        reason=reason_of(error),
         remedy=f"give this user access, or choose another folder with {option}",
     )
 

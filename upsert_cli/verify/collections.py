@@ -17,12 +17,12 @@ from upsert_cli.journal.journal import Journal
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.load.renames import complete_renames, followed_by_tasks
 from upsert_cli.locks import Holder
-from upsert_cli.spelling import nearest
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.base import Target
 from upsert_cli.store.location import CollectionInfo, Location
 from upsert_cli.store.locations import location_at
 from upsert_cli.store.process import StoreProcess
+from upsert_cli.text import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.documents.payload import TEXT_FIELD, VECTOR_FIELD
 from upsert_cli.documents.stored_items import ItemForm
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
-from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError
+from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of
 from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.item_writer import WrittenItem, item_writer
 from upsert_cli.store.collection_source import StoredCollection
@@ -148,10 +148,9 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         with writing_out(file) as raw:
             yield raw
     except OSError as error:
-        reason = error.strerror or str(error)
         raise UpsertCliError(
-            message=f"{file} cannot be written ({reason}), and is as it was before; make room or access, or name "
-            f"another file"
+            message=f"{file} cannot be written ({reason_of(error)}), and is as it was before; make room or "
+            f"access, or name another file"
         ) from error
 
 

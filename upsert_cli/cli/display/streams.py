@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import UpsertCliError, reason_of
 from upsert_cli.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _output() -> _Output | None:
 
 
 def _unwritable(fault: OSError) -> UpsertCliError:
-    reason = "it is closed" if fault.errno == errno.EBADF else fault.strerror or str(fault)
+    reason = "it is closed" if fault.errno == errno.EBADF else reason_of(fault)
     return UpsertCliError(
         message=f"standard output cannot be written ({reason}); redirect it to a file or a pipe, then try again"
     )

@@ -14,8 +14,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from upsert_cli.errors import UpsertCliError
-from upsert_cli.journal.files import LATEST
 from upsert_cli.journal.journal import Journal
+from upsert_cli.journal.layout import LATEST
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.paths import expanded, state_folder
 from upsert_cli.text import safe

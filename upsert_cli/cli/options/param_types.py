@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from upsert_cli.errors import UsageFault
-from upsert_cli.journal.files import LATEST, valid_task_id
+from upsert_cli.journal.layout import LATEST, valid_task_id
 
 MAX_PERCENT = 100.0
 MAX_WATCH_SECONDS = 86_400.0  # seconds between two looks; a day

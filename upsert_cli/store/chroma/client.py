@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from upsert_cli.lean_imports import lean_imports
+from upsert_cli.packages import lean_imports
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client

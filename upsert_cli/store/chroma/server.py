@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from upsert_cli.errors import NotChromasAnswer, Refusal, TargetInUse, UpsertCliError
-from upsert_cli.lean_imports import lean_imports
 from upsert_cli.locks import Holder
+from upsert_cli.packages import lean_imports
 from upsert_cli.store.address import Access, Address, CredentialNames, access_to, address_of
 from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.faults import server_fails, understood

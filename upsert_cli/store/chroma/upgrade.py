@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.errors import Refusal, TargetBusy
-from upsert_cli.missing_packages import install_command
+from upsert_cli.packages import install_command
 from upsert_cli.store.base import Target
 from upsert_cli.store.chroma.database import KNOWN_MIGRATIONS, applied_migrations, is_older, reading, writing
 from upsert_cli.store.chroma.stamp import check_model

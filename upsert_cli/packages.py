@@ -1,4 +1,4 @@
-"""Imports of heavy packages without their telemetry, and without parts that nobody here needs.
+"""Third-party packages: lean imports of the heavy ones, without telemetry, and commands that install missing ones.
 
 `import httpx` also imports its command line if click, rich and pygments are installed. Without it, `import chromadb`
 takes 1.02 instead of 1.17 s of CPU and `import fastembed` 0.93 instead of 1.10 s (lower quartiles of 15 interleaved
@@ -11,7 +11,9 @@ measurable, and skipping Chroma's checks of overridden methods 0.04 s, so neithe
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,3 +43,16 @@ def lean_imports() -> Iterator[None]:
     finally:
         for name in hidden:
             sys.modules.pop(name, None)
+
+
+def is_installed(module: str) -> bool:
+    """Check that a module can be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def install_command(*requirements: str) -> str:
+    """Return a command that installs packages for this Python; environments that uv makes have no pip."""
+    program = [sys.executable, "-m", "pip", "install"]
+    if not is_installed("pip"):
+        program = ["uv", "pip", "install", "--python", sys.executable]
+    return shlex.join([*program, *requirements])

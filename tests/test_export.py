@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
@@ -182,6 +183,20 @@ def test_an_export_is_loaded_again(docs: Terminal, format_name: str) -> None:
         exported = json.loads(line)
         wanted = np.asarray(rows[exported["object_id"]]["vector"], dtype=np.float32)
         assert np.asarray(exported["payload"]["vector"], dtype=np.float32).tobytes() == wanted.tobytes()
+
+
+def test_parquet_is_a_table_for_other_programs(docs: Terminal) -> None:
+    """Any reader of Parquet finds a row a record, with the payload as JSON text and the vector in it."""
+    docs.type("upsert-cli export docs a.parquet --chroma old --vectors")
+    table = pq.read_table(docs.folder / "a.parquet")
+    assert table.column_names == ["object_id", "payload", "item_info"]
+    rows = {row["id"]: row for row in _rows()}
+    assert table["object_id"].to_pylist() == [*rows]
+    for identifier, payload in zip(
+        table["object_id"].to_pylist(), map(json.loads, table["payload"].to_pylist()), strict=True
+    ):
+        assert payload.get("text") == rows[identifier]["document"]
+        np.testing.assert_allclose(payload["vector"], rows[identifier]["vector"], rtol=1e-6)
 
 
 def test_vectors_of_a_cosine_collection_come_back_bit_by_bit(tiny: Terminal) -> None:

@@ -279,6 +279,15 @@ def test_what_is_written_can_be_chosen(docs: Terminal) -> None:
     assert not (docs.folder / "a.jsonl").exists()
 
 
+def test_a_pipe_is_written_by_its_name(docs: Terminal) -> None:
+    """`/dev/stdout` and the pipes that a shell names, such as `>(gzip > FILE)`, take the records directly."""
+    done = docs.type("upsert-cli export docs /dev/stdout --format jsonl --chroma old --vectors -q")
+    assert len(done.stdout.splitlines()) == 30
+    line = "bash -c '%s export docs >(cat > a.jsonl) --format jsonl --chroma old --vectors -q; wait $!'"
+    docs.type(line % " ".join(docs.arguments("upsert-cli")))
+    assert (docs.folder / "a.jsonl").read_text() == done.stdout
+
+
 @pytest.mark.parametrize(
     ("metadata", "remedy"),
     [

@@ -195,6 +195,28 @@ def test_a_lost_vector_costs_one_record(tiny: Terminal) -> None:
     assert "--keep-vectors copies the vectors" in said.stderr
 
 
+@pytest.mark.parametrize("batch", ["", "--batch-size 2"])
+def test_of_two_collections_the_last_vector_of_an_id_wins(tiny: Terminal, batch: str) -> None:
+    """Ids that are in both sources are duplicates, in one batch or in several, and keep the vectors of the last."""
+    first, second = some_records(6), some_records(9, mark="second")[3:]
+    for record in second:
+        record["vector"][0] = 7.0
+    write_records(tiny, first)
+    write_records(tiny, second, folder="other")
+    line = f"upsert-cli run chroma:old#docs chroma:other#docs --keep-vectors --collection docs --task-id t {batch}"
+    tiny.type(line)
+    counts = tiny.info("t")["counts"]
+    assert (
+        counts["read"],
+        counts["inserted"] + counts["updated"] + counts["duplicate"],
+        len(tiny.records("docs")),
+    ) == (12, 12, 9)
+    stored = tiny.records("docs", vectors=True)
+    assert [stored[f"doc {number}"]["vector"][0] for number in range(9)] == [1.0] * 3 + [7.0] * 6
+    assert [stored[f"doc {number}"]["document"].split()[0] for number in range(9)] == ["first"] * 3 + ["second"] * 6
+    tiny.type("upsert-cli verify t")
+
+
 # -- chunks ------------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
@@ -184,6 +185,20 @@ def test_an_export_is_loaded_again(docs: Terminal, format_name: str) -> None:
         assert np.asarray(exported["payload"]["vector"], dtype=np.float32).tobytes() == wanted.tobytes()
 
 
+def test_parquet_is_a_table_for_other_programs(docs: Terminal) -> None:
+    """Any reader of Parquet finds a row a record, with the payload as JSON text and the vector in it."""
+    docs.type("upsert-cli export docs a.parquet --chroma old --vectors")
+    table = pq.read_table(docs.folder / "a.parquet")
+    assert table.column_names == ["object_id", "payload", "item_info"]
+    rows = {row["id"]: row for row in _rows()}
+    assert table["object_id"].to_pylist() == [*rows]
+    for identifier, payload in zip(
+        table["object_id"].to_pylist(), map(json.loads, table["payload"].to_pylist()), strict=True
+    ):
+        assert payload.get("text") == rows[identifier]["document"]
+        np.testing.assert_allclose(payload["vector"], rows[identifier]["vector"], rtol=1e-6)
+
+
 def test_vectors_of_a_cosine_collection_come_back_bit_by_bit(tiny: Terminal) -> None:
     """Such an index rounds what it is given; a loaded export has exactly the vectors of the collection it is from."""
     rows = [row["vector"] for row in _rows()]
@@ -262,6 +277,15 @@ def test_what_is_written_can_be_chosen(docs: Terminal) -> None:
         docs.type(f"upsert-cli export {line} --chroma old", expect=2)
     docs.type('upsert-cli export docs a.jsonl --chroma old --where \'{"n": {"$no": 1}}\'', expect=2)
     assert not (docs.folder / "a.jsonl").exists()
+
+
+def test_a_pipe_is_written_by_its_name(docs: Terminal) -> None:
+    """`/dev/stdout` and the pipes that a shell names, such as `>(gzip > FILE)`, take the records directly."""
+    done = docs.type("upsert-cli export docs /dev/stdout --format jsonl --chroma old --vectors -q")
+    assert len(done.stdout.splitlines()) == 30
+    line = "bash -c '%s export docs >(cat > a.jsonl) --format jsonl --chroma old --vectors -q; wait $!'"
+    docs.type(line % " ".join(docs.arguments("upsert-cli")))
+    assert (docs.folder / "a.jsonl").read_text() == done.stdout
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,37 @@ def test_a_writer_is_not_waited_for(tiny: Terminal, make_items: Items) -> None:
     assert [json.loads(line) for line in kept.read_text().splitlines() if line.strip()] == make_items(2)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_writer_of_records_is_not_waited_for(tiny: Terminal, suffix: str) -> None:
+    """A record of CSV may take several lines; the load ends after the last one that it reads, and keeps no more."""
+    process = tiny.start(
+        f"upsert-cli run - --format {suffix} --id-field object_id --limit 2 --task-id t", stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    rows = CSV_ROWS.replace(",", "," if suffix == "csv" else "\t")
+    process.stdin.write(rows)
+    process.stdin.flush()
+    assert process.wait(120) == 0
+    assert {one: record["document"] for one, record in tiny.records().items()} == {"a": "one\nline", "b": "two"}
+    [kept] = (tiny.journal / "spool" / "t").iterdir()
+    assert kept.read_text() == rows[: rows.index('"c"')]
+    tiny.type("upsert-cli restart t --from-start")
+    assert tiny.info("t")["counts"]["unchanged"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("object_id,text,text\na,b,c\n", "two columns are called `text`"),
+        ("sep=;\nobject_id;text\na;b\n", "is only for Excel"),
+    ],
+)
+def test_a_stream_with_a_wrong_header_is_refused_by_name(tiny: Terminal, text: str, message: str) -> None:
+    """The message is about the header, and not about the copy of the stream."""
+    code = 2 if "sep" in text else 1
+    assert message in tiny.type("upsert-cli run - --format csv --limit 1", stdin=text, expect=code).stderr
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 6])
 def test_each_format_ends_at_the_limit(tmp_path: Path, limit: int) -> None:
     """The rows, their positions and the units of the first rows are the first ones of all rows."""

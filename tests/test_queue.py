@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 
 from tests.support.items import Items
 from tests.support.terminal import Terminal
@@ -119,10 +118,11 @@ def test_a_worker_waits_for_a_folder_in_use_and_runs_other_tasks_first(tiny: Ter
         tiny.type("upsert-cli run a.jsonl --enqueue --task-id goes")
         wait_until(lambda: _statuses(tiny) == {"waits": "pending", "goes": "done"})
     wait_until(lambda: _statuses(tiny) == {"waits": "done", "goes": "done"})
-    wait_until(lambda: not list((tiny.journal / "active").iterdir()))
-    time.sleep(0.3)
-    worker.send_signal(signal.SIGTERM)
-    _, errors = worker.communicate(timeout=SECONDS)
+    with Lease.take(tiny.folder / "busy" / LEASE_NAME, Holder.this_process("another", clean=True)):
+        tiny.type("upsert-cli run a.jsonl --enqueue --task-id third --chroma busy")
+        tiny.wait_for_line(worker, "task third waits")
+        worker.send_signal(signal.SIGTERM)
+        _, errors = worker.communicate(timeout=SECONDS)
     assert worker.returncode == -signal.SIGTERM
     assert "stopped by SIGTERM while no task was run, after 2" in errors
 

@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support.forked import run_python
+from tests.support.forked import Forker, run_forked, run_python
 from tests.support.items import Items
 from tests.support.terminal import Terminal
 
@@ -31,6 +33,11 @@ made.modify(configuration={"hnsw": {"sync_threshold": 5}})
 client.get_collection("default").upsert(["late"], [[0.5] * 384], documents=["late"])
 made.modify(configuration={"hnsw": {"sync_threshold": 2}})
 """
+MOUNT = """
+import subprocess
+subprocess.run(["mount", "--bind", "chroma", "chroma"], check=True)
+subprocess.run(["mount", "-o", "remount,bind,ro", "chroma"], check=True)
+"""
 
 
 @pytest.fixture
@@ -49,12 +56,28 @@ def _contents(folder: Path) -> dict[Path, tuple[bytes, int]]:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
-def _on_a_read_only_mount(terminal: Terminal, line: str) -> subprocess.CompletedProcess[str]:
-    mount = 'mount --bind chroma chroma && mount -o remount,bind,ro chroma && exec "$@"'
-    command = ["unshare", "-rm", "sh", "-c", mount, "sh", *terminal.arguments(line)]
-    return subprocess.run(
-        command, cwd=terminal.folder, env=terminal.environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture(scope="module")
+def mounting() -> Iterator[Forker]:
+    """Yield a server of processes that see what none of the others do: the folders that they mount read-only."""
+    with closing(Forker(["unshare", "-rm"])) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def obedient() -> Iterator[Forker]:
+    """Yield a server of processes for which permissions count, also where the tests run as root."""
+    before = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"] if os.getuid() == 0 else []
+    if before and shutil.which(before[0]) is None:
+        pytest.skip("root may write anything")
+    with closing(Forker(before)) as server:
+        yield server
+
+
+def _on_a_read_only_mount(server: Forker, terminal: Terminal, line: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-c", MOUNT]
+    mounted = run_forked(server, program, folder=terminal.folder, environment=terminal.environment)
+    assert mounted.returncode == 0, mounted.stderr
+    return run_forked(server, terminal.arguments(line), folder=terminal.folder, environment=terminal.environment)
 
 
 def _mounts() -> bool:
@@ -66,10 +89,10 @@ def _mounts() -> bool:
 
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
 @pytest.mark.parametrize("line", READING)
-def test_a_read_only_mount_is_read(loaded: Terminal, line: str) -> None:
+def test_a_read_only_mount_is_read(mounting: Forker, loaded: Terminal, line: str) -> None:
     """Commands that only read work on a read-only mount, and a load says what stands in its way; no byte changes."""
     before = _contents(loaded.folder / "chroma")
-    done = _on_a_read_only_mount(loaded, line)
+    done = _on_a_read_only_mount(mounting, loaded, line)
     assert done.returncode == READING[line], done.stderr
     if "dry-run" in line:
         assert "20 unchanged" in done.stderr
@@ -80,19 +103,19 @@ def test_a_read_only_mount_is_read(loaded: Terminal, line: str) -> None:
 
 
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
-def test_what_reading_would_flush_is_read_from_a_copy(loaded: Terminal) -> None:
+def test_what_reading_would_flush_is_read_from_a_copy(mounting: Forker, loaded: Terminal) -> None:
     """A collection of which reading alone would write the index files is read on a read-only mount too."""
     program = [sys.executable, "-c", QUEUE]
     assert run_python(program, folder=loaded.folder, environment=loaded.environment).returncode == 0
     before = _contents(loaded.folder / "chroma")
-    assert _on_a_read_only_mount(loaded, "upsert-cli query late").returncode == 0
-    assert _on_a_read_only_mount(loaded, "upsert-cli verify t").returncode in (0, 3)
+    assert _on_a_read_only_mount(mounting, loaded, "upsert-cli query late").returncode == 0
+    assert _on_a_read_only_mount(mounting, loaded, "upsert-cli verify t").returncode in (0, 3)
     assert _contents(loaded.folder / "chroma") == before
 
 
 @pytest.mark.skipif(not _mounts(), reason="needs user namespaces")
 @pytest.mark.parametrize("line", ["upsert-cli verify t", "upsert-cli query hello", "upsert-cli collections"])
-def test_a_transaction_to_undo_is_named(loaded: Terminal, line: str) -> None:
+def test_a_transaction_to_undo_is_named(mounting: Forker, loaded: Terminal, line: str) -> None:
     """A program that was killed in a transaction left one to undo, which a read-only folder does not allow."""
     killed = (
         "import os, sqlite3\ndatabase = sqlite3.connect('chroma/chroma.sqlite3', isolation_level=None)\n"
@@ -103,7 +126,7 @@ def test_a_transaction_to_undo_is_named(loaded: Terminal, line: str) -> None:
     subprocess.run([sys.executable, "-c", killed], cwd=loaded.folder, check=False)
     before = _contents(loaded.folder / "chroma")
     assert any(path.name.endswith("-journal") for path in before)
-    done = _on_a_read_only_mount(loaded, line)
+    done = _on_a_read_only_mount(mounting, loaded, line)
     assert done.returncode == 1
     assert "was killed" in done.stderr
     assert "Traceback" not in done.stderr
@@ -113,20 +136,13 @@ def test_a_transaction_to_undo_is_named(loaded: Terminal, line: str) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="needs permissions")
 @pytest.mark.parametrize("line", [line for line, code in READING.items() if not code])
-def test_permissions_may_make_it_read_only(loaded: Terminal, line: str) -> None:
+def test_permissions_may_make_it_read_only(obedient: Forker, loaded: Terminal, line: str) -> None:
     """A folder that this user may only read is read, with a lease of another user's or without one."""
     chroma = loaded.folder / "chroma"
     before = _contents(chroma)
     for path in (*chroma.rglob("*"), chroma):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    command = loaded.arguments(line)
-    if os.getuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("root may write anything")
-        command = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override", *command]
-    done = subprocess.run(
-        command, cwd=loaded.folder, env=loaded.environment, capture_output=True, text=True, check=False
-    )
+    done = run_forked(obedient, loaded.arguments(line), folder=loaded.folder, environment=loaded.environment)
     for path in (chroma, *chroma.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     assert done.returncode == 0, done.stderr

@@ -133,6 +133,66 @@ def test_a_damaged_part_of_the_database_costs_the_records_in_it(tiny: Terminal) 
     assert floats_rounded(stored) == floats_rounded(as_written([one for one in records if one["id"] not in lost]))
 
 
+_SPOILED = {
+    "document": "UPDATE embedding_metadata SET string_value = CAST(x'61ff62' AS TEXT) WHERE key = 'chroma:document' AND id = ?",
+    "metadata": "UPDATE embedding_metadata SET string_value = CAST(x'61ff62' AS TEXT) WHERE key = 'source' AND id = ?",
+    "key": "UPDATE embedding_metadata SET key = CAST(x'61ff62' AS TEXT) WHERE key = 'source' AND id = ?",
+    "list": "UPDATE embedding_metadata_array SET string_value = CAST(x'61ff62' AS TEXT) WHERE key = 'tags' AND id = ?",
+    "id": "UPDATE embeddings SET embedding_id = CAST(x'646f6320ff' AS TEXT) WHERE id = ?",
+}
+
+
+@pytest.mark.parametrize("part", _SPOILED)
+def test_a_damaged_byte_of_text_costs_one_record(tiny: Terminal, part: str) -> None:
+    """A text in the tables that is no UTF-8 any more rejects its own record by name, and no other."""
+    records = some_records(20)
+    write_records(tiny, records)
+    with closing(sqlite3.connect(tiny.folder / "old" / "chroma.sqlite3")) as database, database:
+        [number] = database.execute("SELECT id FROM embeddings WHERE embedding_id = 'doc 7'").fetchone()
+        assert database.execute(_SPOILED[part], (number,)).rowcount > 0
+    tiny.type("upsert-cli run chroma:old#docs --collection docs --task-id one", expect=3)
+    [failed] = tiny.info("one")["failed_items"]
+    assert failed["object_id"] == ("doc \\xff" if part == "id" else "doc 7")
+    assert "damaged part of chroma.sqlite3" in failed["detail"]
+    others = [one for one in records if one["id"] != "doc 7"]
+    assert floats_rounded(without_hash(tiny.records("docs"))) == floats_rounded(as_written(others))
+
+
+# The same name in a database and in a tenant of their own, as `chroma run` may leave them in a folder.
+_OTHER_DATABASES = """
+import chromadb
+from chromadb.config import Settings
+settings = Settings(is_persistent=True, persist_directory="old")
+admin = chromadb.AdminClient(settings)
+admin.create_tenant("theirs")
+for tenant in ("default_tenant", "theirs"):
+    admin.create_database("second", tenant)
+    client = chromadb.PersistentClient("old", settings, tenant, "second")
+    for name in ("docs", f"only-{tenant}"):
+        collection = client.create_collection(name, embedding_function=None)
+        collection.add(ids=["other"], documents=["other"], embeddings=[[1.0, 2.0]], metadatas=[{"object_id": "a"}])
+"""
+
+
+def test_other_databases_of_a_folder_are_left_alone(tiny: Terminal) -> None:
+    """A collection of the same name in another database or tenant is neither read, listed, exported nor renamed."""
+    records = some_records(5)
+    write_records(tiny, records)
+    done = run_python([sys.executable, "-c", _OTHER_DATABASES], folder=tiny.folder, environment=tiny.environment)
+    assert done.returncode == 0, done.stderr.decode()
+    for options in ("", "--keep-vectors", """--where '{"even": {"$in": [true, false]}}'"""):
+        name = f"copy{len(options)}"
+        tiny.type(f"upsert-cli run chroma:old#docs {options} --collection {name}")
+        assert tiny.records(name).keys() == {one["id"] for one in records}
+    assert "there is no collection" in tiny.type("upsert-cli run chroma:old#only-theirs", expect=2).stderr
+    tiny.type("upsert-cli collections rename docs only-theirs --chroma old")
+    listed = tiny.type("upsert-cli collections --chroma old").stdout.splitlines()[1:]
+    assert [line.split("\t")[:2] for line in listed] == [["only-theirs", "5"]]
+    with closing(sqlite3.connect(tiny.folder / "old" / "chroma.sqlite3")) as database:
+        names = sorted(name for (name,) in database.execute("SELECT name FROM collections"))
+    assert names == ["docs", "docs", "only-default_tenant", "only-theirs", "only-theirs"]
+
+
 def test_queued_changes_are_read(blocked: Terminal) -> None:
     """Changes behind a row that blocks the queue count as if the tables had them; that row is rejected by name."""
     tiny = blocked

@@ -40,11 +40,11 @@ def writing_out(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: It cannot be written; its previous content is intact.
     """
-    target = path.resolve()  # where `path` is a link, it stays one
-    if target.exists() and not target.is_file():
-        with target.open("wb") as file:
+    if path.exists() and not path.is_file():  # by its own name: that of a pipe, such as /dev/stdout, leads to no path
+        with path.open("wb") as file:
             yield file
         return
+    target = path.resolve()  # where `path` is a link, it stays one
     # A hidden name with another ending, so that nobody who watches the folder takes it for one of theirs.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

@@ -29,15 +29,16 @@ REPLY_BYTES = 64  # bytes of a number in digits at most
 
 
 class Forker:
-    """The fork server of this test process."""
+    """A fork server of this test process; all that it forks is in the namespaces, and has the rights, of the server."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Sequence[str] = ()) -> None:
+        """Start the server, perhaps by a program that changes these, such as `setpriv` with its options."""
         self._environment = dict(os.environ)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             # Python buffers its standard streams by what they are, so these are pipes as in the programs to come.
             self._server = subprocess.Popen(
-                [sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
+                [*before, sys.executable, "-m", "tests.support.fork_server", str(theirs.fileno())],
                 cwd=Path(__file__).parents[2],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.PIPE,
@@ -68,7 +69,7 @@ class Forker:
 
 @cache
 def forker() -> Forker:
-    """Return the server of this test process, started at the first use."""
+    """Return the usual server of this test process, started at the first use."""
     return Forker()
 
 
@@ -88,9 +89,11 @@ class ForkedProcess(subprocess.Popen[Any]):
         controlling_terminal: bool = False,
         pass_fds: Sequence[int] = (),
         closed: Sequence[int] = (),
+        server: Forker | None = None,
         **options: Any,
     ) -> None:
         """Start a Python program with the parameters of `Popen`, closed streams, and perhaps a controlling terminal."""
+        self._server = server or forker()
         self._passed = list(pass_fds)
         self._request = Request(
             arguments=arguments[1:],
@@ -109,7 +112,7 @@ class ForkedProcess(subprocess.Popen[Any]):
         pipes = stdin, _, _, stdout, _, stderr = given[10:16]
         given_streams = enumerate((stdin, stdout, stderr))
         streams = [number if one == -1 else one for number, one in given_streams if number not in self._request.closed]
-        self._reply = forker().fork(self._request, [*streams, *self._passed])
+        self._reply = self._server.fork(self._request, [*streams, *self._passed])
         self.pid = int(self._reply.recv(REPLY_BYTES))
         popen: Any = self
         popen._child_created = True
@@ -194,3 +197,13 @@ def forked_children() -> Iterator[None]:
         yield
     finally:
         vars(child_process)["subprocess"] = kept
+
+
+def run_forked(
+    server: Forker, arguments: list[str], *, folder: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python program by a server with namespaces or rights of its own, and wait for its end."""
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with ForkedProcess(arguments, server=server, cwd=folder, env=environment, text=True, **pipes) as process:
+        output, errors = process.communicate()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import select
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -46,7 +47,14 @@ def adopt_spool(journal: Journal, incoming: Path, task_id: str) -> Path:
         return incoming.rename(target)
 
 
-def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None, lines: int | None = None) -> None:
+def spool(
+    stream: BinaryIO,
+    path: Path,
+    *,
+    name: str,
+    most: int | None = None,
+    end_in: Callable[[Iterator[bytes]], int | None] | None = None,
+) -> None:
     """Copy a stream into a file that only its owner can read, whole or not at all.
 
     Args:
@@ -54,7 +62,8 @@ def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None, l
         path: The file.
         name: Of the stream, in messages.
         most: Bytes to copy, or None.
-        lines: Lines to copy that are not blank, or None; what follows them is not waited for.
+        end_in: Takes the pieces that it needs, and returns how many bytes to keep, or None for all of these pieces;
+            what follows is not waited for.
 
     Raises:
         SourceUnreadable: The stream, which the user knows by `name`, cannot be read.
@@ -62,10 +71,11 @@ def spool(stream: BinaryIO, path: Path, *, name: str, most: int | None = None, l
     """
     try:
         with replacing(path, durable=True) as descriptor:
-            for chunk in _chunks(stream, name) if lines is None else _first_lines(stream, name, lines):
-                write_all(descriptor, chunk if most is None else chunk[:most])
-                if most is not None and (most := most - len(chunk)) <= 0:
-                    break
+            pieces = _copied(_chunks(stream, name, waits=end_in is None), descriptor, most=most)
+            if end_in is None:
+                deque(pieces, maxlen=0)
+            elif (end := end_in(pieces)) is not None:
+                os.truncate(descriptor, min(end, os.fstat(descriptor).st_size))
     except OSError as error:
         raise UpsertCliError(
             message=f"the input cannot be kept in {path} ({reason_of(error)}); give it as a file, or choose "
@@ -87,21 +97,13 @@ def _new_incoming(spool: Path) -> Path:
     return folder
 
 
-def _first_lines(stream: BinaryIO, name: str, lines: int) -> Iterator[bytes]:
-    """Yield the beginning of a stream up to a number of lines that are not blank."""
-    is_blank = True
-    for chunk in _chunks(stream, name, waits=False):
-        *ended, rest = chunk.split(b"\n")
-        end = 0
-        for piece in ended:
-            end += len(piece) + 1
-            lines -= not (is_blank and (not piece or piece.isspace()))
-            is_blank = True
-            if not lines:
-                yield chunk[:end]
-                return
-        is_blank = is_blank and (not rest or rest.isspace())
-        yield chunk
+def _copied(pieces: Iterator[bytes], descriptor: int, *, most: int | None) -> Iterator[bytes]:
+    """Yield pieces after they are written to a file, up to a number of bytes."""
+    for piece in pieces:
+        write_all(descriptor, piece if most is None else piece[:most])
+        yield piece
+        if most is not None and (most := most - len(piece)) <= 0:
+            return
 
 
 def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[bytes]:

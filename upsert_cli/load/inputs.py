@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,10 +17,11 @@ from upsert_cli.journal.spool import spool
 from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import STDIN, FoundFile, find_files
-from upsert_cli.sources.formats import has_row_on_each_line, is_read_from_its_end
+from upsert_cli.sources.formats import is_read_from_its_end
 from upsert_cli.sources.remote import is_address, source_name
-from upsert_cli.sources.source import Source
+from upsert_cli.sources.source import Source, format_named
 from upsert_cli.sources.source_path import CollectionReader, is_collection
+from upsert_cli.sources.text_format import TextFormat
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
@@ -106,7 +108,7 @@ def spooled(
         found: In the order in which they are read.
         folder: Returns the folder for the copies; called only if there is a stream to copy.
         stdin: Read where a file is `-`.
-        limit: Rows of a stream to copy, if its format has a row on each line; None for all of them.
+        limit: Rows of a stream to copy, if its format can tell their end; None for all of them.
         most: Bytes of a stream to copy, unless its format needs the end; None for all of it.
     """
     for number, file in enumerate(found):
@@ -114,10 +116,11 @@ def spooled(
             yield file
             continue
         path = folder() / f"{number}.{file.format}"
-        bounds = {
+        text = format_named(file.format)
+        bounds: dict[str, Any] = {
             "most": None if is_read_from_its_end(file.format) else most,
             # All of the limit: files before this one may have fewer rows when the task starts again.
-            "lines": limit if has_row_on_each_line(file.format) else None,
+            "end_in": partial(text.end_of_rows, rows=limit) if limit and isinstance(text, TextFormat) else None,
         }
         if file.name == STDIN:
             spool(stdin, path, name=file.name, **bounds)

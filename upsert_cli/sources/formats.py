@@ -89,11 +89,6 @@ def is_read_from_its_end(name: str) -> bool:
     return name == "parquet"
 
 
-def has_row_on_each_line(name: str) -> bool:
-    """Tell whether a row ends with its line, so that the lines of a file can be counted before it is whole."""
-    return name == "jsonl"
-
-
 def format_name_of(path: PurePath) -> str | None:
     """Return the name of a file's format by its suffix, or None if the suffix is unknown."""
     name = path.name.lower()

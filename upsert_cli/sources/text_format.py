@@ -5,8 +5,9 @@ from __future__ import annotations
 import abc
 import io
 import os
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from upsert_cli.sources.compression import decompressed
@@ -59,6 +60,19 @@ class TextFormat(abc.ABC):
             if self._compression is None or isinstance(error, Unsuitable):
                 raise
             return None
+
+    def end_of_rows(self, pieces: Iterator[bytes], *, rows: int) -> int | None:
+        """Return the offset after the first rows of a stream, and take no piece of it that is not needed for that.
+
+        Returns:
+            None if there are fewer rows, or if they cannot be counted.
+        """
+        if self._compression is None:
+            file = cast("BinaryIO", io.BufferedReader(_Pieces(pieces), BUFFER))
+            with suppress(OSError):  # the header cannot be used, which those who read the rows report
+                return next((end for count, (_, end) in enumerate(self.ends(file), start=1) if count == rows), None)
+        deque(pieces, maxlen=0)
+        return None
 
     def boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
         """Yield boundaries; a compressed file has none, since reading it begins at its first byte."""

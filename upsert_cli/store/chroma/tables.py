@@ -33,9 +33,9 @@ _ADD, _UPDATE, _DELETE = 0, 1, 3  # operations of the queue; 2 is an upsert
 
 _COUNT = "SELECT COUNT(*) FROM embeddings WHERE segment_id = ?"
 # The plus keeps SQLite from the index on the segment, by which it would sort all records for each page.
-_NUMBERS = "SELECT id, embedding_id FROM embeddings WHERE id > ? AND +segment_id = ? ORDER BY id LIMIT ?"
+_NUMBERS = "SELECT id, CAST(embedding_id AS BLOB) FROM embeddings WHERE id > ? AND +segment_id = ? ORDER BY id LIMIT ?"
 _OF_ITEMS = (
-    "SELECT e.id, e.embedding_id FROM embedding_metadata m JOIN embeddings e ON e.id = m.id "
+    "SELECT e.id, CAST(e.embedding_id AS BLOB) FROM embedding_metadata m JOIN embeddings e ON e.id = m.id "
     "WHERE m.key = ? AND m.string_value IN (SELECT value FROM json_each(?)) AND e.segment_id = ?"
 )
 _HAS_CHUNKS = (
@@ -149,8 +149,8 @@ class RecordTables:
             return [int(found) for found, _ in database.execute(_NUMBERS, (number, self.segment, rows))]
 
 
-def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> list[Record]:
-    """Return records, found by bisecting where a part of the file is damaged; those that are in it have a fault."""
+def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, bytes]]) -> list[Record]:
+    """Return records by number and id, with a fault if they are in a damaged part of the file; bisect to find it."""
     try:
         return [*_records(database, numbers)]
     except sqlite3.DatabaseError as error:
@@ -159,12 +159,15 @@ def _readable(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) 
         if len(numbers) > 1:
             middle = len(numbers) // 2
             return [*_readable(database, numbers[:middle]), *_readable(database, numbers[middle:])]
-        number, identifier = numbers[0]
-        fault = f"its document and metadata are in a damaged part of {DATABASE_NAME} ({error})"
-        return [Record(identifier, None, {}, number, fault)]
+        return [_damaged(*numbers[0], error)]
 
 
-def _records(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -> Iterator[Record]:
+def _damaged(number: int, identifier: bytes, error: Exception) -> Record:
+    fault = f"it is in a damaged part of {DATABASE_NAME} ({error})"
+    return Record(identifier.decode(errors="backslashreplace"), None, {}, number, fault)
+
+
+def _records(database: sqlite3.Connection, numbers: Sequence[tuple[int, bytes]]) -> Iterator[Record]:
     chosen = json.dumps([number for number, _ in numbers])
     scalars: dict[int, dict[str, Any]] = {number: {} for number, _ in numbers}
     for number, key, *columns in database.execute(_SCALARS, (chosen,)):
@@ -176,7 +179,10 @@ def _records(database: sqlite3.Connection, numbers: Sequence[tuple[int, str]]) -
     for number, identifier in numbers:
         found = lists.get(number, {}) | scalars[number]
         metadata = {key: value for key, value in found.items() if not key.startswith(HIDDEN_PREFIX)}
-        yield Record(identifier, found.get(DOCUMENT_KEY), metadata, number)
+        try:
+            yield Record(identifier.decode(), found.get(DOCUMENT_KEY), metadata, number)
+        except UnicodeDecodeError as error:
+            yield _damaged(number, identifier, error)
 
 
 def _value(columns: list[Any]) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,8 @@ def test_an_id_that_is_used_again_keeps_its_files(tmp_path: Path) -> None:
     (tmp_path / "pruned.json").write_text('{"ids": ["o1", "o2", "o3", "../o1"]}')
     journal.create(make_task("o2"))
     journal.files("o2").rejects.write_bytes(b"")
+    later = time.time() + 60
+    os.utime(journal.files("o1").spool, (later, later))  # as if the interrupted prune had removed another file in it
     assert prune_tasks(journal, keep=100) == []
     assert not any(path.exists() for path in _files(tmp_path, "o1"))
     assert journal.files("o2").rejects.exists()

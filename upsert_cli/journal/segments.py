@@ -28,7 +28,7 @@ TABLE = "tasks"
 SEGMENT_TASKS = 500  # tasks in a file at most
 SEGMENT_BYTES = 300_000  # bytes from which a file gets no further tasks; a change of such a file takes 6 to 12 ms
 INDEX = "index"  # a table before the tasks with all ids and states, so that a search need not parse the file
-INDEX_BYTES = 512 + SEGMENT_TASKS * 132  # that 500 of the longest ids take
+INDEX_BYTES = 512 + SEGMENT_TASKS * 132  # bytes that 500 of the longest ids take
 RETRY_PAUSE = 0.01  # seconds after which a reader looks again at a file that it could not make sense of
 
 _FIRST, _AFTER_INDEX, _LAST = b'{"index": {', b'}}, "tasks": {', b"}}}"  # as json writes it

@@ -76,6 +76,22 @@ def test_another_pooling_or_name_is_refused(own: Terminal, options: str, says: s
     own.type(f"upsert-cli query x {options}", expect=4)
 
 
+@pytest.mark.parametrize("vectors", ["", "--vectors"])
+def test_the_command_after_an_export_takes_the_same_model(own: Terminal, vectors: str) -> None:
+    """It has the prefixes of the collection, and says that the model needs a folder."""
+    own.type(LOAD)
+    said = own.type(f"upsert-cli export default out.jsonl {vectors}").stderr
+    label, _, command = said.splitlines()[-1].partition(": ")
+    assert label.strip() == "to load it, add --model-path, --collection and --chroma"
+    assert command == f"upsert-cli run out.jsonl --model {MINE} --passage-prefix '' --query-prefix 'find: '"
+    own.type(f"{command} --model-path mine")
+    own.type(f"{LOAD} --passage-prefix '' --query-prefix '' --collection bare")
+    said = own.type("upsert-cli export bare bare.jsonl").stderr
+    own.type(
+        f"{said.splitlines()[-1].partition(': ')[2]} --passage-prefix '' --query-prefix '' --model-path mine --collection bare"
+    )
+
+
 def test_the_letters_case_of_a_name_is_not_compared(own: Terminal) -> None:
     """A model is the same under a name in other letters, and its records are unchanged."""
     own.type(f"{LOAD} --task-id t")

@@ -133,4 +133,5 @@ def _show(session: Invocation, outcome: Export, *, json: bool) -> None:
         terminal.warning("the collection changed during the export, so the file may hold some records as they were")
     terminal.info(f"wrote {outcome.records:,} of {outcome.records + outcome.refused:,} records to {outcome.file}")
     if str(outcome.file) != STANDARD_OUTPUT and not terminal.quiet:
-        terminal.print_command(outcome.load_command(), "to load it, add --collection and --chroma")
+        *first, last = outcome.lacks
+        terminal.print_command(outcome.load_command(), f"to load it, add {', '.join(first)} and {last}")

@@ -19,7 +19,9 @@ from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.documents.payload import TEXT_FIELD, VECTOR_FIELD
 from upsert_cli.documents.stored_items import ItemForm
-from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
+from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds
+from upsert_cli.embedding.identity import ModelIdentity
+from upsert_cli.embedding.models import prefixes_of
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of
 from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.item_writer import WrittenItem, item_writer
@@ -42,7 +44,10 @@ class Export:
     format: str
     form: ItemForm
     model: str | None
-    """The model that the collection names."""
+    """The name of the model that the collection names."""
+
+    made_by: ModelIdentity | None
+    """That model, if the collection is of this tool."""
 
     records: int = 0
     """Records that were written."""
@@ -73,13 +78,28 @@ class Export:
         words = ["run", str(self.file)]
         if self.form.text_field != TEXT_FIELD:
             words += ["--text-field", self.form.text_field]
-        if self.form.with_vectors:
-            words += ["--model", self.model if self.model is not None and not self.blank else NO_MODEL]
-            if self.form.vector_field != VECTOR_FIELD:
-                words += ["--vector-field", self.form.vector_field]
-        elif self.model not in (None, NO_MODEL, DEFAULT_MODEL):
-            words += ["--model", str(self.model)]
-        return shlex.join(["upsert-cli", *words, *(["--keep-lists"] if self.lists else [])])
+        if self.form.with_vectors and self.form.vector_field != VECTOR_FIELD:
+            words += ["--vector-field", self.form.vector_field]
+        return shlex.join(["upsert-cli", *words, *self._model_options(), *(["--keep-lists"] if self.lists else [])])
+
+    def _model_options(self) -> list[str]:
+        """Return the options by which a load takes the model of the collection, with its prefixes."""
+        name = NO_MODEL if self.form.with_vectors and self.blank else self.model or NO_MODEL
+        if not embeds(name):
+            return ["--model", NO_MODEL] if self.form.with_vectors else []
+        options = ["--model", name] if self.form.with_vectors or name != DEFAULT_MODEL else []
+        made_by = self.made_by
+        # The folder of a model that fastembed does not list may ask for any.
+        if made_by is not None and (made_by.pooling or made_by.prefixes != prefixes_of(name)):
+            passage, query = made_by.prefixes
+            options += ["--passage-prefix", passage, "--query-prefix", query]
+        return options
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The options that the command lacks: a model that fastembed does not list needs the folder of its files."""
+        is_custom = self.made_by is not None and bool(self.made_by.pooling)
+        return (*(["--model-path"] if is_custom else []), "--collection", "--chroma")
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as plain data."""
@@ -126,7 +146,9 @@ def export(
             known = [one.name for one, _ in location.list_collections()]
             raise no_collection(collection.chroma, collection.collection, known=known)
     before = collection.state()
-    result = Export(collection=collection, file=file, format=format_name, form=form, model=info.named_model)
+    result = Export(
+        collection=collection, file=file, format=format_name, form=form, model=info.named_model, made_by=info.stamp
+    )
     total = collection.count()
     context.progress.total = min(total, limit) if total is not None and limit is not None else total
     context.progress.stage = "loading"

@@ -186,7 +186,13 @@ def test_light_commands_load_nothing_heavy(terminal: Terminal, line: str) -> Non
     light = (
         ()
         if line.startswith("collections")
-        else ("urllib.request", "subprocess", "upsert_cli.load.run", "upsert_cli.sources.rows")
+        else (
+            "urllib.request",
+            "subprocess",
+            "upsert_cli.load.run",
+            "upsert_cli.sources.rows",
+            "upsert_cli.sources.remote",
+        )
     )
     unwanted = (*HEAVY, "rich", *light)
     code = (

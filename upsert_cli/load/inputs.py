@@ -17,10 +17,10 @@ from upsert_cli.journal.spool import spool
 from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.preflight import check_first_rows
 from upsert_cli.sources.find import STDIN, FoundFile, find_files
-from upsert_cli.sources.formats import is_read_from_its_end
+from upsert_cli.sources.formats import is_collection, is_read_from_its_end
 from upsert_cli.sources.remote import is_address, source_name
 from upsert_cli.sources.source import Source, format_named
-from upsert_cli.sources.source_path import CollectionReader, is_collection
+from upsert_cli.sources.source_path import CollectionReader
 from upsert_cli.sources.text_format import TextFormat
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 

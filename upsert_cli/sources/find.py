@@ -16,7 +16,14 @@ from typing import TypeAlias
 from upsert_cli.errors import SourceUnreadable, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.folders import DiskTree, Tree, TreePath, status_of, valid_unicode
-from upsert_cli.sources.formats import HEAD, KNOWN_SUFFIXES, format_name_of, kind_of_file
+from upsert_cli.sources.formats import (
+    COLLECTION_FORMAT,
+    HEAD,
+    KNOWN_SUFFIXES,
+    format_name_of,
+    is_collection,
+    kind_of_file,
+)
 from upsert_cli.sources.remote import (
     WEB_SCHEMES,
     is_address,
@@ -25,14 +32,7 @@ from upsert_cli.sources.remote import (
     source_name,
     why_refused,
 )
-from upsert_cli.sources.source_path import (
-    COLLECTION_FORMAT,
-    CollectionReader,
-    RemoteFile,
-    SourcePath,
-    is_collection,
-    no_collections,
-)
+from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, no_collections
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
@@ -49,7 +49,7 @@ class FoundFile:
     """Absolute; the file to open."""
 
     format: str
-    """A key of `formats.SUFFIXES`, or `source_path.COLLECTION_FORMAT`."""
+    """A key of `formats.SUFFIXES`, or `formats.COLLECTION_FORMAT`."""
 
     spooled: bool = False
     """It can be read only once, so a copy of ours is read."""

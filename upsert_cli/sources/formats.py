@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from upsert_cli.sources.item import Row
     from upsert_cli.sources.source_path import FilePath
 
+SCHEME = "chroma:"  # of a collection as a source, `chroma:TARGET#COLLECTION`
+COLLECTION_FORMAT = "chroma"  # in place of a file's format
+
 HEAD = 64  # bytes that tell the kind of a file
 
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
@@ -82,6 +85,11 @@ SUFFIXES = {
 """The suffixes of each format, in lower case; a compressed text format has a name of its own, such as `csv.gz`."""
 
 KNOWN_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
+def is_collection(name: str) -> bool:
+    """Tell whether a name is that of a collection and not a path or another address."""
+    return name.startswith(SCHEME)
 
 
 def is_read_from_its_end(name: str) -> bool:

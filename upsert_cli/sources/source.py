@@ -19,10 +19,17 @@ from upsert_cli.errors import SourceChanged, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.find import FoundFile, not_found
 from upsert_cli.sources.folders import valid_unicode
-from upsert_cli.sources.formats import COMPRESSIONS, DELIMITERS, Format, Unsuitable, not_loadable
+from upsert_cli.sources.formats import (
+    COMPRESSIONS,
+    DELIMITERS,
+    Format,
+    Unsuitable,
+    is_collection,
+    not_loadable,
+)
 from upsert_cli.sources.item import Row
 from upsert_cli.sources.remote import is_address
-from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, is_collection, no_collections
+from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, no_collections
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
 UNKNOWN_SIZE = -1  # of a remote file whose server does not say its size

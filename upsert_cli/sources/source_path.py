@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from upsert_cli.sources.source import Fingerprint
 
 BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes of a column
-SCHEME = "chroma:"  # of a collection as a source, `chroma:TARGET#COLLECTION`
-COLLECTION_FORMAT = "chroma"  # in place of a file's format
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +90,6 @@ FilePath: TypeAlias = Path | RemoteFile
 
 SourcePath: TypeAlias = FilePath | CollectionReader
 """A file, or a collection, to read."""
-
-
-def is_collection(name: str) -> bool:
-    """Tell whether a name is that of a collection and not a path or another address."""
-    return name.startswith(SCHEME)
 
 
 def no_collections(name: str) -> CollectionReader:

@@ -24,9 +24,10 @@ from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.errors import UsageFault
 from upsert_cli.redaction import in_message
 from upsert_cli.retry import RETRY_FOR
+from upsert_cli.sources.formats import SCHEME
 from upsert_cli.sources.item import Item, Row
 from upsert_cli.sources.source import OF_COLLECTION, Fingerprint
-from upsert_cli.sources.source_path import SCHEME, CollectionReader
+from upsert_cli.sources.source_path import CollectionReader
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
 from upsert_cli.store.base import Record, Target
 from upsert_cli.store.location import CollectionInfo, CollectionState, Location

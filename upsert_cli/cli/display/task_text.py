@@ -19,7 +19,7 @@ from upsert_cli.errors import UsageFault
 from upsert_cli.journal.load_options import LoadOptions, flag
 from upsert_cli.journal.task import Task, TaskStatus
 from upsert_cli.redaction import in_message
-from upsert_cli.sources.source_path import SCHEME, is_collection
+from upsert_cli.sources.formats import SCHEME, is_collection
 from upsert_cli.text import time_taken
 
 TO_QUERY = "to query it"  # a label, like the next

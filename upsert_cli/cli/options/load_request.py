@@ -13,7 +13,7 @@ from upsert_cli.cli.display.terminal import Terminal
 from upsert_cli.embedding.catalog import embeds
 from upsert_cli.journal.load_options import DEFAULT_MAX_DELETE, MAPPING, LoadOptions, flag
 from upsert_cli.load.request import INSTEAD, Kind, LoadRequest, read_mapping
-from upsert_cli.sources.source_path import is_collection
+from upsert_cli.sources.formats import is_collection
 
 _Given: TypeAlias = Callable[[str], Any]  # returns the value of an option by its name; None without it
 

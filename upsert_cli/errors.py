@@ -350,7 +350,7 @@ class TargetDamaged(UpsertCliError):
 
 
 class VectorsMissing(TargetDamaged):
-    """Raised when so many records lack their vectors that the rest is not read, although the index can be opened."""
+    """Raised when too many records lack their vectors to read the rest, although the index can be opened."""
 
 
 class NotChromasAnswer(UpsertCliError):

@@ -107,7 +107,7 @@ class Claim:
         All rows of the task were read, and some were rejected. `start` is the position at which its sources begin.
 
         Raises:
-            UpsertCliError: The rejects file does not hold what the task counts.
+            UpsertCliError: The rejects file does not hold all rejects that the task counts.
         """
         rejects, retry = self.files.rejects, self.files.retry
         found = None if task.status is TaskStatus.DONE else self.checkpoint()

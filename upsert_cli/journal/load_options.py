@@ -142,7 +142,7 @@ class LoadOptions:
 
     @property
     def given_model(self) -> GivenFolder | None:
-        """The folder given for the model, with what it may not say itself."""
+        """The folder given for the model, with settings that its files may lack."""
         from upsert_cli.embedding.catalog import GivenFolder  # late: light commands only show the options
 
         if self.model_folder is None:

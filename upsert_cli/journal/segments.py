@@ -76,7 +76,7 @@ class Segment(Storage):
         return self.search(lambda record: record.get("status") in statuses, *statuses, thorough=thorough)
 
     def search(self, is_wanted: QueryLike, *words: str, whole: bool = True, thorough: bool = False) -> list[Record]:
-        """Return the wanted records, newest first, each of which has one of the words as its id or status.
+        """Return the wanted records, newest first; each has one of the words as its id or status.
 
         A word may be in another case and, unless `whole`, the beginning of an id. With `thorough`, the file is parsed
         even if its index has none of the words.

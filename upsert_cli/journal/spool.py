@@ -107,7 +107,7 @@ def _copied(pieces: Iterator[bytes], descriptor: int, *, most: int | None) -> It
 
 
 def _chunks(stream: BinaryIO, name: str, *, waits: bool = True) -> Iterator[bytes]:
-    """Yield the content of a stream; unless it `waits`, a chunk is as large as what is there."""
+    """Yield the content of a stream; unless it `waits`, a chunk has only the bytes that are there."""
     read = stream.read1 if isinstance(stream, io.BufferedReader) and not waits else stream.read
     while True:
         try:

@@ -1,6 +1,6 @@
 """GitHub Actions: annotations for messages, and a Markdown summary of the step for a task.
 
-Data is escaped twice: `safe` removes what a log would obey, and these functions what an annotation or Markdown would.
+Data is escaped twice: `safe` escapes commands for the log, these functions the syntax of annotations and of Markdown.
 The rules are at https://docs.github.com/actions/reference/workflow-commands-for-github-actions.
 """
 

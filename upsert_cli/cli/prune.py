@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-
 import click
 
 from upsert_cli.cli.display.invocation import Invocation
 from upsert_cli.cli.display.tables import Column, print_table, shown_time
+from upsert_cli.cli.display.task_text import by_status, tasks_line
 from upsert_cli.cli.options.help_format import SectionedCommand
 from upsert_cli.cli.options.option import common_options, json_option, option
 from upsert_cli.cli.options.param_types import integer, moment
-from upsert_cli.journal.prune import FINAL, OldTask, prune_tasks
+from upsert_cli.journal.prune import FINAL, prune_tasks
 from upsert_cli.journal.task import TaskStatus
 
 _COLUMNS = (Column("ID"), Column("STATUS"), Column("UPDATED", widths=(7,)))
@@ -45,20 +43,11 @@ def prune(
         raise click.UsageError("name the tasks to remove: --older-than, --keep or --status.")
     statuses = tuple(map(TaskStatus, status)) or FINAL
     gone = prune_tasks(session.journal, statuses=statuses, before=older_than, keep=keep or 0, dry_run=dry_run)
+    counts = by_status(task.status for task in gone)
     if json:
-        session.print_json(_as_json(gone, dry_run=dry_run))
+        ids = [task.id for task in gone]
+        session.print_json({"dry_run": dry_run, "tasks": len(gone), "statuses": counts, "ids": ids})
     elif dry_run and gone:
         rows = [(task.id, task.status.value, shown_time(task.updated_at, short=True)) for task in gone]
         print_table(session.terminal, _COLUMNS, rows)
-    verb = "would go" if dry_run else "removed"
-    each = ", ".join(f"{count:,} {name}" for name, count in _by_status(gone).items())
-    tasks = f"{len(gone):,} task{'s' * (len(gone) != 1)} {verb}"
-    session.terminal.info(f"{tasks}: {each}" if each else tasks)
-
-
-def _as_json(gone: Sequence[OldTask], *, dry_run: bool) -> dict[str, object]:
-    return {"dry_run": dry_run, "tasks": len(gone), "statuses": _by_status(gone), "ids": [task.id for task in gone]}
-
-
-def _by_status(gone: Sequence[OldTask]) -> dict[str, int]:
-    return dict(sorted(Counter(task.status.value for task in gone).items()))
+    session.terminal.info(tasks_line(counts, "would go" if dry_run else "removed"))

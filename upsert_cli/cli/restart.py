@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,40 +31,22 @@ _FAILED_ONLY_HELP = (
 @METRICS_OPTION
 @EVENTS_OPTION
 @common_options
-def restart(
-    session: Invocation,
-    *,
-    task_id: str,
-    from_start: bool,
-    failed_only: bool,
-    max_failures: str | None,
-    max_delete: str | None,
-    enqueue: bool,
-    metrics_file: Path | None,
-    **_: bool,
-) -> None:
+def restart(session: Invocation, *, task_id: str, enqueue: bool, metrics_file: Path | None, **how: Any) -> None:
     """Set a task back to pending and continue it at its checkpoint.
 
     TASK_ID may be the beginning of an id, or `latest`. A running task is refused, and so is a source that changed since
     the checkpoint; --from-start reads it again.
     """
+    del how["json"]
     if enqueue and not session.terminal.quiet:
         require_stdout()
-    if from_start and failed_only:
+    if how["from_start"] and how["failed_only"]:
         raise click.UsageError("--from-start reads all rows and --failed-only the rejected ones; choose one of them.")
     from upsert_cli.load.open import restart_task
 
     with RunReport(session, metrics=metrics_file) as report:
         if not enqueue:
             require_resources()
-        opened = restart_task(
-            session.journal,
-            session.journal.resolve(task_id),
-            from_start=from_start,
-            failed_only=failed_only,
-            max_failures=max_failures,
-            max_delete=max_delete,
-            enqueue=enqueue,
-        )
+        opened = restart_task(session.journal, session.journal.resolve(task_id), enqueue=enqueue, **how)
         code = run_opened(session, opened, report)
     click.get_current_context().exit(code)

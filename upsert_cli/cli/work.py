@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from upsert_cli.cli.display.invocation import Invocation, total
 from upsert_cli.cli.display.load_report import RunReport
+from upsert_cli.cli.display.task_text import by_status, tasks_line
 from upsert_cli.cli.error_boundary import EventCommand
 from upsert_cli.cli.options.option import common_options, option
 from upsert_cli.cli.options.param_types import integer
@@ -34,13 +34,7 @@ WATCH_SECONDS = 5.0  # seconds between two looks for new tasks; a look takes mil
 @EVENTS_OPTION
 @common_options
 def work(
-    session: Invocation,
-    *,
-    once: bool,
-    watch: float | None,
-    max_tasks: int | None,
-    metrics_file: Path | None,
-    **_: bool,
+    session: Invocation, *, once: bool, watch: float | None, max_tasks: int | None, metrics_file: Path | None, **_: bool
 ) -> None:
     """Run the tasks that `run --enqueue` created, oldest first.
 
@@ -65,9 +59,7 @@ def work(
         raise
     code = worst_exit_code(code for _, code in ended)
     statuses = _conclude(session, ended, exit_code=code, began=began)
-    each = ", ".join(f"{count:,} {status}" for status, count in statuses.items())
-    done = f"{len(ended):,} task{'s' * (len(ended) != 1)} run: {each}" if each else "nothing was pending"
-    session.terminal.info(done)
+    session.terminal.info(tasks_line(statuses, "run") if statuses else "nothing was pending")
     click.get_current_context().exit(code)
 
 
@@ -88,7 +80,7 @@ def _conclude(
     session: Invocation, ended: list[tuple[TaskStatus, int]], *, exit_code: int, began: float
 ) -> dict[str, int]:
     """Print the last event, and return the number of tasks in each state."""
-    statuses = dict(sorted(Counter(status.value for status, _ in ended).items()))
+    statuses = by_status(status for status, _ in ended)
     outcome = {"exit_code": exit_code, "seconds": total(time.monotonic() - began)}
     session.events.emit("summary", outcome | {"id": None, "tasks": len(ended), "statuses": statuses})
     return statuses

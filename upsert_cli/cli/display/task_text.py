@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -72,6 +73,18 @@ def described_load(task: Task, *, exit_code: int) -> Iterator[tuple[str, str]]:
         yield "finished", task.finished_at
     if task.load_seconds:
         yield "took", time_taken(task.load_seconds, task.load_attempts)
+
+
+def by_status(statuses: Iterable[TaskStatus]) -> dict[str, int]:
+    """Return the number of tasks in each state."""
+    return dict(sorted(Counter(status.value for status in statuses).items()))
+
+
+def tasks_line(counts: Mapping[str, int], verb: str) -> str:
+    """Return a line such as `3 tasks removed: 2 done, 1 failed`."""
+    number = sum(counts.values())
+    each = ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    return f"{number:,} task{'s' * (number != 1)} {verb}" + (f": {each}" if each else "")
 
 
 class NextStep(NamedTuple):

@@ -87,9 +87,7 @@ def test_the_command_after_an_export_takes_the_same_model(own: Terminal, vectors
     own.type(f"{command} --model-path mine")
     own.type(f"{LOAD} --passage-prefix '' --query-prefix '' --collection bare")
     said = own.type("upsert-cli export bare bare.jsonl").stderr
-    own.type(
-        f"{said.splitlines()[-1].partition(': ')[2]} --passage-prefix '' --query-prefix '' --model-path mine --collection bare"
-    )
+    own.type(f"{said.splitlines()[-1].partition(': ')[2]} --model-path mine --collection bare")
 
 
 def test_the_letters_case_of_a_name_is_not_compared(own: Terminal) -> None:

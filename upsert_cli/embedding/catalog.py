@@ -1,6 +1,6 @@
-"""What is known of models without their files: the default one, the parts of an entry, and their makers' prefixes.
+"""The facts about models that need no files: the default model, the parts of an entry, and the makers' prefixes.
 
-Importing fastembed's list takes a second, and the default model is usually in the cache.
+Nothing heavy is imported: fastembed's list takes a second, and the default model is usually in the cache.
 """
 
 from __future__ import annotations
@@ -129,8 +129,7 @@ class Prefixes(NamedTuple):
 
 NO_PREFIXES = Prefixes()
 
-# The prefixes by the model cards of their makers. Each dense model of fastembed has an entry; a test compares
-# the names.
+# The makers' model cards name the prefixes. Each dense model of fastembed has an entry; a test compares the names.
 _SEARCHED_BY_SENTENCE = Prefixes(query="Represent this sentence for searching relevant passages: ")
 _NOMIC = Prefixes("search_document: ", "search_query: ")
 _QWEN = Prefixes(query="Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:")

@@ -224,13 +224,15 @@ def count_spares(arguments: list[str]) -> int:
             return 0
         case ["-m" | "-c", *words]:
             count = next((count for word, count in CHILDREN.items() if word in words), 1)
-            return count + max(count_of_source(word) for word in words)
+            return count + count_readers(words)
     return 0
 
 
-def count_of_source(word: str) -> int:
-    """Return how many more children a command starts that reads a collection: a server's is opened again and again."""
-    return 3 if word.startswith("chroma:http") else 1 if word.startswith("chroma:") else 0
+def count_readers(words: list[str]) -> int:
+    """Return how many more children a command starts that reads a collection, which it opens up to three times."""
+    sources = [word for word in words if word.startswith("chroma:")]
+    often = "--where" in words or any(word.startswith("chroma:http") for word in sources)
+    return (3 if often else 1) if sources else 0
 
 
 def keep_spares(count: int) -> Request | None:

@@ -72,10 +72,14 @@ def test_a_restart_that_cannot_begin_loses_no_checkpoint(tiny: Terminal, make_it
 
 def test_a_source_that_is_cut_while_it_is_read_is_no_success(tiny: Terminal, make_items: Items) -> None:
     """Rows that vanished before they were read are said to be missing: the task fails, and names the file."""
-    path = tiny.write("a.jsonl", make_items(4000))
+    items = make_items(640)
+    for item in items:
+        item["payload"]["note"] = "x" * 1_000  # so that half of the file is more than what is read at once
+    path = tiny.write("a.jsonl", items)
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 16")
-    tiny.wait_for_rows("t")
+    tiny.halt_when(process, "t")
     os.truncate(path, path.stat().st_size // 2)
+    tiny.go_on(process)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert "a.jsonl" in errors
@@ -218,13 +222,14 @@ def test_after_ctrl_c_the_folder_is_free(tiny: Terminal, make_items: Items) -> N
 
 def test_rejects_that_were_lost_are_not_called_done(tiny: Terminal, make_items: Items) -> None:
     """A rejects file that somebody cut while the load ran ends it as failed, and says how to go on."""
-    items = make_items(1500)
+    items = make_items(400)
     items[3]["payload"] = {"text": ""}
     tiny.write("a.jsonl", items)
     process = tiny.start("upsert-cli run a.jsonl --task-id t --batch-size 32")
     path = tiny.journal / "rejects" / "t.jsonl"
-    tiny.wait_for_rows("t")
+    tiny.halt_when(process, "t")
     os.truncate(path, 0)
+    tiny.go_on(process)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "does not hold its 1 rejected items" in said

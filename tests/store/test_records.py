@@ -426,6 +426,32 @@ def test_flush_of_few_rows_costs_next_to_nothing(
     assert_holds(target, rows)
 
 
+@pytest.mark.parametrize("name", ["header.bin", "data_level0.bin", "length.bin", "link_lists.bin"])
+def test_a_reader_that_makes_an_index_costs_no_vector(
+    target: Target, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Index files that a reader writes during the first flush are replaced by ours, and every vector stays."""
+    from chromadb.api.models.Collection import Collection
+
+    update, folder = Collection.update, Path(target.path)
+    written: list[Path] = []
+
+    def disturbed(self: Collection, **some: Any) -> None:
+        update(self, **some)
+        for path in folder.glob(f"*/{name}") if not written and is_flushed(target) else ():
+            content = bytearray(path.read_bytes())
+            if name == "header.bin":
+                content[20:28] = bytes(8)  # the number of rows
+            path.write_bytes(content[:100])
+            written.append(path)
+
+    with opened(target) as (records, _):
+        records.write(rows := some_rows(numbered(0, 700)))
+        monkeypatch.setattr(Collection, "update", disturbed)
+    assert written
+    assert_holds(target, rows)
+
+
 def test_a_long_queue_is_flushed_during_the_load(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large rows do not wait for the threshold, since the engine reads the whole queue at each write."""
     monkeypatch.setattr(collection_module, "QUEUE_SIZE", 100_000)

@@ -214,6 +214,14 @@ class Location(Protocol):
         """Tell whether the index files hold all records; None where that is not known."""
         return None
 
+    def has_index(self) -> bool:
+        """Tell whether the index was ever written."""
+        return True
+
+    def is_overwritten(self) -> bool:
+        """Tell whether another program wrote an empty or older index over the one that has just been flushed."""
+        return False
+
     def stored_hashes(self, ids: Sequence[str]) -> Mapping[str, str]:  # noqa: ARG002  # a server is asked
         """Return the `upsert_hash` of records as far as it can be read quickly; other records may exist too.
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-from upsert_cli.errors import UpsertCliError
+from upsert_cli.errors import TargetDamaged, UpsertCliError
 from upsert_cli.retry import call_with_retries
 from upsert_cli.store.address import bad_name
 from upsert_cli.store.base import Opened, Target
+from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import is_of_kind, is_passing, reason, understood
 from upsert_cli.store.chroma.index_check import check_vectors
 from upsert_cli.store.chroma.stamp import check_model, contradicts, info_of, stamp
-from upsert_cli.store.folder import unusable
 
 if TYPE_CHECKING:
     from chromadb.api.client import Client
@@ -35,7 +34,7 @@ READERS_THRESHOLD = 1_000_000_000  # rows; set for other readers during a load, 
 CHROMA_THRESHOLD = 1_000  # rows; Chroma's default, for a collection that a load left without its own
 LEAST_THRESHOLD = 256  # rows; the index takes rows in by the hundred, and a flush after fewer gains nothing
 DEFAULT_SPACE = "cosine"  # of the collections that we create
-PROBE_ID = "upsert-cli-probe"  # an id that is never stored
+REWRITTEN_ROWS = 500  # rows a call
 RETRY_SECONDS = 30.0  # seconds that a lock on the database may last
 # Characters that may be queued for the index: the engine reads all of them again at each write, which costs 6 ms and
 # more than 1 MB of memory for each MB (measured with rows of 7 MB). A flush writes the whole index, of 1.7 KB a row.
@@ -68,6 +67,7 @@ class OpenCollection:
         self._final_threshold: int | None = None
         self._changes = 0  # rows written since the last flush
         self._queued = 0  # characters of their strings
+        self._had_index = True  # whether the index was written before this load, or its first flush was checked
         self._unflushed = unclean  # whether rows may be queued that the index files lack
         try:
             with understood(target):
@@ -118,27 +118,10 @@ class OpenCollection:
         self._set_threshold(READERS_THRESHOLD)
         self._changes += rows
         self._queued += characters
+        if self._changes >= self._load_threshold:
+            self._check_first_index()
         if self._queued > max(QUEUE_SIZE, QUEUE_SIZE_A_ROW * (self._count + self._changes)):
             self.flush()
-
-    def _check_takes_any(self, error: BaseException) -> None:
-        """Check that rows are to blame for an error with which each of them failed.
-
-        Raises:
-            UpsertCliError: A harmless record is refused as well.
-        """
-        import numpy as np
-
-        vectors = np.full((1, self._target.model.dimension), 0.5, dtype=np.float32)
-        try:
-            # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
-            self._chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
-        except UpsertCliError:
-            raise  # the server, not the record
-        except Exception as also:
-            remedy = "try another version of chromadb, then restart the task"
-            what = f"Chroma refuses any record: {reason(error)}"
-            raise unusable(self._target.path, reason=what, remedy=remedy) from also
 
     def flush(self) -> None:
         """Write all that is queued into the index files, so that the next reader opens at once.
@@ -152,9 +135,40 @@ class OpenCollection:
             self._queue_changes()
             self._count += self._changes  # at most: some may have replaced others
             self._queued = self._changes = 0
+            self._check_first_index()
         finally:
             # When the disk fills up during a flush, the engine writes a part without an error.
             self._location.check_index(self._target, suspicious=False)
+
+    def _check_first_index(self) -> None:
+        """Check that a reader did not disturb the first flush, once after it."""
+        if not self._had_index and self._location.has_index():
+            self._had_index = True
+            if self._location.is_overwritten():
+                self._write_index_again()
+
+    def _write_index_again(self) -> None:
+        """Make the engine write all of the index, over the one of a reader.
+
+        A program that reads a collection before its index was ever written makes one that is empty. If that happens
+        during the first flush, its files replace or cut ours (measured with 1.5.9). The engine has all vectors in its
+        memory and writes those that changed, so each one is replaced by itself.
+        """
+        import numpy as np
+
+        self._location.require_space(0)
+        for start in range(0, self._count + self._changes, REWRITTEN_ROWS):
+            found = self._call(self._chroma.get, limit=REWRITTEN_ROWS, offset=start, include=["embeddings"])
+            if found["ids"]:
+                vectors = np.asarray(found["embeddings"], dtype=np.float32)
+                vectors = to_be_returned(vectors) if self._space == DEFAULT_SPACE else vectors
+                self._call(self._chroma.update, ids=found["ids"], embeddings=vectors)
+                self._changes += len(found["ids"])
+        self._queue_changes()
+        self._queued = self._changes = 0
+        if self._location.is_overwritten():
+            detail = "another program wrote its index over the one of this load"
+            raise TargetDamaged(path=self._target.path, collection=self._target.collection, detail=detail)
 
     def _queue_changes(self) -> None:
         missing = self._load_threshold - self._changes % self._load_threshold
@@ -172,35 +186,6 @@ class OpenCollection:
         """Close it, and leave the first error the one that counts."""
         with suppress(UpsertCliError):
             self.abandon()
-
-    def rename(self, name: str, *, aside: str | None) -> int:
-        """Rename the collection, after one that has the name already."""
-        if aside is not None:
-            self._rename(name, aside)
-        try:
-            self._rename(self._target.collection, name)
-        except BaseException:
-            if aside is not None:
-                with suppress(Exception):  # the first error counts; another call renames it as well
-                    self._rename(aside, name)
-            raise
-        return self._count
-
-    def _rename(self, name: str, to: str) -> None:
-        self._call(self._get(name).modify, name=to)
-        if self._ledger is not None:
-            self._ledger.rename(name, to)
-
-    def drop(self) -> int:
-        """Delete the collection, so that nothing of it has to be restored."""
-        index = self._location.index_folder()
-        self._call(self._client.delete_collection, self._target.collection)
-        if index is not None:
-            shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
-        self._final_threshold = None
-        self._unflushed = False
-        self._owe(None)
-        return self._count
 
     def close(self) -> None:
         """Flush the index and close the collection."""
@@ -263,6 +248,8 @@ class OpenCollection:
         It is the rows of the load, if they are few: the last of them then flushes all. Only while nothing is queued: a
         reader that sees the threshold before our first write must not have to flush.
         """
+        # A repair may begin with an index that lacks rows.
+        self._had_index = self._target.as_found or self._location.has_index()
         if not isinstance(own, int):
             return
         self._threshold = own

@@ -235,10 +235,12 @@ def describe(database: sqlite3.Connection, collection: str) -> CollectionInfo | 
 
 def describe_all(database: sqlite3.Connection) -> list[tuple[CollectionInfo, int]]:
     """Return the collections of Chroma's default database by name, each with its number of records."""
-    return [
-        (_description(database, entry), int(database.execute(_COUNT, (entry.records,)).fetchone()[0]))
-        for entry in _entries(database)
-    ]
+    return [(_description(database, entry), count_records(database, entry)) for entry in _entries(database)]
+
+
+def count_records(database: sqlite3.Connection, entry: CollectionEntry) -> int:
+    """Return the number of records that the tables of a collection have."""
+    return int(database.execute(_COUNT, (entry.records,)).fetchone()[0])
 
 
 def _entries(database: sqlite3.Connection, collection: str | None = None) -> Iterator[CollectionEntry]:

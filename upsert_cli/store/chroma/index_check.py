@@ -95,28 +95,54 @@ def check_rows(target: Target, folder: Path) -> None:
     Raises:
         TargetDamaged: The index lacks records.
     """
-    with reading(folder) as database:
-        entry = find_entry(database, target.collection)
-        # Where the tables of the records are behind the files, nothing is known: a missing row may have been deleted.
-        if entry is None or entry.written_index is None or (entry.indexed or 0) > (entry.applied or 0):
-            return
-        # The records that did not change after the files were written; the files may have others too.
-        ids = {str(one) for (one,) in database.execute(_INDEXED, (entry.records, entry.indexed))}
-    if missing := _missing_rows(folder / entry.written_index, ids):
+    index, ids = _indexed_records(folder, target.collection)
+    if missing := _missing_rows(index, ids):
         raise _damaged(target, f"its index is older than its records and lacks {missing:,} of {len(ids):,}")
 
 
 def _missing_rows(folder: Path, ids: Set[str]) -> int:
     """Return how many records an index lacks; 0 for files that are not as this version of Chroma writes them."""
+    if (rows := _indexed_rows(folder)) is None:
+        return 0
     try:
-        version, _, _, rows, _ = _HEADER.unpack((folder / "header.bin").read_bytes()[: _HEADER.size])
         saved = saved_ids(folder / "index_metadata.pickle")
-    except (OSError, struct.error):
-        return 0  # `check_files` finds missing and cut files, which are no damage while a writer is at work
-    if version != 1:
+    except OSError:
         return 0
     # The index counts rows that were deleted too, so its own number alone would hide as many that were lost.
-    return max(len(ids) - int(rows), 0 if saved is None else len(ids - saved))
+    return max(len(ids) - rows, 0 if saved is None else len(ids - saved))
+
+
+def is_overwritten(folder: Path, collection: str) -> bool:
+    """Tell whether the files of an index that was just written are those of another one, or were cut."""
+    index, ids = _indexed_records(folder, collection)
+    rows = _indexed_rows(index)
+    return rows is not None and (rows < len(ids) or _files_fault(index, thorough=False) is not None)
+
+
+def _indexed_records(folder: Path, collection: str) -> tuple[Path, Set[str]]:
+    """Return the folder of an index, and the ids of the records that did not change after its files were written.
+
+    The files may have others too. No ids are known where the records' tables are behind the files, since a missing row
+    may have been deleted.
+    """
+    with reading(folder) as database:
+        entry = find_entry(database, collection)
+        if entry is None or entry.written_index is None or (entry.indexed or 0) > (entry.applied or 0):
+            return folder, set()
+        ids = {str(one) for (one,) in database.execute(_INDEXED, (entry.records, entry.indexed))}
+        return folder / entry.written_index, ids
+
+
+def _indexed_rows(folder: Path) -> int | None:
+    """Return the number of rows in an index, deleted ones included; None if this version of Chroma did not write it.
+
+    `check_files` finds missing and cut files, which are no damage while a writer is at work.
+    """
+    try:
+        version, _, _, rows, _ = _HEADER.unpack((folder / "header.bin").read_bytes()[: _HEADER.size])
+    except (OSError, struct.error):
+        return None
+    return int(rows) if version == 1 else None
 
 
 class _Plain:

@@ -20,7 +20,7 @@ from upsert_cli.locks import Holder
 from upsert_cli.store.base import Opened, Target
 from upsert_cli.store.chroma.database import CollectionEntry, describe, describe_all, find_entry, reading, writing
 from upsert_cli.store.chroma.faults import understood
-from upsert_cli.store.chroma.index_check import check_files, check_rows
+from upsert_cli.store.chroma.index_check import check_files, check_rows, is_overwritten
 from upsert_cli.store.chroma.stamp import stored_values
 from upsert_cli.store.chroma.stored_hashes import read_hashes
 from upsert_cli.store.chroma.tables import RecordTables
@@ -147,6 +147,14 @@ class LocalFolder(Location):
         with suppress(UpsertCliError):  # it is locked, or cannot be read
             return None if (entry := self._entry()) is None else entry.is_flushed
         return None
+
+    def has_index(self) -> bool:
+        """Ask the database."""
+        return (entry := self._entry()) is not None and entry.written_index is not None
+
+    def is_overwritten(self) -> bool:
+        """Compare the number of records with the index files."""
+        return is_overwritten(self.path, self.collection)
 
     def _entry(self) -> CollectionEntry | None:
         with reading(self.path) as database:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import functools
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.documents.hashing import HASH_KEY, has_own_vector
+from upsert_cli.errors import UpsertCliError
 from upsert_cli.store.base import RecordRef, Target, WriteBatch
 from upsert_cli.store.chroma.collection import DEFAULT_SPACE, retrying_locks
 from upsert_cli.store.chroma.cosine_vectors import to_be_returned
 from upsert_cli.store.chroma.faults import is_data_fault, reason, string_fault, understood
 from upsert_cli.store.chroma.queries import ChromaReader, parts_of
 from upsert_cli.store.chroma.stamp import dimension_mismatch
+from upsert_cli.store.folder import unusable
 
+PROBE_ID = "upsert-cli-probe"  # an id that is never stored
 WRITE_ROWS = 512  # rows a call; the index survives kill -9 best with this many, and more gain nothing (measured)
 
 # Some rows are not rejected but queued, and then fail at every later call on the collection, for good. The engine's
@@ -71,6 +76,25 @@ class ChromaStore(ChromaReader):
                 self._wrote(len(part), batch.characters(part))
         return [(batch.ids[row], faults[row]) for row in sorted(faults)]
 
+    def _check_takes_any(self, error: BaseException) -> None:
+        """Check that rows are to blame for an error with which each of them failed.
+
+        Raises:
+            UpsertCliError: A harmless record is refused as well.
+        """
+        import numpy as np
+
+        vectors = np.full((1, self._target.model.dimension), 0.5, dtype=np.float32)
+        try:
+            # Of an id that does not exist: this goes all the way that a row goes, and changes nothing.
+            self._chroma.update(ids=[PROBE_ID], embeddings=vectors, documents=["probe"], metadatas=[{"probe": True}])
+        except UpsertCliError:
+            raise  # the server, not the record
+        except Exception as also:
+            remedy = "try another version of chromadb, then restart the task"
+            what = f"Chroma refuses any record: {reason(error)}"
+            raise unusable(self._target.path, reason=what, remedy=remedy) from also
+
     @property
     def _write_rows(self) -> int:
         return min(WRITE_ROWS, self._max_batch, self._location.most_rows)
@@ -104,6 +128,37 @@ class ChromaStore(ChromaReader):
         lacking = [one for one, text in zip(rows.ids, rows.texts, strict=True) if text is None]
         replaced = {record.id for record in self.fetch(lacking) if record.text} if lacking else set()
         return ["" if one in replaced else text for one, text in zip(rows.ids, rows.texts, strict=True)]
+
+    # -- the collection as a whole -------------------------------------------------------------------------------------
+
+    def rename(self, name: str, *, aside: str | None) -> int:
+        """Rename the collection, after one that has the name already."""
+        if aside is not None:
+            self._rename(name, aside)
+        try:
+            self._rename(self._target.collection, name)
+        except BaseException:
+            if aside is not None:
+                with suppress(Exception):  # the first error counts; another call renames it as well
+                    self._rename(aside, name)
+            raise
+        return self._count
+
+    def _rename(self, name: str, to: str) -> None:
+        self._call(self._get(name).modify, name=to)
+        if self._ledger is not None:
+            self._ledger.rename(name, to)
+
+    def drop(self) -> int:
+        """Delete the collection, so that nothing of it has to be restored."""
+        index = self._location.index_folder()
+        self._call(self._client.delete_collection, self._target.collection)
+        if index is not None:
+            shutil.rmtree(index, ignore_errors=True)  # nobody reads it any more
+        self._final_threshold = None
+        self._unflushed = False
+        self._owe(None)
+        return self._count
 
 
 # -- rows that Chroma must not be given --------------------------------------------------------------------------------

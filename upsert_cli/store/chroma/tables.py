@@ -21,7 +21,7 @@ from typing import Any
 from upsert_cli.documents.chunking import OBJECT_KEY
 from upsert_cli.documents.hashing import CHUNK_MARK, HASH_KEY
 from upsert_cli.store.base import Record
-from upsert_cli.store.chroma.database import error_name, find_entry, reading
+from upsert_cli.store.chroma.database import count_records, error_name, find_entry, reading
 from upsert_cli.store.folder import DATABASE_NAME
 from upsert_cli.store.location import CollectionState
 
@@ -31,7 +31,6 @@ HIDDEN_PREFIX = "chroma:"  # of keys that are no metadata
 QUEUED_FROM = 1 << 62  # the numbers of queued records begin after those of all records in tables
 _ADD, _UPDATE, _DELETE = 0, 1, 3  # operations of the queue; 2 is an upsert
 
-_COUNT = "SELECT COUNT(*) FROM embeddings WHERE segment_id = ?"
 # The plus keeps SQLite from the index on the segment, by which it would sort all records for each page.
 _NUMBERS = "SELECT id, CAST(embedding_id AS BLOB) FROM embeddings WHERE id > ? AND +segment_id = ? ORDER BY id LIMIT ?"
 _OF_ITEMS = (
@@ -90,7 +89,7 @@ class RecordTables:
             stored = {one for (one,) in database.execute(_STORED, (entry.records, json.dumps([*queued])))}
             before = {one: Record(one, None, {}) if one in stored else None for one in queued}
             left = {one for one in queued if _changed(database, queued[one], one, before[one]) is not None}
-            count = database.execute(_COUNT, (entry.records,)).fetchone()[0] - len(stored) + len(left)
+            count = count_records(database, entry) - len(stored) + len(left)
         return cls(
             folder=folder,
             segment=entry.records,

@@ -73,3 +73,29 @@ def test_a_file_that_is_not_a_database_is_unusable(loaded: Target) -> None:
     assert location.describe() is None
     path.unlink()
     assert location.describe() is None
+
+
+@pytest.mark.parametrize("made", [0, 1, 9, 10, 12, 16])
+def test_a_database_whose_tables_are_not_all_made_is_empty(loaded: Target, tmp_path: Path, made: int) -> None:
+    """Chroma was killed while it made its tables one after the other: nothing is found, and a load goes on from there."""
+    with closing(sqlite3.connect(Path(loaded.path) / DATABASE_NAME)) as whole:
+        (table,) = whole.execute("SELECT sql FROM sqlite_master WHERE name = 'migrations'").fetchone()
+        steps = whole.execute("SELECT sql, dir, version, filename, hash FROM migrations ORDER BY rowid").fetchall()
+    target = a_target(tmp_path / "other")
+    folder = Path(target.path)
+    folder.mkdir(parents=True)
+    with closing(sqlite3.connect(folder / DATABASE_NAME, isolation_level=None)) as partial:
+        partial.execute(table)
+        for sql, *step in steps[:made]:
+            partial.executescript(sql)
+            partial.execute(
+                "INSERT INTO migrations (dir, version, filename, hash, sql) VALUES (?, ?, ?, ?, ?)", [*step, sql]
+            )
+    location = LocalFolder(path=folder, collection=target.collection)
+    assert (location.describe(), location.state(), location.list_collections()) == (None, None, [])
+    with opened(target) as (store, opening):
+        assert opening.upgrade is None
+        store.write(some_rows(numbered(0, 20)))
+    state = location.state()
+    assert state is not None
+    assert state.records == 20

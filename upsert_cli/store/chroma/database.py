@@ -152,9 +152,9 @@ def _opened(path: Path, *, seconds: float) -> sqlite3.Connection:
 
 def _show_todays_tables(database: sqlite3.Connection) -> None:
     """Put views of today's tables in front of older ones, for this connection alone; nothing is written."""
-    tables = {str(name) for (name,) in database.execute(_TABLES)}
-    if not tables or not is_older(dict(database.execute(_MIGRATIONS))):
+    if not is_older(applied_migrations(database)):
         return
+    tables = {str(name) for (name,) in database.execute(_TABLES)}
     database.execute("PRAGMA temp_store = MEMORY")
     database.create_function("seq_number", 1, _seq_number, deterministic=True)
     for table, query in _LATER_TABLES.items():
@@ -212,9 +212,14 @@ def error_name(error: sqlite3.Error) -> str:
 
 
 def applied_migrations(database: sqlite3.Connection) -> dict[str, int]:
-    """Return the last migration of each kind that a database has; empty if it has no tables yet."""
-    is_blank = database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
-    return {} if is_blank else {str(kind): int(last) for kind, last in database.execute(_MIGRATIONS)}
+    """Return the last migration of each kind that a database has; empty while it has no tables, or not all of them.
+
+    Chroma makes the tables one after the other, and one that was killed at that goes on when it opens the database.
+    """
+    if database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None:
+        return {}
+    found = {str(kind): int(last) for kind, last in database.execute(_MIGRATIONS)}
+    return {} if found.keys() < KNOWN_MIGRATIONS.keys() else found
 
 
 def is_older(found: Mapping[str, int]) -> bool:
@@ -223,7 +228,7 @@ def is_older(found: Mapping[str, int]) -> bool:
 
 
 def find_entry(database: sqlite3.Connection, collection: str) -> CollectionEntry | None:
-    """Return the entry of a collection; None if there is none, or Chroma has just begun to make its tables."""
+    """Return the entry of a collection; None if there is none, or Chroma has not yet made all tables."""
     return next(_entries(database, collection), None)
 
 
@@ -244,7 +249,7 @@ def count_records(database: sqlite3.Connection, entry: CollectionEntry) -> int:
 
 
 def _entries(database: sqlite3.Connection, collection: str | None = None) -> Iterator[CollectionEntry]:
-    if applied_migrations(database).get("sysdb"):
+    if applied_migrations(database):
         yield from (CollectionEntry(*row) for row in database.execute(_ENTRIES, (collection,)).fetchall())
 
 

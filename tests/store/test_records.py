@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -516,6 +517,23 @@ def test_foreign_collection_gets_its_own_threshold_back(target: Target, ending: 
     assert [threshold for threshold, _ in notes] == [345, None]
     assert notes[0][1] == notes[1][1] > 0
     assert settings_of(target)[0]["hnsw"]["sync_threshold"] == 345
+
+
+@pytest.mark.parametrize("ending", ["close", "abandon"])
+def test_a_full_disk_while_the_threshold_is_restored_is_said(target: Target, ending: str) -> None:
+    """The note that nothing has to be restored any more finds no room: the error says so."""
+    make_foreign(target, some_rows(["a"]), embedding_function=None, configuration={"hnsw": {"sync_threshold": 345}})
+
+    class Full(Ledger):
+        def owe(self, threshold: int | None) -> None:
+            if threshold is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            super().owe(threshold)
+
+    with Lease.take(Path(target.path) / LEASE_NAME, Holder.this_process()) as lease:
+        records, _ = open_store(target, ledger=Full(lease, Holder.this_process(), target.collection))
+        with pytest.raises(UpsertCliError, match="make room"):
+            getattr(records, ending)()
 
 
 def test_the_threshold_that_a_dead_writer_left_is_restored(target: Target) -> None:

@@ -208,7 +208,8 @@ class OpenCollection:
 
     def _owe(self, threshold: int | None) -> None:
         if self._ledger is not None:
-            self._ledger.owe(threshold)
+            with understood(self._target):  # the disk of the lock file is full
+                self._ledger.owe(threshold)
 
     def _get(self, name: str) -> Collection:
         return self._call(self._client.get_collection, name, embedding_function=None)

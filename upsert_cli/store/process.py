@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 
 from upsert_cli.bisect import failing_rows
 from upsert_cli.context import RunContext
@@ -27,9 +27,6 @@ from upsert_cli.store.child import Start
 from upsert_cli.store.child_process import TRIES, ChildProcess, ProcessDied
 from upsert_cli.store.location import Location
 from upsert_cli.store.locations import location_of
-
-if TYPE_CHECKING:
-    pass
 
 P = ParamSpec("P")
 R = TypeVar("R")

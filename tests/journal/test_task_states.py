@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.journal_tasks import make_reject, make_task
+from tests.support.journal_tasks import MOMENT, make_reject, make_task
 from upsert_cli.counts import MAX_FIELDS, OTHER_FIELDS, Converted, Counts
 from upsert_cli.journal.layout import valid_task_id
 from upsert_cli.journal.load_options import LoadOptions
@@ -68,6 +68,14 @@ def test_only_allowed_moves_are_made(now: TaskStatus, to: TaskStatus) -> None:
     assert moved.status is to
     assert (moved.finished_at is not None) == to.is_final
     assert moved.cancel_requested == (now is to)
+
+
+def test_an_attempt_that_did_not_begin_yet_took_no_time() -> None:
+    """A task that a signal returned to the queue was loaded by the attempts before, and by none after a full reload."""
+    stopped = make_task().moved(TaskStatus.PROCESSING, started_at=MOMENT).moved(TaskStatus.PENDING, load_seconds=4.0)
+    assert (stopped.attempt, stopped.load_attempts) == (2, 1)
+    assert stopped.moved(TaskStatus.PROCESSING, started_at=MOMENT).load_attempts == 2
+    assert replace(stopped, first_attempt=2).load_attempts == 0
 
 
 @given(first=counts, second=counts)

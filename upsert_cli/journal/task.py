@@ -147,8 +147,8 @@ class Task:
 
     @property
     def load_attempts(self) -> int:
-        """The number of attempts to which rows, counts and `load_seconds` belong."""
-        return self.attempt - self.first_attempt + 1
+        """The number of attempts to which rows, counts and `load_seconds` belong; the next one has not begun yet."""
+        return self.attempt - self.first_attempt + (self.started_at is not None)
 
     def moved(self, to: TaskStatus, **changes: object) -> Task:
         """Return the task in another state, with the fields that follow from that unless `changes` has them.

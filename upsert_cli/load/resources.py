@@ -158,11 +158,9 @@ def recipe_without_model(name: str, options: LoadOptions, sources: Sequence[Sour
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """All that a load of a task uses: its sources, the origin of its vectors, and its collection."""
+    """All that a load of a task uses besides its sources: the origin of its vectors, and its collection."""
 
     task: Task
-    sources: list[Source]
-
     model: Model | OwnVectors
     """Its model, or the vectors of its items, with the dimension of the collection."""
 
@@ -172,9 +170,8 @@ class Resources:
     @classmethod
     def find(cls, journal: Journal, task: Task, *, context: RunContext) -> Resources:
         """Find the resources of a task; its model may have to be fetched."""
-        sources = sources_of(task)
-        model = _origin_of_vectors(journal, task, sources, context=context)
-        return cls(task=task, sources=sources, model=model, leases=journal.layout.servers)
+        model = _origin_of_vectors(journal, task, context=context)
+        return cls(task=task, model=model, leases=journal.layout.servers)
 
     @classmethod
     def find_in_thread(cls, journal: Journal, task: Task, *, context: RunContext) -> Resources:
@@ -235,12 +232,10 @@ class Resources:
         )
 
 
-def _origin_of_vectors(
-    journal: Journal, task: Task, sources: Sequence[Source], *, context: RunContext
-) -> Model | OwnVectors:
+def _origin_of_vectors(journal: Journal, task: Task, *, context: RunContext) -> Model | OwnVectors:
     """Return the model of a task, or the vectors of its items, with the dimension of the collection."""
     if task.options.keep_vectors:
-        return kept_vectors(sources)
+        return kept_vectors(sources_of(task))
     model = model_of(task.model, task.options, context=context) if embeds(task.model) else None
     if model is not None and not model.pooling:
         return model
@@ -252,4 +247,4 @@ def _origin_of_vectors(
         return replace(model, name=made_by.name) if made_by is not None and is_same else model
     if info is not None and info.dimension is not None:
         return OwnVectors(dimension=info.dimension)
-    return own_vectors(task.options, sources)
+    return own_vectors(task.options, sources_of(task))

@@ -128,7 +128,7 @@ def test_preview_and_dry_run_read_a_collection(tiny: Terminal, docs: list[dict[s
         ("chroma:old", "is named as chroma:TARGET#COLLECTION"),
         ("chroma:#docs", "is named as chroma:TARGET#COLLECTION"),
         ("chroma:old#none", "there is no collection none in"),
-        ("chroma:nowhere#docs", "there is no collection docs in"),
+        ("chroma:nowhere#docs", "nowhere; no Chroma is in that folder"),
         ("chroma:http://user:s3cret-pw@host#docs", "has a user or password in it"),
         ("chroma:http://user:s3cret-pw@host", "is named as chroma:TARGET#COLLECTION"),
     ],

@@ -135,7 +135,7 @@ def test_what_reading_would_flush_is_read_alone(terminal: Terminal) -> None:
 
 ERRORS = [
     ("upsert-cli query text --collection nix", 1, "there is no collection nix"),
-    ("upsert-cli query text --chroma nowhere", 1, "there is no collection default"),
+    ("upsert-cli query text --chroma nowhere", 1, "nowhere; no Chroma is in that folder"),
     ("upsert-cli query '  '", 2, "give some words"),
     ("upsert-cli query text --where '{'", 2, "is not JSON"),
     ("upsert-cli query text --where '[1]'", 2, "is not a JSON object"),

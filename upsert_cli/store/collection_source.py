@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from upsert_cli.sources.source_path import CollectionReader
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
 from upsert_cli.store.base import Record, Target
 from upsert_cli.store.location import CollectionInfo, CollectionState, Location
-from upsert_cli.store.locations import location_at
+from upsert_cli.store.locations import location_at, remedy_for_name
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.store.record_pages import JoinedChunks, counted_pages, numbered_pages
 
@@ -99,8 +98,7 @@ class StoredCollection(CollectionReader):
             answer = ask(location)
         if answer is None:
             raise FileNotFoundError(
-                f"there is no collection {self.collection} in {self.chroma}; `upsert-cli collections --chroma "
-                f"{shlex.quote(self.chroma)}` lists those that are there"
+                f"there is no collection {self.collection} in {self.chroma}; {remedy_for_name(self.chroma)}"
             )
         return answer
 

@@ -5,12 +5,14 @@ Chroma is the only implementation. Another one is a package next to `chroma/` an
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.store.address import OF_TARGET, CredentialNames, is_server
 from upsert_cli.store.base import Target
+from upsert_cli.store.folder import DATABASE_NAME
 
 if TYPE_CHECKING:
     from upsert_cli.store.location import Location
@@ -43,3 +45,10 @@ def location_at(
 def location_of(target: Target) -> Location:
     """Return the location of a target."""
     return location_at(target.path, target.collection, leases=Path(target.leases), retry_for=target.retry_for)
+
+
+def remedy_for_name(chroma: str) -> str:
+    """Return what to do about the name of a collection that a target does not have."""
+    if is_server(chroma) or (Path(chroma) / DATABASE_NAME).exists():
+        return f"`upsert-cli collections list --chroma {shlex.quote(chroma)}` lists those that are there"
+    return "no Chroma is in that folder, so name another one"

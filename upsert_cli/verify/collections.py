@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from upsert_cli.locks import Holder
 from upsert_cli.store.address import require_collection_name
 from upsert_cli.store.base import Target
 from upsert_cli.store.location import CollectionInfo, Location
-from upsert_cli.store.locations import location_at
+from upsert_cli.store.locations import location_at, remedy_for_name
 from upsert_cli.store.process import StoreProcess
 from upsert_cli.text import nearest
 
@@ -230,6 +229,5 @@ def no_collection(chroma: str, name: str, *, known: Sequence[str] = (), undone: 
     question = "" if close is None else f" did you mean {close}?"
     nothing = f", so nothing was {undone}" if undone else ""
     return UpsertCliError(
-        message=f"there is no collection {name} in {chroma}{nothing};{question} `upsert-cli collections list --chroma "
-        f"{shlex.quote(chroma)}` lists those that are there"
+        message=f"there is no collection {name} in {chroma}{nothing};{question} {remedy_for_name(chroma)}"
     )

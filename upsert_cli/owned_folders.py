@@ -72,7 +72,7 @@ def remove_stale(folders: Iterable[Path]) -> None:
     """
     limit = time.time() - STALE_SECONDS
     for folder in folders:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # it is gone, or another user's
             written = max(path.lstat().st_mtime for path in (folder, *folder.iterdir()))
             if written < limit and not is_owned(folder):
                 shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -331,6 +332,23 @@ def test_a_fetch_in_progress_is_not_swept() -> None:
     with staging() as other:
         find_model(DEFAULT_MODEL)
         assert other.is_dir()
+
+
+def test_what_cannot_be_read_in_the_cache_does_not_keep_others_from_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several users may share a cache, and the folder in which one of them makes a model is private."""
+    other = cache_folder() / f"{cache.STAGING_PREFIX}other"
+    other.mkdir(parents=True)
+    seen = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder == other:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return seen(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)  # the tests may run as a user who may read everything
+    with staging() as own:
+        assert own.is_dir()
+    assert other.is_dir()
 
 
 @pytest.mark.usefixtures("index", "trusted")

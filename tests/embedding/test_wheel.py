@@ -334,6 +334,7 @@ def test_a_fetch_in_progress_is_not_swept() -> None:
         assert other.is_dir()
 
 
+@pytest.mark.usefixtures("index")
 def test_what_cannot_be_read_in_the_cache_does_not_keep_others_from_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several users may share a cache, and the folder in which one of them makes a model is private."""
     other = cache_folder() / f"{cache.STAGING_PREFIX}other"

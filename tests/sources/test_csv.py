@@ -53,6 +53,23 @@ def test_rows_equal_those_of_the_standard_library(
         assert read(path, start=position) == rows[number + 1 :]
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("closing", [None, 1, 20])
+@pytest.mark.parametrize(("name", "other"), [("a.tsv", ","), ("a.csv", "|")])
+def test_rows_after_a_header_with_an_odd_quote(
+    tmp_path: Path, name: str, other: str, closing: int | None, ending: str
+) -> None:
+    """A quote that seems to open in the header makes us look further for its end; each row is still found from any row on."""
+    delimiter = FORMATS[name]
+    lines = [delimiter.join(("id", f'name{other}"short', "text"))]
+    lines += [delimiter.join((f"i{row}", 'x"' if row == closing else "x", f"text {row}")) for row in range(50)]
+    path = write_file(tmp_path / f"{name}{ending}", "\n".join(lines).encode())
+    rows = read(path, id_field="id")
+    assert [item(row).object_id for row, _ in rows] == [f"i{row}" for row in range(50)]
+    for number, (_, position) in enumerate(rows):
+        assert read(path, start=position, id_field="id") == rows[number + 1 :]
+
+
 def _shown(path: Path, id_field: str = "id") -> list[str]:
     return [row.object_id if isinstance(row, Item) else row.detail for row in rows_of(path, id_field=id_field)]
 

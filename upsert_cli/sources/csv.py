@@ -113,7 +113,10 @@ class _Records:
 
     def go_to(self, offset: int) -> None:
         """Continue at the offset of a record."""
-        skip(self._file, offset - self.offset)
+        left = offset - self.offset
+        while left and self._again:  # what was read of the file in search of the header's end
+            left -= len(self._again.popleft())
+        skip(self._file, left)
         self.offset = offset
 
     def text(self) -> bytes | None:

@@ -59,7 +59,7 @@ def test_rows_equal_those_of_the_standard_library(
 def test_rows_after_a_header_with_an_odd_quote(
     tmp_path: Path, name: str, other: str, closing: int | None, ending: str
 ) -> None:
-    """A quote that seems to open in the header makes us look further for its end; each row is still found from any row on."""
+    """A quote that seems to open in the header makes us look further for its end; no row is lost by that."""
     delimiter = FORMATS[name]
     lines = [delimiter.join(("id", f'name{other}"short', "text"))]
     lines += [delimiter.join((f"i{row}", 'x"' if row == closing else "x", f"text {row}")) for row in range(50)]

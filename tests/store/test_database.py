@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sqlite3
 import subprocess
@@ -77,7 +79,7 @@ def test_a_file_that_is_not_a_database_is_unusable(loaded: Target) -> None:
 
 @pytest.mark.parametrize("made", [0, 1, 9, 10, 12, 16])
 def test_a_database_whose_tables_are_not_all_made_is_empty(loaded: Target, tmp_path: Path, made: int) -> None:
-    """Chroma was killed while it made its tables one after the other: nothing is found, and a load goes on from there."""
+    """Chroma was killed while it made them one after the other: nothing is found, and a load goes on from there."""
     with closing(sqlite3.connect(Path(loaded.path) / DATABASE_NAME)) as whole:
         (table,) = whole.execute("SELECT sql FROM sqlite_master WHERE name = 'migrations'").fetchone()
         steps = whole.execute("SELECT sql, dir, version, filename, hash FROM migrations ORDER BY rowid").fetchall()
@@ -99,3 +101,19 @@ def test_a_database_whose_tables_are_not_all_made_is_empty(loaded: Target, tmp_p
     state = location.state()
     assert state is not None
     assert state.records == 20
+
+
+def test_a_folder_without_access_is_named_with_a_remedy(loaded: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's refusal to look into the folder is told like that to read the file."""
+    known = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if path.name == DATABASE_NAME:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return known(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)  # the tests may run as a user with access to everything
+    location = LocalFolder(path=Path(loaded.path), collection=loaded.collection)
+    for ask in (location.list_collections, location.describe, location.state):
+        with pytest.raises(UpsertCliError, match=f"{DATABASE_NAME} cannot be used: Permission denied; give this user"):
+            ask()

@@ -77,11 +77,12 @@ class LocalFolder(Location):
 
     def list_collections(self) -> list[tuple[CollectionInfo, int]]:
         """Ask the database, which has to exist."""
-        if not (self.path / DATABASE_NAME).is_file():
-            raise UpsertCliError(
-                message=f"there is no Chroma in {self.path}; --chroma names another folder, `upsert-cli run` makes one"
-            )
         with reading(self.path) as database:
+            if not (self.path / DATABASE_NAME).is_file():
+                raise UpsertCliError(
+                    message=f"there is no Chroma in {self.path}; --chroma names another folder, `upsert-cli run` makes "
+                    f"one"
+                )
             return describe_all(database)
 
     def state(self) -> CollectionState | None:

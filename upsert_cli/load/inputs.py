@@ -182,13 +182,15 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
 def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
     """Return the copy of the stream with an absolute name, if there is one.
 
-    Sources have the names that were typed, perhaps in another working folder.
+    Sources have the names that were typed, perhaps in another working folder. A folder or an address may end with the
+    name of a stream, and none of its files has its name.
     """
-    typed_so = (
-        source
-        for source in sources
-        if absolute == source.name or (source.name != "-" and absolute.endswith(f"{os.sep}{Path(source.name)}"))
-    )
+    if (same := next((source for source in sources if source.name == absolute), None)) is not None:
+        return same if same.spooled else None
+    if is_address(absolute) or Path(absolute).is_dir():
+        return None
+    relative = (source for source in sources if source.name != "-")
+    typed_so = (source for source in relative if absolute.endswith(f"{os.sep}{Path(source.name)}"))
     best = max(typed_so, key=lambda source: len(source.name), default=None)
     return best if best is not None and best.spooled else None
 

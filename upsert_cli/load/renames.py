@@ -39,15 +39,6 @@ class RenameNote:
     tasks: Mapping[str, str]
     """The id of the collection that each unfinished task began to fill."""
 
-    def names(self, journal: Journal) -> dict[str, str]:
-        """Return the present names of the collections, by id."""
-        names = {}
-        for name in filter(None, (self.name, self.to, self.kept)):
-            state = location_at(self.chroma, name, leases=journal.layout.servers).state()
-            if state is not None:
-                names[state.id] = name
-        return names
-
 
 @contextmanager
 def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept: str | None) -> Iterator[None]:
@@ -63,19 +54,14 @@ def followed_by_tasks(journal: Journal, chroma: str, name: str, to: str, *, kept
     Raises:
         JournalUnwritable: There are such tasks, and no note can be made; the block was not begun.
     """
-    note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection="", tasks={})
-    ids = {now: identity for identity, now in note.names(journal).items()}
-    tasks = {
-        task.id: identity for now, identity in ids.items() for task in journal.unfinished_in(chroma, collection=now)
-    }
+    ids = _ids(journal, chroma, name, to, kept)
+    tasks = {task.id: ids[now] for now in ids for task in journal.unfinished_in(chroma, collection=now)}
     if not tasks:
         yield
         return
     # Named for the collection, so that the next rename takes the place of a note that a death left half written.
-    identity = hashlib.blake2b(
-        f"{chroma}\0{ids[name]}".encode("utf-8", "surrogatepass"), digest_size=NAME_BYTES
-    ).hexdigest()
-    path = journal.layout.renames / f"{identity}.json"
+    place = f"{chroma}\0{ids[name]}".encode("utf-8", "surrogatepass")
+    path = journal.layout.renames / f"{hashlib.blake2b(place, digest_size=NAME_BYTES).hexdigest()}.json"
     note = RenameNote(chroma=chroma, name=name, to=to, kept=kept, collection=ids[name], tasks=tasks)
     with writing_to(path):
         make_folder(path.parent)
@@ -111,12 +97,20 @@ def complete_renames(journal: Journal, chroma: str, *, check: Callable[[], None]
 
 
 def _complete(journal: Journal, path: Path, note: RenameNote) -> RenameNote:
-    names = note.names(journal)
+    names = {identifier: now for now, identifier in _ids(journal, note.chroma, note.name, note.to, note.kept).items()}
     for task_id, collection in note.tasks.items():
         if collection in names:  # otherwise it was deleted, or renamed again, by somebody else
             follow_rename(journal, task_id, collection=names[collection])
     drop_note(path)
     return note if note.kept in names.values() else replace(note, kept=None)
+
+
+def _ids(journal: Journal, chroma: str, *names: str | None) -> dict[str, str]:
+    """Return the ids of those collections that exist, by their present names."""
+    states = {
+        name: location_at(chroma, name, leases=journal.layout.servers).state() for name in names if name is not None
+    }
+    return {name: state.id for name, state in states.items() if state is not None}
 
 
 def _read(path: Path) -> RenameNote | None:

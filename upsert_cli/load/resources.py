@@ -243,8 +243,9 @@ def _origin_of_vectors(journal: Journal, task: Task, *, context: RunContext) -> 
     if model is not None:
         # The name is part of each record's hash, so it stays as the collection spells it.
         made_by = None if info is None else info.stamp
-        is_same = made_by is not None and made_by.name.lower() == model.name.lower()
-        return replace(model, name=made_by.name) if made_by is not None and is_same else model
+        if made_by is not None and made_by.name.lower() == model.name.lower():
+            return replace(model, name=made_by.name)
+        return model
     if info is not None and info.dimension is not None:
         return OwnVectors(dimension=info.dimension)
     return own_vectors(task.options, sources_of(task))

@@ -35,7 +35,7 @@ class Batch:
     """One for each id, in the order of their rows; the average of an item comes before its chunks."""
 
     rejects: tuple[Reject, ...] = ()
-    """Rows that are no loadable items."""
+    """Rows that are not loadable items."""
 
     read: int
     """Rows: items + `len(rejects)` + `duplicate`; 0 if the chunks of an item continue in the next batch."""
@@ -79,7 +79,7 @@ class Batch:
 
     @property
     def is_unchanged(self) -> bool:
-        """Check that there is nothing to write: each document is in the collection, just as it is."""
+        """Check that there is nothing to write, since the collection has each document already."""
         return not self.failed and self.comparison.verdicts.count(Verdict.UNCHANGED) == len(self.documents)
 
     def fallback(self) -> Batch | None:

@@ -35,13 +35,13 @@ class InFlight:
         Raises:
             StageStopped: The stages were stopped before that.
         """
-        beginning = {one.item.object_id for one in batch.documents if one.chunk is None or one.chunk.number == 0}
-        continuing = {one.item.object_id for one in batch.documents if one.chunk is not None and one.chunk.number != 0}
+        items = {one.item.object_id for one in batch.documents}
+        beginning = {one.item.object_id for one in batch.documents if one.is_first_chunk}
         with self._changed:
             while not self._stopping.is_set():
-                others = (items for number, items in self._items.items() if number != batch.number)
-                if all(beginning.isdisjoint(items) for items in others):
-                    self._items[batch.number] = beginning | continuing | self._items.get(batch.number, set())
+                others = (held for number, held in self._items.items() if number != batch.number)
+                if all(map(beginning.isdisjoint, others)):
+                    self._items[batch.number] = items | self._items.get(batch.number, set())
                     return
                 self._changed.wait(STEP_SECONDS)
         raise StageStopped

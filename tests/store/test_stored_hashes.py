@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.loading import a_target, numbered, of_model, opened, plain_client, some_rows
 from upsert_cli.store.base import Target, Verdict
-from upsert_cli.store.chroma.stored_hashes import read_hashes
+from upsert_cli.store.chroma.stored_hashes import changed_hashes
 from upsert_cli.store.folder import DATABASE_NAME
 from upsert_cli.store.process import StoreProcess
 
@@ -66,7 +66,10 @@ def target(master: Target, tmp_path: Path) -> Target:
 
 
 def _hashes(target: Target, ids: list[str] = IDS) -> dict[str, str]:
-    return read_hashes(Path(target.path), target.collection, ids)
+    """Return the stored hashes that are known, which no caller expects to be these."""
+    changed = changed_hashes(Path(target.path), target.collection, dict.fromkeys(ids, "other"))
+    assert list(changed) == ids
+    return {one: stored for one, stored in changed.items() if stored}
 
 
 def _change(target: Target, *statements: str, values: tuple[Any, ...] = ()) -> None:
@@ -76,11 +79,27 @@ def _change(target: Target, *statements: str, values: tuple[Any, ...] = ()) -> N
 
 
 def test_each_collection_has_its_own_hashes(target: Target) -> None:
-    """Only records that exist are answered, also among ids that no record can have."""
-    assert _hashes(target, [*IDS, "no", "", "\0", "\ud800", "'"]) == dict.fromkeys(IDS, "first.first")
+    """Only records that exist are answered."""
+    assert _hashes(target, [*IDS, "no", "", "'", '"', "\\"]) == dict.fromkeys(IDS, "first.first")
     assert _hashes(replace(target, collection="other")) == dict.fromkeys(IDS, "second.second")
     assert _hashes(replace(target, collection="foreign")) == {}
     assert _hashes(replace(target, collection="missing")) == {}
+
+
+def test_equal_hashes_are_not_returned(target: Target) -> None:
+    """An id with any characters is among the answers unless its record has exactly the given hash."""
+    ids = ['a"b', "c\\u0041d", "e\nf", "\u2028", "é😀", "g/h", "{}", "\x7f\x01"]
+    with opened(target) as (records, _):
+        records.write(some_rows(ids, mark="third"))
+    path, name = Path(target.path), target.collection
+    assert changed_hashes(path, name, dict.fromkeys([*ids, *IDS], "third.third")) == dict.fromkeys(IDS, "first.first")
+    assert changed_hashes(path, name, dict.fromkeys(ids, "first.first")) == dict.fromkeys(ids, "third.third")
+
+
+@pytest.mark.parametrize("odd", ["\0", "\ud800"])
+def test_an_id_that_no_record_can_have_makes_the_others_uncertain(target: Target, odd: str) -> None:
+    """JSON or SQLite may understand it as another one."""
+    assert _hashes(target, [*IDS, odd]) == {}
 
 
 def _lock(target: Target) -> sqlite3.Connection:
@@ -168,7 +187,7 @@ def test_a_written_record_is_compared_as_written(target: Target) -> None:
 def test_a_comparison_is_the_same_either_way(target: Target, monkeypatch: pytest.MonkeyPatch, *, by_sql: bool) -> None:
     """Verdicts and keys in the order of the rows do not depend on where the hashes are read."""
     if not by_sql:
-        monkeypatch.setattr("upsert_cli.store.chroma.local.read_hashes", lambda *_: {})
+        monkeypatch.setattr("upsert_cli.store.chroma.local.changed_hashes", lambda *known: dict.fromkeys(known[-1], ""))
     with opened(target) as (records, _):
         records.write(replace(some_rows(["meta", "text", "chunk"], extra=1)))
     ids = ["new", IDS[3], "meta", "text", IDS[4], "chunk", IDS[4][::-1]]

@@ -36,7 +36,8 @@ class InFlight:
             StageStopped: The stages were stopped before that.
         """
         items = {one.item.object_id for one in batch.documents}
-        beginning = {one.item.object_id for one in batch.documents if one.is_first_chunk}
+        # Without a call, since this runs for every row.
+        beginning = {one.item.object_id for one in batch.documents if one.chunk is None or one.is_first_chunk}
         with self._changed:
             while not self._stopping.is_set():
                 others = (held for number, held in self._items.items() if number != batch.number)

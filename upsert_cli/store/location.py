@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,12 +222,12 @@ class Location(Protocol):
         """Tell whether another program wrote an empty or older index over the one that has just been flushed."""
         return False
 
-    def stored_hashes(self, ids: Sequence[str]) -> Mapping[str, str]:  # noqa: ARG002  # a server is asked
-        """Return the `upsert_hash` of records as far as it can be read quickly; other records may exist too.
+    def changed_hashes(self, hashes: Mapping[str, str]) -> Mapping[str, str]:
+        """Return, by id, the `upsert_hash` of each record that may not have the given one; empty if it is not known.
 
         Called outside the process that has the collection open, while that process has the lease and writes nothing.
         """
-        return {}
+        return dict.fromkeys(hashes, "")  # a server is asked
 
     def index_folder(self) -> Path | None:
         """Return the folder with the index files of the collection; None where the store looks after them."""

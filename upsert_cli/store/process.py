@@ -117,24 +117,27 @@ class StoreProcess(ChildProcess):
 
         `with_keys` asks about all of them, since the keys of unchanged records are wanted too.
         """
-        stored = {} if with_keys else self._stored_hashes(ids)
-        had = [stored.get(one, "") for one in ids]
-        rest = [row for row, hashed in enumerate(hashes) if had[row] != hashed and not is_same(had[row], hashed)]
-        if len(rest) == len(ids):
+        wanted = dict(zip(ids, hashes, strict=True))
+        if with_keys or len(wanted) < len(ids):
+            return self._compare(ids, hashes)
+        changed = {one: had for one, had in self._changed_hashes(wanted).items() if not is_same(had, wanted[one])}
+        if len(changed) == len(ids):
             return self._compare(ids, hashes)
         verdicts = [Verdict.UNCHANGED] * len(ids)
-        if not rest:
+        if not changed:
             return Comparison(verdicts=verdicts)
+        rest = [row for row, one in enumerate(ids) if one in changed]
         answer = self._compare([ids[row] for row in rest], [hashes[row] for row in rest])
         for row, verdict in zip(rest, answer.verdicts, strict=True):
             verdicts[row] = verdict
         return Comparison(verdicts=verdicts, stored_keys={rest[at]: keys for at, keys in answer.stored_keys.items()})
 
-    def _stored_hashes(self, ids: list[str]) -> Mapping[str, str]:
-        """Return hashes that can be read from here, in a moment in which the process has the lease and is idle."""
+    def _changed_hashes(self, hashes: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what can be read of them from here, in a moment in which the process has the lease and is idle."""
         with self._working("compare"):
             self._await_opened()
-            return self._start.location.stored_hashes(ids) if self._is_empty is not None else {}
+            has_lease = self._is_empty is not None
+            return self._start.location.changed_hashes(hashes) if has_lease else dict.fromkeys(hashes, "")
 
     def find_stale_chunks(self, chunks: Mapping[str, int], *, average: bool) -> dict[str, list[RecordRef]]:
         """Return the records that are no longer part of their items; nothing is searched where there are no chunks."""

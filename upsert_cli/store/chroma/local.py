@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from upsert_cli.store.chroma.database import CollectionEntry, describe, describe
 from upsert_cli.store.chroma.faults import understood
 from upsert_cli.store.chroma.index_check import check_files, check_rows, is_overwritten
 from upsert_cli.store.chroma.stamp import stored_values
-from upsert_cli.store.chroma.stored_hashes import read_hashes
+from upsert_cli.store.chroma.stored_hashes import changed_hashes
 from upsert_cli.store.chroma.tables import RecordTables
 from upsert_cli.store.chroma.upgrade import prepare_upgrade, readable_copy
 from upsert_cli.store.folder import (
@@ -161,9 +161,9 @@ class LocalFolder(Location):
         with reading(self.path) as database:
             return find_entry(database, self.collection)
 
-    def stored_hashes(self, ids: Sequence[str]) -> dict[str, str]:
+    def changed_hashes(self, hashes: Mapping[str, str]) -> dict[str, str]:
         """Ask the database."""
-        return read_hashes(self.path, self.collection, ids)
+        return changed_hashes(self.path, self.collection, hashes)
 
     # -- other programs ------------------------------------------------------------------------------------------------
 

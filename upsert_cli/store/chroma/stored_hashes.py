@@ -6,13 +6,13 @@ do not see each other's locks; each time one closes the file, the system even dr
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 from upsert_cli.documents.hashing import HASH_KEY
+from upsert_cli.sources.json_text import as_json
 from upsert_cli.store.chroma.database import PROBE_SECONDS, connect
 from upsert_cli.store.folder import DATABASE_NAME
 
@@ -25,25 +25,28 @@ _APPLIED = (
     "AND typeof(m.seq_id) = 'integer' AND NOT EXISTS "
     "(SELECT 1 FROM embeddings_queue q WHERE q.seq_id > m.seq_id AND q.topic LIKE '%/' || c.id)"
 )
-# A cross join fixes the order: the other one, by an index on the values, looks at all hashes for each batch.
-_HASHES = (
-    "SELECT e.embedding_id, v.string_value FROM embeddings e CROSS JOIN embedding_metadata v "
-    "WHERE e.segment_id = ? AND e.embedding_id IN (SELECT value FROM json_each(?)) AND v.id = e.id AND v.key = ?"
+# For the ids and hashes of a JSON object. Equal hashes are not returned, which spares a third of the time.
+_CHANGED = (
+    "SELECT wanted.key, COALESCE(v.string_value, '') FROM json_each(?) wanted "
+    "LEFT JOIN embeddings e ON e.segment_id = ? AND e.embedding_id = wanted.key "
+    "LEFT JOIN embedding_metadata v ON v.id = e.id AND v.key = ? WHERE v.string_value IS NOT wanted.value"
 )
 
 
-def read_hashes(folder: Path, collection: str, ids: Sequence[str]) -> dict[str, str]:
-    """Return the `upsert_hash` of each record with one of these ids, if the database tells for certain.
+def changed_hashes(folder: Path, collection: str, hashes: Mapping[str, str]) -> dict[str, str]:
+    """Return, by id, the stored `upsert_hash` of each record that is not certain to have the given one.
 
-    A record that is not in the answer may exist: other versions of Chroma may have other tables, records may be queued,
-    or the database may be locked or in need of recovery. Chroma itself knows then.
+    It is empty where the database does not tell for certain. A record may exist all the same: other versions of Chroma
+    may have other tables, records may be queued, or the database may be locked or in need of recovery. Chroma itself
+    knows then.
     """
+    unknown = dict.fromkeys(hashes, "")
     try:
         with closing(connect(folder / DATABASE_NAME, mode="ro", seconds=PROBE_SECONDS)) as database:
             database.execute("BEGIN")  # both queries see the same moment
             if (segment := database.execute(_APPLIED, (collection,)).fetchone()) is None:
-                return {}
-            found = database.execute(_HASHES, (*segment, json.dumps(ids), HASH_KEY)).fetchall()
-    except sqlite3.Error:
-        return {}
-    return {one: hashed for one, hashed in found if hashed is not None}
+                return unknown
+            found = dict(database.execute(_CHANGED, (as_json(hashes).decode(), *segment, HASH_KEY)))
+    except (sqlite3.Error, TypeError):  # a TypeError: an id is not valid Unicode
+        return unknown
+    return found if found.keys() <= hashes.keys() else unknown  # all ids were understood

@@ -90,7 +90,7 @@ def read_batches(
             long = builder.add(row, room=pace.rows)
             if long is None:
                 builder.after = after
-                if builder.rows < pace.rows and builder.size < MAX_SIZE:
+                if builder.read < pace.rows and builder.records < pace.rows and builder.size < MAX_SIZE:
                     continue
             if builder.read:
                 yield builder.build(next(numbers))
@@ -119,16 +119,12 @@ class _BatchBuilder:
         self._is_superseded = is_superseded
         self.read = 0
         self.size = 0
-        self._count = 0
+        self.records = 0
         self._items: dict[str, Sequence[Document]] = {}
         self._earlier: dict[str, list[Sequence[Document]]] = {}
         self._rejects: list[Reject] = []
         self._ignored = NOTHING_IGNORED
         self.after = after
-
-    @property
-    def rows(self) -> int:
-        return self.read if self.read > self._count else self._count
 
     def add(self, row: Item | Reject, *, room: int) -> _LongItem | None:
         """Add a row, or return it as an item of more than `room` chunks, which needs batches of its own."""
@@ -163,7 +159,7 @@ class _BatchBuilder:
         self._items[object_id] = documents
         for document in documents:
             self.size += document.size
-        self._count += len(documents)
+        self.records += len(documents)
 
     def _add_reject(self, reject: Reject) -> None:
         self.read += 1

@@ -40,7 +40,7 @@ _A_VECTOR = "a vector is a JSON list of numbers, such as '[0.12, -3.4]'"
 
 def json_vector(value: str) -> array[float]:
     """Return a vector, given as a JSON list, the name of a file that holds one, or - for standard input."""
-    from upsert_cli.documents.payload import checked_vector  # late: the help does not wait for it
+    from upsert_cli.documents.recipe import checked_vector  # late: the help does not wait for it
     from upsert_cli.sources.json_text import parse_plain
 
     text, name = _read(value)

@@ -14,8 +14,7 @@ from typing import NamedTuple
 from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, Splitter, chunk_id, chunk_name
 from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, copied_hash, record_hash
 from upsert_cli.documents.metadata import Value, metadata_of
-from upsert_cli.documents.payload import read_payload
-from upsert_cli.documents.recipe import Recipe
+from upsert_cli.documents.recipe import Recipe, read_payload
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.json_text import canonical

@@ -9,8 +9,7 @@ from math import isfinite
 from typing import Any, TypeAlias
 
 from upsert_cli.documents.hashing import HASH_KEY
-from upsert_cli.documents.payload import TEXT_FIELD
-from upsert_cli.documents.recipe import Recipe
+from upsert_cli.documents.recipe import TEXT_FIELD, Recipe
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import Item, field_at, without_field
 from upsert_cli.sources.json_text import MAX_NESTING, as_text, kind_of

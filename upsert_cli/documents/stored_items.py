@@ -20,8 +20,7 @@ from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY
 from upsert_cli.documents.document import make_document
 from upsert_cli.documents.hashing import HASH_KEY, exact, is_last_chunk
 from upsert_cli.documents.metadata import INFO_PREFIX, SCOPE_KEY, shown
-from upsert_cli.documents.payload import TEXT_FIELD, VECTOR_FIELD
-from upsert_cli.documents.recipe import Recipe
+from upsert_cli.documents.recipe import TEXT_FIELD, VECTOR_FIELD, Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 from upsert_cli.errors import ItemError, Refusal
 from upsert_cli.sources.item import Item, StoredParts

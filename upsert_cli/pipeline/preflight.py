@@ -11,8 +11,7 @@ from typing import Any
 
 from upsert_cli.documents.document import make_document
 from upsert_cli.documents.metadata import SHOWN_KEY
-from upsert_cli.documents.payload import VECTOR_FIELD
-from upsert_cli.documents.recipe import DEFAULT_TEXT_FIELDS, Recipe, template_fields
+from upsert_cli.documents.recipe import DEFAULT_TEXT_FIELDS, VECTOR_FIELD, Recipe, template_fields
 from upsert_cli.documents.references import reference_field
 from upsert_cli.errors import ItemError, SourceUnreadable, UsageFault
 from upsert_cli.sources.item import Item, Reject, field_at

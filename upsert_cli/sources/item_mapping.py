@@ -213,7 +213,7 @@ def _parsed(value: object) -> object:
     if value is None or not isinstance(value, str | bytes):
         return value
     try:
-        return parse(value.encode() if isinstance(value, str) else value)
+        return parse(value)
     except ItemError as error:
         return error
 

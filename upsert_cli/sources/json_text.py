@@ -47,7 +47,7 @@ class Pairs(list[Any]):
     """The pairs of a map that repeats a key, so that it is not an object."""
 
 
-def parse(text: bytes) -> object:
+def parse(text: bytes | str) -> object:
     """Return the value of a JSON text, with integers of any size.
 
     Raises:
@@ -58,7 +58,7 @@ def parse(text: bytes) -> object:
         # Parsed again only if a value suggests it: looking for long numbers in every text costs more than parsing.
         return json.loads(text) if _has_huge(value.values() if type(value) is dict else (value,)) else value
     except orjson.JSONDecodeError as error:
-        raise ItemError(detail=_what_is_wrong(text, error)) from None
+        raise ItemError(detail=_what_is_wrong(text.encode() if isinstance(text, str) else text, error)) from None
     except RecursionError:
         raise ItemError(detail=_TOO_DEEP) from None
 

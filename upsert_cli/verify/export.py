@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 from upsert_cli.atomic import writing_out
 from upsert_cli.context import RunContext
 from upsert_cli.documents.hashing import is_chunk
-from upsert_cli.documents.payload import TEXT_FIELD, VECTOR_FIELD
+from upsert_cli.documents.recipe import TEXT_FIELD, VECTOR_FIELD
 from upsert_cli.documents.stored_items import ItemForm
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds
 from upsert_cli.embedding.identity import ModelIdentity

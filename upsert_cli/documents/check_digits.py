@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Any
 
@@ -33,10 +33,10 @@ def restored(metadata: Mapping[str, Any], digits: str) -> dict[str, Any]:
         metadata: As the store returns it.
         digits: From `check_digits` for the metadata before it was stored; ignored if their number does not fit.
     """
-    left = iter(digits)
-    if len(digits) != sum(1 for _ in _floats(metadata)) or not set(digits) <= set(_DIGITS):
+    floats = list(_floats(metadata))
+    if len(digits) != len(floats) or not set(digits) <= set(_DIGITS):
         return dict(metadata)
-    return _changed(metadata, lambda value: _nearest(value, _DIGITS.index(next(left))))
+    return _with_floats(metadata, map(_nearest, floats, map(_DIGITS.index, digits)))
 
 
 def guesses(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -47,8 +47,7 @@ def guesses(metadata: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     choices = [[value, *(_moved(value, step) for step in (-1, 1))] for value in _floats(metadata)]
     if 3 ** len(choices) <= MAX_GUESSES:
         for chosen in itertools.product(*choices):
-            left = iter(chosen)
-            yield _changed(metadata, lambda _: next(left))  # noqa: B023  # called before the next one
+            yield _with_floats(metadata, chosen)
 
 
 def _floats(metadata: Mapping[str, Any]) -> Iterator[float]:
@@ -63,14 +62,15 @@ def _floats(metadata: Mapping[str, Any]) -> Iterator[float]:
             yield from (one for one in value if type(one) is float)
 
 
-def _changed(metadata: Mapping[str, Any], change: Callable[[float], float]) -> dict[str, Any]:
-    changed = dict(metadata)
+def _with_floats(metadata: Mapping[str, Any], floats: Iterable[float]) -> dict[str, Any]:
+    """Return metadata with other values in the place of its floats, in the order of `_floats`."""
+    changed, left = dict(metadata), iter(floats)
     for key in sorted(metadata):
         value = metadata[key]
         if type(value) is float:
-            changed[key] = change(value)
+            changed[key] = next(left)
         elif type(value) is list:
-            changed[key] = [change(one) if type(one) is float else one for one in value]
+            changed[key] = [next(left) if type(one) is float else one for one in value]
     return changed
 
 

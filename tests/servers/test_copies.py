@@ -79,7 +79,7 @@ def test_filters_and_units_read_a_server(tiny: Terminal, shared_server: ChromaSe
     url = shared_server.url
     tiny.type(f"upsert-cli run chroma:old#docs --keep-vectors --chroma {url} --collection divided")
     reader = collection_named(f"chroma:{url}#divided")
-    ends = [*reader.boundaries(rows=128)]
+    ends = [*reader.boundaries(rows=128, size=1)]
     assert ends == [(128, 0), (256, 0), (ROWS, 0)]
     rows = [row.number for row in reader.read(row=256, offset=0)]
     assert rows == [*range(257, ROWS + 1)]

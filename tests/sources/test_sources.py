@@ -34,11 +34,11 @@ from upsert_cli.errors import (
     UsageFault,
 )
 from upsert_cli.journal.spool import spool
-from upsert_cli.sources.find import FoundFile, find_files
-from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of
+from upsert_cli.sources.find import find_files
+from upsert_cli.sources.formats import KNOWN_SUFFIXES, SUFFIXES, format_name_of, reader_of
 from upsert_cli.sources.item import Item
 from upsert_cli.sources.rows import Rows
-from upsert_cli.sources.source import Source, format_named
+from upsert_cli.sources.source import FoundFile, Source
 
 LINE = b'{"object_id": "a", "payload": {"text": "hello"}}\n'
 EDGE = 4 << 20  # bytes at each end that a fingerprint covers
@@ -72,7 +72,7 @@ def _source(name: str) -> Source:
 def test_every_format_has_a_suffix_and_a_reader() -> None:
     """Each format that a shell completes can be read, and each known suffix leads to one of them."""
     for name in SUFFIXES:
-        assert callable(format_named(name).read)
+        assert callable(reader_of(Path("a"), name).read)
     assert {format_name_of(Path(f"a{suffix}")) for suffix in KNOWN_SUFFIXES} == set(SUFFIXES)
 
 

@@ -17,12 +17,11 @@ from upsert_cli.journal.load_options import LoadOptions
 from upsert_cli.journal.spool import spool
 from upsert_cli.journal.task import Task
 from upsert_cli.pipeline.preflight import check_first_rows
-from upsert_cli.sources.find import STDIN, FoundFile, find_files
-from upsert_cli.sources.formats import is_collection, is_read_from_its_end
+from upsert_cli.sources.find import STDIN, find_files
+from upsert_cli.sources.formats import is_collection, is_read_from_its_end, reader_of
 from upsert_cli.sources.remote import is_address, source_name
-from upsert_cli.sources.source import Source, format_named
-from upsert_cli.sources.source_path import CollectionReader
-from upsert_cli.sources.text_format import TextFormat
+from upsert_cli.sources.source import CollectionReader, FoundFile, Source
+from upsert_cli.sources.text_format import TextFile
 from upsert_cli.store.collection_source import StoredCollection, collection_named
 
 FIRST_CONTACT = 60.0  # seconds; the longest that requests for a source are repeated before there is a task
@@ -117,11 +116,11 @@ def spooled(
             yield file
             continue
         path = folder() / f"{number}.{file.format}"
-        text = format_named(file.format)
+        text = reader_of(path, file.format)
         bounds: dict[str, Any] = {
             "most": None if is_read_from_its_end(file.format) else most,
             # All of the limit: files before this one may have fewer rows when the task starts again.
-            "end_in": partial(text.end_of_rows, rows=limit) if limit and isinstance(text, TextFormat) else None,
+            "end_in": partial(text.end_of_rows, rows=limit) if limit and isinstance(text, TextFile) else None,
         }
         if file.name == STDIN:
             spool(stdin, path, name=file.name, **bounds)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from upsert_cli.sources.formats import Compression, Unsuitable
-from upsert_cli.sources.source_path import FilePath
+from upsert_cli.sources.remote import FilePath
 
 PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
 GZIP_LEVEL = 6  # as the gzip command; 9 takes twice the time for 1 % less

@@ -14,52 +14,42 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.formats import Compression, Unsuitable, check_column_names
+from upsert_cli.sources.formats import Unsuitable, check_column_names
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_text import not_utf8
-from upsert_cli.sources.text_format import TextFormat, skip, skip_byte_order_mark, skip_line
+from upsert_cli.sources.text_format import skip, skip_byte_order_mark, skip_line
 
 OTHER_DELIMITERS = ";\t|"  # that a `.csv` may have: a spreadsheet writes `;` where the comma is the decimal sign
 SEPARATOR_LINE = re.compile(r"sep=.?", re.IGNORECASE)  # a first line that tells Excel the delimiter
 RESCAN_BYTES = 32 << 20  # bytes of a file that may be read twice because a quote was left open; bounds the time
 
+_TOO_LARGE = "field larger"  # also begins the words of the parser for a field beyond its limit
 _QUOTED = re.compile(rf'(?<![^\r\n,{OTHER_DELIMITERS}])"(?:[^"]++|"")*+("?)')  # a field, or its beginning
 
 
-class DelimitedText(TextFormat):
-    """CSV and TSV; the records after the header are numbered from 1. A header that cannot be used is an OSError."""
+def rows(delimiter: str, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
+    """Yield the records by the names of their columns; the one after the header is the first.
 
-    is_table = True
-    has_json_texts = True
-
-    def __init__(self, compression: Compression | None, delimiter: str) -> None:
-        """Take the delimiter; where it is a comma, the header may show another one."""
-        super().__init__(compression)
-        self._delimiter = delimiter
-
-    def rows(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
-        """Yield the records by the names of their columns."""
-        records = _Records(file, self._delimiter)
-        if offset:
-            records.go_to(offset)
-        names = records.header
-        for number, fields in enumerate(records, start=row + 1):
-            if isinstance(fields, ItemError):
-                yield Row(number, fields, records.offset, records.text())
-            elif len(fields) != len(names):
-                error = ItemError(detail=f"{len(fields)} fields, but the header has {len(names)}")
-                yield Row(number, error, records.offset, records.text())
-            else:
-                yield Row(number, dict(zip(names, fields, strict=True)), records.offset)
-
-    def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
-        """Yield the number of each record and the offset after it; finding them is to read the records."""
-        records = _Records(file, self._delimiter)
-        return ((number, records.offset) for number, _ in enumerate(records, start=1))
+    Where the delimiter is a comma, the header may show another one; OSError: it cannot be used.
+    """
+    records = _Records(file, delimiter)
+    if offset:
+        records.go_to(offset)
+    names = records.header
+    for number, fields in enumerate(records, start=row + 1):
+        if isinstance(fields, ItemError):
+            yield Row(number, fields, records.offset, records.text())
+        elif len(fields) != len(names):
+            error = ItemError(detail=f"{len(fields)} fields, but the header has {len(names)}")
+            yield Row(number, error, records.offset, records.text())
+        else:
+            yield Row(number, dict(zip(names, fields, strict=True)), records.offset)
 
 
-class _TooLong(Exception):
-    """Raised when a record has no end within the limit."""
+def ends(delimiter: str, file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield the number of each record and the offset after it; finding them is to read the records."""
+    records = _Records(file, delimiter)
+    return ((number, records.offset) for number, _ in enumerate(records, start=1))
 
 
 class _Records:
@@ -86,7 +76,7 @@ class _Records:
     def _look_at_header(self) -> str:
         """Return the header without its quoted names; it may take several lines, which are read again."""
         text, is_quoted = "", False
-        with suppress(_TooLong):
+        with suppress(csv.Error):
             for line in self._lines():
                 open_line = f'"{line}' if is_quoted else line
                 is_quoted = "" in _QUOTED.findall(open_line)
@@ -132,8 +122,8 @@ class _Records:
             self._begin()
             try:
                 fields = next(self._reader)
-            except (csv.Error, _TooLong) as error:
-                reason = _reason(error, lines=len(self._record))
+            except csv.Error as error:
+                reason = _reason(str(error), lines=len(self._record))
                 self._give_up()
                 self.offset += self._size
                 return reason
@@ -167,7 +157,7 @@ class _Records:
             self._record.append(line)
             self._size += len(line)
             if self._size > MAX_ROW:
-                raise _TooLong
+                raise csv.Error(_TOO_LARGE)
             try:
                 yield line.decode()
             except UnicodeDecodeError as error:
@@ -183,11 +173,11 @@ class _Records:
         return size
 
 
-def _reason(error: csv.Error | _TooLong, *, lines: int) -> ItemError:
-    text = str(error)
-    if isinstance(error, _TooLong) and lines == 1:
+def _reason(text: str, *, lines: int) -> ItemError:
+    """Return the error for a record by the words of the parser."""
+    if _TOO_LARGE in text and lines == 1:
         return too_large()
-    if isinstance(error, _TooLong) or "unexpected end" in text or "field larger" in text:
+    if _TOO_LARGE in text or "unexpected end" in text:
         detail = "a quote that opens in this row is never closed"
     elif "expected after" in text:
         detail = "a quote inside a quoted field is not doubled, or one that opens in this row is never closed"

@@ -26,33 +26,17 @@ from upsert_cli.sources.formats import (
 )
 from upsert_cli.sources.remote import (
     WEB_SCHEMES,
+    RemoteFile,
     is_address,
     scheme_of,
     shown,
     source_name,
     why_refused,
 )
-from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, no_collections
+from upsert_cli.sources.source import CollectionReader, FoundFile, no_collections, not_found
 
 STDIN = "-"
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoundFile:
-    """A file or collection that the user named, not yet opened."""
-
-    name: str
-    """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
-
-    path: SourcePath
-    """Absolute; the file to open."""
-
-    format: str
-    """A key of `formats.SUFFIXES`, or `formats.COLLECTION_FORMAT`."""
-
-    spooled: bool = False
-    """It can be read only once, so a copy of ours is read."""
 
 
 _Found: TypeAlias = tuple[Hashable, FoundFile]
@@ -191,11 +175,6 @@ def _divided(parts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Return the parts of a name before the first one that is a pattern, and the others."""
     fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return parts[:fixed], parts[fixed:]
-
-
-def not_found(name: str) -> UsageFault:
-    """Return the error for a name of nothing."""
-    return UsageFault(message=f"{name} does not exist; name a file, a folder or a glob, or `-` for standard input")
 
 
 def _unknown_format(name: str, *, path: Path | None = None) -> UsageFault:

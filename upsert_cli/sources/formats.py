@@ -2,8 +2,8 @@
 
 In the remedy of an error, `FILE` stands for the name of the file, quoted for the shell, and `FORMAT` for its format.
 
-A new format is a module with a subclass of `TextFormat` (or, if it is not text, a class with the methods of `Format`),
-an entry in `SUFFIXES` and in `source.format_named`, and its tests.
+A new format is a module with the two functions that `TextFile` takes (or, if it is not text, with a `RowReader`), an
+entry in `SUFFIXES` and in `reader_of`, and its tests.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -19,7 +20,7 @@ from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault, reas
 
 if TYPE_CHECKING:
     from upsert_cli.sources.item import Row
-    from upsert_cli.sources.source_path import FilePath
+    from upsert_cli.sources.remote import FilePath
 
 SCHEME = "chroma:"  # of a collection as a source, `chroma:TARGET#COLLECTION`
 COLLECTION_FORMAT = "chroma"  # in place of a file's format
@@ -32,48 +33,6 @@ Compression: TypeAlias = Literal["gzip", "zstd"]
 
 COMPRESSIONS: dict[str, Compression | None] = {"": None, ".gz": "gzip", ".zst": "zstd"}
 """The endings that may follow the name and the suffix of a text format."""
-
-
-class Format(Protocol):
-    """A format of files."""
-
-    is_table: bool
-    """Its rows have no objects inside: the id is a column among others."""
-
-    has_json_texts: bool
-    """A text in its columns `payload` and `item_info` may be the JSON of an object."""
-
-    def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:
-        """Yield every row after the first `row` ones.
-
-        Args:
-            path: The file.
-            row: Rows to leave out.
-            offset: The offset that came with the last of them. Nothing before it is read, except a header, and what
-                has to be decompressed to reach it. 0 in formats that are addressed by rows.
-
-        Raises:
-            OSError: The file cannot be opened or read any further.
-        """
-
-    def count(self, path: FilePath) -> int | None:
-        """Return the number of rows, or None if it costs too much to know; raise OSError like `read`."""
-
-    def boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
-        """Yield where to divide a file for several readers, or return None if it cannot be divided.
-
-        Args:
-            path: The file.
-            rows: The most rows between two boundaries.
-            size: The most bytes between two boundaries, except for a single row that is larger.
-
-        Yields:
-            The rows before the boundary and the offset to read from; the last boundary is after the last row.
-
-        Raises:
-            OSError: The file cannot be opened or read any further.
-        """
-
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 
@@ -97,6 +56,16 @@ def is_read_from_its_end(name: str) -> bool:
     return name == "parquet"
 
 
+def is_table(name: str) -> bool:
+    """Tell whether rows in this format have no objects inside: the id is a column among others."""
+    return name.partition(".")[0] in DELIMITERS
+
+
+def has_json_texts(name: str) -> bool:
+    """Tell whether a text in the columns `payload` and `item_info` of this format may be the JSON of an object."""
+    return name == "parquet" or is_table(name)
+
+
 def format_name_of(path: PurePath) -> str | None:
     """Return the name of a file's format by its suffix, or None if the suffix is unknown."""
     name = path.name.lower()
@@ -108,6 +77,58 @@ def check_column_names(names: Iterable[str]) -> None:
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
+
+
+# -- readers ------------------------------------------------------------------------------------------------------
+
+
+class RowReader(Protocol):
+    """Reads the rows of a file or a collection, from any row on.
+
+    Its methods raise OSError if the file cannot be opened, or cannot be read any further.
+    """
+
+    def read(self, *, row: int, offset: int) -> Iterator[Row]:
+        """Yield every row after the first `row` ones.
+
+        Args:
+            row: Rows to leave out.
+            offset: The offset that came with the last of them. Nothing before it is read, except a header, and what
+                has to be decompressed to reach it. 0 in formats that are addressed by rows.
+        """
+
+    def count(self) -> int | None:
+        """Return the number of rows, or None if it costs too much to know."""
+
+    def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
+        """Yield where to divide the rows for several readers, or return None if they cannot be divided.
+
+        Args:
+            rows: The most rows between two boundaries.
+            size: The most bytes of a file between two boundaries, except for a single row that is larger.
+
+        Yields:
+            The rows before the boundary and the offset to read from; the last boundary is after the last row.
+        """
+
+
+def reader_of(path: FilePath, name: str) -> RowReader:
+    """Return the reader of a file in a format; most commands need at most one, so each is imported late."""
+    if name == "parquet":
+        from upsert_cli.sources.parquet import ParquetRows
+
+        return ParquetRows(path)
+    from upsert_cli.sources.text_format import TextFile
+
+    kind, dot, ending = name.partition(".")
+    compression = COMPRESSIONS[dot + ending]
+    if kind in DELIMITERS:
+        from upsert_cli.sources import csv
+
+        return TextFile(path, compression, partial(csv.rows, DELIMITERS[kind]), partial(csv.ends, DELIMITERS[kind]))
+    from upsert_cli.sources import jsonl
+
+    return TextFile(path, compression, jsonl.rows, jsonl.ends)
 
 
 # -- other kinds of files -----------------------------------------------------------------------------------------

@@ -14,11 +14,10 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, cast
 
 from upsert_cli.errors import ItemError, Stage
-from upsert_cli.sources.formats import format_name_of
+from upsert_cli.sources.formats import COLLECTION_FORMAT, format_name_of, has_json_texts, is_table
 from upsert_cli.sources.item import KEPT_LINE, Item, PartialRow, Reject, Row, field_at, line_of
 from upsert_cli.sources.json_text import Pairs, as_text, as_utf8, kind_of, parse
-from upsert_cli.sources.source import Source, format_named
-from upsert_cli.sources.source_path import CollectionReader
+from upsert_cli.sources.source import Source
 
 IdFrom: TypeAlias = Literal["row", "hash"]
 _Fields: TypeAlias = tuple[Any, Any, Any]
@@ -39,13 +38,12 @@ ItemMaker: TypeAlias = Callable[[Row], Item | Reject]
 
 def item_maker(source: Source, *, id_field: str | None, id_from: IdFrom | None) -> ItemMaker:
     """Return the function that makes the items of a source; `Rows` describes the options."""
-    if isinstance(source.path, CollectionReader):
+    if source.format == COLLECTION_FORMAT:
         return partial(_of_collection, source.name)
-    format_of_source = format_named(source.format)
     return _Mapping(
         source.name,
-        is_mapped=id_field is not None or id_from is not None or format_of_source.is_table,
-        has_json_texts=format_of_source.has_json_texts,
+        is_mapped=id_field is not None or id_from is not None or is_table(source.format),
+        has_json_texts=has_json_texts(source.format),
         id_field=id_field or DEFAULT_ID_FIELD,
         id_from=id_from,
     ).item
@@ -66,7 +64,7 @@ class _Mapping:
     """Rows that are not in item form are mapped; otherwise they are rejected."""
 
     has_json_texts: bool
-    """See `Format`."""
+    """See `formats.has_json_texts`."""
 
     id_field: str
     id_from: IdFrom | None
@@ -160,8 +158,7 @@ class _Mapping:
         name = format_name_of(PurePath(origin))
         if name is None:
             return replace(self, has_json_texts=False)
-        kept = format_named(name)
-        return replace(self, is_mapped=self.is_mapped or kept.is_table, has_json_texts=kept.has_json_texts)
+        return replace(self, is_mapped=self.is_mapped or is_table(name), has_json_texts=has_json_texts(name))
 
     def _from_partial(self, row: Row, partial: PartialRow) -> Item | Reject:
         """Return the item of a row whose unreadable columns are not part of it; reject any other row."""

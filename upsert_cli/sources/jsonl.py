@@ -11,27 +11,25 @@ from typing import BinaryIO
 from upsert_cli.errors import ItemError
 from upsert_cli.sources.item import MAX_ROW, Row, too_large
 from upsert_cli.sources.json_text import parse
-from upsert_cli.sources.text_format import TextFormat, skip, skip_byte_order_mark, skip_line
+from upsert_cli.sources.text_format import skip, skip_byte_order_mark, skip_line
 
 
-class Jsonl(TextFormat):
-    """Lines of JSON; blank lines are numbered, but are not rows."""
+def rows(file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
+    """Yield the lines that are not blank, with their numbers."""
+    for number, end, line in _lines(file, row=row, offset=offset):
+        if line is None:
+            yield Row(number, too_large(), end)
+            continue
+        try:
+            value = parse(line)
+        except ItemError as error:
+            value = error if line.endswith(b"\n") else _truncated(error)
+        yield Row(number, value, end, line)
 
-    def rows(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
-        """Yield the lines that are not blank, with their numbers."""
-        for number, end, line in _lines(file, row=row, offset=offset):
-            if line is None:
-                yield Row(number, too_large(), end)
-                continue
-            try:
-                value = parse(line)
-            except ItemError as error:
-                value = error if line.endswith(b"\n") else _truncated(error)
-            yield Row(number, value, end, line)
 
-    def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
-        """Yield the number of each line that is not blank and the offset after it."""
-        return ((number, end) for number, end, _ in _lines(file, row=0, offset=0))
+def ends(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield the number of each line that is not blank and the offset after it."""
+    return ((number, end) for number, end, _ in _lines(file, row=0, offset=0))
 
 
 def _lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, int, bytes | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
@@ -15,7 +16,7 @@ from upsert_cli.sources.formats import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, ch
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import check_page_sizes, rows_at_once
 from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
-from upsert_cli.sources.source_path import FilePath, RemoteFile
+from upsert_cli.sources.remote import FilePath, RemoteFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,16 +39,16 @@ Values: TypeAlias = "dict[str, Any] | PartialRow | ItemError"
 """The values of a row, or why it cannot be read."""
 
 
-class Parquet:
-    """Implements `Format` for Parquet, which is addressed by rows."""
+@dataclass(frozen=True, slots=True)
+class ParquetRows:
+    """The rows of a Parquet file, which is addressed by rows; a `RowReader`."""
 
-    is_table = False
-    has_json_texts = True
+    path: FilePath
 
-    def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:  # noqa: ARG002  # the offset is 0
+    def read(self, *, row: int, offset: int) -> Iterator[Row]:  # noqa: ARG002  # the offset is 0
         """Yield the rows, without reading the row groups before them."""
-        with path.open("rb") as pages, _opened(path) as file, _readers(path, file) as readers:
-            _check_pages(path, file)
+        with self.path.open("rb") as pages, _opened(self.path) as file, _readers(self.path, file) as readers:
+            _check_pages(self.path, file)
             check_column_names(file.schema_arrow.names)
             end = 0
             for group in range(file.metadata.num_row_groups):
@@ -60,16 +61,16 @@ class Parquet:
                 if row != end:
                     raise OSError(f"row group {group} holds {row - begin} rows, but the footer promises {end - begin}")
 
-    def count(self, path: FilePath) -> int:
+    def count(self) -> int:
         """Return the number of rows that the footer promises."""
         try:
-            with _opened(path) as file:
-                _check_pages(path, file)
+            with _opened(self.path) as file:
+                _check_pages(self.path, file)
                 return int(file.metadata.num_rows)
         except Unsuitable:
             raise
         except OSError:
-            with path.open("rb") as raw:
+            with self.path.open("rb") as raw:
                 head = raw.read(HEAD)
             if head.startswith((GZIP, ZSTD)):
                 raise Unsuitable("it is compressed as a whole", "unpack it; Parquet is compressed inside") from None
@@ -77,9 +78,9 @@ class Parquet:
                 refuse_foreign(head)
             raise
 
-    def boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+    def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
         """Yield ends of row groups, and rows inside large ones; the size is unpacked, as far as the footer tells."""
-        with _opened(path) as file:
+        with _opened(self.path) as file:
             begin = end = 0
             for number in range(file.metadata.num_row_groups):
                 group = file.metadata.row_group(number)

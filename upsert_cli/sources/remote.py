@@ -1,4 +1,4 @@
-"""Addresses of files, and an open file at one: read from any position, and requested again if a connection breaks."""
+"""Files that are read over the network: their addresses, and their bytes from any position on, with retries."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import io
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import unquote_plus, urlsplit
 
-from upsert_cli.retry import call_with_retries
+from upsert_cli.retry import RETRY_FOR, call_with_retries
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 OBJECT_SCHEMES = ("s3", "gs", "az")
 WEB_SCHEMES = ("http", "https")
 DIGEST_BYTES = 6  # of a query; a collision between the queries of one file is practically impossible
+BLOCK = 1 << 20  # bytes requested at once, as many as the Parquet reader takes of a column
 
 # An object's name, or a glob, may hold a question mark; what looks like `?name=value` is a signature that was pasted.
 _QUERY_OF_OBJECT = re.compile(r"\?[\w.~%$-]+=")
@@ -118,6 +121,46 @@ _T = TypeVar("_T")
 
 class TransientError(OSError):
     """Raised for a failure that another try may overcome, such as a broken connection or a busy server."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file that is read over the network; has the methods of `pathlib.Path` that readers need."""
+
+    address: str
+    """Such as `s3://bucket/folder/a.jsonl`."""
+
+    retry_for: float = field(default=RETRY_FOR, compare=False)
+    """How long to repeat a request that fails, in seconds."""
+
+    def __str__(self) -> str:
+        return self.address
+
+    def open(self, mode: Literal["rb"] = "rb", buffering: int = io.DEFAULT_BUFFER_SIZE) -> BinaryIO:  # noqa: ARG002
+        """Open the file at its first byte; raise OSError if it cannot be reached, does not exist or is forbidden."""
+        return cast("BinaryIO", io.BufferedReader(self._connect(), max(BLOCK, buffering)))
+
+    def info(self) -> FileInfo:
+        """Ask for the current description of the file; raise OSError like `open`."""
+        with closing(self._connect()) as file:
+            return file.info
+
+    def _connect(self) -> RemoteStream:
+        def connect() -> RemoteStream:
+            # Imported here, since HTTP and object stores take longer to load than all formats.
+            if scheme_of(self.address) in WEB_SCHEMES:
+                from upsert_cli.sources.http_file import HttpFile
+
+                return HttpFile(self.address, retry_for=self.retry_for)
+            from upsert_cli.sources.object_stores import ObjectFile
+
+            return ObjectFile(self.address, retry_for=self.retry_for)
+
+        return retry_transient(connect, seconds=self.retry_for)
+
+
+FilePath: TypeAlias = Path | RemoteFile
+"""A file to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -211,7 +211,7 @@ def plan_units(sources: Sequence[Source], *, rows: int = UNIT_ROWS, size: int = 
     """
     for index, source in enumerate(sources):
         digest = source.fingerprint.digest[:DIGEST_CHARACTERS]
-        boundaries = source.boundaries(rows=rows, size=size)
+        boundaries = source.reader.boundaries(rows=rows, size=size)
         begin = Position(index, 0, 0)
         if boundaries is None:
             yield Unit(digest=digest, start=begin, after=0, end=None)

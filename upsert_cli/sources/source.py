@@ -5,31 +5,22 @@ Standard input and pipes, which can be read only once, are first spooled into a 
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from upsert_cli.errors import SourceChanged, UsageFault, reason_of
 from upsert_cli.retry import RETRY_FOR
-from upsert_cli.sources.find import FoundFile, not_found
 from upsert_cli.sources.folders import valid_unicode
-from upsert_cli.sources.formats import (
-    COMPRESSIONS,
-    DELIMITERS,
-    Format,
-    Unsuitable,
-    is_collection,
-    not_loadable,
-)
+from upsert_cli.sources.formats import RowReader, Unsuitable, is_collection, not_loadable, reader_of
 from upsert_cli.sources.item import Row
-from upsert_cli.sources.remote import is_address
-from upsert_cli.sources.source_path import CollectionReader, RemoteFile, SourcePath, no_collections
+from upsert_cli.sources.remote import FilePath, RemoteFile, is_address
 
 EDGE = 4 << 20  # bytes at each end of a file that its digest covers; a change in between shows in the mtime
 UNKNOWN_SIZE = -1  # of a remote file whose server does not say its size
@@ -90,6 +81,58 @@ class Fingerprint:
         return None
 
 
+class CollectionReader(RowReader):
+    """The records of a collection as rows whose values are items; `str` gives the address, spelled in one way.
+
+    The store implements it.
+    """
+
+    @abc.abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Return the state of the collection, as far as the store shows it.
+
+        Raises:
+            FileNotFoundError: There is no such collection.
+            UpsertCliError: The store cannot be reached or read.
+        """
+
+
+SourcePath: TypeAlias = FilePath | CollectionReader
+"""A file, or a collection, to read."""
+
+
+def no_collections(name: str) -> CollectionReader:
+    """Raise the error for a collection where only files can be read."""
+    raise UsageFault(message=f"{name} is a collection, and only files are read here")
+
+
+def not_found(name: str) -> UsageFault:
+    """Return the error for a name of nothing."""
+    return UsageFault(message=f"{name} does not exist; name a file, a folder or a glob, or `-` for standard input")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFile:
+    """A file or collection that the user named, not yet opened."""
+
+    name: str
+    """As the user would name it, in valid Unicode: `data/a.jsonl`, or `-` for standard input."""
+
+    path: SourcePath
+    """Absolute; the file to open."""
+
+    format: str
+    """A key of `formats.SUFFIXES`, or `formats.COLLECTION_FORMAT`."""
+
+    spooled: bool = False
+    """It can be read only once, so a copy of ours is read."""
+
+    @property
+    def reader(self) -> RowReader:
+        """Return the reader of its rows."""
+        return self.path if isinstance(self.path, CollectionReader) else reader_of(self.path, self.format)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source(FoundFile):
     """A file or collection that a task reads, with its fingerprint from when the task was created."""
@@ -116,7 +159,7 @@ class Source(FoundFile):
                 path=found.path,
                 format=found.format,
                 fingerprint=Fingerprint.of(found.path, whole=found.spooled),
-                total=_count(found) if limit is None else None,
+                total=found.reader.count() if limit is None else None,
                 spooled=found.spooled,
             )
         except OSError as error:
@@ -135,7 +178,7 @@ class Source(FoundFile):
         """
         rows, last = 0, 0
         try:
-            for row in itertools.islice(self._rows(row=0, offset=0), limit):
+            for row in itertools.islice(self.reader.read(row=0, offset=0), limit):
                 rows, last = rows + 1, row.number
         except OSError as error:
             if not rows or isinstance(error, Unsuitable):
@@ -150,27 +193,16 @@ class Source(FoundFile):
             OSError: The file cannot be opened or read any further.
         """
         if self.end is None:
-            return self._rows(row=row, offset=offset)
+            return self.reader.read(row=row, offset=offset)
         return self._read_to_end(self.end, row, offset)
-
-    def _rows(self, *, row: int, offset: int) -> Iterator[Row]:
-        if isinstance(self.path, CollectionReader):
-            return self.path.read(row=row, offset=offset)
-        return format_named(self.format).read(self.path, row=row, offset=offset)
 
     def _read_to_end(self, end: int, row: int, offset: int) -> Iterator[Row]:
         if row >= end:
             return
-        for each in self._rows(row=row, offset=offset):
+        for each in self.reader.read(row=row, offset=offset):
             yield each
             if each.number >= end:  # the rows after it may not even be readable
                 return
-
-    def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
-        """Yield where to divide the rows for several readers, as `Format.boundaries` does."""
-        if isinstance(self.path, CollectionReader):
-            return self.path.boundaries(rows=rows)
-        return format_named(self.format).boundaries(self.path, rows=rows, size=size)
 
     def change(self) -> str | None:
         """Return how the file differs now, in one phrase, or None."""
@@ -231,24 +263,3 @@ class Source(FoundFile):
             end=value.get("end"),
             spooled=value.get("spooled", False),
         )
-
-
-@cache
-def format_named(name: str) -> Format:
-    """Return a format by its name, a key of `SUFFIXES`; most commands need at most one, so each is imported late."""
-    if name == "parquet":
-        from upsert_cli.sources.parquet import Parquet
-
-        return Parquet()
-    from upsert_cli.sources.csv import DelimitedText
-    from upsert_cli.sources.jsonl import Jsonl
-
-    text, dot, ending = name.partition(".")
-    compression = COMPRESSIONS[dot + ending]
-    return DelimitedText(compression, DELIMITERS[text]) if text in DELIMITERS else Jsonl(compression)
-
-
-def _count(found: FoundFile) -> int | None:
-    if isinstance(found.path, CollectionReader):
-        return found.path.count()
-    return format_named(found.format).count(found.path)

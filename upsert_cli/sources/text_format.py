@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import abc
 import io
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from upsert_cli.sources.compression import decompressed
 from upsert_cli.sources.formats import GZIP, HEAD, ZSTD, Compression, Unsuitable, kind_of_file, refuse_foreign
 from upsert_cli.sources.item import Row
-from upsert_cli.sources.source_path import FilePath, RemoteFile
+from upsert_cli.sources.remote import FilePath, RemoteFile
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -24,40 +24,37 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SKIPPABLE = b"\x2a\x4d\x18"  # after the first byte of a frame without data, with which parallel writers begin
 
 
-class TextFormat(abc.ABC):
-    """A format of text, in files that are compressed in one way or not at all; implements `Format`."""
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """The rows of a file in a text format; a `RowReader`."""
 
-    is_table = False
-    has_json_texts = False
+    path: FilePath
 
-    def __init__(self, compression: Compression | None) -> None:
-        self._compression = compression
+    compression: Compression | None
 
-    @abc.abstractmethod
-    def rows(self, file: BinaryIO, *, row: int, offset: int) -> Iterator[Row]:
-        """Yield the rows of a file that is open at its first byte, as `Format.read` does."""
+    rows: Callable[..., Iterator[Row]]
+    """Takes a file that is open at its first byte, `row` and `offset`; yields the rows as `RowReader.read` does."""
 
-    @abc.abstractmethod
-    def ends(self, file: BinaryIO) -> Iterator[tuple[int, int]]:
-        """Yield the number of each row and the offset after it."""
+    ends: Callable[[BinaryIO], Iterator[tuple[int, int]]]
+    """Yields the number of each row and the offset after it."""
 
-    def read(self, path: FilePath, *, row: int, offset: int) -> Iterator[Row]:
+    def read(self, *, row: int, offset: int) -> Iterator[Row]:
         """Yield the rows."""
-        with _opened(path, self._compression, is_known=offset > 0) as file:
+        with _opened(self.path, self.compression, is_known=offset > 0) as file:
             yield from self.rows(file, row=row, offset=offset)
 
-    def count(self, path: FilePath) -> int | None:
+    def count(self) -> int | None:
         """Count the rows; return None for a remote file, which would be downloaded for it, and for a damaged one.
 
         The good rows of a damaged file are loaded, and reading the others reports the damage.
         """
-        if isinstance(path, RemoteFile):
+        if isinstance(self.path, RemoteFile):
             return None
         try:
-            with _opened(path, self._compression) as file:
+            with _opened(self.path, self.compression) as file:
                 return sum(1 for _ in self.ends(file))
         except OSError as error:
-            if self._compression is None or isinstance(error, Unsuitable):
+            if self.compression is None or isinstance(error, Unsuitable):
                 raise
             return None
 
@@ -67,19 +64,19 @@ class TextFormat(abc.ABC):
         Returns:
             None if there are fewer rows, or if they cannot be counted.
         """
-        if self._compression is None:
+        if self.compression is None:
             file = cast("BinaryIO", io.BufferedReader(_Pieces(pieces), BUFFER))
             with suppress(OSError):  # the header cannot be used, which those who read the rows report
                 return next((end for count, (_, end) in enumerate(self.ends(file), start=1) if count == rows), None)
         deque(pieces, maxlen=0)
         return None
 
-    def boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
+    def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]] | None:
         """Yield boundaries; a compressed file has none, since reading it begins at its first byte."""
-        return self._boundaries(path, rows=rows, size=size) if self._compression is None else None
+        return self._boundaries(rows=rows, size=size) if self.compression is None else None
 
-    def _boundaries(self, path: FilePath, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
-        with _opened(path, None) as file:
+    def _boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]]:
+        with _opened(self.path, None) as file:
             row = offset = last = begin = 0
             for row, offset in self.ends(file):
                 if row - last >= rows or offset - begin >= size:

@@ -25,8 +25,7 @@ from upsert_cli.redaction import in_message
 from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.formats import SCHEME
 from upsert_cli.sources.item import Item, Row
-from upsert_cli.sources.source import OF_COLLECTION, Fingerprint
-from upsert_cli.sources.source_path import CollectionReader
+from upsert_cli.sources.source import OF_COLLECTION, CollectionReader, Fingerprint
 from upsert_cli.store.address import canonical_target, is_server, require_collection_name, source_credentials
 from upsert_cli.store.base import Record, Target
 from upsert_cli.store.location import CollectionInfo, CollectionState, Location
@@ -174,7 +173,7 @@ class StoredCollection(CollectionReader):
             fault = fault or "the index has no vector of it; without --keep-vectors its document is embedded"
         return item_of_record(record.id, record.text, record.metadata, vector=vector, fault=fault)
 
-    def boundaries(self, *, rows: int) -> Iterator[tuple[int, int]]:
+    def boundaries(self, *, rows: int, size: int) -> Iterator[tuple[int, int]]:  # noqa: ARG002  # records have no size
         """Yield where to divide the records; those that a filter chooses are counted by reading them."""
         with self.location() as location:
             tables = self._tables(location)

@@ -15,8 +15,7 @@ from upsert_cli.cli.options.option import common_options, json_option, option
 from upsert_cli.cli.options.param_types import integer
 from upsert_cli.cli.options.shared_options import CHROMA_OPTION, WHERE_OPTION, collection_argument
 from upsert_cli.limits import require_resources
-from upsert_cli.sources.formats import format_name_of
-from upsert_cli.sources.item_writer import WRITTEN_FORMATS
+from upsert_cli.sources.formats import WRITTEN_FORMATS, format_name_of
 
 if TYPE_CHECKING:
     from upsert_cli.verify.export import Export

@@ -23,8 +23,7 @@ from upsert_cli.documents.metadata import INFO_PREFIX, SCOPE_KEY, shown
 from upsert_cli.documents.recipe import TEXT_FIELD, VECTOR_FIELD, Recipe
 from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL
 from upsert_cli.errors import ItemError, Refusal
-from upsert_cli.sources.item import Item, StoredParts
-from upsert_cli.sources.item_writer import WrittenItem
+from upsert_cli.sources.item import Item, StoredParts, WrittenItem
 
 _OWN_KEYS = (HASH_KEY, SCOPE_KEY)
 _KINDS = frozenset([str, int, float, bool, list])

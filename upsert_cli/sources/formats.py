@@ -11,15 +11,16 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias
 
 from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault, reason_of
 
 if TYPE_CHECKING:
-    from upsert_cli.sources.item import Row
+    from upsert_cli.sources.item import Row, WrittenItem
     from upsert_cli.sources.remote import FilePath
 
 SCHEME = "chroma:"  # of a collection as a source, `chroma:TARGET#COLLECTION`
@@ -44,6 +45,9 @@ SUFFIXES = {
 """The suffixes of each format, in lower case; a compressed text format has a name of its own, such as `csv.gz`."""
 
 KNOWN_SUFFIXES = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+WRITTEN_FORMATS = ("jsonl", "jsonl.gz", "jsonl.zst", "parquet")
+"""The formats that can be written, keys of `SUFFIXES`."""
 
 
 def is_collection(name: str) -> bool:
@@ -79,7 +83,7 @@ def check_column_names(names: Iterable[str]) -> None:
         raise OSError(f"two columns are called `{repeated[0]}`; rename one of them")
 
 
-# -- readers ------------------------------------------------------------------------------------------------------
+# -- readers and writers ------------------------------------------------------------------------------------------
 
 
 class RowReader(Protocol):
@@ -115,20 +119,34 @@ class RowReader(Protocol):
 def reader_of(path: FilePath, name: str) -> RowReader:
     """Return the reader of a file in a format; most commands need at most one, so each is imported late."""
     if name == "parquet":
-        from upsert_cli.sources.parquet import ParquetRows
+        from upsert_cli.sources import parquet
 
-        return ParquetRows(path)
+        return parquet.ParquetRows(path)
     from upsert_cli.sources.text_format import TextFile
 
-    kind, dot, ending = name.partition(".")
-    compression = COMPRESSIONS[dot + ending]
-    if kind in DELIMITERS:
+    if (delimiter := DELIMITERS.get(name.partition(".")[0])) is not None:
         from upsert_cli.sources import csv
 
-        return TextFile(path, compression, partial(csv.rows, DELIMITERS[kind]), partial(csv.ends, DELIMITERS[kind]))
+        return TextFile(path, _compression_of(name), partial(csv.rows, delimiter), partial(csv.ends, delimiter))
     from upsert_cli.sources import jsonl
 
-    return TextFile(path, compression, jsonl.rows, jsonl.ends)
+    return TextFile(path, _compression_of(name), jsonl.rows, jsonl.ends)
+
+
+def item_writer(file: BinaryIO, name: str) -> AbstractContextManager[Callable[[Sequence[WrittenItem]], object]]:
+    """Return a context with a function that writes items in one of `WRITTEN_FORMATS`; the file is complete after it."""
+    if name == "parquet":
+        from upsert_cli.sources import parquet
+
+        return parquet.writing_items(file)
+    from upsert_cli.sources import jsonl
+
+    return jsonl.writing_items(file, _compression_of(name))
+
+
+def _compression_of(name: str) -> Compression | None:
+    _, dot, ending = name.partition(".")
+    return COMPRESSIONS[dot + ending]
 
 
 # -- other kinds of files -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from upsert_cli.errors import ItemError, Stage
 from upsert_cli.redaction import without_secrets
-from upsert_cli.sources.json_text import plain
+from upsert_cli.sources.json_text import as_json, plain
 
 KEPT_LINE = 10_000  # characters of a row that is not an item, which its reject keeps so that it can be corrected
 MAX_ROW = 8 << 20  # bytes; larger rows are rejected, so that memory is bounded
@@ -110,6 +110,31 @@ class Item(NamedTuple):
 
     stored: StoredParts | None = None
     """Of a record of a collection; None for an item of a file."""
+
+
+class WrittenItem(NamedTuple):
+    """An item whose objects are JSON text, without line breaks."""
+
+    object_id: str
+    payload: bytes
+    item_info: bytes | None
+
+    @classmethod
+    def of(cls, object_id: str, payload: dict[str, object], item_info: dict[str, object] | None) -> WrittenItem:
+        """Return an item to write.
+
+        Raises:
+            ItemError: It would be larger than a row that is read.
+        """
+        item = cls(object_id, as_json(payload), None if item_info is None else as_json(item_info))
+        if len(item.line()) > MAX_ROW:
+            raise too_large()
+        return item
+
+    def line(self) -> bytes:
+        """Return the item as a line of JSONL."""
+        info = b"" if self.item_info is None else b',"item_info":' + self.item_info
+        return b'{"object_id":%b,"payload":%b%b}\n' % (as_json(self.object_id), self.payload, info)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

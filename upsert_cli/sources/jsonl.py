@@ -1,15 +1,18 @@
-"""JSONL: one JSON value on each line, read from any byte on.
+"""JSONL: one JSON value on each line, read from any byte on, and written.
 
 A line is read in one piece only up to a limit, so a file without line breaks costs no more memory than others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
 from upsert_cli.errors import ItemError
-from upsert_cli.sources.item import MAX_ROW, Row, too_large
+from upsert_cli.sources.compression import compressing
+from upsert_cli.sources.formats import Compression
+from upsert_cli.sources.item import MAX_ROW, Row, WrittenItem, too_large
 from upsert_cli.sources.json_text import parse
 from upsert_cli.sources.text_format import skip, skip_byte_order_mark, skip_line
 
@@ -51,3 +54,12 @@ def _lines(file: BinaryIO, *, row: int, offset: int) -> Iterator[tuple[int, int,
 
 def _truncated(error: ItemError) -> ItemError:
     return ItemError(detail=f"{error.detail} (the last line, without a line break: is the file complete?)")
+
+
+@contextmanager
+def writing_items(
+    file: BinaryIO, compression: Compression | None
+) -> Iterator[Callable[[Sequence[WrittenItem]], object]]:
+    """Yield a function that writes items, each on a line."""
+    with nullcontext(file) if compression is None else compressing(file, compression) as stream:
+        yield lambda items: stream.write(b"".join(item.line() for item in items))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from upsert_cli.sources.item_writer import WrittenItem
+    from upsert_cli.sources.item import WrittenItem
 
 READ_BUFFER = 1 << 20  # bytes; without `pre_buffer` a third of the memory, and no slower
 HUGE_GROUP = 1 << 30  # bytes; pyarrow unpacks pages as a whole, and a page may be as large as its row group
@@ -247,7 +247,7 @@ def _column(readings: Readings, index: int) -> Column:
 
 
 @contextmanager
-def writing_items(file: BinaryIO) -> Iterator[Callable[[Sequence[WrittenItem]], None]]:
+def writing_items(file: BinaryIO) -> Iterator[Callable[[Sequence[WrittenItem]], object]]:
     """Yield a function that writes items as a row group, with payload and info as JSON text."""
     import pyarrow as pa
     import pyarrow.parquet as pq

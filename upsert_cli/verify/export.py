@@ -23,8 +23,8 @@ from upsert_cli.embedding.catalog import DEFAULT_MODEL, NO_MODEL, embeds
 from upsert_cli.embedding.identity import ModelIdentity
 from upsert_cli.embedding.models import prefixes_of
 from upsert_cli.errors import SOME_REJECTED, ItemError, UpsertCliError, reason_of
-from upsert_cli.sources.item import Item, Row
-from upsert_cli.sources.item_writer import WrittenItem, item_writer
+from upsert_cli.sources.formats import item_writer
+from upsert_cli.sources.item import Item, Row, WrittenItem
 from upsert_cli.store.collection_source import StoredCollection
 from upsert_cli.verify.collections import no_collection
 

@@ -36,6 +36,7 @@ from upsert_cli.sources.remote import (
 from upsert_cli.sources.source import CollectionReader, FoundFile, no_collections, not_found
 
 STDIN = "-"
+SHOWN_PARTITIONS = 3  # folders in a message
 PIPE_FORMAT = "jsonl"  # of standard input, and of pipes without a suffix, unless another is given
 
 
@@ -154,11 +155,12 @@ class _Finder:
     ) -> Iterator[_Found]:
         """Yield the files in a tree that have a known suffix, or that may have the given format."""
         is_empty = True
+        partitions: dict[str, None] = {}
         for path, is_matched in tree.files(pattern):
             file = PurePath(path[-1])
             # With a format given, a folder stands also for files without a suffix, and a glob for all that it matches.
             if format_name_of(file) or (self.format_name and (is_matched or not file.suffix)):
-                tree.add_partitions(path[:-1])
+                partitions |= {part: None for part in path[:-1] if part.strip("_").partition("=")[1]}
                 if (found := file_at(path)) is not None:
                     is_empty = False
                     yield found
@@ -167,8 +169,19 @@ class _Finder:
             if tree.skipped:
                 looked_for += f", but not in {len(tree.skipped):,} files or folders whose names begin with `_` or `.`"
             raise UsageFault(message=f"{name} holds no file of items; {looked_for}")
-        for note in tree.notes(name):
-            self.report(note)
+        for note in _notes(len(tree.skipped), [*partitions]):
+            self.report(f"{name}: {note}")
+
+
+def _notes(skipped: int, partitions: Sequence[str]) -> Iterator[str]:
+    """Yield what the user should know about a search: how much was skipped, and which values are lost."""
+    if skipped:
+        those = "file or folder whose name begins" if skipped == 1 else "files or folders whose names begin"
+        yield f"skipped {skipped:,} {those} with `_` or `.`"
+    if partitions:
+        examples = ", ".join(f"`{part}`" for part in partitions[:SHOWN_PARTITIONS])
+        more = ", ..." if len(partitions) > SHOWN_PARTITIONS else ""
+        yield f"the values in names of folders, such as {examples}{more}, are not stored"
 
 
 def _divided(parts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

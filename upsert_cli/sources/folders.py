@@ -21,8 +21,6 @@ from upsert_cli.errors import Refusal, SourceUnreadable, reason_of
 
 _DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # of links that lead nowhere, or around in a circle
 
-SHOWN_PARTITIONS = 3  # folders in a message
-
 _WRITE = "write its current rows as Parquet, for example with Spark or DuckDB"
 _DELTA = "`python -c \"import sys, pyarrow.parquet as p; from deltalake import DeltaTable as D; " \
     "p.write_table(D(sys.argv[1]).to_pyarrow_table(), 'table.parquet')\" FOLDER`"  # fmt: skip
@@ -43,7 +41,6 @@ class Tree(abc.ABC):
     """A glob that matches a folder stands for the files in it."""
 
     def __init__(self) -> None:
-        self._partitions: dict[str, None] = {}
         self.skipped: set[TreePath] = set()
         """Files and folders that are not data."""
 
@@ -81,22 +78,6 @@ class Tree(abc.ABC):
                 yield path, is_matched
             elif self.globs_match_folders and self.is_folder(path):
                 yield from self._expand(path, ["**"])
-
-    def add_partitions(self, folder: TreePath) -> None:
-        """Remember the values in the names of a file's folders, such as `year=2024`."""
-        for part in folder:
-            if part.strip("_").partition("=")[1]:
-                self._partitions[part] = None
-
-    def notes(self, name: str) -> Iterator[str]:
-        """Yield notes for the user about the search for a name, each in one line."""
-        if count := len(self.skipped):
-            what = "file or folder whose name begins" if count == 1 else "files or folders whose names begin"
-            yield f"{name}: skipped {count:,} {what} with `_` or `.`"
-        if self._partitions:
-            shown = ", ".join(f"`{part}`" for part in list(self._partitions)[:SHOWN_PARTITIONS])
-            more = ", ..." if len(self._partitions) > SHOWN_PARTITIONS else ""
-            yield f"{name}: the values in names of folders, such as {shown}{more}, are not stored"
 
     def _expand(self, folder: TreePath, pattern: Sequence[str]) -> Iterator[tuple[TreePath, bool]]:
         """Yield the matches of a glob; unlike the standard library's, it ends if links lead around in a circle."""

@@ -125,6 +125,24 @@ def test_another_version_of_the_file_is_an_error(header: str, value: str | None)
         _ids(_source(address))
 
 
+@pytest.mark.parametrize("moment", ["yesterday", "Fri, 31 Dec 9999 23:59:59 GMT", f"Fri, 27 Nov 2026 10:00:00 +{'9' * 20}"])
+def test_a_time_of_change_that_no_calendar_has_is_ignored(moment: str) -> None:
+    """A wrong time in a response is no reason not to read the file."""
+    headers = {"Last-Modified": moment}
+    with raw_server(_breaks_off(lambda at: _rest(at, **headers), **headers)) as address:
+        assert _ids(_source(address)) == IDS
+
+
+def test_a_size_that_the_server_no_longer_says_is_not_a_shorter_file() -> None:
+    """A response without a length differs from one with it, which does not mean that rows are missing."""
+    responses = [answer(200, FILE, Content_Length=TOTAL)]
+    with raw_server(lambda _: responses) as address:
+        source = _source(address)
+        responses[:] = [answer(200, FILE)]
+        assert source.change() == "its server does not always say its size"
+        assert not source.is_shorter()
+
+
 def _few(begin: int) -> bytes:
     end = min(begin + 500, TOTAL)
     return answer(206, FILE[begin:end], Content_Length=end - begin, Content_Range=_span(begin, end - 1))

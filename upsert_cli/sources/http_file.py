@@ -242,7 +242,7 @@ class _Response:
         return coding
 
     def _modified(self) -> int:
-        with suppress(TypeError, ValueError):
+        with suppress(TypeError, ValueError, OverflowError):
             moment = email.utils.parsedate_to_datetime(self.header("Last-Modified") or "")
             return int(moment.timestamp()) * 1_000_000_000
         return 0

@@ -69,6 +69,8 @@ class Fingerprint:
 
     def changed_from(self, old: Fingerprint) -> str | None:
         """Return the difference, such as `size 120 -> 180 bytes`, or None."""
+        if self.size != old.size and UNKNOWN_SIZE in (self.size, old.size):
+            return "its server does not always say its size"
         if self.size != old.size and self.digest.endswith(OF_COLLECTION):
             return f"{old.size:,} -> {self.size:,} records"
         if self.size != old.size:
@@ -214,7 +216,7 @@ class Source(FoundFile):
     def is_shorter(self) -> bool:
         """Tell whether the file has lost bytes since its fingerprint was taken, or is gone."""
         try:
-            return Fingerprint.of(self.path, whole=False).size < self.fingerprint.size
+            return UNKNOWN_SIZE < Fingerprint.of(self.path, whole=False).size < self.fingerprint.size
         except OSError:
             return True
 

@@ -58,14 +58,10 @@ class ObjectFile(RemoteStream):
 
 def is_object(address: str, *, retry_for: float) -> bool:
     """Tell whether there is an object of exactly that name; raise OSError if the store cannot be asked."""
-    import pyarrow.fs
-
-    def look() -> pyarrow.fs.FileInfo:
-        system, path = _system(address)
-        return system.get_file_info(path)
-
-    info = retry_transient(lambda: _interruptibly(look, seconds=SHORTEST_CALL), seconds=retry_for)
-    return bool(info.type == pyarrow.fs.FileType.File)
+    info: pyarrow.fs.FileInfo = _ask(
+        address, lambda system, path: system.get_file_info(path), seconds=SHORTEST_CALL, retry_for=retry_for
+    )
+    return bool(info.is_file)
 
 
 class ObjectTree(Tree):
@@ -80,9 +76,10 @@ class ObjectTree(Tree):
         self._names: dict[TreePath, tuple[set[str], set[str]]] = {(): (set(), set())}
         """The names of the folders and of the objects in each folder."""
 
-        depth = root.count("/") + 1
-        for name in retry_transient(lambda: _names_below(root), seconds=retry_for):
-            *folder, file = name.split("/")[depth:]
+        depth = root.count("/") - 1  # names that lead to the root, from the bucket on
+        found: list[pyarrow.fs.FileInfo] = _ask(root, _infos_below, seconds=LISTING_SECONDS, retry_for=retry_for)
+        for info in (info for info in found if info.is_file):
+            *folder, file = info.path.split("/")[depth:]
             for end, inner in enumerate(folder):
                 self._names[tuple(folder[:end])][0].add(inner)
                 self._names.setdefault(tuple(folder[: end + 1]), (set(), set()))
@@ -109,23 +106,19 @@ class ObjectTree(Tree):
         folders, objects = self._names[folder]
         return sorted(folders), sorted(objects)
 
-    def identity(self, folder: TreePath) -> TreePath:
-        """Return the path: there are no links."""
-        return folder
+
+def _ask(address: str, question: Callable[[pyarrow.fs.FileSystem, str], _T], *, seconds: float, retry_for: float) -> _T:
+    """Ask the store of an address, with a time limit for each try; the question gets the store and the path in it."""
+    return retry_transient(
+        lambda: _interruptibly(lambda: question(*_system(address)), seconds=seconds), seconds=retry_for
+    )
 
 
-def _names_below(address: str) -> list[str]:
+def _infos_below(system: pyarrow.fs.FileSystem, path: str) -> list[pyarrow.fs.FileInfo]:
     import pyarrow.fs
 
-    def find() -> list[pyarrow.fs.FileInfo]:
-        system, path = _system(address)
-        found: list[pyarrow.fs.FileInfo] = system.get_file_info(
-            pyarrow.fs.FileSelector(path.rstrip("/"), recursive=True)
-        )
-        return found
-
-    found = _interruptibly(find, seconds=LISTING_SECONDS)
-    return [f"{scheme_of(address)}://{info.path}" for info in found if info.type == pyarrow.fs.FileType.File]
+    infos: list[pyarrow.fs.FileInfo] = system.get_file_info(pyarrow.fs.FileSelector(path.rstrip("/"), recursive=True))
+    return infos
 
 
 def _opened(address: str) -> tuple[pa.NativeFile, FileInfo]:

@@ -48,7 +48,6 @@ class ParquetRows:
     def read(self, *, row: int, offset: int) -> Iterator[Row]:  # noqa: ARG002  # the offset is 0
         """Yield the rows, without reading the row groups before them."""
         with self.path.open("rb") as pages, _opened(self.path) as file, _readers(self.path, file) as readers:
-            _check_pages(self.path, file)
             check_column_names(file.schema_arrow.names)
             end = 0
             for group in range(file.metadata.num_row_groups):
@@ -65,7 +64,6 @@ class ParquetRows:
         """Return the number of rows that the footer promises."""
         try:
             with _opened(self.path) as file:
-                _check_pages(self.path, file)
                 return int(file.metadata.num_rows)
         except Unsuitable:
             raise
@@ -116,6 +114,7 @@ def _opened(path: FilePath, *, int96_unit: Literal["s"] | None = None) -> Iterat
         )
         try:
             _check_totals(file.metadata)
+            _check_pages(path, file)
             yield file
         finally:
             file.close(force=True)

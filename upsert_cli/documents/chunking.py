@@ -7,7 +7,7 @@ chunks, a short one just chunk 0, so an item whose own id is `a#0` is never mist
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from upsert_cli.documents.hashing import is_chunk
 from upsert_cli.errors import ItemError, Refusal, Stage, UpsertCliError
@@ -18,19 +18,9 @@ if TYPE_CHECKING:
 
 SEPARATOR = "#"
 AVERAGE = "average"
-AVERAGE_NUMBER = -1
+AVERAGE_NUMBER = -1  # stands for the mean of all chunks, which are numbered from 0
 OBJECT_KEY, CHUNK_KEY = "object_id", "part"  # of a chunk's metadata
 PIECE = 1 << 16  # characters that are split at once; some 60 ms with chunks of 254 tokens
-
-
-class Chunk(NamedTuple):
-    """Which chunk of its item a document is."""
-
-    number: int
-    """From 0; `AVERAGE_NUMBER` for the mean of all chunks."""
-
-    is_last: bool
-    """No chunk follows; never true for the mean."""
 
 
 def chunk_id(object_id: str, number: int) -> str:

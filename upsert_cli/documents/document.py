@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Chunk, Splitter, chunk_id, chunk_name
+from upsert_cli.documents.chunking import AVERAGE_NUMBER, CHUNK_KEY, OBJECT_KEY, Splitter, chunk_id, chunk_name
 from upsert_cli.documents.hashing import HASH_KEY, chunk_hash, copied_hash, record_hash
 from upsert_cli.documents.metadata import Value, metadata_of
 from upsert_cli.documents.recipe import Recipe, read_payload
@@ -45,8 +45,11 @@ class Document(NamedTuple):
     vector: array[float] | None = None
     """The item's own, of 32-bit floats; None: the text is to be embedded."""
 
-    chunk: Chunk | None = None
-    """Which chunk of its item it is; None: it is the whole item."""
+    number: int | None = None
+    """Which chunk of its item it is, from 0; `AVERAGE_NUMBER` for the mean of all; None: it is the whole item."""
+
+    is_last_chunk: bool = True
+    """No chunk of its item follows; never true for the mean."""
 
     has_text: bool = True
     """Whether it is stored with a document; False for an item that brings its vector and has no text."""
@@ -54,17 +57,12 @@ class Document(NamedTuple):
     @property
     def is_average(self) -> bool:
         """Check that it is the mean of its item's chunks."""
-        return self.chunk is not None and self.chunk.number == AVERAGE_NUMBER
+        return self.number == AVERAGE_NUMBER
 
     @property
     def is_first_chunk(self) -> bool:
         """Check that it is the first of its item, the mean aside."""
-        return self.chunk is None or self.chunk.number == 0
-
-    @property
-    def is_last_chunk(self) -> bool:
-        """Check that it is the last of its item, the mean aside."""
-        return self.chunk is None or self.chunk.is_last
+        return not self.number
 
     @property
     def size(self) -> int:
@@ -128,29 +126,35 @@ def split_item(item: Item, recipe: Recipe, splitter: Splitter) -> tuple[Document
         )
         raise ItemError(stage=Stage.SPLITTING, detail=detail)
 
-    def document(chunk: Chunk, chunk_text: str, mean_of: str | None) -> Document:
-        number = chunk.number
+    def document(number: int, chunk_text: str, mean_of: str | None, *, is_last: bool) -> Document:
+        is_average = number == AVERAGE_NUMBER
         whole = metadata | {OBJECT_KEY: item.object_id, CHUNK_KEY: chunk_name(number)}
-        is_last = None if number == AVERAGE_NUMBER else chunk.is_last
         upsert_hash = whole[HASH_KEY] = chunk_hash(
-            chunk_text, whole, identity=recipe.identity, is_last=is_last, mean_of=mean_of
+            chunk_text, whole, identity=recipe.identity, is_last=None if is_average else is_last, mean_of=mean_of
         )
-        own = None if number == AVERAGE_NUMBER else vector
-        changed = converted if number == 0 else {}
-        identifier = chunk_id(item.object_id, number)
-        has_text = found is not None
-        return Document(identifier, chunk_text, whole, upsert_hash, item, changed, own, chunk, has_text=has_text)
+        return Document(
+            chunk_id(item.object_id, number),
+            chunk_text,
+            whole,
+            upsert_hash,
+            item,
+            converted if number == 0 else {},
+            None if is_average else vector,
+            number,
+            is_last_chunk=is_last,
+            has_text=found is not None,
+        )
 
     def chunks() -> Iterator[Document]:
         mean_of = None if vector is None else vector.tobytes().hex()
         for number, (chunk_text, is_last) in enumerate(itertools.chain([(first, is_only)], texts)):
-            yield document(Chunk(number, is_last), chunk_text, mean_of)
+            yield document(number, chunk_text, mean_of, is_last=is_last)
 
     if not recipe.average:
         return None, chunks()
     mean_of = canonical([text, splitter.max_tokens, splitter.overlap, None if vector is None else list(vector)])
     # Its document is the beginning of the text, by which a reader recognises the item.
-    return document(Chunk(AVERAGE_NUMBER, is_last=False), first, mean_of.decode()), chunks()
+    return document(AVERAGE_NUMBER, first, mean_of.decode(), is_last=False), chunks()
 
 
 def _with_last(texts: Iterator[str]) -> Iterator[tuple[str, bool]]:

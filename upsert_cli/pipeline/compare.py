@@ -36,8 +36,8 @@ class InFlight:
             StageStopped: The stages were stopped before that.
         """
         items = {one.item.object_id for one in batch.documents}
-        # Without a call, since this runs for every row.
-        beginning = {one.item.object_id for one in batch.documents if one.chunk is None or one.is_first_chunk}
+        # As `is_first_chunk` tells, without a call, since this runs for every row.
+        beginning = {one.item.object_id for one in batch.documents if not one.number}
         with self._changed:
             while not self._stopping.is_set():
                 others = (held for number, held in self._items.items() if number != batch.number)
@@ -99,11 +99,7 @@ def compare_documents(documents: Sequence[Document], store: StoreProcess, *, for
 
 def present_chunks(documents: Iterable[Document]) -> dict[str, int]:
     """Return the number of chunks of each item whose last one is among `documents`; 0 for an unsplit item."""
-    return {
-        one.item.object_id: 0 if one.chunk is None else one.chunk.number + 1
-        for one in documents
-        if one.chunk is None or one.chunk.is_last
-    }
+    return {one.item.object_id: 0 if one.number is None else one.number + 1 for one in documents if one.is_last_chunk}
 
 
 def _rejects_of_taken(documents: Sequence[Document], verdicts: Sequence[Verdict]) -> dict[str, Reject]:
@@ -113,8 +109,8 @@ def _rejects_of_taken(documents: Sequence[Document], verdicts: Sequence[Verdict]
         return rejects
     for document, verdict in zip(documents, verdicts, strict=True):
         if verdict is Verdict.TAKEN:
-            owner = "a chunk of another item" if document.chunk is None else "another item, which is not split"
+            owner = "a chunk of another item" if document.number is None else "another item, which is not split"
             detail = f"the record {document.id} in the collection is {owner}; load one of them under another id"
-            stage = Stage.UPSERT if document.chunk is None else Stage.SPLITTING
+            stage = Stage.UPSERT if document.number is None else Stage.SPLITTING
             rejects.setdefault(document.item.object_id, Reject.of(document.item, stage=stage, detail=detail))
     return rejects

@@ -222,7 +222,7 @@ class _Texts:
 
 
 def _reject(document: Document, detail: str) -> Reject:
-    where = f"{document.id}: " if document.chunk is not None else ""
+    where = f"{document.id}: " if document.number is not None else ""
     return Reject.of(document.item, stage=Stage.INFERENCE, detail=f"{where}{detail}")
 
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from upsert_cli.sources.formats import Compression, Unsuitable
-from upsert_cli.sources.remote import FilePath
 
 PIECE = 1 << 10  # bytes decompressed at once; zstd makes at most 32 MiB of them
 GZIP_LEVEL = 6  # as the gzip command; 9 takes twice the time for 1 % less
@@ -24,7 +23,7 @@ _Decoder: TypeAlias = Any
 """A `decompressobj` of zlib or zstandard, for one frame: `decompress`, `eof` and `unused_data`."""
 
 
-def decompressed(path: FilePath, file: BinaryIO, compression: Compression) -> Iterator[bytes]:
+def decompressed(file: BinaryIO, compression: Compression) -> Iterator[bytes]:
     """Yield the content of a compressed file, open at its first byte, up to the last byte before any damage."""
     frames = _Frames(compression)
     good = 0
@@ -40,13 +39,13 @@ def decompressed(path: FilePath, file: BinaryIO, compression: Compression) -> It
         return
     # A decoder returns nothing for a piece in which it meets damage, so that piece is fed again byte by byte.
     frames = _Frames(compression)
-    with path.open("rb") as again:
-        while good:
-            piece = again.read(min(PIECE, good))
-            frames.feed(piece)
-            good -= len(piece)
-        while byte := again.read(1):
-            yield frames.feed(byte)
+    file.seek(0)
+    while good:
+        piece = file.read(min(PIECE, good))
+        frames.feed(piece)
+        good -= len(piece)
+    while byte := file.read(1):
+        yield frames.feed(byte)
     frames.check_end()
 
 

@@ -98,7 +98,7 @@ def _opened(path: FilePath, compression: Compression | None, *, is_known: bool =
         if compression is not None:
             if not is_known:
                 _refuse_uncompressed(_head(raw), compression)
-            file = cast("BinaryIO", io.BufferedReader(_Pieces(decompressed(path, raw, compression)), BUFFER))
+            file = cast("BinaryIO", io.BufferedReader(_Pieces(decompressed(raw, compression)), BUFFER))
         if not is_known:
             refuse_foreign(_head(file))
         yield file

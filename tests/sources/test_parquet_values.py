@@ -449,6 +449,13 @@ def test_bytes_in_a_list_of_a_template(tmp_path: Path) -> None:
     assert document.text == '["red","blue"]'
 
 
+def test_bytes_next_to_a_key_that_looks_like_their_path() -> None:
+    """Only the named field becomes text, although another key in its object has the rest of the path as its name."""
+    row = Item("1", {"a": {"b": {"c": b"Moon"}, "b.c": b"Sun"}}, None, "a.parquet", 1)
+    document = make_document(row, Recipe(template="{a.b.c}", identity="m"))
+    assert (document.text, document.metadata["a.b.c"]) == ("Moon", "U3Vu")
+
+
 def test_bytes_name_the_file_of_a_text_and_hold_a_vector(tmp_path: Path) -> None:
     """A path and a vector as JSON text are read from bytes too."""
     (tmp_path / "x.txt").write_text("hello")

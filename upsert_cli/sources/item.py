@@ -236,10 +236,12 @@ def _without_nested(values: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 def with_field(values: dict[str, Any], path: str, value: object) -> dict[str, Any]:
     """Return values with another value in the field that `field_at` finds by this path."""
-    name, _, rest = path.partition(".")
-    if path in values or not rest:
-        return values | {path: value}
-    return values | {name: with_field(values[name], rest, value)}
+    return _with_nested(values, [path] if path in values else path.split("."), value)
+
+
+def _with_nested(values: dict[str, Any], names: list[str], value: object) -> dict[str, Any]:
+    name, *rest = names
+    return values | {name: _with_nested(values[name], rest, value) if rest else value}
 
 
 def _plain_or_none(value: object) -> object:

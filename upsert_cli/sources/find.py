@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import glob
 import os
-import shlex
 import stat
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeAlias
@@ -18,11 +16,10 @@ from upsert_cli.retry import RETRY_FOR
 from upsert_cli.sources.folders import DiskTree, Tree, TreePath, status_of, valid_unicode
 from upsert_cli.sources.formats import (
     COLLECTION_FORMAT,
-    HEAD,
     KNOWN_SUFFIXES,
     format_name_of,
     is_collection,
-    kind_of_file,
+    unknown_format,
 )
 from upsert_cli.sources.remote import (
     WEB_SCHEMES,
@@ -120,7 +117,7 @@ class _Finder:
             raise SourceUnreadable(name=name, reason="neither a file nor a folder nor a pipe")
         format_name = self.format_name or format_name_of(path) or (PIPE_FORMAT if is_pipe else None)
         if format_name is None:
-            raise _unknown_format(name, path=path)
+            raise unknown_format(name, path=path)
         file = FoundFile(name=name, path=path.absolute(), format=format_name, spooled=is_pipe)
         return (status.st_dev, status.st_ino), file
 
@@ -146,7 +143,7 @@ class _Finder:
     def _at_address(self, address: str) -> _Found:
         format_name = self.format_name or format_name_of(PurePath(shown(address)))
         if format_name is None:
-            raise _unknown_format(shown(address))
+            raise unknown_format(shown(address))
         name = source_name(address)  # one file, even if it is signed twice
         return name, FoundFile(name=name, path=RemoteFile(address, self.retry_for), format=format_name)
 
@@ -188,21 +185,3 @@ def _divided(parts: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Return the parts of a name before the first one that is a pattern, and the others."""
     fixed = next((index for index, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return parts[:fixed], parts[fixed:]
-
-
-def _unknown_format(name: str, *, path: Path | None = None) -> UsageFault:
-    """Return the error for an unknown suffix; the first bytes of a file of this machine tell its kind and a remedy."""
-    with suppress(OSError):  # the missing suffix is the first thing to correct
-        if path is not None and (found := kind_of_file(_head(path))) is not None:
-            kind = "; ".join(found).replace("FILE", shlex.quote(str(path)))
-            return UsageFault(message=f"{name} has no suffix that tells its format; it is {kind}")
-    hint = "; `jq -c '.[]'` converts a JSON array to JSONL" if name.lower().endswith(".json") else ""
-    return UsageFault(
-        message=f"{name} has none of the suffixes {', '.join(KNOWN_SUFFIXES)}; "
-        f"--format says what it is, such as --format jsonl{hint}"
-    )
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)

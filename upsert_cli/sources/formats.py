@@ -12,9 +12,9 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias
 
 from upsert_cli.errors import SourceUnreadable, UpsertCliError, UsageFault, reason_of
@@ -231,6 +231,25 @@ _PATTERNS = (
     (re.compile(rb"\s*<\?xml"), ("XML", "write its records as JSONL or CSV")),
     (re.compile(rb"(?:[\t-~]\0){2}|(?:\0[\t-~]){2}"), _UTF16),  # without a byte-order mark
 )
+
+
+def unknown_format(name: str, *, path: Path | None = None) -> UsageFault:
+    """Return the error for an unknown suffix; the first bytes of a file of this machine tell its kind and a remedy."""
+    with suppress(OSError):  # the missing suffix is the first thing to correct
+        if path is not None and (found := kind_of_file(head_of(path))) is not None:
+            kind = "; ".join(found).replace("FILE", shlex.quote(str(path)))
+            return UsageFault(message=f"{name} has no suffix that tells its format; it is {kind}")
+    hint = "; `jq -c '.[]'` converts a JSON array to JSONL" if name.lower().endswith(".json") else ""
+    return UsageFault(
+        message=f"{name} has none of the suffixes {', '.join(KNOWN_SUFFIXES)}; "
+        f"--format says what it is, such as --format jsonl{hint}"
+    )
+
+
+def head_of(path: FilePath) -> bytes:
+    """Return the first bytes of a file, which tell its kind; raise OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def unreadable(name: str, error: OSError, *, row: int = 0) -> SourceUnreadable:

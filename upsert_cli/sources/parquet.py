@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeAlias
 
 from upsert_cli.errors import ItemError
 from upsert_cli.redaction import error_line
-from upsert_cli.sources.formats import GZIP, HEAD, PARQUET, ZSTD, Unsuitable, check_column_names, refuse_foreign
+from upsert_cli.sources.formats import GZIP, PARQUET, ZSTD, Unsuitable, check_column_names, head_of, refuse_foreign
 from upsert_cli.sources.item import MAX_ROW, PartialRow, Row, too_large
 from upsert_cli.sources.parquet_pages import check_page_sizes, rows_at_once
 from upsert_cli.sources.parquet_values import Column, Convert, UnreadableValue, converter, values_of
@@ -68,8 +68,7 @@ class ParquetRows:
         except Unsuitable:
             raise
         except OSError:
-            with self.path.open("rb") as raw:
-                head = raw.read(HEAD)
+            head = head_of(self.path)
             if head.startswith((GZIP, ZSTD)):
                 raise Unsuitable("it is compressed as a whole", "unpack it; Parquet is compressed inside") from None
             if not head.startswith(PARQUET):
